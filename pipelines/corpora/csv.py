@@ -1,0 +1,12 @@
+"""A manifest file, CSV or Parquet, as a corpus of its own."""
+
+from pathlib import Path
+
+from pipelines import manifest
+
+
+def rows(path: Path) -> list[manifest.Row]:
+    """Rows of the manifest at `path`; relative paths in it start at its folder unless --root says otherwise."""
+    if path.is_dir():
+        raise manifest.ManifestError(f"csv:{path} is a folder; name the manifest file, or use folder:{path}")
+    return manifest.read(path)

@@ -1,0 +1,252 @@
+"""The manifest: one row a clip, what every corpus adapter yields and what the pipeline works through.
+
+Label polarity is fixed here once: 1 is fake. Picture and sound are named separately, because some corpora keep them in two
+files. Reads and writes CSV and Parquet; only `path` is needed, everything else has a value for "unknown".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+SPLITS = ("", "train", "val", "test")
+CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .webm .wmv".split()
+)
+
+
+class ManifestError(Exception):
+    """A corpus or manifest that cannot be used; the text is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip of a manifest. Labels are 0 real, 1 fake, -1 unknown; segments are forged parts as (start_s, end_s)."""
+
+    path: str
+    audio_path: str = ""  # where the sound is another file
+    label: int = -1
+    audio_fake: int = -1
+    video_fake: int = -1
+    method: str = ""
+    category: str = ""
+    identities: tuple[str, ...] = ()  # source and all targets
+    group: str = ""  # computed: connected components of identities
+    split: str = ""
+    audio_segments: tuple[tuple[float, float], ...] = ()
+    video_segments: tuple[tuple[float, float], ...] = ()
+    id: str = ""
+    corpus: str = ""
+    listed_frames: float | None = None  # what the corpus's own list says of the media, never trusted, kept for audits
+    listed_fps: float | None = None
+    listed_samples: float | None = None
+    listed_sample_rate: float | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Row:
+        """A row from loosely typed values (CSV text, NaN for empty); raises ManifestError for a value with no meaning."""
+        known = {f.name for f in fields(cls)}
+        got = {name: value for name, value in values.items() if name in known and not _empty(value)}
+        if "path" not in got:
+            raise ManifestError("a manifest row has no path; give every row one")
+        where = f"manifest row of {got['path']}"
+        for name in ("label", "audio_fake", "video_fake"):
+            if name in got:
+                got[name] = _label(got[name], name, where)
+        for name in ("audio_segments", "video_segments"):
+            if name in got:
+                got[name] = _segments(got[name], name, where)
+        if "identities" in got:
+            got["identities"] = _names(got["identities"], where)
+        for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
+            if name in got:
+                got[name] = float(got[name])
+        for name in ("path", "audio_path", "method", "category", "group", "split", "id", "corpus"):
+            if name in got:
+                got[name] = str(got[name])
+        row = cls(**got)
+        if row.split not in SPLITS:
+            raise ManifestError(f'{where}: split is "{row.split}"; use train, val, test or leave it empty')
+        return row
+
+
+def load(kind_and_root: str, name: str | None = None, root: Path | None = None) -> list[Row]:
+    """Rows of a corpus given as KIND:ROOT, complete: absolute paths, ids, labels that follow, groups.
+
+    `name` replaces the corpus name KIND:basename(ROOT); `root` is where relative paths of a manifest start. Raises
+    ManifestError for an unknown kind, a missing root, an empty corpus or an id that two rows share.
+    """
+    kind, separator, place = kind_and_root.partition(":")
+    kinds = {point.name: point for point in entry_points(group="concord.corpora")}
+    if not separator or not place:
+        raise ManifestError(f'--corpus takes KIND:ROOT, not "{kind_and_root}"; kinds are {", ".join(sorted(kinds))}')
+    if kind not in kinds:
+        raise ManifestError(
+            f'corpus kind "{kind}" is not known; kinds are {", ".join(sorted(kinds)) or "none"} '
+            "(they are entry points, so the package must be installed: pip install -e .)"
+        )
+    start = Path(place).expanduser().absolute()
+    if kind != "demo" and not start.exists():  # demo makes what is missing
+        raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
+    rows = [row if isinstance(row, Row) else Row.of(row) for row in kinds[kind].load()(start)]
+    if not rows:
+        raise ManifestError(
+            f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
+        )
+    base = root.expanduser().absolute() if root else start if start.is_dir() else start.parent
+    return complete(rows, name or f"{kind}:{start.name}", base)
+
+
+def complete(rows: Iterable[Row], corpus: str, base: Path) -> list[Row]:
+    """Rows with everything that follows from what they say; `base` is where relative paths start."""
+    done = [_complete(row, corpus, base) for row in rows]
+    seen: dict[str, Row] = {}
+    for row in done:
+        if row.id in seen:
+            raise ManifestError(
+                f"two rows have the id {row.id} ({seen[row.id].path} and {row.path}); give one another id"
+            )
+        seen[row.id] = row
+    return with_groups(done)
+
+
+def _complete(row: Row, corpus: str, base: Path) -> Row:
+    corpus = row.corpus or corpus
+    path = _absolute(row.path, base)
+    label, audio_fake, video_fake = row.label, row.audio_fake, row.video_fake
+    if label == 0:
+        audio_fake, video_fake = 0, 0
+    elif label < 0 and 1 in (audio_fake, video_fake):
+        label = 1
+    elif label < 0 and (audio_fake, video_fake) == (0, 0):
+        label = 0
+    category = row.category or CATEGORIES.get((video_fake, audio_fake), "")
+    identity = row.id
+    if not identity:
+        identity = os.path.relpath(path, base) if path.startswith(f"{base}{os.sep}") else path
+        identity = identity.replace(os.sep, "/")
+    if not identity.startswith(f"{corpus}/"):
+        identity = f"{corpus}/{identity}"
+    return replace(
+        row,
+        path=path,
+        audio_path=_absolute(row.audio_path, base) if row.audio_path else "",
+        label=label,
+        audio_fake=audio_fake,
+        video_fake=video_fake,
+        category=category,
+        id=identity,
+        corpus=corpus,
+    )
+
+
+def with_groups(rows: list[Row]) -> list[Row]:
+    """Rows whose `group` is the connected component of shared identities; a given group counts as an identity.
+
+    Clips that share a person, directly or through a third clip, must not cross a split. A row without identities is alone.
+    """
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    def links(row: Row) -> list[str]:
+        return [*(f"identity {name}" for name in row.identities), *([f"group {row.group}"] if row.group else [])]
+
+    for row in rows:
+        names = links(row)
+        for other in names[1:]:
+            a, b = sorted((find(names[0]), find(other)))
+            parent[b] = a
+    return [replace(row, group=find(names[0]).partition(" ")[2] if (names := links(row)) else row.id) for row in rows]
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of a manifest file, CSV or Parquet by its suffix; raises ManifestError where it cannot be read."""
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"manifest {path} cannot be read as {path.suffix or 'CSV'}: {error}") from error
+    if "path" not in table.columns:
+        raise ManifestError(
+            f"manifest {path} has no column path; it has {', '.join(map(str, table.columns)) or 'none'}"
+        )
+    return [Row.of(values) for values in table.to_dict("records")]
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """Rows to a manifest file, CSV or Parquet by its suffix, atomically; lists become JSON."""
+    import pandas as pd
+
+    records = []
+    for row in rows:
+        record = asdict(row)
+        for name in ("identities", "audio_segments", "video_segments"):
+            record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
+        for name in ("label", "audio_fake", "video_fake"):
+            record[name] = "" if record[name] < 0 else str(record[name])
+        records.append(record)
+    table = pd.DataFrame.from_records(records, columns=[f.name for f in fields(Row)])
+    partial = path.with_name(f".{path.name}.partial")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        table.to_parquet(partial, index=False)
+    else:
+        table.to_csv(partial, index=False)
+    os.replace(partial, path)
+
+
+def _absolute(path: str, base: Path) -> str:
+    return os.path.normpath(base / Path(path).expanduser())
+
+
+def _empty(value: Any) -> bool:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return True
+    return isinstance(value, float) and value != value
+
+
+def _label(value: Any, name: str, where: str) -> int:
+    words = {"real": 0, "fake": 1, "unknown": -1, "true": 1, "false": 0}
+    text = str(value).strip().lower()
+    try:
+        number = words[text] if text in words else float(text)
+    except ValueError:
+        number = 9
+    if number not in (-1, 0, 1):
+        raise ManifestError(f'{where}: {name} is "{value}"; use 0 (real), 1 (fake) or leave it empty')
+    return int(number)
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.lstrip().startswith("[") else [value]
+        except json.JSONDecodeError as error:
+            raise ManifestError(f"{where}: identities are not a JSON list: {value}") from error
+    return tuple(str(name) for name in value)
+
+
+def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
+    try:
+        pairs = json.loads(value) if isinstance(value, str) else value
+        spans = tuple((float(start), float(end)) for start, end in pairs)
+    except (ValueError, TypeError) as error:
+        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {value}") from error
+    if any(not 0 <= start <= end for start, end in spans):
+        raise ManifestError(f"{where}: {name} has a part that ends before it starts or begins below 0: {value}")
+    return spans

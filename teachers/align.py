@@ -1,0 +1,146 @@
+"""From face landmarks to a steady mouth crop, as the AV-HuBERT preprocessing does it.
+
+Five stable points (eye corners and the base of the nose), averaged over the next 12 frames, are fitted to a mean face
+by a similarity transform; the frame is seen in a 256 x 256 picture of that face, and 96 x 96 pixels around the mouth
+are cut out. The same transforms place the lip landmarks. Points are (x, y) with pixel centres at whole numbers, y down.
+Equal to the published code within one grey level; differences: the crop alone is warped, never the whole picture, and
+gaps over 12 frames are not filled.
+
+Sources: github.com/facebookresearch/av_hubert preparation/align_mouth.py (described in words; no code taken). Mean
+face: 20words_mean_face.npy of github.com/mpc001/auto_avsr, commit 182b6283, Apache-2.0, from which the constants below
+are.
+"""
+
+import numpy as np
+
+FRAME = 256  # side of the mean-face picture, pixels
+CROP = 96  # side of the mouth crop, pixels
+WINDOW = 12  # frames averaged, looking ahead
+MAX_GAP = 12  # frames without a face that are filled, 0.48 s
+# Mean face, points 33, 36, 39, 42, 45 of the 68 (0-based): base of the nose, outer and inner corners of the eyes.
+MEAN_STABLE = np.array(
+    [
+        [128.87017960974802, 137.30253355584708],
+        [92.52245552947952, 94.36876013925871],
+        [112.7724172413806, 94.94360869870115],
+        [145.52511509158018, 94.5349986248377],
+        [166.67710071343456, 93.56562295717796],
+    ]
+)
+MEAN_MOUTH = np.array([129.31337322587925, 157.82299634918854])  # its points 48 to 67, averaged
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """[start, stop) of each unbroken stretch of True in a bool [frames]."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def fill_gaps(values: np.ndarray, found: np.ndarray, max_gap: int | None = MAX_GAP) -> tuple[np.ndarray, np.ndarray]:
+    """Fill short stretches without a detection: linearly between two, by copying before the first and after the last.
+
+    values [frames, ...] are read where found (bool [frames]). Gives the filled f8 [frames, ...] and bool [frames], True
+    where filled; stretches longer than max_gap frames (None: no limit) are left 0 and False.
+    """
+    filled = np.where(found.reshape(-1, *[1] * (values.ndim - 1)), values, 0).astype(np.float64)
+    interpolated = np.zeros(len(found), bool)
+    if not found.any():
+        return filled, interpolated
+    for start, stop in runs(~found):
+        if max_gap is not None and stop - start > max_gap:
+            continue
+        before, after = start - 1, stop
+        if before < 0:
+            filled[start:stop] = filled[after]
+        elif after == len(found):
+            filled[start:stop] = filled[before]
+        else:
+            share = (np.arange(start, stop) - before) / (after - before)
+            share = share.reshape(-1, *[1] * (values.ndim - 1))
+            filled[start:stop] = (1 - share) * filled[before] + share * filled[after]
+        interpolated[start:stop] = True
+    return filled, interpolated
+
+
+def smooth(points: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Mean over frames i .. i+window-1 of [frames, ...] for each i that has them all: [frames - window + 1, ...].
+
+    A run shorter than the window is averaged whole.
+    """
+    window = min(window, len(points))
+    return np.stack([points[i : i + window].mean(axis=0) for i in range(len(points) - window + 1)])
+
+
+def similarities(source: np.ndarray, target: np.ndarray = MEAN_STABLE) -> np.ndarray:
+    """Least-squares similarities f8 [n, 2, 3] from source [n, points, 2] to target [points, 2].
+
+    Rotation, one scale and shift; no reflection. Umeyama 1991 (10.1109/34.88573). In the plane its answer has a closed form
+    in complex numbers: w = a z + b with a = sum(conj(z - mean z) (w - mean w)) / sum |z - mean z|^2.
+    """
+    z = source[..., 0] + 1j * source[..., 1]
+    w = target[..., 0] + 1j * target[..., 1]
+    z_mean, w_mean = z.mean(axis=-1), w.mean(axis=-1)
+    centred = z - z_mean[..., None]
+    a = (centred.conj() * (w - w_mean)).sum(axis=-1) / (np.abs(centred) ** 2).sum(axis=-1)
+    b = w_mean - a * z_mean
+    return np.stack(
+        [np.stack([a.real, -a.imag, b.real], axis=-1), np.stack([a.imag, a.real, b.imag], axis=-1)], axis=-2
+    )
+
+
+def transforms(stable: np.ndarray) -> np.ndarray:
+    """Smoothed similarities [frames, 2, 3], frame to mean face, for one unbroken run of stable points [frames, 5, 2].
+
+    Frame i uses the mean of frames i .. i+11; the last 11 frames reuse the last whole window's transform.
+    """
+    found = similarities(smooth(stable))
+    return np.concatenate([found, np.repeat(found[-1:], len(stable) - len(found), axis=0)])
+
+
+def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [frames, points, 2] seen through transforms [frames, 2, 3]."""
+    return points @ transform[:, :, :2].swapaxes(1, 2) + transform[:, None, :, 2]
+
+
+def corners(mouth: np.ndarray) -> np.ndarray:
+    """Top left pixel (x, y), i8 [frames, 2], of the crop around the mean of the aligned mouth points [frames, 20, 2].
+
+    The centre is kept 48 pixels from the border, then rounded, halves to even.
+    """
+    centre = np.clip(mouth.mean(axis=1), CROP / 2, FRAME - CROP / 2)
+    return np.rint(centre).astype(np.int64) - CROP // 2
+
+
+def to_source(transform: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """The map [frames, 2, 3] from pixels of the crop back to pixels of the frame."""
+    linear = np.linalg.inv(transform[:, :, :2])
+    shift = (linear @ (corner - transform[:, :, 2])[..., None])[..., 0]
+    return np.concatenate([linear, shift[..., None]], axis=-1)
+
+
+def extent(source: np.ndarray) -> np.ndarray:
+    """Pixels of the frame that crops read: (left, top, right, bottom), right and bottom excluded, i8 [frames, 4]."""
+    ends = np.array([[0, 0], [CROP - 1, 0], [0, CROP - 1], [CROP - 1, CROP - 1]], np.float64)
+    quads = apply(source, np.broadcast_to(ends, (len(source), 4, 2)))
+    low, high = np.floor(quads.min(axis=1)).astype(np.int64), np.floor(quads.max(axis=1)).astype(np.int64)
+    return np.concatenate([low - 1, high + 3], axis=1)
+
+
+def crop(image: np.ndarray, source: np.ndarray, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """One mouth crop u1 [96, 96] (grey) through source [2, 3], out of an RGB image u1 [height, width, 3].
+
+    The image may be a part of the frame that begins at pixel `origin` (x, y) and holds what extent() asks for; the result is
+    the same to the bit. Bilinear in floating point, 0 outside, truncated, then grey: the order of the published script.
+    """
+    import cv2
+
+    left, top, right, bottom = extent(source[None])[0]
+    left, top = max(int(left), origin[0], 0), max(int(top), origin[1], 0)
+    part = image[top - origin[1] : max(int(bottom) - origin[1], 0), left - origin[0] : max(int(right) - origin[0], 0)]
+    if part.size == 0:  # the mouth lies outside the picture
+        return np.zeros((CROP, CROP), np.uint8)
+    shifted = source.copy()
+    shifted[:, 2] -= (left, top)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(part.astype(np.float32), shifted, (CROP, CROP), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.cvtColor(warped.astype(np.uint8), cv2.COLOR_RGB2GRAY)

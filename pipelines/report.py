@@ -1,0 +1,89 @@
+"""The last lines of a run: clips, hours, speed, stages, failures by reason, and what the soft labels are worth."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pipelines.job import Config, Summary
+
+BYTES_A_FRAME = 8_000  # of a store of default teachers, measured on GRID
+EXAMPLES = 10  # failed clips named in the last lines
+
+
+def text(summary: Summary, config: Config) -> str:
+    """The report, for a person."""
+    if config.dry_run:
+        return _expectation(summary)
+    lines = []
+    hours = summary.video_seconds / 3600
+    if summary.worked:
+        speed = summary.video_seconds / max(summary.seconds, 1e-9)
+        lines.append(
+            f"{summary.worked} clips, {hours:.3f} h of video in {summary.seconds:.0f} s: {speed:.1f} times real time, "
+            f"{summary.worked / max(summary.seconds, 1e-9):.1f} clips/s"
+        )
+        for stage, counts in summary.stages.items():
+            if counts["seconds"]:
+                each = counts["seconds"] / max(counts["frames"], 1) * 1000
+                rate = counts["clips"] / counts["seconds"]
+                lines.append(f"  {stage:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame")
+    else:
+        lines.append(
+            "nothing to do: every clip is done or in the ledger" if not summary.failed else "no clip was added"
+        )
+    lines.append(f"{summary.done} of {summary.clips} clips done in {config.store}")
+    lines += _quality(summary)
+    if summary.failed:
+        reasons = Counter((entry.stage, entry.reason) for entry in summary.failed)
+        listed = ", ".join(f"{n} {stage}/{reason}" for (stage, reason), n in sorted(reasons.items()))
+        lines.append(f"{len(summary.failed)} failed: {listed}")
+        lines += [f"  {entry.id}: {entry.message}" for entry in summary.failed[:EXAMPLES]]
+        more = len(summary.failed) - EXAMPLES
+        lines.append(
+            f"{'  and ' + str(more) + ' more; ' if more > 0 else '  '}all are in {config.store / 'ledger.parquet'}"
+        )
+    if not summary.labelled:
+        lines.append(
+            "no soft labels yet: no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
+            f"a fit: python precompute.py --store {config.store} --fit-from OTHER_STORE"
+        )
+    return "\n".join(lines)
+
+
+def exit_code(summary: Summary, max_failures: float) -> int:
+    """0 where every clip is done, or no more than that share failed; else 3."""
+    total = max(summary.clips, len(summary.failed), 1)
+    return 0 if len(summary.failed) <= max_failures * total else 3
+
+
+def _quality(summary: Summary) -> list[str]:
+    note = summary.similarity
+    if not note:
+        return []
+    fitted = note.get("fitted_on", {})
+    lines = [
+        f"soft labels: cca on {fitted.get('clips', '?')} real clips, {fitted.get('frames', '?')} frames with voice"
+    ]
+    for corpus, auc in note.get("auc", {}).items():
+        brier = note["brier"][corpus]
+        lines.append(
+            f"  {corpus}: own sound against swapped, AUC {auc['5']:.3f} (5 frames), {auc['25']:.3f} (1 s), {auc['clip']:.3f} "
+            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}"
+        )
+    if "shuffled_control" in note:
+        lines.append(
+            f"  control fitted on shuffled pairs: AUC {note['shuffled_control']['5']:.3f} (5 frames); 0.5 is chance"
+        )
+    return lines
+
+
+def _expectation(summary: Summary) -> str:
+    frames = summary.video_seconds * 25
+    disk = frames * BYTES_A_FRAME / 1e9
+    lines = [
+        f"{summary.clips} clips to add, {summary.video_seconds / 3600:.3f} h of video, about {disk:.2f} GB of store"
+    ]
+    if summary.failed:
+        lines.append(f"{len(summary.failed)} cannot be opened:")
+        lines += [f"  {entry.path}: {entry.message}" for entry in summary.failed[:EXAMPLES]]
+    return "\n".join(lines)

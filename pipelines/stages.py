@@ -1,0 +1,256 @@
+"""The stages that Ray's workers run on a batch: picture and sound, the two teachers, staging, packing.
+
+Each takes and returns plain values, needs no Ray to run, and turns a clip's failure into a receipt: the other clips of
+the batch go on. A worker's threads are fixed, so that results do not depend on where a batch ran.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines import media
+from pipelines.manifest import Row
+from pipelines.plan import ShardGroup, Slot, clips_of_shard
+from store import layout, staging
+from teachers import ClipMedia
+
+log = logging.getLogger(__name__)
+
+OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a batch reports of one clip. `reason` is empty while all is well; times are seconds of work."""
+
+    clip: int
+    id: str
+    path: str
+    stage: str = "done"
+    reason: str = ""
+    message: str = ""
+    seconds: float = 0.0
+    worker: str = ""
+    length: int = 0
+    start_skew: float = 0.0
+    quality: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return not self.reason
+
+
+@dataclass
+class Work:
+    """A batch on its way through the stages; lists run over its clips, None where one failed."""
+
+    name: str
+    slots: list[Slot]
+    rows: list[Row]
+    receipts: list[Receipt]
+    clips: list[ClipMedia | None] = field(default_factory=list)
+    asr: list[np.ndarray | None] = field(default_factory=list)
+    vsr: list[np.ndarray | None] = field(default_factory=list)
+
+    def fail(self, i: int, stage: str, reason: str, message: str) -> None:
+        """Record that clip i ends here."""
+        self.receipts[i] = replace(self.receipts[i], stage=stage, reason=reason, message=message, worker=worker())
+        self.clips[i] = None
+
+    @contextmanager
+    def timed(self, i: int) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.receipts[i].seconds + time.perf_counter() - start
+            self.receipts[i] = replace(self.receipts[i], seconds=spent)
+
+
+def worker() -> str:
+    """Name of this process for the ledger."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def fix_threads() -> None:
+    """One thread for every numerical library of this worker: many workers share a machine, and sums stay in one order."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(THREADS)
+    torch.set_num_threads(THREADS)
+
+
+class FaceStage:
+    """Decode, track the face, find the voice: everything of a clip that the teachers and the store need."""
+
+    def __init__(self) -> None:
+        from teachers.face import FaceTracker
+        from teachers.voice import VoiceActivity
+
+        fix_threads()
+        self.tracker = FaceTracker()
+        self.voice = VoiceActivity()
+
+    def __call__(self, work: Work) -> Work:
+        work.clips = [None] * len(work.rows)
+        for i, row in enumerate(work.rows):
+            with work.timed(i):
+                try:
+                    self._clip(work, i, row)
+                except media.MediaError as error:
+                    work.fail(i, "decode", error.reason, str(error))
+                except Exception as error:  # one clip's surprise must not cost its neighbours; the ledger keeps it
+                    reason = getattr(error, "reason", "error")
+                    work.fail(
+                        i, "face", reason, str(error) if reason != "error" else f"{type(error).__name__}: {error}"
+                    )
+        return work
+
+    def _clip(self, work: Work, i: int, row: Row) -> None:
+        video = media.Video(row.path)
+        track = self.tracker.track(video)
+        num_frames = len(track.detected)
+        slot = work.slots[i]
+        sound = media.sound(row.audio_path or row.path, video.start_s, num_frames)
+        work.receipts[i] = replace(
+            work.receipts[i],
+            length=num_frames,
+            start_skew=sound.start_skew_s,
+            quality=float(track.detected.mean()),
+            worker=worker(),
+        )
+        if num_frames > slot.capacity:
+            message = f"the header promises at most {slot.capacity} frames, {num_frames} were decoded; the clip gets a new slot"
+            work.fail(i, "slot", OVERFLOW, message)
+            return
+        flags = np.full(num_frames, layout.IN_USE, np.uint8)
+        flags |= track.detected * np.uint8(layout.FACE_DETECTED) | track.interpolated * np.uint8(
+            layout.FACE_INTERPOLATED
+        )
+        flags |= sound.present * np.uint8(layout.AUDIO_PRESENT)
+        flags |= (self.voice.frames(sound.samples) & sound.present) * np.uint8(layout.VOICE_ACTIVE)
+        work.clips[i] = ClipMedia(row.id, sound.samples, track.mouth, track.lips, track.blendshapes, flags)
+
+
+class TeacherStage:
+    """One frozen teacher over the clips of a batch; side is "asr" or "vsr"."""
+
+    def __init__(self, name: str, side: str, device: str) -> None:
+        import teachers
+
+        fix_threads()
+        self.side = side
+        self.teacher = teachers.load(name, device)
+
+    def __call__(self, work: Work) -> Work:
+        index = [i for i, clip in enumerate(work.clips) if clip is not None]
+        start = time.perf_counter()
+        found = self._embed(work, index)
+        share = (time.perf_counter() - start) / max(len(index), 1)
+        for i in index:
+            work.receipts[i] = replace(work.receipts[i], seconds=work.receipts[i].seconds + share)
+        setattr(work, self.side, [found.get(i) for i in range(len(work.rows))])
+        return work
+
+    def _embed(self, work: Work, index: list[int]) -> dict[int, np.ndarray]:
+        clips = [clip for i in index if (clip := work.clips[i]) is not None]
+        try:
+            found = dict(zip(index, self.teacher.embed(clips), strict=True))
+        except Exception as error:
+            log.warning(
+                "batch %s: %s failed on it as a whole (%s); running its clips one by one", work.name, self.side, error
+            )
+            found = {}
+            for i, clip in zip(index, clips, strict=True):
+                try:
+                    found[i] = self.teacher.embed([clip])[0]
+                except Exception as alone:
+                    work.fail(i, self.side, "error", f"teacher {self.teacher.name}: {type(alone).__name__}: {alone}")
+        for i, embedding in list(found.items()):
+            clip = work.clips[i]
+            if clip is not None and embedding.shape != (clip.num_frames, self.teacher.dim):
+                raise AssertionError(f"teacher {self.teacher.name} gave {embedding.shape} for {clip.num_frames} frames")
+            if not (np.abs(embedding) <= np.finfo(np.float16).max).all():  # NaN fails this too
+                work.fail(i, self.side, "not_finite", f"teacher {self.teacher.name} gave values that f2 cannot hold")
+                del found[i]
+        return found
+
+
+def stage(work: Work, root: Path) -> list[dict[str, Any]]:
+    """Write a finished batch under `_staging/`, atomically; its receipts as dicts, which is all that goes to the driver."""
+    arrays = []
+    for i, clip in enumerate(work.clips):
+        asr, vsr = work.asr[i], work.vsr[i]
+        if clip is None or asr is None or vsr is None:
+            arrays.append({})
+            continue
+        arrays.append(
+            {
+                "mouth": clip.mouth,
+                "audio": clip.audio.reshape(clip.num_frames, layout.SAMPLES_PER_FRAME),
+                "lips": clip.lips.astype(np.float16),
+                "blendshapes": clip.blendshapes.astype(np.float16),
+                "flags": clip.flags,
+                "fake": frame_labels(work.rows[i], clip.num_frames),
+                "asr": asr.astype(np.float16),
+                "vsr": vsr.astype(np.float16),
+            }
+        )
+    receipts = [asdict(receipt) for receipt in work.receipts]
+    staging.stage(root, work.name, arrays, receipts)
+    return receipts
+
+
+def frame_labels(row: Row, num_frames: int) -> np.ndarray:
+    """Per-frame labels [frames] i1: 1 forged, 0 real, -1 unknown; a forged segment covers frames whose middle it holds."""
+    if row.label != 1:
+        return np.full(num_frames, row.label, np.int8)
+    segments = [*row.audio_segments, *row.video_segments]
+    if not segments:
+        return np.ones(num_frames, np.int8)
+    middle = (np.arange(num_frames) + 0.5) / media.FPS
+    return np.any([(start <= middle) & (middle < end) for start, end in segments], axis=0).astype(np.int8)
+
+
+def pack(root: Path, group: ShardGroup, names: list[str]) -> int:
+    """Write the shards of `group` whole, from its staged batches `names` and the clips that were done before.
+
+    Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips laid in.
+    """
+    writer, reader = store.Writer.open(root), store.open(root)
+    start = group.first * layout.SHARD
+    slots = {slot.clip: slot for slot in group.slots}
+    laid: dict[int, tuple[int, dict[str, np.ndarray]]] = {}  # clip row: first frame row, arrays
+    for name in names:
+        for arrays, receipt in zip(*staging.load(root, name), strict=True):
+            if arrays:
+                laid[receipt["clip"]] = slots[receipt["clip"]].offset - start, arrays
+    arrays_of_pass_one = [name for name in writer.frame_arrays if name not in layout.PROJECTIONS]
+    kept = [c for shard in range(group.first, group.last + 1) for c in clips_of_shard(reader.clips, shard)]
+    for name in arrays_of_pass_one:
+        blank = writer.blank_shard([name])[name]
+        rows = np.concatenate([blank] * (group.last - group.first + 1))
+        for clip in dict.fromkeys(kept):
+            if clip not in laid and name != "similarity":
+                begin, length = int(reader.clips["offset"][clip]) - start, int(reader.clips["length"][clip])
+                rows[begin : begin + length] = reader.frames(clip, 0, length, [name])[name]
+        for begin, arrays in laid.values():
+            if name in arrays:
+                rows[begin : begin + len(arrays["flags"])] = arrays[name]
+        for shard in range(group.first, group.last + 1):
+            at = (shard - group.first) * layout.SHARD
+            writer.write_shard(shard, {name: rows[at : at + layout.SHARD]})
+    return len(laid)

@@ -1,0 +1,82 @@
+"""Transcripts with word times, as a pass of its own over the stored sound: decoding costs far more than embedding.
+
+Clips are decoded in parts on the cluster; each part's words are kept in `_staging/` until all are there, and the table is
+written last, in clip order. Clips that have words already are not decoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines import cluster
+from store import layout
+from store.staging import FOLDER
+
+log = logging.getLogger(__name__)
+
+PART_CLIPS = 16
+_TEACHERS: dict[str, Any] = {}  # one a worker process: loading weights costs more than a part of short clips
+
+
+def pending(reader: store.Reader) -> list[int]:
+    """Rows of done clips with voice but without words."""
+    done = np.flatnonzero(reader.clips["done"] == 1).tolist()
+    return [i for i in done if not (reader.has_words and reader.words(i)) and _voiced(reader, i)]
+
+
+def transcribe(root: Path, writer: store.Writer, teacher: str) -> None:
+    """Decode the clips that have no words yet and write the table anew."""
+    reader = store.open(root)
+    todo = pending(reader)
+    if todo:
+        log.info("decoding the words of %d clips", len(todo))
+        (root / FOLDER).mkdir(exist_ok=True)
+        parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
+        files = []
+        for k, file in enumerate(cluster.spread(decode, parts), 1):
+            files.append(file)
+            log.info("words: %d of %d clips", min(k * PART_CLIPS, len(todo)), len(todo))
+        found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}
+        for file in files:
+            found.update({int(i): words for i, words in json.loads(file.read_text()).items()})
+        rows = [{"clip": i, **word} for i in sorted(found) for word in found[i]]
+        writer.write_words({name: [row[name] for row in rows] for name in layout.WORD_ARRAYS})
+        writer.update_attrs({"words": {"teacher": teacher}})
+        for file in files:
+            file.unlink()
+
+
+def decode(root: Path, clips: list[int], teacher_name: str) -> Path:
+    """Words of some clips, {clip row: [word]}, in a staged JSON file that is made once; its path."""
+    import teachers
+
+    final = root / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
+    if final.exists():
+        return final
+    reader = store.open(root)
+    teacher = _TEACHERS.get(teacher_name) or _TEACHERS.setdefault(teacher_name, teachers.load(teacher_name))
+    found = {}
+    for i in clips:
+        got = reader.frames(i, 0, int(reader.clips["length"][i]), ["audio", "flags"])
+        none = np.zeros((len(got["flags"]), 0))
+        clip = teachers.ClipMedia(str(reader.clips["id"][i]), got["audio"].reshape(-1), none, none, none, got["flags"])
+        found[i] = [
+            {"start": word.start_s, "end": word.end_s, "text": word.text, "probability": word.probability}
+            for word in teacher.transcribe(clip)
+        ]
+    temporary = final.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found))
+    os.replace(temporary, final)
+    return final
+
+
+def _voiced(reader: store.Reader, clip: int) -> bool:
+    flags = reader.frames(clip, 0, int(reader.clips["length"][clip]), ["flags"])["flags"]
+    return bool((flags & layout.VOICE_ACTIVE).any())

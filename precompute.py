@@ -1,0 +1,94 @@
+"""Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out. Options in, exit code out."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from pipelines import report
+from pipelines.cluster import Pools
+from pipelines.job import Config, UsageError, run
+from pipelines.manifest import ManifestError
+from store import StoreError
+from teachers import TeacherError
+
+
+class Workers(click.ParamType):
+    """N or MIN-MAX worker processes."""
+
+    name = "n|min-max"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        low, _, high = value.partition("-")
+        try:
+            span = int(low), int(high or low)
+        except ValueError:
+            span = 0, 0
+        if not 1 <= span[0] <= span[1]:
+            self.fail(f'"{value}" is not N or MIN-MAX with 1 <= MIN <= MAX', param, ctx)
+        return span
+
+
+@click.command(
+    epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
+    "Exit codes: 0 every clip is done; 3 some clips failed (the ledger names them); 2 nothing was changed;\n"
+    "1 the run failed, run it again to go on; 130, 143 stopped by a signal."
+)
+@click.option(
+    "--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to add; may be given several times."
+)
+@click.option("--name", help="Corpus name instead of KIND:basename(ROOT); part of every clip's id.")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder that relative paths of a manifest start from.")
+@click.option("--store", required=True, type=click.Path(path_type=Path), help="Zarr store to make or to go on with.")
+@click.option("--asr", help="Teacher of sound.  [default: the store's, or whisper:tiny.en@3]")
+@click.option("--vsr", help="Teacher of lips.  [default: the store's, or lips]")
+@click.option("--similarity", help="How embeddings are compared.  [default: cca]")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N clips.")
+@click.option("--asr-workers", type=Workers(), default="1", show_default=True, help="Actors for the ASR teacher.")
+@click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
+@click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
+@click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
+@click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
+@click.option("--fit-from", type=click.Path(path_type=Path), help="Take the fit of another store of the same teachers.")
+@click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
+@click.option(
+    "--max-failures", type=click.FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0."
+)
+@click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours and disk expected.")
+@click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
+def main(corpora, store, asr_workers, vsr_workers, max_failures, debug, **options):
+    """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.
+
+    Run it again and it does only what is missing.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    config = Config(store=store.absolute(), corpora=corpora, pools=Pools(asr_workers, vsr_workers), **options)
+    try:
+        summary = run(config)
+    except (UsageError, ManifestError, TeacherError, StoreError) as error:
+        if debug:
+            raise
+        click.echo(f"precompute: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo(f"precompute: stopped; run the same command again to go on with {store}", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        click.echo(
+            f"precompute: {first_line}; run the same command again to go on, or with --debug to see where", err=True
+        )
+        sys.exit(1)
+    click.echo(report.text(summary, config))
+    sys.exit(report.exit_code(summary, max_failures))
+
+
+if __name__ == "__main__":
+    main()

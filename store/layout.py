@@ -1,0 +1,113 @@
+"""What a store holds: names, dtypes, units and fill values of its arrays, and the version of all that.
+
+A store is plain Zarr v3: two tables, `clips/` (a row a clip) and `frames/` (a row a frame, 1/25 s), beside `words/` and `fit/`.
+Here are names and numbers only; nothing here touches a disk. Sizes are for training windows of 75 frames (3 s), measured on
+45,000 real frames: inner chunks of 25 rows decode 99 rows a window, 15 rows would decode 89 but cost more a chunk, the two tie.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+FORMAT = "concord-av"
+VERSION = 1
+
+FPS = 25  # frames a second, everywhere
+SAMPLE_RATE = 16_000  # samples a second, everywhere
+SAMPLES_PER_FRAME, _rest = divmod(SAMPLE_RATE, FPS)
+assert _rest == 0
+
+CHUNK = 25  # rows that are compressed together
+SHARD = 4_200  # rows in one file: a multiple of CHUNK and of 75
+CLIP_CHUNK = 16_384  # rows of a clips/ column in one file: 62 files a column for a million clips
+
+# Bits of frames/flags.
+FACE_DETECTED = 1
+FACE_INTERPOLATED = 2
+AUDIO_PRESENT = 4
+VOICE_ACTIVE = 8
+IN_USE = 16
+FACE = FACE_DETECTED | FACE_INTERPOLATED
+
+REAL, FAKE, UNKNOWN = 0, 1, -1  # label, audio_fake, video_fake, fake
+
+# name: (dtype, shape of a row). Embeddings and projections come on top, with the widths of the store's teachers and fit.
+FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "mouth": ("u1", (96, 96)),  # grey mouth crop
+    "audio": ("i2", (SAMPLES_PER_FRAME,)),  # mono sound of that frame
+    "lips": ("f2", (40, 2)),  # x, y in pixels of the 256 x 256 mean-face frame, from the mean mouth centre, y down
+    "blendshapes": ("f2", (52,)),
+    "flags": ("u1", ()),
+    "fake": ("i1", ()),
+    "similarity": ("f2", ()),  # soft label of the clip's own pair, 5-frame window, in [0, 1]; NaN before a fit
+}
+EMBEDDINGS = ("asr", "vsr")
+PROJECTIONS = ("asr_projection", "vsr_projection")
+
+# Names of the axes after the first, so that xarray and people know them.
+AXES = {
+    "mouth": ("y", "x"),
+    "audio": ("sample",),
+    "lips": ("point", "xy"),
+    "blendshapes": ("blendshape",),
+    "asr": ("asr_dim",),
+    "vsr": ("vsr_dim",),
+    "asr_projection": ("shared_dim",),
+    "vsr_projection": ("shared_dim",),
+}
+
+# name: (dtype, value for "not known yet"). `done` is last on purpose: it is written last, and its length is the table's.
+CLIP_ARRAYS: dict[str, tuple[str, Any]] = {
+    "id": ("string", ""),  # stable: from corpus and relative path
+    "path": ("string", ""),
+    "corpus": ("string", ""),
+    "split": ("string", ""),
+    "method": ("string", ""),
+    "category": ("string", ""),
+    "group": ("string", ""),
+    "identities": ("string", ""),  # JSON list
+    "label": ("i1", UNKNOWN),
+    "audio_fake": ("i1", UNKNOWN),
+    "video_fake": ("i1", UNKNOWN),
+    "offset": ("i8", -1),  # first row in frames/; -1 = no slot
+    "capacity": ("i4", 0),  # rows reserved
+    "length": ("i4", 0),  # rows used
+    "duration": ("f4", float("nan")),  # seconds
+    "start_skew": ("f4", float("nan")),  # audio minus video start, seconds
+    "quality": ("f4", float("nan")),  # share of frames with a face
+    "done": ("u1", 0),
+}
+
+WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text": "string", "probability": "f4"}
+
+
+class StoreError(Exception):
+    """A store that cannot be used as asked; the text names the store, clip or array and says what to do."""
+
+
+def fill_value(dtype: str) -> float | int:
+    """What a row that nobody wrote holds: NaN for floats, "unknown" for signed bytes (`fake`), else 0."""
+    kind = dtype.lstrip("<>|=")
+    return float("nan") if kind[0] == "f" else UNKNOWN if kind == "i1" else 0
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The store's folder; raises StoreError for a URL, since stores are folders on this machine or a mounted disk."""
+    text = os.fspath(path)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    if "://" in text:
+        raise StoreError(f"{text}: a store is a local folder; mount the bucket, or copy the store here first")
+    return Path(text)
+
+
+def node_name(name: str) -> str:
+    """A name as one Zarr node: corpora may hold "/" and other marks that Zarr gives a meaning. Inverse: urllib's `unquote`."""
+    if not name:
+        raise StoreError("an array or group in fit/ has an empty name")
+    safe = name.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")
+    if not safe.strip("."):
+        safe = safe.replace(".", "%2E")
+    return "%5F" + safe[1:] if safe.startswith("__") else safe

@@ -1,0 +1,285 @@
+"""Reading a store: the table of clips, windows of frames, and how well any two clips agree.
+
+`store.open(path)` reads `clips/` once and keeps it; `frames(i, start, stop, names)` reads windows through `store.shards`. A
+row that was not written or is damaged raises StoreError with the clip and the array; nothing is returned as zeros in silence.
+A reader may be used by many threads and pickles as its path, so that workers open the store anew. It shows the store as it
+was when opened: open it again after a run has changed it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import numpy as np
+import zarr
+
+from store import layout, similarity
+from store.layout import StoreError, local_path
+from store.nodes import array_names, root_attrs
+from store.shards import Damage, ShardCache, ShardedArray
+from store.similarity import Fit
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # what zarr raises for broken data or metadata
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of `clips/`; labels are 0 real, 1 fake, -1 unknown; times in seconds, `offset` to `length` in frames."""
+
+    id: str
+    path: str
+    corpus: str
+    split: str
+    method: str
+    category: str
+    group: str
+    identities: tuple[str, ...]
+    label: int
+    audio_fake: int
+    video_fake: int
+    offset: int
+    capacity: int
+    length: int
+    duration: float
+    start_skew: float
+    quality: float
+    done: bool
+
+
+def open(path: str | os.PathLike[str]) -> Reader:
+    """Open a store for reading; raises StoreError where `path` holds none, or one that a newer release made."""
+    return Reader(path)
+
+
+class Reader:
+    """A store opened for reading. `attrs` are its root attributes, `clips` its table {column: array [clips]}."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = local_path(path)
+        self.attrs: dict[str, Any] = root_attrs(self.path)
+        self.names: list[str] = array_names(self.path / "frames")
+        self.clips: dict[str, np.ndarray] = self._table("clips", list(layout.CLIP_ARRAYS), rows_of="done")
+        self._slots = list(
+            zip(*(self.clips[name].tolist() for name in ("offset", "length", "capacity", "done")), strict=True)
+        )
+        cache = ShardCache()
+        self._arrays = {name: ShardedArray(self.path / "frames" / name, cache) for name in self.names}
+        self._fit: list[Fit | None] = []  # read when first asked for
+        self._words: list[dict[str, np.ndarray]] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reader, (self.path,)
+
+    def __len__(self) -> int:
+        """Clips in the store, done or not."""
+        return len(self._slots)
+
+    def __repr__(self) -> str:
+        return f"<store {self.path}: {len(self)} clips>"
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of `frames/`."""
+        return min((a.shape[0] for a in self._arrays.values()), default=0)
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows in one shard."""
+        return int(self.attrs["layout"]["shard_rows"])
+
+    def array(self, name: str) -> ShardedArray:
+        """One frame array: its shape [rows, ...], dtype, chunk and shard rows; raises StoreError for an unknown name."""
+        if name not in self._arrays:
+            raise StoreError(self._no_array(name))
+        return self._arrays[name]
+
+    def _no_array(self, name: str) -> str:
+        hint = "; precompute.py makes projections once it has real clips" if name in layout.PROJECTIONS else ""
+        return f"{self.path} has no frames/{name}; it has {', '.join(self.names)}{hint}"
+
+    def clip(self, i: int) -> Clip:
+        """Row i of the table."""
+        self._slot(i)
+        values = {f.name: self.clips[f.name][i] for f in fields(Clip)}
+        values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
+        values["identities"] = tuple(json.loads(values["identities"] or "[]"))
+        return Clip(**{**values, "done": bool(values["done"])})
+
+    def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Frames start..stop of clip i, counted from its first: {name: array [stop - start, ...]}, fresh arrays.
+
+        Raises StoreError for a clip that is not done, frames outside [0, length], an array that the store has not, and rows
+        that are missing or damaged.
+        """
+        offset, length, _, done = self._slot(i)
+        if not done:
+            raise StoreError(f"clip {self.clips['id'][i]} is not done; its ledger row says why")
+        if not 0 <= start <= stop <= length:
+            raise StoreError(f"clip {self.clips['id'][i]}: frames {start} to {stop} are not all in it, it has {length}")
+        return self._read(offset + start, offset + stop, names, i)
+
+    def rows(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Rows start..stop of `frames/` itself, of all clips, done or not, and of none: {name: array [stop - start, ...]}."""
+        if not 0 <= start <= stop <= self.num_rows:
+            raise StoreError(f"{self.path}: rows {start} to {stop} are not all in frames/, it has {self.num_rows}")
+        return self._read(start, stop, names, None)
+
+    def _read(self, start: int, stop: int, names: Sequence[str], i: int | None) -> dict[str, np.ndarray]:
+        out = {}
+        for name in [names] if isinstance(names, str) else names:
+            array = self._arrays.get(name)
+            if array is None:
+                raise StoreError(f"{self._whose(i, start)}: {self._no_array(name)}")
+            if stop > array.shape[0]:
+                raise StoreError(f"{self._whose(i, start)}: frames/{name} ends before it; run precompute.py again")
+            try:
+                out[name] = array.read(start, stop)
+            except Damage as e:
+                again = name in layout.PROJECTIONS or name == "similarity"
+                remedy = "precompute.py --refit writes it anew" if again else "restore that file from a copy"
+                raise StoreError(f"{self._whose(i, start)}: frames/{name} cannot be read: {e}; {remedy}") from e
+        return out
+
+    def _whose(self, i: int | None, row: int) -> str:
+        if i is not None:
+            return f"clip {self.clips['id'][i]}"
+        within = (self.clips["offset"] <= row) & (row < self.clips["offset"] + self.clips["capacity"])
+        return f"clip {self.clips['id'][within.argmax()]}" if within.any() else f"row {row}"
+
+    def _slot(self, i: int) -> tuple[int, int, int, int]:
+        if not 0 <= i < len(self._slots):
+            raise StoreError(f"{self.path} has no clip {i}: it has {len(self)}, counted from 0")
+        return self._slots[i]
+
+    # -- what clips have to do with each other -------------------------------------------------------------------------
+
+    @property
+    def fit(self) -> Fit | None:
+        """The maps into the shared space and their calibration; None before a fit."""
+        if not self._fit:
+            folder = self.path / "fit"
+            try:
+                self._fit.append(Fit.from_arrays(self._tree(folder)) if (folder / "zarr.json").is_file() else None)
+            except _UNREADABLE as e:
+                raise StoreError(f"{folder} cannot be read ({e}); precompute.py --refit writes it anew") from e
+        return self._fit[0]
+
+    def pair_similarity(self, i: int, j: int, shift: int = 0, window: int | str = 5) -> np.ndarray:
+        """Probability f4 [min length] that the lips of clip i at t belong with the sound of clip j at t - shift.
+
+        NaN where t - shift lies outside clip j. `window` is 5, 25 or "clip" frames; the calibration is that of clip i's corpus.
+        Raises StoreError where the store has no fit, or a clip is not done.
+        """
+        fit = self.fit
+        if fit is None:
+            raise StoreError(f"{self.path} has no fit yet; run precompute.py with real clips, or with --fit-from")
+        lips, sound, rows = similarity.shifted(self._slot(i)[1], self._slot(j)[1], shift)
+        if rows.start == rows.stop:  # the shift leaves nothing in common
+            lips = sound = slice(0, 0)
+        seen = self.frames(i, lips.start, lips.stop, ["vsr_projection", "flags"])
+        heard = self.frames(j, sound.start, sound.stop, ["asr_projection", "flags"])
+        mask = (seen["flags"] & layout.FACE != 0) & (heard["flags"] & layout.VOICE_ACTIVE != 0)
+        out = np.full(min(self._slot(i)[1], self._slot(j)[1]), np.nan, np.float32)
+        out[rows] = similarity.compare(
+            seen["vsr_projection"],
+            heard["asr_projection"],
+            fit,
+            window=window,
+            mask=mask,
+            corpus=str(self.clips["corpus"][i]),
+        )
+        return out
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the store has transcripts (`precompute.py --words`)."""
+        return (self.path / "words" / "zarr.json").is_file()
+
+    def words(self, i: int) -> list[dict[str, Any]]:
+        """Words of clip i in order: dicts of start, end (seconds), text, probability."""
+        self._slot(i)
+        if not self.has_words:
+            raise StoreError(f"{self.path} has no words; run precompute.py with --words")
+        if not self._words:
+            self._words.append(self._table("words", list(layout.WORD_ARRAYS), rows_of="clip"))
+        table = self._words[0]
+        first, last = np.searchsorted(table["clip"], [i, i + 1])
+        columns = {name: table[name][first:last].tolist() for name in ("start", "end", "text", "probability")}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    # -- other people's tools ------------------------------------------------------------------------------------------
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table of clips as a pandas frame; row k is clip k, clips that are not done included."""
+        import pandas
+
+        return pandas.DataFrame({name: column.copy() for name, column in self.clips.items()})
+
+    def to_xarray(self) -> xarray.DataTree:
+        """Both tables as an xarray tree (`clips`, `frames`, and `words` where there are any); values are read when used."""
+        try:
+            import xarray
+        except ModuleNotFoundError:
+            raise StoreError("to_xarray needs xarray: pip install xarray") from None
+
+        groups = ["clips", "frames", *(["words"] if self.has_words else [])]
+        return xarray.DataTree.from_dict(
+            {
+                "/": xarray.Dataset(attrs=self.attrs),
+                **{
+                    f"/{name}": xarray.open_zarr(
+                        self.path, group=name, chunks=None, consolidated=False, zarr_format=3, mask_and_scale=False
+                    )
+                    for name in groups
+                },
+            }
+        )
+
+    # -- tables --------------------------------------------------------------------------------------------------------
+
+    def _table(self, group: str, names: list[str], rows_of: str) -> dict[str, np.ndarray]:
+        """Columns of a table, all as long as `rows_of`: a kill while growing leaves other columns longer."""
+        length = self._zarr(self.path / group / rows_of).shape[0]
+        return {name: self._column(self.path / group / name, length) for name in names}
+
+    def _column(self, folder: Path, length: int | None = None) -> np.ndarray:
+        """First `length` rows of a small array, all by default; strings as Python's."""
+        array = self._zarr(folder)
+        shape = array.shape if length is None else (length, *array.shape[1:])
+        for index in np.ndindex(*(-(-n // c) for n, c in zip(shape, array.chunks, strict=True))):
+            chunk = folder / array.metadata.encode_chunk_key(index)
+            if not chunk.is_file():
+                raise StoreError(
+                    f"{chunk} is missing: {folder.parent.name}/{folder.name} is damaged; restore it from a copy"
+                )
+        try:
+            values = np.asarray(array[...] if length is None else array[:length])
+        except _UNREADABLE as e:
+            raise StoreError(f"{folder} is damaged ({e}); restore it from a copy") from e
+        if length is not None and len(values) != length:
+            raise StoreError(f"{folder} has {len(values)} rows, expected {length}; restore it from a copy")
+        return values.astype(object) if values.dtype.kind == "T" else values
+
+    def _zarr(self, folder: Path) -> zarr.Array:
+        try:
+            return zarr.open_array(folder, mode="r", zarr_format=3)
+        except _UNREADABLE as e:
+            raise StoreError(f"{folder} is missing or no array ({e}); restore it from a copy") from e
+
+    def _tree(self, folder: Path) -> dict[str, Any]:
+        """A group as a nested dict of arrays, its attributes under "attrs"."""
+        tree: dict[str, Any] = {"attrs": json.loads((folder / "zarr.json").read_text("utf-8")).get("attributes", {})}
+        for file in sorted(folder.glob("*/zarr.json")):
+            is_array = json.loads(file.read_text("utf-8"))["node_type"] == "array"
+            tree[unquote(file.parent.name)] = self._column(file.parent) if is_array else self._tree(file.parent)
+        return tree

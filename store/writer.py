@@ -1,0 +1,335 @@
+"""Making and growing a store, so that a kill at any moment leaves it readable and the next run can go on.
+
+Frames are written by whole shards: one `write_shard` makes each file once, whole, under a temporary name, then renames it, and
+no two writers touch one file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver. The length
+of `clips/done` is the table's, and `done` is written last. Every inner chunk of a written shard is stored, zeros too, with a
+CRC-32C, so that a chunk that is not there is damage and not a row of zeros.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+
+from store import layout
+from store.layout import StoreError, local_path, node_name
+from store.nodes import (
+    EVERY_CHUNK,
+    array_names,
+    as_column,
+    create_column,
+    create_frames,
+    create_small,
+    plain,
+    read_document,
+    root_attrs,
+    short_dtype,
+    sync_file,
+    write_document,
+)
+from store.staging import FOLDER as STAGING
+from store.staging import sync_folder
+
+
+def create(
+    path: str | os.PathLike[str],
+    widths: Mapping[str, int],
+    attrs: Mapping[str, Any],
+    extra: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
+    *,
+    chunk_rows: int = layout.CHUNK,
+    shard_rows: int = layout.SHARD,
+) -> Writer:
+    """Make an empty store and open it for writing.
+
+    `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes; `extra`
+    adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The folder appears
+    whole or not at all.
+    """
+    root = local_path(path)
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise StoreError(f"{root} exists already; choose another path or remove it")
+    if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
+        raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
+    if chunk_rows < 1 or shard_rows % chunk_rows:
+        raise StoreError(f"a shard must be a whole number of chunks, not {shard_rows} rows of {chunk_rows}")
+    arrays = {**layout.FRAME_ARRAYS, **{name: ("f2", (widths[name],)) for name in layout.EMBEDDINGS}, **(extra or {})}
+    fixed = {
+        "format": layout.FORMAT,
+        "version": layout.VERSION,
+        "fps": layout.FPS,
+        "sample_rate": layout.SAMPLE_RATE,
+        "layout": {"chunk_rows": chunk_rows, "shard_rows": shard_rows},
+    }
+    root.parent.mkdir(parents=True, exist_ok=True)
+    building = root.with_name(f".{root.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        group = zarr.open_group(building, mode="w-", zarr_format=3, attributes=plain({**attrs, **fixed}))
+        clips, frames = group.create_group("clips"), group.create_group("frames")
+        for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():
+            create_column(clips, name, dtype, unknown, 0, "clip")
+        for name, (dtype, row) in arrays.items():
+            create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
+        os.rename(building, root)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return Writer(root)
+
+
+class Writer:
+    """A store opened for writing; cheap to make and to pickle, since it keeps the path alone and reads sizes when asked.
+
+    `write_shard` may be called by any process, for different shards at the same time; everything else by one driver alone.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Raises StoreError where the folder is no store of a version that this release writes."""
+        self.path = local_path(path)
+        attrs = root_attrs(self.path)
+        if attrs["version"] != layout.VERSION:
+            raise StoreError(
+                f"{self.path}: store version {attrs['version']} can be read but not written; make a new one"
+            )
+        self.chunk_rows = int(attrs["layout"]["chunk_rows"])
+        self.shard_rows = int(attrs["layout"]["shard_rows"])
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Writer:
+        """A writer for a store that exists."""
+        return cls(path)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The root attributes as they are on disk now."""
+        return root_attrs(self.path)
+
+    def update_attrs(self, attrs: Mapping[str, Any]) -> None:
+        """Replace some root attributes (top level, JSON-able; NaN becomes null), in one atomic write."""
+        document = read_document(self.path)
+        document["attributes"] = {**document["attributes"], **plain(attrs)}
+        write_document(self.path, document)
+
+    # -- clips ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_clips(self) -> int:
+        return self._array("clips/done").shape[0]
+
+    def append_clips(self, columns: Mapping[str, Sequence[Any]]) -> int:
+        """Add rows to `clips/`, columns not named at their "not known yet" value; returns the first new row.
+
+        `identities` may be strings (JSON) or lists of strings. Raises StoreError for unknown or unequal columns and for an id
+        that the store has already. A kill halfway leaves the table as it was.
+        """
+        first, given = self.num_clips, self._columns(columns)
+        if "id" not in given:
+            raise StoreError("clips need an id")
+        count = len(given["id"])
+        known = set(np.asarray(self._array("clips/id")[:first]).tolist())
+        for clip_id in given["id"].tolist():
+            if clip_id in known:
+                raise StoreError(f"clip {clip_id} is in {self.path} already; ids must be unique")
+            known.add(clip_id)
+        self._drop_consolidated()
+        for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():  # `done` comes last and makes the rows count
+            array = self._array(f"clips/{name}")
+            values = given.get(name)
+            if values is None:
+                values = np.full(count, unknown, dtype=object if dtype == "string" else dtype)
+            array.resize((first + count,))
+            array[first:] = values
+        return first
+
+    def write_clips(self, first: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Overwrite rows from `first` on in the columns named; `done`, where given, after all the others."""
+        given = self._columns(columns)
+        for name in sorted(given, key=list(layout.CLIP_ARRAYS).index):
+            stop = first + len(given[name])
+            if first < 0 or stop > self.num_clips:
+                raise StoreError(f"clips {first} to {stop} are not all in {self.path}: it has {self.num_clips}")
+            self._array(f"clips/{name}")[first:stop] = given[name]
+
+    def _columns(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+        unknown = sorted(set(columns) - set(layout.CLIP_ARRAYS))
+        if unknown:
+            raise StoreError(f"clips/ has no column {', '.join(unknown)}; it has {', '.join(layout.CLIP_ARRAYS)}")
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise StoreError(f"columns of clips/ differ in length: {lengths}")
+        return {name: as_column(values, layout.CLIP_ARRAYS[name][0]) for name, values in columns.items()}
+
+    # -- frames --------------------------------------------------------------------------------------------------------
+
+    @property
+    def frame_arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """{name: (dtype, shape of a row)} of the arrays in `frames/`."""
+        arrays = {name: self._array(f"frames/{name}") for name in array_names(self.path / "frames")}
+        return {name: (short_dtype(array.dtype), array.shape[1:]) for name, array in arrays.items()}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of `frames/`, a whole number of shards."""
+        return min(self._array(f"frames/{name}").shape[0] for name in array_names(self.path / "frames"))
+
+    def grow_rows(self, num_rows: int) -> int:
+        """Make room in every frame array for at least `num_rows` rows, whole shards; never shrinks. Returns the new size."""
+        rows = max(self.num_rows, -(-num_rows // self.shard_rows) * self.shard_rows)
+        self._drop_consolidated()
+        for name in array_names(self.path / "frames"):
+            array = self._array(f"frames/{name}")
+            if array.shape[0] < rows:
+                array.resize((rows, *array.shape[1:]))
+        return rows
+
+    def blank_shard(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Arrays [shard rows, ...] that hold what an unused row holds, to lay clips into; all arrays, or those named."""
+        have = self.frame_arrays
+        return {
+            name: np.full((self.shard_rows, *have[name][1]), layout.fill_value(have[name][0]), have[name][0])
+            for name in (have if names is None else names)
+        }
+
+    def write_shard(self, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write one shard of some frame arrays, whole: each [shard rows, ...], each file replaced in one step and flushed.
+
+        Floats may come wider than stored; a value that f2 cannot hold raises StoreError, like a wrong shape or dtype, before
+        anything is written. Arrays not named stay as they are.
+        """
+        ready = {}
+        for name, data in arrays.items():
+            if not (self.path / "frames" / name / "zarr.json").is_file():
+                raise StoreError(f"{self.path} has no frames/{name}; it has {', '.join(sorted(self.frame_arrays))}")
+            array = self._array(f"frames/{name}")
+            if not 0 <= shard < array.shape[0] // self.shard_rows:
+                raise StoreError(f"frames/{name} has no shard {shard}: grow_rows first")
+            ready[name] = array, _fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
+        for name, (array, data) in ready.items():
+            array[shard * self.shard_rows : (shard + 1) * self.shard_rows] = data
+            file = self.path / "frames" / name / array.metadata.encode_chunk_key((shard,) + (0,) * (data.ndim - 1))
+            sync_file(file)
+
+    def ensure_projections(self, width: int) -> None:
+        """Have both projection arrays with `width` columns; arrays of another width are dropped and made anew, unwritten."""
+        for name in layout.PROJECTIONS:
+            folder = self.path / "frames" / name
+            if (folder / "zarr.json").is_file() and self._array(f"frames/{name}").shape[1:] == (width,):
+                continue
+            self._drop_consolidated()
+            (folder / "zarr.json").unlink(
+                missing_ok=True
+            )  # first, so that a kill leaves no array rather than half of one
+            shutil.rmtree(folder, ignore_errors=True)
+            rows = self.num_rows
+            create_frames(self._group("frames"), name, "f2", (width,), rows, self.chunk_rows, self.shard_rows)
+
+    # -- fit, words ----------------------------------------------------------------------------------------------------
+
+    def write_fit(self, fit: Mapping[str, Any]) -> None:
+        """Replace `fit/` by a nested dict: arrays, dicts for groups, a group's attributes (JSON-able) under "attrs"."""
+
+        def build(group: zarr.Group, values: Mapping[str, Any] = fit) -> None:
+            for name, value in values.items():
+                if name == "attrs":
+                    group.attrs.update(plain(value))
+                elif isinstance(value, Mapping):
+                    build(group.create_group(node_name(name)), value)
+                else:
+                    create_small(group, node_name(name), np.asarray(value))
+
+        self._replace_group("fit", build)
+
+    def write_words(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Replace `words/`: clip (row number, ascending), start, end (seconds), text, probability, equally long."""
+        if set(columns) != set(layout.WORD_ARRAYS) or len({len(v) for v in columns.values()}) != 1:
+            raise StoreError(f"words/ needs the columns {', '.join(layout.WORD_ARRAYS)}, equally long")
+        if np.any(np.diff(np.asarray(columns["clip"], np.int64)) < 0):
+            raise StoreError("words/ must come in clip order")
+
+        def build(group: zarr.Group) -> None:
+            for name, dtype in layout.WORD_ARRAYS.items():
+                values = as_column(columns[name], dtype)
+                unknown = "" if dtype == "string" else layout.fill_value(dtype)
+                create_column(group, name, dtype, unknown, len(values), "word")[:] = values
+
+        self._replace_group("words", build)
+
+    def _replace_group(self, name: str, build: Callable[[zarr.Group], None]) -> None:
+        """Build a group aside, then swap it in: a kill leaves the old one, or the new one for `tidy` to put in its place."""
+        staging = self.path / STAGING
+        staging.mkdir(exist_ok=True)
+        temporary, ready = staging / f"{name}.{uuid.uuid4().hex}.tmp", staging / f"{name}.next"
+        try:
+            build(zarr.open_group(temporary, mode="w-", zarr_format=3))
+            shutil.rmtree(ready, ignore_errors=True)
+            os.rename(temporary, ready)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._finish_swap(name)
+
+    def _finish_swap(self, name: str) -> None:
+        ready = self.path / STAGING / f"{name}.next"
+        if ready.is_dir():
+            self._drop_consolidated()
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            os.rename(ready, self.path / name)
+            sync_folder(self.path)
+
+    # -- before and after ----------------------------------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """Clear what a killed run left behind; for the driver, before any worker writes. Staged batches stay."""
+        for name in ("fit", "words"):
+            self._finish_swap(name)
+        for leftover in [*self.path.rglob("*.partial"), *(self.path / STAGING).glob("*.tmp")]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    def consolidate(self) -> None:
+        """Gather all metadata in the root, so that `zarr.open` lists the store by one read. The driver's last act."""
+        staging = self.path / STAGING
+        if staging.is_dir() and not any(staging.iterdir()):
+            staging.rmdir()
+        with warnings.catch_warnings():
+            # Consolidated metadata is an extension of Zarr v3; the ledger and _staging/ are no Zarr nodes. Both are meant.
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
+            zarr.consolidate_metadata(self.path, zarr_format=3)
+
+    def _drop_consolidated(self) -> None:
+        """Before a change of shape or of nodes: stale consolidated metadata would mislead plain readers after a kill."""
+        document = read_document(self.path)
+        if document.pop("consolidated_metadata", None) is not None:
+            write_document(self.path, document)
+
+    def _array(self, name: str) -> zarr.Array:
+        return zarr.open_array(self.path / name, mode="r+", zarr_format=3).with_config(EVERY_CHUNK)
+
+    def _group(self, name: str) -> zarr.Group:
+        return zarr.open_group(self.path / name, mode="r+", zarr_format=3, use_consolidated=False)
+
+
+def _fitting(name: str, data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    if data.shape != shape:
+        raise StoreError(f"frames/{name}: a shard is {list(shape)}, not {list(data.shape)}")
+    if data.dtype == dtype:
+        return data
+    if not (data.dtype.kind == "f" and dtype.kind == "f"):
+        raise StoreError(f"frames/{name} is {dtype}, not {data.dtype}")
+    with np.errstate(over="ignore"):
+        cast = data.astype(dtype)
+    lost = np.isinf(cast) & np.isfinite(data)
+    if lost.any():
+        row = int(np.argwhere(lost)[0][0])
+        raise StoreError(f"frames/{name}: row {row} of the shard holds {data[lost][0]:g}, too large for {dtype}")
+    return cast

@@ -1,0 +1,46 @@
+"""Students by name. Each takes mouth crops and sound of one clock and answers with `Output`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+
+class Output(NamedTuple):
+    """What a student says of a batch of B windows with T frames; rows outside the mask are meaningless.
+
+    visual, audio [B, T, D]: unit-length embeddings of one modality each; frame_logits [B, T] and clip_logits [B]: positive =
+    fake; scale, bias []: how a cosine of the two embeddings reads as a logit of "they belong together".
+    """
+
+    visual: torch.Tensor
+    audio: torch.Tensor
+    frame_logits: torch.Tensor
+    clip_logits: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor
+
+
+def _lite(**options: Any) -> nn.Module:
+    from .lite import Lite, LiteConfig
+
+    return Lite(LiteConfig(**options))
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite}
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """A new student with random weights; `options` are fields of its config. Raises ValueError for an unknown name or option."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name}; there is {', '.join(sorted(MODELS))}")
+    try:
+        return MODELS[name](**options)
+    except TypeError as error:
+        raise ValueError(f"model {name}: {error}") from error
+
+
+__all__ = ["MODELS", "Output", "build"]

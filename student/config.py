@@ -1,0 +1,175 @@
+"""Settings of a training run: frozen, made from the command's options once, saved whole as `config.json` beside the output."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+PRESETS = ("default", "paper")
+PRECISIONS = ("no", "fp16", "bf16")
+
+
+class ConfigError(ValueError):
+    """An option that cannot be meant; one line that names it."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the three terms (0 = off) and which forms they take."""
+
+    preset: str = "default"
+    w_detection: float = 1.0
+    w_correlation: float = 1.0
+    w_contrastive: float = 0.5
+    temperature: float = 0.07  # of the contrastive term
+    exclude: int = 3  # frames (1/25 s) around an anchor that are no negatives: lips hardly move faster
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f"--losses must be one of {', '.join(PRESETS)}, not {self.preset}")
+        weights = (self.w_detection, self.w_correlation, self.w_contrastive)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ConfigError("loss weights must not be negative, and at least one must be above 0")
+        if self.temperature <= 0 or self.exclude < 0:
+            raise ConfigError("--temperature must be above 0 and the excluded frames not below 0")
+
+    @property
+    def needs_soft_labels(self) -> bool:
+        return self.w_correlation > 0 or self.w_contrastive > 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a training window is. Shifts are in frames (1/25 s): lips at t meet the sound of t - shift."""
+
+    window: int = 75
+    batch_size: int = 16  # windows a process and micro-batch
+    pair_share: float = 0.5  # of the windows of real clips: another clip's sound, or their own shifted
+    swap_share: float = 0.5  # of those: swaps
+    min_fake_shift: int = 5  # smaller ones are no forgery: they teach the correlation term alone
+    max_shift: int = 15
+    augment: bool = True
+    buffer: int = 2048  # windows shuffled together, so that neighbouring reads stay within few shards
+
+    def __post_init__(self) -> None:
+        if self.window < 10 or self.batch_size < 2:
+            raise ConfigError("--window must be at least 10 frames and --batch-size at least 2 windows")
+        if not 0 <= self.pair_share <= 1 or not 0 <= self.swap_share <= 1:
+            raise ConfigError("--pair-share and --swap-share are shares between 0 and 1")
+        if not 1 <= self.min_fake_shift <= self.max_shift:
+            raise ConfigError("--max-shift must be at least 5 frames")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. `threads` 0 = the cores shared among the processes of this machine; `num_workers` -1 = 0 on a CPU, where
+    reading is a few percent of a step, and 4 on a GPU."""
+
+    store: str
+    output: str
+    model: str = "lite"
+    splits: str | None = None
+    epochs: int = 20
+    max_steps: int | None = None
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of all steps
+    clip_norm: float = 1.0
+    seed: int = 0
+    num_workers: int = -1
+    threads: int = 0
+    mixed_precision: str = "no"
+    gradient_accumulation_steps: int = 1
+    checkpointing_steps: str = "epoch"
+    keep_checkpoints: int = 3
+    cpu: bool = False
+    losses: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        steps = self.checkpointing_steps
+        if steps != "epoch" and not (steps.isdigit() and int(steps) > 0):
+            raise ConfigError(f'--checkpointing_steps takes a number of steps or "epoch", not {steps}')
+        if self.epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
+            raise ConfigError("--epochs and --max-steps must be at least 1")
+        if self.lr <= 0 or self.gradient_accumulation_steps < 1 or self.keep_checkpoints < 1 or self.seed < 0:
+            raise ConfigError("--lr must be above 0, --seed not below 0, accumulation and kept checkpoints at least 1")
+        if self.mixed_precision not in PRECISIONS:
+            raise ConfigError(f"--mixed_precision must be one of {', '.join(PRECISIONS)}")
+
+    @classmethod
+    def from_options(cls, **options: Any) -> TrainConfig:
+        """Sort flat options into the nested configs by field name; `losses` and `model` keep theirs."""
+        options["preset"] = options.pop("losses", LossConfig.preset)
+        losses = {f.name: options.pop(f.name) for f in fields(LossConfig) if f.name in options}
+        data = {f.name: options.pop(f.name) for f in fields(DataConfig) if f.name in options}
+        return cls(losses=LossConfig(**losses), data=DataConfig(**data), **options)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Inverse of `to_dict`."""
+        values = dict(values)
+        return cls(losses=LossConfig(**values.pop("losses")), data=DataConfig(**values.pop("data")), **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def options(self) -> dict[str, Any]:
+        """Flat again, under the names of the command's options."""
+        flat = {k: v for k, v in self.to_dict().items() if k not in ("losses", "data")}
+        flat |= asdict(self.losses) | asdict(self.data)
+        flat["losses"] = flat.pop("preset")
+        return flat
+
+
+# what may differ when a run goes on: where it stops, how it is watched, and how batches reach the process
+MAY_CHANGE = frozenset({"output", "store", "num_workers", "max_steps", "checkpointing_steps", "keep_checkpoints"})
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """Options, apart from those that may change, in which a resumed run differs from the one that was saved."""
+    a, b = old.options(), new.options()
+    return [f"{k} {a[k]} -> {b[k]}" for k in a if k not in MAY_CHANGE and a[k] != b[k]]
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Options from a file: a run's config.json, or YAML or JSON with flat option names. Raises ConfigError naming the file."""
+    import yaml  # comes with accelerate
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"the configuration {path} must hold names and values, not {type(values).__name__}")
+    if "config" in values and isinstance(values["config"], dict):
+        values = values["config"]
+    flat = {str(k).replace("-", "_"): v for k, v in values.items() if k not in ("losses", "data")}
+    for part in ("losses", "data"):
+        nested = values.get(part)
+        if isinstance(nested, dict):
+            flat |= nested
+        elif nested is not None:
+            flat[part] = nested
+    if "preset" in flat:
+        flat["losses"] = flat.pop("preset")
+    return flat
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write whole or not at all; NaN becomes null, as JSON has none."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_plain(value), indent=2) + "\n")
+    partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value

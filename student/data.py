@@ -1,0 +1,315 @@
+"""Training batches from a Zarr store alone: order, on-the-fly pairs, soft labels from the stored projections.
+
+Everything random is a function of (seed, epoch, position in the epoch) through counter-based generators, so a run goes on
+anywhere without replay, and what a window holds depends neither on workers nor on ranks. Shards are shuffled, then windows
+within a buffer. A share of the real clips' windows gets another clip's sound or its own shifted: with those, real clips alone
+teach. All windows, mismatched or not, are cut by the same rule, as if each had a partner and a shift: length, place and padding
+tell nothing. No teacher runs here: a soft label is a comparison of two stored projections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+import store
+from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from store.similarity import Fit, compare
+
+from .augment import augment_mouth, augment_sound, crop_place
+from .config import DataConfig
+
+MOUTH = 96
+CROP = 88
+SOFT_WINDOW = 5
+GAP = SOFT_WINDOW // 2 + 1  # empty rows between pairs that are compared in one call
+NEIGHBOURS = (
+    512  # clips: a partner is stored near, so that its chunks are read soon anyway and it is often the same speaker
+)
+OWN, SWAP, SHIFT = range(3)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One window: lips of clip `lips` from frame `lips_start`, sound of clip `sound` from `sound_start`, `length` frames."""
+
+    lips: int
+    sound: int
+    lips_start: int
+    sound_start: int
+    length: int
+    kind: int
+    shift: int
+
+
+class Key(NamedTuple):
+    """One batch of one rank: clip rows and their positions in the epoch's order."""
+
+    epoch: int
+    positions: tuple[int, ...]
+    clips: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the order and the draws need to know of the training clips; small, so that it travels to workers.
+
+    rows i8 [n]: their rows in the clips table; length, shard i8, label i1, weight f4, corpus of all clips of the store.
+    """
+
+    rows: np.ndarray
+    length: np.ndarray
+    shard: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+    corpus: np.ndarray
+
+    @classmethod
+    def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray) -> Corpus:
+        c = reader.clips
+        names = np.array([str(x) for x in c["corpus"]])
+        length, offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("length", "offset", "label"))
+        return cls(np.asarray(rows, np.int64), length, offset // reader.shard_rows, label, weight, names)
+
+    @property
+    def real(self) -> np.ndarray:
+        """Rows of training clips known to be real: the partners of swaps."""
+        return self.rows[self.label[self.rows] == 0]
+
+
+def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:
+    """Clip rows i8 [windows] in the order of one epoch: a window for each `window` frames of a clip, at least one."""
+    rng = np.random.default_rng([seed, epoch])
+    shard = corpus.shard[corpus.rows]
+    shards = np.unique(shard)
+    place = rng.permutation(len(shards))[np.searchsorted(shards, shard)]
+    counts = np.maximum(1, corpus.length[corpus.rows] // config.window)
+    by_shard = np.argsort(place, kind="stable")
+    windows = np.repeat(corpus.rows[by_shard], counts[by_shard])
+    # shuffle across the border of two buffers too: which windows share a buffer differs by a random phase
+    group = (np.arange(len(windows)) + rng.integers(config.buffer)) // config.buffer
+    return windows[np.lexsort((rng.random(len(windows)), group))]
+
+
+def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, seed: int, epoch: int, position: int, row: int) -> Draw:
+    """The window at `position`: a function of its arguments alone.
+
+    Partner, shift and length are drawn for every window in the same way; only those that become mismatched use the first two.
+    """
+    rng = np.random.default_rng([seed, epoch, position, 1])
+    length = int(corpus.length[row])
+    most = min(config.max_shift, length // 3)
+    small = min(config.min_fake_shift - 1, most)
+    if most >= config.min_fake_shift and rng.random() < 0.7:
+        size = int(rng.integers(config.min_fake_shift, most + 1))
+    else:
+        size = int(rng.integers(1, small + 1)) if small else 0
+    shift = size if rng.random() < 0.5 else -size
+    partner, wanted = -1, min(config.window, length - size)
+    for _ in range(4 if len(real) > 1 else 0):
+        # a partner long enough, if one is near: else all windows beside short clips would be short
+        candidate = int(real[(np.searchsorted(real, row) + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1)) % len(real)])
+        if candidate != row and (partner < 0 or corpus.length[candidate] > corpus.length[partner]):
+            partner = candidate
+        if partner >= 0 and corpus.length[partner] >= wanted:
+            break
+    size_kept = wanted if partner < 0 else min(wanted, int(corpus.length[partner]))
+    start = max(0, shift) + int(rng.integers(length - size - size_kept + 1))
+    aligned, other = rng.random() < 0.5, rng.random()
+    chance, which = rng.random(), rng.random()
+    mismatch = corpus.label[row] == 0 and chance < config.pair_share
+    if mismatch and partner >= 0 and which < config.swap_share:
+        room = int(corpus.length[partner]) - size_kept
+        # half of the swaps keep the place in the clip: scripted corpora have a common rhythm, which must not give them away
+        sound_start = start if aligned and start <= room else int(other * (room + 1))
+        return Draw(row, partner, start, sound_start, size_kept, SWAP, 0)
+    if mismatch and size and config.swap_share < 1:
+        return Draw(row, row, start, start - shift, size_kept, SHIFT, shift)
+    return Draw(row, row, start, start, size_kept, OWN, 0)
+
+
+def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
+    """About how many windows of an epoch count as real and as fake for detection; weights of clips included."""
+    labels, weight = corpus.label[corpus.rows], corpus.weight[corpus.rows].astype(np.float64)
+    counts = np.maximum(1, corpus.length[corpus.rows] // config.window) * weight
+    real, fake = counts[labels == 0].sum(), counts[labels == 1].sum()
+    mismatched = real * config.pair_share
+    small = (1 - config.swap_share) * 0.3 if len(corpus.real) > 1 else 0.3
+    return float(real - mismatched), float(fake + mismatched * (1 - small))
+
+
+class Windows(Dataset):
+    """Maps a Key to a batch of tensors. Opens the store at first use, in whichever process that is.
+
+    mouth u1 [B, T, 88, 88], audio i2 [B, 640 T], and the fields of `losses.Targets`. With `soft_labels` off nothing is compared.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        corpus: Corpus,
+        config: DataConfig,
+        seed: int,
+        soft_labels: bool,
+        class_weight: tuple[float, float],
+    ) -> None:
+        self.path, self.corpus, self.config, self.seed = path, corpus, config, seed
+        self.soft_labels, self.class_weight = soft_labels, class_weight
+        self.real = corpus.real
+        self._reader: store.Reader | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}
+
+    @property
+    def reader(self) -> store.Reader:
+        if self._reader is None:
+            self._reader = store.open(self.path)
+        return self._reader
+
+    def __getitem__(self, key: Key) -> dict[str, torch.Tensor]:
+        epoch = key.epoch
+        rows = []
+        for position, row in zip(key.positions, key.clips, strict=True):
+            d = draw(self.corpus, self.real, self.config, self.seed, epoch, position, row)
+            rng = np.random.default_rng([self.seed, epoch, position, 2])
+            rows.append(self._window(d, rng))
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        vsr, asr = batch.pop("vsr", None), batch.pop("asr", None)
+        face, voice = batch.pop("face"), batch.pop("voice")
+        batch["soft_mask"] = face[:, None] & voice[None, :]
+        if self.soft_labels:
+            fit = self.reader.fit
+            assert fit is not None
+            assert vsr is not None
+            assert asr is not None
+            corpora = [str(self.corpus.corpus[row]) for row in key.clips]
+            batch["soft"] = soft_labels(vsr, asr, batch["soft_mask"], fit, corpora)
+        else:
+            batch["soft"] = np.zeros(batch["soft_mask"].shape, np.float32)
+            batch["soft_mask"][:] = False
+        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
+
+    def _window(self, d: Draw, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One window, padded to the full length with zeros."""
+        lips_names, sound_names = ["mouth", "flags", "fake"], ["audio", "flags"]
+        if self.soft_labels:
+            lips_names.append("vsr_projection")
+            sound_names.append("asr_projection")
+        lips = self.reader.frames(d.lips, d.lips_start, d.lips_start + d.length, lips_names)
+        sound = self.reader.frames(d.sound, d.sound_start, d.sound_start + d.length, sound_names)
+        mouth, audio = lips["mouth"], sound["audio"].reshape(-1)
+        if self.config.augment:
+            y, x = crop_place(rng, MOUTH - CROP)
+            mouth = augment_mouth(mouth[:, y : y + CROP, x : x + CROP], rng)
+            audio = augment_sound(audio, rng)
+        else:
+            y = x = (MOUTH - CROP) // 2
+            mouth = mouth[:, y : y + CROP, x : x + CROP]
+        label, frame_label = self._labels(d, lips["fake"])
+        t = self.config.window
+        out = {
+            "mouth": _padded(mouth, t),
+            "audio": _padded(audio, t * SAMPLES_PER_FRAME),
+            "mask": np.arange(t) < d.length,
+            "label": np.float32(label),
+            "label_weight": np.float32(self._weight(d, label)),
+            "frame_label": _padded(frame_label.astype(np.float32), t, fill=-1),
+            "clip": np.array([d.lips, d.sound]),
+            "start": np.array([d.lips_start, d.sound_start]),
+            "face": _padded((lips["flags"] & FACE_DETECTED) > 0, t),
+            "voice": _padded((sound["flags"] & VOICE_ACTIVE) > 0, t),
+        }
+        if self.soft_labels:
+            out["vsr"] = _padded(lips["vsr_projection"].astype(np.float32), t)
+            out["asr"] = _padded(sound["asr_projection"].astype(np.float32), t)
+        return out
+
+    def _labels(self, d: Draw, fake: np.ndarray) -> tuple[int, np.ndarray]:
+        """Label of the window and of its frames [length]: 0, 1 or -1."""
+        if d.kind == SWAP or (d.kind == SHIFT and abs(d.shift) >= self.config.min_fake_shift):
+            return 1, np.ones(d.length, np.int8)
+        if d.kind == SHIFT:
+            return -1, np.full(d.length, -1, np.int8)
+        label = int(self.corpus.label[d.lips])
+        if label == 1 and (fake >= 0).all():
+            return int(fake.any()), fake  # a partial forgery is real where it is
+        return label, np.full(d.length, label, np.int8) if label < 1 else fake
+
+    def _weight(self, d: Draw, label: int) -> float:
+        return 0.0 if label < 0 else float(self.corpus.weight[d.lips]) * self.class_weight[label]
+
+
+def soft_labels(vsr: np.ndarray, asr: np.ndarray, mask: np.ndarray, fit: Fit, corpora: list[str]) -> np.ndarray:
+    """Soft label f4 [B, B, T] of every lips row b with every sound row c, from projections [B, T, K] and mask [B, B, T].
+
+    All pairs of one corpus are laid one after another, kept apart by masked rows, and compared in one call; the calibration is
+    that of the lips' corpus. Where the mask is off the value has no meaning.
+    """
+    b, t, k = vsr.shape
+    out = np.zeros((b, b, t), np.float32)
+    for corpus in sorted(set(corpora)):
+        of = np.flatnonzero([name == corpus for name in corpora])
+        lips, sound = np.zeros((2, len(of), b, t + GAP, k), np.float32)
+        keep = np.zeros((len(of), b, t + GAP), bool)
+        lips[:, :, :t], sound[:, :, :t], keep[:, :, :t] = vsr[of, None], asr[None], mask[of]
+        flat = compare(lips.reshape(-1, k), sound.reshape(-1, k), fit, SOFT_WINDOW, keep.reshape(-1), corpus)
+        out[of] = flat.reshape(len(of), b, t + GAP)[:, :, :t]
+    return out
+
+
+class Keys(Sampler):
+    """The batches of one rank from `position` of `epoch` on; the same number on every rank.
+
+    `micro` = windows that all ranks take together. The tail of an epoch is used where it gives each rank two windows.
+    """
+
+    def __init__(self, corpus: Corpus, config: DataConfig, seed: int, rank: int, world: int) -> None:
+        self.corpus, self.config, self.seed, self.rank, self.world = corpus, config, seed, rank, world
+        self.epoch, self.position = 0, 0
+        self.micro = config.batch_size * world
+        self.windows = int(np.maximum(1, corpus.length[corpus.rows] // config.window).sum())
+
+    def ends(self, position: int) -> list[int]:
+        """Positions at which the micro-batches from `position` on end."""
+        full = list(range(position + self.micro, self.windows + 1, self.micro))
+        last = full[-1] if full else position
+        return [*full, self.windows] if self.windows - last >= 2 * self.world else full
+
+    def __len__(self) -> int:
+        return len(self.ends(self.position))
+
+    def __iter__(self) -> Iterator[Key]:
+        order = epoch_order(self.corpus, self.config, self.seed, self.epoch)
+        begin = self.position
+        for end in self.ends(self.position):
+            mine = range(begin + self.rank, end, self.world)
+            yield Key(self.epoch, tuple(mine), tuple(int(order[p]) for p in mine))
+            begin = end
+
+
+def loader(windows: Windows, keys: Keys, num_workers: int, pin_memory: bool) -> DataLoader:
+    """Batches in the order of `keys`. Workers are spawned (a fork after zarr's loop has started hangs) and kept for the run."""
+    return DataLoader(
+        windows,
+        batch_size=None,
+        sampler=keys,
+        num_workers=num_workers,
+        multiprocessing_context="spawn" if num_workers else None,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+    )
+
+
+def _padded(x: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
+    """x [n, ...] with `fill` up to [length, ...]."""
+    if len(x) == length:
+        return x
+    out = np.full((length, *x.shape[1:]), fill, x.dtype)
+    out[: len(x)] = x
+    return out

@@ -1,0 +1,216 @@
+"""The `lite` student: two small encoders of one modality each, and a head that sees nothing but how well they agree.
+
+Mouth crops go through a strided 2-D trunk whose first layer spans three frames (it sees motion), sound through a log-mel front
+end and strided 1-D convolutions; both end in temporal convolutions and unit-length embeddings at 25 a second. The head reads
+the cosines of the two at small offsets in several groups of channels, so a decision cannot rest on a face, a voice or a codec
+alone. Norms act within one frame, convolutions are padded at the ends of the clip, and rows outside the mask are zeroed before
+each temporal layer: a frame depends on its neighbourhood, never on the length of the clip or on the rest of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from . import Output
+
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = 640
+MEL_PER_FRAME = 4  # 10 ms hop
+HOP = SAMPLES_PER_FRAME // MEL_PER_FRAME
+MEL_WINDOW = 400  # 25 ms
+CROP = 88  # of the store's 96 pixels
+
+
+@dataclass(frozen=True)
+class LiteConfig:
+    """Sizes of the network; the defaults are what the benchmarks were run with."""
+
+    width: int = 128  # embedding channels D
+    trunk: tuple[int, ...] = (24, 48, 96, 128)  # channels at 22, 11, 6, 3 pixels
+    temporal_layers: int = 3  # each spans 5 frames, in both encoders
+    mels: int = 64
+    groups: int = 4  # of channels whose cosines the head sees apart
+    offsets: int = 7  # frames either way at which the head compares; 15 rows with the default
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trunk", tuple(self.trunk))  # JSON gives a list
+        if self.width % self.groups:
+            raise ValueError(f"width {self.width} must be a multiple of groups {self.groups}")
+
+
+class Lite(nn.Module):
+    """See the module. forward(mouth, audio, mask) -> Output."""
+
+    def __init__(self, config: LiteConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or LiteConfig()
+        self.visual = VisualEncoder(c)
+        self.audio = AudioEncoder(c)
+        self.head = AgreementHead(c)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
+        self.bias = nn.Parameter(torch.tensor(-3.0))  # most pairs one can form do not belong together
+
+    def forward(self, mouth: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
+        """mouth u1 [B, T, 96, 96] (its centre is taken) or [B, T, 88, 88], audio i2 [B, 640 T], mask bool [B, T] of real rows."""
+        if mask is None:
+            mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
+        v, a = self.visual(mouth, mask), self.audio(audio, mask)
+        frame_logits, clip_logits = self.head(v, a, mask)
+        return Output(v, a, frame_logits, clip_logits, self.log_scale.exp(), self.bias)
+
+
+class FrameNorm(nn.Module):
+    """Layer norm over channels and pixels of one frame, [N, C, H, W] or [N, C]; scale and shift a channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x)
+
+
+class VisualEncoder(nn.Module):
+    """mouth u1 [B, T, 88 or 96, same] -> unit rows [B, T, width]."""
+
+    def __init__(self, c: LiteConfig) -> None:
+        super().__init__()
+        first, *rest = c.trunk
+        # three frames as three channels: a 3 x 7 x 7 convolution with stride 1 x 4 x 4, in the layout that CPUs do fastest
+        layers: list[nn.Module] = [nn.Conv2d(3, first, 7, stride=4, padding=3, bias=False), FrameNorm(first), nn.ReLU()]
+        for channels in rest:
+            layers += [nn.Conv2d(first, channels, 3, stride=2, padding=1, bias=False), FrameNorm(channels), nn.ReLU()]
+            first = channels
+        self.trunk = nn.Sequential(*layers)
+        side = 22
+        for _ in rest:
+            side = (side + 1) // 2
+        self.project = nn.Linear(first * side * side, c.width)
+        self.temporal = Temporal(c)
+
+    def forward(self, mouth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        margin = (mouth.shape[-1] - CROP) // 2
+        x = mouth[..., margin : margin + CROP, margin : margin + CROP].float()
+        mean = x.mean((-2, -1), keepdim=True)
+        spread = (x - mean).square().mean((-2, -1), keepdim=True).sqrt()
+        x = (
+            (x - mean) / (spread + 4.0) * mask[..., None, None]
+        )  # light and contrast differ between clips; 4 of 255 is flat
+        x = torch.stack([F.pad(x[:, :-1], (0, 0, 0, 0, 1, 0)), x, F.pad(x[:, 1:], (0, 0, 0, 0, 0, 1))], 2)
+        b, t = x.shape[:2]
+        x = self.trunk(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        return self.temporal(self.project(x.flatten(1)).view(b, t, -1), mask)
+
+
+class AudioEncoder(nn.Module):
+    """audio i2 [B, 640 T] -> unit rows [B, T, width]."""
+
+    def __init__(self, c: LiteConfig) -> None:
+        super().__init__()
+        self.features = LogMel(c.mels)
+        self.reduce = nn.ModuleList(
+            [
+                nn.Conv1d(c.mels, c.width, 5, padding=2, bias=False),
+                nn.Conv1d(c.width, c.width, 4, stride=2, padding=1, bias=False),
+                nn.Conv1d(c.width, c.width, 4, stride=2, padding=1, bias=False),
+            ]
+        )
+        self.norms = nn.ModuleList([nn.LayerNorm(c.width) for _ in self.reduce])
+        self.temporal = Temporal(c)
+
+    def forward(self, audio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x = self.features(audio, mask).transpose(1, 2)  # [B, mels, 4 T]
+        rate = MEL_PER_FRAME
+        for conv, norm in zip(self.reduce, self.norms, strict=True):
+            x = conv(x * mask.repeat_interleave(rate, 1)[:, None])
+            x = F.relu(norm(x.transpose(1, 2)).transpose(1, 2))
+            rate = rate // conv.stride[0]
+        return self.temporal(x.transpose(1, 2), mask)
+
+
+class LogMel(nn.Module):
+    """Logarithm of mel energies, 4 rows a frame, by matrix products alone (exports to any runtime). No parameters.
+
+    Mel scale: Slaney, "Auditory Toolbox" 1998, triangles of equal height on HTK's formula 2595 log10(1 + f / 700).
+    """
+
+    basis: torch.Tensor
+    mel: torch.Tensor
+
+    def __init__(self, mels: int) -> None:
+        super().__init__()
+        n = torch.arange(MEL_WINDOW, dtype=torch.float64)
+        k = torch.arange(MEL_WINDOW // 2 + 1, dtype=torch.float64)
+        window = 0.5 - 0.5 * torch.cos(2 * math.pi * (n + 0.5) / MEL_WINDOW)
+        angle = 2 * math.pi * n[:, None] * k[None, :] / MEL_WINDOW
+        basis = torch.cat([torch.cos(angle), torch.sin(angle)], 1) * window[:, None]
+        top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
+        edges = 700 * (10 ** (torch.linspace(0, top, mels + 2, dtype=torch.float64) / 2595) - 1)
+        hertz = k * SAMPLE_RATE / MEL_WINDOW
+        rise = (hertz[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
+        fall = (edges[None, 2:] - hertz[:, None]) / (edges[2:] - edges[1:-1])
+        mel = torch.minimum(rise, fall).clamp(min=0)
+        self.register_buffer("basis", basis.float(), persistent=False)
+        self.register_buffer("mel", (mel / mel.sum(0).clamp(min=1e-3)).float(), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, audio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """audio i2 [B, 640 T], mask [B, T] -> f4 [B, 4 T, mels], about zero mean and unit spread on speech."""
+        x = audio.float() / 32768 * mask.repeat_interleave(SAMPLES_PER_FRAME, 1)
+        side = (MEL_WINDOW - HOP) // 2  # row m is centred on the middle of its 10 ms
+        rows = F.pad(x, (side, side)).unfold(1, MEL_WINDOW, HOP)
+        real, imaginary = (rows @ self.basis).chunk(2, -1)
+        energy = (real.square() + imaginary.square()) @ self.mel
+        return ((energy + 1e-5).log() + 5.0) / 4.0
+
+
+class Temporal(nn.Module):
+    """Residual convolutions over 5 frames, then unit-length rows: [B, T, width] -> [B, T, width]."""
+
+    def __init__(self, c: LiteConfig) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(c.width) for _ in range(c.temporal_layers)])
+        self.convs = nn.ModuleList([nn.Conv1d(c.width, c.width, 5, padding=2) for _ in range(c.temporal_layers)])
+        self.dropout = nn.Dropout(c.dropout)
+        self.out_norm = nn.LayerNorm(c.width)
+        self.out = nn.Linear(c.width, c.width)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            y = F.relu(norm(x)) * mask[..., None]
+            x = x + self.dropout(conv(y.transpose(1, 2)).transpose(1, 2))
+        return F.normalize(self.out(self.out_norm(x)).float(), dim=-1, eps=1e-6)
+
+
+class AgreementHead(nn.Module):
+    """Cosines of lips and sound, by group of channels and offset, to one logit a frame and one a clip; positive = fake."""
+
+    def __init__(self, c: LiteConfig) -> None:
+        super().__init__()
+        self.groups, self.offsets = c.groups, c.offsets
+        rows = (c.groups + 1) * (2 * c.offsets + 1)
+        self.first = nn.Conv1d(rows, 32, 1)
+        self.second = nn.Conv1d(32, 32, 9, padding=4)
+        self.dropout = nn.Dropout(c.dropout)
+        self.logit = nn.Conv1d(32, 1, 1)
+        self.weight = nn.Linear(c.width, 1)  # how much the sound of a frame can tell: silence tells nothing
+
+    def forward(self, v: torch.Tensor, a: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """v, a [B, T, width], mask [B, T] -> frame logits [B, T], clip logits [B] (weighted mean over the mask)."""
+        b, t, d = v.shape
+        v, a = v * mask[..., None], a * mask[..., None]
+        near = F.pad(a, (0, 0, self.offsets, self.offsets)).unfold(1, 2 * self.offsets + 1, 1)  # [B, T, D, offsets]
+        parts = (v[..., None] * near).view(b, t, self.groups, d // self.groups, -1).sum(3)  # [B, T, groups, offsets]
+        rows = torch.cat([parts * self.groups, parts.sum(2, keepdim=True)], 2).flatten(2)
+        x = F.relu(self.first(rows.transpose(1, 2))) * mask[:, None]
+        x = self.dropout(F.relu(self.second(x)))
+        frame_logits = self.logit(x)[:, 0].float()
+        weight = (torch.sigmoid(self.weight(a)[..., 0].float()) + 1e-3) * mask
+        clip_logits = (frame_logits * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
+        return frame_logits, clip_logits

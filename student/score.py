@@ -1,0 +1,143 @@
+"""What a detector is scored on, and its scores: the trials of a split, their logits, the teachers' own similarity beside them.
+
+A trial is lips of one clip with sound of one clip. Labelled clips are trials as they are; each real clip also gives trials with
+the sound of other clips (method `swap`) and with its own shifted by 5 frames or more (`shift`), drawn from a seed, so that a
+corpus of real clips alone has negatives. Long trials are cut into windows of about equal length whose logits are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from store import Reader
+from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from store.similarity import calibration_line, scores
+
+MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
+MIN_FRAMES = 10  # shorter trials say nothing
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Lips of row `lips` from `lips_start` with sound of row `sound` from `sound_start`; label 0 real, 1 fake."""
+
+    id: str
+    lips: int
+    sound: int
+    lips_start: int
+    sound_start: int
+    length: int
+    label: int
+    method: str
+
+
+def trials(reader: Reader, rows: np.ndarray, seed: int, swaps: int = 1, shifts: int = 1) -> list[Trial]:
+    """Trials of the labelled clips among `rows`, with `swaps` and `shifts` made of each real one. Ids are unique."""
+    clips = reader.clips
+    labels, lengths = np.asarray(clips["label"]), np.asarray(clips["length"]).astype(int)
+    rows = np.asarray([r for r in rows if labels[r] in (0, 1) and lengths[r] >= MIN_FRAMES], int)
+    real = rows[labels[rows] == 0]
+    out = []
+    for r in rows:
+        name = str(clips["method"][r]) or ("fake" if labels[r] else "real")
+        out.append(Trial(str(clips["id"][r]), r, r, 0, 0, lengths[r], int(labels[r]), name))
+    for place, r in enumerate(real):
+        identity = str(clips["id"][r])
+        rng = np.random.default_rng([seed, int(r)])
+        # partners by rotation: no clip meets itself, and every sound is used equally often
+        steps = 1 + rng.permutation(len(real) - 1)[:swaps] if len(real) > 1 else []
+        for step in steps:
+            other = real[(place + int(step)) % len(real)]
+            length = int(min(lengths[r], lengths[other]))
+            out.append(Trial(f"{identity}|swap|{clips['id'][other]}", r, other, 0, 0, length, 1, "swap"))
+        most = min(MAX_SHIFT, lengths[r] - MIN_FRAMES)
+        sizes = np.arange(MIN_SHIFT, most + 1)
+        choices = rng.permutation(np.r_[sizes, -sizes])[:shifts]
+        for shift in choices:
+            shift = int(shift)
+            start = max(0, shift)
+            length = int(lengths[r]) - abs(shift)
+            out.append(Trial(f"{identity}|shift|{shift:+d}", r, r, start, start - shift, length, 1, "shift"))
+    if len({t.id for t in out}) != len(out):
+        raise ValueError("two clips of the store have the same id; remove one of them")
+    return out
+
+
+def windows(length: int, window: int) -> list[tuple[int, int]]:
+    """Start and stop of the windows that a trial is cut into: each frame in one, none longer than `window`."""
+    count = max(1, -(-length // window))
+    edges = np.linspace(0, length, count + 1).round().astype(int)
+    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+@torch.no_grad()
+def logits(
+    model: nn.Module,
+    reader: Reader,
+    items: list[Trial],
+    window: int,
+    device: torch.device,
+    batch_size: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Clip logit [n] f8 of each trial, positive = fake. The model is put in evaluation mode and left as it was."""
+    was_training = model.training
+    model.eval()
+    jobs = [(k, a, b) for k, item in enumerate(items) for a, b in windows(item.length, window)]
+    total, frames = np.zeros(len(items)), np.zeros(len(items))
+    for first in range(0, len(jobs), batch_size):
+        batch = jobs[first : first + batch_size]
+        longest = max(b - a for _, a, b in batch)
+        mouth = np.zeros((len(batch), longest, 96, 96), np.uint8)
+        audio = np.zeros((len(batch), longest * SAMPLES_PER_FRAME), np.int16)
+        mask = np.zeros((len(batch), longest), bool)
+        for n, (k, a, b) in enumerate(batch):
+            item = items[k]
+            mouth[n, : b - a] = reader.frames(item.lips, item.lips_start + a, item.lips_start + b, ["mouth"])["mouth"]
+            sound = reader.frames(item.sound, item.sound_start + a, item.sound_start + b, ["audio"])["audio"]
+            audio[n, : (b - a) * SAMPLES_PER_FRAME] = sound.reshape(-1)
+            mask[n, : b - a] = True
+        output = model(*(torch.from_numpy(x).to(device) for x in (mouth, audio, mask)))
+        values = output.clip_logits.double().cpu().numpy()
+        for n, (k, a, b) in enumerate(batch):
+            total[k] += values[n] * (b - a)
+            frames[k] += b - a
+        if progress:
+            progress(min(first + batch_size, len(jobs)))
+    model.train(was_training)
+    return total / np.maximum(frames, 1)
+
+
+def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:
+    """The teachers' clip similarity [n] f8 as the logit of "fake": minus the logit of the stored pair's probability, window
+    "clip", from the projections alone. NaN for all where the store has no fit."""
+    fit = reader.fit
+    if fit is None:
+        return np.full(len(items), np.nan)
+    out = np.empty(len(items))
+    corpora = reader.clips["corpus"]
+    for k, item in enumerate(items):
+        lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
+        sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
+        mask = ((lips["flags"] & FACE_DETECTED) > 0) & ((sound["flags"] & VOICE_ACTIVE) > 0)
+        score = scores(lips["vsr_projection"], sound["asr_projection"], fit, "clip", mask)
+        slope, intercept = calibration_line(fit, "clip", str(corpora[item.lips]))
+        out[k] = -(slope * float(score[0]) + intercept)
+    return out
+
+
+def headline(items: list[Trial]) -> np.ndarray:
+    """Which trials [n] bool the overall figure is of: the labelled clips where they hold both classes, else all."""
+    listed = np.array([t.method not in ("swap", "shift") for t in items], bool)
+    labels = np.array([t.label for t in items])
+    return listed if len(np.unique(labels[listed])) == 2 else np.ones(len(items), bool)
+
+
+def against_real(items: list[Trial], method: str) -> np.ndarray:
+    """Which trials [n] bool are real clips or fakes of `method`."""
+    return np.array([t.label == 0 or t.method == method for t in items], bool)

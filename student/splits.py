@@ -1,0 +1,124 @@
+"""Which clips of a store a run trains, validates and tests on, and how much each weighs.
+
+The store's own `split` column decides (empty = train), or a file of id, split, weight. Where nothing is marked for validation,
+a tenth of the training clips is taken by group, so that no identity stands on both sides, or by clip where there is only one
+group, with a warning: figures are then those of known faces and voices.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from store import Reader
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+VAL_SHARE = 0.1
+
+
+class SplitError(ValueError):
+    """A split that cannot be used; one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers [n] of the clips table by split, among clips that are done; `listed` counts those that are not too.
+
+    weight f4 [clips]: of each clip's label in training. `by`: how validation clips were chosen (store, file, group, clip).
+    """
+
+    rows: dict[str, np.ndarray]
+    listed: dict[str, int]
+    weight: np.ndarray
+    by: str
+
+
+def split(reader: Reader, file: Path | None = None, seed: int = 0, need_val: bool = True) -> Split:
+    """Splits of a store; raises SplitError where the file cannot be used or no clip is left to train on."""
+    clips = reader.clips
+    names = np.array([str(s) or "train" for s in clips["split"]], dtype=object)
+    weight = np.ones(len(names), np.float32)
+    by = "store"
+    if file is not None:
+        names, weight = _from_file(file, clips["id"])
+        by = "file"
+    unknown = sorted({str(n) for n in names} - set(SPLITS) - {""})
+    if unknown:
+        raise SplitError(f"unknown split {unknown[0]}; use {', '.join(SPLITS)} or leave it empty")
+    done = np.asarray(clips["done"]).astype(bool) & (weight > 0)
+    if need_val and not (done & (names == "val")).any():
+        names, by = _hold_out(names, clips["group"], done & (names == "train"), seed)
+    rows = {name: np.flatnonzero(done & (names == name)) for name in SPLITS}
+    listed = {name: int((names == name).sum()) for name in SPLITS}
+    return Split(rows, listed, weight, by)
+
+
+def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Move about a tenth of the training clips to validation, whole groups where there are several."""
+    rows = np.flatnonzero(train)
+    names = names.copy()
+    if len(rows) < 2:
+        return names, "none"
+    rng = np.random.default_rng([seed, 0x5B117])
+    wanted = max(1, round(VAL_SHARE * len(rows)))
+    keys = np.array([str(groups[r]) for r in rows], dtype=object)
+    distinct = sorted(set(keys) - {""})
+    if len(distinct) > 1:
+        chosen: list[int] = []
+        for group in rng.permutation(np.array(distinct, dtype=object)):
+            members = rows[keys == group]
+            # a group that would take half of all clips leaves too little to train on
+            if len(chosen) + len(members) <= max(wanted, len(rows) // 2):
+                chosen.extend(int(r) for r in members)
+            if len(chosen) >= wanted:
+                break
+        if chosen:
+            names[chosen] = "val"
+            return names, "group"
+    log.warning(
+        "the training clips form one group: validation clips are split off by clip, so validation and training share "
+        "faces and voices; mark a split or give --splits for figures on new people"
+    )
+    names[rng.permutation(rows)[:wanted]] = "val"
+    return names, "clip"
+
+
+def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split and weight of every clip from a table of id, split and (optional) weight; clips it does not list take no part."""
+    import pandas as pd
+
+    try:
+        table = (
+            pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={"id": str, "split": str})
+        )
+    except (OSError, ValueError) as error:
+        raise SplitError(f"cannot read the splits {file}: {str(error).splitlines()[0]}") from error
+    missing = {"id", "split"} - set(table.columns)
+    if missing:
+        raise SplitError(
+            f"{file} has no column {' and '.join(sorted(missing))}; it needs id, split and may have weight"
+        )
+    if table["id"].duplicated().any():
+        raise SplitError(f"{file} lists clip {table['id'][table['id'].duplicated()].iloc[0]} more than once")
+    rows = {str(name): row for row, name in enumerate(ids)}
+    names, weight = np.full(len(ids), "", dtype=object), np.zeros(len(ids), np.float32)
+    weights = table["weight"].fillna(1.0) if "weight" in table else np.ones(len(table))
+    absent = 0
+    for name, part, value in zip(table["id"], table["split"].fillna(""), weights, strict=True):
+        row = rows.get(str(name))
+        if row is None:
+            absent += 1
+            continue
+        if not (np.isfinite(value) and value >= 0):
+            raise SplitError(f"{file}: clip {name} has weight {value}; it must be 0 or more")
+        names[row], weight[row] = str(part) or "train", value
+    if absent == len(table):
+        raise SplitError(f"{file} lists no clip of this store; its ids must be the store's")
+    if absent:
+        log.warning("%s lists %d clips that the store does not have", file, absent)
+    return names, weight

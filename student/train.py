@@ -1,0 +1,162 @@
+"""Train a light detector from a store: `accelerate launch student/train.py --store STORE --output RUN`.
+
+    python student/train.py --store /data/grid.zarr --output /tmp/tiny --max-steps 20        # a try on any CPU
+    accelerate launch student/train.py --store /data/favc.zarr --output runs/favc --epochs 30 --mixed_precision bf16
+    accelerate launch --config_file configs/gpus.yaml student/train.py --store /data/favc.zarr --output runs/favc
+    accelerate launch --config_file configs/cpu2.yaml student/train.py ...                   # two CPU processes
+    accelerate launch student/train.py ... --resume_from_checkpoint latest                   # goes on after any kill
+
+The command alone: options to a config, errors to one line, exit code out. The loop is student/trainer.py.
+"""
+
+import os
+import sys
+
+# Started as a script, this file's folder comes first on the path, where its modules would shadow others: put the parent there.
+_HERE = os.path.dirname(os.path.abspath(__file__))
+if sys.path and os.path.abspath(sys.path[0] or os.getcwd()) == _HERE:
+    sys.path[0] = os.path.dirname(_HERE)
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from student.config import PRECISIONS, PRESETS, ConfigError, DataConfig, LossConfig, TrainConfig, read_options
+
+log = logging.getLogger("student")
+
+CONFIG, LOSSES, DATA = TrainConfig, LossConfig, DataConfig
+
+
+def option(name: str, *more: Any, **how: Any) -> Any:
+    """A click option that is accepted with dashes and, as accelerate's own examples write it, with underscores."""
+    spellings = dict.fromkeys([name, name.replace("_", "-"), "--" + name[2:].replace("-", "_")])
+    how.setdefault("show_default", how.get("default") is not None)
+    return click.option(*spellings, name[2:].replace("-", "_"), *more, **how)
+
+
+def _from_file(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            values = read_options(path)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
+        known = {p.name for p in context.command.params}
+        values.pop("exclude", None)
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise click.UsageError(f"{path} sets {unknown[0]}, which is no option of this command")
+        context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_from_file,
+              help="Options from a file: a run's config.json, or YAML. The command line wins.")  # fmt: skip
+@option("--store", required=True, help="Folder of the store that precompute.py wrote.")
+@option(
+    "--output", required=True, help="Folder for the detector, checkpoints, metrics.jsonl, config.json, results.json."
+)
+@option("--model", default=CONFIG.model, help="Student: lite.")
+@option("--splits", help="CSV or Parquet of id, split, weight instead of the store's own split column.")
+@option(
+    "--epochs", default=CONFIG.epochs, help="Passes over the training clips; the learning rate's schedule spans them."
+)
+@option("--max-steps", type=int, help="Stop after that many steps; the schedule still spans the epochs.")
+@option("--batch-size", default=DATA.batch_size, help="Windows a process and micro-batch.")
+@option("--lr", default=CONFIG.lr, help="Highest learning rate (AdamW).")
+@option("--weight-decay", default=CONFIG.weight_decay)
+@option("--warmup", default=CONFIG.warmup, help="Share of the run in which the rate rises.")
+@option("--clip-norm", default=CONFIG.clip_norm, help="Largest norm of the gradient.")
+@option("--seed", default=CONFIG.seed)
+@option("--window", default=DATA.window, help="Frames (1/25 s) that the student sees together.")
+@option(
+    "--losses",
+    type=click.Choice(PRESETS),
+    default=LOSSES.preset,
+    help="Forms of the three terms; paper = to the letter.",
+)
+@option("--w-detection", default=LOSSES.w_detection, help="Weight of the real/fake term; 0 = off.")
+@option("--w-correlation", default=LOSSES.w_correlation, help="Weight of the soft-label term; 0 = off.")
+@option("--w-contrastive", default=LOSSES.w_contrastive, help="Weight of the contrastive term; 0 = off.")
+@option("--temperature", default=LOSSES.temperature, help="Of the contrastive term's cosines.")
+@option("--pair-share", default=DATA.pair_share, help="Share of real windows that get another sound or a shift.")
+@option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")
+@option("--min-fake-shift", default=DATA.min_fake_shift, help="Frames from which a shift counts as fake.")
+@option("--max-shift", default=DATA.max_shift, help="Largest shift, in frames.")
+@click.option("--augment/--no-augment", show_default=True, default=DATA.augment, help="Vary crop, light, level, noise in training.")
+@option("--buffer", default=DATA.buffer, help="Windows shuffled together; larger reads from more shards at a time.")
+@option("--num-workers", default=CONFIG.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none.")
+@option("--threads", default=CONFIG.threads, help="Threads a process; 0 = OMP_NUM_THREADS or its share of the cores.")
+@option("--mixed_precision", type=click.Choice(PRECISIONS), help="Default: what accelerate launch says, else no.")
+@option("--gradient_accumulation_steps", default=CONFIG.gradient_accumulation_steps)
+@option(
+    "--checkpointing_steps", default=CONFIG.checkpointing_steps, help='Number of steps between checkpoints, or "epoch".'
+)
+@option("--keep-checkpoints", default=CONFIG.keep_checkpoints, help="Newest checkpoints that stay.")
+@option("--resume_from_checkpoint", help='Go on from a checkpoint folder, or from the "latest" of --output.')
+@option("--cpu", is_flag=True, help="Leave a GPU alone.")
+@option("--debug", is_flag=True, help="Show tracebacks.")
+def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> None:
+    """Train a detector on the windows, soft labels and on-the-fly pairs of a store.
+
+    Example: accelerate launch student/train.py --store grid.zarr --output runs/grid --epochs 20
+    """
+    options["mixed_precision"] = options["mixed_precision"] or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    _log_on_main_process()
+    from store import StoreError
+    from student.checkpoint import CheckpointError
+    from student.models import MODELS
+    from student.splits import SplitError
+    from student.trainer import Trainer
+
+    try:
+        if options["model"] not in MODELS:
+            raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
+        config = TrainConfig.from_options(**options)
+        _warn_of_one_process()
+        trainer = Trainer(config, resume_from_checkpoint)
+    except (ConfigError, SplitError, StoreError, CheckpointError) as error:
+        if debug:
+            raise
+        _leave(2, str(error))
+    try:
+        code = trainer.run()
+    except Exception as error:
+        if debug:
+            raise
+        _leave(
+            1, f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else 'no message'}"
+        )
+    if code:
+        _leave(code, f"stopped by signal {code - 128}; state saved: go on with --resume_from_checkpoint latest")
+
+
+def _leave(code: int, message: str) -> None:
+    """Say it once, from the first process, and end with that code."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        click.echo(f"Error: {message}" if code < 128 else message, err=True)
+    sys.exit(code)
+
+
+def _log_on_main_process() -> None:
+    first = int(os.environ.get("RANK", "0")) == 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO if first else logging.ERROR)
+
+
+def _warn_of_one_process() -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one process without a word: it prepares an address for several to meet
+    at, and then runs the script once."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        log.warning(
+            "several processes were asked for, but accelerate started one: use --config_file configs/cpu2.yaml, or "
+            "torchrun --nproc_per_node 2 student/train.py"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,490 @@
+"""The training loop: streaming windows, three losses, exact resume, validation every epoch.
+
+What a step does is a function of (weights, seed, epoch, position in the epoch, rank): the data are (student.data), torch's
+generator is seeded anew for each step, the learning rate is a function of progress. So a checkpoint is weights, optimizer and
+two numbers, and a run that was killed anywhere ends with the same bits as one that was not (same number of processes and
+threads, CPU). Signals are agreed on by all processes at the end of a step; then the state is saved.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import torch
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+
+import store
+
+from . import checkpoint, metrics, score
+from .config import ConfigError, TrainConfig, differences, write_json
+from .data import Corpus, Keys, Windows, expected_shares, loader
+from .losses import Targets, total
+from .models import build
+from .progress import Progress
+from .splits import split
+
+log = logging.getLogger(__name__)
+
+LOG_STEPS = 10  # between lines of metrics.jsonl
+LOCK_WAIT_S = 20.0  # a run whose launcher was killed needs a moment to save and go
+
+
+class Stop:
+    """Remembers a signal, and notices when the launcher that started this process is gone. A second signal ends at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+        self._parent = os.getppid() if launched else 0
+        self._old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def _handle(self, number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        self.signal = number
+
+    def asked(self, accelerator: accelerate.Accelerator) -> int:
+        """The signal that any process got, 0 for none; the same answer in all processes."""
+        if self._parent and os.getppid() != self._parent and not self.signal:
+            self.signal = signal.SIGTERM
+        if accelerator.num_processes == 1:
+            return self.signal
+        flag = torch.tensor(float(self.signal), device=accelerator.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return int(flag.item())
+
+    def restore(self) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One run. `Trainer(config, resume).run()` returns the exit code: 0, or 128 + signal after a clean stop."""
+
+    def __init__(self, config: TrainConfig, resume: str | None) -> None:
+        self.config = config
+        self.output = Path(config.output)
+        self.reader = store.open(config.store)
+        if config.losses.needs_soft_labels and self.reader.fit is None:
+            raise ConfigError(
+                f"store {config.store} has no fit, so its similarity is NaN: run python precompute.py --store {config.store} "
+                "--refit first, or train without soft labels (--w-correlation 0 --w-contrastive 0)"
+            )
+        self.split = split(self.reader, Path(config.splits) if config.splits else None, config.seed)
+        corpus = Corpus.of(self.reader, self.split.rows["train"], self.split.weight)
+        self.accelerator = accelerate.Accelerator(
+            cpu=config.cpu or not torch.cuda.is_available(),
+            mixed_precision=config.mixed_precision,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=_leaves_parts_unused(config))],
+        )
+        self.main = self.accelerator.is_main_process
+        self._check_trainable(corpus)
+        self._claim_output(resume)
+        self.threads = _set_threads(config.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.manual_seed(config.seed)
+        model = build(config.model)
+        self.num_parameters = sum(p.numel() for p in model.parameters())
+        optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.lr)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        self.keys = Keys(corpus, config.data, config.seed, rank, world)
+        balance = _class_weights(*expected_shares(corpus, config.data))
+        windows = Windows(config.store, corpus, config.data, config.seed, config.losses.needs_soft_labels, balance)
+        workers = (
+            config.num_workers if config.num_workers >= 0 else (4 if self.accelerator.device.type == "cuda" else 0)
+        )
+        self.loader = loader(windows, self.keys, workers, pin_memory=self.accelerator.device.type == "cuda")
+        self.trials = score.trials(self.reader, self.split.rows["val"], config.seed)
+        self.step = self.epoch = self.position = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+        self.seconds = {"train": 0.0, "loader": 0.0, "validation": 0.0}
+        if resume:
+            self._resume(resume)
+        self.start_step = self.step
+
+    # -- before and after ---------------------------------------------------------------------------------------------
+
+    def _check_trainable(self, corpus: Corpus) -> None:
+        labels = corpus.label[corpus.rows]
+        if not len(corpus.rows):
+            raise ConfigError(
+                f"store {self.config.store} has no finished clip in its train split; mark some or give --splits"
+            )
+        least = 2 * self.accelerator.num_processes
+        if len(corpus.rows) < least:
+            raise ConfigError(
+                f"{len(corpus.rows)} training clips are too few for {self.accelerator.num_processes} processes"
+            )
+        if self.config.losses.w_detection and not (labels >= 0).any():
+            raise ConfigError(
+                "no training clip has a label, so there is nothing to detect: label them, or use --w-detection 0"
+            )
+
+    def _claim_output(self, resume: str | None) -> None:
+        """One run writes to a folder at a time, and a new run never mixes with the leavings of another."""
+        problem = None
+        if self.main:
+            self.output.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.output / ".lock", "w")  # noqa: SIM115 - held until the process ends, freed by its death
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        problem = f"another run writes to {self.output}; wait for it or choose another --output"
+                        break
+                    time.sleep(0.5)
+            found = checkpoint.checkpoints(self.output)
+            if problem is None and found and not resume:
+                problem = (
+                    f"{self.output} holds a run up to {found[-1].name}: go on with --resume_from_checkpoint latest, "
+                    "or choose another --output"
+                )
+        problem = gather_object([problem])[0]
+        if problem:
+            raise ConfigError(problem)
+
+    def _resume(self, wanted: str) -> None:
+        path = checkpoint.find(self.output, wanted)
+        if path is None:
+            log.info("no checkpoint in %s yet: starting at the beginning", self.output)
+            return
+        saved = json.loads((path / checkpoint.STATE_FILE).read_text())
+        changed = differences(TrainConfig.from_dict(saved["config"]), self.config)
+        if changed:
+            raise ConfigError(
+                f"{path.name} was made with other options ({'; '.join(changed)}): leave them as they were"
+            )
+        if saved["store"]["clips"] != _store_identity(self.reader)["clips"]:
+            raise ConfigError(
+                f"{path.name} was trained on another store, or the store has other clips now: start a new --output"
+            )
+        if saved["threads"] != self.threads or saved["processes"] != self.accelerator.num_processes:
+            log.warning(
+                "the run had %d processes with %d threads, now it has %d with %d: it goes on, not to the same bits",
+                saved["processes"], saved["threads"], self.accelerator.num_processes, self.threads,
+            )  # fmt: skip
+        state = checkpoint.load_state(self.accelerator, path)
+        self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+        self.history, self.best, self.seconds = state["history"], state["best"], state["seconds"]
+        log.info("going on from %s: epoch %d, step %d", path.name, self.epoch + 1, self.step)
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step, "epoch": self.epoch, "position": self.position, "history": self.history, "best": self.best,
+            "seconds": self.seconds, "threads": self.threads, "processes": self.accelerator.num_processes,
+            "config": self.config.to_dict(), "store": _store_identity(self.reader),
+        }  # fmt: skip
+        checkpoint.save_state(self.accelerator, self.output, self.step, state, self.config.keep_checkpoints)
+        self._saved_step = self.step
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Train to the end, or to the signal; 0 or 128 + signal."""
+        stop = Stop()
+        self._saved_step = self.start_step if self.start_step else -1
+        try:
+            if self.main:
+                self._write_about()
+                _keep_lines(self.output / "metrics.jsonl", self.step)
+            with Progress(self._total_steps(), self.step, self.main) as self.progress:
+                code = self._epochs(stop)
+            if code == 0 and not self.best and self.main:
+                self._save_best({}, 0.0, 1.0)  # a run of a few steps leaves its detector too
+            if self.main:
+                self._write_results(finished=code == 0)
+            self.accelerator.wait_for_everyone()
+            return code
+        finally:
+            stop.restore()
+            self.accelerator.end_training()
+
+    def _total_steps(self) -> int:
+        """Optimizer steps of the whole run, as far as it may go."""
+        a = self.config.gradient_accumulation_steps
+        self.keys.position = self.position
+        here = math.ceil(len(self.keys) / a) if self.epoch < self.config.epochs else 0
+        self.keys.position = 0
+        rest = max(0, self.config.epochs - self.epoch - 1) * math.ceil(len(self.keys) / a)
+        whole = self.step + here + rest
+        return min(whole, self.config.max_steps or whole)
+
+    def _epochs(self, stop: Stop) -> int:
+        c = self.config
+        while self.epoch < c.epochs:
+            self.keys.epoch, self.keys.position = self.epoch, self.position
+            ends = self.keys.ends(self.position)
+            groups = [
+                ends[k : k + c.gradient_accumulation_steps] for k in range(0, len(ends), c.gradient_accumulation_steps)
+            ]
+            batches = iter(self.loader)
+            for group in groups:
+                if c.max_steps and self.step >= c.max_steps:
+                    return self._end_early(0)
+                self._one_step(batches, group)
+                every = c.checkpointing_steps
+                if every != "epoch" and self.step % int(every) == 0:
+                    self._save()
+                if number := stop.asked(self.accelerator):
+                    return self._end_early(128 + number)
+            # an exhausted iterator lets the workers go idle; a fresh one is made for the next epoch
+            self.epoch, self.position = self.epoch + 1, 0
+            self._validate()
+            if c.checkpointing_steps == "epoch" or self.epoch == c.epochs:
+                self._save()
+            if number := stop.asked(self.accelerator):
+                return self._end_early(128 + number)
+        return 0
+
+    def _end_early(self, code: int) -> int:
+        if self._saved_step != self.step:
+            self._save()
+        return code
+
+    def _one_step(self, batches: Any, group: list[int]) -> None:
+        """One optimizer step over the micro-batches that end at the positions of `group`."""
+        c, began = self.config, time.perf_counter()
+        self.model.train()
+        sums: dict[str, torch.Tensor] = {}
+        for k, end in enumerate(group):
+            waited = time.perf_counter()
+            batch = next(batches)
+            self.seconds["loader"] += time.perf_counter() - waited
+            batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
+            torch.manual_seed(_step_seed(c.seed, self.epoch, self.position, self.accelerator.process_index))
+            last = k == len(group) - 1
+            with _nothing() if last else self.accelerator.no_sync(self.model):
+                output = self.model(batch["mouth"], batch["audio"], batch["mask"])
+                targets = Targets(*(batch[name] for name in Targets._fields))
+                loss, terms = total(output, targets, c.losses)
+                self.accelerator.backward(loss / len(group))
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(group)
+            self.position = end
+        for g in self.optimizer.param_groups:
+            g["lr"] = c.lr * self._schedule()
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), c.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.seconds["train"] += time.perf_counter() - began
+        if self.main and (self.step % LOG_STEPS == 0 or self.step == 1):
+            line = {name: round(float(value), 5) for name, value in sums.items()}
+            if not math.isfinite(line["loss"]) and self.config.mixed_precision != "fp16":
+                raise FloatingPointError(f"the loss is {line['loss']} at step {self.step}; try a lower --lr")
+            line |= {"grad_norm": round(float(norm), 4), "lr": self.optimizer.param_groups[0]["lr"]}
+            with open(self.output / "metrics.jsonl", "a") as file:
+                file.write(json.dumps({"step": self.step, "epoch": self.epoch + 1, **line}) + "\n")
+            self.progress.step(self.step, f"loss {line['loss']:.3f}")
+        elif self.main:
+            self.progress.done = self.step
+
+    def _schedule(self) -> float:
+        """Share of the learning rate: linear warm-up, then a cosine to 0, as a function of progress alone."""
+        done = (self.epoch + self.position / self.keys.windows) / self.config.epochs
+        warm = self.config.warmup
+        if done < warm:
+            return done / warm
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / (1 - warm))))
+
+    # -- validation ---------------------------------------------------------------------------------------------------
+
+    def _validate(self) -> None:
+        """Score the validation trials, each once whatever the number of processes; keep the best detector."""
+        began = time.perf_counter()
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        mine = self.trials[rank::world]
+        model = self.accelerator.unwrap_model(self.model)
+        values = score.logits(model, self.reader, mine, self.config.data.window, self.accelerator.device)
+        pairs = gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)])
+        by_id = dict(pairs)
+        if len(by_id) != len(self.trials):
+            raise RuntimeError(f"validation gathered {len(by_id)} of {len(self.trials)} trials")
+        took = time.perf_counter() - began
+        self.seconds["validation"] += took
+        entry: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": dict(self.seconds)}
+        threshold, temperature = 0.0, 1.0
+        if self.trials:
+            logits = np.array([by_id[t.id] for t in self.trials])
+            used = score.headline(self.trials)
+            labels = np.array([t.label for t in self.trials])
+            threshold = metrics.fit_threshold(logits[used], labels[used])
+            temperature = metrics.fit_temperature(logits[used], labels[used], threshold)
+            probs = metrics.probability(logits[used], threshold, temperature)
+            entry |= {
+                "auc": metrics.auc(logits[used], labels[used]),
+                "brier": float(np.mean((probs - labels[used]) ** 2)),
+                "threshold": threshold,
+                "temperature": temperature,
+                "trials": int(used.sum()),
+            }
+            for method in ("swap", "shift"):
+                chosen = score.against_real(self.trials, method)
+                entry[f"auc_{method}"] = metrics.auc(logits[chosen], labels[chosen])
+        self.history.append(entry)
+        # near 1 the AUC says no more: three digits of it, then calibration
+        rank_of = (
+            (round(entry.get("auc", 0.0), 3), -entry.get("brier", 1.0))
+            if entry.get("auc", 0.0) == entry.get("auc")
+            else (0.0, -1.0)
+        )
+        if not self.best or list(rank_of) >= self.best["rank"]:
+            self.best = {
+                "rank": list(rank_of),
+                "epoch": self.epoch,
+                "step": self.step,
+                "threshold": threshold,
+                "temperature": temperature,
+            }
+            if self.main:
+                self._save_best(entry, threshold, temperature)
+        if self.main:
+            self._write_results(finished=False)
+            told = ", ".join(
+                f"{k.replace('_', ' ')} {entry[k]:.3f}" for k in ("auc", "auc_swap", "auc_shift") if k in entry
+            )
+            self.progress.say(f"epoch {self.epoch} of {self.config.epochs}: validation {told or 'none'}")
+
+    def _save_best(self, entry: dict[str, Any], threshold: float, temperature: float) -> None:
+        about = {
+            "threshold": threshold,
+            "temperature": temperature,
+            "fitted_on": f"validation, {entry.get('trials', 0)} trials",
+            "window": self.config.data.window,
+            "epoch": self.epoch,
+            "step": self.step,
+            "config": self.config.to_dict(),
+            "store": _store_identity(self.reader),
+            "versions": _versions(),
+        }
+        checkpoint.save_model(self.output, self.accelerator.unwrap_model(self.model), self.config.model, about)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def _write_about(self) -> None:
+        write_json(
+            self.output / "config.json",
+            {
+                "config": self.config.to_dict(),
+                "model_options": self.accelerator.unwrap_model(self.model).config.__dict__,
+                "parameters": self.num_parameters,
+                "store": _store_identity(self.reader),
+                "clips": {name: len(rows) for name, rows in self.split.rows.items()},
+                "validation_by": self.split.by,
+                "processes": self.accelerator.num_processes,
+                "threads": self.threads,
+                "versions": _versions(),
+            },
+        )
+
+    def _write_results(self, finished: bool) -> None:
+        epochs = max(1e-9, self.epoch + self.position / max(1, self.keys.windows))
+        own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        write_json(
+            self.output / "results.json",
+            {
+                "finished": finished,
+                "epochs": self.epoch,
+                "steps": self.step,
+                "history": self.history,
+                "best": {k: v for k, v in self.best.items() if k != "rank"},
+                "threshold": self.best.get("threshold", 0.0),
+                "temperature": self.best.get("temperature", 1.0),
+                "seconds": self.seconds,
+                "seconds_per_epoch": self.seconds["train"] / epochs,
+                "loader_share": self.seconds["loader"] / max(1e-9, self.seconds["train"]),
+                "peak_memory_mib": {"process": round(own / 1024), "largest_worker": round(children / 1024)},
+                "clips": {
+                    name: {"used": len(rows), "listed": self.split.listed[name]}
+                    for name, rows in self.split.rows.items()
+                },
+                "validation_by": self.split.by,
+                "parameters": self.num_parameters,
+                "processes": self.accelerator.num_processes,
+                "threads": self.threads,
+                "device": str(self.accelerator.device),
+                "seed": self.config.seed,
+                "store": _store_identity(self.reader),
+                "versions": _versions(),
+            },
+        )
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
+def _leaves_parts_unused(config: TrainConfig) -> bool:
+    """Whether some parameters get no gradient: the head without detection, the similarity's slope without correlation."""
+    return config.losses.preset == "paper" or config.losses.w_detection == 0 or config.losses.w_correlation == 0
+
+
+def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels; none for norms, biases and scalars."""
+    parts: tuple[list, list] = ([], [])
+    for p in model.parameters():
+        parts[p.ndim < 2].append(p)
+    return [{"params": parts[0], "weight_decay": weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
+
+
+def _class_weights(real: float, fake: float) -> tuple[float, float]:
+    """Weights under which real and fake windows count the same in the detection term, 1 on average."""
+    if real <= 0 or fake <= 0:
+        return 1.0, 1.0
+    return (real + fake) / (2 * real), (real + fake) / (2 * fake)
+
+
+def _step_seed(seed: int, epoch: int, position: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, position, rank, 3]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _set_threads(wanted: int) -> int:
+    """Threads of this process: as asked, else OMP_NUM_THREADS, else its share of the cores."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    threads = wanted or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // processes)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _store_identity(reader: store.Reader) -> dict[str, str]:
+    """What figures refer to: a hash of the store's attributes and one of its clips (ids, lengths, labels, which are done)."""
+    attrs = hashlib.sha256(json.dumps(reader.attrs, sort_keys=True, default=str).encode()).hexdigest()
+    c = reader.clips
+    table = json.dumps([[str(x) for x in c["id"]], *(np.asarray(c[k]).tolist() for k in ("length", "label", "done"))])
+    return {"path": str(reader.path), "attrs": attrs[:16], "clips": hashlib.sha256(table.encode()).hexdigest()[:16]}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _keep_lines(file: Path, step: int) -> None:
+    """Drop the lines that steps after `step` wrote: they are written again."""
+    if file.is_file():
+        kept = [line for line in file.read_text().splitlines() if line and json.loads(line)["step"] <= step]
+        file.write_text("".join(line + "\n" for line in kept))

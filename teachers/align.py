@@ -68,7 +68,7 @@ def smooth(points: np.ndarray, window: int = WINDOW) -> np.ndarray:
     A run shorter than the window is averaged whole.
     """
     window = min(window, len(points))
-    return np.stack([points[i : i + window].mean(axis=0) for i in range(len(points) - window + 1)])
+    return np.lib.stride_tricks.sliding_window_view(points, window, axis=0).mean(axis=-1)
 
 
 def similarities(source: np.ndarray, target: np.ndarray = MEAN_STABLE) -> np.ndarray:

@@ -13,6 +13,7 @@ on.
 import ctypes
 import logging
 import os
+import weakref
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -132,6 +133,7 @@ class FaceTracker:
         else:
             self._weights = weights.resolve(MODEL, path=model)
         self._detector = _detector(self._weights.path)
+        weakref.finalize(self, self._detector.close)  # MediaPipe's own end fails while Python shuts down
 
     def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
         """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps.
@@ -253,10 +255,10 @@ def _crops(
         else:
             mouth[k] = align.crop(piece[2], source[k], piece[:2])
     if missing:
-        for k, frame in enumerate(frames):
-            if k in missing:
-                mouth[k] = align.crop(frame, source[k])
-                missing.discard(k)
+        for index, frame in enumerate(frames):
+            if index in missing:
+                mouth[index] = align.crop(frame, source[index])
+                missing.discard(index)
             if not missing:
                 break
         else:

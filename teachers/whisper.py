@@ -4,12 +4,14 @@ word times.
 whisper:NAME|PATH[@LAYER]; NAME as openai-whisper lists it (tiny.en if left out), PATH a checkpoint. @k gives the rows
 after block k, @0 those before the first block, none those after the last norm.
 
-For embeddings the sound is not padded to 30 s (that costs ten times as much for a 3 s clip, and the rows serve as
-well): the encoder is run here, with the model's own layers, on what there is, positions cut to the length. In a batch
-every row depends on its own clip alone: zeros past a clip's end before each convolution, and a key mask in attention.
-Clips over 30 s are cut into windows of 750 frames that overlap by 100 and are joined at the middle of the overlap; each
-window has its own mel spectrogram, so memory does not grow. Transcripts use the padded encoder: text decoded from
-trimmed rows can loop.
+For embeddings the sound is not padded to 30 s (that costs ten times as much for a 3 s clip, and the rows serve as well): the
+encoder is run here, with the model's own layers, on what there is, positions cut to the length. In a batch every row depends
+on its own clip alone: zeros past a clip's end before each convolution, and a key mask in attention. On the CPU only windows of
+one length share a batch, as padding gains nothing there (38 clips a second, each alone 36) and rounding then differs (1e-5).
+Clips over 30 s are cut into windows of 750 frames that overlap by 100 and are joined at the middle of the overlap; each window
+has its own mel spectrogram, so memory does not grow.
+
+Transcripts use the padded encoder: text decoded from trimmed rows can loop. tiny.en and all *.en know English only.
 """
 
 import logging
@@ -89,7 +91,7 @@ class Whisper:
         plan = [window for i, clip in enumerate(clips) for window in _windows(i, clip)]
         plan.sort(key=lambda window: window.start - window.stop)  # like lengths together: little padding
         with torch.inference_mode():
-            for batch in _batches(plan):
+            for batch in _batches(plan, padded=self.device.type != "cpu"):
                 sounds = [clips[w.clip].audio[w.start * SAMPLES_PER_FRAME : w.stop * SAMPLES_PER_FRAME] for w in batch]
                 for window, encoded in zip(batch, self._encode(sounds), strict=True):
                     rows[window.clip][window.first : window.last] = encoded[
@@ -103,8 +105,9 @@ class Whisper:
     def transcribe(self, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
         """Words with times, by whisper's own decoding at temperature 0; a silent clip has none, nor has a silent stretch.
 
-        A word is kept where the voice is active within it or a frame beside it. `prompt` (previous text, which is imitated) can
-        tell vocabulary and style.
+        A word is kept where the voice is active within it or a frame beside it, and begins no earlier than the voice does (the
+        first one otherwise tends to begin with the clip). `prompt` (previous text, which is imitated) can tell vocabulary
+        and style.
         """
         import whisper
 
@@ -126,8 +129,10 @@ class Whisper:
         for segment in result["segments"]:
             for word in segment["words"]:
                 start, end = float(word["start"]), min(float(word["end"]), clip.num_frames / FPS)
-                around = slice(max(int(start * FPS) - 1, 0), int(np.ceil(end * FPS)) + 1)
-                if voiced[around].any():
+                around = np.arange(max(int(start * FPS) - 1, 0), min(int(np.ceil(end * FPS)) + 1, clip.num_frames))
+                around = around[voiced[around]]
+                if len(around):
+                    start = max(start, min(float(around[0]) / FPS, end))
                     words.append(Word(start, end, str(word["word"]).strip(), float(word["probability"])))
         return words
 
@@ -226,12 +231,14 @@ def _windows(index: int, clip: ClipMedia) -> list[_Window]:
     ]
 
 
-def _batches(plan: list[_Window]) -> list[list[_Window]]:
-    """Windows, longest first, in groups of at most BATCH_FRAMES frames with padding."""
+def _batches(plan: list[_Window], padded: bool) -> list[list[_Window]]:
+    """Windows, longest first, in groups of at most BATCH_FRAMES frames; without `padded`, of one length each."""
     batches: list[list[_Window]] = []
     for window in plan:
+        length = window.stop - window.start
         longest = batches[-1][0].stop - batches[-1][0].start if batches else 0
-        if not batches or (len(batches[-1]) + 1) * longest > BATCH_FRAMES:
+        full = (len(batches[-1]) + 1) * longest > BATCH_FRAMES if batches else True
+        if full or (not padded and length < longest):
             batches.append([])
         batches[-1].append(window)
     return batches

@@ -1,6 +1,7 @@
 """Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out. Options in, exit code out."""
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,11 @@ class Workers(click.ParamType):
         if not 1 <= span[0] <= span[1]:
             self.fail(f'"{value}" is not N or MIN-MAX with 1 <= MIN <= MAX', param, ctx)
         return span
+
+
+def _terminated(signum, frame):
+    """SIGTERM ends the run like Ctrl-C does, with its own exit code."""
+    raise SystemExit(128 + signum)
 
 
 @click.command(
@@ -64,9 +70,10 @@ def main(corpora, store, asr_workers, vsr_workers, max_failures, debug, **option
 
     Run it again and it does only what is missing.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for package in ("pipelines", "teachers", "store"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+    signal.signal(signal.SIGTERM, _terminated)
     config = Config(store=store.absolute(), corpora=corpora, pools=Pools(asr_workers, vsr_workers), **options)
     try:
         summary = run(config)
@@ -75,9 +82,9 @@ def main(corpora, store, asr_workers, vsr_workers, max_failures, debug, **option
             raise
         click.echo(f"precompute: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         click.echo(f"precompute: stopped; run the same command again to go on with {store}", err=True)
-        sys.exit(130)
+        sys.exit(stop.code if isinstance(stop, SystemExit) else 130)
     except Exception as error:
         if debug:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +31,15 @@ def connect(address: str | None) -> None:
     """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process."""
     import ray
 
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to the terminal, errors or not
+    on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without a GPU keep their environment
     if address or os.environ.get("RAY_ADDRESS"):
         ray.init(address=address or None, **quiet)
     else:
         # One logical core more than there are: the packaged teachers need little, and must not hold a face worker's core.
         ray.init(num_cpus=cores() + 1, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
@@ -102,7 +105,7 @@ def stream(
     data = data.map(
         _Stage,
         fn_constructor_args=("face", tally, stages.FaceStage),
-        compute=ActorPoolStrategy(min_size=1, max_size=min(face_workers, len(work))),
+        compute=ActorPoolStrategy(size=min(face_workers, len(work))),
         num_cpus=1,
     )
     for side, (low, high) in (("asr", pools.asr), ("vsr", pools.vsr)):

@@ -1,0 +1,135 @@
+"""`make demo`: corpus, precompute, train, evaluate, and a report to look at, by the commands that a user would type.
+
+    python -m pipelines.demo [--output demo] [--epochs 12]
+
+Everything goes below the output folder: corpus/, store.zarr, run/, report/. What is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+import store
+from pipelines import picture
+
+EPOCHS = 12  # the student's figures no longer move much after that
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Of the student.")
+def main(output: Path, epochs: int) -> None:
+    """Run the whole path on a synthetic corpus and write demo/report/."""
+    begun = time.monotonic()
+    report = output / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    python = sys.executable
+    bin_folder = Path(python).parent
+    zarr, run = output / "store.zarr", output / "run"
+    step(python, "precompute.py", "--corpus", f"demo:{output / 'corpus'}", "--store", zarr, "--words")
+    train = (bin_folder / "accelerate", "launch", "--cpu", "--num_processes", "1", "--num_machines", "1")
+    train = (*train, "--mixed_precision", "no", "--dynamo_backend", "no", "student/train.py")
+    step(*train, "--store", zarr, "--output", run, "--epochs", epochs, "--cpu")
+    evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")
+    step(*evaluate, "--output", report / "evaluation.json", "--plot", report / "roc.png")
+    write(output, zarr, report)
+    click.echo(f"demo: {time.monotonic() - begun:.0f} s; open {report / 'index.html'}")
+
+
+def step(*command: object) -> None:
+    """Run one command, shown as a user would type it; its failure is ours."""
+    words = [str(word) for word in command]
+    click.secho("$ " + " ".join(Path(w).name if w.startswith(sys.prefix) else w for w in words), bold=True, err=True)
+    done = subprocess.run(words)
+    if done.returncode:
+        raise click.ClickException(f"{words[0]} ended with exit code {done.returncode}; its last lines say why")
+
+
+def write(output: Path, zarr: Path, report: Path) -> None:
+    """Pictures of one real and one re-animated test clip, the table, and a page that holds them."""
+    reader = store.open(zarr)
+    for label, method, name in ((0, "", "real"), (1, "reanimated", "forged")):
+        clip = example(reader, label, method)
+        row = reader.clip(clip)
+        told = "real" if label == 0 else f"forged ({row.method}): the mouth says other words than the voice"
+        picture.timeline(reader, clip, report / f"timeline_{name}.png", f"{Path(row.path).stem} · {told}")
+    evaluation = json.loads((report / "evaluation.json").read_text())
+    table = rows(evaluation)
+    note = reader.attrs["similarity"]
+    corpus, auc = next(iter(note["auc"].items()))
+    control = note.get("shuffled_control", {}).get("5", float("nan"))
+    facts = (
+        f"Soft labels ({note['kind']}, fitted on {note['fitted_on']['clips']} real clips of {corpus}): own sound against "
+        f"swapped, AUC {auc['5']:.3f} over 5 frames, {auc['25']:.3f} over a second, {auc['clip']:.3f} a clip; the same fit on "
+        f"shuffled pairs gives {control:.3f}."
+    )
+    (report / "table.md").write_text(markdown(table) + f"\n{facts}\n\n{CAVEAT}\n")
+    (report / "index.html").write_text(html(table, facts))
+
+
+def example(reader: store.Reader, label: int, method: str) -> int:
+    """The test clip of a kind whose whole-clip similarity is the median of its kind: typical, not chosen to please."""
+    kind = [
+        i
+        for i in range(len(reader))
+        if (c := reader.clip(i)).done and c.split == "test" and c.label == label and c.method.startswith(method)
+    ]
+    if not kind:
+        raise click.ClickException(f"the demo corpus has no test clip of kind {method or 'real'} that is done")
+    return sorted(kind, key=lambda i: float(reader.pair_similarity(i, i, window="clip")[0]))[len(kind) // 2]
+
+
+HEAD = ("method", "scored by", "real", "fake", "AUC", "AP", "EER", "balanced accuracy")
+CAVEAT = (
+    "A demonstration: one synthetic face, one synthetic voice, forgeries of our own making. It shows that the path runs and "
+    "what its outputs look like; it says nothing about other videos."
+)
+
+
+def rows(evaluation: dict) -> list[tuple[str, ...]]:
+    """Table rows from the evaluation's JSON."""
+    found = []
+    for method, by in evaluation["methods"].items():
+        for who, f in by.items():
+            values = [f[k] for k in ("auc", "ap", "eer", "balanced_accuracy")]
+            shown = ["-" if v is None or v != v else f"{v:.3f}" for v in values]
+            found.append((method, who, str(f["num_real"]), str(f["num_fake"]), *shown))
+    return found
+
+
+def markdown(table: list[tuple[str, ...]]) -> str:
+    """The table in Markdown."""
+    lines = [HEAD, ("---",) * len(HEAD), *table]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def html(table: list[tuple[str, ...]], facts: str) -> str:
+    """A page with table and pictures; the pictures lie beside it."""
+    head = "".join(f"<th>{cell}</th>" for cell in HEAD)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in table)
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>concord-av demonstration</title>
+<meta name="viewport" content="width=device-width"><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #dde; text-align: left }}
+td:nth-child(n+3) {{ text-align: right; font-variant-numeric: tabular-nums }} img {{ max-width: 100%; height: auto }}
+.note {{ color: #5a6070 }}</style>
+<h1>Do lips and voice say the same?</h1><p class="note">{CAVEAT}</p>
+<h2>One real clip</h2><img src="timeline_real.png" alt="similarity over time, real clip">
+<h2>One forged clip</h2><img src="timeline_forged.png" alt="similarity over time, forged clip">
+<p>Crops of the mouth, the calibrated probability that lips and voice belong together, and the sound with the words that were
+heard, green where the lips agree. Frames without voice are grey: they have no label.</p>
+<h2>Held-out clips</h2><table><tr>{head}</tr>{body}</table>
+<p class="note">"student" is the light detector trained from the store; "teacher" the stored similarity itself. {facts}</p>
+<img src="roc.png" alt="ROC curves" style="max-width: 36rem"></html>
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The command from end to end with real clips, real teachers and a real Ray: awkward inputs, second runs, kills, refusals."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import awkward
+import numpy as np
+import pytest
+import zarr
+
+import store
+from pipelines import ledger
+from store import layout
+
+ROOT = Path(__file__).parent.parent
+GOOD, OTHER = "bbaf2n.mp4", "lgas5a.mp4"
+
+
+def precompute(*options: object, code: int | None = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "precompute.py"), *map(str, options)]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=500)
+    if code is not None:
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, clips):
+    """A folder of four good real clips and every awkward file; {file name: reason}."""
+    folder = tmp_path_factory.mktemp("corpus")
+    expected = awkward.build(folder, clips / "clips" / GOOD, clips / "clips" / OTHER)
+    for path in sorted((clips / "clips").glob("*.mp4")):
+        shutil.copy(path, folder / "real" / path.name)
+        expected[path.name] = ""
+    return folder, expected
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, corpus):
+    """The store of that folder, and what the command said."""
+    path = tmp_path_factory.mktemp("store") / "calm.zarr"
+    return path, precompute("--corpus", f"folder:{corpus[0]}", "--store", path, "--words", code=3)
+
+
+def test_every_input_ends_in_the_ledger_with_its_reason(made, corpus):
+    entries = {e.id.partition("/real/")[2]: e for e in ledger.read(made[0]).values()}
+    assert {name: e.reason for name, e in entries.items()} == corpus[1]
+    for entry in entries.values():
+        assert entry.attempts == 1
+        assert (entry.stage == "done") == (entry.reason == "")
+        if entry.reason:
+            assert entry.message
+            assert entry.message in made[1].stdout or len(corpus[1]) > 10
+
+
+def test_failed_clips_are_rows_that_are_not_done(made, corpus):
+    reader = store.open(made[0])
+    assert len(reader) == len(corpus[1])
+    done = {
+        str(i).partition("/real/")[2]: bool(d) for i, d in zip(reader.clips["id"], reader.clips["done"], strict=True)
+    }
+    assert done == {name: not reason for name, reason in corpus[1].items()}
+
+
+def test_arrays_are_the_contracts(made):
+    group = zarr.open(str(made[0]), mode="r")
+    assert set(group["clips"].array_keys()) >= set(layout.CLIP_ARRAYS)
+    frames = {
+        "mouth",
+        "audio",
+        "asr",
+        "vsr",
+        "asr_projection",
+        "vsr_projection",
+        "similarity",
+        "fake",
+        "flags",
+        "lips",
+        "blendshapes",
+    }
+    assert set(group["frames"].array_keys()) >= frames
+    assert set(group["words"].array_keys()) == {"clip", "start", "end", "text", "probability"}
+    assert group.attrs["teachers"]["asr"]["name"] == "whisper:tiny.en@3"
+    assert len({array.shape[0] for _, array in group["frames"].arrays()}) == 1
+    assert "mouth" in str(group.tree())
+
+
+def test_done_clips_hold_picture_sound_embeddings_and_labels(made):
+    reader = store.open(made[0])
+    for i in np.flatnonzero(reader.clips["done"] == 1):
+        clip = reader.clip(i)
+        got = reader.frames(i, 0, clip.length, reader.names)
+        assert clip.length == 75
+        assert (got["flags"] & layout.IN_USE).all()
+        assert got["mouth"].std() > 5
+        assert got["audio"].any()
+        assert (got["fake"] == 0).all()
+        for name in ("asr", "vsr", "asr_projection", "vsr_projection", "similarity", "lips", "blendshapes"):
+            assert np.isfinite(got[name]).all(), name
+        assert ((got["similarity"] >= 0) & (got["similarity"] <= 1)).all()
+        rows = slice(clip.offset, clip.offset + clip.length)
+        np.testing.assert_array_equal(zarr.open(str(made[0]), mode="r")["frames/lips"][rows], got["lips"])
+        own = reader.pair_similarity(i, i)
+        np.testing.assert_allclose(own, got["similarity"], atol=1e-3)
+
+
+def test_words_are_heard_where_they_are_spoken(made, clips):
+    from pipelines.corpora import grid
+
+    reader = store.open(made[0])
+    row = next(i for i in range(len(reader)) if reader.clip(i).path.endswith(f"/{GOOD}"))
+    heard = reader.words(row)
+    assert heard
+    spoken = grid.words(clips / "align" / f"{Path(GOOD).stem}.align")
+    assert abs(heard[0]["start"] - spoken[0].start_s) < 0.4
+    assert heard[-1]["end"] <= reader.clip(row).duration + 0.1
+
+
+def test_a_second_run_has_nothing_to_do(made, corpus):
+    before = {p: p.stat().st_mtime_ns for p in (made[0] / "frames").rglob("*") if p.is_file()}
+    again = precompute("--corpus", f"folder:{corpus[0]}", "--store", made[0], code=3)
+    assert "no clip was added" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in (made[0] / "frames").rglob("*") if p.is_file()}
+    assert precompute("--store", made[0], "--max-failures", 0.9).returncode == 0
+
+
+def equal(a: Path, b: Path, but: tuple[str, ...] = ()) -> None:
+    """Every array of two stores has the same values."""
+    one, two = zarr.open(str(a), mode="r"), zarr.open(str(b), mode="r")
+    for table in ("clips", "frames", "fit"):
+        assert set(one[table].array_keys()) == set(two[table].array_keys())
+        for name, array in one[table].arrays():
+            if name not in but:
+                np.testing.assert_array_equal(array[:], two[table][name][:], err_msg=f"{table}/{name}")
+
+
+def test_a_killed_run_goes_on_to_the_same_values(made, corpus, tmp_path):
+    path = tmp_path / "killed.zarr"
+    command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{corpus[0]}", "--store", str(path)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        while run.poll() is None and not list((path / "_staging").glob("*.npz")):
+            run.poll()
+            os.sched_yield()
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert not (store.open(path).clips["done"] == 1).all()
+    precompute("--corpus", f"folder:{corpus[0]}", "--store", path, code=3)
+    equal(made[0], path)
+
+
+def test_a_retried_clip_joins_a_shard_that_is_full_of_others(made, corpus, tmp_path, clips):
+    folder, path = tmp_path / "corpus", tmp_path / "retry.zarr"
+    (folder / "real").mkdir(parents=True)
+    for source in sorted((clips / "clips").glob("*.mp4")):
+        shutil.copy(source, folder / "real" / source.name)
+    whole = (folder / "real" / GOOD).read_bytes()
+    (folder / "real" / GOOD).write_bytes(whole[: len(whole) // 2])
+    precompute("--corpus", f"folder:{folder}", "--store", path, code=3)
+    before = store.open(path)
+    (folder / "real" / GOOD).write_bytes(whole)
+    precompute("--store", path, "--retry-failed", "--refit")
+    after = store.open(path)
+    assert (after.clips["done"] == 1).all()
+    entry = next(e for e in ledger.read(path).values() if e.path.endswith(GOOD))
+    assert (entry.reason, entry.attempts) == ("", 2)
+    for i in np.flatnonzero(before.clips["done"] == 1):
+        for name in ("mouth", "audio", "asr", "vsr"):
+            np.testing.assert_array_equal(before.frames(i, 0, 75, [name])[name], after.frames(i, 0, 75, [name])[name])
+
+
+def test_a_later_corpus_appends_and_keeps_the_fit(made, clips, tmp_path):
+    path = tmp_path / "both.zarr"
+    shutil.copytree(made[0], path)
+    precompute("--corpus", f"grid:{clips}", "--store", path, code=3)
+    old, new = store.open(made[0]), store.open(path)
+    assert len(new) == len(old) + 4
+    np.testing.assert_array_equal(new.fit.vsr_matrix, old.fit.vsr_matrix)
+    assert {"grid:grid"} <= set(new.fit.calibration)
+    assert new.clips["offset"][len(old)] % layout.SHARD == 0
+    for i in np.flatnonzero(old.clips["done"] == 1):
+        a, b = (r.frames(i, 0, 75, ["similarity", "asr_projection"]) for r in (old, new))
+        np.testing.assert_array_equal(a["similarity"], b["similarity"])
+
+
+def test_unlabelled_clips_are_embedded_and_the_last_line_says_what_is_missing(clips, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    shutil.copy(clips / "clips" / GOOD, folder)
+    done = precompute("--corpus", f"folder:{folder}", "--store", tmp_path / "s.zarr")
+    assert "no soft labels yet" in done.stdout.splitlines()[-1]
+    reader = store.open(tmp_path / "s.zarr")
+    assert reader.fit is None
+    assert np.isnan(reader.frames(0, 0, 75, ["similarity"])["similarity"]).all()
+
+
+def test_a_fit_can_be_borrowed(made, clips, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in (GOOD, OTHER):
+        shutil.copy(clips / "clips" / name, folder)
+    precompute("--corpus", f"folder:{folder}", "--store", tmp_path / "s.zarr", "--fit-from", made[0])
+    reader = store.open(tmp_path / "s.zarr")
+    np.testing.assert_array_equal(reader.fit.asr_matrix, store.open(made[0]).fit.asr_matrix)
+    assert np.isfinite(reader.frames(0, 0, 75, ["similarity"])["similarity"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--corpus", "grid:/nowhere"), "does not exist"),
+        (("--corpus", "nosuch:."), "kinds are"),
+        (("--corpus", "folder:tests/data/grid", "--asr", "whisperer"), "unknown teacher"),
+        (("--corpus", "folder:tests/data/grid", "--asr", "lips"), "teacher of audio"),
+        (("--corpus", "folder:tests/data/grid", "--asr", "whisper:tiny.en@9"), "layer"),
+        (("--corpus", "folder:tests/data/grid", "--similarity", "magic"), "magic"),
+        ((), "not a store yet"),
+        (("--asr-workers", "0"), "N or MIN-MAX"),
+    ],
+)
+def test_a_wrong_request_changes_nothing_and_says_what_to_do(tmp_path, options, says):
+    done = precompute("--store", tmp_path / "s.zarr", *options, code=2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_store_of_other_teachers_is_refused(made, clips):
+    done = precompute("--corpus", f"grid:{clips}", "--store", made[0], "--vsr", "blendshapes", code=2)
+    assert "--vsr lips" in done.stderr
+    assert len(done.stderr.strip().splitlines()[-1]) < 400
+
+
+def test_two_drivers_cannot_write_one_store(made):
+    import fcntl
+
+    with (made[0] / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = precompute("--store", made[0], "--retry-failed", code=2)
+    assert "another run" in done.stderr
+
+
+def test_dry_run_writes_nothing(tmp_path, clips):
+    done = precompute("--corpus", f"grid:{clips}", "--store", tmp_path / "s.zarr", "--dry-run")
+    assert "4 clips to add" in done.stdout
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_sigterm_ends_with_143_and_the_run_goes_on_later(corpus, tmp_path):
+    path = tmp_path / "s.zarr"
+    command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{corpus[0]}", "--store", str(path)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    while run.poll() is None and not (path / "manifest.parquet").exists():
+        os.sched_yield()
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 143
+    assert "go on" in said

@@ -29,6 +29,16 @@ def precompute(*options: object, code: int | None = 0) -> subprocess.CompletedPr
     return done
 
 
+def wait_until(condition, run: subprocess.Popen) -> None:
+    """Until the condition holds or the process ends."""
+    while not condition():
+        try:
+            run.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, clips):
     """A folder of four good real clips and every awkward file; {file name: reason}."""
@@ -144,9 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_values(made, corpus, tmp_path):
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{corpus[0]}", "--store", str(path)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     try:
-        while run.poll() is None and not list((path / "_staging").glob("*.npz")):
-            run.poll()
-            os.sched_yield()
+        wait_until(lambda: list((path / "_staging").glob("*.npz")), run)
     finally:
         run.send_signal(signal.SIGKILL)
         run.wait()
@@ -256,8 +264,7 @@ def test_sigterm_ends_with_143_and_the_run_goes_on_later(corpus, tmp_path):
     path = tmp_path / "s.zarr"
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{corpus[0]}", "--store", str(path)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    while run.poll() is None and not (path / "manifest.parquet").exists():
-        os.sched_yield()
+    wait_until((path / "manifest.parquet").exists, run)
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 143

@@ -133,7 +133,7 @@ class FaceTracker:
         else:
             self._weights = weights.resolve(MODEL, path=model)
         self._detector = _detector(self._weights.path)
-        weakref.finalize(self, self._detector.close)  # MediaPipe's own end fails while Python shuts down
+        weakref.finalize(self, _close, self._detector)
 
     def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
         """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps.
@@ -283,6 +283,15 @@ def _detector(model: Path) -> Any:
         detector = vision.FaceDetector.create_from_options(options)
         detector.detect(_image(np.zeros((128, 128, 3), np.uint8)))  # its remarks come with the first picture
     return detector
+
+
+def _close(detector: Any) -> None:
+    """Ends the detector; while Python shuts down MediaPipe cannot, and its own attempt would print a traceback."""
+    with _quiet():
+        try:
+            detector.close()
+        except RuntimeError:
+            detector._handle = None
 
 
 class _Landmarker:

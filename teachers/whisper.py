@@ -149,31 +149,37 @@ class Whisper:
 
     def _encode(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
         """f4 [frames, dim] for each sound i2 [640 * frames] of at most WINDOW frames; half precision on CUDA where it holds."""
-        import torch
-
         if self.device.type == "cuda":
-            with torch.autocast("cuda", torch.float16):
-                rows = self._forward(sounds)
+            rows = self._forward(sounds, half=True)
             if all(np.isfinite(row).all() for row in rows):
                 return rows
             log.warning("%s: half precision overflowed; this batch is computed in single precision", self.name)
         return self._forward(sounds)
 
-    def _forward(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _forward(self, sounds: Sequence[np.ndarray], half: bool = False) -> list[np.ndarray]:
         import torch
-        from torch.nn.functional import gelu
         from whisper.audio import log_mel_spectrogram
 
-        encoder, mels = self._encoder, self._model.dims.n_mels
+        mels = self._model.dims.n_mels
         frames = [len(sound) // SAMPLES_PER_FRAME for sound in sounds]
         longest = max(frames)
         mel = torch.zeros(len(sounds), mels, MELS_PER_FRAME * longest, device=self.device)
-        for row, sound in zip(mel, sounds, strict=True):  # each alone: the spectrogram is scaled by its own maximum
+        for row, sound, length in zip(mel, sounds, frames, strict=True):  # each alone: it is scaled by its own maximum
             wave = torch.from_numpy(sound.astype(np.float32) / 32768).to(self.device)
-            row[:, : MELS_PER_FRAME * (len(sound) // SAMPLES_PER_FRAME)] = log_mel_spectrogram(wave, mels)
-        inside = None  # [clips, longest] bool; None where nothing is padded
+            row[:, : MELS_PER_FRAME * length] = log_mel_spectrogram(wave, mels)
+        inside = None  # bool [clips, longest]; None where nothing is padded
         if min(frames) < longest:
             inside = torch.arange(longest, device=self.device) < torch.tensor(frames, device=self.device)[:, None]
+        with torch.autocast(self.device.type, torch.float16, enabled=half):  # the spectrogram needs single precision
+            x = self._rows(mel, inside).float()
+        x = x.reshape(len(sounds), longest, ROWS_PER_FRAME, self.dim).mean(dim=2).cpu().numpy()
+        return [rows[:length] for rows, length in zip(x, frames, strict=True)]
+
+    def _rows(self, mel: Any, inside: Any) -> Any:
+        """The encoder on mel [clips, mels, 4 * frames]: [clips, 2 * frames, dim], right where bool inside [clips, frames]."""
+        from torch.nn.functional import gelu
+
+        encoder = self._encoder
         x = gelu(encoder.conv1(mel))
         if inside is not None:
             x = x * inside.repeat_interleave(MELS_PER_FRAME, dim=1)[:, None]
@@ -182,10 +188,7 @@ class Whisper:
         keys = None if inside is None else inside.repeat_interleave(ROWS_PER_FRAME, dim=1)[:, None, None]
         for block in encoder.blocks[: self.layer]:
             x = _block(block, x, keys)
-        if self.layer is None:
-            x = encoder.ln_post(x)
-        x = x.float().reshape(len(sounds), longest, ROWS_PER_FRAME, self.dim).mean(dim=2).cpu().numpy()
-        return [rows[:length] for rows, length in zip(x, frames, strict=True)]
+        return encoder.ln_post(x) if self.layer is None else x
 
 
 def load(argument: str, device: str) -> Whisper:

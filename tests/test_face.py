@@ -198,6 +198,16 @@ def test_track_never_goes_over_to_another_face(tracker, pictures):
     assert not found.detected[38:].any()
 
 
+def test_larger_face_that_comes_later_is_found(tracker, pictures):
+    """For the first 14 frames the small face is alone; a look at one frame a second notices the other."""
+    frames = two_faces(pictures, 60)
+    frames[:14, :, :360] = 40
+    found = tracker.track(frames)
+    assert found.num_faces == 2
+    assert not (found.detected | found.interpolated)[:14].any()
+    assert found.detected[16:].all()
+
+
 def test_longer_track_wins_where_faces_follow_each_other(tracker, pictures):
     """One face at a time, so that a single one is followed: left for 15 frames, then right for 35."""
     frames = two_faces(pictures, 50)

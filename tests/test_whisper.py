@@ -88,6 +88,14 @@ def test_padding_in_a_batch_changes_nothing(block3, last, sounds):
             np.testing.assert_allclose(teacher.embed([media(sound)])[0], rows, atol=tolerance)
 
 
+def test_half_precision_gives_nearly_the_same_rows(block3, sounds):
+    cut = [sound[: 640 * frames] for sound, frames in zip(sounds.values(), [75, 10, 33, 60], strict=True)]
+    with torch.inference_mode():
+        for half, single in zip(block3._forward(cut, half=True), block3._forward(cut), strict=True):
+            assert half.dtype == np.float32
+            assert np.abs(half - single).max() < 0.05 * np.abs(single).max()
+
+
 def test_rows_do_not_depend_on_neighbours_at_all_on_the_cpu(block3, sounds):
     given = [media(sound[: 640 * frames]) for sound, frames in zip(sounds.values(), [75, 10, 33, 75], strict=True)]
     for one, rows in zip(given, block3.embed(given), strict=True):

@@ -10,13 +10,7 @@ second pass over the frames. What it leaves out: identity. After a cut to anothe
 on.
 """
 
-import ctypes
-import logging
-import os
-import weakref
-import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from teachers import align, weights
-
-log = logging.getLogger(__name__)
+from teachers.landmarker import Detector, Landmarker, image
 
 MODEL = "face_landmarker.task"
 MODEL_URL = (
@@ -132,8 +125,7 @@ class FaceTracker:
             self._weights = weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
         else:
             self._weights = weights.resolve(MODEL, path=model)
-        self._detector = _detector(self._weights.path)
-        weakref.finalize(self, _close, self._detector)
+        self._detector = Detector(self._weights.path)
 
     def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
         """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps.
@@ -191,25 +183,33 @@ class FaceTracker:
         patches = _Patches(KEEP_BYTES)
         most = count = 0
         shape = (0, 0)
-        with _Landmarker(self._weights.path, num_faces) as landmarker:
+        with Landmarker(self._weights.path, num_faces) as landmarker:
             last: list[_Face] = []
             for k, frame in enumerate(frames):
                 if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
                     raise ValueError(f"frame {k} is {frame.dtype} {frame.shape}; expected uint8 (height, width, 3)")
                 frame = np.ascontiguousarray(frame)  # MediaPipe misreads anything else without a word
                 shape, count = frame.shape[:2], k + 1
-                image = _image(frame)
+                picture = image(frame)
                 if k % PROBE_EVERY == 0:
-                    seen = len(self._detector.detect(image).detections)
+                    seen = self._detector.count(picture)
                     most = max(most, min(seen, MAX_FACES))
                     if seen > 1 and num_faces == 1:
                         raise _SeveralFaces
-                faces = landmarker.faces(image, k * MS_PER_FRAME, shape)
+                faces = [_face(*found, shape) for found in landmarker.read(picture, k * MS_PER_FRAME)]
                 most = max(most, len(faces))
                 last = faces or last
                 patches.add(k, frame, last)
                 _join(tracks, k, faces)
         return tracks, count, most, patches, shape
+
+
+def _face(points: np.ndarray, blendshapes: np.ndarray, shape: tuple[int, int]) -> _Face:
+    """A face in pixels from points [478, 2] in shares of the picture, whose height and width are `shape`."""
+    # MediaPipe counts from the picture's corner; here pixel centres are whole numbers.
+    pixels = points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
+    box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]).astype(np.float64)
+    return _Face(box, pixels[POINTS], blendshapes)
 
 
 class _SeveralFaces(Exception):
@@ -264,104 +264,3 @@ def _crops(
         else:
             raise RuntimeError(f"frames gave fewer in the second pass: {len(missing)} of {len(faced)} are missing")
     return mouth
-
-
-def _image(frame: np.ndarray) -> Any:
-    import mediapipe as mp
-
-    return mp.Image(image_format=mp.ImageFormat.SRGB, data=frame)
-
-
-def _detector(model: Path) -> Any:
-    """The short-range face detector inside the task file, in image mode: it only counts faces."""
-    from mediapipe.tasks.python import BaseOptions, vision
-
-    with zipfile.ZipFile(model) as task:
-        content = task.read("face_detector.tflite")
-    options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_buffer=content))
-    with _quiet():
-        detector = vision.FaceDetector.create_from_options(options)
-        detector.detect(_image(np.zeros((128, 128, 3), np.uint8)))  # its remarks come with the first picture
-    return detector
-
-
-def _close(detector: Any) -> None:
-    """Ends the detector; while Python shuts down MediaPipe cannot, and its own attempt would print a traceback."""
-    with _quiet():
-        try:
-            detector.close()
-        except RuntimeError:
-            detector._handle = None
-
-
-class _Landmarker:
-    """MediaPipe's landmarker in video mode, read without an object for each of 478 points (0.8 ms a frame)."""
-
-    def __init__(self, model: Path, num_faces: int) -> None:
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(model)),
-            running_mode=vision.RunningMode.VIDEO,
-            num_faces=num_faces,
-            output_face_blendshapes=True,
-        )
-        with _quiet():
-            self._task = vision.FaceLandmarker.create_from_options(options)
-
-    def __enter__(self) -> "_Landmarker":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._task.close()
-
-    def faces(self, image: Any, timestamp_ms: int, shape: tuple[int, int]) -> list[_Face]:
-        """Faces of the next frame, whose height and width are `shape`."""
-        found = []
-        for points, blendshapes in self._read(image, timestamp_ms):
-            # MediaPipe counts from the picture's corner; here pixel centres are whole numbers.
-            pixels = points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
-            box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]).astype(np.float64)
-            found.append(_Face(box, pixels[POINTS], blendshapes))
-        return found
-
-    def _read(self, image: Any, timestamp_ms: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(points f4 [478, 2] in shares of the picture, blendshapes f4 [52]) of each face.
-
-        What FaceLandmarker.detect_for_video does, except that the C arrays are read whole; tested equal to it.
-        """
-        from mediapipe.tasks.python.vision import face_landmarker
-
-        result = face_landmarker.MpFaceLandmarkerResultC()
-        task = self._task
-        task._lib.MpFaceLandmarkerDetectForVideo(
-            task._handle, image._image_ptr, None, timestamp_ms, ctypes.byref(result)
-        )
-        try:
-            for i in range(result.face_landmarks_count):
-                landmarks, scores = result.face_landmarks[i], result.face_blendshapes[i]
-                x, y = (_column(landmarks.landmarks, landmarks.landmarks_count, name) for name in "xy")
-                yield np.stack([x, y], axis=1), _column(scores.categories, scores.categories_count, "score").copy()
-        finally:
-            task._lib.MpFaceLandmarkerCloseResult(ctypes.byref(result))
-
-
-def _column(pointer: Any, count: int, name: str) -> np.ndarray:
-    """One float field of a C array of structures, f4 [count], without copying."""
-    kind = pointer._type_
-    array = ctypes.cast(pointer, ctypes.POINTER(kind * count)).contents
-    return np.ndarray((count,), np.float32, array, getattr(kind, name).offset, (ctypes.sizeof(kind),))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the C++ side's remarks (four lines a clip, no switch for them) off standard error; errors come as exceptions."""
-    kept = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)

@@ -8,6 +8,7 @@ import pytest
 
 from teachers import align, face
 from teachers.face import FaceTracker, NoFaceError
+from teachers.landmarker import Landmarker, image
 
 
 class Frames:
@@ -99,10 +100,10 @@ def test_landmarks_are_those_of_the_public_interface(tracker, video):
         output_face_blendshapes=True,
     )
     with vision.FaceLandmarker.create_from_options(options) as public:
-        expected = [public.detect_for_video(face._image(frame.copy()), 40 * k) for k, frame in enumerate(video[:5])]
-    with face._Landmarker(tracker._weights.path, 1) as ours:
+        expected = [public.detect_for_video(image(frame.copy()), 40 * k) for k, frame in enumerate(video[:5])]
+    with Landmarker(tracker._weights.path, 1) as ours:
         for k, result in enumerate(expected):
-            ((points, scores),) = list(ours._read(face._image(video[k].copy()), 40 * k))
+            ((points, scores),) = ours.read(image(video[k].copy()), 40 * k)
             assert points.tolist() == [[np.float32(point.x), np.float32(point.y)] for point in result.face_landmarks[0]]
             assert scores.tolist() == [np.float32(category.score) for category in result.face_blendshapes[0]]
             assert [category.index for category in result.face_blendshapes[0]] == list(range(52))

@@ -168,7 +168,7 @@ class ShardedArray:
         while at < stop:
             number, within = divmod(at, self.shard_rows)
             end = min(stop, (number + 1) * self.shard_rows)
-            shard = self._shard(number)
+            shard = self.shard(number)
             first = within // rows
             begin = number * self.shard_rows + first * rows  # row at which the next chunk begins
             for k, data in enumerate(shard.chunks(first, (end - 1 - number * self.shard_rows) // rows), first):
@@ -184,7 +184,9 @@ class ShardedArray:
             at = end
         return out
 
-    def _shard(self, number: int) -> Shard:
+    def shard(self, number: int) -> Shard:
+        """An open shard; raises Damage where it cannot be opened."""
+
         def opener() -> Shard:
             return Shard(self.shard_path(number), self._chunks, self._index_first, self._index_crc)
 

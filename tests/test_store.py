@@ -165,6 +165,17 @@ def test_attributes_are_replaced_one_by_one_and_survive_consolidation(tmp_path):
         writer.update_attrs({"bad": object()})
 
 
+def test_consolidating_is_silent_about_what_is_no_zarr_node(tmp_path, recwarn):
+    writer = small(tmp_path / "s.zarr")
+    (writer.path / "ledger.parquet").write_bytes(b"not Zarr")
+    staging.stage(writer.path, "b", [], [])
+    writer.write_words({name: [] for name in layout.WORD_ARRAYS})
+    writer.consolidate()
+    assert "words" in str(zarr.open(writer.path, mode="r").tree())
+    assert not recwarn.list
+    assert staging.staged(writer.path) == {"b"}
+
+
 def test_a_table_whose_growth_was_cut_off_is_as_before_and_grows_again(tmp_path):
     writer = small(tmp_path / "s.zarr")
     writer.append_clips({"id": ["a"]})

@@ -2,7 +2,8 @@
 
 Files are opened as plain local files, by the containers in `CONTAINERS` alone, none of which opens a second file (the
 one that could, QuickTime's data references, is told not to). So a crafted playlist, concat script or session
-description reads nothing else, whatever its name ends in. PyAV keeps ffmpeg's messages off stderr unless somebody turns them on; nothing here changes that.
+description reads nothing else, whatever its name ends in. PyAV keeps ffmpeg's messages off stderr unless somebody
+turns them on; nothing here changes that.
 """
 
 import errno

@@ -24,6 +24,7 @@ from pipelines.manifest import Row
 from pipelines.plan import ShardGroup, Slot, clips_of_shard
 from store import layout, staging
 from teachers import ClipMedia
+from teachers.face import NoFaceError
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +113,10 @@ class FaceStage:
                     self._clip(work, i, row)
                 except media.MediaError as error:
                     work.fail(i, "decode", error.reason, str(error))
+                except NoFaceError as error:
+                    work.fail(i, "face", "no_face", f"{row.path}: {error}")
                 except Exception as error:  # one clip's surprise must not cost its neighbours; the ledger keeps it
-                    reason = getattr(error, "reason", "error")
-                    work.fail(
-                        i, "face", reason, str(error) if reason != "error" else f"{type(error).__name__}: {error}"
-                    )
+                    work.fail(i, "face", "error", f"{row.path}: {type(error).__name__}: {error}")
         return work
 
     def _clip(self, work: Work, i: int, row: Row) -> None:

@@ -120,11 +120,15 @@ class FaceStage:
         return work
 
     def _clip(self, work: Work, i: int, row: Row) -> None:
+        if not media.probe(row.path, row.audio_path or None).has_audio:  # found out before the dear part
+            raise media.MediaError(
+                "no_audio", f"{row.audio_path or row.path} has no sound; name its sound as audio_path"
+            )
         video = media.Video(row.path)
         track = self.tracker.track(video)
         num_frames = len(track.detected)
         slot = work.slots[i]
-        sound = media.sound(row.audio_path or row.path, video.start_s, num_frames)
+        sound = media.sound(row.audio_path or row.path, None if row.audio_path else video.start_s, num_frames)
         work.receipts[i] = replace(
             work.receipts[i],
             length=num_frames,

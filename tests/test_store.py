@@ -378,6 +378,16 @@ def test_a_batch_with_a_flipped_byte_is_torn_or_unchanged(tmp_path, position):
             assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
 
 
+def test_a_batch_with_a_changed_array_is_not_staged_and_is_removed(tmp_path):
+    clips, receipts = batch()
+    file = staging.stage(tmp_path, "b", clips, receipts)
+    data = bytearray(file.read_bytes())
+    data[data.index(clips[0]["mouth"].tobytes()) + 1000] ^= 1
+    file.write_bytes(data)
+    assert staging.staged(tmp_path) == set()
+    assert not file.exists()
+
+
 def test_staging_that_fails_halfway_leaves_nothing(tmp_path):
     clips, _ = batch()
     with pytest.raises(ValueError, match="allow_pickle"):

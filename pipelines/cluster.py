@@ -101,7 +101,9 @@ def stream(
     share = min(1.0, gpus / (pools.asr[1] + pools.vsr[1])) if gpus else 0.0
     device = "cuda" if gpus else "cpu"
     face_workers = max(1, int(ray.cluster_resources().get("CPU", 2)) - 1)
-    data = ray.data.from_items([{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work))
+    data: Any = ray.data.from_items(
+        [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
+    )
     data = data.map(
         _Stage,
         fn_constructor_args=("face", tally, stages.FaceStage),

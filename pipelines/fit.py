@@ -205,7 +205,7 @@ def pair_scores(
                 for w in similarity.WINDOWS:
                     s = similarity.scores(lips[i][:length], sound[j][:length], fit, w, mask)
                     into[w].append(s[:1] if w == "clip" else s[mask])
-    return tuple({w: np.concatenate(v) if v else np.zeros(0) for w, v in d.items()} for d in (positive, negative))
+    return _joined(positive), _joined(negative)
 
 
 def label_shard(root: Path, shard: int) -> int:
@@ -242,6 +242,10 @@ def half(x: np.ndarray) -> np.ndarray:
 def in_order(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[T]:
     """A `Spread` that runs in this process."""
     return (function(*job) for job in jobs)
+
+
+def _joined(lists: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate(values) if values else np.zeros(0) for name, values in lists.items()}
 
 
 def _read(reader: store.Reader, clip: int) -> dict[str, np.ndarray]:

@@ -220,7 +220,7 @@ class _Job:
             log.info("%d clips are staged from an earlier run and only need packing", kept)
         names = {g.first: sorted(missing[g.first]) for g in groups}
         late: dict[int, int] = {}
-        tally = ray.remote(num_cpus=0)(cluster.Tally).remote()
+        tally: Any = ray.remote(num_cpus=0)(cluster.Tally).remote()
         packing: dict[Any, plan.ShardGroup] = {}
 
         def collect(block: bool) -> None:
@@ -239,7 +239,7 @@ class _Job:
                 packing[ray.remote(num_cpus=0.5)(stages.pack).remote(self.root, group, names[group.first])] = group
             collect(block=len(packing) > 2)
 
-        total = {"clips": sum(len(b.slots) for b in todo), "frames": sum(b.frames for b in todo)}
+        total = {"clips": float(sum(len(b.slots) for b in todo)), "frames": float(sum(b.frames for b in todo))}
         with progress.lines(("face", "asr", "vsr"), total, lambda: ray.get(tally.read.remote())) as show:
             for name in [n for n in group_of if n in staged]:
                 finish(name)

@@ -195,7 +195,7 @@ class TeacherStage:
 
 def stage(work: Work, root: Path) -> list[dict[str, Any]]:
     """Write a finished batch under `_staging/`, atomically; its receipts as dicts, which is all that goes to the driver."""
-    arrays = []
+    arrays: list[dict[str, np.ndarray]] = []
     for i, clip in enumerate(work.clips):
         asr, vsr = work.asr[i], work.vsr[i]
         if clip is None or asr is None or vsr is None:

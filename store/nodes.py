@@ -130,7 +130,7 @@ def create_small(group: zarr.Group, name: str, values: np.ndarray) -> None:
     array[...] = values
 
 
-def as_column(values: Sequence[Any], dtype: str) -> np.ndarray:
+def as_column(values: Sequence[Any] | np.ndarray, dtype: str) -> np.ndarray:
     """Values of a table's column; lists in a string column become JSON."""
     if dtype == "string":
         texts = [v if isinstance(v, str) else json.dumps(list(v), ensure_ascii=False) for v in values]

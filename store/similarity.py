@@ -100,8 +100,16 @@ class Fit:
             for corpus, maps in arrays.get("calibration", {}).items()
             if corpus != "attrs"
         }
-        names = ("vsr_mean", "vsr_matrix", "asr_mean", "asr_matrix", "correlations")
-        return cls(attrs["kind"], int(attrs["context"]), *(np.asarray(arrays[n]) for n in names), calibration)
+        return cls(
+            attrs["kind"],
+            int(attrs["context"]),
+            np.asarray(arrays["vsr_mean"]),
+            np.asarray(arrays["vsr_matrix"]),
+            np.asarray(arrays["asr_mean"]),
+            np.asarray(arrays["asr_matrix"]),
+            np.asarray(arrays["correlations"]),
+            calibration,
+        )
 
     def calibrated(self, corpus: str, maps: dict[str, tuple[float, float]]) -> Fit:
         """The same fit with a corpus's calibration added or replaced."""

@@ -148,7 +148,7 @@ class Writer:
             array[first:] = values
         return first
 
-    def write_clips(self, first: int, columns: Mapping[str, Sequence[Any]]) -> None:
+    def write_clips(self, first: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Overwrite rows from `first` on in the columns named; `done`, where given, after all the others."""
         given = self._columns(columns)
         for name in sorted(given, key=list(layout.CLIP_ARRAYS).index):
@@ -157,7 +157,7 @@ class Writer:
                 raise StoreError(f"clips {first} to {stop} are not all in {self.path}: it has {self.num_clips}")
             self._array(f"clips/{name}")[first:stop] = given[name]
 
-    def _columns(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+    def _columns(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> dict[str, np.ndarray]:
         unknown = sorted(set(columns) - set(layout.CLIP_ARRAYS))
         if unknown:
             raise StoreError(f"clips/ has no column {', '.join(unknown)}; it has {', '.join(layout.CLIP_ARRAYS)}")

@@ -50,6 +50,14 @@ def write_clip(
             out.mux(audio.encode())
 
 
+def with_declared_second(mp4: bytes) -> bytes:
+    """The same MP4 whose first track's media header (mdhd, version 0) declares a duration of one second."""
+    at = mp4.index(b"mdhd") + 4
+    assert mp4[at] == 0, "mdhd of version 1"
+    timescale = mp4[at + 12 : at + 16]
+    return mp4[: at + 16] + timescale + mp4[at + 20 :]
+
+
 def build(folder: Path, good: Path, other: Path) -> dict[str, str]:
     """Fill `folder/real` with awkward files made from two real clips; {file name: reason in the ledger, "" = done}."""
     folder = folder / "real"
@@ -76,6 +84,7 @@ def build(folder: Path, good: Path, other: Path) -> dict[str, str]:
     case("cut.mp4", "truncated").write_bytes(whole[: len(whole) // 2])  # its index is in front and promises everything
     at = whole.index(b"mdat")
     case("frames_gone.mp4", "truncated").write_bytes(whole[: at + 4 + 2000] + bytes(len(whole) - at - 2004))
+    case("lying.mp4", "").write_bytes(with_declared_second(whole))  # three seconds of video; the header says one
     target = good.absolute()
     case("playlist.mp4", "unreadable").write_text(
         f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:4\n#EXTINF:3.0,\n{target}\n#EXT-X-ENDLIST\n"

@@ -33,7 +33,15 @@ def main(output: Path, epochs: int) -> None:
     bin_folder = Path(python).parent
     zarr, run = output / "store.zarr", output / "run"
     step(python, "precompute.py", "--corpus", f"demo:{output / 'corpus'}", "--store", zarr, "--words")
-    train = (bin_folder / "accelerate", "launch", "--cpu", "--num_processes", "1", "--num_machines", "1")
+    train: tuple[object, ...] = (
+        bin_folder / "accelerate",
+        "launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+    )
     train = (*train, "--mixed_precision", "no", "--dynamo_backend", "no", "student/train.py")
     step(*train, "--store", zarr, "--output", run, "--epochs", epochs, "--cpu")
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")

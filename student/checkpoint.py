@@ -80,7 +80,7 @@ def find(folder: Path, wanted: str) -> Path | None:
 
 
 def save_state(accelerator: Any, folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `checkpoint-STEP` with model, optimizer and `state` (JSON-able); every process calls it. Keeps the newest `keep`."""
+    """Write `checkpoint-STEP` of model, optimizer and `state` (JSON-able), keep the newest `keep`. Every process calls it."""
     target, partial = folder / f"{PREFIX}{step}", folder / f"{PARTIAL}{step}"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)

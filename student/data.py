@@ -146,7 +146,7 @@ def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
 class Windows(Dataset):
     """Maps a Key to a batch of tensors. Opens the store at first use, in whichever process that is.
 
-    mouth u1 [B, T, 88, 88], audio i2 [B, 640 T], and the fields of `losses.Targets`. With `soft_labels` off nothing is compared.
+    mouth u1 [B, T, 88, 88], audio i2 [B, 640 T] and the fields of `losses.Targets`. Without `soft_labels` nothing is compared.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Windows(Dataset):
             mouth = mouth[:, y : y + CROP, x : x + CROP]
         label, frame_label = self._labels(d, lips["fake"])
         t = self.config.window
-        out = {
+        out: dict[str, Any] = {
             "mouth": _padded(mouth, t),
             "audio": _padded(audio, t * SAMPLES_PER_FRAME),
             "mask": np.arange(t) < d.length,

@@ -64,7 +64,7 @@ def evaluate(
     if len(found) != len(items):
         raise ValueError(f"gathered {len(found)} of {len(items)} trials")
     student, teacher = np.array([found[t.id] for t in items]).T
-    whole = [t for t in items if t.method not in ("swap", "shift")]
+    whole = [t for t in items if not t.made]
     return {
         "store": store_path,
         "checkpoint": str(checkpoint_path),
@@ -74,7 +74,12 @@ def evaluate(
         "temperature": about["temperature"],
         "fitted_on": about["fitted_on"],
         "trained_on": about["store"],
-        "coverage": {"listed": listed, "done": len(rows), "scored": len(whole), "pairs": len(items) - len(whole)},
+        "coverage": {
+            "listed": listed,
+            "done": len(rows),
+            "scored": len(whole),
+            "pairs": sum(t.made and t.label == 1 for t in items),
+        },
         "methods": _table(items, student, teacher, float(about["threshold"])),
         "trials": [
             {
@@ -85,18 +90,18 @@ def evaluate(
                 "student": float(s),
                 "teacher": float(u),
             }
-            for t, s, u in zip(items, student, teacher, strict=True)
+            for t, s, u in zip(items, student.tolist(), teacher.tolist(), strict=True)
         ],
     }
 
 
 def _table(items: list, student: np.ndarray, teacher: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Figures by method, "overall" first: the labelled clips where they hold both classes, else real against swap and shift."""
+    """Figures by method, "overall" first: the clips where they hold both classes, else the pairs made here."""
     from student import metrics, score
 
     labels = np.array([t.label for t in items])
     methods = list(dict.fromkeys(t.method for t in items if t.label == 1))
-    chosen = {"overall": score.headline(items)} | {name: score.against_real(items, name) for name in methods}
+    chosen = {"overall": score.headline(items)} | {name: score.of_method(items, name) for name in methods}
     table = {}
     for name, use in chosen.items():
         row: dict[str, Any] = {"student": asdict(metrics.figures(student[use], labels[use], threshold))}
@@ -107,7 +112,7 @@ def _table(items: list, student: np.ndarray, teacher: np.ndarray, threshold: flo
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """ROC curves of the overall trials and of each method, student solid and teachers dashed."""
+    """ROC curve of each method that has both classes, student solid and teachers dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -116,31 +121,20 @@ def plot(report: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(5, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    trials = report["trials"]
-    for k, (name, row) in enumerate(report["methods"].items()):
-        if (
-            not row["student"]["num_fake"]
-            or not row["student"]["num_real"]
-            or (name == "overall" and len(report["methods"]) == 2)
-        ):
-            continue
-        both = any(t["method"] not in ("swap", "shift") and t["label"] == 1 for t in trials)
-        use = [t for t in trials if t["label"] == 0 or t["method"] == name or (name == "overall" and _overall(t, both))]
+    for k, (name, row) in enumerate((n, r) for n, r in report["methods"].items() if n != "overall"):
+        made = any(t["method"] == name and t["made"] for t in report["trials"])
+        use = [t for t in report["trials"] if t["method"] == name or not (made or t["made"] or t["label"])]
         labels = np.array([t["label"] for t in use])
+        if len(np.unique(labels)) < 2:
+            continue
         for who, style in (("student", "-"), ("teacher", "--")):
             if who in row:
                 fpr, tpr, _ = metrics.roc(np.array([t[who] for t in use]), labels)
                 axes.plot(fpr, tpr, style, color=f"C{k}", label=f"{name}, {who} (AUC {row[who]['auc']:.3f})")
     axes.plot([0, 1], [0, 1], ":", color="grey")
-    axes.set(
-        xlabel="real clips called fake", ylabel="fakes called fake", title=f"split {report['split']}", aspect="equal"
-    )
+    axes.set(xlabel="real called fake", ylabel="fake called fake", title=f"split {report['split']}", aspect="equal")
     axes.legend(loc="lower right", fontsize="small")
     figure.savefig(path, dpi=120)
-
-
-def _overall(trial: dict[str, Any], labelled_fakes: bool) -> bool:
-    return trial["method"] not in ("swap", "shift") if labelled_fakes else True
 
 
 def show(report: dict[str, Any]) -> None:
@@ -150,7 +144,7 @@ def show(report: dict[str, Any]) -> None:
 
     c = report["coverage"]
     table = Table(
-        title=f"split {report['split']}: {c['scored']} clips scored of {c['listed']} listed, {c['pairs']} made pairs"
+        title=f"split {report['split']}: {c['scored']} clips scored of {c['listed']} listed, {c['pairs']} pairs made"
     )
     for name in ("method", "by", "real", "fake", "AUC", "AP", "prevalence", "EER", "balanced acc.", "real recall"):
         table.add_column(name, justify="left" if name in ("method", "by") else "right")

@@ -8,9 +8,9 @@ equal to arrays that the authors' code gave). Where the two differ:
   opposite directions; it covers all B x B pairs of a batch (their soft labels cost one product of stored projections), and only
   frames that have a label (face found, voice active).
 - contrastive: the published term pushes a fake's similarity away from the very soft label that the correlation term pulls it to
-  (the gradients' cosine is -0.996 on fakes), cannot reach 0 on reals, and fades with the square root of the clip's length. Ours
-  is InfoNCE over frames (van den Oord et al. 2018): each frame of lips finds its own sound among all others of the batch and the
-  other way round, weighted by the pair's soft label: a pair that says two things is not pulled together, whatever its label.
+  (the gradients' cosine is -0.996 on fakes), cannot reach 0 on reals, and fades as clips get longer. Ours is InfoNCE over
+  frames (van den Oord et al. 2018): each frame of lips finds its own sound among all others of the batch and the other way
+  round, weighted by the pair's soft label: a pair that says two things is not pulled together, whatever its label.
 - detection: binary cross-entropy of the clip's logit, and of each frame's where frames are labelled.
 """
 
@@ -30,9 +30,9 @@ PAPER_MARGIN = 1.0
 class Targets(NamedTuple):
     """What a batch of B windows of T frames teaches.
 
-    label f4 [B]: 0 real, 1 fake, -1 no label; label_weight f4 [B]; frame_label f4 [B, T], same values; mask bool [B, T]: rows in
-    use; soft f4 [B, B, T]: soft label of lips b with sound c; soft_mask bool [B, B, T]: where it is one; clip i8 [B, 2], start
-    i8 [B, 2]: row number of lips and sound in the clips table and the window's first frame in each, which tell true pairs.
+    label f4 [B]: 0 real, 1 fake, -1 no label; label_weight f4 [B]; frame_label f4 [B, T], same values; mask bool [B, T]: rows
+    in use; soft f4 [B, B, T]: soft label of lips b with sound c; soft_mask bool [B, B, T]: where it is one; clip i8 [B, 2],
+    start i8 [B, 2]: row of lips and of sound in the clips table, and the window's first frame in each: they tell true pairs.
     """
 
     label: torch.Tensor

@@ -115,8 +115,10 @@ def fit_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, threshold: float) -> float:
-    """T > 0 of least cross-entropy for P(fake) = sigmoid((logit - threshold) / T), each class weighing half (Guo et al. 2017,
-    "On Calibration of Modern Neural Networks", moved so that the threshold reads 0.5). Kept within [0.05, 20]; 1 with one class.
+    """T of least cross-entropy for P(fake) = sigmoid((logit - threshold) / T), each class weighing half.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", moved so that the threshold reads 0.5. Kept within [0.05, 20],
+    which separable scores reach; 1 with one class.
     """
     logits, labels = _checked(logits, labels)
     if len(np.unique(labels)) < 2:

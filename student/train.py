@@ -9,6 +9,8 @@
 The command alone: options to a config, errors to one line, exit code out. The loop is student/trainer.py.
 """
 
+# ruff: noqa: E402 - the path is put right before anything of ours is imported
+
 import os
 import sys
 
@@ -86,7 +88,12 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")
 @option("--min-fake-shift", default=DATA.min_fake_shift, help="Frames from which a shift counts as fake.")
 @option("--max-shift", default=DATA.max_shift, help="Largest shift, in frames.")
-@click.option("--augment/--no-augment", show_default=True, default=DATA.augment, help="Vary crop, light, level, noise in training.")
+@click.option(
+    "--augment/--no-augment",
+    show_default=True,
+    default=DATA.augment,
+    help="Vary crop, light, level, noise in training.",
+)
 @option("--buffer", default=DATA.buffer, help="Windows shuffled together; larger reads from more shards at a time.")
 @option("--num-workers", default=CONFIG.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none.")
 @option("--threads", default=CONFIG.threads, help="Threads a process; 0 = OMP_NUM_THREADS or its share of the cores.")

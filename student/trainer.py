@@ -8,16 +8,12 @@ threads, CPU). Signals are agreed on by all processes at the end of a step; then
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import logging
 import math
 import os
-import platform
-import resource
-import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,40 +30,13 @@ from .data import Corpus, Keys, Windows, expected_shares, loader
 from .losses import Targets, total
 from .models import build
 from .progress import Progress
+from .record import claim, keep_lines, peak_memory, store_identity, versions
 from .splits import split
+from .stop import Stop
 
 log = logging.getLogger(__name__)
 
 LOG_STEPS = 10  # between lines of metrics.jsonl
-LOCK_WAIT_S = 20.0  # a run whose launcher was killed needs a moment to save and go
-
-
-class Stop:
-    """Remembers a signal, and notices when the launcher that started this process is gone. A second signal ends at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-        self._parent = os.getppid() if launched else 0
-        self._old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def _handle(self, number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        self.signal = number
-
-    def asked(self, accelerator: accelerate.Accelerator) -> int:
-        """The signal that any process got, 0 for none; the same answer in all processes."""
-        if self._parent and os.getppid() != self._parent and not self.signal:
-            self.signal = signal.SIGTERM
-        if accelerator.num_processes == 1:
-            return self.signal
-        flag = torch.tensor(float(self.signal), device=accelerator.device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        return int(flag.item())
-
-    def restore(self) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -138,24 +107,16 @@ class Trainer:
         """One run writes to a folder at a time, and a new run never mixes with the leavings of another."""
         problem = None
         if self.main:
-            self.output.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.output / ".lock", "w")  # noqa: SIM115 - held until the process ends, freed by its death
-            deadline = time.monotonic() + LOCK_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        problem = f"another run writes to {self.output}; wait for it or choose another --output"
-                        break
-                    time.sleep(0.5)
-            found = checkpoint.checkpoints(self.output)
-            if problem is None and found and not resume:
-                problem = (
-                    f"{self.output} holds a run up to {found[-1].name}: go on with --resume_from_checkpoint latest, "
-                    "or choose another --output"
-                )
+            try:
+                self._lock = claim(self.output)
+                found = checkpoint.checkpoints(self.output)
+                if found and not resume:
+                    problem = (
+                        f"{self.output} holds a run up to {found[-1].name}: go on with --resume_from_checkpoint latest, "
+                        "or choose another --output"
+                    )
+            except (ConfigError, OSError) as error:
+                problem = str(error)
         problem = gather_object([problem])[0]
         if problem:
             raise ConfigError(problem)
@@ -171,7 +132,7 @@ class Trainer:
             raise ConfigError(
                 f"{path.name} was made with other options ({'; '.join(changed)}): leave them as they were"
             )
-        if saved["store"]["clips"] != _store_identity(self.reader)["clips"]:
+        if saved["store"]["clips"] != store_identity(self.reader)["clips"]:
             raise ConfigError(
                 f"{path.name} was trained on another store, or the store has other clips now: start a new --output"
             )
@@ -189,7 +150,7 @@ class Trainer:
         state = {
             "step": self.step, "epoch": self.epoch, "position": self.position, "history": self.history, "best": self.best,
             "seconds": self.seconds, "threads": self.threads, "processes": self.accelerator.num_processes,
-            "config": self.config.to_dict(), "store": _store_identity(self.reader),
+            "config": self.config.to_dict(), "store": store_identity(self.reader),
         }  # fmt: skip
         checkpoint.save_state(self.accelerator, self.output, self.step, state, self.config.keep_checkpoints)
         self._saved_step = self.step
@@ -203,11 +164,11 @@ class Trainer:
         try:
             if self.main:
                 self._write_about()
-                _keep_lines(self.output / "metrics.jsonl", self.step)
+                keep_lines(self.output / "metrics.jsonl", self.step)
             with Progress(self._total_steps(), self.step, self.main) as self.progress:
                 code = self._epochs(stop)
             if code == 0 and not self.best and self.main:
-                self._save_best({}, 0.0, 1.0)  # a run of a few steps leaves its detector too
+                self._save_best()  # a run of a few steps leaves its detector too
             if self.main:
                 self._write_results(finished=code == 0)
             self.accelerator.wait_for_everyone()
@@ -270,7 +231,7 @@ class Trainer:
             batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
             torch.manual_seed(_step_seed(c.seed, self.epoch, self.position, self.accelerator.process_index))
             last = k == len(group) - 1
-            with _nothing() if last else self.accelerator.no_sync(self.model):
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
                 output = self.model(batch["mouth"], batch["audio"], batch["mask"])
                 targets = Targets(*(batch[name] for name in Targets._fields))
                 loss, terms = total(output, targets, c.losses)
@@ -304,79 +265,40 @@ class Trainer:
             return done / warm
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / (1 - warm))))
 
-    # -- validation ---------------------------------------------------------------------------------------------------
+    # -- validation and files -----------------------------------------------------------------------------------------
 
     def _validate(self) -> None:
-        """Score the validation trials, each once whatever the number of processes; keep the best detector."""
+        """Score the validation trials; keep the best detector."""
         began = time.perf_counter()
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        mine = self.trials[rank::world]
-        model = self.accelerator.unwrap_model(self.model)
-        values = score.logits(model, self.reader, mine, self.config.data.window, self.accelerator.device)
-        pairs = gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)])
-        by_id = dict(pairs)
-        if len(by_id) != len(self.trials):
-            raise RuntimeError(f"validation gathered {len(by_id)} of {len(self.trials)} trials")
-        took = time.perf_counter() - began
-        self.seconds["validation"] += took
-        entry: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": dict(self.seconds)}
-        threshold, temperature = 0.0, 1.0
-        if self.trials:
-            logits = np.array([by_id[t.id] for t in self.trials])
-            used = score.headline(self.trials)
-            labels = np.array([t.label for t in self.trials])
-            threshold = metrics.fit_threshold(logits[used], labels[used])
-            temperature = metrics.fit_temperature(logits[used], labels[used], threshold)
-            probs = metrics.probability(logits[used], threshold, temperature)
-            entry |= {
-                "auc": metrics.auc(logits[used], labels[used]),
-                "brier": float(np.mean((probs - labels[used]) ** 2)),
-                "threshold": threshold,
-                "temperature": temperature,
-                "trials": int(used.sum()),
-            }
-            for method in ("swap", "shift"):
-                chosen = score.against_real(self.trials, method)
-                entry[f"auc_{method}"] = metrics.auc(logits[chosen], labels[chosen])
-        self.history.append(entry)
+        figures = validate(self.accelerator, self.model, self.reader, self.trials, self.config.data.window)
+        self.seconds["validation"] += time.perf_counter() - began
+        self.history.append({"epoch": self.epoch, "step": self.step, "seconds": dict(self.seconds), **figures})
         # near 1 the AUC says no more: three digits of it, then calibration
-        rank_of = (
-            (round(entry.get("auc", 0.0), 3), -entry.get("brier", 1.0))
-            if entry.get("auc", 0.0) == entry.get("auc")
-            else (0.0, -1.0)
-        )
-        if not self.best or list(rank_of) >= self.best["rank"]:
-            self.best = {
-                "rank": list(rank_of),
-                "epoch": self.epoch,
-                "step": self.step,
-                "threshold": threshold,
-                "temperature": temperature,
-            }
+        rank = [round(figures["auc"], 3), -figures["brier"]] if math.isfinite(figures["auc"]) else [0.0, -1.0]
+        if not self.best or rank >= self.best["rank"]:
+            self.best = {"rank": rank, "epoch": self.epoch, "step": self.step}
+            self.best |= {k: figures[k] for k in ("threshold", "temperature", "trials")}
             if self.main:
-                self._save_best(entry, threshold, temperature)
+                self._save_best()
         if self.main:
             self._write_results(finished=False)
-            told = ", ".join(
-                f"{k.replace('_', ' ')} {entry[k]:.3f}" for k in ("auc", "auc_swap", "auc_shift") if k in entry
-            )
-            self.progress.say(f"epoch {self.epoch} of {self.config.epochs}: validation {told or 'none'}")
+            told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in figures.items() if k.startswith("auc"))
+            self.progress.say(f"epoch {self.epoch} of {self.config.epochs}: validation {told}")
 
-    def _save_best(self, entry: dict[str, Any], threshold: float, temperature: float) -> None:
+    def _save_best(self) -> None:
+        best = self.best or {"threshold": 0.0, "temperature": 1.0, "trials": 0}
         about = {
-            "threshold": threshold,
-            "temperature": temperature,
-            "fitted_on": f"validation, {entry.get('trials', 0)} trials",
+            "threshold": best["threshold"],
+            "temperature": best["temperature"],
+            "fitted_on": f"validation, {best['trials']} trials" if best["trials"] else "nothing: no validation trials",
             "window": self.config.data.window,
             "epoch": self.epoch,
             "step": self.step,
             "config": self.config.to_dict(),
-            "store": _store_identity(self.reader),
-            "versions": _versions(),
+            "store": store_identity(self.reader),
+            "versions": versions(),
         }
         checkpoint.save_model(self.output, self.accelerator.unwrap_model(self.model), self.config.model, about)
-
-    # -- files --------------------------------------------------------------------------------------------------------
 
     def _write_about(self) -> None:
         write_json(
@@ -385,18 +307,17 @@ class Trainer:
                 "config": self.config.to_dict(),
                 "model_options": self.accelerator.unwrap_model(self.model).config.__dict__,
                 "parameters": self.num_parameters,
-                "store": _store_identity(self.reader),
+                "store": store_identity(self.reader),
                 "clips": {name: len(rows) for name, rows in self.split.rows.items()},
                 "validation_by": self.split.by,
                 "processes": self.accelerator.num_processes,
                 "threads": self.threads,
-                "versions": _versions(),
+                "versions": versions(),
             },
         )
 
     def _write_results(self, finished: bool) -> None:
         epochs = max(1e-9, self.epoch + self.position / max(1, self.keys.windows))
-        own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         write_json(
             self.output / "results.json",
             {
@@ -410,7 +331,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "seconds_per_epoch": self.seconds["train"] / epochs,
                 "loader_share": self.seconds["loader"] / max(1e-9, self.seconds["train"]),
-                "peak_memory_mib": {"process": round(own / 1024), "largest_worker": round(children / 1024)},
+                "peak_memory_mib": peak_memory(),
                 "clips": {
                     name: {"used": len(rows), "listed": self.split.listed[name]}
                     for name, rows in self.split.rows.items()
@@ -421,16 +342,41 @@ class Trainer:
                 "threads": self.threads,
                 "device": str(self.accelerator.device),
                 "seed": self.config.seed,
-                "store": _store_identity(self.reader),
-                "versions": _versions(),
+                "store": store_identity(self.reader),
+                "versions": versions(),
             },
         )
 
 
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: Any) -> None: ...
+def validate(
+    accelerator: accelerate.Accelerator,
+    model: torch.nn.Module,
+    reader: store.Reader,
+    trials: list[score.Trial],
+    window: int,
+) -> dict[str, Any]:
+    """Figures of validation trials, each scored once whatever the number of processes: AUC overall, of swaps and of shifts,
+    Brier score, and the threshold and temperature that fit them (0 and 1 without trials)."""
+    mine = trials[accelerator.process_index :: accelerator.num_processes]
+    values = score.logits(accelerator.unwrap_model(model), reader, mine, window, accelerator.device)
+    by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
+    if len(by_id) != len(trials):
+        raise RuntimeError(f"validation gathered {len(by_id)} of {len(trials)} trials")
+    logits = np.array([by_id[t.id] for t in trials])
+    labels = np.array([t.label for t in trials], int)
+    nothing = math.nan
+    if not trials:
+        return {"auc": nothing, "brier": nothing, "threshold": 0.0, "temperature": 1.0, "trials": 0}
+    used = score.headline(trials)
+    threshold = metrics.fit_threshold(logits[used], labels[used])
+    temperature = metrics.fit_temperature(logits[used], labels[used], threshold)
+    probability = metrics.probability(logits[used], threshold, temperature)
+    out = {"auc": metrics.auc(logits[used], labels[used])}
+    for method in score.MADE:
+        chosen = score.of_method(trials, method)
+        out[f"auc_{method}"] = metrics.auc(logits[chosen], labels[chosen])
+    out["brier"] = float(np.mean((probability - labels[used]) ** 2))
+    return out | {"threshold": threshold, "temperature": temperature, "trials": int(used.sum())}
 
 
 def _leaves_parts_unused(config: TrainConfig) -> bool:
@@ -464,27 +410,3 @@ def _set_threads(wanted: int) -> int:
     threads = wanted or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // processes)
     torch.set_num_threads(threads)
     return threads
-
-
-def _store_identity(reader: store.Reader) -> dict[str, str]:
-    """What figures refer to: a hash of the store's attributes and one of its clips (ids, lengths, labels, which are done)."""
-    attrs = hashlib.sha256(json.dumps(reader.attrs, sort_keys=True, default=str).encode()).hexdigest()
-    c = reader.clips
-    table = json.dumps([[str(x) for x in c["id"]], *(np.asarray(c[k]).tolist() for k in ("length", "label", "done"))])
-    return {"path": str(reader.path), "attrs": attrs[:16], "clips": hashlib.sha256(table.encode()).hexdigest()[:16]}
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def _keep_lines(file: Path, step: int) -> None:
-    """Drop the lines that steps after `step` wrote: they are written again."""
-    if file.is_file():
-        kept = [line for line in file.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-        file.write_text("".join(line + "\n" for line in kept))

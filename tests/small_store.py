@@ -49,7 +49,7 @@ def make_store(
     shard_rows: int = 500,
     broken: int = 0,
 ) -> Path:
-    """`splits` real clips each, `fakes` labelled forgeries (sound of another signal) in every split, the last `broken` not done.
+    """`splits` real clips each, `fakes` forgeries (sound of another signal) in every split, the last `broken` clips not done.
 
     `frames` is one length, or the least and the most.
     """
@@ -127,6 +127,6 @@ def _fit(columns: list[dict], arrays: list[dict]) -> similarity.Fit:
         pairs = [(x[:30], y[:30]) for x, y in zip(v, s, strict=True)]
         swaps = [(x[:30], s[k - 1][:30]) for k, x in enumerate(v)]
         swaps = [(x[: min(len(x), len(y))], y[: min(len(x), len(y))]) for x, y in swaps]
-        good, bad = (np.concatenate([similarity.scores(x[: len(y)], y, fit, window) for x, y in p]) for p in (pairs, swaps))
+        good, bad = (np.concatenate([similarity.scores(x, y, fit, window) for x, y in p]) for p in (pairs, swaps))
         maps[window] = similarity.fit_logistic(good, bad)
     return fit.calibrated("synthetic", maps)

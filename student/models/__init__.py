@@ -34,7 +34,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite}
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """A new student with random weights; `options` are fields of its config. Raises ValueError for an unknown name or option."""
+    """A new student with random weights; `options` are fields of its config. ValueError for an unknown name or option."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name}; there is {', '.join(sorted(MODELS))}")
     try:

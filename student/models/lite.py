@@ -33,6 +33,7 @@ class LiteConfig:
     width: int = 128  # embedding channels D
     trunk: tuple[int, ...] = (24, 48, 96, 128)  # channels at 22, 11, 6, 3 pixels
     temporal_layers: int = 3  # each spans 5 frames, in both encoders
+    reach: int = 12  # frames either way whose mean is taken away: half a second
     mels: int = 64
     groups: int = 4  # of channels whose cosines the head sees apart
     offsets: int = 7  # frames either way at which the head compares; 15 rows with the default
@@ -57,23 +58,12 @@ class Lite(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-3.0))  # most pairs one can form do not belong together
 
     def forward(self, mouth: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
-        """mouth u1 [B, T, 96, 96] (its centre is taken) or [B, T, 88, 88], audio i2 [B, 640 T], mask bool [B, T] of real rows."""
+        """mouth u1 [B, T, 96, 96] (centre taken) or [B, T, 88, 88], audio i2 [B, 640 T], mask bool [B, T]: rows in use."""
         if mask is None:
             mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
         v, a = self.visual(mouth, mask), self.audio(audio, mask)
         frame_logits, clip_logits = self.head(v, a, mask)
         return Output(v, a, frame_logits, clip_logits, self.log_scale.exp(), self.bias)
-
-
-class FrameNorm(nn.Module):
-    """Layer norm over channels and pixels of one frame, [N, C, H, W] or [N, C]; scale and shift a channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(1, channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(x)
 
 
 class VisualEncoder(nn.Module):
@@ -83,9 +73,17 @@ class VisualEncoder(nn.Module):
         super().__init__()
         first, *rest = c.trunk
         # three frames as three channels: a 3 x 7 x 7 convolution with stride 1 x 4 x 4, in the layout that CPUs do fastest
-        layers: list[nn.Module] = [nn.Conv2d(3, first, 7, stride=4, padding=3, bias=False), FrameNorm(first), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, first, 7, stride=4, padding=3, bias=False),
+            nn.GroupNorm(1, first),
+            nn.ReLU(),
+        ]
         for channels in rest:
-            layers += [nn.Conv2d(first, channels, 3, stride=2, padding=1, bias=False), FrameNorm(channels), nn.ReLU()]
+            layers += [
+                nn.Conv2d(first, channels, 3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(1, channels),
+                nn.ReLU(),
+            ]
             first = channels
         self.trunk = nn.Sequential(*layers)
         side = 22
@@ -127,10 +125,10 @@ class AudioEncoder(nn.Module):
     def forward(self, audio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         x = self.features(audio, mask).transpose(1, 2)  # [B, mels, 4 T]
         rate = MEL_PER_FRAME
-        for conv, norm in zip(self.reduce, self.norms, strict=True):
+        for conv, norm, stride in zip(self.reduce, self.norms, (1, 2, 2), strict=True):
             x = conv(x * mask.repeat_interleave(rate, 1)[:, None])
             x = F.relu(norm(x.transpose(1, 2)).transpose(1, 2))
-            rate = rate // conv.stride[0]
+            rate //= stride
         return self.temporal(x.transpose(1, 2), mask)
 
 
@@ -170,11 +168,32 @@ class LogMel(nn.Module):
         return ((energy + 1e-5).log() + 5.0) / 4.0
 
 
+class LocalContrast(nn.Module):
+    """What a frame has that its neighbourhood has not: x minus the mean of its `reach` frames either way, then a layer norm.
+
+    Takes away face, voice, room and camera, which stay, and leaves what moves; without it all embeddings start as good as
+    equal, and the contrastive term finds no gradient. [B, T, width] -> same; the mean is of rows inside the mask.
+    """
+
+    def __init__(self, width: int, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        keep = mask[..., None].to(x.dtype)
+        size = 2 * self.reach + 1
+        both = torch.cat([x * keep, keep], -1).transpose(1, 2)
+        near = F.avg_pool1d(F.pad(both, (self.reach, self.reach)), size, stride=1).transpose(1, 2)
+        return self.norm(x - near[..., :-1] / near[..., -1:].clamp(min=0.5 / size)) * keep
+
+
 class Temporal(nn.Module):
     """Residual convolutions over 5 frames, then unit-length rows: [B, T, width] -> [B, T, width]."""
 
     def __init__(self, c: LiteConfig) -> None:
         super().__init__()
+        self.contrast = LocalContrast(c.width, c.reach)
         self.norms = nn.ModuleList([nn.LayerNorm(c.width) for _ in range(c.temporal_layers)])
         self.convs = nn.ModuleList([nn.Conv1d(c.width, c.width, 5, padding=2) for _ in range(c.temporal_layers)])
         self.dropout = nn.Dropout(c.dropout)
@@ -182,6 +201,7 @@ class Temporal(nn.Module):
         self.out = nn.Linear(c.width, c.width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x = self.contrast(x, mask)
         for norm, conv in zip(self.norms, self.convs, strict=True):
             y = F.relu(norm(x)) * mask[..., None]
             x = x + self.dropout(conv(y.transpose(1, 2)).transpose(1, 2))

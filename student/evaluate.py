@@ -86,9 +86,10 @@ def evaluate(
                 "id": t.id,
                 "label": t.label,
                 "method": t.method,
+                "made": t.made,
                 "frames": t.length,
-                "student": float(s),
-                "teacher": float(u),
+                "student": s,
+                "teacher": u,
             }
             for t, s, u in zip(items, student.tolist(), teacher.tolist(), strict=True)
         ],

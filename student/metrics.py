@@ -117,17 +117,20 @@ def fit_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, threshold: float) -> float:
     """T of least cross-entropy for P(fake) = sigmoid((logit - threshold) / T), each class weighing half.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", moved so that the threshold reads 0.5. Kept within [0.05, 20],
-    which separable scores reach; 1 with one class.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", moved so that the threshold reads 0.5; with Platt's softened
+    targets (1999), so that separable scores of a few clips do not read as certainty. Within [0.05, 20]; 1 with one class.
     """
     logits, labels = _checked(logits, labels)
     if len(np.unique(labels)) < 2:
         return 1.0
-    weight = np.where(labels == 1, 0.5 / labels.sum(), 0.5 / (1 - labels).sum())
-    signed = np.where(labels == 1, 1, -1) * (logits - threshold)
+    num_fake, num_real = int(labels.sum()), int((1 - labels).sum())
+    weight = np.where(labels == 1, 0.5 / num_fake, 0.5 / num_real)
+    target = np.where(labels == 1, 1 - 1 / (num_fake + 2), 1 / (num_real + 2))
+    moved = logits - threshold
 
     def loss(log_t: float) -> float:
-        return float(weight @ np.logaddexp(0, -signed / np.exp(log_t)))
+        z = moved / np.exp(log_t)
+        return float(weight @ (np.logaddexp(0, z) - target * z))
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return float(np.exp(found.x))

@@ -52,15 +52,15 @@ def trials(reader: Reader, rows: np.ndarray, seed: int, swaps: int = 1, shifts: 
     """Trials of the labelled clips among `rows`, with `swaps` and `shifts` made of each real one. Ids are unique."""
     clips = reader.clips
     labels, lengths = np.asarray(clips["label"]), np.asarray(clips["length"]).astype(int)
-    rows = np.asarray([r for r in rows if labels[r] in (0, 1) and lengths[r] >= MIN_FRAMES], int)
-    real = rows[labels[rows] == 0]
+    usable = [int(r) for r in rows if labels[r] in (0, 1) and lengths[r] >= MIN_FRAMES]
+    real = [r for r in usable if labels[r] == 0]
     out = []
-    for r in rows:
+    for r in usable:
         name = str(clips["method"][r]) or ("fake" if labels[r] else "real")
-        out.append(Trial(str(clips["id"][r]), r, r, 0, 0, lengths[r], int(labels[r]), name))
+        out.append(Trial(str(clips["id"][r]), r, r, 0, 0, int(lengths[r]), int(labels[r]), name))
     for place, r in enumerate(real):
         identity = str(clips["id"][r])
-        rng = np.random.default_rng([seed, int(r)])
+        rng = np.random.default_rng([seed, r])
         # partners by rotation: no clip meets itself, and every sound is used equally often
         steps = (1 + rng.permutation(len(real) - 1)[:swaps]).tolist() if len(real) > 1 else []
         for step in steps:

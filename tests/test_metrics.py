@@ -79,3 +79,9 @@ def test_temperature_recovers_the_scale_of_calibrated_logits():
     labels = (rng.random(len(z)) < 1 / (1 + np.exp(-z))).astype(int)
     assert metrics.fit_temperature(3 * z + 1, labels, 1.0) == pytest.approx(3, rel=0.05)
     assert metrics.probability(np.array([1.0]), 1.0, 3.0)[0] == 0.5
+
+
+def test_a_few_separable_clips_do_not_read_as_certainty():
+    logits, labels = np.array([-3.0, -2, 2, 3]), np.array([0, 0, 1, 1])
+    temperature = metrics.fit_temperature(logits, labels, 0.0)
+    assert 0.6 < metrics.probability(np.array([3.0]), 0.0, temperature)[0] < 0.9

@@ -176,7 +176,6 @@ def test_accumulated_micro_batches_make_fewer_steps(path, tmp_path):
         ["--w-correlation", "0"],
         ["--w_contrastive", "0"],
         ["--no-augment", "--pair-share", "0"],
-        ["--mixed-precision", "bf16"],
         ["--num-workers", "1"],
     ],
     ids=" ".join,
@@ -184,6 +183,15 @@ def test_accumulated_micro_batches_make_fewer_steps(path, tmp_path):
 def test_every_switch_trains(path, tmp_path, options):
     train(path, tmp_path, "--max-steps", "2", *options)
     assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_mixed_precision_trains(path, tmp_path):
+    """In a process of its own: accelerate keeps the precision of the first run of a process."""
+    process = start(path, tmp_path, "--max-steps", "2", "--mixed-precision", "bf16")
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+    saved = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert saved["mixed_precision"] == "bf16"
 
 
 def test_soft_labels_need_a_fit_and_detection_alone_does_not(tmp_path):

@@ -1,0 +1,179 @@
+"""Scores and figures: each trial once, fair negatives, NaN where there is nothing, the same from any number of processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from small_store import make_store
+
+import store
+from student import checkpoint, score
+from student.evaluate import evaluate, main
+from student.models import build
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return make_store(
+        tmp_path_factory.mktemp("eval") / "s.zarr", {"train": 6, "test": 8}, frames=(30, 60), fakes=3, broken=1
+    )
+
+
+@pytest.fixture(scope="module")
+def reader(path):
+    return store.open(path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of an untrained detector."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    about = {
+        "threshold": 0.1, "temperature": 1.0, "fitted_on": "nothing", "window": 25,
+        "config": {"seed": 0}, "store": {}, "versions": {},
+    }  # fmt: skip
+    checkpoint.save_model(folder, build("lite"), "lite", about)
+    return folder
+
+
+def rows_of(reader, split):
+    return np.flatnonzero((reader.clips["split"] == split) & (reader.clips["done"] == 1))
+
+
+def test_made_pairs_have_twins_of_the_same_lips_and_length(reader):
+    items = score.trials(reader, rows_of(reader, "test"), seed=0, swaps=2, shifts=3)
+    fakes = [t for t in items if t.made and t.label == 1]
+    twins = {t.id: t for t in items if t.made and t.label == 0}
+    assert len(fakes) == len(twins) == 8 * 5
+    for t in fakes:
+        twin = twins[t.id + "|own"]
+        assert (twin.lips, twin.lips_start, twin.length) == (t.lips, t.lips_start, t.length)
+        assert (twin.sound, twin.sound_start) == (t.lips, t.lips_start)
+        assert t.sound_start + t.length <= reader.clips["length"][t.sound]
+        if t.method == "shift":
+            assert 5 <= abs(t.lips_start - t.sound_start) <= 15
+        else:
+            assert t.sound != t.lips
+    assert items == score.trials(reader, rows_of(reader, "test"), seed=0, swaps=2, shifts=3)
+    assert items != score.trials(reader, rows_of(reader, "test"), seed=1, swaps=2, shifts=3)
+
+
+@pytest.mark.parametrize("length", [1, 74, 75, 76, 150, 151, 1000])
+def test_windows_cover_every_frame_once(length):
+    cuts = score.windows(length, 75)
+    assert [a for a, _ in cuts] == [0, *(b for _, b in cuts[:-1])]
+    assert cuts[-1][1] == length
+    sizes = [b - a for a, b in cuts]
+    assert max(sizes) <= 75
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_trials_score_does_not_depend_on_its_company(reader, run):
+    model, _ = checkpoint.load_model(run)
+    items = score.trials(reader, rows_of(reader, "test"), seed=0)
+    together = score.logits(model, reader, items, 25, torch.device("cpu"), batch_size=7)
+    alone = np.concatenate([score.logits(model, reader, [t], 25, torch.device("cpu")) for t in items[:6]])
+    np.testing.assert_allclose(together[:6], alone, atol=2e-5)
+
+
+def test_teacher_scores_are_the_stores_clip_similarity(reader):
+    items = score.trials(reader, rows_of(reader, "test"), seed=0)
+    logits = score.teacher_logits(reader, items)
+    for t, z in zip(items, logits, strict=True):
+        if not t.made:
+            whole = reader.pair_similarity(t.lips, t.sound, window="clip")[0]
+            assert 1 / (1 + np.exp(z)) == pytest.approx(float(whole), abs=1e-4)
+    labels = np.array([t.label for t in items])
+    assert logits[labels == 1].mean() > 0 > logits[labels == 0].mean()
+
+
+def test_report_counts_coverage_and_tells_methods_apart(path, run):
+    report = evaluate(str(path), run, "test")
+    assert report["coverage"] == {"listed": 11, "done": 10, "scored": 10, "pairs": 16}
+    assert set(report["methods"]) == {"overall", "other sound", "swap", "shift"}
+    overall, swap = report["methods"]["overall"], report["methods"]["swap"]
+    assert (overall["student"]["num_real"], overall["student"]["num_fake"]) == (8, 2)
+    assert (swap["student"]["num_real"], swap["student"]["num_fake"]) == (8, 8)
+    assert overall["teacher"]["auc"] == 1.0
+    assert overall["student"]["prevalence"] == pytest.approx(0.2)
+    assert len({t["id"] for t in report["trials"]}) == len(report["trials"]) == 10 + 4 * 8
+
+
+def test_real_clips_alone_are_scored_against_made_pairs(tmp_path, run):
+    real = make_store(tmp_path / "s.zarr", {"test": 6})
+    report = evaluate(str(real), run, "test")
+    assert report["methods"]["overall"]["student"]["num_fake"] == 12
+    bare = evaluate(str(real), run, "test", swaps=0, shifts=0)
+    assert np.isnan(bare["methods"]["overall"]["student"]["auc"])
+
+
+def test_a_store_without_a_fit_has_no_teacher_row(tmp_path, run):
+    report = evaluate(str(make_store(tmp_path / "s.zarr", {"test": 6}, fit=False)), run, "test")
+    assert "teacher" not in report["methods"]["overall"]
+
+
+def test_the_command_writes_table_json_and_plot(path, run, tmp_path):
+    output, plot = tmp_path / "r.json", tmp_path / "r.png"
+    options = ["--store", str(path), "--checkpoint", str(run), "--output", str(output), "--plot", str(plot)]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 0, result.output
+    assert "10 clips scored of 11 listed" in result.output
+    assert "other sound" in result.output
+    report = json.loads(output.read_text())
+    assert report["methods"]["swap"]["student"]["auc"] is not None
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--split": "val"}, "no labelled clip"),
+        ({"--checkpoint": "nowhere"}, "no model at nowhere"),
+        ({"--store": "nowhere.zarr"}, "nowhere.zarr"),
+        ({"--splits": "nowhere.csv"}, "nowhere.csv"),
+    ],
+)
+def test_what_cannot_be_scored_ends_with_code_2_and_a_line(tmp_path, run, change, message):
+    only_test = make_store(tmp_path / "s.zarr", {"test": 3})
+    options = {"--store": str(only_test), "--checkpoint": str(run), **change}
+    result = CliRunner().invoke(main, [x for pair in options.items() for x in pair])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_count_every_trial_once(path, run, tmp_path):
+    output = tmp_path / "two.json"
+    accelerate = [
+        str(Path(sys.executable).with_name("accelerate")),
+        "launch",
+        "--config_file",
+        str(ROOT / "configs" / "cpu2.yaml"),
+    ]
+    command = [
+        *accelerate,
+        "-m",
+        "student.evaluate",
+        "--store",
+        str(path),
+        "--checkpoint",
+        str(run),
+        "--output",
+        str(output),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = evaluate(str(path), run, "test"), json.loads(output.read_text())
+    assert [t["id"] for t in two["trials"]] == [t["id"] for t in one["trials"]]
+    np.testing.assert_allclose([t["student"] for t in two["trials"]], [t["student"] for t in one["trials"]], atol=2e-5)
+    assert done.stdout.count("clips scored of") == 1

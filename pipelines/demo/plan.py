@@ -1,0 +1,78 @@
+"""Which clips a demonstration corpus has: decided by a seed before anything is spoken or drawn.
+
+Every method, real ones included, gets the same spread of lengths and of what the eye and ear notice first (NUISANCES);
+whatever else varies between clips is drawn later from the clip's own generator in the same order for every method. So
+nothing but the content can tell them apart.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.demo.sentences import GROUPS
+
+# method: category, is the sound forged, is the picture forged
+METHODS = {
+    "real": ("RVRA", 0, 0),
+    "swap": ("RVFA", 1, 0),  # the sound of other sentences
+    "shift": ("RVFA", 1, 0),  # the right sound, 0.3 to 0.6 s early or late
+    "reanimated": ("FVRA", 0, 1),  # a mouth that says other words in step with the voice
+    "partial": ("FVRA", 0, 1),  # the same for the middle of the clip only
+}
+MIN_FRAMES, MAX_FRAMES = 75, 95
+NUISANCES = ("scale", "noise", "blur", "light", "level", "background")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many clips of each method a split has, and how many groups of sentences it says."""
+
+    num_groups: int
+    clips: dict[str, int]
+
+
+DEFAULT = {
+    "train": Size(6, {"real": 60, "swap": 7, "shift": 7, "reanimated": 7, "partial": 3}),
+    "val": Size(2, {"real": 10, "swap": 3, "shift": 3, "reanimated": 3, "partial": 1}),
+    "test": Size(4, {"real": 20, "swap": 9, "shift": 9, "reanimated": 9, "partial": 4}),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One clip to make: its place in the corpus and the seed of everything about it that is left to chance."""
+
+    name: str
+    method: str
+    split: str
+    group: str
+    num_frames: int
+    seed: tuple[int, int]
+    nuisances: dict[str, float]  # each of NUISANCES as a quantile, 0 to 1
+
+
+def plan(seed: int = 0, sizes: dict[str, Size] | None = None) -> list[Plan]:
+    """Every clip of a corpus, groups of sentences dealt to the splits at random; the same for the same seed and sizes."""
+    rng = np.random.default_rng([seed, 1])
+    sizes = sizes or DEFAULT
+    names = list(rng.permutation(list(GROUPS)))
+    if sum(size.num_groups for size in sizes.values()) > len(names):
+        raise ValueError(f"the splits want more groups of sentences than the {len(names)} there are")
+    clips: list[Plan] = []
+    for split, size in sizes.items():
+        groups, names = names[: size.num_groups], names[size.num_groups :]
+        turn = 0
+        for method, count in size.clips.items():
+            # Evenly spread, not drawn: chance would make the lengths of seven clips differ from those of sixty.
+            even = (np.arange(count) + 0.5) / max(count, 1)
+            lengths = rng.permutation((MIN_FRAMES + even * (MAX_FRAMES - MIN_FRAMES + 1)).astype(int))
+            quantiles = {name: rng.permutation(even) for name in NUISANCES}
+            for k in range(count):
+                place = "real" if method == "real" else f"fake/{method}"
+                number = len(clips)
+                name = f"{place}/{number:04d}.mp4"
+                group = str(groups[turn % len(groups)])
+                nuisances = {key: float(values[k]) for key, values in quantiles.items()}
+                clips.append(Plan(name, method, split, group, int(lengths[k]), (seed, number), nuisances))
+                turn += 1
+    return clips

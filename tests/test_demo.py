@@ -198,7 +198,7 @@ def test_words_that_the_phonemizer_joins_share_their_group_by_length():
     assert words == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
-def test_sound_alone_tells_no_method(spoken):
+def test_sound_alone_and_mouth_alone_tell_no_method(spoken):
     """Composed, not filmed: more clips than a test could draw, in two groups of sentences."""
     sizes = {"train": plan.Size(2, {"real": 60, "swap": 30, "shift": 30, "reanimated": 30, "partial": 30})}
     found: dict[str, dict[str, list[float]]] = {}
@@ -208,6 +208,7 @@ def test_sound_alone_tells_no_method(spoken):
         assert len(take.shapes) == clip.num_frames
         cues = sound_cues(take.sound / 32768)
         cues["mouth opening"] = float(take.shapes[:, 0].mean())
+        cues["mouth speed"] = float(np.abs(np.diff(take.shapes[:, :3], axis=0)).mean())
         for name, value in cues.items():
             found.setdefault(name, {}).setdefault(clip.method, []).append(value)
     for name, values in found.items():

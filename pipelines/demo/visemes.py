@@ -18,6 +18,8 @@ from pipelines.demo.speech import Phone
 
 FPS = 25
 VOWELS = frozenset("ɪʊəuᵻɔɛaʌɑeiæɐɜɚoɒ")
+LOOKAHEAD = 6  # syllables of the other words that may replace one of the voice
+Syllable = tuple[list[Phone], Phone]  # consonants and the vowel after them
 
 # Target (jaw, spread, round, upper, lower, press, tuck, tongue) and dominance of the same, 0 = does not care.
 # fmt: off
@@ -77,7 +79,7 @@ def mouth_shapes(phones: Sequence[Phone], start_s: float, num_frames: int, manne
     """Mouth shapes [num_frames, 8] (columns as portrait.SHAPE) of speech from start_s on, at the middle of each frame."""
     targets, weights, centres, halves = [], [], [], []
     for phone in phones:
-        target, dominance = _TARGETS[_SAME.get(phone.symbol, phone.symbol) if _known(phone.symbol) else "ə"]
+        target, dominance = _TARGETS[_class(phone)]
         shape = np.array(target)
         if phone.symbol in VOWELS:
             shape[[0, 1, 3, 4]] *= 1.12 if phone.stressed else 0.85
@@ -98,15 +100,12 @@ def mouth_shapes(phones: Sequence[Phone], start_s: float, num_frames: int, manne
 def in_step(voice: Sequence[Phone], other: Sequence[Phone]) -> list[Phone]:
     """The phonemes of `other` on the rhythm of `voice`: silences stay, vowel falls on vowel, consonants share the rest.
 
-    Vowels keep the stress of the voice, which makes its loudness; where `other` begins is chosen so that its own stress
-    fits best, else long open vowels would fall into short gaps and the mouth would move less than a true one. It goes
-    round where it has fewer vowels than the voice.
+    Of the next syllables of `other` the one that fits the place best is taken (`_best`), the ones before it are left
+    out; without that, long open vowels fall into short gaps and the mouth moves less than a true one, which would tell
+    the forgery from its picture alone. Vowels keep the stress of the voice. `other` goes round where it is short.
     """
     queue = _clusters([phone for phone in other if phone.symbol])
-    stress = np.array([phone.stressed for phone in voice if phone.symbol in VOWELS])
-    own = np.array([vowel.stressed for _, vowel in queue])
-    places = np.arange(len(stress))
-    taken = max(range(len(queue)), key=lambda first: int((own[(first + places) % len(queue)] == stress).sum()))
+    taken = 0
     out: list[Phone] = []
     run: list[Phone] = []
     for phone in [*voice, Phone("", float("nan"), float("nan"))]:
@@ -115,8 +114,8 @@ def in_step(voice: Sequence[Phone], other: Sequence[Phone]) -> list[Phone]:
             continue
         nuclei = [k for k, p in enumerate(run) if p.symbol in VOWELS]
         begin = run[0].start_s if run else 0.0
-        for nucleus in nuclei:
-            onset, vowel = queue[taken % len(queue)]
+        for nucleus, before in zip(nuclei, [-1, *nuclei], strict=False):
+            onset, vowel = queue[taken := _best(queue, taken, run[before + 1 : nucleus], run[nucleus])]
             taken += 1
             start, end = run[nucleus].start_s, run[nucleus].end_s
             if onset and start - begin < 0.03 * len(onset):  # no consonant there in the voice: borrow from the vowels
@@ -137,9 +136,22 @@ def in_step(voice: Sequence[Phone], other: Sequence[Phone]) -> list[Phone]:
     return out
 
 
-def _clusters(phones: Sequence[Phone]) -> list[tuple[list[Phone], Phone]]:
+def _best(queue: list[Syllable], taken: int, onset: Sequence[Phone], vowel: Phone) -> int:
+    """Place in the queue, among the next few, of the syllable that best replaces consonants and vowel of the voice."""
+
+    def misfit(ahead: int) -> float:
+        other_onset, other = queue[(taken + ahead) % len(queue)]
+        length = np.log((other.end_s - other.start_s) / (vowel.end_s - vowel.start_s))
+        rhythm = 0.7 * abs(len(other_onset) - len(onset)) + 0.7 * abs(length) + (other.stressed != vowel.stressed)
+        same = _class(other) == _class(vowel) and [*map(_class, other_onset)] == [*map(_class, onset)]
+        return float(rhythm + 2.0 * same + 0.15 * ahead)
+
+    return (taken + min(range(min(LOOKAHEAD, len(queue))), key=misfit)) % len(queue)
+
+
+def _clusters(phones: Sequence[Phone]) -> list[Syllable]:
     """Consonants before each vowel, with the vowel."""
-    clusters: list[tuple[list[Phone], Phone]] = []
+    clusters: list[Syllable] = []
     onset: list[Phone] = []
     for phone in phones:
         if phone.symbol in VOWELS:
@@ -162,5 +174,7 @@ def _spread(phones: Sequence[Phone], begin: float, end: float) -> list[Phone]:
     ]
 
 
-def _known(symbol: str) -> bool:
-    return symbol in _TARGETS or symbol in _SAME
+def _class(phone: Phone) -> str:
+    """Key of _TARGETS for a phoneme: those that look alike share one, unknown ones look neutral."""
+    symbol = _SAME.get(phone.symbol, phone.symbol)
+    return symbol if symbol in _TARGETS else "ə"

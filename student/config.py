@@ -45,7 +45,7 @@ class DataConfig:
     """What a training window is. Shifts are in frames (1/25 s): lips at t meet the sound of t - shift."""
 
     window: int = 75
-    batch_size: int = 16  # windows a process and micro-batch
+    batch_size: int = 8  # windows a process and micro-batch
     pair_share: float = 0.5  # of the windows of real clips: another clip's sound, or their own shifted
     swap_share: float = 0.5  # of those: swaps
     min_fake_shift: int = 5  # smaller ones are no forgery: they teach the correlation term alone

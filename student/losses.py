@@ -46,7 +46,10 @@ class Targets(NamedTuple):
 
 
 def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The weighted sum, and each term unweighted by name. A term with weight 0 is not computed."""
+    """The weighted sum, and each term unweighted by name. A term with weight 0 is not computed.
+
+    Every output takes part, at least times 0: processes that train together wait for the gradient of every parameter.
+    """
     terms = {}
     if config.preset == "paper":
         own = torch.arange(len(targets.soft), device=targets.soft.device)
@@ -71,7 +74,8 @@ def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.T
         "correlation": config.w_correlation,
         "contrastive": config.w_contrastive,
     }
-    return sum((weights[name] * value for name, value in terms.items()), output.visual.sum() * 0.0), terms
+    nothing = torch.stack([x.sum() * 0.0 for x in output]).sum()
+    return sum((weights[name] * value for name, value in terms.items()), nothing), terms
 
 
 def detection(output: Output, targets: Targets) -> torch.Tensor:

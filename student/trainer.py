@@ -20,7 +20,7 @@ from typing import Any
 import accelerate
 import numpy as np
 import torch
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import gather_object
 
 import store
 
@@ -56,11 +56,19 @@ class Trainer:
         self.accelerator = accelerate.Accelerator(
             cpu=config.cpu or not torch.cuda.is_available(),
             mixed_precision=config.mixed_precision,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=_leaves_parts_unused(config))],
         )
         self.main = self.accelerator.is_main_process
         self._check_trainable(corpus)
         self._claim_output(resume)
+        try:
+            self._prepare(corpus, resume)
+        except BaseException:
+            self._release()
+            raise
+
+    def _prepare(self, corpus: Corpus, resume: str | None) -> None:
+        """Model, optimizer, data and the state that a resumed run goes on from."""
+        config = self.config
         self.threads = _set_threads(config.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(config.seed)
@@ -111,6 +119,7 @@ class Trainer:
                 self._lock = claim(self.output)
                 found = checkpoint.checkpoints(self.output)
                 if found and not resume:
+                    self._release()
                     problem = (
                         f"{self.output} holds a run up to {found[-1].name}: go on with --resume_from_checkpoint latest, "
                         "or choose another --output"
@@ -120,6 +129,10 @@ class Trainer:
         problem = gather_object([problem])[0]
         if problem:
             raise ConfigError(problem)
+
+    def _release(self) -> None:
+        if self.main:
+            self._lock.close()
 
     def _resume(self, wanted: str) -> None:
         path = checkpoint.find(self.output, wanted)
@@ -175,6 +188,7 @@ class Trainer:
             return code
         finally:
             stop.restore()
+            self._release()
             self.accelerator.end_training()
 
     def _total_steps(self) -> int:
@@ -377,11 +391,6 @@ def validate(
         out[f"auc_{method}"] = metrics.auc(logits[chosen], labels[chosen])
     out["brier"] = float(np.mean((probability - labels[used]) ** 2))
     return out | {"threshold": threshold, "temperature": temperature, "trials": int(used.sum())}
-
-
-def _leaves_parts_unused(config: TrainConfig) -> bool:
-    """Whether some parameters get no gradient: the head without detection, the similarity's slope without correlation."""
-    return config.losses.preset == "paper" or config.losses.w_detection == 0 or config.losses.w_correlation == 0
 
 
 def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -154,6 +154,15 @@ def test_two_processes_start_stop_and_resume_to_the_same_bits(path, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_train_with_a_term_switched_off(path, tmp_path):
+    """Parameters that only that term reaches must not make the others wait."""
+    two = [str(Path(sys.executable).with_name("torchrun")), "--nproc_per_node", "2"]
+    process = start(path, tmp_path, "--batch-size", "4", "--max-steps", "3", "--w-detection", "0", launcher=two)
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+
+
+@pytest.mark.slow
 def test_one_process_where_two_were_asked_for_is_told(path, tmp_path):
     accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch"]
     process = start(path, tmp_path, "--max-steps", "1", launcher=[*accelerate, "--cpu", "--num_processes", "2"])
@@ -288,7 +297,7 @@ def test_training_needs_neither_ray_nor_the_teachers_libraries():
 @pytest.mark.slow
 def test_it_learns_to_tell_real_pairs_from_made_ones(tmp_path):
     learnable = make_store(tmp_path / "s.zarr", {"train": 90, "val": 12}, frames=40, seed=3)
-    train(learnable, tmp_path / "run", "--epochs", "14", "--window", "40", "--lr", "0.002")
+    train(learnable, tmp_path / "run", "--epochs", "3", "--window", "40", "--lr", "0.002")
     best = max(e["auc"] for e in json.loads((tmp_path / "run" / "results.json").read_text())["history"])
-    assert best > 0.85
+    assert best > 0.9
     assert len(store.open(learnable)) == 102

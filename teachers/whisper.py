@@ -15,7 +15,8 @@ Transcripts use the padded encoder: text decoded from trimmed rows can loop. tin
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -114,17 +115,18 @@ class Whisper:
         voiced = (clip.flags & VOICE) > 0
         if not voiced.any():
             return []
-        result = whisper.transcribe(
-            self._model,
-            clip.audio.astype(np.float32) / 32768,
-            temperature=0.0,
-            condition_on_previous_text=False,
-            word_timestamps=True,
-            initial_prompt=prompt,
-            language="en" if self.english_only else None,
-            fp16=self.device.type == "cuda",
-            verbose=None,
-        )
+        with _encoding_once(self._model.encoder):
+            result = whisper.transcribe(
+                self._model,
+                clip.audio.astype(np.float32) / 32768,
+                temperature=0.0,
+                condition_on_previous_text=False,
+                word_timestamps=True,
+                initial_prompt=prompt,
+                language="en" if self.english_only else None,
+                fp16=self.device.type == "cuda",
+                verbose=None,
+            )
         words = []
         for segment in result["segments"]:
             for word in segment["words"]:
@@ -189,6 +191,27 @@ class Whisper:
         for block in encoder.blocks[: self.layer]:
             x = _block(block, x, keys)
         return encoder.ln_post(x) if self.layer is None else x
+
+
+@contextmanager
+def _encoding_once(encoder: Any) -> Iterator[None]:
+    """Within the block an input equal to the last one gets the last answer: whisper encodes each 30 s of sound once for the text
+    and once more for the word times, and encoding is most of the cost."""
+    import torch
+
+    encode = encoder.forward
+    last: list[Any] = []
+
+    def forward(mel: Any) -> Any:
+        if not (last and last[0].shape == mel.shape and torch.equal(last[0], mel)):
+            last[:] = [mel, encode(mel)]
+        return last[1]
+
+    encoder.forward = forward
+    try:
+        yield
+    finally:
+        del encoder.forward  # the class's own shows again
 
 
 def load(argument: str, device: str) -> Whisper:

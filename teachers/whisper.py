@@ -195,8 +195,8 @@ class Whisper:
 
 @contextmanager
 def _encoding_once(encoder: Any) -> Iterator[None]:
-    """Within the block an input equal to the last one gets the last answer: whisper encodes each 30 s of sound once for the text
-    and once more for the word times, and encoding is most of the cost."""
+    """Within the block an input equal to the last one gets the last answer: whisper encodes each 30 s of sound once for
+    the text and once more for the word times, and encoding is most of the cost."""
     import torch
 
     encode = encoder.forward

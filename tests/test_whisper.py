@@ -269,3 +269,13 @@ def _plain(text):
     letters = re.sub(r"[^a-z0-9]", "", text.lower())
     both = re.fullmatch(r"([a-z])(\d)", letters)
     return [DIGITS.get(part, part) for part in (both.groups() if both else [letters]) if part]
+
+
+def test_words_cost_one_encoding_of_each_window(last, sounds):
+    calls = []
+    hook = last._model.encoder.conv1.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        assert last.transcribe(media(next(iter(sounds.values()))))
+    finally:
+        hook.remove()
+    assert len(calls) == 1

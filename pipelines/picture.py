@@ -43,7 +43,8 @@ def timeline(reader: store.Reader, clip: int, file: Path, title: str) -> None:
     curve.fill_between(time, 0.5, second, where=voiced & (second >= 0.5), color=GOOD, alpha=0.18, lw=0)
     curve.fill_between(time, 0.5, second, where=voiced & (second < 0.5), color=BAD, alpha=0.18, lw=0)
     curve.set(ylim=(-0.02, 1.02), ylabel="lips and voice\nbelong together")
-    curve.legend(loc="upper right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", ncols=2)
+    place = "lower right" if np.nanmean(np.where(voiced, second, np.nan)) >= 0.5 else "upper right"
+    curve.legend(loc=place, fontsize=8, frameon=False, ncols=2)
 
     wave = got["audio"].reshape(-1, 64).astype(np.float32)
     peak = max(float(np.abs(wave).max()), 1.0)

@@ -48,7 +48,7 @@ def evaluate(
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     reader = store.open(store_path)
     model, about = load_model(checkpoint_path, device)
-    chosen = split(reader, splits_file, int(about["config"]["seed"]), need_val=split_name == "val")
+    chosen = split(reader, splits_file, int(about["config"]["seed"]), need_val=split_name != "test")
     rows, listed = chosen.rows[split_name], chosen.listed[split_name]
     items = score.trials(reader, rows, seed, swaps, shifts)
     if not items:

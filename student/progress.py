@@ -17,6 +17,7 @@ class Progress:
         self.live = enabled and sys.stderr.isatty()
         self._begin, self._first, self._said = time.monotonic(), done, 0.0
         self._bar: Any = None
+        self._text = ""
 
     def __enter__(self) -> Progress:
         if self.live:
@@ -40,9 +41,10 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def step(self, done: int, text: str) -> None:
-        """`done` steps of the run are done; `text` is the newest figures."""
-        self.done = done
+    def step(self, done: int, text: str = "") -> None:
+        """`done` steps of the run are done; `text` is the newest figures, which stay until there are newer ones."""
+        self.done, text = done, text or self._text
+        self._text = text
         if self._bar:
             self._bar.update(self._task, completed=done, description=text)
         elif self.enabled and time.monotonic() - self._said > QUIET_S:

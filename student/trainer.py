@@ -24,7 +24,7 @@ from accelerate.utils import gather_object
 
 import store
 
-from . import checkpoint, metrics, score
+from . import checkpoint, score
 from .config import ConfigError, TrainConfig, differences, write_json
 from .data import Corpus, Keys, Windows, expected_shares, loader
 from .losses import Targets, total
@@ -33,6 +33,7 @@ from .progress import Progress
 from .record import claim, keep_lines, peak_memory, store_identity, versions
 from .splits import split
 from .stop import Stop
+from .validate import validate
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ class Trainer:
                 file.write(json.dumps({"step": self.step, "epoch": self.epoch + 1, **line}) + "\n")
             self.progress.step(self.step, f"loss {line['loss']:.3f}")
         elif self.main:
-            self.progress.done = self.step
+            self.progress.step(self.step)
 
     def _schedule(self) -> float:
         """Share of the learning rate: linear warm-up, then a cosine to 0, as a function of progress alone."""
@@ -360,37 +361,6 @@ class Trainer:
                 "versions": versions(),
             },
         )
-
-
-def validate(
-    accelerator: accelerate.Accelerator,
-    model: torch.nn.Module,
-    reader: store.Reader,
-    trials: list[score.Trial],
-    window: int,
-) -> dict[str, Any]:
-    """Figures of validation trials, each scored once whatever the number of processes: AUC overall, of swaps and of shifts,
-    Brier score, and the threshold and temperature that fit them (0 and 1 without trials)."""
-    mine = trials[accelerator.process_index :: accelerator.num_processes]
-    values = score.logits(accelerator.unwrap_model(model), reader, mine, window, accelerator.device)
-    by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
-    if len(by_id) != len(trials):
-        raise RuntimeError(f"validation gathered {len(by_id)} of {len(trials)} trials")
-    logits = np.array([by_id[t.id] for t in trials])
-    labels = np.array([t.label for t in trials], int)
-    nothing = math.nan
-    if not trials:
-        return {"auc": nothing, "brier": nothing, "threshold": 0.0, "temperature": 1.0, "trials": 0}
-    used = score.headline(trials)
-    threshold = metrics.fit_threshold(logits[used], labels[used])
-    temperature = metrics.fit_temperature(logits[used], labels[used], threshold)
-    probability = metrics.probability(logits[used], threshold, temperature)
-    out = {"auc": metrics.auc(logits[used], labels[used])}
-    for method in score.MADE:
-        chosen = score.of_method(trials, method)
-        out[f"auc_{method}"] = metrics.auc(logits[chosen], labels[chosen])
-    out["brier"] = float(np.mean((probability - labels[used]) ** 2))
-    return out | {"threshold": threshold, "temperature": temperature, "trials": int(used.sum())}
 
 
 def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -254,7 +254,7 @@ def _read(reader: store.Reader, clip: int) -> dict[str, np.ndarray]:
 
 def _mask(lips_flags: np.ndarray, sound_flags: np.ndarray) -> np.ndarray:
     """Frames that have a label: a face on the picture side, a voice on the sound side."""
-    return (lips_flags & layout.FACE > 0) & (sound_flags & layout.VOICE_ACTIVE > 0)
+    return (lips_flags & layout.FACE_DETECTED > 0) & (sound_flags & layout.VOICE_ACTIVE > 0)
 
 
 def _sum(parts: Sequence[Moments | None]) -> Moments | None:

@@ -188,7 +188,7 @@ class Reader:
             lips = sound = slice(0, 0)
         seen = self.frames(i, lips.start, lips.stop, ["vsr_projection", "flags"])
         heard = self.frames(j, sound.start, sound.stop, ["asr_projection", "flags"])
-        mask = (seen["flags"] & layout.FACE != 0) & (heard["flags"] & layout.VOICE_ACTIVE != 0)
+        mask = (seen["flags"] & layout.FACE_DETECTED != 0) & (heard["flags"] & layout.VOICE_ACTIVE != 0)
         out = np.full(min(self._slot(i)[1], self._slot(j)[1]), np.nan, np.float32)
         out[rows] = similarity.compare(
             seen["vsr_projection"],

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from pipelines import stages
 T = TypeVar("T")
 
 OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take some 10 MB each
+FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the stages that hardly need one
+SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
 
 
@@ -34,17 +37,29 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to the terminal, errors or not
     on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
-    if address or os.environ.get("RAY_ADDRESS"):
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        quiet |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    with _silence():
         ray.init(address=address or None, **quiet)
-    else:
-        # One logical core more than there are: the packaged teachers need little, and must not hold a face worker's core.
-        ray.init(num_cpus=cores() + 1, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
     signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps remarks that Ray's C++ side makes at its start off standard error; errors come as exceptions."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def cores() -> int:
@@ -100,7 +115,7 @@ def stream(
     gpus = ray.cluster_resources().get("GPU", 0)
     share = min(1.0, gpus / (pools.asr[1] + pools.vsr[1])) if gpus else 0.0
     device = "cuda" if gpus else "cpu"
-    face_workers = max(1, int(ray.cluster_resources().get("CPU", 2)) - 1)
+    face_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     data: Any = ray.data.from_items(
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
@@ -108,17 +123,17 @@ def stream(
         _Stage,
         fn_constructor_args=("face", tally, stages.FaceStage),
         compute=ActorPoolStrategy(size=min(face_workers, len(work))),
-        num_cpus=1,
+        num_cpus=FACE_CPUS,
     )
     for side, (low, high) in (("asr", pools.asr), ("vsr", pools.vsr)):
         data = data.map(
             _Stage,
             fn_constructor_args=(side, tally, _TeacherOf(names[side], side, device)),
             compute=ActorPoolStrategy(min_size=low, max_size=high),
-            num_cpus=0.25,
+            num_cpus=SMALL_CPUS,
             num_gpus=share,
         )
-    data = data.map(_Staging(root), num_cpus=0.25)
+    data = data.map(_Staging(root), num_cpus=SMALL_CPUS)
     for row in data.iter_rows():
         yield row["batch"], pickle.loads(row["receipts"])
 

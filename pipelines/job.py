@@ -236,7 +236,9 @@ class _Job:
             group = group_of[name]
             missing[group.first].discard(name)
             if not missing[group.first]:
-                packing[ray.remote(num_cpus=0.5)(stages.pack).remote(self.root, group, names[group.first])] = group
+                packing[
+                    ray.remote(num_cpus=cluster.SMALL_CPUS)(stages.pack).remote(self.root, group, names[group.first])
+                ] = group
             collect(block=len(packing) > 2)
 
         total = {"clips": float(sum(len(b.slots) for b in todo)), "frames": float(sum(b.frames for b in todo))}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines import cluster
+from pipelines import cluster, stages
 from store import layout
 from store.staging import FOLDER
 
@@ -60,6 +60,7 @@ def decode(root: Path, clips: list[int], teacher_name: str) -> Path:
     final = root / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
     if final.exists():
         return final
+    stages.fix_threads()
     reader = store.open(root)
     teacher = _TEACHERS.get(teacher_name) or _TEACHERS.setdefault(teacher_name, teachers.load(teacher_name))
     found = {}

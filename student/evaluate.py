@@ -2,7 +2,7 @@
 
 Per method of forgery and overall: AUC, AP with its prevalence, EER, balanced accuracy and real recall at the threshold that was
 fitted on validation, and the teachers' own clip similarity on the same trials beside them. Real clips also give negatives made
-on the fly: another clip's sound (`swap`), their own shifted (`shift`). Every figure comes with its coverage.
+on the fly: another clip's sound (`made swap`), their own shifted (`made shift`). Every figure comes with its coverage.
 """
 
 from __future__ import annotations

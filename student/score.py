@@ -1,7 +1,7 @@
 """What a detector is scored on, and its scores: the trials of a split, their logits, the teachers' own similarity beside them.
 
 A trial is lips of one clip with sound of one clip. Labelled clips are trials as they are; each real clip also gives trials with
-the sound of other clips (method `swap`) and with its own shifted by 5 frames or more (`shift`), drawn from a seed, so that a
+the sound of other clips (`made swap`) and with its own shifted by 5 frames or more (`made shift`), drawn from a seed, so that a
 corpus of real clips alone has negatives. Both are shorter than the clip; each comes with a twin, the same lips with their own
 sound, and is compared with twins alone, so that length and pauses at the ends cannot tell (compared with whole clips, an
 untrained network reached AUC 0.98 on shifts). Long trials are cut into windows of about equal length, logits are averaged.
@@ -23,14 +23,14 @@ from store.similarity import calibration_line, scores
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
 MIN_FRAMES = 10  # shorter trials say nothing
-MADE = ("swap", "shift")
+MADE = ("made swap", "made shift")  # no names of corpora's methods, which may well be called swap
 
 
 @dataclass(frozen=True)
 class Trial:
     """Lips of row `lips` from `lips_start` with sound of row `sound` from `sound_start`; label 0 real, 1 fake.
 
-    Trials of method `swap` and `shift` are pairs made here: forgeries with label 1, their twins with label 0.
+    Trials of the methods MADE are pairs made here: forgeries with label 1, their twins with label 0.
     """
 
     id: str
@@ -66,13 +66,13 @@ def trials(reader: Reader, rows: np.ndarray, seed: int, swaps: int = 1, shifts: 
         for step in steps:
             other = real[(place + step) % len(real)]
             name, length = f"{identity}|swap|{clips['id'][other]}", int(min(lengths[r], lengths[other]))
-            out.append(Trial(name, r, other, 0, 0, length, 1, "swap"))
-            out.append(Trial(name + "|own", r, r, 0, 0, length, 0, "swap"))
+            out.append(Trial(name, r, other, 0, 0, length, 1, MADE[0]))
+            out.append(Trial(name + "|own", r, r, 0, 0, length, 0, MADE[0]))
         sizes = np.arange(MIN_SHIFT, min(MAX_SHIFT, lengths[r] - MIN_FRAMES) + 1)
         for shift in rng.permutation(np.r_[sizes, -sizes])[:shifts].tolist():
             name, start, length = f"{identity}|shift|{shift:+d}", max(0, shift), int(lengths[r]) - abs(shift)
-            out.append(Trial(name, r, r, start, start - shift, length, 1, "shift"))
-            out.append(Trial(name + "|own", r, r, start, start, length, 0, "shift"))
+            out.append(Trial(name, r, r, start, start - shift, length, 1, MADE[1]))
+            out.append(Trial(name + "|own", r, r, start, start, length, 0, MADE[1]))
     if len({t.id for t in out}) != len(out):
         raise ValueError("two clips of the store have the same id; remove one of them")
     return out

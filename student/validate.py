@@ -40,6 +40,6 @@ def validate(
     out = {"auc": metrics.auc(logits[used], labels[used])}
     for method in score.MADE:
         chosen = score.of_method(trials, method)
-        out[f"auc_{method}"] = metrics.auc(logits[chosen], labels[chosen])
+        out[f"auc_{method.removeprefix('made ')}"] = metrics.auc(logits[chosen], labels[chosen])
     out["brier"] = float(np.mean((probability - labels[used]) ** 2))
     return out | {"threshold": threshold, "temperature": temperature, "trials": int(used.sum())}

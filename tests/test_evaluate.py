@@ -59,7 +59,7 @@ def test_made_pairs_have_twins_of_the_same_lips_and_length(reader):
         assert (twin.lips, twin.lips_start, twin.length) == (t.lips, t.lips_start, t.length)
         assert (twin.sound, twin.sound_start) == (t.lips, t.lips_start)
         assert t.sound_start + t.length <= reader.clips["length"][t.sound]
-        if t.method == "shift":
+        if t.method == "made shift":
             assert 5 <= abs(t.lips_start - t.sound_start) <= 15
         else:
             assert t.sound != t.lips
@@ -99,8 +99,8 @@ def test_teacher_scores_are_the_stores_clip_similarity(reader):
 def test_report_counts_coverage_and_tells_methods_apart(path, run):
     report = evaluate(str(path), run, "test")
     assert report["coverage"] == {"listed": 11, "done": 10, "scored": 10, "pairs": 16}
-    assert set(report["methods"]) == {"overall", "other sound", "swap", "shift"}
-    overall, swap = report["methods"]["overall"], report["methods"]["swap"]
+    assert set(report["methods"]) == {"overall", "other sound", "made swap", "made shift"}
+    overall, swap = report["methods"]["overall"], report["methods"]["made swap"]
     assert (overall["student"]["num_real"], overall["student"]["num_fake"]) == (8, 2)
     assert (swap["student"]["num_real"], swap["student"]["num_fake"]) == (8, 8)
     assert overall["teacher"]["auc"] == 1.0
@@ -129,7 +129,7 @@ def test_the_command_writes_table_json_and_plot(path, run, tmp_path):
     assert "10 clips scored of 11 listed" in result.output
     assert "other sound" in result.output
     report = json.loads(output.read_text())
-    assert report["methods"]["swap"]["student"]["auc"] is not None
+    assert report["methods"]["made swap"]["student"]["auc"] is not None
     assert plot.read_bytes()[:4] == b"\x89PNG"
 
 

@@ -113,20 +113,22 @@ def _table(items: list, student: np.ndarray, teacher: np.ndarray, threshold: flo
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """ROC curve of each method that has both classes, student solid and teachers dashed."""
+    """ROC curve of each method that has both classes, student solid and teachers dashed; pairs made here only where the split
+    has no forged clips of its own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from student import metrics
 
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    forged = any(t["label"] and not t["made"] for t in report["trials"])
     for k, (name, row) in enumerate((n, r) for n, r in report["methods"].items() if n != "overall"):
         made = any(t["method"] == name and t["made"] for t in report["trials"])
         use = [t for t in report["trials"] if t["method"] == name or not (made or t["made"] or t["label"])]
         labels = np.array([t["label"] for t in use])
-        if len(np.unique(labels)) < 2:
+        if len(np.unique(labels)) < 2 or (made and forged):
             continue
         for who, style in (("student", "-"), ("teacher", "--")):
             if who in row:
@@ -134,7 +136,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
                 axes.plot(fpr, tpr, style, color=f"C{k}", label=f"{name}, {who} (AUC {row[who]['auc']:.3f})")
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.set(xlabel="real called fake", ylabel="fake called fake", title=f"split {report['split']}", aspect="equal")
-    axes.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside right center", fontsize="small", frameon=False)
     figure.savefig(path, dpi=120)
 
 

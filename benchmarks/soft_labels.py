@@ -51,7 +51,8 @@ def main(path: str, align: Path, split: str, seed: int) -> None:
                 shifted.append(_pick(reader.pair_similarity(i, i, shift=shift, window=window), inside[i], window))
         a, b, c = (np.concatenate(x) for x in (own, other, shifted))
         click.echo(
-            f"window {window!s:>4}: AUC other sentences {auc(a, b):.4f}, {SHIFT}-frame shift {auc(a, c):.4f}; Brier {brier(a, b):.4f}"
+            f"window {window!s:>4}: AUC other sentences {auc(a, b):.4f}, {SHIFT}-frame shift {auc(a, c):.4f}; "
+            f"Brier {brier(a, b):.4f}"
         )
     click.echo(f"control fitted on shuffled pairs, AUC by window: {reader.attrs['similarity'].get('shuffled_control')}")
     if reader.has_words:

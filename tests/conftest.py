@@ -6,15 +6,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--golden", action="store_true", help="A skipped test fails where the reference data exist.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.skipped and item.config.getoption("--golden") and SHARED.is_dir():
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped though {SHARED} is there: {call.excinfo.value}"
+    return report
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of reference data (golden arrays, 600 GRID clips); tests that need it skip where it is missing."""
-    path = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
-    if not path.is_dir():
-        pytest.skip(f"reference data not found at {path}; set CONCORD_SHARED to its folder")
-    return path
+    if not SHARED.is_dir():
+        pytest.skip(f"reference data not found at {SHARED}; set CONCORD_SHARED to its folder")
+    return SHARED
 
 
 @pytest.fixture(scope="session")

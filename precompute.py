@@ -9,8 +9,9 @@ import click
 
 from pipelines import report
 from pipelines.cluster import Pools
-from pipelines.job import Config, UsageError, run
+from pipelines.job import run
 from pipelines.manifest import ManifestError
+from pipelines.request import Config, UsageError
 from store import StoreError
 from teachers import TeacherError
 

@@ -31,12 +31,14 @@ class Pools:
 
 
 def connect(address: str | None) -> None:
-    """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process."""
+    """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process; once."""
     import ray
 
+    if ray.is_initialized():
+        return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to the terminal, errors or not
     on_terminate = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not (address or os.environ.get("RAY_ADDRESS")):
         quiet |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     with _silence():

@@ -51,12 +51,14 @@ def training_clips(reader: store.Reader) -> np.ndarray:
 
 
 def folds(reader: store.Reader, clips: np.ndarray) -> np.ndarray:
-    """Part [0, 5) of each of `clips`, by group where there are enough groups, else by clip."""
+    """Part of each of `clips`, at most FOLDS parts: by group where there are enough groups, else by clip.
+
+    Few clips make fewer parts, so that every part has clips to swap; one part alone means no held-out scores.
+    """
     names = reader.clips["group"][clips].astype(str)
     distinct = {name: k for k, name in enumerate(dict.fromkeys(names))}
-    if len(distinct) < FOLDS:
-        return np.arange(len(clips)) % FOLDS
-    return np.array([distinct[name] % FOLDS for name in names])
+    units = np.array([distinct[name] for name in names]) if len(distinct) >= FOLDS else np.arange(len(clips))
+    return units % max(1, min(FOLDS, (int(units.max(initial=0)) + 1) // 2))
 
 
 def swapped(clips: np.ndarray, parts: np.ndarray) -> list[tuple[int, int]]:
@@ -112,8 +114,9 @@ def learn(root: Path, spread: Spread) -> tuple[Fit | None, dict[str, Any]]:
         total = [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]
     true, shuffled = total[:FOLDS], total[FOLDS:]
     whole = _sum(true)
-    if whole is None:
-        log.warning("no frame of the %d real training clips has a face and a voice; nothing can be fitted", len(clips))
+    if whole is None or whole.count <= similarity.DIMS:
+        frames = whole.count if whole else 0
+        log.warning("%d frames of %d real training clips have face and voice: too few for a fit", frames, len(clips))
         return None, {}
     fit = similarity.fit_cca(whole, context)
     held_out = [_fit_without(true, part, context) or fit for part in range(FOLDS)]
@@ -127,9 +130,10 @@ def learn(root: Path, spread: Spread) -> tuple[Fit | None, dict[str, Any]]:
         "fitted_on": {"clips": len(clips), "frames": whole.count, "groups": groups},
         "correlations": [round(float(c), 4) for c in fit.correlations[:8]],
     }
-    if all(c is not None for c in control):
-        positive, negative = pair_scores(reader, clips, parts, [c for c in control if c is not None])
-        note["shuffled_control"] = {w: _round(similarity.auc(positive[w], negative[w])) for w in similarity.WINDOWS}
+    if all(control[part] is not None for part in np.unique(parts)):
+        positive, negative = pair_scores(reader, clips, parts, [c or fit for c in control])
+        if all(len(positive[w]) and len(negative[w]) for w in similarity.WINDOWS):
+            note["shuffled_control"] = {w: _round(similarity.auc(positive[w], negative[w])) for w in similarity.WINDOWS}
     return calibrate(root, fit, note, held_out, sorted(set(reader.clips["corpus"][clips].astype(str))))
 
 

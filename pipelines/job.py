@@ -7,55 +7,26 @@ and goes on from there.
 
 from __future__ import annotations
 
-import fcntl
+import json
 import logging
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import store
-import teachers
-from pipelines import cluster, fit, ledger, manifest, media, plan, progress, stages, words
+from pipelines import cluster, labels, ledger, manifest, media, plan, progress, request, stages, words
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
-from store import layout, similarity, staging
+from pipelines.request import Config
+from store import staging
 
 log = logging.getLogger(__name__)
 
-ASR, VSR = "whisper:tiny.en@3", "lips"
 MANIFEST = "manifest.parquet"
 PROBES = 64  # headers read by one task
-
-
-class UsageError(Exception):
-    """The request cannot be carried out and nothing was changed; the text says what to do."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What the user asked for; None = what the store has, or the default for a new one."""
-
-    store: Path
-    corpora: tuple[str, ...] = ()
-    name: str | None = None
-    root: Path | None = None
-    asr: str | None = None
-    vsr: str | None = None
-    similarity: str | None = None
-    limit: int | None = None
-    pools: cluster.Pools = field(default_factory=cluster.Pools)
-    address: str | None = None
-    words: bool = False
-    refit: bool = False
-    fit_from: Path | None = None
-    retry_failed: bool = False
-    dry_run: bool = False
+MARK_EVERY_S = 20.0  # a mark writes the whole ledger
 
 
 @dataclass
@@ -74,19 +45,14 @@ class Summary:
 
 
 def run(config: Config) -> Summary:
-    """Do all that is missing. Raises UsageError (nothing changed), ManifestError, StoreError, TeacherError, MediaError."""
-    rows = _rows(config)
-    exists = (config.store / "zarr.json").exists()
-    if not exists:
-        if not config.corpora:
-            raise UsageError(f"{config.store} is not a store yet; name a corpus to make it from: --corpus KIND:ROOT")
-        if config.store.exists() and (config.store.is_file() or any(config.store.iterdir())):
-            raise UsageError(f"{config.store} exists and is no concord-av store; choose another folder for --store")
-    asr, vsr = _teachers(config, exists)
+    """Do all that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is changed."""
+    rows = request.rows(config)
+    exists = request.check_place(config)
+    asr, vsr = request.load_teachers(config, exists)
     if config.dry_run:
         return _dry_run(config, rows, exists)
-    writer = store.Writer.open(config.store) if exists else _create(config, asr, vsr)
-    with _lock(config.store):
+    writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
+    with request.lock(config.store):
         return _Job(config, writer, {"asr": asr.name, "vsr": vsr.name}).run(rows)
 
 
@@ -100,7 +66,8 @@ class _Job:
         self.entries = ledger.read(self.root)
         self.reader = store.open(self.root)
         self.summary = Summary()
-        self.begun = time.perf_counter()
+        self.packed: list[str] = []  # staged batches whose shards are written and whose clips are not entered yet
+        self.begun, self.marked = time.perf_counter(), time.monotonic()
         writer.tidy()
         columns = self.reader.clips  # a run that died may have given slots and not yet the rows for them
         self.top = int((columns["offset"] + columns["capacity"]).max(initial=0))
@@ -116,19 +83,23 @@ class _Job:
         if self.config.retry_failed:
             failed = set()
         pending = [i for i, row in enumerate(self.rows) if not columns["done"][i] and row.id not in failed]
-        to_fit = self._must_fit()
-        decode = self.config.words and bool(new or pending or words.pending(self.reader))
-        if new or pending or to_fit or decode:
-            cluster.connect(self.config.address)
         if new:
             pending += self._append(new)
         if pending:
             self._first_pass(pending)
-        self._second_pass(to_fit)
-        if decode:
-            words.transcribe(self.root, self.writer, self.names["asr"])
+        note = labels.second_pass(self.root, self.writer, self.config, self._spread)
+        self.summary.labelled, self.summary.similarity = bool(note), note
+        if self.config.words:
+            words.transcribe(self.root, self.writer, self.names["asr"], self._spread)
+        staging.discard(self.root, staging.staged(self.root))  # of attempts that were planned otherwise
         self.writer.consolidate()
         return self._close()
+
+    def _spread(self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """`cluster.spread`, the cluster joined when there is something to do on it."""
+        if jobs:
+            cluster.connect(self.config.address)
+        return cluster.spread(function, jobs)
 
     # -- planning
 
@@ -137,7 +108,7 @@ class _Job:
         log.info("reading the headers of %d new clips", len(new))
         first = len(self.rows)
         chunks = [(new[k : k + PROBES],) for k in range(0, len(new), PROBES)]
-        found = [answer for chunk in cluster.spread(probe_rows, chunks) for answer in chunk]
+        found = [answer for chunk in self._spread(probe_rows, chunks) for answer in chunk]
         wanted = [(first + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
         slots = {slot.clip: slot for slot in self._place(wanted)}
         self.rows += new
@@ -146,7 +117,7 @@ class _Job:
             if not isinstance(frames, int):
                 self.entries[frames.id] = replace(frames, attempts=self._attempts(frames.id))
         columns = {name: [getattr(row, name) for row in new] for name in _TEXT}
-        columns["identities"] = [_json(row.identities) for row in new]
+        columns["identities"] = [json.dumps(list(row.identities), ensure_ascii=False) for row in new]
         for name in ("label", "audio_fake", "video_fake"):
             columns[name] = [getattr(row, name) for row in new]
         placed = [slots.get(first + k, plan.Slot(first + k, -1, 0)) for k in range(len(new))]
@@ -175,9 +146,7 @@ class _Job:
         homeless = [i for i in pending if offset[i] < 0]
         slots = [plan.Slot(i, int(offset[i]), int(capacity[i])) for i in pending if offset[i] >= 0]
         found = (
-            [a for c in cluster.spread(probe_rows, [([self.rows[i] for i in homeless],)]) for a in c]
-            if homeless
-            else []
+            [a for c in self._spread(probe_rows, [([self.rows[i] for i in homeless],)]) for a in c] if homeless else []
         )
         wanted = []
         for i, frames in zip(homeless, found, strict=True):
@@ -211,6 +180,7 @@ class _Job:
         if not groups:
             self._write_ledger()
             return {}
+        cluster.connect(self.config.address)
         staged = staging.staged(self.root)
         missing = {g.first: {b.name for b in plan.batches(g)} for g in groups}
         group_of = {name: g for g in groups for name in missing[g.first]}
@@ -229,8 +199,9 @@ class _Job:
                 if not ready:
                     return
                 ray.get(ready[0])
-                group = packing.pop(ready[0])
-                late.update(self._mark(group, names[group.first]))
+                self.packed += names[packing.pop(ready[0]).first]
+                if time.monotonic() - self.marked > MARK_EVERY_S:
+                    late.update(self._mark())
 
         def finish(name: str) -> None:
             group = group_of[name]
@@ -251,6 +222,7 @@ class _Job:
                     finish(name)
                     show.advance(receipts)
             collect(block=True)
+        late.update(self._mark())
         self.summary.stages = _added(self.summary.stages, ray.get(tally.read.remote()))
         self._write_ledger()
         return late
@@ -260,11 +232,14 @@ class _Job:
         receipts = [stages.Receipt(slot.clip, row.id, row.path) for slot, row in zip(batch.slots, rows, strict=True)]
         return stages.Work(batch.name, list(batch.slots), rows, receipts)
 
-    def _mark(self, group: plan.ShardGroup, names: list[str]) -> dict[int, int]:
-        """After a shard group is packed: enter its clips into table and ledger, then call them done, then drop the staging.
+    def _mark(self) -> dict[int, int]:
+        """Enter the clips of packed batches into table and ledger, call them done, drop their staging; the decoded length of
+        each that did not fit its slot, by row.
 
-        Each column is written once for the whole group, so that a kill leaves the clips of a group all done or none.
+        Ledger and table are written whole, so this is done now and then; each column in one write, so that a kill leaves
+        the clips all done or none, and the next run packs again what is still staged.
         """
+        names, self.packed, self.marked = self.packed, [], time.monotonic()
         receipts = [stages.Receipt(**r) for name in names for r in staging.load(self.root, name)[1]]
         finished = [r for r in receipts if r.ok]
         for receipt in receipts:
@@ -312,7 +287,8 @@ class _Job:
             names = [batch.name for batch in plan.batches(group)]
             if staged.issuperset(names):
                 stages.pack(self.root, group, names)
-                self._mark(group, names)
+                self.packed += names
+        self._mark()
         self.reader = store.open(self.root)
 
     def _attempts(self, clip_id: str) -> int:
@@ -322,65 +298,11 @@ class _Job:
     def _write_ledger(self) -> None:
         ledger.write(self.root, [self.entries[row.id] for row in self.rows if row.id in self.entries])
 
-    # -- pass two: fit, projections, soft labels
-
-    def _must_fit(self) -> bool:
-        note = self.writer.attrs.get("similarity") or {}
-        return self.config.refit or bool(self.config.fit_from) or (bool(note) and not note.get("complete"))
-
-    def _second_pass(self, anew: bool) -> None:
-        """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it."""
-        self.reader = store.open(self.root)
-        columns = self.reader.clips
-        here, note = self.reader.fit, dict(self.writer.attrs.get("similarity") or {})
-        resumed = bool(note) and not note.get("complete") and not self.config.refit and not self.config.fit_from
-        corpora = sorted(set(columns["corpus"][columns["done"] == 1].astype(str)))
-        if self.config.fit_from:
-            here, note = _borrowed(self.config.fit_from, self.writer.attrs)
-            here, note = fit.calibrate(self.root, replace(here, calibration={}), note, None, corpora)
-        elif self.config.refit or here is None:
-            here, note = fit.learn(self.root, cluster.spread) if corpora else (None, {})
-        fresh = [c for c in corpora if here is not None and not here.calibration.get(c)]
-        if here is not None and fresh:
-            here, note = fit.calibrate(self.root, here, note, None, fresh)
-        if here is None:
-            self.summary.labelled = False
-            return
-        relabel_all = anew or resumed or self.reader.fit is None
-        if relabel_all or fresh:
-            self.writer.update_attrs({"similarity": {**note, "complete": False}})
-            self.writer.ensure_projections(here.dims)
-            self.writer.write_fit(here.to_arrays())
-            self.reader = store.open(self.root)
-        shards = self._shards_to_label(relabel_all)
-        if shards:
-            log.info("writing projections and soft labels of %d shards", len(shards))
-            for _ in cluster.spread(fit.label_shard, [(self.root, shard) for shard in shards]):
-                pass
-        if relabel_all or fresh:
-            self.writer.update_attrs({"similarity": {**note, "complete": True}})
-        self.summary.similarity = note
-
-    def _shards_to_label(self, everything: bool) -> list[int]:
-        """Shards with done clips, all of them or those whose soft labels are still empty."""
-        c = self.reader.clips
-        shards = set()
-        for clip in np.flatnonzero(c["done"] == 1):
-            first = int(c["offset"][clip]) // layout.SHARD
-            last = (int(c["offset"][clip]) + int(c["length"][clip]) - 1) // layout.SHARD
-            if everything or (first not in shards and self._unlabelled(int(clip))):
-                shards |= set(range(first, last + 1))
-        return sorted(shards)
-
-    def _unlabelled(self, clip: int) -> bool:
-        return bool(np.isnan(self.reader.frames(clip, 0, 1, ["similarity"])["similarity"][0]))
-
     def _close(self) -> Summary:
         reader = store.open(self.root)
         self.summary.clips, self.summary.done = len(reader), int((reader.clips["done"] == 1).sum())
         self.summary.failed = [e for row in self.rows if (e := self.entries.get(row.id)) and e.reason]
         self.summary.seconds = time.perf_counter() - self.begun
-        self.summary.similarity = self.summary.similarity or dict(self.writer.attrs.get("similarity") or {})
         return self.summary
 
 
@@ -398,80 +320,6 @@ def probe_rows(rows: list[Row]) -> list[int | Entry]:
 
 
 _TEXT = ("id", "path", "corpus", "split", "method", "category", "group")
-
-
-def _rows(config: Config) -> list[Row]:
-    found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root)]
-    ids = [row.id for row in found]
-    if len(set(ids)) < len(ids):
-        raise UsageError("two --corpus options yield the same clips; name each corpus once")
-    return found[: config.limit] if config.limit is not None else found
-
-
-def _teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teachers.Teacher]:
-    """The two teachers, loaded here so that a wrong name or missing weights end the run before anything is written."""
-    names = {"asr": config.asr or ASR, "vsr": config.vsr or VSR}
-    if exists:
-        attrs = store.Writer.open(config.store).attrs
-        for side, wanted in (("asr", config.asr), ("vsr", config.vsr)):
-            has = attrs["teachers"][side]["name"]
-            if wanted not in (None, has):
-                raise UsageError(
-                    f"{config.store} was made with --{side} {has}, not {wanted}: embeddings of two teachers cannot share a "
-                    f"store; leave --{side} out, or make another store"
-                )
-            names[side] = has
-    if config.similarity not in (None, "cca"):
-        raise UsageError(f'similarity "{config.similarity}" is not known; this version has cca')
-    asr, vsr = teachers.load(names["asr"]), teachers.load(names["vsr"])
-    for side, teacher, stream in (("asr", asr, "audio"), ("vsr", vsr, "video")):
-        if teacher.stream != stream:
-            raise UsageError(f"--{side} takes a teacher of {stream}; {teacher.name} looks at {teacher.stream}")
-        if exists:
-            has = store.Writer.open(config.store).attrs["teachers"][side]
-            if has.get("sha256") != teacher.provenance().get("sha256"):
-                raise UsageError(
-                    f"the weights of {teacher.name} here are not those that {config.store} was made with (SHA-256 "
-                    f"{teacher.provenance().get('sha256')}, expected {has.get('sha256')}); bring back the same file"
-                )
-    return asr, vsr
-
-
-def _create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> store.Writer:
-    from teachers.face import FaceTracker
-    from teachers.voice import VoiceActivity
-
-    attrs = {
-        "created_by": f"concord-av {_version()}",
-        "commit": _commit(),
-        "command": " ".join(sys.argv),
-        "teachers": {
-            "asr": asr.provenance(),
-            "vsr": vsr.provenance(),
-            "face": FaceTracker().provenance(),
-            "voice": VoiceActivity().provenance(),
-        },
-        "corpora": [],
-        "similarity": {},
-    }
-    return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs)
-
-
-def _borrowed(path: Path, attrs: dict[str, Any]) -> tuple[similarity.Fit, dict[str, Any]]:
-    """Another store's fit, checked to be of the same teachers."""
-    other = store.open(path)
-    if other.fit is None:
-        raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
-    for side in ("asr", "vsr"):
-        mine, theirs = attrs["teachers"][side], other.attrs["teachers"][side]
-        if (mine["name"], mine.get("sha256")) != (theirs["name"], theirs.get("sha256")):
-            raise UsageError(
-                f"the fit of {path} is of --{side} {theirs['name']}, this store of {mine['name']}; they do not mix"
-            )
-    note = {
-        k: v for k, v in other.attrs["similarity"].items() if k not in ("auc", "brier", "calibrated_on", "complete")
-    }
-    return other.fit, {**note, "fit_from": str(path)}
 
 
 def _dry_run(config: Config, rows: list[Row], exists: bool) -> Summary:
@@ -496,42 +344,8 @@ def _stored_rows(root: Path, count: int) -> list[Row]:
     return manifest.read(path)[:count] if path.exists() and count else []
 
 
-@contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """One driver a store; the lock is the kernel's and goes with the process, however it dies."""
-    with (root / ".lock").open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another run is writing to {root}; wait for it to end, or stop it") from None
-        yield
-
-
 def _added(a: dict[str, dict[str, float]], b: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {
         s: {k: a.get(s, {}).get(k, 0) + b.get(s, {}).get(k, 0) for k in ("clips", "frames", "seconds")}
         for s in {**a, **b}
     }
-
-
-def _json(names: tuple[str, ...]) -> str:
-    import json
-
-    return json.dumps(list(names), ensure_ascii=False)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("concord-av")
-
-
-def _commit() -> str:
-    """The checkout's commit, empty where this is an installed copy."""
-    import subprocess
-
-    here = Path(__file__).parent.parent
-    if not (here / ".git").exists():
-        return ""
-    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip()

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines import cluster, stages
+from pipelines import stages
+from pipelines.fit import Spread
 from store import layout
 from store.staging import FOLDER
 
@@ -31,7 +32,7 @@ def pending(reader: store.Reader) -> list[int]:
     return [i for i in done if not (reader.has_words and reader.words(i)) and _voiced(reader, i)]
 
 
-def transcribe(root: Path, writer: store.Writer, teacher: str) -> None:
+def transcribe(root: Path, writer: store.Writer, teacher: str, spread: Spread) -> None:
     """Decode the clips that have no words yet and write the table anew."""
     reader = store.open(root)
     todo = pending(reader)
@@ -40,7 +41,7 @@ def transcribe(root: Path, writer: store.Writer, teacher: str) -> None:
         (root / FOLDER).mkdir(exist_ok=True)
         parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
         files = []
-        for k, file in enumerate(cluster.spread(decode, parts), 1):
+        for k, file in enumerate(spread(decode, parts), 1):
             files.append(file)
             log.info("words: %d of %d clips", min(k * PART_CLIPS, len(todo)), len(todo))
         found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}

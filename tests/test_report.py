@@ -9,8 +9,9 @@ import pytest
 
 import store
 from pipelines import picture, progress, report
-from pipelines.job import Config, Summary
+from pipelines.job import Summary
 from pipelines.ledger import Entry
+from pipelines.request import Config
 from store import layout, similarity
 
 FAILED = Entry("c/a.mp4", "/a.mp4", "decode", "truncated", "/a.mp4 is incomplete")

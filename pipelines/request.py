@@ -1,0 +1,158 @@
+"""What a user asks of precompute, and all checks that come before anything is written."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import store
+import teachers
+from pipelines import manifest
+from pipelines.cluster import Pools
+from pipelines.manifest import Row
+from store.similarity import Fit
+
+ASR, VSR = "whisper:tiny.en@3", "lips"
+
+
+class UsageError(Exception):
+    """The request cannot be carried out and nothing was changed; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the user asked for; None = what the store has, or the default for a new one."""
+
+    store: Path
+    corpora: tuple[str, ...] = ()
+    name: str | None = None
+    root: Path | None = None
+    asr: str | None = None
+    vsr: str | None = None
+    similarity: str | None = None
+    limit: int | None = None
+    pools: Pools = field(default_factory=Pools)
+    address: str | None = None
+    words: bool = False
+    refit: bool = False
+    fit_from: Path | None = None
+    retry_failed: bool = False
+    dry_run: bool = False
+
+
+def rows(config: Config) -> list[Row]:
+    """Rows of the corpora asked for, the first `limit` of them."""
+    found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root)]
+    ids = [row.id for row in found]
+    if len(set(ids)) < len(ids):
+        raise UsageError("two --corpus options yield the same clips; name each corpus once")
+    return found[: config.limit] if config.limit is not None else found
+
+
+def check_place(config: Config) -> bool:
+    """Whether the store exists; raises UsageError for a place where none is and none can be made."""
+    if (config.store / "zarr.json").exists():
+        return True
+    if not config.corpora:
+        raise UsageError(f"{config.store} is not a store yet; name a corpus to make it from: --corpus KIND:ROOT")
+    if config.store.exists() and (config.store.is_file() or any(config.store.iterdir())):
+        raise UsageError(f"{config.store} exists and is no concord-av store; choose another folder for --store")
+    return False
+
+
+def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teachers.Teacher]:
+    """The two teachers, loaded here so that a wrong name or missing weights end the run before anything is written."""
+    names = {"asr": config.asr or ASR, "vsr": config.vsr or VSR}
+    if exists:
+        attrs = store.Writer.open(config.store).attrs
+        for side, wanted in (("asr", config.asr), ("vsr", config.vsr)):
+            has = attrs["teachers"][side]["name"]
+            if wanted not in (None, has):
+                raise UsageError(
+                    f"{config.store} was made with --{side} {has}, not {wanted}: embeddings of two teachers cannot share a "
+                    f"store; leave --{side} out, or make another store"
+                )
+            names[side] = has
+    if config.similarity not in (None, "cca"):
+        raise UsageError(f'similarity "{config.similarity}" is not known; this version has cca')
+    asr, vsr = teachers.load(names["asr"]), teachers.load(names["vsr"])
+    for side, teacher, stream in (("asr", asr, "audio"), ("vsr", vsr, "video")):
+        if teacher.stream != stream:
+            raise UsageError(f"--{side} takes a teacher of {stream}; {teacher.name} looks at {teacher.stream}")
+        if exists:
+            has = store.Writer.open(config.store).attrs["teachers"][side]
+            if has.get("sha256") != teacher.provenance().get("sha256"):
+                raise UsageError(
+                    f"the weights of {teacher.name} here are not those that {config.store} was made with (SHA-256 "
+                    f"{teacher.provenance().get('sha256')}, expected {has.get('sha256')}); bring back the same file"
+                )
+    if config.words and not hasattr(asr, "transcribe"):
+        raise UsageError(f"--words needs a teacher that writes text, such as whisper:tiny.en; {asr.name} does not")
+    if config.fit_from:
+        borrowed_fit(config.fit_from, {"asr": asr.provenance(), "vsr": vsr.provenance()})
+    return asr, vsr
+
+
+def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> store.Writer:
+    """A new store that knows its teachers."""
+    from teachers.face import FaceTracker
+    from teachers.voice import VoiceActivity
+
+    attrs = {
+        "created_by": f"concord-av {version('concord-av')}",
+        "commit": _commit(),
+        "command": " ".join(sys.argv),
+        "teachers": {
+            "asr": asr.provenance(),
+            "vsr": vsr.provenance(),
+            "face": FaceTracker().provenance(),
+            "voice": VoiceActivity().provenance(),
+        },
+        "corpora": [],
+        "similarity": {},
+    }
+    return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs)
+
+
+def borrowed_fit(path: Path, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
+    """Another store's fit and its note, checked to be of the same teachers; `mine` are the provenances by side."""
+    other = store.open(path)
+    if other.fit is None:
+        raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
+    for side in ("asr", "vsr"):
+        ours, theirs = mine[side], other.attrs["teachers"][side]
+        if (ours["name"], ours.get("sha256")) != (theirs["name"], theirs.get("sha256")):
+            raise UsageError(
+                f"the fit of {path} is of --{side} {theirs['name']}, this store of {ours['name']}; they do not mix"
+            )
+    note = {
+        k: v for k, v in other.attrs["similarity"].items() if k not in ("auc", "brier", "calibrated_on", "complete")
+    }
+    return other.fit, {**note, "fit_from": str(path)}
+
+
+@contextmanager
+def lock(root: Path) -> Iterator[None]:
+    """One driver a store; the lock is the kernel's and goes with the process, however it dies."""
+    with (root / ".lock").open("w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another run is writing to {root}; wait for it to end, or stop it") from None
+        yield
+
+
+def _commit() -> str:
+    """The checkout's commit, empty where this is an installed copy."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists():
+        return ""
+    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()

@@ -32,9 +32,7 @@ def text(summary: Summary, config: Config) -> str:
                 rate = counts["clips"] / counts["seconds"]
                 lines.append(f"  {stage:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame")
     else:
-        lines.append(
-            "nothing to do: every clip is done or in the ledger" if not summary.failed else "no clip was added"
-        )
+        lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
     lines.append(f"{summary.done} of {summary.clips} clips done in {config.store}")
     lines += _quality(summary)
     if summary.failed:

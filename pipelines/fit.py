@@ -163,6 +163,8 @@ def calibrate(
             log.warning("corpus %s has no two clips to swap: its similarities stay uncalibrated", corpus)
             continue
         use = use[np.unique(np.linspace(0, len(use) - 1, min(len(use), CALIBRATION_CLIPS)).round().astype(int))]
+        if part_of and len(set(part_of.values())) == 1:
+            on += ", too few to hold any out of the fit"
         # Clips outside the fit are one more part, scored by the whole fit; they are swapped among themselves.
         parts = np.array([part_of.get(int(clip), -1) for clip in use])
         fits = [*(held_out or [fit] * FOLDS), fit]

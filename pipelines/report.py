@@ -67,10 +67,10 @@ def _quality(summary: Summary) -> list[str]:
         f"soft labels: cca on {fitted.get('clips', '?')} real clips, {fitted.get('frames', '?')} frames with voice"
     ]
     for corpus, auc in note.get("auc", {}).items():
-        brier, which = note["brier"][corpus], note["calibrated_on"][corpus]["which"]
+        brier, on = note["brier"][corpus], note["calibrated_on"][corpus]
         lines.append(
             f"  {corpus}: own sound against swapped, AUC {auc['5']:.3f} (5 frames), {auc['25']:.3f} (1 s), {auc['clip']:.3f} "
-            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}; on {note['calibrated_on'][corpus]['clips']} {which}"
+            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}; on {on['clips']} {on['which']}"
         )
     if "shuffled_control" in note:
         lines.append(

@@ -39,7 +39,7 @@ def test_every_node_installs_the_project(config):
         (Row("a", label=0), []),
         (Row("a", label=1), list(range(10))),
         (Row("a", label=1, video_segments=((0.08, 0.16),)), [2, 3]),
-        (Row("a", label=1, audio_segments=((0.0, 0.03),), video_segments=((0.3, 0.38),)), [0, 8, 9]),
+        (Row("a", label=1, audio_segments=((0.0, 0.03),), video_segments=((0.31, 0.39),)), [0, 8, 9]),
         # Frames 7 and 8 end at 0.32 and 0.36 s; the segment ends before the middle of 8 and holds the middle of 7.
         (Row("a", label=1, video_segments=((0.29, 0.33),)), [7]),
     ],

@@ -39,6 +39,15 @@ def _terminated(signum, frame):
     raise SystemExit(128 + signum)
 
 
+class Folder(click.Path):
+    """A local folder; a URL is refused, since as a path it would quietly become a folder of that name."""
+
+    def convert(self, value, param, ctx):
+        if "://" in str(value):
+            self.fail(f"{value}: stores are local folders; mount the bucket on every node", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command(
     epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
     "Exit codes: 0 every clip is done; 3 some clips failed (the ledger names them); 2 nothing was changed;\n"
@@ -49,7 +58,7 @@ def _terminated(signum, frame):
 )
 @click.option("--name", help="Corpus name instead of KIND:basename(ROOT); part of every clip's id.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder that relative paths of a manifest start from.")
-@click.option("--store", required=True, type=click.Path(path_type=Path), help="Zarr store to make or to go on with.")
+@click.option("--store", required=True, type=Folder(path_type=Path), help="Zarr store to make or to go on with.")
 @click.option("--asr", help="Teacher of sound.  [default: the store's, or whisper:tiny.en@3]")
 @click.option("--vsr", help="Teacher of lips.  [default: the store's, or lips]")
 @click.option("--similarity", help="How embeddings are compared.  [default: cca]")
@@ -59,12 +68,12 @@ def _terminated(signum, frame):
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
 @click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
 @click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
-@click.option("--fit-from", type=click.Path(path_type=Path), help="Take the fit of another store of the same teachers.")
+@click.option("--fit-from", type=Folder(path_type=Path), help="Take the fit of another store of the same teachers.")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
     "--max-failures", type=click.FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0."
 )
-@click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours and disk expected.")
+@click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours, disk and time expected.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
 def main(corpora, store, asr_workers, vsr_workers, max_failures, debug, **options):
     """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.

@@ -19,8 +19,9 @@ import store
 from pipelines import cluster, labels, ledger, manifest, media, plan, progress, request, stages, words
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
-from pipelines.request import Config
+from pipelines.request import Config, RunError
 from store import staging
+from teachers import TeacherError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class Summary:
 
 
 def run(config: Config) -> Summary:
-    """Do all that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is changed."""
+    """Do all that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is changed,
+    RunError after."""
     rows = request.rows(config)
     exists = request.check_place(config)
     asr, vsr = request.load_teachers(config, exists)
@@ -53,7 +55,11 @@ def run(config: Config) -> Summary:
         return _dry_run(config, rows, exists)
     writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
     with request.lock(config.store):
-        return _Job(config, writer, {"asr": asr.name, "vsr": vsr.name}).run(rows)
+        job = _Job(config, writer, {"asr": asr.name, "vsr": vsr.name})
+        try:
+            return job.run(rows)
+        except (store.StoreError, TeacherError) as error:  # from here on the store may have changed
+            raise RunError(str(error)) from error
 
 
 class _Job:

@@ -91,7 +91,7 @@ def load(kind_and_root: str, name: str | None = None, root: Path | None = None) 
             f'corpus kind "{kind}" is not known; kinds are {", ".join(sorted(kinds)) or "none"} '
             "(they are entry points, so the package must be installed: pip install -e .)"
         )
-    start = Path(place).expanduser().absolute()
+    start = Path(os.path.abspath(Path(place).expanduser()))  # without "..", which ids must not depend on
     if kind != "demo" and not start.exists():  # demo makes what is missing
         raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
     rows = [row if isinstance(row, Row) else Row.of(row) for row in kinds[kind].load()(start)]
@@ -99,7 +99,7 @@ def load(kind_and_root: str, name: str | None = None, root: Path | None = None) 
         raise ManifestError(
             f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
         )
-    base = root.expanduser().absolute() if root else start if start.is_dir() else start.parent
+    base = Path(os.path.abspath(root.expanduser())) if root else start if start.is_dir() else start.parent
     return complete(rows, name or f"{kind}:{start.name}", base)
 
 

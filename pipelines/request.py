@@ -26,6 +26,10 @@ class UsageError(Exception):
     """The request cannot be carried out and nothing was changed; the text says what to do."""
 
 
+class RunError(Exception):
+    """The run itself failed after it had begun to write; running it again goes on where it stopped."""
+
+
 @dataclass(frozen=True)
 class Config:
     """What the user asked for; None = what the store has, or the default for a new one."""

@@ -130,6 +130,12 @@ def test_grid_is_real_and_of_one_speaker(clips):
     assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(words))
 
 
+def test_ids_do_not_depend_on_how_the_root_is_spelt(clips):
+    plain = manifest.load(f"grid:{clips}")
+    assert manifest.load(f"grid:{clips}/clips/../../{clips.name}") == plain
+    assert plain[0].id == "grid:grid/clips/bbaf2n.mp4"
+
+
 def test_unknown_kind_missing_root_and_empty_folder_say_what_to_do(tmp_path):
     with pytest.raises(ManifestError, match="kinds are"):
         manifest.load(f"nosuch:{tmp_path}")

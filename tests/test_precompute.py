@@ -251,6 +251,21 @@ def test_a_wrong_request_changes_nothing_and_says_what_to_do(tmp_path, options, 
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_a_url_is_no_folder(tmp_path):
+    done = precompute("--store", "s3://bucket/s.zarr", "--corpus", "grid:tests/data/grid", code=2)
+    assert "local folders" in done.stderr
+    assert not (ROOT / "s3:").exists()
+
+
+def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):
+    path = tmp_path / "damaged.zarr"
+    shutil.copytree(made[0], path)
+    (path / "frames" / "asr" / "c" / "0" / "0").unlink()
+    done = precompute("--store", path, "--refit", code=1)
+    assert "frames/asr" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_store_of_other_teachers_is_refused(made, clips):
     done = precompute("--corpus", f"grid:{clips}", "--store", made[0], "--vsr", "blendshapes", code=2)
     assert "--vsr lips" in done.stderr

@@ -15,16 +15,15 @@ Transcripts use the padded encoder: text decoded from trimmed rows can loop. tin
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from teachers import ctranslate2, weights
+from teachers import ctranslate2, weights, windows
 from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,6 @@ WINDOW = 750  # frames, the 30 s that the model knows
 OVERLAP = 100  # frames that neighbouring windows share
 ROWS_PER_FRAME = 2  # the encoder's 50 rows a second, averaged by pairs
 MELS_PER_FRAME = 4
-BATCH_FRAMES = 1000  # frames in one pass, padding included
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,6 @@ class Word:
     end_s: float
     text: str
     probability: float
-
-
-@dataclass(frozen=True)
-class _Window:
-    clip: int
-    start: int  # frames
-    stop: int
-    first: int  # rows [first, last) of the clip are taken from this window
-    last: int
 
 
 class Whisper:
@@ -86,22 +75,7 @@ class Whisper:
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
         """f4 [frames, dim] for each clip. TeacherError names a clip whose sound does not fit or whose rows are not finite."""
-        import torch
-
-        rows = [np.zeros((clip.num_frames, self.dim), np.float32) for clip in clips]
-        plan = [window for i, clip in enumerate(clips) for window in _windows(i, clip)]
-        plan.sort(key=lambda window: window.start - window.stop)  # like lengths together: little padding
-        with torch.inference_mode():
-            for batch in _batches(plan, padded=self.device.type != "cpu"):
-                sounds = [clips[w.clip].audio[w.start * SAMPLES_PER_FRAME : w.stop * SAMPLES_PER_FRAME] for w in batch]
-                for window, encoded in zip(batch, self._encode(sounds), strict=True):
-                    rows[window.clip][window.first : window.last] = encoded[
-                        window.first - window.start : window.last - window.start
-                    ]
-        for clip, found in zip(clips, rows, strict=True):
-            if not np.isfinite(found).all():
-                raise TeacherError(f"clip {clip.id}: {self.name} gave values that are not finite")
-        return rows
+        return windows.embed(self.name, clips, self.dim, self._forward, self.device, window=WINDOW, overlap=OVERLAP)
 
     def transcribe(self, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
         """Words with times, by whisper's own decoding at temperature 0; a silent clip has none, nor has a silent stretch.
@@ -149,32 +123,24 @@ class Whisper:
             "licence": "MIT",
         }
 
-    def _encode(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """f4 [frames, dim] for each sound i2 [640 * frames] of at most WINDOW frames; half precision on CUDA where it holds."""
-        if self.device.type == "cuda":
-            rows = self._forward(sounds, half=True)
-            if all(np.isfinite(row).all() for row in rows):
-                return rows
-            log.warning("%s: half precision overflowed; this batch is computed in single precision", self.name)
-        return self._forward(sounds)
-
-    def _forward(self, sounds: Sequence[np.ndarray], half: bool = False) -> list[np.ndarray]:
+    def _forward(self, pieces: list[windows.Piece], half: bool) -> list[np.ndarray]:
+        """f4 [frames, dim] of each piece of at most WINDOW frames."""
         import torch
         from whisper.audio import log_mel_spectrogram
 
         mels = self._model.dims.n_mels
-        frames = [len(sound) // SAMPLES_PER_FRAME for sound in sounds]
+        frames = [piece.num_frames for piece in pieces]
         longest = max(frames)
-        mel = torch.zeros(len(sounds), mels, MELS_PER_FRAME * longest, device=self.device)
-        for row, sound, length in zip(mel, sounds, frames, strict=True):  # each alone: it is scaled by its own maximum
-            wave = torch.from_numpy(sound.astype(np.float32) / 32768).to(self.device)
+        mel = torch.zeros(len(pieces), mels, MELS_PER_FRAME * longest, device=self.device)
+        for row, piece, length in zip(mel, pieces, frames, strict=True):  # each alone: it is scaled by its own maximum
+            wave = torch.from_numpy(piece.audio.astype(np.float32) / 32768).to(self.device)
             row[:, : MELS_PER_FRAME * length] = log_mel_spectrogram(wave, mels)
         inside = None  # bool [clips, longest]; None where nothing is padded
         if min(frames) < longest:
             inside = torch.arange(longest, device=self.device) < torch.tensor(frames, device=self.device)[:, None]
         with torch.autocast(self.device.type, torch.float16, enabled=half):  # the spectrogram needs single precision
             x = self._rows(mel, inside).float()
-        x = x.reshape(len(sounds), longest, ROWS_PER_FRAME, self.dim).mean(dim=2).cpu().numpy()
+        x = x.reshape(len(pieces), longest, ROWS_PER_FRAME, self.dim).mean(dim=2).cpu().numpy()
         return [rows[:length] for rows, length in zip(x, frames, strict=True)]
 
     def _rows(self, mel: Any, inside: Any) -> Any:
@@ -236,38 +202,6 @@ def _block(block: Any, x: Any, keys: Any) -> Any:
     mixed = scaled_dot_product_attention(query, key, value, attn_mask=keys)
     x = x + attention.out(mixed.transpose(1, 2).flatten(2))
     return x + block.mlp(block.mlp_ln(x))
-
-
-def _windows(index: int, clip: ClipMedia) -> list[_Window]:
-    """Windows of one clip; the last one ends with the clip and is whole, so it may overlap more."""
-    frames = clip.num_frames
-    if len(clip.audio) != frames * SAMPLES_PER_FRAME:
-        raise TeacherError(
-            f"clip {clip.id}: {len(clip.audio)} samples of sound for {frames} frames; expected {frames * SAMPLES_PER_FRAME}"
-        )
-    if frames == 0:
-        return []
-    starts = [0]
-    while starts[-1] + WINDOW < frames:
-        starts.append(min(starts[-1] + WINDOW - OVERLAP, frames - WINDOW))
-    joins = [0, *((a + WINDOW + b) // 2 for a, b in pairwise(starts)), frames]
-    return [
-        _Window(index, start, min(start + WINDOW, frames), first, last)
-        for start, first, last in zip(starts, joins[:-1], joins[1:], strict=True)
-    ]
-
-
-def _batches(plan: list[_Window], padded: bool) -> list[list[_Window]]:
-    """Windows, longest first, in groups of at most BATCH_FRAMES frames; without `padded`, of one length each."""
-    batches: list[list[_Window]] = []
-    for window in plan:
-        length = window.stop - window.start
-        longest = batches[-1][0].stop - batches[-1][0].start if batches else 0
-        full = (len(batches[-1]) + 1) * longest > BATCH_FRAMES if batches else True
-        if full or (not padded and length < longest):
-            batches.append([])
-        batches[-1].append(window)
-    return batches
 
 
 def _parse(argument: str) -> tuple[str, int | None]:

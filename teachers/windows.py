@@ -1,9 +1,10 @@
 """Clips of any length through a network that sees a window at a time, in batches.
 
-A clip longer than `window` frames is cut into windows that overlap by `overlap` frames, the last one ending with the clip; rows are
-joined at the middle of each overlap, so that every row has at least overlap // 2 frames of context on each side that the clip has.
-Memory is that of one batch and of the rows. On the CPU only windows of one length share a batch, as padding gains nothing there
-and rounding then differs (1e-5); elsewhere like lengths are padded together, and the network must mask what is padded.
+A clip longer than `window` frames is cut into windows that overlap by `overlap` frames, the last one ending with the clip.
+Rows are joined at the middle of each overlap, so that every row has at least overlap // 2 frames of context on each side, or
+all there is. Memory is that of one batch and of the rows. On the CPU only windows of one length share a batch, as padding
+gains nothing there and rounding then differs (1e-5); elsewhere like lengths are padded together, and the network must mask
+what is padded.
 """
 
 import logging

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from teachers import ctranslate2, weights, windows
-from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
+from teachers.base import FPS, VOICE, ClipMedia, TeacherError
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import struct
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from teachers import ClipMedia, TeacherError, ctranslate2, weights
+from teachers import ClipMedia, TeacherError, ctranslate2, weights, windows
 from teachers.voice import VoiceActivity
-from teachers.whisper import BATCH_FRAMES, OVERLAP, PACKAGES, WINDOW, Whisper, _batches, _windows
+from teachers.whisper import OVERLAP, PACKAGES, WINDOW, Whisper
 
 PROMPT = (
     "Bin blue at F 2 now. Set white in G 9 please. Lay green by Q 0 again. Place red with M 3 soon."  # GRID's grammar
@@ -55,6 +54,11 @@ def media(sound, name="clip", voiced=True):
     )
 
 
+def pieces(*sounds):
+    """Each sound as a clip that is one window."""
+    return [piece for i, sound in enumerate(sounds) for piece in windows.cut(i, media(sound), WINDOW, OVERLAP)]
+
+
 def padded(model, sound):
     """Rows of the model's own encoder on sound padded to 30 s, averaged by pairs: f4 [750, dim]."""
     from whisper.audio import log_mel_spectrogram, pad_or_trim
@@ -83,7 +87,7 @@ def test_padding_in_a_batch_changes_nothing(block3, last, sounds):
     cut = [sound[: 640 * frames] for sound, frames in zip(sounds.values(), lengths, strict=True)]
     for teacher, tolerance in [(block3, 1e-5), (last, 1e-4)]:  # the last norm enlarges rounding
         with torch.inference_mode():
-            together = teacher._forward(cut)
+            together = teacher._forward(pieces(*cut), half=False)
         for sound, rows in zip(cut, together, strict=True):
             np.testing.assert_allclose(teacher.embed([media(sound)])[0], rows, atol=tolerance)
 
@@ -91,7 +95,8 @@ def test_padding_in_a_batch_changes_nothing(block3, last, sounds):
 def test_half_precision_gives_nearly_the_same_rows(block3, sounds):
     cut = [sound[: 640 * frames] for sound, frames in zip(sounds.values(), [75, 10, 33, 60], strict=True)]
     with torch.inference_mode():
-        for half, single in zip(block3._forward(cut, half=True), block3._forward(cut), strict=True):
+        given = pieces(*cut)
+        for half, single in zip(block3._forward(given, True), block3._forward(given, False), strict=True):
             assert half.dtype == np.float32
             assert np.abs(half - single).max() < 0.05 * np.abs(single).max()
 
@@ -119,29 +124,6 @@ def test_long_clip_is_joined_from_windows(block3, sounds):
     np.testing.assert_allclose(rows[:join], first[:join], atol=1e-5)
     second = block3.embed([media(sound[640 * (WINDOW - OVERLAP) :])])[0]
     np.testing.assert_allclose(rows[join:], second[OVERLAP // 2 :], atol=1e-5)
-
-
-@pytest.mark.parametrize("frames", [1, 749, 750, 751, 760, 1400, 1401, 5000])
-def test_windows_cover_every_frame_once_and_fit(frames):
-    plan = _windows(0, media(np.zeros(640 * frames, np.int16)))
-    assert [k for window in plan for k in range(window.first, window.last)] == list(range(frames))
-    assert all(window.start <= window.first < window.last <= window.stop for window in plan)
-    assert all(window.stop - window.start == min(WINDOW, frames) for window in plan)
-    for before, after in pairwise(plan):
-        assert before.stop - after.start >= OVERLAP
-        assert before.stop - before.last >= OVERLAP // 2
-
-
-def test_batches_stay_within_their_size():
-    plan = [
-        window
-        for i, frames in enumerate([750, 300, 75, 75, 75, 60])
-        for window in _windows(i, media(np.zeros(640 * frames, np.int16)))
-    ]
-    assert [len(batch) for batch in _batches(plan, padded=False)] == [1, 1, 3, 1]
-    joined = _batches(plan, padded=True)
-    assert sum(len(batch) for batch in joined) == len(plan)
-    assert all(len(batch) * (batch[0].stop - batch[0].start) <= BATCH_FRAMES for batch in joined)
 
 
 def test_layers_are_counted_from_the_convolutions(sounds):
@@ -180,13 +162,6 @@ def test_file_that_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "notes.pt").write_text("not weights")
     with pytest.raises(TeacherError, match=r"notes\.pt is no Whisper checkpoint"):
         Whisper(str(tmp_path / "notes.pt"))
-
-
-def test_sound_that_does_not_fit_the_frames_names_the_clip(block3):
-    given = media(np.zeros(640 * 20, np.int16), name="short")
-    object.__setattr__(given, "audio", given.audio[:-1])
-    with pytest.raises(TeacherError, match="clip short: 12799 samples of sound for 20 frames; expected 12800"):
-        block3.embed([given])
 
 
 def test_checkpoint_given_by_path_is_the_same_model(block3, sounds):

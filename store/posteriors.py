@@ -2,14 +2,15 @@
 similarity beside it.
 
 The paper's authors compute s = 1 - D with D = 1/2 [mean_c p ln(p/q + e) + mean_c q ln(q/p + e)], e = 1e-10, c over the 40
-classes (github ljj898/CMDFD-Dataset-and-Deepfake-Detection, commit 4143007; named Jensen-Shannon there). That is the symmetrised
-Kullback-Leibler divergence divided by twice the number of classes: -inf where a class is 0 on one side, NaN where it is 0 on
-both, below 0 where two sure teachers differ. Here each class gives (p - q)(ln p - ln q), which is the same sum without e (its
-share is below 1e-10), and no probability counts as less than FLOOR. FLOOR is the smallest normal number of float32, in which
-theirs is computed: where theirs is defined the two agree, and a class that is 0 on both sides gives 0.
+classes (github ljj898/CMDFD-Dataset-and-Deepfake-Detection, commit 4143007; named Jensen-Shannon there). That is the
+symmetrised Kullback-Leibler divergence divided by twice the number of classes: s is -inf where a class is 0 on one side,
+NaN where it is 0 on both, below 0 where two sure teachers differ. Here each class gives (p - q)(ln p - ln q), which is the
+same sum without e (its share is below 1e-10), and no probability counts as less than FLOOR. FLOOR is the smallest normal
+number of float32, in which theirs is computed: where theirs is defined the two agree, and a class that is 0 on both sides
+gives 0.
 
-Rows are LOG posteriors (natural logarithm), as the teachers give and a store keeps them: rounded to half precision they still
-hold the far tail, on which D depends. Rounding leaves their sum near 1, so every function normalises first.
+Rows are LOG posteriors (natural logarithm), as the teachers give and a store keeps them: rounded to half precision they
+still hold the far tail, on which D depends. Rounding leaves their sum near 1, so every function normalises first.
 `log_posteriors` makes them from probabilities. numpy alone; float64 inside and out.
 """
 
@@ -56,7 +57,7 @@ def symmetrised_divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 
 
 def paper_similarity(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
-    """The paper's s = 1 - D as it comes, at most 1 and at least -1.19 with 40 classes: f8 [..] of log posteriors [.., classes]."""
+    """The paper's s = 1 - D as it comes, f8 [..] of log posteriors [.., classes]: at most 1, with 40 classes at least -1.19."""
     return 1 - symmetrised_divergence(log_p, log_q)
 
 
@@ -68,7 +69,7 @@ def paper_label(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 def js_similarity(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
     """1 - JS / ln 2 in [0, 1], f8 [..] of log posteriors [.., classes]: 1 for equal rows, 0 for rows that share no class.
 
-    JS = 1/2 KL(p, m) + 1/2 KL(q, m) with m = (p + q) / 2 (Lin 1991, "Divergence measures based on the Shannon entropy"), in nats.
+    JS = 1/2 KL(p, m) + 1/2 KL(q, m), m = (p + q) / 2, in nats (Lin 1991, "Divergence measures based on the Shannon entropy").
     """
     log_p, log_q = _pair(log_p, log_q)
     log_m = np.logaddexp(log_p, log_q) - np.log(2)

@@ -13,6 +13,7 @@ from pipelines.job import run
 from pipelines.manifest import ManifestError
 from pipelines.request import Config, UsageError
 from store import StoreError
+from store.similarity import KINDS
 from teachers import TeacherError
 
 
@@ -61,14 +62,21 @@ class Folder(click.Path):
 @click.option("--store", required=True, type=Folder(path_type=Path), help="Zarr store to make or to go on with.")
 @click.option("--asr", help="Teacher of sound.  [default: the store's, or whisper:tiny.en@3]")
 @click.option("--vsr", help="Teacher of lips.  [default: the store's, or lips]")
-@click.option("--similarity", help="How embeddings are compared.  [default: cca]")
+@click.option(
+    "--similarity",
+    type=click.Choice(KINDS),
+    help="How embeddings are compared.  [default: the store's, or contrast from 100 real training clips on, else cca]",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first N clips.")
 @click.option("--asr-workers", type=Workers(), default="1", show_default=True, help="Actors for the ASR teacher.")
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
 @click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
 @click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
-@click.option("--fit-from", type=Folder(path_type=Path), help="Take the fit of another store of the same teachers.")
+@click.option("--seed", default=0, show_default=True, help="Of a fit's random choices (contrast, fused).")
+@click.option(
+    "--fit-from", type=Folder(path_type=Path), help="Take the fit of another store, or of a file, of the same teachers."
+)
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
     "--max-failures", type=click.FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0."

@@ -6,11 +6,11 @@ import logging
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pipelines import stages
 
@@ -20,6 +20,14 @@ OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take so
 FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the stages that hardly need one
 SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
+
+
+class Spread(Protocol):
+    """Runs function(*job) for each of `jobs`, somewhere, on a GPU if `gpu` and there is one; answers in the jobs' order."""
+
+    def __call__(
+        self, function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: bool = False
+    ) -> Iterable[T]: ...
 
 
 @dataclass(frozen=True)
@@ -163,11 +171,11 @@ class _Staging:
         return {"batch": work.name, "receipts": pickle.dumps(stages.stage(work, self.root))}
 
 
-def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[T]:
-    """Run function(*job) on the cluster, a few at a time; answers in the order of the jobs (a `pipelines.fit.Spread`)."""
+def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: bool = False) -> Iterator[T]:
+    """A `Spread` over the cluster, a few jobs at a time."""
     import ray
 
-    remote = ray.remote(num_cpus=1)(function)
+    remote = ray.remote(num_cpus=1, num_gpus=1 if gpu and ray.cluster_resources().get("GPU") else 0)(function)
     waiting = [remote.remote(*job) for job in jobs[:IN_FLIGHT]]
     for k in range(len(jobs)):
         answer = ray.get(waiting.pop(0))

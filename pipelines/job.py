@@ -101,11 +101,13 @@ class _Job:
         self.writer.consolidate()
         return self._close()
 
-    def _spread(self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def _spread(
+        self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], gpu: bool = False
+    ) -> Iterator[Any]:
         """`cluster.spread`, the cluster joined when there is something to do on it."""
         if jobs:
             cluster.connect(self.config.address)
-        return cluster.spread(function, jobs)
+        return cluster.spread(function, jobs, gpu)
 
     # -- planning
 

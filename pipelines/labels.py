@@ -1,4 +1,4 @@
-"""The second pass over a store: which fit it has, and which shards still need projections and soft labels."""
+"""The second pass over a store: which fit it gets, and projections and soft labels of every shard that needs them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines import fit
+from pipelines import calibration, fit, projection
+from pipelines.cluster import Spread
+from pipelines.plan import clips_of_shard
 from pipelines.request import Config, borrowed_fit
-from store import layout
+from store import layout, similarity
 
 log = logging.getLogger(__name__)
 
+DEFAULT = "contrast"
+MANY_CLIPS = 100
 
-def second_pass(root: Path, writer: store.Writer, config: Config, spread: fit.Spread) -> dict[str, Any]:
+
+def second_pass(root: Path, writer: store.Writer, config: Config, spread: Spread) -> dict[str, Any]:
     """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it.
 
     Returns the note of the fit (the store's attribute `similarity`), empty where nothing could be fitted.
@@ -32,14 +37,14 @@ def second_pass(root: Path, writer: store.Writer, config: Config, spread: fit.Sp
     if borrow:
         assert config.fit_from is not None
         here, note = borrowed_fit(config.fit_from, writer.attrs["teachers"])
-        here, note = fit.calibrate(root, replace(here, calibration={}), note, None, corpora)
+        here, note = calibration.calibrate(root, replace(here, calibration={}), note, None, corpora)
     elif config.refit or here is None:
-        here, note = fit.learn(root, spread)
+        here, note = fit.learn(root, spread, config.similarity or note.get("kind") or default_kind(reader), config.seed)
     if here is None:
         return {}
-    fresh = [corpus for corpus in corpora if not here.calibration.get(corpus)]
-    if fresh:
-        here, note = fit.calibrate(root, here, note, None, fresh)
+    fresh = [corpus for corpus in corpora if corpus not in note.get("auc", {})]
+    if fresh and not anew:
+        here, note = calibration.calibrate(root, here, note, None, fresh)
     note["complete"] = True
     if anew or fresh:
         writer.update_attrs({"similarity": {**note, "complete": False}})
@@ -48,11 +53,16 @@ def second_pass(root: Path, writer: store.Writer, config: Config, spread: fit.Sp
     shards = shards_to_label(store.open(root), anew)
     if shards:
         log.info("writing projections and soft labels of %d shards", len(shards))
-        for _ in spread(fit.label_shard, [(root, shard) for shard in shards]):
+        for _ in spread(label_shard, [(root, shard) for shard in shards]):
             pass
     if anew or fresh:
         writer.update_attrs({"similarity": note})
     return note
+
+
+def default_kind(reader: store.Reader) -> str:
+    """What a new store compares by: the network where there are clips enough to teach it, else cca."""
+    return DEFAULT if len(fit.training_clips(reader)) >= MANY_CLIPS else "cca"
 
 
 def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
@@ -69,3 +79,34 @@ def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
 
 def _unlabelled(reader: store.Reader, clip: int) -> bool:
     return bool(np.isnan(reader.frames(clip, 0, 1, ["similarity"])["similarity"][0]))
+
+
+def label_shard(root: Path, shard: int) -> int:
+    """Write the shard's projections and soft labels whole, from its embeddings and the stored fit; clips labelled."""
+    reader, writer = store.open(root), store.Writer.open(root)
+    fit = reader.fit
+    if fit is None:
+        raise store.StoreError(f"{root} has no fit to label with")
+    to_vsr, to_asr = projection.maps(fit)
+    start = shard * layout.SHARD
+    arrays = writer.blank_shard([*layout.PROJECTIONS, "similarity"])
+    clips = clips_of_shard(reader.clips, shard)
+    for clip in clips:
+        got = calibration.embeddings(reader, clip)
+        v, a = half(to_vsr(got["vsr"])), half(to_asr(got["asr"]))
+        corpus = str(reader.clips["corpus"][clip])
+        label = similarity.compare(v, a, fit, 5, layout.labelled(got["flags"], got["flags"]), corpus)
+        # A clip longer than a shard is projected once for each of its shards: rare, and every shard stays one write.
+        begin = int(reader.clips["offset"][clip]) - start
+        rows = slice(max(begin, 0), min(begin + len(v), layout.SHARD))
+        own = slice(rows.start - begin, rows.stop - begin)
+        for name, values in (("vsr_projection", v), ("asr_projection", a), ("similarity", label.astype(np.float16))):
+            arrays[name][rows] = values[own]
+    writer.write_shard(shard, arrays)
+    return len(clips)
+
+
+def half(x: np.ndarray) -> np.ndarray:
+    """Values as f2, held inside its range: an embedding far outside the fitted ones must not become infinite."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(x, -limit, limit).astype(np.float16)

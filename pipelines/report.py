@@ -62,15 +62,17 @@ def _quality(summary: Summary) -> list[str]:
     note = summary.similarity
     if not note:
         return []
-    fitted = note.get("fitted_on", {})
-    lines = [
-        f"soft labels: cca on {fitted.get('clips', '?')} real clips, {fitted.get('frames', '?')} frames with voice"
-    ]
+    fitted = note.get("fitted_on")
+    learned = (
+        f" on {fitted['clips']} real clips, {fitted['frames']} frames with voice" if fitted else ", nothing learned"
+    )
+    lines = [f"soft labels: {note['kind']}{learned}"]
     for corpus, auc in note.get("auc", {}).items():
-        brier, on = note["brier"][corpus], note["calibrated_on"][corpus]
+        brier, on = note["brier"][corpus], note["calibrated_on"].get(corpus)
+        calibrated = f"calibrated on {on['clips']} {on['which']}" if on else "uncalibrated"
         lines.append(
             f"  {corpus}: own sound against swapped, AUC {auc['5']:.3f} (5 frames), {auc['25']:.3f} (1 s), {auc['clip']:.3f} "
-            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}; on {on['clips']} {on['which']}"
+            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}; {calibrated}"
         )
     if "shuffled_control" in note:
         lines.append(

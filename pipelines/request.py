@@ -17,6 +17,7 @@ import teachers
 from pipelines import manifest
 from pipelines.cluster import Pools
 from pipelines.manifest import Row
+from store import fitfile
 from store.similarity import Fit
 
 ASR, VSR = "whisper:tiny.en@3", "lips"
@@ -46,6 +47,7 @@ class Config:
     address: str | None = None
     words: bool = False
     refit: bool = False
+    seed: int = 0
     fit_from: Path | None = None
     retry_failed: bool = False
     dry_run: bool = False
@@ -84,8 +86,6 @@ def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teach
                     f"store; leave --{side} out, or make another store"
                 )
             names[side] = has
-    if config.similarity not in (None, "cca"):
-        raise UsageError(f'similarity "{config.similarity}" is not known; this version has cca')
     asr, vsr = teachers.load(names["asr"]), teachers.load(names["vsr"])
     for side, teacher, stream in (("asr", asr, "audio"), ("vsr", vsr, "video")):
         if teacher.stream != stream:
@@ -99,9 +99,38 @@ def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teach
                 )
     if config.words and not hasattr(asr, "transcribe"):
         raise UsageError(f"--words needs a teacher that writes text, such as whisper:tiny.en; {asr.name} does not")
-    if config.fit_from:
-        borrowed_fit(config.fit_from, {"asr": asr.provenance(), "vsr": vsr.provenance()})
+    _check_similarity(config, exists, asr, vsr)
     return asr, vsr
+
+
+def _check_similarity(config: Config, exists: bool, asr: teachers.Teacher, vsr: teachers.Teacher) -> None:
+    """Whether the kind of comparison asked for can be made of these teachers, and agrees with the store's and --fit-from's."""
+    note = store.Writer.open(config.store).attrs.get("similarity", {}) if exists else {}
+    kind = config.similarity or note.get("kind")
+    if config.fit_from:
+        if config.refit:
+            raise UsageError("--fit-from takes another store's fit, --refit learns one here: give one of them")
+        has = borrowed_fit(config.fit_from, {"asr": asr.provenance(), "vsr": vsr.provenance()})[0].kind
+        if config.similarity not in (None, has):
+            raise UsageError(
+                f"the fit of {config.fit_from} is of kind {has}, not {config.similarity}: leave --similarity out"
+            )
+        kind = has
+    elif config.similarity not in (None, note.get("kind", config.similarity)) and not config.refit:
+        raise UsageError(
+            f"{config.store} compares by {note['kind']}, not {config.similarity}; add --refit to fit and label it anew"
+        )
+    if kind == "cosine" and asr.dim != vsr.dim:
+        raise UsageError(
+            f"similarity cosine needs two teachers of one space; {asr.name} has {asr.dim} columns, {vsr.name} {vsr.dim}"
+        )
+    if kind in ("posterior", "js"):
+        for teacher in (asr, vsr):
+            if teacher.provenance()["options"].get("rows") != "log posteriors":
+                raise UsageError(
+                    f"similarity {kind} compares character posteriors, which {teacher.name} does not give; "
+                    "take deep_avsr-audio and deep_avsr-video"
+                )
 
 
 def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> store.Writer:
@@ -126,20 +155,22 @@ def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> stor
 
 
 def borrowed_fit(path: Path, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
-    """Another store's fit and its note, checked to be of the same teachers; `mine` are the provenances by side."""
-    other = store.open(path)
-    if other.fit is None:
-        raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
+    """The fit of another store or of a file, and its note, checked to be of the same teachers; `mine` are ours by side."""
+    if path.is_file():
+        fit, theirs, note = fitfile.load(path)
+    else:
+        other = store.open(path)
+        if other.fit is None:
+            raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
+        fit, theirs, note = other.fit, other.attrs["teachers"], other.attrs["similarity"]
     for side in ("asr", "vsr"):
-        ours, theirs = mine[side], other.attrs["teachers"][side]
-        if (ours["name"], ours.get("sha256")) != (theirs["name"], theirs.get("sha256")):
+        ours, its = mine[side], theirs[side]
+        if (ours["name"], ours.get("sha256"), ours["dim"]) != (its["name"], its.get("sha256"), its["dim"]):
             raise UsageError(
-                f"the fit of {path} is of --{side} {theirs['name']}, this store of {ours['name']}; they do not mix"
+                f"the fit of {path} is of --{side} {its['name']}, this store of {ours['name']}; they do not mix"
             )
-    note = {
-        k: v for k, v in other.attrs["similarity"].items() if k not in ("auc", "brier", "calibrated_on", "complete")
-    }
-    return other.fit, {**note, "fit_from": str(path)}
+    note = {k: v for k, v in note.items() if k not in ("auc", "brier", "offset", "calibrated_on", "complete")}
+    return fit, {**note, "fit_from": str(path)}
 
 
 @contextmanager

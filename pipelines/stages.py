@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
 THREADS = 1
+_TEACHERS: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,18 @@ def fix_threads() -> None:
 
     cv2.setNumThreads(THREADS)
     torch.set_num_threads(THREADS)
+
+
+def teacher(name: str) -> Any:
+    """The teacher called `name`, on this worker's GPU if it has one; loaded once a process."""
+    import torch
+
+    import teachers
+
+    if name not in _TEACHERS:
+        fix_threads()
+        _TEACHERS[name] = teachers.load(name, "cuda" if torch.cuda.is_available() else "cpu")
+    return _TEACHERS[name]
 
 
 class FaceStage:

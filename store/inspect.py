@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from store import layout
+from store import fitfile, layout
 from store.layout import StoreError
 from store.reader import Reader
 from store.shards import Damage
@@ -184,10 +184,19 @@ def show(report: dict[str, Any], console: Console) -> None:
 @click.argument("path")
 @click.option("--verify", "check", is_flag=True, help="Read every chunk of every done clip and check its checksum.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(path: str, check: bool, as_json: bool) -> None:
+@click.option(
+    "--save-fit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the fit to one file, for precompute --fit-from.",
+)
+def main(path: str, check: bool, as_json: bool, save_fit: Path | None) -> None:
     """Say what the store at PATH holds."""
     try:
         reader = Reader(path)
+        if save_fit:
+            if reader.fit is None:
+                raise StoreError(f"{path} has no fit to save; run precompute.py with real clips first")
+            fitfile.save(save_fit, reader.fit, reader.attrs["teachers"], reader.attrs["similarity"])
     except StoreError as e:
         click.echo(f"Error: {e}", err=True)
         sys.exit(2)

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 FORMAT = "concord-av"
 VERSION = 1
 
@@ -86,6 +88,11 @@ WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text":
 
 class StoreError(Exception):
     """A store that cannot be used as asked; the text names the store, clip or array and says what to do."""
+
+
+def labelled(lips_flags: np.ndarray, sound_flags: np.ndarray) -> np.ndarray:
+    """Frames bool that have a soft label, by flags u1: a face on the picture side, a voice on the side of the sound."""
+    return ((lips_flags & FACE_DETECTED) > 0) & ((sound_flags & VOICE_ACTIVE) > 0)
 
 
 def fill_value(dtype: str) -> float | int:

@@ -188,7 +188,7 @@ class Reader:
             lips = sound = slice(0, 0)
         seen = self.frames(i, lips.start, lips.stop, ["vsr_projection", "flags"])
         heard = self.frames(j, sound.start, sound.stop, ["asr_projection", "flags"])
-        mask = (seen["flags"] & layout.FACE_DETECTED != 0) & (heard["flags"] & layout.VOICE_ACTIVE != 0)
+        mask = layout.labelled(seen["flags"], heard["flags"])
         out = np.full(min(self._slot(i)[1], self._slot(j)[1]), np.nan, np.float32)
         out[rows] = similarity.compare(
             seen["vsr_projection"],
@@ -199,6 +199,24 @@ class Reader:
             corpus=str(self.clips["corpus"][i]),
         )
         return out
+
+    def best_offset(self, i: int, j: int | None = None, limit: int = similarity.MAX_OFFSET) -> similarity.Offset:
+        """The constant offset within +-`limit` frames under which the lips of clip i and the sound of clip j (its own, if left
+        out) agree best over the whole clip, the scores there and unshifted, and its margin over other offsets.
+
+        Raises StoreError where the store has no fit, a clip is not done, or no frame has both face and voice.
+        """
+        fit = self.fit
+        if fit is None:
+            raise StoreError(f"{self.path} has no fit yet; run precompute.py with real clips, or with --fit-from")
+        j = i if j is None else j
+        seen = self.frames(i, 0, self._slot(i)[1], ["vsr_projection", "flags"])
+        heard = self.frames(j, 0, self._slot(j)[1], ["asr_projection", "flags"])
+        face, voice = seen["flags"] & layout.FACE_DETECTED > 0, heard["flags"] & layout.VOICE_ACTIVE > 0
+        try:
+            return similarity.best_offset(seen["vsr_projection"], heard["asr_projection"], fit, face, voice, limit)
+        except ValueError as e:
+            raise StoreError(f"clip {self.clips['id'][i]} with the sound of {self.clips['id'][j]}: {e}") from e
 
     @property
     def has_words(self) -> bool:

@@ -1,10 +1,19 @@
 """What two embeddings mean to each other: moments, canonical correlations, comparison of projections, calibration.
 
-A *fit* holds two linear maps into one space, learned from real clips alone: canonical correlation analysis (Hotelling 1936,
-"Relations between two sets of variates") from streaming, mergeable moments. Projections are stored; everything later compares
-projections: per frame the cosine weighted by the canonical correlations, averaged over a window, then mapped by a logistic
-curve to the probability that picture and sound belong together. numpy alone, so that the pipeline that fits, the store that
-keeps and the trainer that compares run the same code.
+A *fit* holds two maps into one space, learned from real clips alone; projections are stored, and everything later compares
+projections: per frame, averaged over a window, then mapped by a logistic curve to the probability that picture and sound belong
+together. Kinds:
+
+- cca: canonical correlation analysis (Hotelling 1936, "Relations between two sets of variates") from streaming, mergeable
+  moments; compared by the cosine weighted by the canonical correlations.
+- contrast: a small network on the picture side and a linear map on the sound side (`teachers.projector`), whose arrays are kept
+  here under `network`; compared by the cosine. fused: the two projections side by side, each of length 1, so that its cosine is
+  the mean of both.
+- cosine: nothing is learned; two embeddings of one space (AV-HuBERT's picture and sound) by their cosine.
+- posterior, js: nothing is learned; character posteriors by the paper's soft label, which is its own number and gets no
+  logistic curve, or by a true Jensen-Shannon similarity (`store.posteriors`).
+
+numpy alone, so that the pipeline that fits, the store that keeps and the trainer that compares run the same code.
 """
 
 from __future__ import annotations
@@ -14,12 +23,18 @@ from typing import Any
 
 import numpy as np
 
+from store import posteriors
+
+KINDS: tuple[str, ...] = ("cca", "contrast", "fused", "cosine", "posterior", "js")
+LEARNED: tuple[str, ...] = ("cca", "contrast", "fused")  # the others compare embeddings as they are
 WINDOWS: tuple[str, ...] = ("5", "25", "clip")  # frames averaged: the soft label, one second for decisions, everything
 CONTEXT = 4  # frames before and after, on the picture side
 CONTEXT_MAX_COLUMNS = 256  # wider embeddings see time themselves and get no context
 DIMS = 32
 SHRINKAGE = 1e-2
 EPSILON = 1e-8
+MAX_OFFSET = 15  # frames: how far lips and sound of one clip are looked for apart
+NEIGHBOURS = 2  # frames: an offset this near the best one is no rival to it
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,9 @@ class Moments:
 class Fit:
     """Two maps into one space of K dimensions, and how a comparison there reads as a probability.
 
-    vsr_mean [(2 context + 1) Dv], vsr_matrix [(2 context + 1) Dv, K], asr_mean [Da], asr_matrix [Da, K],
-    correlations [K] in [0, 1], calibration {corpus: {window: (slope, intercept)}}.
+    vsr_mean [(2 context + 1) Dv], vsr_matrix [(2 context + 1) Dv, K], asr_mean [Da], asr_matrix [Da, K] (of cca and of the
+    cca in fused, empty for others); correlations [K] in [0, 1], the weights of a comparison (ones except for cca); network, the
+    arrays of `teachers.projector` (contrast, fused); calibration {corpus: {window: (slope, intercept)}}.
     """
 
     kind: str
@@ -70,6 +86,7 @@ class Fit:
     asr_matrix: np.ndarray
     correlations: np.ndarray
     calibration: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    network: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def dims(self) -> int:
@@ -89,6 +106,7 @@ class Fit:
             "asr_matrix": self.asr_matrix,
             "correlations": self.correlations,
             "calibration": calibration,
+            **({"network": dict(self.network)} if self.network else {}),
         }
 
     @classmethod
@@ -109,11 +127,19 @@ class Fit:
             np.asarray(arrays["asr_matrix"]),
             np.asarray(arrays["correlations"]),
             calibration,
+            {name: np.asarray(a) for name, a in arrays.get("network", {}).items() if name != "attrs"},
         )
 
     def calibrated(self, corpus: str, maps: dict[str, tuple[float, float]]) -> Fit:
         """The same fit with a corpus's calibration added or replaced."""
         return replace(self, calibration={**self.calibration, corpus: maps})
+
+
+def unlearned(kind: str, dims: int) -> Fit:
+    """A fit of a kind that compares embeddings of `dims` columns as they are: cosine, posterior or js."""
+    none = np.zeros(0, np.float32)
+    empty = np.zeros((0, dims), np.float32)
+    return Fit(kind, 0, none, empty, none, empty, np.ones(dims, np.float32))
 
 
 def with_context(x: np.ndarray, context: int) -> np.ndarray:
@@ -168,12 +194,16 @@ def _whitener(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
 
 
 def project_vsr(x: np.ndarray, fit: Fit) -> np.ndarray:
-    """Picture embedding x [frames, Dv] in the shared space: [frames, K] f4."""
+    """Picture embedding x [frames, Dv] by the linear map of cca: [frames, K] f4; unchanged for kinds that learn nothing."""
+    if fit.kind not in LEARNED:
+        return np.asarray(x, np.float32)
     return (with_context(np.asarray(x, np.float32), fit.context) - fit.vsr_mean) @ fit.vsr_matrix
 
 
 def project_asr(y: np.ndarray, fit: Fit) -> np.ndarray:
-    """Sound embedding y [frames, Da] in the shared space: [frames, K] f4."""
+    """Sound embedding y [frames, Da] by the linear map of cca: [frames, K] f4; unchanged for kinds that learn nothing."""
+    if fit.kind not in LEARNED:
+        return np.asarray(y, np.float32)
     return (np.asarray(y, np.float32) - fit.asr_mean) @ fit.asr_matrix
 
 
@@ -184,24 +214,35 @@ def scores(
     window: int | str = 5,
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Uncalibrated agreement in [-1, 1] of paired rows [frames, K]: [frames] f4.
+    """Uncalibrated agreement in [-1, 1] of paired rows [frames, K]: [frames] f4; finite for any finite rows.
 
-    Weighted cosine per frame, then the mean over the window (centred, cut at the ends) of the frames that `mask` [frames]
-    keeps; a window without any takes all of its frames. "clip" repeats the mean over everything.
+    Per frame the weighted cosine, or what posteriors have in common; then the mean over the window (centred, cut at the ends)
+    of the frames that `mask` [frames] keeps; a window without any takes all of its frames. "clip" repeats the mean over all.
     """
     v, a = np.asarray(vsr_projection, np.float64), np.asarray(asr_projection, np.float64)
     if v.shape != a.shape or v.ndim != 2 or v.shape[1] != fit.dims:
         raise ValueError(f"expected two projections [frames, {fit.dims}], got {v.shape} and {a.shape}")
     if len(v) == 0:
         return np.zeros(0, np.float32)
-    w = fit.correlations.astype(np.float64)
-    cosine = (v * a) @ w / (np.sqrt((v * v) @ w) * np.sqrt((a * a) @ w) + EPSILON)
+    if fit.kind == "posterior":
+        agreement = posteriors.paper_label(v, a)
+    elif fit.kind == "js":
+        agreement = posteriors.js_similarity(v, a)
+    else:
+        agreement = _cosine(v, a, fit.correlations.astype(np.float64))
     weight = np.ones(len(v)) if mask is None else np.asarray(mask, np.float64)
     half = len(v) if str(window) == "clip" else (_checked(window) - 1) // 2
-    total, kept = _moving_sum(cosine * weight, half), _moving_sum(weight, half)
-    plain, width = _moving_sum(cosine, half), _moving_sum(np.ones(len(v)), half)
+    total, kept = _moving_sum(agreement * weight, half), _moving_sum(weight, half)
+    plain, width = _moving_sum(agreement, half), _moving_sum(np.ones(len(v)), half)
     mean = np.where(kept > 0.5, total / np.maximum(kept, 1), plain / width)
     return mean.clip(-1, 1).astype(np.float32)
+
+
+def _cosine(v: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Cosine of rows under weights w; rows are brought to a largest value of 1 first, so that no square overflows."""
+    v = v / np.maximum(np.abs(v).max(1, keepdims=True), 1e-150)
+    a = a / np.maximum(np.abs(a).max(1, keepdims=True), 1e-150)
+    return (v * a) @ w / (np.sqrt((v * v) @ w) * np.sqrt((a * a) @ w) + EPSILON)
 
 
 def compare(
@@ -216,10 +257,55 @@ def compare(
 
     `vsr_projection`, `asr_projection` [frames, K]; `window` 5, 25 or "clip"; `mask` [frames] marks frames with face and voice;
     `corpus` chooses the calibration (that of the lips' clip). A corpus without one takes the first that the fit has, and
-    (1 + score) / 2 where it has none: see `is_calibrated`.
+    nearly (1 + score) / 2 where it has none: see `is_calibrated`. Of kind "posterior" it is the paper's number, uncalibrated.
     """
-    slope, intercept = calibration_line(fit, window, corpus)
-    return logistic(scores(vsr_projection, asr_projection, fit, window, mask), slope, intercept)
+    return probability(scores(vsr_projection, asr_projection, fit, window, mask), fit, window, corpus)
+
+
+def probability(score: np.ndarray, fit: Fit, window: int | str, corpus: str | None) -> np.ndarray:
+    """Probabilities f4 of uncalibrated scores of that window, by the corpus's map: see `compare`."""
+    if fit.kind == "posterior":
+        return np.asarray(score, np.float32).clip(0, 1)
+    return logistic(score, *calibration_line(fit, window, corpus))
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Where the sound of a clip fits its lips best: `frames` (lips at t with sound at t - frames), the clip's score in [-1, 1]
+    there (`best`) and unshifted (`at_zero`), and how far the best one stands above all offsets that are no neighbours of it."""
+
+    frames: int
+    best: float
+    at_zero: float
+    margin: float
+
+
+def best_offset(
+    vsr_projection: np.ndarray,
+    asr_projection: np.ndarray,
+    fit: Fit,
+    face: np.ndarray | None = None,
+    voice: np.ndarray | None = None,
+    limit: int = MAX_OFFSET,
+) -> Offset:
+    """The constant offset within +-`limit` frames under which lips [n, K] and sound [m, K] agree best over the clip.
+
+    face [n], voice [m] bool mark frames that count. Offsets that leave no frame in common are passed over; ties go to the
+    smaller one. Raises ValueError where nothing is left.
+    """
+    face = np.ones(len(vsr_projection), bool) if face is None else np.asarray(face, bool)
+    voice = np.ones(len(asr_projection), bool) if voice is None else np.asarray(voice, bool)
+    found: dict[int, float] = {}
+    for shift in sorted(range(-limit, limit + 1), key=abs):
+        lips, sound, _ = shifted(len(face), len(voice), shift)
+        mask = face[lips] & voice[sound]
+        if mask.any():
+            found[shift] = float(scores(vsr_projection[lips][mask], asr_projection[sound][mask], fit, "clip")[0])
+    if not found:
+        raise ValueError("lips and sound have no frame with face and voice in common")
+    best = max(found, key=lambda shift: found[shift])
+    rivals = [score for shift, score in found.items() if abs(shift - best) > NEIGHBOURS]
+    return Offset(best, found[best], found.get(0, float("nan")), found[best] - max(rivals, default=float("nan")))
 
 
 def is_calibrated(fit: Fit, window: int | str, corpus: str | None) -> bool:

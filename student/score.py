@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from store import Reader
-from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from store.layout import SAMPLES_PER_FRAME, labelled
 from store.similarity import calibration_line, scores
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
@@ -134,7 +134,7 @@ def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:
     for k, item in enumerate(items):
         lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
         sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
-        mask = ((lips["flags"] & FACE_DETECTED) > 0) & ((sound["flags"] & VOICE_ACTIVE) > 0)
+        mask = labelled(lips["flags"], sound["flags"])
         score = scores(lips["vsr_projection"], sound["asr_projection"], fit, "clip", mask)
         slope, intercept = calibration_line(fit, "clip", str(corpora[item.lips]))
         out[k] = -(slope * float(score[0]) + intercept)

@@ -10,6 +10,9 @@ import store
 from store import layout, similarity
 
 DIMS = 6
+TEACHERS = {
+    side: {"name": f"made-up-{side}:x", "sha256": side, "dim": DIMS} for side in ("asr", "vsr")
+}  # no such teachers
 
 
 def _signal(rng: np.random.Generator, frames: int) -> np.ndarray:
@@ -82,7 +85,7 @@ def make_store(
                     "asr": (sound @ weights_a + 0.15 * rng.standard_normal((length, DIMS))).astype(np.float32),
                 }
             )
-    writer = store.create(path, {"asr": DIMS, "vsr": DIMS}, {"teachers": {}}, shard_rows=shard_rows)
+    writer = store.create(path, {"asr": DIMS, "vsr": DIMS}, {"teachers": TEACHERS}, shard_rows=shard_rows)
     offsets, row = [], 0
     for length in lengths:
         if row % shard_rows + length > shard_rows:

@@ -60,8 +60,10 @@ def test_imports_point_down(path):
 
 
 def test_similarity_is_numpy_alone():
-    names = {name for name, _ in imports(ROOT / "store" / "similarity.py")}
-    assert names <= {"numpy", "__future__", "dataclasses", "typing", "collections"}
+    for module in ("similarity", "posteriors"):
+        names = {name for name, _ in imports(ROOT / "store" / f"{module}.py")}
+        assert names <= {"numpy", "__future__", "dataclasses", "typing", "collections", "store"}
+    assert "from store import posteriors\n" in (ROOT / "store" / "similarity.py").read_text()
 
 
 def loads(module: str) -> set[str]:

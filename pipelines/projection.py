@@ -1,0 +1,48 @@
+"""Embeddings into the shared space, for every kind of fit: the linear maps of cca, the network of contrast, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from store import similarity
+from store.similarity import Fit
+
+Map = Callable[[np.ndarray], np.ndarray]  # embedding [frames, D] to projection [frames, K] f4
+
+
+def maps(fit: Fit) -> tuple[Map, Map]:
+    """The picture's map and the sound's."""
+    linear = partial(similarity.project_vsr, fit=fit), partial(similarity.project_asr, fit=fit)
+    if not fit.network:
+        return linear
+    from teachers.projector import Projector
+
+    network = Projector(fit.network)
+    if fit.kind == "contrast":
+        return network.vsr, network.asr
+    return partial(_beside, linear[0], network.vsr), partial(_beside, linear[1], network.asr)
+
+
+def fuse(cca: Fit, network: dict[str, np.ndarray], dims: int) -> Fit:
+    """The fused fit of a cca and a network of `dims` columns: the canonical correlations go into the matrices."""
+    weight = np.sqrt(cca.correlations)
+    return Fit(
+        "fused",
+        cca.context,
+        cca.vsr_mean,
+        (cca.vsr_matrix * weight).astype(np.float32),
+        cca.asr_mean,
+        (cca.asr_matrix * weight).astype(np.float32),
+        np.ones(cca.dims + dims, np.float32),
+        network=network,
+    )
+
+
+def _beside(linear: Map, network: Map, x: np.ndarray) -> np.ndarray:
+    """Both projections, each of length 1: the cosine of two such rows is the mean of both cosines."""
+    rows = linear(x)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.concatenate([rows / np.maximum(length, 1e-12), network(x)], axis=1)

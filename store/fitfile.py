@@ -1,0 +1,79 @@
+"""A fit in one file, to label other stores with: `precompute.py --fit-from FILE`.
+
+A plain .npz (numpy opens it without pickle): the arrays of `Fit.to_arrays` by number, and one JSON text that says what
+they are, of which teachers the fit is, and how it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from store.layout import StoreError
+from store.similarity import Fit
+
+FORMAT = "concord-av fit"
+VERSION = 1
+
+
+def save(path: str | os.PathLike[str], fit: Fit, teachers: Mapping[str, Any], note: Mapping[str, Any]) -> None:
+    """Write a fit with the provenance of its two teachers {"asr": .., "vsr": ..} and the store's note on it; atomic."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def strip(tree: Mapping[str, Any]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, value in tree.items():
+            if isinstance(value, np.ndarray):
+                out[name] = {"array": f"a{len(arrays)}"}
+                arrays[f"a{len(arrays)}"] = value
+            elif name == "attrs":
+                out[name] = {"attrs": value}
+            else:
+                out[name] = {"group": strip(value)}
+        return out
+
+    tree = strip(fit.to_arrays())
+    text = json.dumps(
+        {"format": FORMAT, "version": VERSION, "tree": tree, "teachers": dict(teachers), "note": dict(note)}
+    )
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with temporary.open("wb") as f:
+            np.savez(f, allow_pickle=False, header=np.array(text), **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, Any]]:
+    """The fit, its teachers' provenance and its note; StoreError for a file that is none or that a newer release made."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            header = json.loads(str(arrays["header"]))
+            if header["format"] != FORMAT:
+                raise StoreError(f"{path} is no fit of concord-av")
+            if header["version"] > VERSION:
+                raise StoreError(
+                    f"{path} has version {header['version']}; this release reads up to {VERSION}: update it"
+                )
+
+            def fill(tree: dict[str, Any]) -> dict[str, Any]:
+                out: dict[str, Any] = {}
+                for name, value in tree.items():
+                    kind, what = next(iter(value.items()))
+                    out[name] = arrays[what] if kind == "array" else what if kind == "attrs" else fill(what)
+                return out
+
+            return Fit.from_arrays(fill(header["tree"])), header["teachers"], header["note"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{path} is no fit of concord-av, or is damaged: {error}") from error

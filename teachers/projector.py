@@ -1,0 +1,274 @@
+"""The network of `contrast`: two small maps into one space, learned so that lips and sound of one moment lie together there.
+
+The picture side is a temporal network (three residual convolutions, 11 frames in sight), the sound side one linear map, as its
+embedding has heard the context already. Both are trained by InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4)
+in both directions over windows of five frames, which is what a soft label averages: each window against those of other times
+and other clips. Sound with noise laid in, columns of the picture scaled at random (other faces move by other amounts), dropout,
+weight decay and an early stop on clips held out keep it from learning one speaker by heart.
+
+It computes on one core whatever the machine has, so that a seed gives the same network; the weights are plain arrays, which
+the store keeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+log = logging.getLogger(__name__)
+
+DIMS = 32  # of the shared space
+WIDTH = 96  # of the picture side's hidden rows
+KERNELS = (5, 5, 3)  # frames that each convolution sees
+DROPOUT = 0.2
+WINDOW = 5  # frames compared at once in the loss: the window of a soft label
+SEGMENT = 75  # frames of a clip in a step
+BATCH = 16  # clips in a step
+PICKS = 12  # windows of each clip in the loss
+GUARD = 3  # windows of a clip nearer than this are neither a match nor a mismatch
+STEPS = 1500
+CHECK = 75  # steps between looks at the held-out clips
+PATIENCE = 4  # looks without gain before it stops
+RATE, DECAY, WARMUP = 2e-3, 1e-2, 0.1  # of AdamW; share of the steps in which the rate rises
+NOISY = 0.75  # share of clips in a step whose sound has noise laid in
+SPREAD = 0.15  # of the random scale of each column of the picture, and of all its columns together
+SCALE = 10.0  # of the cosine in the loss, to begin with; it is learned
+FLOOR = 1e-3  # of a column's deviation, as a share of all columns': constant columns are not blown up
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip to learn from, f2 or f4: vsr [frames, Dv]; asr [frames, Da] of the sound as it is; `noisy`, the same of the
+    sound with noise, each [frames, Da]; mask bool [frames] marks frames with face and voice."""
+
+    vsr: np.ndarray
+    asr: np.ndarray
+    mask: np.ndarray
+    noisy: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Arrays of the network by name, f4; the step that they are of; the loss on the held-out clips then, NaN without any."""
+
+    arrays: dict[str, np.ndarray]
+    steps: int
+    loss: float
+
+
+class Projector:
+    """The two maps, from the arrays that `learn` gave."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self._net = _Network(len(arrays["vsr_mean"]), len(arrays["asr_mean"]))
+        self._net.load_state_dict({name: torch.tensor(np.asarray(a)) for name, a in arrays.items()})
+        self._net.eval()
+
+    def vsr(self, x: np.ndarray) -> np.ndarray:
+        """Picture embedding [frames, Dv] in the shared space: [frames, DIMS] f4 of length 1."""
+        return self._run(self._net.picture, x)
+
+    def asr(self, y: np.ndarray) -> np.ndarray:
+        """Sound embedding [frames, Da] in the shared space: [frames, DIMS] f4 of length 1."""
+        return self._run(self._net.sound, y)
+
+    @staticmethod
+    def _run(side, x: np.ndarray) -> np.ndarray:
+        if len(x) == 0:
+            return np.zeros((0, DIMS), np.float32)
+        with torch.inference_mode():
+            return side(torch.from_numpy(np.array(x, np.float32))[None])[0].numpy()
+
+
+def learn(examples: Sequence[Example], held_out: Sequence[Example], seed: int) -> Learned:
+    """Train the two maps on `examples`; `held_out` decides which step's weights are kept, the last one's without any.
+
+    The same examples and seed give the same arrays. Raises ValueError where fewer than two examples have five frames in a row.
+    """
+    usable = [e for e in examples if len(e.mask) >= WINDOW and e.mask.any()]
+    if len(usable) < 2:
+        raise ValueError(f"{len(usable)} clips have face and voice for long enough to learn from; two are needed")
+    with _one_core(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _learn(_Clips(usable), [e for e in held_out if len(e.mask) >= WINDOW and e.mask.any()], seed)
+
+
+def _learn(clips: _Clips, held_out: Sequence[Example], seed: int) -> Learned:
+    draw = torch.Generator().manual_seed(seed)
+    judges = _Clips(held_out) if len(held_out) > 1 else None
+    net = _Network(clips.vsr.shape[-1], clips.asr.shape[-1])
+    net.standardise(clips)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS, pct_start=WARMUP)
+    order = _order(len(clips), draw)
+    kept, loss_then, step_then = net.state_dict(), math.nan, 0
+    for step in range(1, STEPS + 1):
+        vsr, asr, mask = clips.batch(next(order), draw)
+        loss = info_nce(net.picture(_rescaled(vsr, draw)), net.sound(asr), mask, net.log_scale.exp(), draw)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if judges is None:
+            kept, step_then = net.state_dict(), step
+        elif step % CHECK == 0:
+            found = _judged(net, judges)
+            if math.isnan(loss_then) or found < loss_then:
+                kept, loss_then, step_then = {k: v.clone() for k, v in net.state_dict().items()}, found, step
+            elif step - step_then >= PATIENCE * CHECK:
+                break
+    return Learned({name: tensor.numpy().copy() for name, tensor in kept.items()}, step_then, loss_then)
+
+
+def info_nce(
+    picture: torch.Tensor, sound: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor, draw: torch.Generator
+) -> torch.Tensor:
+    """InfoNCE of PICKS windows drawn from each clip, picture and sound [clips, frames, DIMS] of length 1, mask [clips, frames].
+
+    A window's own sound against that of all other windows drawn, and the other way round; the agreement is the mean cosine of
+    its WINDOW frames times `scale`. Windows of the same clip closer than GUARD frames are left out.
+    """
+    half = WINDOW // 2
+    lot = torch.rand(mask.shape, generator=draw).masked_fill(~mask, -1.0)
+    lot[:, :half] = lot[:, mask.shape[1] - half :] = -1.0
+    value, middle = lot.topk(min(PICKS, mask.shape[1]), dim=1)
+    drawn = value >= 0
+    clip = torch.arange(len(mask))[:, None].expand_as(middle)[drawn]
+    middle = middle[drawn]
+    frames = middle[:, None] + torch.arange(-half, half + 1)
+    left, right = picture[clip[:, None], frames].flatten(1), sound[clip[:, None], frames].flatten(1)
+    agreement = left @ right.T * (scale / WINDOW)
+    near = (clip[:, None] == clip) & ((middle[:, None] - middle).abs() < GUARD)
+    near.fill_diagonal_(False)
+    agreement = agreement.masked_fill(near, -1e4)
+    own = torch.arange(len(clip))
+    return (F.cross_entropy(agreement, own) + F.cross_entropy(agreement.T, own)) / 2
+
+
+class _Network(nn.Module):
+    """Picture [clips, frames, Dv] and sound [clips, frames, Da] to [clips, frames, DIMS] of length 1."""
+
+    vsr_mean: torch.Tensor
+    vsr_std: torch.Tensor
+    asr_mean: torch.Tensor
+    asr_std: torch.Tensor
+
+    def __init__(self, vsr_columns: int, asr_columns: int) -> None:
+        super().__init__()
+        for side, columns in (("vsr", vsr_columns), ("asr", asr_columns)):
+            self.register_buffer(f"{side}_mean", torch.zeros(columns))
+            self.register_buffer(f"{side}_std", torch.ones(columns))
+        self.picture_in = nn.Linear(vsr_columns, WIDTH)
+        self.convolutions = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, kernel, padding=kernel // 2) for kernel in KERNELS)
+        self.picture_out = nn.Linear(WIDTH, DIMS)
+        self.sound_out = nn.Linear(asr_columns, DIMS)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+
+    def standardise(self, clips: _Clips) -> None:
+        """Take each column's mean and deviation from the frames with face and voice."""
+        mask = clips.mask
+        for side, rows in (("vsr", clips.vsr[mask].double()), ("asr", clips.asr[:, 0][mask].double())):
+            getattr(self, f"{side}_mean").copy_(rows.mean(0))
+            std = rows.std(0, correction=0)
+            getattr(self, f"{side}_std").copy_(std + FLOOR * (std.mean() + 1e-9))
+
+    def picture(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.dropout((x - self.vsr_mean) / self.vsr_std, DROPOUT / 2, self.training)
+        x = F.gelu(self.picture_in(x)).transpose(1, 2)
+        for convolution in self.convolutions:
+            x = x + F.gelu(convolution(F.dropout(x, DROPOUT, self.training)))
+        return F.normalize(self.picture_out(F.dropout(x, DROPOUT, self.training).transpose(1, 2)), dim=-1)
+
+    def sound(self, y: torch.Tensor) -> torch.Tensor:
+        y = F.dropout((y - self.asr_mean) / self.asr_std, DROPOUT, self.training)
+        return F.normalize(self.sound_out(y), dim=-1)
+
+
+class _Clips:
+    """Examples as padded tensors: vsr [clips, frames, Dv], asr [clips, 1 + noisy, frames, Da], mask [clips, frames].
+
+    An example with fewer noisy sounds than others repeats what it has.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        frames = max(len(e.mask) for e in examples)
+        sounds = 1 + max(len(e.noisy) for e in examples)
+        dtype = np.result_type(examples[0].vsr, examples[0].asr)
+        self.vsr = torch.zeros(
+            len(examples), frames, examples[0].vsr.shape[1], dtype=torch.from_numpy(np.zeros(0, dtype)).dtype
+        )
+        self.asr = torch.zeros(len(examples), sounds, frames, examples[0].asr.shape[1], dtype=self.vsr.dtype)
+        self.mask = torch.zeros(len(examples), frames, dtype=torch.bool)
+        self.length = torch.tensor([len(e.mask) for e in examples])
+        for i, e in enumerate(examples):
+            n = len(e.mask)
+            self.vsr[i, :n] = torch.from_numpy(e.vsr[:n])
+            self.mask[i, : n - WINDOW // 2] = torch.from_numpy(
+                e.mask[: n - WINDOW // 2]
+            )  # a window lies inside the clip
+            have = [e.asr, *e.noisy]
+            for k in range(sounds):
+                own = k if k < len(have) else 1 + (k - 1) % max(len(e.noisy), 1) if e.noisy else 0
+                self.asr[i, k, :n] = torch.from_numpy(have[own][:n])
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def batch(self, chosen: torch.Tensor, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """SEGMENT frames of each chosen clip, from a place drawn, with the sound as it is or with one of the noises, f4."""
+        room = (self.length[chosen] - SEGMENT).clamp(min=0)
+        start = (torch.rand(len(chosen), generator=draw) * (room + 1)).long()
+        frames = start[:, None] + torch.arange(min(SEGMENT, self.mask.shape[1]))
+        sound = torch.zeros(len(chosen), dtype=torch.long)
+        if self.asr.shape[1] > 1:
+            noisy = torch.rand(len(chosen), generator=draw) < NOISY
+            sound = torch.where(noisy, torch.randint(1, self.asr.shape[1], (len(chosen),), generator=draw), sound)
+        rows = chosen[:, None]
+        return self.vsr[rows, frames].float(), self.asr[rows, sound[:, None], frames].float(), self.mask[rows, frames]
+
+
+def _order(clips: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
+    """Clips of each step: all of them shuffled, again and again, BATCH at a time; what is left of a round is dropped."""
+    size = min(BATCH, clips)
+    while True:
+        shuffled = torch.randperm(clips, generator=draw)
+        yield from shuffled[: clips - clips % size].split(size)
+
+
+def _rescaled(vsr: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Each clip's columns times factors near 1: one drawn for each column and one for all."""
+    each = 1 + SPREAD * torch.randn(len(vsr), 1, vsr.shape[2], generator=draw)
+    return vsr * each * torch.exp(SPREAD * torch.randn(len(vsr), 1, 1, generator=draw))
+
+
+def _judged(net: _Network, judges: _Clips) -> float:
+    """Loss on held-out clips without noise and dropout, the same windows each time."""
+    draw = torch.Generator().manual_seed(0)
+    net.eval()
+    with torch.inference_mode():
+        found = 0.0
+        parts = torch.arange(len(judges)).split(64)
+        for part in parts:
+            picture, sound = net.picture(judges.vsr[part].float()), net.sound(judges.asr[part, 0].float())
+            found += info_nce(picture, sound, judges.mask[part], net.log_scale.exp(), draw).item() * len(part)
+    net.train()
+    return found / len(judges)
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """One thread, so that sums stay in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,12 +1,14 @@
 """Moments, CCA, comparison and calibration: properties, and the recovery of a known shared signal."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from store import similarity
+from store import posteriors, similarity
 from store.similarity import Fit, Moments
 
 
@@ -83,6 +85,65 @@ def test_similarity_is_finite_and_in_0_1_for_any_finite_input(v, a, mask, window
         assert p.dtype == np.float32
         assert np.isfinite(p).all()
         assert ((p >= 0) & (p <= 1)).all()
+
+
+def of_kind(kind):
+    """A calibrated fit of that kind in a space of three dimensions."""
+    fit = FIT if kind == "cca" else replace(similarity.unlearned(kind, 3), calibration=FIT.calibration)
+    assert fit.dims == 3
+    return fit
+
+
+anything = hnp.arrays(np.float64, (12, 3), elements=st.floats(allow_nan=False, allow_infinity=False))
+
+
+@pytest.mark.parametrize("kind", similarity.KINDS)
+@settings(max_examples=60)
+@given(v=anything, a=anything, mask=hnp.arrays(bool, 12), window=st.sampled_from([1, 5, 25, "clip"]))
+def test_every_kind_is_finite_and_in_0_1_for_any_finite_input(kind, v, a, mask, window):
+    p = similarity.compare(v, a, of_kind(kind), window, mask, "c")
+    assert np.isfinite(p).all()
+    assert ((p >= 0) & (p <= 1)).all()
+
+
+def test_posterior_is_the_papers_number_and_js_is_calibrated():
+    log_p = np.log(np.array([[0.9, 0.05, 0.05], [0.2, 0.3, 0.5]]))
+    log_q = np.log(np.array([[0.1, 0.8, 0.1], [0.2, 0.3, 0.5]]))
+    paper = similarity.compare(log_p, log_q, of_kind("posterior"), 1, None, "c")
+    np.testing.assert_allclose(paper, posteriors.paper_label(log_p, log_q), atol=1e-6)
+    js = similarity.compare(log_p, log_q, of_kind("js"), 1, None, "c")
+    expected = similarity.logistic(posteriors.js_similarity(log_p, log_q), 4.0, -1.0)
+    np.testing.assert_allclose(js, expected, atol=1e-6)
+
+
+def test_cosine_does_not_depend_on_the_length_of_rows():
+    v, a = np.random.default_rng(0).standard_normal((2, 9, 3))
+    plain = similarity.scores(v, a, of_kind("cosine"), 1)
+    np.testing.assert_allclose(similarity.scores(1e200 * v, 1e-100 * a, of_kind("cosine"), 1), plain, atol=1e-6)
+    np.testing.assert_allclose(
+        plain, [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(v, a, strict=True)], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("shift", [-15, -4, 0, 7, 15])
+def test_the_best_offset_is_where_the_sound_was_moved_to(shift):
+    x, y = speech(np.random.default_rng(4), 200)
+    v, a = similarity.project_vsr(x, FIT), similarity.project_asr(np.roll(y, -shift, axis=0), FIT)
+    found = similarity.best_offset(v, a, FIT)
+    assert found.frames == shift
+    assert found.margin > 0.05
+    assert found.best >= found.at_zero
+    # Lips at t then meet sound at t - shift, as everywhere.
+    lips, sound, _ = similarity.shifted(200, 200, shift)
+    assert found.best == pytest.approx(similarity.scores(v[lips], a[sound], FIT, "clip")[0], abs=1e-6)
+
+
+def test_offsets_that_leave_nothing_in_common_are_passed_over():
+    x, y = (side[:8] for side in speech(np.random.default_rng(4), 40))
+    v, a = similarity.project_vsr(x, FIT), similarity.project_asr(y, FIT)
+    assert abs(similarity.best_offset(v, a, FIT, limit=15).frames) < 8
+    with pytest.raises(ValueError, match="in common"):
+        similarity.best_offset(v, a, FIT, face=np.zeros(8, bool))
 
 
 @settings(max_examples=40)

@@ -31,24 +31,28 @@ def second_pass(root: Path, writer: store.Writer, config: Config, spread: Spread
     done = reader.clips["done"] == 1
     corpora = sorted(set(reader.clips["corpus"][done].astype(str)))
     here, note = reader.fit, dict(writer.attrs.get("similarity") or {})
+    # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
     interrupted = bool(note) and not note.get("complete")
-    borrow = config.fit_from is not None and (interrupted or note.get("fit_from") != str(config.fit_from))
-    anew = borrow or config.refit or here is None or interrupted
-    if borrow:
-        assert config.fit_from is not None
-        here, note = borrowed_fit(config.fit_from, writer.attrs["teachers"])
+    source = config.fit_from or (note.get("fit_from") if interrupted and not config.refit else None)
+    borrow = source is not None and (interrupted or note.get("fit_from") != str(source))
+    learn = not borrow and (config.refit or here is None or interrupted)
+    if borrow and source is not None:
+        here, note = borrowed_fit(Path(source), writer.attrs["teachers"])
         here, note = calibration.calibrate(root, replace(here, calibration={}), note, None, corpora)
-    elif config.refit or here is None:
-        here, note = fit.learn(root, spread, config.similarity or note.get("kind") or default_kind(reader), config.seed)
+    elif learn:
+        seed = note["seed"] if interrupted and not config.refit and "seed" in note else config.seed
+        here, note = fit.learn(root, spread, config.similarity or note.get("kind") or default_kind(reader), seed)
     if here is None:
         return {}
-    fresh = [corpus for corpus in corpora if corpus not in note.get("auc", {})]
-    if fresh and not anew:
+    anew = borrow or learn
+    fresh = [] if anew else [corpus for corpus in corpora if corpus not in note.get("auc", {})]
+    if fresh:
         here, note = calibration.calibrate(root, here, note, None, fresh)
     note["complete"] = True
-    if anew or fresh:
+    if anew:
         writer.update_attrs({"similarity": {**note, "complete": False}})
         writer.ensure_projections(here.dims)
+    if anew or fresh:
         writer.write_fit(here.to_arrays())
     shards = shards_to_label(store.open(root), anew)
     if shards:

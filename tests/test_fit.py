@@ -107,6 +107,19 @@ def test_a_second_pass_over_a_fitted_store_changes_nothing(path):
     assert labels.second_pass(path, store.Writer.open(path), Config(path), nothing) == before
 
 
+@pytest.mark.usefixtures("short")
+def test_a_run_that_died_while_it_replaced_the_fit_is_done_again_as_asked(path, monkeypatch):
+    writer = store.Writer.open(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Writer, "write_fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            labels.second_pass(path, writer, Config(path, similarity="contrast", refit=True, seed=5), here)
+    assert store.open(path).fit.kind == "cca"
+    note = labels.second_pass(path, store.Writer.open(path), Config(path), here)
+    assert (store.open(path).fit.kind, note["kind"], note["seed"]) == ("contrast", "contrast", 5)
+    assert store.open(path).attrs["similarity"]["complete"]
+
+
 def test_the_default_kind_depends_on_how_many_clips_there_are(path, monkeypatch):
     reader = store.open(path)
     assert labels.default_kind(reader) == "cca"

@@ -231,6 +231,54 @@ def test_a_fit_can_be_borrowed(made, clips, tmp_path):
     assert np.isfinite(reader.frames(0, 0, 75, ["similarity"])["similarity"]).all()
 
 
+def test_a_refit_by_the_network_repeats_and_travels_in_one_file(made, clips, tmp_path):
+    """Four clips teach nothing worth having; that the same command gives the same bytes is what is asked here."""
+    one, two = tmp_path / "one.zarr", tmp_path / "two.zarr"
+    for path in (one, two):
+        shutil.copytree(made[0], path)
+        done = precompute("--store", path, "--refit", "--similarity", "contrast", "--seed", 3, code=3)
+        assert "embedded 2 clips again with noise" in done.stderr
+    equal(one, two)
+    fit = store.open(one).fit
+    assert (fit.kind, store.open(one).attrs["similarity"]["seed"]) == ("contrast", 3)
+    assert store.open(one).array("vsr_projection").shape[1] == fit.dims
+
+    file = tmp_path / "fit.npz"
+    saved = subprocess.run(
+        [sys.executable, "-m", "store.inspect", str(one), "--save-fit", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert saved.returncode == 0, saved.stderr
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in (GOOD, OTHER):
+        shutil.copy(clips / "clips" / name, folder)
+    precompute("--corpus", f"folder:{folder}", "--store", tmp_path / "s.zarr", "--fit-from", file)
+    reader = store.open(tmp_path / "s.zarr")
+    for name, array in fit.network.items():
+        np.testing.assert_array_equal(reader.fit.network[name], array)
+    assert np.isfinite(reader.frames(0, 0, 75, ["similarity"])["similarity"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--similarity", "contrast"), "--refit"),
+        (("--similarity", "cosine", "--refit"), "one space"),
+        (("--similarity", "posterior", "--refit"), "deep_avsr-audio"),
+        (("--fit-from", ROOT / "README.md"), "no fit"),
+    ],
+)
+def test_a_kind_that_does_not_suit_the_store_changes_nothing(made, options, says):
+    before = store.open(made[0]).attrs
+    done = precompute("--store", made[0], *options, code=2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert store.open(made[0]).attrs == before
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -385,8 +385,8 @@ def test_layers_differ_and_the_last_has_one_more_norm(tiny):
     np.testing.assert_allclose(norm(torch.from_numpy(rows[2])).numpy(), rows[3], atol=1e-5)
 
 
-def test_long_clips_go_in_windows_whose_sound_is_that_of_the_clip(tiny):
-    teacher = AVHubertTeacher("audio", f"{tiny}@0")  # no context: windows must not show at all
+def test_windows_of_long_clips_are_joined_where_both_have_context(tiny):
+    teacher = AVHubertTeacher("audio", f"{tiny}@0")  # rows without context: windows must not show at all
     given = clip(WINDOW + 300)
     (rows,) = teacher.embed([given])
     expected = features.sound(given.audio, given.num_frames)
@@ -394,6 +394,15 @@ def test_long_clips_go_in_windows_whose_sound_is_that_of_the_clip(tiny):
         whole = teacher._model(audio=torch.from_numpy(expected).T[None], layer=0)[0].numpy()
     np.testing.assert_allclose(rows, whole, atol=1e-5)
     assert OVERLAP // 2 >= 64  # what the positional convolution sees on each side
+
+
+def test_the_sound_of_a_window_is_that_of_the_clip_to_its_last_row(tiny):
+    teacher = AVHubertTeacher("audio", str(tiny))
+    given = clip(60)
+    whole = features.sound(given.audio, 60)
+    found = teacher._sound(Piece(0, given, 20, 45, 20, 45))
+    np.testing.assert_allclose(found[1:], whole[21:45], atol=1e-5)  # the first sample lacks the one before it
+    np.testing.assert_array_equal(teacher._sound(Piece(0, given, 0, 60, 0, 60)), whole)
 
 
 @pytest.mark.parametrize("size", [88, 96, 112])

@@ -130,11 +130,12 @@ def _model_config(weights: dict[str, Any], hyper: dict | None) -> dict[str, Any]
             )
         log.warning("the encoder's configuration is missing: %d heads and pre-norm are assumed", HEADS[dim])
         return {**sizes, "encoder_attention_heads": HEADS[dim], "layer_norm_first": True}
-    layers = hyper.get("encoder_layers", sizes["encoder_layers"])
-    sizes["encoder_layers"] = layers  # so that the weights of one too few or too many are named
+    layers = hyper.get("encoder_layers")
+    if isinstance(layers, int) and 0 < layers <= len(weights):
+        sizes["encoder_layers"] = layers  # so that the weights of a layer too few or too many are named
     for key, found in sizes.items():
-        said = hyper.get(key, found)
-        if said != found and not (key == "audio_feat_dim" and said == -1):
+        said = hyper.get(key)
+        if said not in (None, found) and not (key == "audio_feat_dim" and said == -1):
             raise TeacherError(f"its configuration says {key} {said}, its weights {found}")
     if hyper.get("sub_encoder_layers", 0):
         raise TeacherError("sub_encoder_layers is not supported; no published model has it")
@@ -152,7 +153,7 @@ def _build(config: dict[str, Any], weights: dict[str, Any]) -> Any:
     from omegaconf import OmegaConf
 
     dim, heads = config["encoder_embed_dim"], config["encoder_attention_heads"]
-    if heads < 1 or dim % heads:
+    if not isinstance(heads, int) or heads < 1 or dim % heads:
         raise TeacherError(f"its width of {dim} cannot be shared by {heads} attention heads")
     task = setup_task(OmegaConf.create({"_name": "av_hubert_pretraining"}))
     try:
@@ -175,8 +176,9 @@ def _build(config: dict[str, Any], weights: dict[str, Any]) -> Any:
             continue
         if weights[key].shape != wanted.shape:
             raise TeacherError(f"weight '{key}' has shape {list(weights[key].shape)}; expected {list(wanted.shape)}")
-        state[key] = weights[key].to(wanted.dtype, copy=True, memory_format=torch.contiguous_format)
+        state[key] = weights[key].to(wanted.dtype).contiguous()
     torch.nn.Module.load_state_dict(model, state, assign=True)  # fairseq's own cannot assign
+    model.feature_extractor_video.resnet.trunk.to(memory_format=torch.channels_last)  # as its activations
     return model.eval().requires_grad_(False)
 
 

@@ -24,6 +24,8 @@ class _DeepAVSR:
     kind: str
     stream: str
     dim = CLASSES
+    _weights: weights.Weights
+    _network: Any
 
     def __init__(self, argument: str, device: str) -> None:
         import torch
@@ -53,9 +55,6 @@ class _DeepAVSR:
             "dim": self.dim,
             "licence": "as the weights' source says; deep_avsr's are trained on LRS2, which is for research only",
         }
-
-    _weights: weights.Weights
-    _network: Any
 
     def _input(self, piece: windows.Piece) -> Any:
         """What the network is given of one piece: a tensor [rows, columns] on the device."""

@@ -65,7 +65,7 @@ class Folder(click.Path):
 @click.option(
     "--similarity",
     type=click.Choice(KINDS),
-    help="How embeddings are compared.  [default: the store's, or contrast from 100 real training clips on, else cca]",
+    help="How embeddings are compared.  [default: the store's, or fused, or cca with under 20 real clips]",
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the first N clips.")
 @click.option("--asr-workers", type=Workers(), default="1", show_default=True, help="Actors for the ASR teacher.")

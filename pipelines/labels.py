@@ -18,8 +18,7 @@ from store import layout, similarity
 
 log = logging.getLogger(__name__)
 
-DEFAULT = "contrast"
-MANY_CLIPS = 100
+DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
 
 
 def second_pass(root: Path, writer: store.Writer, config: Config, spread: Spread) -> dict[str, Any]:
@@ -65,8 +64,8 @@ def second_pass(root: Path, writer: store.Writer, config: Config, spread: Spread
 
 
 def default_kind(reader: store.Reader) -> str:
-    """What a new store compares by: the network where there are clips enough to teach it, else cca."""
-    return DEFAULT if len(fit.training_clips(reader)) >= MANY_CLIPS else "cca"
+    """What a new store compares by: with a network where there are clips enough to teach one, else cca alone."""
+    return DEFAULT if len(fit.training_clips(reader)) >= fit.FEW_CLIPS else "cca"
 
 
 def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:

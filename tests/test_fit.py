@@ -122,9 +122,9 @@ def test_a_run_that_died_while_it_replaced_the_fit_is_done_again_as_asked(path, 
 
 def test_the_default_kind_depends_on_how_many_clips_there_are(path, monkeypatch):
     reader = store.open(path)
+    assert labels.default_kind(reader) == "fused"
+    monkeypatch.setattr(fit, "FEW_CLIPS", 41)
     assert labels.default_kind(reader) == "cca"
-    monkeypatch.setattr(labels, "MANY_CLIPS", 40)
-    assert labels.default_kind(reader) == labels.DEFAULT
 
 
 @pytest.mark.usefixtures("short")

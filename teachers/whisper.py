@@ -1,30 +1,31 @@
-"""The `whisper` teacher: rows of a Whisper encoder, at 25 a second, from the clip's sound alone; and transcripts with
-word times.
+"""The `whisper` and `whisper-exact` teachers: rows of a Whisper encoder, at 25 a second, from the clip's sound alone.
 
 whisper:NAME|PATH[@LAYER]; NAME as openai-whisper lists it (tiny.en if left out), PATH a checkpoint. @k gives the rows
-after block k, @0 those before the first block, none those after the last norm.
+after block k, @0 those before the first block, none those after the last norm; the 50 rows a second are averaged by pairs.
 
-For embeddings the sound is not padded to 30 s (that costs ten times as much for a 3 s clip, and the rows serve as well): the
-encoder is run here, with the model's own layers, on what there is, positions cut to the length. In a batch every row depends
-on its own clip alone: zeros past a clip's end before each convolution, and a key mask in attention. On the CPU only windows of
-one length share a batch, as padding gains nothing there (38 clips a second, each alone 36) and rounding then differs (1e-5).
-Clips over 30 s are cut into windows of 750 frames that overlap by 100 and are joined at the middle of the overlap; each window
-has its own mel spectrogram, so memory does not grow.
+`whisper-exact` is openai-whisper to the letter: sound padded to 30 s, the model's own encoder (equal within 1e-4), of which the
+clip's rows are kept. `whisper` does not pad, which costs a fraction for a clip of 3 s and serves as well: the encoder is run
+here, with the model's own layers, on what there is, positions cut to the length. What differs is what attention finds beyond
+the clip's end. The spectrogram does not: padding adds nothing louder, so its maximum, by which it is scaled, stays, and only
+the last three of its columns, which reach over the end, change. `provenance()["options"]["sound"]` says "padded" or "trimmed".
 
-Transcripts use the padded encoder: text decoded from trimmed rows can loop. tiny.en and all *.en know English only.
+In a batch every row depends on its own clip alone: zeros past a clip's end before each convolution, and a key mask in
+attention. On the CPU only windows of one length share a batch, as padding gains nothing there (38 clips a second, each alone
+36) and rounding then differs (1e-5). Clips over 30 s are cut into windows of 750 frames that overlap by 100 and are joined at
+the middle of the overlap; each window has its own mel spectrogram, so memory does not grow.
+
+Both write transcripts by the same padded encoder: see teachers/transcribe.py. tiny.en and all *.en know English only.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from teachers import ctranslate2, weights, windows
-from teachers.base import FPS, VOICE, ClipMedia, TeacherError
+from teachers.base import ClipMedia, TeacherError
+from teachers.transcribe import Word, transcribe
 
 log = logging.getLogger(__name__)
 
@@ -38,31 +39,24 @@ WINDOW = 750  # frames, the 30 s that the model knows
 OVERLAP = 100  # frames that neighbouring windows share
 ROWS_PER_FRAME = 2  # the encoder's 50 rows a second, averaged by pairs
 MELS_PER_FRAME = 4
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word of a transcript; seconds on the clip's clock."""
-
-    start_s: float
-    end_s: float
-    text: str
-    probability: float
+PADDED_BATCH = 8  # windows of 30 s in one pass, not on the CPU
 
 
 class Whisper:
     """f4 [frames, dim] from sound; see the module's text for layers, batches and long clips."""
 
     stream = "audio"
+    kind = "whisper"
+    sound = "trimmed"
 
     def __init__(self, argument: str = "", device: str = "cpu") -> None:
         """argument: NAME|PATH[@LAYER]. Raises TeacherError for an unknown name, layer or file."""
         import torch
 
-        model, self.layer = _parse(argument)
-        self.name = f"whisper:{argument}" if argument else "whisper"
+        self.name = f"{self.kind}:{argument}" if argument else self.kind
+        model, self.layer = _parse(argument, self.name)
         self.device = torch.device(device)
-        self._weights, heads = _find(model)
+        self._weights, heads = _find(model, self.name)
         self._model = _build(self._weights.path, heads).to(self.device).eval()
         self._encoder = self._model.encoder
         self.dim = self._model.dims.n_audio_state
@@ -78,39 +72,8 @@ class Whisper:
         return windows.embed(self.name, clips, self.dim, self._forward, self.device, window=WINDOW, overlap=OVERLAP)
 
     def transcribe(self, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
-        """Words with times, by whisper's own decoding at temperature 0; a silent clip has none, nor has a silent stretch.
-
-        A word is kept where the voice is active within it or a frame beside it, and begins no earlier than the voice does (the
-        first one otherwise tends to begin with the clip). `prompt` (previous text, which is imitated) can tell vocabulary
-        and style.
-        """
-        import whisper
-
-        voiced = (clip.flags & VOICE) > 0
-        if not voiced.any():
-            return []
-        with _encoding_once(self._model.encoder):
-            result = whisper.transcribe(
-                self._model,
-                clip.audio.astype(np.float32) / 32768,
-                temperature=0.0,
-                condition_on_previous_text=False,
-                word_timestamps=True,
-                initial_prompt=prompt,
-                language="en" if self.english_only else None,
-                fp16=self.device.type == "cuda",
-                verbose=None,
-            )
-        words = []
-        for segment in result["segments"]:
-            for word in segment["words"]:
-                start, end = float(word["start"]), min(float(word["end"]), clip.num_frames / FPS)
-                around = np.arange(max(int(start * FPS) - 1, 0), min(int(np.ceil(end * FPS)) + 1, clip.num_frames))
-                around = around[voiced[around]]
-                if len(around):
-                    start = max(start, min(float(around[0]) / FPS, end))
-                    words.append(Word(start, end, str(word["word"]).strip(), float(word["probability"])))
-        return words
+        """Words with times of a clip; see teachers.transcribe."""
+        return transcribe(self._model, clip, prompt)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -118,7 +81,7 @@ class Whisper:
             "layer": self.layer,
             "source": self._weights.source,
             "sha256": self._weights.sha256,
-            "options": {"sound": "trimmed", "window": WINDOW, "overlap": OVERLAP},
+            "options": {"sound": self.sound, "window": WINDOW, "overlap": OVERLAP},
             "dim": self.dim,
             "licence": "MIT",
         }
@@ -140,8 +103,7 @@ class Whisper:
             inside = torch.arange(longest, device=self.device) < torch.tensor(frames, device=self.device)[:, None]
         with torch.autocast(self.device.type, torch.float16, enabled=half):  # the spectrogram needs single precision
             x = self._rows(mel, inside).float()
-        x = x.reshape(len(pieces), longest, ROWS_PER_FRAME, self.dim).mean(dim=2).cpu().numpy()
-        return [rows[:length] for rows, length in zip(x, frames, strict=True)]
+        return _pooled(x, frames)
 
     def _rows(self, mel: Any, inside: Any) -> Any:
         """The encoder on mel [clips, mels, 4 * frames]: [clips, 2 * frames, dim], right where bool inside [clips, frames]."""
@@ -159,25 +121,27 @@ class Whisper:
         return encoder.ln_post(x) if self.layer is None else x
 
 
-@contextmanager
-def _encoding_once(encoder: Any) -> Iterator[None]:
-    """Within the block an input equal to the last one gets the last answer: whisper encodes each 30 s of sound once for
-    the text and once more for the word times, and encoding is most of the cost."""
-    import torch
+class ExactWhisper(Whisper):
+    """The same from sound padded to 30 s, as openai-whisper has it; one window at a time on the CPU."""
 
-    encode = encoder.forward
-    last: list[Any] = []
+    kind = "whisper-exact"
+    sound = "padded"
 
-    def forward(mel: Any) -> Any:
-        if not (last and last[0].shape == mel.shape and torch.equal(last[0], mel)):
-            last[:] = [mel, encode(mel)]
-        return last[1]
+    def _forward(self, pieces: list[windows.Piece], half: bool) -> list[np.ndarray]:
+        """f4 [frames, dim] of each piece of at most WINDOW frames."""
+        import torch
+        from whisper.audio import log_mel_spectrogram, pad_or_trim
 
-    encoder.forward = forward
-    try:
-        yield
-    finally:
-        del encoder.forward  # the class's own shows again
+        found: list[np.ndarray] = []
+        together = 1 if self.device.type == "cpu" else PADDED_BATCH
+        for k in range(0, len(pieces), together):
+            batch = pieces[k : k + together]
+            waves = torch.from_numpy(np.stack([pad_or_trim(piece.audio) for piece in batch]).astype(np.float32) / 32768)
+            mels = [log_mel_spectrogram(wave, self._model.dims.n_mels) for wave in waves.to(self.device)]
+            with torch.autocast(self.device.type, torch.float16, enabled=half):
+                x = self._rows(torch.stack(mels), None).float()
+            found += _pooled(x, [piece.num_frames for piece in batch])
+        return found
 
 
 def load(argument: str, device: str) -> Whisper:
@@ -185,9 +149,20 @@ def load(argument: str, device: str) -> Whisper:
     return Whisper(argument, device)
 
 
+def load_exact(argument: str, device: str) -> Whisper:
+    """Entry point `whisper-exact`."""
+    return ExactWhisper(argument, device)
+
+
 def find(name: str = DEFAULT) -> weights.Weights:
     """The weights of the model called `name`, fetched or converted into the cache if need be."""
-    return _find(name)[0]
+    return _find(name, f"whisper:{name}")[0]
+
+
+def _pooled(x: Any, frames: list[int]) -> list[np.ndarray]:
+    """f4 [frames, dim] of each clip from encoder rows [clips, 2 * longest, dim]."""
+    x = x.unflatten(1, (-1, ROWS_PER_FRAME)).mean(dim=2).cpu().numpy()
+    return [rows[:length] for rows, length in zip(x, frames, strict=True)]
 
 
 def _block(block: Any, x: Any, keys: Any) -> Any:
@@ -204,7 +179,7 @@ def _block(block: Any, x: Any, keys: Any) -> Any:
     return x + block.mlp(block.mlp_ln(x))
 
 
-def _parse(argument: str) -> tuple[str, int | None]:
+def _parse(argument: str, name: str) -> tuple[str, int | None]:
     """(name or path, layer) of NAME|PATH[@LAYER]."""
     model, at, layer = argument.rpartition("@")
     if not at:
@@ -213,10 +188,10 @@ def _parse(argument: str) -> tuple[str, int | None]:
         return model or DEFAULT, int(layer)
     if Path(argument).exists():  # a path with an @ in it
         return argument, None
-    raise TeacherError(f"whisper:{argument}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
+    raise TeacherError(f"{name}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
 
 
-def _find(model: str) -> tuple[weights.Weights, bytes | None]:
+def _find(model: str, name: str) -> tuple[weights.Weights, bytes | None]:
     """Weights of a name or path, and whisper's packed list of the heads that tell word times."""
     import whisper
 
@@ -227,7 +202,7 @@ def _find(model: str) -> tuple[weights.Weights, bytes | None]:
         return found, whisper._ALIGNMENT_HEADS[model]
     if Path(model).exists() or "/" in model or model.endswith(".pt"):
         return weights.resolve(Path(model).name, path=model), None
-    raise TeacherError(f"whisper:{model}: no such model or file; names are {', '.join(whisper.available_models())}")
+    raise TeacherError(f"{name}: no such model or file; names are {', '.join(whisper.available_models())}")
 
 
 def _build(path: Path, heads: bytes | None) -> Any:

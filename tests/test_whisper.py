@@ -1,6 +1,7 @@
 """The Whisper teacher: converted weights, trimmed and batched encoding, transcripts."""
 
 import importlib.util
+import os
 import re
 import struct
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from teachers import ClipMedia, TeacherError, ctranslate2, weights, windows
 from teachers.voice import VoiceActivity
-from teachers.whisper import OVERLAP, PACKAGES, WINDOW, Whisper
+from teachers.whisper import OVERLAP, PACKAGES, WINDOW, ExactWhisper, Whisper, load_exact
 
 PROMPT = (
     "Bin blue at F 2 now. Set white in G 9 please. Lay green by Q 0 again. Place red with M 3 soon."  # GRID's grammar
@@ -72,6 +73,35 @@ def padded(model, sound):
 def test_thirty_seconds_equal_the_models_own_encoder(last, sounds):
     sound = np.tile(np.concatenate(list(sounds.values())), 3)[: 640 * WINDOW]
     np.testing.assert_allclose(last.embed([media(sound)])[0], padded(last, sound), atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["@0", "@1", "@2", "@3", "@4", ""])
+def test_exact_equals_openai_whisper_after_every_block(layer, sounds):
+    from whisper.audio import log_mel_spectrogram, pad_or_trim
+
+    exact = ExactWhisper(f"tiny.en{layer}")
+    encoder = exact._model.encoder
+    given = [sound[: 640 * frames] for sound, frames in zip(sounds.values(), (75, 33), strict=False)]
+    seen = {}
+    hooks = [encoder.blocks[0].register_forward_pre_hook(lambda _, given: seen.update({"@0": given[0]}))]
+    for k, block in enumerate(encoder.blocks, 1):
+        hooks.append(block.register_forward_hook(lambda _, __, rows, k=k: seen.update({f"@{k}": rows})))
+    expected = []
+    with torch.inference_mode():
+        for sound in given:
+            wave = pad_or_trim(torch.from_numpy(sound.astype(np.float32) / 32768))
+            seen[""] = encoder(log_mel_spectrogram(wave)[None])
+            rows = seen[layer][0].numpy().reshape(750, 2, -1).mean(axis=1)
+            expected.append(rows[: len(sound) // 640])
+    for hook in hooks:
+        hook.remove()
+    for rows, theirs in zip(exact.embed([media(sound) for sound in given]), expected, strict=True):
+        np.testing.assert_allclose(rows, theirs, atol=1e-4)
+
+
+def test_the_store_is_told_which_sound_was_encoded(last):
+    assert last.provenance()["options"]["sound"] == "trimmed"
+    assert load_exact("tiny.en@3", "cpu").provenance()["options"]["sound"] == "padded"
 
 
 def test_trimmed_rows_resemble_padded_ones(last, sounds):
@@ -156,6 +186,17 @@ def test_silence_gives_finite_rows_and_no_words(last):
 def test_wrong_names_say_what_is_wrong(argument, message):
     with pytest.raises(TeacherError, match=message):
         Whisper(argument)
+
+
+def test_a_checkpoint_that_would_run_a_command_is_refused(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"dims": {}, "model_state_dict": Trap()}, tmp_path / "trap.pt")
+    with pytest.raises(TeacherError, match=r"trap\.pt is no Whisper checkpoint"):
+        Whisper(str(tmp_path / "trap.pt"))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_file_that_is_no_checkpoint_is_named(tmp_path):

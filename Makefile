@@ -16,6 +16,7 @@ $(INSTALLED): requirements.txt setup.cfg
 	$(PIP) --upgrade pip
 	$(PIP) torch==2.13.0
 	$(PIP) --no-deps -r requirements.txt
+	rm -rf concord_av.egg-info  # one left by other tools would hide new entry points
 	$(PIP) --no-deps --no-build-isolation --editable .
 	$(PY) -m teachers.fetch
 	touch $@

@@ -4,7 +4,7 @@ Written from the architecture (golden values decide), with the names that publis
 `model` imports it. Two choices for speed, which change results in the last bits: the 3-D convolution has one input channel,
 so it is a 2-D one over five frames as channels, and activations lie channels-last (twice the speed of that convolution on a
 CPU, and fifteen times that of the pooling). Frames go through FRAMES at a time, so memory does not grow with the clip; 64 keep
-the largest buffer at 32 MB, above which the C library returns memory to the system each time (a fifth slower).
+the largest buffer at 32 MB, above which the C library returns memory to the system each time (5 to 20 % slower).
 """
 
 from typing import Any

@@ -15,7 +15,8 @@ import torch
 from omegaconf import OmegaConf
 
 from teachers import TeacherError
-from teachers.checkpoint import LEGACY_START, Stub, read
+from teachers.checkpoint import LEGACY_START, read
+from teachers.unpickle import Stub
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 

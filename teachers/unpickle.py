@@ -1,0 +1,236 @@
+"""An unpickler that calls nothing of the pickle's choice: names become inert values, and only our own makers are called.
+
+A pickle is a program that may call whatever it names. Here a name only ever becomes an inert `Global`, and what "calls" it is
+the table MAKERS: nothing on the stack can be called, has attributes that matter or is known to the rest of Python. A
+name outside the tables stops the reading before anything else happens. What the objects mean is for `checkpoint` to say.
+"""
+
+import math
+import pickle
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, NamedTuple
+
+from teachers.base import TeacherError
+
+STORAGES = {  # torch's storage classes: dtype name, bytes an element
+    "torch.DoubleStorage": ("float64", 8),
+    "torch.FloatStorage": ("float32", 4),
+    "torch.HalfStorage": ("float16", 2),
+    "torch.BFloat16Storage": ("bfloat16", 2),
+    "torch.LongStorage": ("int64", 8),
+    "torch.IntStorage": ("int32", 4),
+    "torch.ShortStorage": ("int16", 2),
+    "torch.CharStorage": ("int8", 1),
+    "torch.ByteStorage": ("uint8", 1),
+    "torch.BoolStorage": ("bool", 1),
+    "torch.ComplexFloatStorage": ("complex64", 8),
+    "torch.ComplexDoubleStorage": ("complex128", 16),
+}
+NODES = ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "EnumNode", "BytesNode", "PathNode")
+CONTAINERS = ("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig")
+STUBS = (
+    *CONTAINERS,
+    *(f"omegaconf.nodes.{name}" for name in NODES),
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "argparse.Namespace",
+    "fairseq.data.dictionary.Dictionary",
+    "fairseq.data.encoders.sentencepiece_bpe.SentencepieceBPE",
+    "sentencepiece.SentencePieceProcessor",
+    "numpy.dtype",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+)
+NAMES_ONLY = (  # stand for a type somewhere, are never called
+    *STORAGES,
+    "typing.Any",
+    "numpy.ndarray",
+    *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("str", "float", "bool", "tuple")),
+)
+OPCODES = [
+    getattr(pickle, name)[0]
+    for name in (
+        "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT "
+        "BINUNICODE SHORT_BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 "
+        "TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET BINGET "
+        "LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL BINPERSID"
+    ).split()
+]
+
+
+class Global(NamedTuple):
+    """A name that the pickle refers to; not the thing that it names."""
+
+    name: str
+
+
+class Stub:
+    """An object that is not made: the name of its class, what it was to be called with, and its state."""
+
+    __slots__ = ("args", "kind", "state")
+
+    def __init__(self, kind: str, args: tuple) -> None:
+        self.kind = kind
+        self.args = args
+        self.state: Any = None
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
+
+
+class Storage(NamedTuple):
+    """Numbers in the file: `numel` of `dtype` under `key`."""
+
+    key: str
+    dtype: str
+    nbytes: int
+    numel: int
+
+
+class Strided(NamedTuple):
+    """A tensor in a storage, not read yet."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Unpickler(pickle._Unpickler):
+    """Python's own unpickler (the one in Python) with few opcodes, and none that calls anything of the pickle's choice."""
+
+    stack: list[Any]  # the base class sets both
+    append: Callable[[Any], None]
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.path = path
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except KeyError as error:  # of `dispatch`, or of a value that was never stored
+            raise pickle.UnpicklingError(f"no opcode or value {error}") from error
+
+    def find_class(self, module: str, name: str) -> Global:
+        full = f"{module}.{name}"
+        if "." in name or (full not in MAKERS and full not in NAMES_ONLY):
+            today = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # protocols 0 to 2
+            raise TeacherError(
+                f"{self.path} asks for '{'.'.join(today)}', which weights do not need: refused, and nothing of the file was "
+                "run; take the checkpoint from a source that you trust"
+            )
+        return Global(full)
+
+    def persistent_load(self, pid: Any) -> Storage:
+        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage" or pid[5:] not in ((), (None,)):
+            raise pickle.UnpicklingError("a reference that is no storage")
+        _, kind, key, _, numel = pid[:5]
+        if type(kind) is not Global or kind.name not in STORAGES or type(key) is not str or not _counts((numel,)):
+            raise pickle.UnpicklingError("a storage of unknown kind")
+        dtype, itemsize = STORAGES[kind.name]
+        return Storage(key, dtype, numel * itemsize, numel)
+
+    def load_call(self) -> None:
+        """REDUCE and NEWOBJ: the same to us."""
+        args = self.stack.pop()
+        called = self.stack.pop()
+        if type(called) is not Global or called.name not in MAKERS or type(args) is not tuple:
+            raise pickle.UnpicklingError("a call of what cannot be called")
+        self.append(MAKERS[called.name](*args))
+
+    def load_build(self) -> None:
+        """BUILD: a stub keeps its state; what a dict has beside its items (torch's format version) is dropped."""
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if type(target) is Stub and target.state is None:
+            target.state = state
+        elif type(target) is not dict:
+            raise pickle.UnpicklingError(f"a state for a {type(target).__name__}")
+
+    # What is not listed fails as unknown.
+    dispatch: ClassVar[dict[int, Any]] = {
+        **{code: pickle._Unpickler.dispatch[code] for code in OPCODES},
+        pickle.REDUCE[0]: load_call,
+        pickle.NEWOBJ[0]: load_call,
+        pickle.BUILD[0]: load_build,
+    }
+
+
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+) -> Strided:
+    """torch._utils._rebuild_tensor_v2, without gradients and hooks."""
+    if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
+        raise TypeError("a tensor without storage or shape")
+    if not _counts((offset, *size, *stride)):
+        raise TypeError("a tensor whose shape is not of whole numbers")
+    numel = math.prod(size)
+    end = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1 if numel else offset
+    if max(end, numel) > storage.numel:
+        raise ValueError(f"a tensor of shape {size} in a storage of {storage.numel} elements")
+    return Strided(storage, offset, size, stride)
+
+
+def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Strided:
+    """torch._utils._rebuild_parameter."""
+    if type(data) is not Strided:
+        raise TypeError("a parameter that is no tensor")
+    return data
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """_codecs.encode as protocol 2 writes bytes."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        raise TypeError("text encoded as something else than bytes")
+    return text.encode("latin1")
+
+
+def _defaultdict(factory: Any = None) -> dict:
+    if factory is not None and type(factory) is not Global:
+        raise TypeError("a defaultdict of something that is no type")
+    return {}
+
+
+def _stub(kind: str) -> Callable[..., Stub]:
+    return lambda *args: Stub(kind, args)
+
+
+def _plain_maker(kind: type, most: int) -> Callable[..., Any]:
+    """`kind` called with at most `most` arguments, which are lists, dicts, tuples or whole numbers."""
+
+    def make(*args: Any) -> Any:
+        if len(args) > most or any(type(arg) not in (list, dict, tuple, int) for arg in args):
+            raise TypeError(f"{kind.__name__} of odd arguments")
+        return kind(*args)
+
+    return make
+
+
+MAKERS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": _plain_maker(dict, 1),
+    "collections.defaultdict": _defaultdict,
+    **{name: _stub(name) for name in STUBS},
+    **{
+        f"{module}.{name}": _plain_maker(kind, most)
+        for module in ("__builtin__", "builtins")
+        for name, kind, most in [
+            ("dict", dict, 1),
+            ("list", list, 1),
+            ("set", set, 1),
+            ("frozenset", frozenset, 1),
+            ("int", int, 0),
+            ("long", int, 0),
+            ("bytes", bytes, 0),  # empty bytes are written as a call
+        ]
+    },
+}
+
+
+def _counts(values: tuple) -> bool:
+    """Whether all are whole numbers from 0 on."""
+    return all(type(value) is int and 0 <= value < 1 << 62 for value in values)

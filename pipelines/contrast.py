@@ -46,7 +46,7 @@ def noisy_embeddings(
     reader: store.Reader, clips: list[int], spread: Spread, seed: int
 ) -> dict[int, tuple[np.ndarray, ...]]:
     """By clip row, SOUNDS embeddings f2 [frames, Da] of its excerpt with noise; empty, with a warning, without the teacher."""
-    some = _evenly(clips, NOISY_CLIPS)
+    some = evenly(clips, NOISY_CLIPS)
     name = reader.attrs["teachers"]["asr"]["name"]
     jobs = [(reader.path, some[k : k + PART], clips, name, seed) for k in range(0, len(some), PART)]
     begun = time.perf_counter()
@@ -101,8 +101,8 @@ def train(
     reader = store.open(root)
     begun = time.perf_counter()
     learned = projector.learn(
-        [_example(reader, clip, partners.get(clip, clip), noisy.get(clip, ())) for clip in _evenly(clips, CLIPS)],
-        [_example(reader, clip, partners.get(clip, clip)) for clip in _evenly(held_out, CLIPS)],
+        [_example(reader, clip, partners.get(clip, clip), noisy.get(clip, ())) for clip in clips],
+        [_example(reader, clip, partners.get(clip, clip)) for clip in held_out],
         seed,
     )
     return learned.arrays, learned.steps, time.perf_counter() - begun
@@ -143,6 +143,6 @@ def _noise(reader: store.Reader, clip: int, pool: list[int], samples: int, draw:
     return np.fft.irfft(spectrum * np.arange(1, len(spectrum) + 1) ** (-draw.uniform(*COLOUR) / 2), samples)
 
 
-def _evenly(clips: list[int], most: int) -> list[int]:
+def evenly(clips: list[int], most: int) -> list[int]:
     """At most `most` of the clips, evenly spaced."""
     return [clips[k] for k in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), most)).round().astype(int))]

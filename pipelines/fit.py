@@ -156,7 +156,8 @@ def _learn_contrast(
 ) -> Fitted | None:
     """The network, and for fused the cca beside it, on all parts but the first, which judges; one part alone judges itself."""
     alone = parts.max() == 0
-    teach, held = clips[(parts > 0) | alone].tolist(), [] if alone else clips[parts == 0].tolist()
+    teach = contrast.evenly(clips[(parts > 0) | alone].tolist(), contrast.CLIPS)
+    held = [] if alone else contrast.evenly(clips[parts == 0].tolist(), contrast.CLIPS)
     partners = dict(swapped(clips, parts))
     noisy = contrast.noisy_embeddings(reader, teach, spread, seed)
     jobs = [(root, teach, held, {}, noisy, seed), (root, teach, held, partners, {}, seed)]

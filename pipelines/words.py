@@ -10,20 +10,18 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import store
 from pipelines import stages
-from pipelines.fit import Spread
+from pipelines.cluster import Spread
 from store import layout
 from store.staging import FOLDER
 
 log = logging.getLogger(__name__)
 
 PART_CLIPS = 16
-_TEACHERS: dict[str, Any] = {}  # one a worker process: loading weights costs more than a part of short clips
 
 
 def pending(reader: store.Reader) -> list[int]:
@@ -41,7 +39,7 @@ def transcribe(root: Path, writer: store.Writer, teacher: str, spread: Spread) -
         (root / FOLDER).mkdir(exist_ok=True)
         parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
         files = []
-        for k, file in enumerate(spread(decode, parts), 1):
+        for k, file in enumerate(spread(decode, parts, gpu=True), 1):
             files.append(file)
             log.info("words: %d of %d clips", min(k * PART_CLIPS, len(todo)), len(todo))
         found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}
@@ -61,9 +59,7 @@ def decode(root: Path, clips: list[int], teacher_name: str) -> Path:
     final = root / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
     if final.exists():
         return final
-    stages.fix_threads()
-    reader = store.open(root)
-    teacher = _TEACHERS.get(teacher_name) or _TEACHERS.setdefault(teacher_name, teachers.load(teacher_name))
+    reader, teacher = store.open(root), stages.teacher(teacher_name)
     found = {}
     for i in clips:
         got = reader.frames(i, 0, int(reader.clips["length"][i]), ["audio", "flags"])

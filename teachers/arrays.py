@@ -2,9 +2,10 @@
 
 In: `video` u1 [batch, frames, side, side] (side 88, 96 or 112), `audio` i2 [batch, samples] at 16 kHz, `lengths` integers
 [batch] in frames (all frames if left out), and, for the teachers that look at them, `lips` [batch, frames, 40, 2] and
-`blendshapes` [batch, frames, 52] in floating point. A batch has frames as its pictures have; sound alone has samples // 640,
-so a rest shorter than a frame is dropped. Beside pictures the sound may miss up to one frame at the end, which is then zero.
-Without `audio` the clips are silent, without pictures these are black; other arrays in the file are not looked at.
+`blendshapes` [batch, frames, 52] in floating point. A batch has frames as its pictures have; sound alone has samples // 640, or
+one more where `lengths` counts the rest too. Sound that does not fit its frames is cut or filled up with zeros at the end, and
+`Batch.notes` says so. Without `audio` the clips are silent, without pictures these are black. Every frame counts as having a
+face and a voice.
 
 Out: `embedding` f4 [batch, frames, dim], rows past a clip's length 0, and `lengths` i8 [batch].
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from teachers import weights
-from teachers.base import FACE, SAMPLES_PER_FRAME, ClipMedia, TeacherError
+from teachers.base import FACE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
 
 SIDES = (88, 96, 112)
 PICTURES = {
@@ -40,6 +41,7 @@ class Batch:
     clips: list[ClipMedia]
     num_frames: int
     given: frozenset[str] = frozenset(NAMES)
+    notes: tuple[str, ...] = ()  # for a person: shapes, and what was done to the sound
 
 
 def load(path: Path) -> Batch:
@@ -55,21 +57,19 @@ def load(path: Path) -> Batch:
     frames = {name: array.shape[1] for name, array in arrays.items() if name in PICTURES}
     if len(set(frames.values())) > 1:
         raise ArraysError(f"{path}: arrays differ in their second axis, the frames: {_listed(frames)}")
-    samples = arrays["audio"].shape[1] if "audio" in arrays else None
-    num_frames = next(iter(frames.values())) if frames else (samples or 0) // SAMPLES_PER_FRAME
+    samples = arrays["audio"].shape[1] if "audio" in arrays else 0
+    num_frames = most = next(iter(frames.values()), samples // SAMPLES_PER_FRAME)
+    if not frames:
+        most = -(-samples // SAMPLES_PER_FRAME)
     lengths = arrays.get("lengths", np.full(next(iter(sizes.values())), num_frames))
-    if ((lengths < 0) | (lengths > num_frames)).any():
-        raise ArraysError(
-            f"{path}: lengths lie between {lengths.min()} and {lengths.max()}; expected 0 to {num_frames}"
-        )
-    if samples is not None and frames:
-        needed = int(lengths.max(initial=0)) * SAMPLES_PER_FRAME
-        if samples <= needed - SAMPLES_PER_FRAME or samples >= (num_frames + 1) * SAMPLES_PER_FRAME:
-            raise ArraysError(
-                f"{path}: audio has {samples} samples for {num_frames} frames; expected {num_frames * SAMPLES_PER_FRAME}, "
-                f"{SAMPLES_PER_FRAME} a frame"
-            )
-    return Batch([_clip(arrays, i, int(n)) for i, n in enumerate(lengths)], num_frames, frozenset(arrays))
+    if ((lengths < 0) | (lengths > most)).any():
+        raise ArraysError(f"{path}: lengths lie between {lengths.min()} and {lengths.max()}; expected 0 to {most}")
+    num_frames = max(num_frames, int(lengths.max(initial=0)))
+    notes = [", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays.items())]
+    if "audio" in arrays and (surplus := samples - num_frames * SAMPLES_PER_FRAME):
+        done = f"{surplus} are cut off" if surplus > 0 else f"{-surplus} zeros are added"
+        notes.append(f"audio has {samples} samples for {num_frames} frames of {SAMPLES_PER_FRAME}: at the end {done}")
+    return Batch([_clip(arrays, i, int(n)) for i, n in enumerate(lengths)], num_frames, frozenset(arrays), tuple(notes))
 
 
 def save(path: Path, rows: list[np.ndarray], num_frames: int, dim: int) -> None:
@@ -88,7 +88,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):
             with content:
-                return {name: content[name] for name in NAMES if name in content.files}
+                if unknown := [name for name in content.files if name not in NAMES]:
+                    raise ArraysError(f"{path} has '{unknown[0]}', which is none of {', '.join(NAMES)}")
+                return {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ArraysError(f"{path} cannot be read as an .npz file: {error}") from error
     raise ArraysError(f"{path} is one array; expected an .npz file, as numpy.savez writes it")
@@ -96,6 +98,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _check(path: Path, name: str, array: np.ndarray) -> None:
     """Raise ArraysError for a wrong type or shape of one array."""
+    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is no .npy
+        raise ArraysError(f"{path}: {name} is no array; expected an .npz file, as numpy.savez writes it")
     kinds = {"video": "uint8", "audio": "int16", "lengths": "an integer type"}
     shapes = {"audio": "[batch, samples]", "lengths": "[batch]", **PICTURES}
     right_kind = {
@@ -120,13 +124,9 @@ def _check(path: Path, name: str, array: np.ndarray) -> None:
 def _clip(arrays: dict[str, np.ndarray], i: int, length: int) -> ClipMedia:
     """Clip i, its arrays cut to its length, what is missing filled with zeros."""
     audio = np.zeros(length * SAMPLES_PER_FRAME, np.int16)
-    flags = np.full(length, IN_USE, np.uint8)
     if "audio" in arrays:
         sound = arrays["audio"][i, : len(audio)]
         audio[: len(sound)] = sound
-        flags |= AUDIO_PRESENT
-    if arrays.keys() & PICTURES.keys():
-        flags |= FACE_DETECTED
 
     def part(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return arrays[name][i, :length].astype(dtype) if name in arrays else np.zeros((length, *shape), dtype)
@@ -137,7 +137,7 @@ def _clip(arrays: dict[str, np.ndarray], i: int, length: int) -> ClipMedia:
         mouth=part("video", (96, 96), np.uint8),
         lips=part("lips", (40, 2), np.float32),
         blendshapes=part("blendshapes", (52,), np.float32),
-        flags=flags,
+        flags=np.full(length, IN_USE | AUDIO_PRESENT | FACE_DETECTED | VOICE, np.uint8),
     )
 
 

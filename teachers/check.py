@@ -1,7 +1,7 @@
 """Try a teacher by its name: `python -m teachers.check NAME [--media FILE | --input arrays.npz] [--output out.npz]`.
 
 Loads the teacher, from whichever package it comes, says where its weights are from, embeds a media file (decoded, its face
-tracked and its voice found as the pipeline does), raw arrays (see teachers/arrays.py) or, with neither, a few seconds of
+tracked and its voice found as the pipeline does), raw arrays (see teachers/arrays.py) or, with neither, ten seconds of
 made-up media, and prints shapes, range, speed and memory. Loading, reading and embedding are timed apart; a short clip is
 embedded first and not counted, so that what a library does once is not taken for speed.
 
@@ -27,6 +27,7 @@ from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, Teacher, Tea
 PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of pictures looks at, if not the mouth
 PROVENANCE = ("name", "layer", "source", "sha256", "options", "dim", "licence")
 WARMING = 75  # frames embedded first, at most
+SYNTHETIC = 10 * FPS  # frames of the clip that is made up where none is given
 FILE = click.Path(path_type=Path)
 
 
@@ -59,8 +60,10 @@ def main(name: str, media: Path | None, input_: Path | None, output: Path | None
 
 def check(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str) -> None:
     """What the command does; raises TeacherError, MediaError, NoFaceError, and whatever another's teacher raises."""
+    if output is not None and output.is_dir():
+        raise TeacherError(f"{output} is a folder; give the name of a file for the embedding")
     clock = [time.perf_counter()]
-    batch = synthetic() if input_ is None else arrays.load(input_)
+    batch = synthetic(1, SYNTHETIC) if input_ is None else arrays.load(input_)
     clock.append(time.perf_counter())
     teacher = load(name, _device(device))
     clock.append(time.perf_counter())
@@ -81,6 +84,8 @@ def check(name: str, media: Path | None, input_: Path | None, output: Path | Non
     _say_what(teacher)
     total = sum(len(row) for row in rows)
     _say("clips", f"{_frames(rows)}, {media or input_ or 'made up'}{_voice(batch.clips) if media else ''}")
+    for note in batch.notes:
+        _say("note", note)
     _say("embedding", f"[{len(rows)}, {batch.num_frames}, {teacher.dim}] float32, finite, {low:.4g} to {high:.4g}")
     speed = total / max(embedded_s, 1e-9)
     _say("speed", f"{speed:.0f} frames/s, {speed / FPS:.1f} x real time: {total} frames in {embedded_s:.3g} s")
@@ -91,7 +96,7 @@ def check(name: str, media: Path | None, input_: Path | None, output: Path | Non
         _say("written", str(output))
 
 
-def synthetic(num: int = 4, frames: int = 75, seed: int = 0) -> arrays.Batch:
+def synthetic(num: int, frames: int, seed: int = 0) -> arrays.Batch:
     """Clips of made-up media in plausible ranges: sound in bursts, a mouth and lips that move with it."""
     rng = np.random.default_rng(seed)
     t = np.arange(frames) / FPS

@@ -27,7 +27,23 @@ def clip(frames=30, seed=0, faced=None, name="clip"):
     )
 
 
-@pytest.mark.parametrize("name", ["lips", "blendshapes", "whisper:tiny.en@3", "whisper-exact:tiny.en@3"])
+REFERENCES = [
+    pytest.param(f"{kind}:{{golden}}/avhubert_tiny_{model}", marks=pytest.mark.golden)
+    for kind, model in [("avhubert", "pretrain.pt@2"), ("avhubert-audio", "seq2seq.pt")]
+]
+
+
+@pytest.fixture
+def name(request):
+    """A teacher's name, the folder of reference checkpoints filled in."""
+    if "{golden}" not in request.param:
+        return request.param
+    return request.param.format(golden=request.getfixturevalue("shared") / "golden")
+
+
+@pytest.mark.parametrize(
+    "name", ["lips", "blendshapes", "whisper:tiny.en@3", "whisper-exact:tiny.en@3", *REFERENCES], indirect=True
+)
 class TestContract:
     """Every teacher: a finite float32 row a frame, the same whichever clips stand beside it."""
 

@@ -3,7 +3,8 @@
 Looked for in this order: a path that the user gives; the folder $CONCORD_WEIGHTS; the cache
 ($XDG_CACHE_HOME/concord-av, else ~/.cache/concord-av); an installed package that ships them; a URL. Where the SHA-256
 is known it is checked each time; sums are remembered by size and modification time, so a large file is read once.
-Downloads resume and appear under their name only when whole.
+Downloads resume and appear under their name only when whole. What comes from a URL without a known checksum has the URL's mark
+in its name in the cache: one site may have different weights of one name in two folders.
 """
 
 import fcntl
@@ -65,9 +66,15 @@ class Package:
 
 
 def cache_dir() -> Path:
-    """The cache folder; it need not exist yet."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "concord-av"
+    """The cache folder; it need not exist yet. A relative $XDG_CACHE_HOME is ignored, as its specification demands."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (root if root.is_absolute() else Path.home() / ".cache") / "concord-av"
+
+
+def cached_path(name: str, url: str | None = None, sha256: str | None = None) -> Path:
+    """Where the cache has, or would have, the weights called `name`."""
+    mark = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-" if url is not None and sha256 is None else ""
+    return cache_dir() / f"{mark}{name}"
 
 
 def resolve(
@@ -84,13 +91,14 @@ def resolve(
     given path, $CONCORD_WEIGHTS, the cache and the download.
     """
     if path is not None:
-        if not Path(path).is_file():
+        file = Path(path).expanduser()  # no shell expands what stands behind "NAME:"
+        if not file.is_file():
             raise WeightsError(f"weights file {path} does not exist")
-        return _checked(Path(path), str(path), sha256)
+        return _checked(file, str(file), sha256)
     folder = os.environ.get("CONCORD_WEIGHTS")
     if folder and (Path(folder) / name).is_file():
         return _checked(Path(folder) / name, str(Path(folder) / name), sha256)
-    cached = cache_dir() / name
+    cached = cached_path(name, url, sha256)
     if cached.is_file():
         return _checked(cached, url or str(cached), sha256)
     if package is not None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from teachers import ctranslate2, weights, windows
+from teachers import checkpoint, ctranslate2, weights, windows
 from teachers.base import ClipMedia, TeacherError
 from teachers.transcribe import Word, transcribe
 
@@ -208,15 +208,16 @@ def _find(model: str, name: str) -> tuple[weights.Weights, bytes | None]:
 
 def _build(path: Path, heads: bytes | None) -> Any:
     """openai-whisper's model from a checkpoint in its format."""
-    import torch
     from whisper.model import ModelDimensions, Whisper
 
+    content = checkpoint.read(path)
+    if missing := {"dims", "model_state_dict"} - content.keys():
+        raise TeacherError(f"{path} is no Whisper checkpoint: it has no {' and no '.join(sorted(missing))}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         model = Whisper(ModelDimensions(**content["dims"]))
         model.load_state_dict(content["model_state_dict"])
-    except Exception as error:  # torch and pickle raise many kinds for a file that is no checkpoint
-        raise TeacherError(f"{path} is no Whisper checkpoint (dims, model_state_dict): {error}") from error
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # what foreign keys and shapes make of it
+        raise TeacherError(f"{path} is no Whisper checkpoint: {' '.join(str(error).split())[:300]}") from error
     if heads is not None:
         model.set_alignment_heads(heads)
     return model

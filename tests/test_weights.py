@@ -71,8 +71,9 @@ def test_first_place_that_has_them_wins(places, server):
     given = places / "given.bin"
     given.write_bytes(b"given")
     (places / "user" / "model.bin").write_bytes(b"user")
-    weights.cache_dir().mkdir(parents=True)
-    (weights.cache_dir() / "model.bin").write_bytes(b"cached")
+    cached = weights.cached_path("model.bin", server.url)
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"cached")
 
     def found(path=None):
         return resolve("model.bin", path=path, package=package, url=server.url).path.read_bytes()
@@ -81,11 +82,11 @@ def test_first_place_that_has_them_wins(places, server):
     assert found() == b"user"
     (places / "user" / "model.bin").unlink()
     assert found() == b"cached"
-    (weights.cache_dir() / "model.bin").unlink()
+    cached.unlink()
     assert found() == b"packaged"
     (places / "site" / "shipping" / "model.bin").unlink()
     assert found() == CONTENT
-    assert (weights.cache_dir() / "model.bin").read_bytes() == CONTENT
+    assert cached.read_bytes() == CONTENT
     assert found() == CONTENT
     assert server.requests == [None]  # the second time it is in the cache
 
@@ -95,6 +96,25 @@ def test_what_is_nowhere_says_where_to_put_it(places):
         resolve("absent.pt", package=Package("shipping", "shipping", "absent.pt"))
     with pytest.raises(WeightsError, match="does not exist"):
         resolve("absent.pt", path=places / "absent.pt")
+
+
+def test_weights_of_one_name_from_two_urls_are_kept_apart(places, server):
+    other = weights.cached_path("model.bin", server.url.replace("/model.bin", "/noise/model.bin"))
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"from another folder")
+    found = resolve("model.bin", url=server.url)
+    assert found.path.read_bytes() == CONTENT
+    assert found.source == server.url
+    known = resolve("model.bin", url=server.url, sha256=SHA256)
+    assert known.path == weights.cache_dir() / "model.bin"
+
+
+def test_home_is_found_in_paths_and_a_relative_cache_is_not_taken(places, monkeypatch):
+    monkeypatch.setenv("HOME", str(places / "user"))
+    (places / "user" / "own.pt").write_bytes(b"own")
+    assert resolve("own.pt", path="~/own.pt").path.read_bytes() == b"own"
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert weights.cache_dir() == places / "user" / ".cache" / "concord-av"
 
 
 def test_wrong_checksum_names_path_expected_and_found(places):

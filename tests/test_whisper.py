@@ -75,6 +75,26 @@ def test_thirty_seconds_equal_the_models_own_encoder(last, sounds):
     np.testing.assert_allclose(last.embed([media(sound)])[0], padded(last, sound), atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [Whisper, ExactWhisper])
+def test_a_long_clip_is_the_same_in_any_batch(kind, sounds):
+    """160 s of sound, alone and between short clips; rows and pieces are all that grows with the length."""
+    teacher = kind("tiny.en@1")
+    long = media(np.tile(np.concatenate(list(sounds.values())), 14)[: 640 * 4000], "long")
+    short = [media(sound, name) for name, sound in sounds.items()]
+    most = []
+    hook = teacher._encoder.conv1.register_forward_pre_hook(lambda _, given: most.append(given[0].shape[0::2]))
+    try:
+        (alone,) = teacher.embed([long])
+        beside = teacher.embed([short[0], long, *short[1:]])
+    finally:
+        hook.remove()
+    assert alone.shape == (4000, 384)
+    np.testing.assert_array_equal(beside[1], alone)
+    for clip, rows in zip(short, [beside[0], *beside[2:]], strict=True):
+        np.testing.assert_allclose(rows, teacher.embed([clip])[0], atol=1e-5)
+    assert all(clips * columns <= 4 * max(windows.BATCH_FRAMES, WINDOW) for clips, columns in most)
+
+
 @pytest.mark.parametrize("layer", ["@0", "@1", "@2", "@3", "@4", ""])
 def test_exact_equals_openai_whisper_after_every_block(layer, sounds):
     from whisper.audio import log_mel_spectrogram, pad_or_trim
@@ -188,21 +208,34 @@ def test_wrong_names_say_what_is_wrong(argument, message):
         Whisper(argument)
 
 
-def test_a_checkpoint_that_would_run_a_command_is_refused(tmp_path):
-    class Trap:
+def test_file_that_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "notes.pt").write_text("not weights")
+    with pytest.raises(TeacherError, match=r"notes\.pt is no PyTorch checkpoint"):
+        Whisper(str(tmp_path / "notes.pt"))
+    content = torch.load(weights.resolve("tiny.en.pt", package=PACKAGES["tiny.en"]).path, weights_only=True)
+    dims, state = content["dims"], content["model_state_dict"]
+    for wrong, message in [
+        ({"model": state}, "has no dims and no model_state_dict"),
+        ({"dims": {**dims, "n_text_state": 10}, "model_state_dict": state}, "is no Whisper checkpoint"),
+        ({"dims": {"n_mels": 80}, "model_state_dict": state}, "is no Whisper checkpoint.*missing"),
+        ({"dims": 3, "model_state_dict": state}, "is no Whisper checkpoint"),
+    ]:
+        torch.save(wrong, tmp_path / "notes.pt")
+        with pytest.raises(TeacherError, match=rf"notes\.pt.* {message}"):
+            Whisper(str(tmp_path / "notes.pt"))
+
+
+def test_checkpoint_that_runs_a_command_is_refused_and_runs_nothing(tmp_path):
+    class Command:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
-    torch.save({"dims": {}, "model_state_dict": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(TeacherError, match=r"trap\.pt is no Whisper checkpoint"):
-        Whisper(str(tmp_path / "trap.pt"))
+    for zipped in (True, False):
+        path = tmp_path / f"bad{zipped}.pt"
+        torch.save({"dims": {}, "model_state_dict": Command()}, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(TeacherError, match=rf"bad{zipped}\.pt asks for 'posix\.system'"):
+            Whisper(str(path))
     assert not (tmp_path / "ran").exists()
-
-
-def test_file_that_is_no_checkpoint_is_named(tmp_path):
-    (tmp_path / "notes.pt").write_text("not weights")
-    with pytest.raises(TeacherError, match=r"notes\.pt is no Whisper checkpoint"):
-        Whisper(str(tmp_path / "notes.pt"))
 
 
 def test_checkpoint_given_by_path_is_the_same_model(block3, sounds):

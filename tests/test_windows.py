@@ -1,5 +1,6 @@
 """Clips of any length through a network that sees a window at a time: windows, joins, batches, the finite check."""
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -80,6 +81,29 @@ def test_rows_are_put_back_where_they_belong(lengths, window, overlap):
     for clip, found in zip(clips, rows, strict=True):
         expected = np.abs(clip.audio.reshape(-1, 640)).mean(axis=1, dtype=np.float32)[:, None]
         np.testing.assert_array_equal(found, expected)
+
+
+def test_memory_is_that_of_a_batch_and_of_the_rows():
+    """The network never sees more than batch_frames at once, however long the clip; 40,000 frames are 27 minutes."""
+    seen = []
+
+    def forward(pieces, half):
+        seen.append(sum(piece.num_frames for piece in pieces))
+        return [np.ones((piece.num_frames, 2), np.float32) for piece in pieces]
+
+    sound = np.broadcast_to(np.int16(0), 640 * 40_000)  # no memory of its own
+    none = np.zeros((40_000, 0), np.float32)
+    clip = ClipMedia("long", sound, np.zeros((40_000, 1, 1), np.uint8), none, none, np.zeros(40_000, np.uint8))
+    tracemalloc.start()
+    try:
+        (rows,) = windows.embed("x", [clip], 2, forward, CPU, window=500, overlap=100, batch_frames=1000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows.shape == (40_000, 2)
+    assert (rows == 1).all()
+    assert max(seen) <= 1000
+    assert peak < 5e6  # of which rows 0.3 MB; the sound would be 51 MB
 
 
 def test_a_value_that_is_not_finite_names_the_clip():

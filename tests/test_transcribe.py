@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from teachers import ClipMedia
+from teachers import ClipMedia, transcribe
 from teachers.transcribe import CRAMMED, PAUSE, WINDOW, Word, stretches, timed, voiced_part
 from teachers.voice import VoiceActivity
 from teachers.whisper import Whisper
@@ -20,13 +20,18 @@ def whisper():
     return Whisper("tiny.en")
 
 
-@pytest.fixture(scope="module")
-def sentence(clips):
-    """Sound of a real sentence: i2 [640 * 75]."""
-    with av.open(str(clips / "clips" / "bbaf2n.mp4")) as container:
+def decoded(path):
+    """Sound of a clip of three seconds: i2 [640 * 75]."""
+    with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
         parts = [part.to_ndarray()[0] for frame in container.decode(audio=0) for part in resampler.resample(frame)]
     return np.concatenate(parts)[: 640 * 75]
+
+
+@pytest.fixture(scope="module")
+def sentence(clips):
+    """Sound of a real sentence: i2 [640 * 75]."""
+    return decoded(clips / "clips" / "bbaf2n.mp4")
 
 
 def media(sound):
@@ -98,3 +103,39 @@ def test_a_sentence_said_twice_is_heard_twice(whisper, sentence):
     twice = whisper.transcribe(media(np.concatenate([sentence, pause, sentence])))
     assert len(twice) == 2 * len(once)
     assert [word.text for word in twice[: len(once)]] == [word.text for word in once]
+
+
+def test_a_decoder_that_loops_is_heard_once(whisper, clips, monkeypatch):
+    """Decoded from rows of trimmed sound this sentence comes twice, the second time in no time."""
+
+    def trimmed(encoder, mel):
+        sounding = int((mel[0].std(dim=0) > 1e-6).nonzero().max()) + 1  # behind it all is at the floor
+        return whisper._rows(mel[..., : -(-sounding // 4) * 4], None)
+
+    decoder_said = []
+
+    def watched(words):
+        decoder_said.extend(word.text for word in words)
+        return timed(words)
+
+    monkeypatch.setattr(type(whisper._model.encoder), "forward", trimmed)
+    monkeypatch.setattr(transcribe, "timed", watched)
+    given = media(decoded(clips / "clips" / "lgas5a.mp4"))
+    given.flags[:] |= 0b1000  # so that nothing is dropped for want of voice
+    found = [word.text for word in whisper.transcribe(given)]
+    assert decoder_said.count("green") == 2
+    assert found == decoder_said[: len(decoder_said) // 2]
+
+
+def test_what_was_passed_over_in_a_stretch_is_decoded_again(whisper, sentence, monkeypatch):
+    """The second of two sentences is made unheard while both are decoded at once."""
+    given = media(np.concatenate([sentence, sentence]))
+    assert len(stretches((given.flags & 0b1000) > 0)) == 1
+
+    def deaf(word, runs):
+        return None if len(runs) == 2 and word.start_s > 3 else voiced_part(word, runs)
+
+    monkeypatch.setattr(transcribe, "voiced_part", deaf)
+    found = whisper.transcribe(given)
+    assert {word.start_s > 3 for word in found} == {False, True}
+    assert all(0.9 <= word.start_s % 3 <= word.end_s % 3 <= 2.3 for word in found)

@@ -9,7 +9,7 @@ import click
 
 from pipelines import report
 from pipelines.cluster import Pools
-from pipelines.job import run
+from pipelines.job import first_line, run
 from pipelines.manifest import ManifestError
 from pipelines.request import Config, UsageError
 from store import StoreError
@@ -70,6 +70,7 @@ class Folder(click.Path):
 @click.option("--limit", type=click.IntRange(1), help="Only the first N clips.")
 @click.option("--asr-workers", type=Workers(), default="1", show_default=True, help="Actors for the ASR teacher.")
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
+@click.option("--face-workers", type=Workers(), help="Workers that decode and track faces.  [default: one a CPU core]")
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
 @click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
 @click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
@@ -79,11 +80,24 @@ class Folder(click.Path):
 )
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
+    "--clip-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="What one clip may take in one stage before it is taken for hung.  [default: 300 and four times its length]",
+)
+@click.option(
+    "--attempts",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Times that a clip may crash or hang its worker before it has failed.",
+)
+@click.option(
     "--max-failures", type=click.FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0."
 )
 @click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours, disk and time expected.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
-def main(corpora, store, asr_workers, vsr_workers, max_failures, debug, **options):
+def main(corpora, store, asr_workers, vsr_workers, face_workers, max_failures, debug, **options):
     """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.
 
     Run it again and it does only what is missing.
@@ -92,7 +106,9 @@ def main(corpora, store, asr_workers, vsr_workers, max_failures, debug, **option
     for package in ("pipelines", "teachers", "store"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     signal.signal(signal.SIGTERM, _terminated)
-    config = Config(store=store.absolute(), corpora=corpora, pools=Pools(asr_workers, vsr_workers), **options)
+    config = Config(
+        store=store.absolute(), corpora=corpora, pools=Pools(asr_workers, vsr_workers, face_workers), **options
+    )
     try:
         summary = run(config)
     except (UsageError, ManifestError, TeacherError, StoreError) as error:
@@ -106,10 +122,8 @@ def main(corpora, store, asr_workers, vsr_workers, max_failures, debug, **option
     except Exception as error:
         if debug:
             raise
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        click.echo(
-            f"precompute: {first_line}; run the same command again to go on, or with --debug to see where", err=True
-        )
+        text = f"precompute: {first_line(error)}; run the same command again to go on, or with --debug to see where"
+        click.echo(text, err=True)
         sys.exit(1)
     click.echo(report.text(summary, config))
     sys.exit(report.exit_code(summary, max_failures))

@@ -6,13 +6,15 @@ import logging
 import os
 import pickle
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pipelines import stages
+from pipelines import isolation, stages
 
 T = TypeVar("T")
 
@@ -20,6 +22,8 @@ OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take so
 FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the stages that hardly need one
 SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
+MOST_FACE_WORKERS = 1024
+RETRIES = 20  # of a shard job whose worker or node dies
 
 
 class Spread(Protocol):
@@ -32,10 +36,11 @@ class Spread(Protocol):
 
 @dataclass(frozen=True)
 class Pools:
-    """Workers a stage: (min, max) teacher actors; face workers take one CPU core each, as many as there are."""
+    """Workers a stage, (min, max). Face workers, None: one a CPU core, as many as the cluster has or gets."""
 
     asr: tuple[int, int] = (1, 1)
     vsr: tuple[int, int] = (1, 1)
+    face: tuple[int, int] | None = None
 
 
 def connect(address: str | None) -> None:
@@ -78,86 +83,112 @@ def cores() -> int:
 
 
 class Tally:
-    """Counts that workers report and the driver reads; one Ray actor."""
+    """Clips and frames that each stage has handed on; one Ray actor beside the driver, for progress lines alone."""
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, float]] = {}
 
-    def add(self, stage: str, clips: int, frames: int, seconds: float) -> None:
-        """Work done by one call of a stage; seconds are busy seconds of one worker."""
-        now = self.counts.setdefault(stage, {"clips": 0, "frames": 0, "seconds": 0.0})
+    def add(self, stage: str, clips: int, frames: int) -> None:
+        """Work done by one call of a stage."""
+        now = self.counts.setdefault(stage, {"clips": 0, "frames": 0})
         now["clips"] += clips
         now["frames"] += frames
-        now["seconds"] += seconds
 
     def read(self) -> dict[str, dict[str, float]]:
         """Counts by stage."""
         return self.counts
 
 
-class _Stage:
-    """A stage of `pipelines.stages` as Ray Data calls it: a row in, a row out, the batch pickled in between."""
+def tally() -> Any:
+    """A new `Tally` on this node, which dies with the driver's and not with another."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def __init__(self, name: str, tally: Any, build: Callable[[], Callable[[stages.Work], stages.Work]]) -> None:
-        self.name, self.tally, self.call = name, tally, build()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(Tally)
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the workers of a run have in common: the store, the teachers by side, the pools, and what is done about clips that
+    crash or hang a worker (`pipelines.isolation`)."""
+
+    root: Path
+    names: dict[str, str]
+    pools: Pools
+    clip_timeout: float | None
+    attempts: int
+
+
+class _Stage:
+    """A stage of `pipelines.stages` as Ray Data calls it: a row in, a row out, the batch pickled in between.
+
+    The stage itself lives in a child process. A batch that is staged already, by a run or a node that died, passes untouched.
+    """
+
+    def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[stages.Work], stages.Work]]):
+        self.name, self.chain, self.tally = name, chain, tally
+        self.child = isolation.Child(build)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        import time
-
-        start = time.perf_counter()
-        work = self.call(pickle.loads(row["work"]))
-        done = [clip for clip in work.clips if clip is not None]
-        seconds = time.perf_counter() - start
-        self.tally.add.remote(self.name, len(done), sum(clip.num_frames for clip in done), seconds)
+        work: stages.Work = pickle.loads(row["work"])
+        if self.name == "face":
+            work.staged = stages.staged_receipts(self.chain.root, work.name)
+        if work.staged is None:
+            begun = time.time()
+            chain = self.chain
+            work = isolation.run(
+                self.child, work, self.name, chain.clip_timeout, chain.attempts, apart=self.name == "face"
+            )
+            span = stages.Span.of(self.name, begun, work)
+            work.spans.append(span)
+            self.tally.add.remote(self.name, span.clips, span.frames)
         return {"work": pickle.dumps(work, protocol=5)}
 
 
-def stream(
-    work: Sequence[stages.Work], root: Path, names: dict[str, str], pools: Pools, tally: Any
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Run batches through face, asr, vsr and staging; yields (batch name, receipts) as they finish, in any order.
+def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[Staged]:
+    """Run batches through face, asr, vsr and staging; yields each as it is staged, in any order.
 
-    `names` are the teachers' by side. Ray Data streams: memory holds the batches in flight, not the corpus.
+    Ray Data streams: memory holds the batches in flight, not the corpus. Pools grow and shrink between their limits with what
+    waits for them and with the nodes that the cluster has. A worker that dies has its batches done again by another.
     """
     import ray
     from ray.data import ActorPoolStrategy
 
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpus, cpus = (ray.cluster_resources().get(kind, 0) for kind in ("GPU", "CPU"))
+    pools = chain.pools
     share = min(1.0, gpus / (pools.asr[1] + pools.vsr[1])) if gpus else 0.0
     device = "cuda" if gpus else "cpu"
-    face_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     data: Any = ray.data.from_items(
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
-    data = data.map(
-        _Stage,
-        fn_constructor_args=("face", tally, stages.FaceStage),
-        compute=ActorPoolStrategy(size=min(face_workers, len(work))),
-        num_cpus=FACE_CPUS,
-    )
-    for side, (low, high) in (("asr", pools.asr), ("vsr", pools.vsr)):
+    builds: dict[str, Callable[[], Any]] = {
+        "face": stages.FaceStage,
+        "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
+        "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
+    }
+    limits = {"face": pools.face or (max(1, int(cpus)), MOST_FACE_WORKERS), "asr": pools.asr, "vsr": pools.vsr}
+    for name, (low, high) in limits.items():
         data = data.map(
             _Stage,
-            fn_constructor_args=(side, tally, _TeacherOf(names[side], side, device)),
-            compute=ActorPoolStrategy(min_size=low, max_size=high),
-            num_cpus=SMALL_CPUS,
-            num_gpus=share,
+            fn_constructor_args=(name, chain, tally, builds[name]),
+            compute=ActorPoolStrategy(min_size=min(low, len(work)), max_size=min(high, len(work))),
+            num_cpus=FACE_CPUS if name == "face" else SMALL_CPUS,
+            num_gpus=0 if name == "face" else share,
         )
-    data = data.map(_Staging(root), num_cpus=SMALL_CPUS)
+    data = data.map(_Staging(chain.root), num_cpus=SMALL_CPUS)
     for row in data.iter_rows():
-        yield row["batch"], pickle.loads(row["receipts"])
+        yield pickle.loads(row["staged"])
 
 
 @dataclass(frozen=True)
-class _TeacherOf:
-    """Builds a teacher stage on the worker, where its weights are loaded once."""
+class Staged:
+    """A batch that is in `_staging/`: its name, its clips' receipts as dicts, and what was done for it in this run."""
 
     name: str
-    side: str
-    device: str
-
-    def __call__(self) -> stages.TeacherStage:
-        return stages.TeacherStage(self.name, self.side, self.device)
+    receipts: list[dict[str, Any]]
+    spans: list[stages.Span]
 
 
 @dataclass(frozen=True)
@@ -168,14 +199,26 @@ class _Staging:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         work: stages.Work = pickle.loads(row["work"])
-        return {"batch": work.name, "receipts": pickle.dumps(stages.stage(work, self.root))}
+        receipts = stages.stage(work, self.root) if work.staged is None else work.staged
+        return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error is the infrastructure's (a worker, a node or an object is gone), so that the work is worth doing again,
+    and not one that our own code raised there."""
+    import ray
+
+    if isinstance(error, ray.exceptions.RayTaskError):  # a task may have failed for want of another's result
+        error = error.cause or error
+    return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
 
 
 def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: bool = False) -> Iterator[T]:
     """A `Spread` over the cluster, a few jobs at a time."""
     import ray
 
-    remote = ray.remote(num_cpus=1, num_gpus=1 if gpu and ray.cluster_resources().get("GPU") else 0)(function)
+    gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(function)
     waiting = [remote.remote(*job) for job in jobs[:IN_FLIGHT]]
     for k in range(len(jobs)):
         answer = ray.get(waiting.pop(0))

@@ -7,6 +7,7 @@ and goes on from there.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
@@ -16,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import store
-from pipelines import cluster, labels, ledger, manifest, media, plan, progress, request, stages, words
+from pipelines import cluster, labels, ledger, manifest, media, plan, probing, progress, request, stages, words
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
 from pipelines.request import Config, RunError
+from pipelines.usage import Usage
 from store import staging
 from teachers import TeacherError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.parquet"
-PROBES = 64  # headers read by one task
+PROBES = 256  # headers read by one task
+WAVE = 2048  # batches that Ray Data is given at once: its books, like the driver's memory, do not grow with the corpus
+FRUITLESS = 3  # times that work is lost before anything is done, after which the run ends
 MARK_EVERY_S = 20.0  # a mark writes the whole ledger
 
 
@@ -39,7 +43,7 @@ class Summary:
     worked: int = 0  # clips that this run finished
     seconds: float = 0.0
     video_seconds: float = 0.0  # of the clips that this run finished
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
     failed: list[Entry] = field(default_factory=list)
     labelled: bool = True
     similarity: dict[str, Any] = field(default_factory=dict)
@@ -83,9 +87,8 @@ class _Job:
         known = {row.id for row in self.rows}
         new = [row for row in rows if row.id not in known]
         columns = self.reader.clips
-        failed = {
-            row.id for row in self.rows if (e := self.entries.get(row.id)) and e.reason and e.reason != stages.OVERFLOW
-        }
+        again = {"", stages.OVERFLOW, *stages.INFRASTRUCTURE}
+        failed = {row.id for row in self.rows if (e := self.entries.get(row.id)) and e.reason not in again}
         if self.config.retry_failed:
             failed = set()
         pending = [i for i, row in enumerate(self.rows) if not columns["done"][i] and row.id not in failed]
@@ -115,8 +118,7 @@ class _Job:
         """Probe headers, reserve slots, and enter the new clips into manifest and clips table; their rows."""
         log.info("reading the headers of %d new clips", len(new))
         first = len(self.rows)
-        chunks = [(new[k : k + PROBES],) for k in range(0, len(new), PROBES)]
-        found = [answer for chunk in self._spread(probe_rows, chunks) for answer in chunk]
+        found = self._probe(new)
         wanted = [(first + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
         slots = {slot.clip: slot for slot in self._place(wanted)}
         self.rows += new
@@ -128,8 +130,9 @@ class _Job:
         columns["identities"] = [json.dumps(list(row.identities), ensure_ascii=False) for row in new]
         for name in ("label", "audio_fake", "video_fake"):
             columns[name] = [getattr(row, name) for row in new]
-        placed = [slots.get(first + k, plan.Slot(first + k, -1, 0)) for k in range(len(new))]
+        placed = [slots.get(first + k, plan.Slot(first + k, -1, 0, 0)) for k in range(len(new))]
         columns["offset"], columns["capacity"] = [s.offset for s in placed], [s.capacity for s in placed]
+        columns["duration"] = [s.frames / media.FPS for s in placed]  # as promised, until it is known
         self.writer.append_clips(columns)
         self.writer.grow_rows(self.top)
         self._write_ledger()
@@ -137,6 +140,12 @@ class _Job:
         self.writer.update_attrs({"corpora": corpora})
         self.reader = store.open(self.root)
         return sorted(slots)
+
+    def _probe(self, rows: list[Row]) -> list[int | Entry]:
+        """What the headers promise, read by the cluster's workers."""
+        config = self.config
+        chunks = [(rows[k : k + PROBES], config.clip_timeout, config.attempts) for k in range(0, len(rows), PROBES)]
+        return [answer for chunk in self._spread(probing.probe_rows, chunks) for answer in chunk]
 
     # -- pass one: decode, face, teachers, packing
 
@@ -150,12 +159,9 @@ class _Job:
     def _slots(self, pending: list[int]) -> list[plan.Slot]:
         """Slots of clips to work on; clips that never had one (they could not be probed) are probed again first."""
         self.reader = store.open(self.root)
-        offset, capacity = self.reader.clips["offset"], self.reader.clips["capacity"]
-        homeless = [i for i in pending if offset[i] < 0]
-        slots = [plan.Slot(i, int(offset[i]), int(capacity[i])) for i in pending if offset[i] >= 0]
-        found = (
-            [a for c in self._spread(probe_rows, [([self.rows[i] for i in homeless],)]) for a in c] if homeless else []
-        )
+        homeless = [i for i in pending if self.reader.clips["offset"][i] < 0]
+        slots = [slot for slot in plan.placed(self.reader.clips) if slot.clip in set(pending)]
+        found = self._probe([self.rows[i] for i in homeless])
         wanted = []
         for i, frames in zip(homeless, found, strict=True):
             if isinstance(frames, int):
@@ -176,7 +182,13 @@ class _Job:
         """New slots for clips that are in the table already."""
         slots = self._place(wanted)
         for slot in slots:
-            self.writer.write_clips(slot.clip, {"offset": [slot.offset], "capacity": [slot.capacity]})
+            promised = slot.frames / media.FPS
+            new: dict[str, list[Any]] = {
+                "offset": [slot.offset],
+                "capacity": [slot.capacity],
+                "duration": [promised],
+            }
+            self.writer.write_clips(slot.clip, new)
         self.writer.grow_rows(self.top)
         return slots
 
@@ -192,14 +204,15 @@ class _Job:
         staged = staging.staged(self.root)
         missing = {g.first: {b.name for b in plan.batches(g)} for g in groups}
         group_of = {name: g for g in groups for name in missing[g.first]}
-        todo = [b for g in groups for b in plan.batches(g) if b.name not in staged]
-        kept = sum(len(b.slots) for g in groups for b in plan.batches(g)) - sum(len(b.slots) for b in todo)
+        todo = {b.name: b for g in groups for b in plan.batches(g) if b.name not in staged}
+        kept = sum(len(g.slots) for g in groups) - sum(len(b.slots) for b in todo.values())
         if kept:
             log.info("%d clips are staged from an earlier run and only need packing", kept)
         names = {g.first: sorted(missing[g.first]) for g in groups}
         late: dict[int, int] = {}
-        tally: Any = ray.remote(num_cpus=0)(cluster.Tally).remote()
+        tally = cluster.tally()
         packing: dict[Any, plan.ShardGroup] = {}
+        pack = ray.remote(num_cpus=cluster.SMALL_CPUS, max_retries=cluster.RETRIES)(stages.pack)
 
         def collect(block: bool) -> None:
             while packing:
@@ -215,25 +228,40 @@ class _Job:
             group = group_of[name]
             missing[group.first].discard(name)
             if not missing[group.first]:
-                packing[
-                    ray.remote(num_cpus=cluster.SMALL_CPUS)(stages.pack).remote(self.root, group, names[group.first])
-                ] = group
+                packing[pack.remote(self.root, group, names[group.first])] = group
             collect(block=len(packing) > 2)
 
-        total = {"clips": float(sum(len(b.slots) for b in todo)), "frames": float(sum(b.frames for b in todo))}
+        total = {"clips": float(sum(len(b.slots) for b in todo.values()))}
+        total["frames"] = float(sum(b.frames for b in todo.values()))
         with progress.lines(("face", "asr", "vsr"), total, lambda: ray.get(tally.read.remote())) as show:
             for name in [n for n in group_of if n in staged]:
                 finish(name)
-            if todo:
-                work = [self._work(batch) for batch in todo]
-                for name, receipts in cluster.stream(work, self.root, self.names, self.config.pools, tally):
-                    finish(name)
-                    show.advance(receipts)
+            for done in self._stream(todo, tally):
+                finish(done.name)
+                show.advance(done.receipts)
+                self.summary.usage.add(done.spans)
             collect(block=True)
         late.update(self._mark())
-        self.summary.stages = _added(self.summary.stages, ray.get(tally.read.remote()))
         self._write_ledger()
         return late
+
+    def _stream(self, todo: dict[str, plan.Batch], tally: Any) -> Iterator[cluster.Staged]:
+        """Batches as they are staged, until all are. What the infrastructure breaks off is taken up again where it stands."""
+        config = self.config
+        chain = cluster.Chain(self.root, self.names, config.pools, config.clip_timeout, config.attempts)
+        fruitless = 0
+        while todo:
+            now = [self._work(batch) for batch in itertools.islice(todo.values(), WAVE)]
+            before = len(todo)
+            try:
+                for done in cluster.stream(now, chain, tally):
+                    del todo[done.name]
+                    yield done
+            except Exception as error:
+                fruitless = fruitless + 1 if len(todo) == before else 0
+                if not cluster.lost(error) or fruitless == FRUITLESS:
+                    raise
+                log.warning("workers were lost (%s); going on with %d batches", first_line(error), len(todo))
 
     def _work(self, batch: plan.Batch) -> stages.Work:
         rows = [self.rows[slot.clip] for slot in batch.slots]
@@ -261,7 +289,7 @@ class _Job:
                 receipt.stage,
                 receipt.reason,
                 message,
-                self._attempts(receipt.id),
+                self._attempts(receipt.id) - 1 + receipt.attempts,
                 round(receipt.seconds, 3),
                 receipt.worker,
             )
@@ -283,22 +311,6 @@ class _Job:
         staging.discard(self.root, names)
         return {r.clip: r.length for r in receipts if r.reason == stages.OVERFLOW}
 
-    def _recover(self) -> None:
-        """Shard groups whose batches were all staged by a run that died: pack and enter them as planned then."""
-        staged = staging.staged(self.root)
-        if not staged:
-            return
-        offset, capacity = self.reader.clips["offset"], self.reader.clips["capacity"]
-        for group in plan.groups(
-            plan.Slot(i, int(o), int(c)) for i, (o, c) in enumerate(zip(offset, capacity, strict=True)) if o >= 0
-        ):
-            names = [batch.name for batch in plan.batches(group)]
-            if staged.issuperset(names):
-                stages.pack(self.root, group, names)
-                self.packed += names
-        self._mark()
-        self.reader = store.open(self.root)
-
     def _attempts(self, clip_id: str) -> int:
         before = self.entries.get(clip_id)
         return 1 + (before.attempts if before else 0)
@@ -314,19 +326,6 @@ class _Job:
         return self.summary
 
 
-def probe_rows(rows: list[Row]) -> list[int | Entry]:
-    """Frames that each clip's header promises, or the ledger entry of a clip that cannot be opened."""
-    found: list[int | Entry] = []
-    for row in rows:
-        start = time.perf_counter()
-        try:
-            found.append(media.probe(row.path, row.audio_path or None).num_frames)
-        except media.MediaError as error:
-            spent = time.perf_counter() - start
-            found.append(Entry(row.id, row.path, "probe", error.reason, str(error), 1, spent, stages.worker()))
-    return found
-
-
 _TEXT = ("id", "path", "corpus", "split", "method", "category", "group")
 
 
@@ -336,7 +335,7 @@ def _dry_run(config: Config, rows: list[Row], exists: bool) -> Summary:
         {row.id for row in _stored_rows(config.store, store.Writer.open(config.store).num_clips)} if exists else set()
     )
     new = [row for row in rows if row.id not in known]
-    found = probe_rows(new)
+    found = probing.probe_rows(new, config.clip_timeout, config.attempts)
     frames = [n for n in found if isinstance(n, int)]
     return Summary(
         clips=len(new),
@@ -352,8 +351,6 @@ def _stored_rows(root: Path, count: int) -> list[Row]:
     return manifest.read(path)[:count] if path.exists() and count else []
 
 
-def _added(a: dict[str, dict[str, float]], b: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    return {
-        s: {k: a.get(s, {}).get(k, 0) + b.get(s, {}).get(k, 0) for k in ("clips", "frames", "seconds")}
-        for s in {**a, **b}
-    }
+def first_line(error: BaseException) -> str:
+    """The last line of an error's text: Ray puts tracebacks before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

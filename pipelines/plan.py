@@ -1,8 +1,8 @@
 """Where every clip goes and in which batch it is worked on: a function of the manifest and the headers, never of timing.
 
 A clip gets a slot, rows reserved in manifest order; a slot never straddles a shard unless it is longer than one, in which
-case it starts on a shard and has its shards to itself. The unit of work is a batch: neighbouring clips of one shard, at most 8
-clips or 1,000 frames, so that padding, and with it every bit, is the same in every run.
+case it starts on a shard and has its shards to itself. The unit of work is a batch: clips of one shard that are about equally
+long, at most 8 clips or 1,000 frames, so that padding is small and, like every bit, the same in every run.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from store.layout import CHUNK, SHARD
+from store.layout import CHUNK, FPS, SHARD
 
 BATCH_CLIPS = 8
 BATCH_FRAMES = 1000
+BATCH_WASTE = 0.1  # frames of padding, as a share of the clips' own
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Rows [offset, offset + capacity) of the frames table, for clip row `clip` of the clips table."""
+    """Rows [offset, offset + capacity) of the frames table, for clip row `clip` of the clips table, whose header promises
+    `frames`."""
 
     clip: int
     offset: int
     capacity: int
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Batch:
 
     @property
     def frames(self) -> int:
-        return sum(slot.capacity for slot in self.slots)
+        return sum(slot.frames for slot in self.slots)
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,19 @@ def place(capacities: Sequence[tuple[int, int]], start: int) -> list[Slot]:
         capacity = _up(max(frames, 1), CHUNK)
         if cursor % SHARD + capacity > SHARD:
             cursor = _up(cursor, SHARD)
-        slots.append(Slot(clip, cursor, capacity))
+        slots.append(Slot(clip, cursor, capacity, max(frames, 1)))
         cursor += capacity
         if capacity > SHARD:
             cursor = _up(cursor, SHARD)
     return slots
+
+
+def placed(columns: Mapping[str, np.ndarray]) -> list[Slot]:
+    """Slots that clips have in the clips table `columns`; `duration` is what a header promised while a clip is not done."""
+    promised = np.where(np.isnan(columns["duration"]), columns["capacity"], np.round(columns["duration"] * FPS))
+    promised = np.maximum(promised, 1)
+    columns_of_slots = (columns["offset"].tolist(), columns["capacity"].tolist(), promised.astype(int).tolist())
+    return [Slot(i, *values) for i, values in enumerate(zip(*columns_of_slots, strict=True)) if values[0] >= 0]
 
 
 def groups(slots: Iterable[Slot]) -> list[ShardGroup]:
@@ -79,15 +90,27 @@ def groups(slots: Iterable[Slot]) -> list[ShardGroup]:
 
 
 def batches(group: ShardGroup) -> list[Batch]:
-    """The group's slots in batches of at most 8 clips or 1,000 frames; a longer clip is a batch of its own."""
+    """The group's slots in batches of clips that are nearly equally long: at most 8 clips or 1,000 frames, and padded to the
+    longest at most a tenth more frames than they have. Within a batch slots are in manifest order."""
     found: list[Batch] = []
     pending: list[Slot] = []
-    for slot in group.slots:
-        if pending and (len(pending) == BATCH_CLIPS or sum(s.capacity for s in pending) + slot.capacity > BATCH_FRAMES):
-            found.append(Batch(tuple(pending)))
+    for slot in sorted(group.slots, key=lambda s: (s.frames, s.offset)):
+        together = [*pending, slot]
+        if pending and (
+            len(together) > BATCH_CLIPS
+            or len(together) * slot.frames > BATCH_FRAMES
+            or len(together) * slot.frames > (1 + BATCH_WASTE) * sum(s.frames for s in together)
+        ):
+            found.append(_batch(pending))
             pending = []
         pending.append(slot)
-    return [*found, Batch(tuple(pending))] if pending else found
+    if pending:
+        found.append(_batch(pending))
+    return sorted(found, key=lambda batch: batch.slots[0].offset)
+
+
+def _batch(slots: list[Slot]) -> Batch:
+    return Batch(tuple(sorted(slots, key=lambda s: s.offset)))
 
 
 def num_rows(slots: Iterable[Slot]) -> int:

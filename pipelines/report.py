@@ -26,11 +26,12 @@ def text(summary: Summary, config: Config) -> str:
             f"{summary.worked} clips, {hours:.3f} h of video in {summary.seconds:.0f} s: {speed:.1f} times real time, "
             f"{summary.worked / max(summary.seconds, 1e-9):.1f} clips/s"
         )
-        for stage, counts in summary.stages.items():
-            if counts["seconds"]:
-                each = counts["seconds"] / max(counts["frames"], 1) * 1000
-                rate = counts["clips"] / counts["seconds"]
-                lines.append(f"  {stage:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame")
+        for name, stage in summary.usage.stages.items():
+            each, rate = stage.busy_s / max(stage.frames, 1) * 1000, stage.clips / max(stage.busy_s, 1e-9)
+            lines.append(
+                f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {len(stage.workers)} workers busy "
+                f"{stage.utilisation:.0%} of their time"
+            )
     else:
         lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
     lines.append(f"{summary.done} of {summary.clips} clips done in {config.store}")

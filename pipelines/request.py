@@ -50,6 +50,8 @@ class Config:
     seed: int = 0
     fit_from: Path | None = None
     retry_failed: bool = False
+    clip_timeout: float | None = None  # seconds; None: grows with the clip (pipelines.isolation)
+    attempts: int = 3
     dry_run: bool = False
 
 

@@ -28,6 +28,7 @@ from teachers.face import NoFaceError
 
 log = logging.getLogger(__name__)
 
+INFRASTRUCTURE = {"io", "memory", "killed"}  # reasons that say nothing of the clip: the next run tries it again
 OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
 THREADS = 1
 _TEACHERS: dict[str, Any] = {}
@@ -45,6 +46,7 @@ class Receipt:
     message: str = ""
     seconds: float = 0.0
     worker: str = ""
+    attempts: int = 1
     length: int = 0
     start_skew: float = 0.0
     quality: float = 0.0
@@ -52,6 +54,30 @@ class Receipt:
     @property
     def ok(self) -> bool:
         return not self.reason
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a worker did on a batch: clips and frames that it handed on, frames that the longest clip would make of all of
+    them, and from when to when (seconds since 1970)."""
+
+    stage: str
+    worker: str
+    begun: float
+    ended: float
+    clips: int
+    frames: int
+    padded: int
+
+    @classmethod
+    def of(cls, stage: str, begun: float, work: Work) -> Span:
+        """The span of this process's work on a batch, which ends now."""
+        lengths = [clip.num_frames for clip in work.clips if clip is not None]
+        padded = len(lengths) * max(lengths, default=0)
+        return cls(stage, worker(), begun, time.time(), len(lengths), sum(lengths), padded)
+
+
+_LISTS = ("clips", "asr", "vsr")
 
 
 @dataclass
@@ -65,11 +91,30 @@ class Work:
     clips: list[ClipMedia | None] = field(default_factory=list)
     asr: list[np.ndarray | None] = field(default_factory=list)
     vsr: list[np.ndarray | None] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    staged: list[dict[str, Any]] | None = None  # receipts of a batch that was staged before
 
-    def fail(self, i: int, stage: str, reason: str, message: str) -> None:
+    def __post_init__(self) -> None:
+        for name in _LISTS:
+            if not getattr(self, name):
+                setattr(self, name, [None] * len(self.rows))
+
+    def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1) -> None:
         """Record that clip i ends here."""
-        self.receipts[i] = replace(self.receipts[i], stage=stage, reason=reason, message=message, worker=worker())
+        self.receipts[i] = replace(
+            self.receipts[i], stage=stage, reason=reason, message=message, worker=worker(), attempts=attempts
+        )
         self.clips[i] = None
+
+    def only(self, i: int) -> Work:
+        """Clip i as a batch of its own."""
+        lists = {name: [getattr(self, name)[i]] for name in _LISTS}
+        return Work(self.name, [self.slots[i]], [self.rows[i]], [self.receipts[i]], **lists)
+
+    def take(self, i: int, one: Work) -> None:
+        """Put back what became of clip i as a batch of its own."""
+        for name in ("receipts", *_LISTS):
+            getattr(self, name)[i] = getattr(one, name)[0]
 
     @contextmanager
     def timed(self, i: int) -> Iterator[None]:
@@ -79,6 +124,13 @@ class Work:
         finally:
             spent = self.receipts[i].seconds + time.perf_counter() - start
             self.receipts[i] = replace(self.receipts[i], seconds=spent)
+
+
+def reason_of(error: Exception) -> str:
+    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is the clip's."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, of a GPU
+        return "memory"
+    return "io" if isinstance(error, OSError) else "error"
 
 
 def worker() -> str:
@@ -119,7 +171,6 @@ class FaceStage:
         self.voice = VoiceActivity()
 
     def __call__(self, work: Work) -> Work:
-        work.clips = [None] * len(work.rows)
         for i, row in enumerate(work.rows):
             with work.timed(i):
                 try:
@@ -129,7 +180,7 @@ class FaceStage:
                 except NoFaceError as error:
                     work.fail(i, "face", "no_face", f"{row.path}: {error}")
                 except Exception as error:  # one clip's surprise must not cost its neighbours; the ledger keeps it
-                    work.fail(i, "face", "error", f"{row.path}: {type(error).__name__}: {error}")
+                    work.fail(i, "face", reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
         return work
 
     def _clip(self, work: Work, i: int, row: Row) -> None:
@@ -195,7 +246,8 @@ class TeacherStage:
                 try:
                     found[i] = self.teacher.embed([clip])[0]
                 except Exception as alone:
-                    work.fail(i, self.side, "error", f"teacher {self.teacher.name}: {type(alone).__name__}: {alone}")
+                    text = f"teacher {self.teacher.name}: {type(alone).__name__}: {alone}"
+                    work.fail(i, self.side, reason_of(alone), text)
         for i, embedding in list(found.items()):
             clip = work.clips[i]
             if clip is not None and embedding.shape != (clip.num_frames, self.teacher.dim):
@@ -229,6 +281,14 @@ def stage(work: Work, root: Path) -> list[dict[str, Any]]:
     receipts = [asdict(receipt) for receipt in work.receipts]
     staging.stage(root, work.name, arrays, receipts)
     return receipts
+
+
+def staged_receipts(root: Path, name: str) -> list[dict[str, Any]] | None:
+    """Receipts of a batch that is staged whole, None where it is not; a torn one is removed."""
+    try:
+        return staging.load(root, name)[1]
+    except store.StoreError:
+        return None
 
 
 def frame_labels(row: Row, num_frames: int) -> np.ndarray:

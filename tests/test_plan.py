@@ -1,7 +1,9 @@
 """Slots and batches: properties that hold for any corpus."""
 
 import itertools
+from dataclasses import replace
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,11 +49,25 @@ def test_shard_groups_share_no_shard(frames):
 def test_batches_hold_every_slot_once_within_their_limits(frames):
     for group in plan.groups(slots_of(frames)):
         batches = plan.batches(group)
-        assert [s for b in batches for s in b.slots] == list(group.slots)
-        assert all(len(b.slots) <= plan.BATCH_CLIPS for b in batches)
-        assert all(b.frames <= plan.BATCH_FRAMES or len(b.slots) == 1 for b in batches)
+        assert sorted((s for b in batches for s in b.slots), key=lambda s: s.offset) == list(group.slots)
+        for batch in batches:
+            longest = max(s.frames for s in batch.slots)
+            assert len(batch.slots) <= plan.BATCH_CLIPS
+            assert len(batch.slots) * longest <= max(plan.BATCH_FRAMES, longest)
+            assert len(batch.slots) * longest <= 1.1 * batch.frames or len(batch.slots) == 1
     names = [b.name for g in plan.groups(slots_of(frames)) for b in plan.batches(g)]
     assert len(set(names)) == len(names)
+
+
+@given(FRAMES)
+def test_a_resumed_run_finds_the_slots_in_the_table(frames):
+    slots = slots_of(frames)
+    columns = {
+        "offset": np.array([-1, *(s.offset for s in slots)]),
+        "capacity": np.array([0, *(s.capacity for s in slots)]),
+        "duration": np.array([np.nan, *(s.frames / 25 for s in slots)], np.float32),
+    }
+    assert [replace(s, clip=s.clip - 1) for s in plan.placed(columns)] == slots
 
 
 def test_num_rows_are_whole_shards():

@@ -1,0 +1,45 @@
+"""Reading the headers of many clips, in a child process: one that crashes or hangs ffmpeg fails alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pipelines import isolation, media, stages
+from pipelines.ledger import Entry
+from pipelines.manifest import Row
+
+
+def probe_rows(rows: list[Row], clip_timeout: float | None, attempts: int) -> list[int | Entry]:
+    """Frames that each clip's header promises, or the ledger entry of a clip that cannot be opened."""
+    if not rows:
+        return []
+    child = isolation.Child(_prober)
+    try:
+        return [_probe(child, row, clip_timeout, attempts) for row in rows]
+    finally:
+        child.close()
+
+
+def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempts: int) -> int | Entry:
+    begun = time.perf_counter()
+    reason, message, attempt = "", "", 0
+    while attempt < attempts:
+        attempt += 1
+        try:
+            return child(row, isolation.limit_s(0, clip_timeout))
+        except media.MediaError as error:
+            reason, message = error.reason, str(error)
+            if reason not in stages.INFRASTRUCTURE:
+                break
+        except isolation.ChildLost as error:
+            reason, message = error.reason, f"{row.path}: {error}; check the file, or leave it out"
+    return Entry(row.id, row.path, "probe", reason, message, attempt, time.perf_counter() - begun, stages.worker())
+
+
+def _prober() -> Callable[[Row], int]:
+    return _num_frames
+
+
+def _num_frames(row: Row) -> int:
+    return media.probe(row.path, row.audio_path or None).num_frames

@@ -1,0 +1,178 @@
+"""Children that crash, hang or are killed cost the clips that did it, and nothing else."""
+
+import os
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pipelines import isolation, probing
+from pipelines.isolation import Child, ChildLost
+from pipelines.manifest import Row
+from pipelines.plan import Slot
+from pipelines.stages import Receipt, Work
+
+
+class Stage:
+    """Fails as a clip's path says; a batch is recorded in `seen` when it came through."""
+
+    def __init__(self, seen: str) -> None:
+        self.seen = Path(seen)
+
+    def __call__(self, work: Work) -> Work:
+        live = [i for i, receipt in enumerate(work.receipts) if receipt.ok]
+        for i in live:
+            match work.rows[i].path.split(":"):
+                case ["crash"]:
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                case ["hang"]:
+                    signal.pause()
+                case ["once", mark] if not Path(mark).exists():
+                    Path(mark).touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case ["io"]:
+                    work.fail(i, "decode", "io", "the network disk is gone")
+        with self.seen.open("a") as f:
+            f.write(" ".join(work.rows[i].path for i in live) + "\n")
+        return work
+
+
+def batch(*paths):
+    rows = [Row(path, id=path) for path in paths]
+    slots = [Slot(i, 100 * i, 100, 75) for i in range(len(rows))]
+    return Work("batch", slots, rows, [Receipt(i, row.id, row.path) for i, row in enumerate(rows)])
+
+
+@pytest.fixture
+def child(tmp_path):
+    started = Child(partial(Stage, str(tmp_path / "seen")))
+    yield started
+    started.close()
+
+
+def seen(tmp_path):
+    return (tmp_path / "seen").read_text().splitlines()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_clip_that_crashes_its_worker_fails_alone(child, tmp_path, apart):
+    work = isolation.run(child, batch("a", "crash", "b"), "asr", 20, 2, apart)
+    assert [r.reason for r in work.receipts] == ["", "crash", ""]
+    poison = work.receipts[1]
+    assert (poison.stage, poison.attempts) == ("asr", 2)
+    assert "SIGSEGV" in poison.message
+    assert "2 times" in poison.message
+    if not apart:  # the others' results come from one batch, as in a run where the clip had failed before
+        assert seen(tmp_path)[-1] == "a b"
+
+
+def test_a_clip_that_hangs_its_worker_fails_alone(child):
+    work = isolation.run(child, batch("a", "hang", "b"), "face", 0.5, 1, apart=True)
+    assert [r.reason for r in work.receipts] == ["", "timeout", ""]
+    assert "0.5 s" in work.receipts[1].message
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_batch_whose_worker_was_killed_is_run_again_whole(child, tmp_path, apart):
+    work = isolation.run(child, batch("a", f"once:{tmp_path / 'mark'}", "b"), "asr", 20, 2, apart)
+    assert all(r.ok for r in work.receipts)
+    if not apart:
+        assert [len(line.split()) for line in seen(tmp_path)] == [3]
+
+
+def test_an_error_of_the_machine_is_tried_again_and_says_how_often(child, tmp_path):
+    work = isolation.run(child, batch("io"), "face", 20, 3, apart=True)
+    assert (work.receipts[0].reason, work.receipts[0].attempts) == ("io", 3)
+    assert len(seen(tmp_path)) == 3
+
+
+def raising():
+    raise ValueError("no weights here")
+
+
+def echo():
+    return lambda value: value
+
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+
+
+def odd():
+    def call(value):
+        raise Odd("not", value)
+
+    return call
+
+
+def test_errors_of_the_child_are_raised_here():
+    with pytest.raises(ValueError, match="no weights here"):
+        Child(raising)
+    child = Child(odd)
+    with pytest.raises(RuntimeError, match="Odd: not picklable"):
+        child("picklable", 20)
+    child.close()
+
+
+def test_messages_may_be_large():
+    child = Child(echo)
+    assert child(bytes(5_000_000), 20) == bytes(5_000_000)
+    child.close()
+
+
+def test_a_child_lost_between_calls_is_started_anew():
+    child = Child(pids)
+    first = child(None, 20)
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(ChildLost, match="killed from outside"):
+        child(None, 20)
+    assert child(None, 20) != first
+    child.close()
+
+
+def pids():
+    return lambda _: os.getpid()
+
+
+def test_a_child_dies_with_its_parent_even_while_it_hangs(tmp_path):
+    script = (
+        "import sys; sys.path[:] = {path!r}\n"
+        "from functools import partial\n"
+        "from test_isolation import Stage, batch, isolation, Child\n"
+        "child = Child(partial(Stage, {seen!r}))\n"
+        "print(child._process.pid, flush=True)\n"
+        "isolation.run(child, batch('hang'), 'face', 60, 1, True)\n"
+    )
+    import sys
+
+    path = [str(Path(__file__).parent), *sys.path]
+    code = script.format(path=path, seen=str(tmp_path / "seen"))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while _runs(pid):
+        assert time.monotonic() < deadline, "the child outlived its parent"
+        time.sleep(0.01)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_headers_are_read_in_a_child(clips, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    frames, failed = probing.probe_rows(
+        [Row(str(next(iter(sorted((clips / "clips").glob("*.mp4")))))), Row(str(text), id="t")], None, 3
+    )
+    assert frames == 75
+    assert (failed.id, failed.reason, failed.attempts) == ("t", "unreadable", 1)

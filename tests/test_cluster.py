@@ -1,5 +1,6 @@
-"""The example cluster is one that Ray accepts, with nothing open that need not be; stages without a cluster."""
+"""The example clusters are such as Ray accepts, with nothing open that need not be; stages without a cluster."""
 
+import configparser
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +11,124 @@ from pipelines import stages
 from pipelines.manifest import Row
 
 ROOT = Path(__file__).parent.parent
+FILES = ("cluster.yaml", "cluster.local.yaml")
 
 
-@pytest.fixture(scope="module")
-def config():
-    return yaml.safe_load((ROOT / "cluster.yaml").read_text())
+@pytest.fixture(scope="module", params=FILES)
+def config(request):
+    return yaml.safe_load((ROOT / request.param).read_text())
+
+
+def _validated(config):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    return prepared
 
 
 def test_ray_accepts_the_example(config):
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    validate_config(prepare_config(config))
+    assert _validated(config)["head_node_type"]
 
 
 def test_the_dashboard_stays_on_the_heads_loopback(config):
     start = [line for line in config["head_start_ray_commands"] if "ray start" in line]
+    assert start
     assert all("--dashboard-host=127.0.0.1" in line for line in start)
 
 
-def test_every_node_installs_the_project(config):
-    assert "." in config["file_mounts"].values()
+def test_every_node_gets_all_that_the_installation_needs(config):
+    """Packages, modules and the files that setup.cfg and the Makefile name."""
+    project = configparser.ConfigParser()
+    project.read(ROOT / "setup.cfg")
+    needed = {"setup.cfg", "pyproject.toml", "Makefile", "requirements.txt"}
+    needed |= {name.rstrip("*") for name in project["options.packages.find"]["include"].split()}
+    needed |= {f"{name}.py" for name in project["options"]["py_modules"].split()}
+    needed |= {project["metadata"]["long_description"].removeprefix("file: ")}
+    needed |= set(project["metadata"]["license_files"].split())
+    mounts = config["file_mounts"]
+    assert needed <= set(mounts.values())
+    assert all((ROOT / local).exists() and Path(remote).name == local for remote, local in mounts.items())
     assert any("make install" in line for line in config["setup_commands"])
+
+
+def test_mounts_leave_out_what_would_be_read_in_vain(config):
+    assert "." not in config["file_mounts"].values()
+
+
+def test_no_environment_or_cache_is_copied(config):
+    assert "**/__pycache__" in config["rsync_exclude"]
+    assert "**/demo" not in config["rsync_exclude"], "pipelines/demo is part of the package"
+
+
+@pytest.fixture
+def aws(monkeypatch, tmp_path):
+    """An account of AWS on this machine, by moto, with the instance profile that docs/cluster.md makes; its EC2 client."""
+    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed; run make install")
+    moto = pytest.importorskip("moto", reason="moto is not installed; run make install")
+    (tmp_path / ".ssh").mkdir()
+    for name, value in (("HOME", str(tmp_path)), ("AWS_ACCESS_KEY_ID", "none"), ("AWS_SECRET_ACCESS_KEY", "none")):
+        monkeypatch.setenv(name, value)
+    with moto.mock_aws():
+        iam = boto3.client("iam", "eu-central-1")
+        iam.create_instance_profile(InstanceProfileName="concord-av")
+        yield boto3.client("ec2", "eu-central-1")
+
+
+def _on_aws():
+    """The example as `ray up` completes it with what it finds in and adds to the account."""
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    config = _validated(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+    config = AWSNodeProvider.fillout_available_node_types_resources(config)
+    return AWSNodeProvider.bootstrap_config(config)
+
+
+def test_from_outside_ssh_alone_reaches_the_aws_cluster(aws):
+    config = _on_aws()
+    used = {group for t in config["available_node_types"].values() for group in t["node_config"]["SecurityGroupIds"]}
+    rules = [
+        rule
+        for group in aws.describe_security_groups(GroupIds=sorted(used))["SecurityGroups"]
+        for rule in group["IpPermissions"]
+    ]
+    outside = [rule for rule in rules if rule["IpRanges"] or rule["Ipv6Ranges"] or rule["PrefixListIds"]]
+    inside = [pair["GroupId"] for rule in rules for pair in rule["UserIdGroupPairs"]]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in outside] == [(22, 22)]
+    assert set(inside) <= used
+
+
+def test_ray_finds_the_cores_and_gpus_of_the_aws_nodes(aws):
+    resources = {name: t["resources"] for name, t in _on_aws()["available_node_types"].items()}
+    assert resources["head"]["CPU"] == 2
+    assert resources["cpu"]["CPU"] == 32
+    assert (resources["gpu"]["CPU"], resources["gpu"]["GPU"]) == (4, 1)
+
+
+def test_aws_starts_every_type_of_node_and_the_workers_as_spot(aws):
+    from ray.autoscaler import tags
+    from ray.autoscaler._private.providers import _get_node_provider
+
+    config = _on_aws()
+    provider = _get_node_provider(config["provider"], config["cluster_name"])
+    for name, node in config["available_node_types"].items():
+        kind = "head" if name == config["head_node_type"] else "worker"
+        marks = {
+            tags.TAG_RAY_NODE_KIND: kind,
+            tags.TAG_RAY_USER_NODE_TYPE: name,
+            tags.TAG_RAY_NODE_NAME: name,
+            tags.TAG_RAY_NODE_STATUS: "uninitialized",
+        }
+        provider.create_node(node["node_config"], marks, 1)
+    found = [node for group in aws.describe_instances()["Reservations"] for node in group["Instances"]]
+    market = {
+        tag["Value"]: node.get("InstanceLifecycle", "on demand")
+        for node in found
+        for tag in node["Tags"]
+        if tag["Key"] == tags.TAG_RAY_USER_NODE_TYPE
+    }
+    assert market == {"head": "on demand", "cpu": "spot", "gpu": "spot"}
+    assert all(node["IamInstanceProfile"]["Arn"].endswith("/concord-av") for node in found)
 
 
 @pytest.mark.parametrize(

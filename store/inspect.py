@@ -32,10 +32,12 @@ def summary(reader: Reader) -> dict[str, Any]:
     clips = reader.clips
     done = clips["done"] == 1
     arrays = []
+    files = reader.place.files()
     for name in reader.names:
         array = reader.array(name)
-        disk = _bytes(array.folder)
-        written = sum(array.shard_path(k).is_file() for k in range(array.shape[0] // array.shard_rows))
+        disk = _bytes(files, f"frames/{name}/")
+        shards = range(array.shape[0] // array.shard_rows)
+        written = sum(f"frames/{name}/{array.shard_key(k)}" in files for k in shards)
         plain = int(written * array.shard_rows * np.prod(array.shape[1:], dtype=np.int64) * array.dtype.itemsize)
         arrays.append(
             {
@@ -62,8 +64,8 @@ def summary(reader: Reader) -> dict[str, Any]:
         },
         "arrays": arrays,
         "bytes": {
-            **{group: _bytes(reader.path / group) for group in ("clips", "frames", "fit", "words", "_staging")},
-            "total": _bytes(reader.path),
+            **{group: _bytes(files, f"{group}/") for group in ("clips", "frames", "fit", "words", "_staging")},
+            "total": sum(files.values()),
         },
     }
 
@@ -130,8 +132,8 @@ def _counts(values: np.ndarray) -> dict[str, int]:
     return {str(value): count for value, count in sorted(Counter(values.tolist()).items(), key=lambda x: str(x[0]))}
 
 
-def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+def _bytes(files: dict[str, int], start: str) -> int:
+    return sum(size for key, size in files.items() if key.startswith(start))
 
 
 def _size(count: float) -> str:

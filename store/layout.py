@@ -8,8 +8,6 @@ of real crops and sound (`python -m benchmarks.store_reading --chunks 15,25,75`)
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,16 +97,6 @@ def fill_value(dtype: str) -> float | int:
     """What a row that nobody wrote holds: NaN for floats, "unknown" for signed bytes (`fake`), else 0."""
     kind = dtype.lstrip("<>|=")
     return float("nan") if kind[0] == "f" else UNKNOWN if kind == "i1" else 0
-
-
-def local_path(path: str | os.PathLike[str]) -> Path:
-    """The store's folder; raises StoreError for a URL, since stores are folders on this machine or a mounted disk."""
-    text = os.fspath(path)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
-    if "://" in text:
-        raise StoreError(f"{text}: a store is a local folder; mount the bucket, or copy the store here first")
-    return Path(text)
 
 
 def node_name(name: str) -> str:

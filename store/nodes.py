@@ -1,4 +1,7 @@
-"""The Zarr nodes of a store: root attributes, how arrays are made, and writes that are whole or not there.
+"""The Zarr nodes of a store: root attributes, how arrays are made, and groups that are built and read in memory.
+
+Small groups (the empty store, `clips/`, `words/`, `fit/`) pass through memory as {key: bytes}, so that what goes over a network
+is whole files, many at the same time.
 
 Codecs, measured on 6,000 real frames in chunks of 25 rows: pictures zstd 9 (7 % smaller than zstd 3 and 9 % quicker to decode;
 packing costs 0.18 ms a frame); sound blosc zstd with bitshuffle (1.52 : 1, plain zstd 1.14); floats blosc zstd with byte
@@ -10,24 +13,22 @@ that a chunk that is not there is damage and never a row of zeros.
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 
 from store import layout
 from store.layout import StoreError
-from store.staging import sync_folder
+from store.place import Place
 
 EVERY_CHUNK: Any = {"write_empty_chunks": True}
 
 
-def root_attrs(root: Path) -> dict[str, Any]:
+def root_attrs(root: Place) -> dict[str, Any]:
     """Root attributes of a store; raises StoreError for a folder that is none, and for a version newer than ours."""
     attrs = read_document(root).get("attributes", {})
     if attrs.get("format") != layout.FORMAT:
@@ -44,15 +45,36 @@ def root_attrs(root: Path) -> dict[str, Any]:
     return attrs
 
 
-def array_names(group: Path) -> list[str]:
-    """Names of the arrays in a group's folder, as they are on disk now, sorted."""
-    return sorted(file.parent.name for file in group.glob("*/zarr.json"))
+def array_names(group: Place) -> list[str]:
+    """Names of the arrays in a group, as they are now, sorted."""
+    names = group.names()
+    return [name for name, there in zip(names, group.map(lambda n: is_node(group / n), names), strict=True) if there]
 
 
-def read_document(root: Path) -> dict[str, Any]:
+def is_node(where: Place) -> bool:
+    """Whether a Zarr array or group is there."""
+    return (where / "zarr.json").exists()
+
+
+def build(fill: Callable[[zarr.Group], None], attributes: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """A group that `fill` makes in memory, as {key: bytes}."""
+    files: dict[str, Any] = {}
+    fill(zarr.open_group(files, mode="w-", zarr_format=3, attributes=dict(attributes or {})))
+    return {key: files[key].to_bytes() for key in sorted(files)}
+
+
+def load(where: Place) -> tuple[zarr.Group, set[str]]:
+    """A group read into memory, and the keys that it has."""
+    keys = list(where.files())
+    make = default_buffer_prototype().buffer.from_bytes
+    files: Any = dict(zip(keys, (make(data) for data in where.map(lambda k: (where / k).read(), keys)), strict=True))
+    return zarr.open_group(files, mode="r", zarr_format=3, use_consolidated=False), set(keys)
+
+
+def read_document(root: Place) -> dict[str, Any]:
     """The root's metadata document, whatever wrote it; raises StoreError where there is none."""
     try:
-        document = json.loads((root / "zarr.json").read_text("utf-8"))
+        document = json.loads((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{root} is no store: it has no zarr.json; precompute.py makes one") from None
     except (OSError, ValueError) as e:
@@ -62,20 +84,9 @@ def read_document(root: Path) -> dict[str, Any]:
     return document
 
 
-def write_document(root: Path, document: dict[str, Any]) -> None:
+def write_document(root: Place, document: dict[str, Any]) -> None:
     """Replace the root's metadata document in one step."""
-    temporary = root / f"zarr.{uuid.uuid4().hex}.partial"
-    temporary.write_text(json.dumps(document, indent=2, allow_nan=False), "utf-8")
-    sync_file(temporary)
-    os.replace(temporary, root / "zarr.json")
-    sync_folder(root)
-
-
-def sync_file(file: Path) -> None:
-    """Make a file and its name outlast a power cut."""
-    with file.open("rb") as f:
-        os.fsync(f.fileno())
-    sync_folder(file.parent)
+    (root / "zarr.json").write(json.dumps(document, indent=2, allow_nan=False).encode())
 
 
 def _compressors(name: str, dtype: str, row: tuple[int, ...]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 `store.open(path)` reads `clips/` once and keeps it; `frames(i, start, stop, names)` reads windows through `store.shards`. A
 row that was not written or is damaged raises StoreError with the clip and the array; nothing is returned as zeros in silence.
-A reader may be used by many threads and pickles as its path, so that workers open the store anew. It shows the store as it
+A reader may be used by many threads and pickles as its place, so that workers open the store anew. It shows the store as it
 was when opened: open it again after a run has changed it.
 """
 
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -20,8 +19,9 @@ import numpy as np
 import zarr
 
 from store import layout, similarity
-from store.layout import StoreError, local_path
-from store.nodes import array_names, root_attrs
+from store.layout import StoreError
+from store.nodes import array_names, is_node, load, root_attrs
+from store.place import Place, place
 from store.shards import Damage, ShardCache, ShardedArray
 from store.similarity import Fit
 
@@ -56,29 +56,34 @@ class Clip:
     done: bool
 
 
-def open(path: str | os.PathLike[str]) -> Reader:
-    """Open a store for reading; raises StoreError where `path` holds none, or one that a newer release made."""
-    return Reader(path)
+def open(path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Reader:
+    """Open a store for reading, in a folder or at a bucket's URL (`options`: see `store.place`).
+
+    Raises StoreError where there is none, or one that a newer release made.
+    """
+    return Reader(path, options)
 
 
 class Reader:
     """A store opened for reading. `attrs` are its root attributes, `clips` its table {column: array [clips]}."""
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = local_path(path)
-        self.attrs: dict[str, Any] = root_attrs(self.path)
-        self.names: list[str] = array_names(self.path / "frames")
+    def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
+        self.place = place(path, options)
+        self.path = self.place.path  # a Path, or the URL
+        self.attrs: dict[str, Any] = root_attrs(self.place)
+        self.names: list[str] = array_names(self.place / "frames")
         self.clips: dict[str, np.ndarray] = self._table("clips", list(layout.CLIP_ARRAYS), rows_of="done")
         self._slots = list(
             zip(*(self.clips[name].tolist() for name in ("offset", "length", "capacity", "done")), strict=True)
         )
         cache = ShardCache()
-        self._arrays = {name: ShardedArray(self.path / "frames" / name, cache) for name in self.names}
+        arrays = self.place.map(lambda name: ShardedArray(self.place / "frames" / name, cache), self.names)
+        self._arrays = dict(zip(self.names, arrays, strict=True))
         self._fit: list[Fit | None] = []  # read when first asked for
         self._words: list[dict[str, np.ndarray]] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reader, (self.path,)
+        return Reader, (self.place,)
 
     def __len__(self) -> int:
         """Clips in the store, done or not."""
@@ -135,20 +140,22 @@ class Reader:
         return self._read(start, stop, names, None)
 
     def _read(self, start: int, stop: int, names: Sequence[str], i: int | None) -> dict[str, np.ndarray]:
-        out = {}
-        for name in [names] if isinstance(names, str) else names:
-            array = self._arrays.get(name)
-            if array is None:
-                raise StoreError(f"{self._whose(i, start)}: {self._no_array(name)}")
-            if stop > array.shape[0]:
-                raise StoreError(f"{self._whose(i, start)}: frames/{name} ends before it; run precompute.py again")
-            try:
-                out[name] = array.read(start, stop)
-            except Damage as e:
-                again = name in layout.PROJECTIONS or name == "similarity"
-                remedy = "precompute.py --refit writes it anew" if again else "restore that file from a copy"
-                raise StoreError(f"{self._whose(i, start)}: frames/{name} cannot be read: {e}; {remedy}") from e
-        return out
+        names = [names] if isinstance(names, str) else names
+        arrays = self.place.map(lambda name: self._read_one(start, stop, name, i), names)
+        return dict(zip(names, arrays, strict=True))
+
+    def _read_one(self, start: int, stop: int, name: str, i: int | None) -> np.ndarray:
+        array = self._arrays.get(name)
+        if array is None:
+            raise StoreError(f"{self._whose(i, start)}: {self._no_array(name)}")
+        if stop > array.shape[0]:
+            raise StoreError(f"{self._whose(i, start)}: frames/{name} ends before it; run precompute.py again")
+        try:
+            return array.read(start, stop)
+        except Damage as e:
+            again = name in layout.PROJECTIONS or name == "similarity"
+            remedy = "precompute.py --refit writes it anew" if again else "restore that file from a copy"
+            raise StoreError(f"{self._whose(i, start)}: frames/{name} cannot be read: {e}; {remedy}") from e
 
     def _whose(self, i: int | None, row: int) -> str:
         if i is not None:
@@ -167,9 +174,9 @@ class Reader:
     def fit(self) -> Fit | None:
         """The maps into the shared space and their calibration; None before a fit."""
         if not self._fit:
-            folder = self.path / "fit"
+            folder = self.place / "fit"
             try:
-                self._fit.append(Fit.from_arrays(self._tree(folder)) if (folder / "zarr.json").is_file() else None)
+                self._fit.append(Fit.from_arrays(_tree(folder, *load(folder))) if is_node(folder) else None)
             except _UNREADABLE as e:
                 raise StoreError(f"{folder} cannot be read ({e}); precompute.py --refit writes it anew") from e
         return self._fit[0]
@@ -221,7 +228,7 @@ class Reader:
     @property
     def has_words(self) -> bool:
         """Whether the store has transcripts (`precompute.py --words`)."""
-        return (self.path / "words" / "zarr.json").is_file()
+        return is_node(self.place / "words")
 
     def words(self, i: int) -> list[dict[str, Any]]:
         """Words of clip i in order: dicts of start, end (seconds), text, probability."""
@@ -256,7 +263,12 @@ class Reader:
                 "/": xarray.Dataset(attrs=self.attrs),
                 **{
                     f"/{name}": xarray.open_zarr(
-                        self.path, group=name, chunks=None, consolidated=False, zarr_format=3, mask_and_scale=False
+                        self.place.zarr(),
+                        group=name,
+                        chunks=None,
+                        consolidated=False,
+                        zarr_format=3,
+                        mask_and_scale=False,
                     )
                     for name in groups
                 },
@@ -266,38 +278,40 @@ class Reader:
     # -- tables --------------------------------------------------------------------------------------------------------
 
     def _table(self, group: str, names: list[str], rows_of: str) -> dict[str, np.ndarray]:
-        """Columns of a table, all as long as `rows_of`: a kill while growing leaves other columns longer."""
-        length = self._zarr(self.path / group / rows_of).shape[0]
-        return {name: self._column(self.path / group / name, length) for name in names}
-
-    def _column(self, folder: Path, length: int | None = None) -> np.ndarray:
-        """First `length` rows of a small array, all by default; strings as Python's."""
-        array = self._zarr(folder)
-        shape = array.shape if length is None else (length, *array.shape[1:])
-        for index in np.ndindex(*(-(-n // c) for n, c in zip(shape, array.chunks, strict=True))):
-            chunk = folder / array.metadata.encode_chunk_key(index)
-            if not chunk.is_file():
-                raise StoreError(
-                    f"{chunk} is missing: {folder.parent.name}/{folder.name} is damaged; restore it from a copy"
-                )
+        """Columns of a table, all as long as `rows_of`, which is looked at first: who adds clips makes it longer last, and a
+        kill in between leaves other columns longer."""
+        where = self.place / group
         try:
-            values = np.asarray(array[...] if length is None else array[:length])
+            length = json.loads((where / rows_of / "zarr.json").read())["shape"][0]
+            table, keys = load(where)
+            arrays: Any = [table[name] for name in names]
         except _UNREADABLE as e:
-            raise StoreError(f"{folder} is damaged ({e}); restore it from a copy") from e
-        if length is not None and len(values) != length:
-            raise StoreError(f"{folder} has {len(values)} rows, expected {length}; restore it from a copy")
-        return values.astype(object) if values.dtype.kind == "T" else values
+            raise StoreError(f"{where} is damaged ({e}); restore it from a copy") from e
+        return {name: _column(where, array, keys, length) for name, array in zip(names, arrays, strict=True)}
 
-    def _zarr(self, folder: Path) -> zarr.Array:
-        try:
-            return zarr.open_array(folder, mode="r", zarr_format=3)
-        except _UNREADABLE as e:
-            raise StoreError(f"{folder} is missing or no array ({e}); restore it from a copy") from e
 
-    def _tree(self, folder: Path) -> dict[str, Any]:
-        """A group as a nested dict of arrays, its attributes under "attrs"."""
-        tree: dict[str, Any] = {"attrs": json.loads((folder / "zarr.json").read_text("utf-8")).get("attributes", {})}
-        for file in sorted(folder.glob("*/zarr.json")):
-            is_array = json.loads(file.read_text("utf-8"))["node_type"] == "array"
-            tree[unquote(file.parent.name)] = self._column(file.parent) if is_array else self._tree(file.parent)
-        return tree
+def _tree(where: Place, group: zarr.Group, keys: set[str]) -> dict[str, Any]:
+    """A group that was read into memory from `where`, as a nested dict of arrays, its attributes under "attrs"."""
+    tree: dict[str, Any] = {"attrs": dict(group.attrs)}
+    for name, node in group.members():
+        tree[unquote(name)] = _tree(where, node, keys) if isinstance(node, zarr.Group) else _column(where, node, keys)
+    return tree
+
+
+def _column(where: Place, array: zarr.Array, keys: set[str], length: int | None = None) -> np.ndarray:
+    """First `length` rows of a small array that was read into memory from `where`, all by default; strings as Python's."""
+    folder = where / array.path
+    shape = array.shape if length is None else (length, *array.shape[1:])
+    for index in np.ndindex(*(-(-n // c) for n, c in zip(shape, array.chunks, strict=True))):
+        chunk = f"{array.path}/{array.metadata.encode_chunk_key(index)}"
+        if chunk not in keys:
+            raise StoreError(
+                f"{where / chunk} is missing: {where.name}/{array.path} is damaged; restore it from a copy"
+            )
+    try:
+        values = np.asarray(array[...] if length is None else array[:length])
+    except _UNREADABLE as e:
+        raise StoreError(f"{folder} is damaged ({e}); restore it from a copy") from e
+    if length is not None and len(values) != length:
+        raise StoreError(f"{folder} has {len(values)} rows, expected {length}; restore it from a copy")
+    return values.astype(object) if values.dtype.kind == "T" else values

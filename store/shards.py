@@ -1,9 +1,10 @@
-"""Reading windows out of sharded Zarr arrays: one read of a file a window and array, each inner chunk decoded once.
+"""Reading windows out of sharded Zarr arrays: one read (a bucket's: request) a window and array, each inner chunk decoded once.
 
 zarr-python spends about a millisecond a call on planning; a training window needs six arrays. Here the metadata of an array is
 parsed once, the index at the end of a shard is read once and kept with the open file, and chunks are decoded straight into the
 answer by numcodecs. Nothing is guessed: index and chunks must match their CRC-32C, a chunk must decode to its exact size, and
-one that is not there is an error. Shards are replaced whole by rename, so a file that is open stays what it was.
+one that is not there is an error. Shards are replaced whole: a file that is open stays what it was, and an object that was
+replaced is opened again.
 
 Format: Zarr v3 core, codec "sharding_indexed" (version 1.0). Arrays cut along the first axis alone, with the codecs that
 `store.nodes` writes: bytes, then zstd or blosc or nothing, then crc32c or nothing.
@@ -12,17 +13,16 @@ Format: Zarr v3 core, codec "sharding_indexed" (version 1.0). Arrays cut along t
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
 from numcodecs import blosc, zstd
 
 from store.layout import StoreError
+from store.place import Changed, Place
 
 OPEN_FILES = 256  # shards kept open a reader; a process may usually have 1,024 files
 _RESIDUE = 0x48674BC7  # CRC-32C of any message followed by its own CRC-32C
@@ -35,23 +35,22 @@ class Damage(Exception):
 
 
 class Shard:
-    """An open shard file and its index; closed when the last one who uses it lets go."""
+    """An open shard and its index; closed when the last one who uses it lets go."""
 
-    def __init__(self, path: Path, num_chunks: int, index_first: bool, index_crc: bool):
+    def __init__(self, path: Place, num_chunks: int, index_first: bool, index_crc: bool):
         """Raises Damage for a file that is missing, too short, or whose index is broken."""
-        self._descriptor = -1
+        length = 16 * num_chunks + (4 if index_crc else 0)
         try:
-            self._descriptor = os.open(path, os.O_RDONLY)
+            self._opened = path.open(0 if index_first else length)
         except FileNotFoundError:
             raise Damage(f"{path} is missing") from None
         except OSError as e:
             raise Damage(f"{path} cannot be opened: {e.strerror}") from e
         self.path = path
-        size = os.fstat(self._descriptor).st_size
-        length = 16 * num_chunks + (4 if index_crc else 0)
+        size = self._opened.size
         if size < length:
             raise Damage(f"{path} is cut short ({size} bytes, its index alone has {length})")
-        index = self.read(0 if index_first else size - length, length)
+        index = self.read(0, length) if index_first else self._opened.tail
         if index_crc and google_crc32c.value(index) != _RESIDUE:
             raise Damage(f"{path}: the index fails its checksum, the file is cut short or overwritten")
         entries = np.frombuffer(index, "<u8", 2 * num_chunks).tolist()
@@ -62,12 +61,7 @@ class Shard:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the file; raises Damage where they are not all there."""
         try:
-            data = os.pread(self._descriptor, length, offset)
-            while 0 < len(data) < length:  # a signal or a network disk may give less than asked for
-                more = os.pread(self._descriptor, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            data = self._opened.read(offset, length)
         except OSError as e:
             raise Damage(f"{self.path} cannot be read: {e.strerror}") from e
         if len(data) != length:
@@ -85,10 +79,6 @@ class Shard:
             return [self.read(offset, length) for offset, length in wanted]
         data = self.read(start, stop - start)
         return [data[offset - start : offset - start + length] for offset, length in wanted]
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
 
 
 class ShardCache:
@@ -112,15 +102,21 @@ class ShardCache:
                 self._shards.popitem(last=False)
         return shard
 
+    def drop(self, name: str) -> None:
+        """Forget the shards of an array."""
+        with self._lock:
+            for key in [key for key in self._shards if key[0] == name]:
+                del self._shards[key]
+
 
 class ShardedArray:
     """One array of `frames/`: shape [rows, ...], dtype, and `read` for a range of rows."""
 
-    def __init__(self, folder: Path, cache: ShardCache):
+    def __init__(self, folder: Place, cache: ShardCache):
         """Parse the metadata; raises StoreError for an array that is not cut or coded the way this reader knows."""
         self.folder, self.name, self._cache = folder, folder.name, cache
         try:
-            meta = json.loads((folder / "zarr.json").read_text("utf-8"))
+            meta = json.loads((folder / "zarr.json").read())
             self.shape: tuple[int, ...] = tuple(meta["shape"])
             self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
             shard = meta["chunk_grid"]["configuration"]["chunk_shape"]
@@ -155,12 +151,19 @@ class ShardedArray:
         self._index_first, self._index_crc = config.get("index_location", "end") == "start", len(index_codecs) == 2
         self._key = separator.join(["c", "{}"] + ["0"] * (len(self.shape) - 1))
 
-    def shard_path(self, shard: int) -> Path:
-        """File of a shard."""
-        return self.folder / self._key.format(shard)
+    def shard_key(self, shard: int) -> str:
+        """Key of a shard within the array."""
+        return self._key.format(shard)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop, [stop - start, ...], a fresh array; raises Damage where any cannot be given as written."""
+        try:
+            return self._read(start, stop)
+        except Changed:
+            self._cache.drop(self.name)
+            return self._read(start, stop)
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         rows = self.chunk_rows
         scratch = None
@@ -185,12 +188,12 @@ class ShardedArray:
         return out
 
     def shard(self, number: int) -> Shard:
-        """An open shard; raises Damage where it cannot be opened."""
+        """An open shard, kept; raises Damage where it cannot be opened."""
+        return self._cache.get((self.name, number), lambda: self.open_shard(number))
 
-        def opener() -> Shard:
-            return Shard(self.shard_path(number), self._chunks, self._index_first, self._index_crc)
-
-        return self._cache.get((self.name, number), opener)
+    def open_shard(self, number: int) -> Shard:
+        """A shard as it is now; raises Damage where it cannot be opened."""
+        return Shard(self.folder / self.shard_key(number), self._chunks, self._index_first, self._index_crc)
 
     def _chunk(self, shard: Shard, number: int, data: bytes, out: np.ndarray) -> None:
         if self._crc and google_crc32c.value(data) != _RESIDUE:

@@ -1,60 +1,64 @@
 """Making and growing a store, so that a kill at any moment leaves it readable and the next run can go on.
 
-Frames are written by whole shards: one `write_shard` makes each file once, whole, under a temporary name, then renames it, and
-no two writers touch one file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver. The length
+Frames are written by whole shards: one `write_shard` makes each file once, whole or not at all, and no two writers touch one
+file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver. The length
 of `clips/done` is the table's, and `done` is written last. Every inner chunk of a written shard is stored, zeros too, with a
 CRC-32C, so that a chunk that is not there is damage and not a row of zeros.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import shutil
-import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
 
 from store import layout
-from store.layout import StoreError, local_path, node_name
+from store.layout import StoreError, node_name
 from store.nodes import (
     EVERY_CHUNK,
     array_names,
     as_column,
+    build,
     create_column,
     create_frames,
     create_small,
+    is_node,
     plain,
     read_document,
     root_attrs,
     short_dtype,
-    sync_file,
     write_document,
 )
+from store.place import Place, place
 from store.staging import FOLDER as STAGING
-from store.staging import sync_folder
+
+TABLES = ("clips", "frames")
 
 
 def create(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Place,
     widths: Mapping[str, int],
     attrs: Mapping[str, Any],
     extra: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
     *,
     chunk_rows: int = layout.CHUNK,
     shard_rows: int = layout.SHARD,
+    options: Mapping[str, str] | None = None,
 ) -> Writer:
-    """Make an empty store and open it for writing.
+    """Make an empty store, in a folder or at a bucket's URL (`options`: see `store.place`), and open it for writing.
 
     `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes; `extra`
-    adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The folder appears
+    adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The store appears
     whole or not at all.
     """
-    root = local_path(path)
-    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+    root = place(path, options)
+    if is_taken(root):
         raise StoreError(f"{root} exists already; choose another path or remove it")
     if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
         raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
@@ -68,20 +72,27 @@ def create(
         "sample_rate": layout.SAMPLE_RATE,
         "layout": {"chunk_rows": chunk_rows, "shard_rows": shard_rows},
     }
-    root.parent.mkdir(parents=True, exist_ok=True)
-    building = root.with_name(f".{root.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        group = zarr.open_group(building, mode="w-", zarr_format=3, attributes=plain({**attrs, **fixed}))
-        clips, frames = group.create_group("clips"), group.create_group("frames")
+
+    def fill(group: zarr.Group) -> None:
+        clips, frames = (group.create_group(table) for table in TABLES)
         for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():
             create_column(clips, name, dtype, unknown, 0, "clip")
         for name, (dtype, row) in arrays.items():
             create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
-        os.rename(building, root)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+
+    files = build(fill, plain({**attrs, **fixed}))
+    for table in TABLES if root.names() else ():  # of a creation in a bucket that was cut off
+        (root / table).delete_tree()
+    root.write_tree(files, last="zarr.json")
     return Writer(root)
+
+
+def is_taken(root: Place) -> bool:
+    """Whether a new store cannot be made here, because something is there; a creation that was cut off is nothing."""
+    try:
+        return not set(root.names()) <= set(TABLES) or root.exists()
+    except NotADirectoryError:
+        return True
 
 
 class Writer:
@@ -90,10 +101,11 @@ class Writer:
     `write_shard` may be called by any process, for different shards at the same time; everything else by one driver alone.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
-        """Raises StoreError where the folder is no store of a version that this release writes."""
-        self.path = local_path(path)
-        attrs = root_attrs(self.path)
+    def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
+        """Raises StoreError where there is no store of a version that this release writes."""
+        self.place = place(path, options)
+        self.path = self.place.path  # a Path, or the URL
+        attrs = root_attrs(self.place)
         if attrs["version"] != layout.VERSION:
             raise StoreError(
                 f"{self.path}: store version {attrs['version']} can be read but not written; make a new one"
@@ -102,20 +114,20 @@ class Writer:
         self.shard_rows = int(attrs["layout"]["shard_rows"])
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Writer:
+    def open(cls, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Writer:
         """A writer for a store that exists."""
-        return cls(path)
+        return cls(path, options)
 
     @property
     def attrs(self) -> dict[str, Any]:
         """The root attributes as they are on disk now."""
-        return root_attrs(self.path)
+        return root_attrs(self.place)
 
     def update_attrs(self, attrs: Mapping[str, Any]) -> None:
         """Replace some root attributes (top level, JSON-able; NaN becomes null), in one atomic write."""
-        document = read_document(self.path)
+        document = read_document(self.place)
         document["attributes"] = {**document["attributes"], **plain(attrs)}
-        write_document(self.path, document)
+        write_document(self.place, document)
 
     # -- clips ---------------------------------------------------------------------------------------------------------
 
@@ -133,19 +145,21 @@ class Writer:
         if "id" not in given:
             raise StoreError("clips need an id")
         count = len(given["id"])
-        known = set(np.asarray(self._array("clips/id")[:first]).tolist())
+        with self.place.asked():
+            known = set(np.asarray(self._array("clips/id")[:first]).tolist())
         for clip_id in given["id"].tolist():
             if clip_id in known:
                 raise StoreError(f"clip {clip_id} is in {self.path} already; ids must be unique")
             known.add(clip_id)
         self._drop_consolidated()
         for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():  # `done` comes last and makes the rows count
-            array = self._array(f"clips/{name}")
             values = given.get(name)
             if values is None:
                 values = np.full(count, unknown, dtype=object if dtype == "string" else dtype)
-            array.resize((first + count,))
-            array[first:] = values
+            with self.place.asked():
+                array = self._array(f"clips/{name}")
+                array.resize((first + count,))
+                array[first:] = values
         return first
 
     def write_clips(self, first: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
@@ -155,7 +169,8 @@ class Writer:
             stop = first + len(given[name])
             if first < 0 or stop > self.num_clips:
                 raise StoreError(f"clips {first} to {stop} are not all in {self.path}: it has {self.num_clips}")
-            self._array(f"clips/{name}")[first:stop] = given[name]
+            with self.place.asked():
+                self._array(f"clips/{name}")[first:stop] = given[name]
 
     def _columns(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> dict[str, np.ndarray]:
         unknown = sorted(set(columns) - set(layout.CLIP_ARRAYS))
@@ -171,22 +186,24 @@ class Writer:
     @property
     def frame_arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """{name: (dtype, shape of a row)} of the arrays in `frames/`."""
-        arrays = {name: self._array(f"frames/{name}") for name in array_names(self.path / "frames")}
+        names = array_names(self.place / "frames")
+        arrays = dict(zip(names, self.place.map(lambda name: self._array(f"frames/{name}"), names), strict=True))
         return {name: (short_dtype(array.dtype), array.shape[1:]) for name, array in arrays.items()}
 
     @property
     def num_rows(self) -> int:
         """Rows of `frames/`, a whole number of shards."""
-        return min(self._array(f"frames/{name}").shape[0] for name in array_names(self.path / "frames"))
+        return min(self._array(f"frames/{name}").shape[0] for name in array_names(self.place / "frames"))
 
     def grow_rows(self, num_rows: int) -> int:
         """Make room in every frame array for at least `num_rows` rows, whole shards; never shrinks. Returns the new size."""
         rows = max(self.num_rows, -(-num_rows // self.shard_rows) * self.shard_rows)
         self._drop_consolidated()
-        for name in array_names(self.path / "frames"):
+        for name in array_names(self.place / "frames"):
             array = self._array(f"frames/{name}")
             if array.shape[0] < rows:
-                array.resize((rows, *array.shape[1:]))
+                with self.place.asked():
+                    array.resize((rows, *array.shape[1:]))
         return rows
 
     def blank_shard(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -205,46 +222,46 @@ class Writer:
         """
         ready = {}
         for name, data in arrays.items():
-            if not (self.path / "frames" / name / "zarr.json").is_file():
+            if not is_node(self.place / "frames" / name):
                 raise StoreError(f"{self.path} has no frames/{name}; it has {', '.join(sorted(self.frame_arrays))}")
             array = self._array(f"frames/{name}")
             if not 0 <= shard < array.shape[0] // self.shard_rows:
                 raise StoreError(f"frames/{name} has no shard {shard}: grow_rows first")
             ready[name] = array, _fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
         for name, (array, data) in ready.items():
-            array[shard * self.shard_rows : (shard + 1) * self.shard_rows] = data
-            file = self.path / "frames" / name / array.metadata.encode_chunk_key((shard,) + (0,) * (data.ndim - 1))
-            sync_file(file)
+            with self.place.asked():
+                array[shard * self.shard_rows : (shard + 1) * self.shard_rows] = data
+            key = array.metadata.encode_chunk_key((shard,) + (0,) * (data.ndim - 1))
+            (self.place / "frames" / name / key).sync()
 
     def ensure_projections(self, width: int) -> None:
         """Have both projection arrays with `width` columns; arrays of another width are dropped and made anew, unwritten."""
         for name in layout.PROJECTIONS:
-            folder = self.path / "frames" / name
-            if (folder / "zarr.json").is_file() and self._array(f"frames/{name}").shape[1:] == (width,):
+            folder = self.place / "frames" / name
+            if is_node(folder) and self._array(f"frames/{name}").shape[1:] == (width,):
                 continue
             self._drop_consolidated()
-            (folder / "zarr.json").unlink(
-                missing_ok=True
-            )  # first, so that a kill leaves no array rather than half of one
-            shutil.rmtree(folder, ignore_errors=True)
+            (folder / "zarr.json").delete()  # first, so that a kill leaves no array rather than half of one
+            folder.delete_tree()
             rows = self.num_rows
-            create_frames(self._group("frames"), name, "f2", (width,), rows, self.chunk_rows, self.shard_rows)
+            with self.place.asked():
+                create_frames(self._group("frames"), name, "f2", (width,), rows, self.chunk_rows, self.shard_rows)
 
     # -- fit, words ----------------------------------------------------------------------------------------------------
 
     def write_fit(self, fit: Mapping[str, Any]) -> None:
         """Replace `fit/` by a nested dict: arrays, dicts for groups, a group's attributes (JSON-able) under "attrs"."""
 
-        def build(group: zarr.Group, values: Mapping[str, Any] = fit) -> None:
+        def fill(group: zarr.Group, values: Mapping[str, Any] = fit) -> None:
             for name, value in values.items():
                 if name == "attrs":
                     group.attrs.update(plain(value))
                 elif isinstance(value, Mapping):
-                    build(group.create_group(node_name(name)), value)
+                    fill(group.create_group(node_name(name)), value)
                 else:
                     create_small(group, node_name(name), np.asarray(value))
 
-        self._replace_group("fit", build)
+        self._replace_group("fit", build(fill))
 
     def write_words(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Replace `words/`: clip (row number, ascending), start, end (seconds), text, probability, equally long."""
@@ -253,35 +270,40 @@ class Writer:
         if np.any(np.diff(np.asarray(columns["clip"], np.int64)) < 0):
             raise StoreError("words/ must come in clip order")
 
-        def build(group: zarr.Group) -> None:
+        def fill(group: zarr.Group) -> None:
             for name, dtype in layout.WORD_ARRAYS.items():
                 values = as_column(columns[name], dtype)
                 unknown = "" if dtype == "string" else layout.fill_value(dtype)
                 create_column(group, name, dtype, unknown, len(values), "word")[:] = values
 
-        self._replace_group("words", build)
+        self._replace_group("words", build(fill))
 
-    def _replace_group(self, name: str, build: Callable[[zarr.Group], None]) -> None:
-        """Build a group aside, then swap it in: a kill leaves the old one, or the new one for `tidy` to put in its place."""
-        staging = self.path / STAGING
-        staging.mkdir(exist_ok=True)
-        temporary, ready = staging / f"{name}.{uuid.uuid4().hex}.tmp", staging / f"{name}.next"
-        try:
-            build(zarr.open_group(temporary, mode="w-", zarr_format=3))
-            shutil.rmtree(ready, ignore_errors=True)
-            os.rename(temporary, ready)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    def _replace_group(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Keep a new group aside in one file, then lay it out in the old one's place.
+
+        A kill leaves the old one, or that file, from which `tidy` does it again; in between there is no such group.
+        """
+        with self._next(name).writing() as f, zipfile.ZipFile(f, "w") as archive:
+            for key, data in files.items():
+                archive.writestr(key, data)
         self._finish_swap(name)
 
     def _finish_swap(self, name: str) -> None:
-        ready = self.path / STAGING / f"{name}.next"
-        if ready.is_dir():
-            self._drop_consolidated()
-            shutil.rmtree(self.path / name, ignore_errors=True)
-            os.rename(ready, self.path / name)
-            sync_folder(self.path)
+        try:
+            ready = self._next(name).read()
+        except FileNotFoundError:
+            return
+        with zipfile.ZipFile(io.BytesIO(ready)) as archive:
+            files = {key: archive.read(key) for key in archive.namelist()}
+        self._drop_consolidated()
+        group = self.place / name
+        (group / "zarr.json").delete()
+        group.delete_tree()
+        group.write_tree(files, last="zarr.json")
+        self._next(name).delete()
+
+    def _next(self, name: str) -> Place:
+        return self.place / STAGING / f"{name}.next"
 
     # -- before and after ----------------------------------------------------------------------------------------------
 
@@ -289,34 +311,31 @@ class Writer:
         """Clear what a killed run left behind; for the driver, before any worker writes. Staged batches stay."""
         for name in ("fit", "words"):
             self._finish_swap(name)
-        for leftover in [*self.path.rglob("*.partial"), *(self.path / STAGING).glob("*.tmp")]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
+        self.place.tidy()
 
     def consolidate(self) -> None:
         """Gather all metadata in the root, so that `zarr.open` lists the store by one read. The driver's last act."""
-        staging = self.path / STAGING
-        if staging.is_dir() and not any(staging.iterdir()):
-            staging.rmdir()
-        with warnings.catch_warnings():
+        staging = self.place / STAGING
+        if not staging.names():
+            staging.delete_tree()
+        with warnings.catch_warnings(), self.place.asked():
             # Consolidated metadata is an extension of Zarr v3; the ledger and _staging/ are no Zarr nodes. Both are meant.
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
-            zarr.consolidate_metadata(self.path, zarr_format=3)
+            zarr.consolidate_metadata(self.place.zarr(), zarr_format=3)
 
     def _drop_consolidated(self) -> None:
         """Before a change of shape or of nodes: stale consolidated metadata would mislead plain readers after a kill."""
-        document = read_document(self.path)
+        document = read_document(self.place)
         if document.pop("consolidated_metadata", None) is not None:
-            write_document(self.path, document)
+            write_document(self.place, document)
 
     def _array(self, name: str) -> zarr.Array:
-        return zarr.open_array(self.path / name, mode="r+", zarr_format=3).with_config(EVERY_CHUNK)
+        with self.place.asked():
+            return zarr.open_array((self.place / name).zarr(), mode="r+", zarr_format=3).with_config(EVERY_CHUNK)
 
     def _group(self, name: str) -> zarr.Group:
-        return zarr.open_group(self.path / name, mode="r+", zarr_format=3, use_consolidated=False)
+        return zarr.open_group((self.place / name).zarr(), mode="r+", zarr_format=3, use_consolidated=False)
 
 
 def _fitting(name: str, data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

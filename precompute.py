@@ -1,6 +1,8 @@
 """Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out. Options in, exit code out."""
 
+import errno
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -123,6 +125,10 @@ def main(corpora, store, asr_workers, vsr_workers, face_workers, max_failures, d
         if debug:
             raise
         text = f"precompute: {first_line(error)}; run the same command again to go on, or with --debug to see where"
+        if os.strerror(errno.ENOSPC) in str(error):
+            text = (
+                f"precompute: a disk is full ({first_line(error)}); make room and run the same command again to go on"
+            )
         click.echo(text, err=True)
         sys.exit(1)
     click.echo(report.text(summary, config))

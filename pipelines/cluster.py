@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from pipelines import isolation, stages
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take some 10 MB each
@@ -23,7 +25,7 @@ FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the
 SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
 MOST_FACE_WORKERS = 1024
-RETRIES = 20  # of a shard job whose worker or node dies
+RETRIES = 20  # of a shard job whose worker or node dies, and of starting a worker
 
 
 class Spread(Protocol):
@@ -50,6 +52,7 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to the terminal, errors or not
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of its own statistics, when a node dies
     on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not (address or os.environ.get("RAY_ADDRESS")):
@@ -60,8 +63,9 @@ def connect(address: str | None) -> None:
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
-    for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    data.max_consecutive_actor_init_deaths = RETRIES
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs, with traceback, what it raises
 
 
 @contextmanager
@@ -128,6 +132,7 @@ class _Stage:
     """
 
     def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[stages.Work], stages.Work]]):
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # into Ray's log of this worker
         self.name, self.chain, self.tally = name, chain, tally
         self.child = isolation.Child(build)
 
@@ -143,6 +148,7 @@ class _Stage:
             )
             span = stages.Span.of(self.name, begun, work)
             work.spans.append(span)
+            log.info("%s %s: %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
             self.tally.add.remote(self.name, span.clips, span.frames)
         return {"work": pickle.dumps(work, protocol=5)}
 

@@ -27,6 +27,7 @@ from pipelines.media import FPS
 from pipelines.stages import INFRASTRUCTURE, Work
 
 START_S = 1800.0  # a child may have to wait for weights that another process downloads
+STARTS = 3  # tries; a child may be killed while it loads weights
 BASE_S = 300.0  # without a time limit of the user's: what any clip may take in one stage,
 TIMES = 4.0  # and on top this many times what its header promises
 _PR_SET_PDEATHSIG = 1
@@ -51,7 +52,12 @@ class Child:
         """Starts the process and waits until it is ready. Raises what `build` raised there, or ChildLost."""
         self._build = build
         self._process: subprocess.Popen[bytes] | None = None
-        self._start()
+        for left in reversed(range(STARTS)):
+            try:
+                return self._start()
+            except ChildLost:
+                if not left:
+                    raise
 
     def __call__(self, value: Any, limit_s: float) -> Any:
         """The answer to `value`. Raises what the callable raised, or ChildLost; either way the next call finds a child."""

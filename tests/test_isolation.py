@@ -176,3 +176,12 @@ def test_headers_are_read_in_a_child(clips, tmp_path):
     )
     assert frames == 75
     assert (failed.id, failed.reason, failed.attempts) == ("t", "unreadable", 1)
+
+
+def dying():
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def test_a_child_that_never_starts_is_an_error_that_says_how_it_ended():
+    with pytest.raises(ChildLost, match="SIGABRT"):
+        Child(dying)

@@ -2,6 +2,7 @@
 
     python -m store.inspect demo.zarr
     python -m store.inspect demo.zarr --verify --json > report.json
+    python -m store.inspect s3://bucket/demo.zarr --storage-option aws_region=eu-west-1
 
 Exit code 0 where all is well, 1 where --verify found damage, 2 where the path is no store. --verify reads each chunk once and
 checks its checksum, its decoded size and that the clip's rows are marked as in use; it does not judge what the values mean.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +184,24 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(f"beside frames/: {rest}")
 
 
+def storage_options(context: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """A click callback: KEY=VALUE, several times, as a dict. Values are secrets and are not shown."""
+    pairs = [text.partition("=") for text in given]
+    if not all(key and separator for key, separator, _ in pairs):
+        raise click.BadParameter("takes KEY=VALUE, such as aws_region=eu-west-1", context, option)
+    return {key: value for key, _, value in pairs}
+
+
 @click.command(epilog="Example: python -m store.inspect demo.zarr --verify")
 @click.argument("path")
+@click.option(
+    "--storage-option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=storage_options,
+    help="For a store in a bucket, beside the environment: aws_region=eu-west-1, skip_signature=true ...",
+)
 @click.option("--verify", "check", is_flag=True, help="Read every chunk of every done clip and check its checksum.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -191,10 +209,10 @@ def show(report: dict[str, Any], console: Console) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the fit to one file, for precompute --fit-from.",
 )
-def main(path: str, check: bool, as_json: bool, save_fit: Path | None) -> None:
+def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fit: Path | None) -> None:
     """Say what the store at PATH holds."""
     try:
-        reader = Reader(path)
+        reader = Reader(path, options)
         if save_fit:
             if reader.fit is None:
                 raise StoreError(f"{path} has no fit to save; run precompute.py with real clips first")

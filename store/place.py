@@ -1,9 +1,8 @@
 """Where bytes lie: a local folder or file, or a prefix of a bucket (s3://, gs://), behind the same few operations.
 
 `place(x)` takes a path, a file:// URL or a bucket's URL; "/" joins. What is written is there whole or not at all: locally a
-temporary file that is flushed and renamed, in a bucket one request (or a multipart upload, which appears when it is complete).
-Requests that meet a 5xx answer, a dropped connection or a time-out are made again; one that fails for good is a StoreError. A
-thing that is not there is FileNotFoundError on both.
+temporary file that is flushed and renamed, in a bucket one request (`store.bucket`). What is not there is FileNotFoundError on
+both; a network that stays away is a StoreError.
 
 Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...), from the
 machine's role, or from `options`, which no message and no `repr` shows. They travel where a place is pickled to, nowhere else.
@@ -11,18 +10,13 @@ machine's role, or from `options`, which no message and no `repr` shows. They tr
 
 from __future__ import annotations
 
-import errno
-import functools
 import io
 import os
 import shutil
-import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote
@@ -33,12 +27,6 @@ A = TypeVar("A")
 B = TypeVar("B")
 KINDS = {"s3": "aws_", "gs": "google_"}  # URL scheme: how options for it alone begin
 PARTIAL = ".partial"  # how the names of files that are being written end
-REQUESTS = 16  # at the same time, of one reader or writer
-# Waits between tries are random and grow from 0.1 s by half each on average: about half a minute in all.
-RETRY: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=3), "backoff": {"base": 3}}
-CLIENT = {"timeout": "120s", "connect_timeout": "10s"}  # an option may say otherwise
-WHOLE = 64 << 20  # bytes sent by one request; more go in parts
-PART = 16 << 20
 READ_AHEAD = 1 << 20  # bytes read at a time through a file object
 
 
@@ -65,13 +53,15 @@ def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] |
         raise StoreError(
             f"{scheme}:// takes BUCKET/PREFIX, without credentials, queries or dots: {scheme}://bucket/store.zarr"
         )
+    from store.bucket import Bucket  # inside, because it needs this module, and obstore
+
     return Bucket("/".join([f"{scheme}://{bucket}", *(part for part in key.split("/") if part)]), options)
 
 
 def is_url(location: str | os.PathLike[str] | Place) -> bool:
     """Whether this names something that is not on this machine's file system."""
     if isinstance(location, Place):
-        return isinstance(location, Bucket)
+        return not isinstance(location, Folder)
     scheme, separator, _ = os.fspath(location).partition("://")
     return bool(separator) and os.sep not in scheme and scheme != "file"
 
@@ -163,11 +153,6 @@ class Place(ABC):
     @abstractmethod
     def zarr(self) -> Any:
         """What zarr and xarray open."""
-
-    @contextmanager
-    def asked(self) -> Iterator[None]:
-        """For those who use zarr's own stores here: turns what those raise for a network into a StoreError."""
-        yield
 
     def sync(self) -> None:  # noqa: B027
         """Make a file that others wrote here, and its name, outlast a power cut."""
@@ -279,122 +264,6 @@ class Folder(Place):
                 leftover.unlink(missing_ok=True)
 
 
-class Bucket(Place):
-    """In an object store, by obstore."""
-
-    def __init__(self, location: str, options: Mapping[str, str] | None = None):
-        super().__init__(location, options)
-        self.bucket, _, self.key = location.partition("://")[2].partition("/")
-
-    @property
-    def path(self) -> str:
-        return self.location
-
-    @property
-    def _store(self) -> Any:
-        scheme = self.location.partition("://")[0]
-        return _client(scheme, self.bucket, tuple(sorted(self.options.items())))
-
-    @contextmanager
-    def asked(self) -> Iterator[None]:
-        from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
-
-        try:
-            yield
-        except (BaseError, FileNotFoundError) as error:
-            why = str(error)
-            if isinstance(error, PreconditionError):
-                raise Changed(f"{self} was replaced") from error
-            if "NoSuchBucket" in why:
-                raise StoreError(f"{self}: there is no bucket {self.bucket}; make it, or check the URL") from error
-            if isinstance(error, FileNotFoundError):
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.location) from error
-            why = why.splitlines()[0][:300]
-            if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "169.254.169.254" in why:
-                do = "give credentials that may use it, in the environment or by --storage-option"
-            else:
-                do = "check the network, the address (AWS_ENDPOINT_URL, --storage-option) and try again"
-            raise StoreError(f"{self} cannot be reached ({why}); {do}") from error
-
-    def exists(self) -> bool:
-        import obstore
-
-        try:
-            with self.asked():
-                obstore.head(self._store, self.key)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def read(self) -> bytes:
-        import obstore
-
-        with self.asked():
-            return bytes(obstore.get(self._store, self.key).bytes())
-
-    def open(self, tail: int = 0) -> Opened:
-        return _Object(self, tail)
-
-    @contextmanager
-    def writing(self) -> Iterator[BinaryIO]:
-        with tempfile.SpooledTemporaryFile(WHOLE) as file:
-            yield file  # type: ignore[misc]
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            self._put(file, size)
-
-    def write(self, data: bytes) -> None:
-        self._put(data, len(data))
-
-    def _put(self, data: Any, size: int) -> None:
-        import obstore
-
-        with self.asked():
-            obstore.put(self._store, self.key, data, use_multipart=size > WHOLE, chunk_size=PART, max_concurrency=4)
-
-    def walk(self) -> Iterator[tuple[str, int]]:
-        import obstore
-
-        with self.asked():
-            for batch in obstore.list(self._store, self.key, chunk_size=1000):
-                for found in batch:
-                    yield found["path"][len(self.key) + 1 if self.key else 0 :], found["size"]
-
-    def names(self) -> list[str]:
-        import obstore
-
-        with self.asked():
-            found = obstore.list_with_delimiter(self._store, self.key)
-        paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
-        return sorted({path.rpartition("/")[2] for path in paths})
-
-    def delete(self) -> None:
-        import obstore
-
-        with self.asked():
-            obstore.delete(self._store, self.key)
-
-    def delete_tree(self) -> None:
-        import obstore
-
-        keys = [f"{self.key}/{key}" for key, _ in self.walk()]
-        with self.asked():
-            obstore.delete(self._store, keys)
-
-    def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
-        self.map(lambda key: (self / key).write(files[key]), [key for key in files if key != last])
-        (self / last).write(files[last])
-
-    def zarr(self) -> Any:
-        from zarr.storage import ObjectStore, StorePath
-
-        return StorePath(ObjectStore(self._store), self.key)
-
-    def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            return list(pool.map(function, items))
-
-
 class _File(Opened):
     def __init__(self, path: str, tail: int):
         self._descriptor = -1
@@ -414,35 +283,6 @@ class _File(Opened):
     def __del__(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-
-
-class _Object(Opened):
-    """Reads are of the object as it was when opened; raises Changed where it has been replaced since."""
-
-    def __init__(self, where: Bucket, tail: int):
-        import obstore
-
-        self._where, self.tail = where, b""
-        with where.asked():
-            try:
-                options: Any = {"range": {"suffix": tail}} if tail else {"head": True}
-                got = obstore.get(where._store, where.key, options=options)
-                self.tail = bytes(got.bytes()) if tail else b""
-            except obstore.exceptions.GenericError:  # how an empty object, and a server without suffixes, answer
-                got = obstore.get(where._store, where.key, options={"head": True})
-        self.size, self._tag = got.meta["size"], got.meta["e_tag"]
-        if tail and not self.tail:
-            self.tail = self.read(max(0, self.size - tail), tail)
-
-    def read(self, offset: int, length: int) -> bytes:
-        import obstore
-
-        stop = min(offset + length, self.size)
-        if offset >= stop:
-            return b""
-        with self._where.asked():
-            options: Any = {"range": (offset, stop), "if_match": self._tag}
-            return bytes(obstore.get(self._where._store, self._where.key, options=options).bytes())
 
 
 class _Raw(io.RawIOBase):
@@ -469,21 +309,6 @@ class _Raw(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
-
-
-@functools.lru_cache(maxsize=64)
-def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...]) -> Any:
-    """One client a bucket and process, since it keeps connections; options that begin with another kind's name are not its."""
-    from obstore.exceptions import BaseError
-    from obstore.store import GCSStore, S3Store
-
-    others = tuple(start for kind, start in KINDS.items() if kind != scheme)
-    config: Any = {**CLIENT, **{key: value for key, value in options if not key.lower().startswith(others)}}
-    try:
-        kind: Any = {"s3": S3Store, "gs": GCSStore}[scheme]
-        return kind(bucket, config=config, retry_config=RETRY)
-    except (BaseError, ValueError) as error:
-        raise StoreError(f"{scheme}://{bucket} cannot be used as asked: {str(error).splitlines()[0]}") from error
 
 
 def _sync_folder(folder: Path) -> None:

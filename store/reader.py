@@ -22,7 +22,7 @@ from store import layout, similarity
 from store.layout import StoreError
 from store.nodes import array_names, is_node, load, root_attrs
 from store.place import Place, place
-from store.shards import Damage, ShardCache, ShardedArray
+from store.shards import ABSENT, Damage, ShardCache, ShardedArray
 from store.similarity import Fit
 
 if TYPE_CHECKING:
@@ -167,6 +167,52 @@ class Reader:
         if not 0 <= i < len(self._slots):
             raise StoreError(f"{self.path} has no clip {i}: it has {len(self)}, counted from 0")
         return self._slots[i]
+
+    # -- damage, found cheaply -----------------------------------------------------------------------------------------
+
+    def shards_in_use(self) -> list[int]:
+        """Shards that hold rows of done clips."""
+        return np.flatnonzero(self._used(self.shard_rows)).tolist()
+
+    def damaged_shards(self, names: Sequence[str] | None = None) -> dict[str, list[int]]:
+        """{array: shards} of the shards in use that `shard_damage` finds something wrong with, all arrays or those named.
+
+        Projections that were not written yet are among them.
+        """
+        shards = self.shards_in_use()
+        pairs = [(name, shard) for name in (self.names if names is None else names) for shard in shards]
+        found: dict[str, list[int]] = {}
+        for (name, shard), fault in zip(pairs, self.place.map(lambda p: self.shard_damage(*p), pairs), strict=True):
+            if fault:
+                found.setdefault(name, []).append(shard)
+        return found
+
+    def shard_damage(self, name: str, shard: int) -> str:
+        """What is wrong with a shard, by its size and its index alone; "" where nothing is.
+
+        It finds files that are missing, cut short or of another kind, and chunks of done clips that are not in them, not what
+        is wrong inside a chunk (`store.inspect.verify` reads those). Raises StoreError for an unknown array.
+        """
+        array = self.array(name)
+        if (shard + 1) * array.shard_rows > array.shape[0]:
+            return f"frames/{name} ends before it"
+        try:
+            entries = array.open_shard(shard).entries
+        except Damage as e:
+            return str(e)
+        used = self._used(array.chunk_rows)[shard * len(entries) : (shard + 1) * len(entries)]
+        lost = [k for k in np.flatnonzero(used).tolist() if entries[k] == ABSENT]
+        return f"{array.folder / array.shard_key(shard)}: chunk {lost[0]} is missing" if lost else ""
+
+    def _used(self, rows: int) -> np.ndarray:
+        """Which pieces of so many rows hold some of a done clip, bool [pieces]."""
+        done = self.clips["done"] == 1
+        start, length = self.clips["offset"][done], self.clips["length"][done]
+        pieces = self.num_rows // rows
+        edges = np.zeros(pieces + 1, np.int64)
+        np.add.at(edges, np.minimum(start // rows, pieces), 1)
+        np.add.at(edges, np.minimum(-(-(start + length) // rows), pieces), -1)
+        return np.cumsum(edges[:-1]) > 0
 
     # -- what clips have to do with each other -------------------------------------------------------------------------
 

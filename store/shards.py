@@ -25,8 +25,8 @@ from store.layout import StoreError
 from store.place import Changed, Place
 
 OPEN_FILES = 256  # shards kept open a reader; a process may usually have 1,024 files
+ABSENT = (2**64 - 1, 2**64 - 1)  # (offset, length) of a chunk that is not in a shard
 _RESIDUE = 0x48674BC7  # CRC-32C of any message followed by its own CRC-32C
-_ABSENT = 2**64 - 1
 _GAP = 1 << 16  # bytes between two wanted chunks that are read along rather than asked for apart
 
 
@@ -55,7 +55,7 @@ class Shard:
             raise Damage(f"{path}: the index fails its checksum, the file is cut short or overwritten")
         entries = np.frombuffer(index, "<u8", 2 * num_chunks).tolist()
         self.entries: list[tuple[int, int]] = list(zip(entries[::2], entries[1::2], strict=True))
-        if any(offset != _ABSENT and offset + length > size for offset, length in self.entries):
+        if any(entry != ABSENT and sum(entry) > size for entry in self.entries):
             raise Damage(f"{path}: the index points outside the file")
 
     def read(self, offset: int, length: int) -> bytes:
@@ -71,8 +71,8 @@ class Shard:
     def chunks(self, first: int, last: int) -> list[bytes]:
         """Stored bytes of the chunks first..last (inclusive), by one read where they lie together, as writers leave them."""
         wanted = self.entries[first : last + 1]
-        for k, (offset, _) in enumerate(wanted, first):
-            if offset == _ABSENT:
+        for k, entry in enumerate(wanted, first):
+            if entry == ABSENT:
                 raise Damage(f"{self.path}: chunk {k} is missing")
         start, stop = min(o for o, _ in wanted), max(o + n for o, n in wanted)
         if stop - start > sum(n for _, n in wanted) + _GAP:

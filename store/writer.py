@@ -145,8 +145,7 @@ class Writer:
         if "id" not in given:
             raise StoreError("clips need an id")
         count = len(given["id"])
-        with self.place.asked():
-            known = set(np.asarray(self._array("clips/id")[:first]).tolist())
+        known = set(np.asarray(self._array("clips/id")[:first]).tolist())
         for clip_id in given["id"].tolist():
             if clip_id in known:
                 raise StoreError(f"clip {clip_id} is in {self.path} already; ids must be unique")
@@ -156,10 +155,9 @@ class Writer:
             values = given.get(name)
             if values is None:
                 values = np.full(count, unknown, dtype=object if dtype == "string" else dtype)
-            with self.place.asked():
-                array = self._array(f"clips/{name}")
-                array.resize((first + count,))
-                array[first:] = values
+            array = self._array(f"clips/{name}")
+            array.resize((first + count,))
+            array[first:] = values
         return first
 
     def write_clips(self, first: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
@@ -169,8 +167,7 @@ class Writer:
             stop = first + len(given[name])
             if first < 0 or stop > self.num_clips:
                 raise StoreError(f"clips {first} to {stop} are not all in {self.path}: it has {self.num_clips}")
-            with self.place.asked():
-                self._array(f"clips/{name}")[first:stop] = given[name]
+            self._array(f"clips/{name}")[first:stop] = given[name]
 
     def _columns(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> dict[str, np.ndarray]:
         unknown = sorted(set(columns) - set(layout.CLIP_ARRAYS))
@@ -202,8 +199,7 @@ class Writer:
         for name in array_names(self.place / "frames"):
             array = self._array(f"frames/{name}")
             if array.shape[0] < rows:
-                with self.place.asked():
-                    array.resize((rows, *array.shape[1:]))
+                array.resize((rows, *array.shape[1:]))
         return rows
 
     def blank_shard(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -229,8 +225,7 @@ class Writer:
                 raise StoreError(f"frames/{name} has no shard {shard}: grow_rows first")
             ready[name] = array, _fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
         for name, (array, data) in ready.items():
-            with self.place.asked():
-                array[shard * self.shard_rows : (shard + 1) * self.shard_rows] = data
+            array[shard * self.shard_rows : (shard + 1) * self.shard_rows] = data
             key = array.metadata.encode_chunk_key((shard,) + (0,) * (data.ndim - 1))
             (self.place / "frames" / name / key).sync()
 
@@ -244,8 +239,7 @@ class Writer:
             (folder / "zarr.json").delete()  # first, so that a kill leaves no array rather than half of one
             folder.delete_tree()
             rows = self.num_rows
-            with self.place.asked():
-                create_frames(self._group("frames"), name, "f2", (width,), rows, self.chunk_rows, self.shard_rows)
+            create_frames(self._group("frames"), name, "f2", (width,), rows, self.chunk_rows, self.shard_rows)
 
     # -- fit, words ----------------------------------------------------------------------------------------------------
 
@@ -318,7 +312,7 @@ class Writer:
         staging = self.place / STAGING
         if not staging.names():
             staging.delete_tree()
-        with warnings.catch_warnings(), self.place.asked():
+        with warnings.catch_warnings():
             # Consolidated metadata is an extension of Zarr v3; the ledger and _staging/ are no Zarr nodes. Both are meant.
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
@@ -331,8 +325,7 @@ class Writer:
             write_document(self.place, document)
 
     def _array(self, name: str) -> zarr.Array:
-        with self.place.asked():
-            return zarr.open_array((self.place / name).zarr(), mode="r+", zarr_format=3).with_config(EVERY_CHUNK)
+        return zarr.open_array((self.place / name).zarr(), mode="r+", zarr_format=3).with_config(EVERY_CHUNK)
 
     def _group(self, name: str) -> zarr.Group:
         return zarr.open_group((self.place / name).zarr(), mode="r+", zarr_format=3, use_consolidated=False)

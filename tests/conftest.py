@@ -1,9 +1,11 @@
 """Fixtures that more than one test module needs: real clips, and the shared reference data where it exists."""
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
+from object_server import BUCKET, ENVIRONMENT, moto
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
@@ -40,3 +42,18 @@ def grid(shared: Path) -> Path:
 def clips() -> Path:
     """Four real GRID clips that the project ships (CC BY 4.0, see their README)."""
     return ROOT / "tests" / "data" / "grid"
+
+
+@pytest.fixture(scope="session")
+def s3_address():
+    """Address of a local S3 server."""
+    with moto() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(s3_address: str, monkeypatch) -> str:
+    """URL of an empty prefix in a local S3 server's bucket; what the environment must say is set while the test runs."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3_address}.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

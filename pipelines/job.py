@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipelines import cluster, labels, ledger, manifest, media, plan, probing, p
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
 from pipelines.request import Config, RunError
-from pipelines.usage import Usage
+from pipelines.usage import Summary
 from store import staging
 from teachers import TeacherError
 
@@ -32,21 +32,6 @@ PROBES = 256  # headers read by one task
 WAVE = 2048  # batches that Ray Data is given at once: its books, like the driver's memory, do not grow with the corpus
 FRUITLESS = 3  # times that work is lost before anything is done, after which the run ends
 MARK_EVERY_S = 20.0  # a mark writes the whole ledger
-
-
-@dataclass
-class Summary:
-    """What a run did, for the last lines and the exit code."""
-
-    clips: int = 0  # in the store
-    done: int = 0  # in the store
-    worked: int = 0  # clips that this run finished
-    seconds: float = 0.0
-    video_seconds: float = 0.0  # of the clips that this run finished
-    usage: Usage = field(default_factory=Usage)
-    failed: list[Entry] = field(default_factory=list)
-    labelled: bool = True
-    similarity: dict[str, Any] = field(default_factory=dict)
 
 
 def run(config: Config) -> Summary:
@@ -95,8 +80,10 @@ class _Job:
         if new:
             pending += self._append(new)
         if pending:
-            self._first_pass(pending)
-        note = labels.second_pass(self.root, self.writer, self.config, self._spread)
+            with self.summary.parts.part("pass one"):
+                self._first_pass(pending)
+        with self.summary.parts.part("fit"):
+            note = labels.second_pass(self.root, self.writer, self.config, self._spread)
         self.summary.labelled, self.summary.similarity = bool(note), note
         if self.config.words:
             words.transcribe(self.root, self.writer, self.names["asr"], self._spread)
@@ -107,10 +94,22 @@ class _Job:
     def _spread(
         self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], gpu: bool = False
     ) -> Iterator[Any]:
-        """`cluster.spread`, the cluster joined when there is something to do on it."""
-        if jobs:
+        """`cluster.spread`, the cluster joined when there is something to do on it; its progress is shown."""
+        if not jobs:
+            return
+        self._connect()
+        name, unit, sizes = _progress(function, jobs)
+        with (
+            self.summary.parts.part(name, min(len(jobs), cluster.IN_FLIGHT)),
+            progress.shown(progress.Pass(name, sum(sizes), unit=unit)) as show,
+        ):
+            for answer, size in zip(cluster.spread(function, jobs, gpu), sizes, strict=True):
+                show.advance(size)
+                yield answer
+
+    def _connect(self) -> None:
+        with self.summary.parts.part("start"):
             cluster.connect(self.config.address)
-        return cluster.spread(function, jobs, gpu)
 
     # -- planning
 
@@ -200,7 +199,7 @@ class _Job:
         if not groups:
             self._write_ledger()
             return {}
-        cluster.connect(self.config.address)
+        self._connect()
         staged = staging.staged(self.root)
         missing = {g.first: {b.name for b in plan.batches(g)} for g in groups}
         group_of = {name: g for g in groups for name in missing[g.first]}
@@ -231,14 +230,15 @@ class _Job:
                 packing[pack.remote(self.root, group, names[group.first])] = group
             collect(block=len(packing) > 2)
 
-        total = {"clips": float(sum(len(b.slots) for b in todo.values()))}
-        total["frames"] = float(sum(b.frames for b in todo.values()))
-        with progress.lines(("face", "asr", "vsr"), total, lambda: ray.get(tally.read.remote())) as show:
+        frames = {b.name: b.frames for b in todo.values()}
+        clips = sum(len(b.slots) for b in todo.values())
+        pass_one = progress.Pass("pass one", clips, sum(frames.values()), ("face", "asr", "vsr"))
+        with progress.shown(pass_one, lambda: ray.get(tally.read.remote(), timeout=5)) as show:
             for name in [n for n in group_of if n in staged]:
                 finish(name)
             for done in self._stream(todo, tally):
                 finish(done.name)
-                show.advance(done.receipts)
+                show.advance(len(done.receipts), frames[done.name], done.receipts)
                 self.summary.usage.add(done.spans)
             collect(block=True)
         late.update(self._mark())
@@ -261,6 +261,7 @@ class _Job:
                 fruitless = fruitless + 1 if len(todo) == before else 0
                 if not cluster.lost(error) or fruitless == FRUITLESS:
                     raise
+                self.summary.breaks += 1
                 log.warning("workers were lost (%s); going on with %d batches", first_line(error), len(todo))
 
     def _work(self, batch: plan.Batch) -> stages.Work:
@@ -343,6 +344,14 @@ def _dry_run(config: Config, rows: list[Row], exists: bool) -> Summary:
         video_seconds=sum(frames) / media.FPS,
         failed=[e for e in found if isinstance(e, Entry)],
     )
+
+
+def _progress(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> tuple[str, str, list[int]]:
+    """What to call the work that is spread over the cluster, what it is counted in, and how many there are in each job."""
+    clips = [len(next((value for value in job if isinstance(value, list)), [None])) for job in jobs]
+    known = {probing.probe_rows: ("headers", "clips", clips), words.decode: ("words", "clips", clips)}
+    ones = [1] * len(jobs)
+    return known.get(function, ("labels", "shards", ones) if function is labels.label_shard else ("fit", "parts", ones))
 
 
 def _stored_rows(root: Path, count: int) -> list[Row]:

@@ -1,85 +1,211 @@
-"""One line a stage with rate and time left: live on a terminal, a plain line now and then in logs."""
+"""What a pass over clips is doing: a live view on a terminal, one plain line every half minute in logs.
+
+Time left comes from work: frames of finished batches of all frames planned, at the speed of the last two minutes, so that
+neither the start of the workers nor long clips at the end mislead it. Rates by stage are those of the last minute.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 log = logging.getLogger(__name__)
 
-LIVE_EVERY_S = 0.5
+POLL_S = 1.0
 LOG_EVERY_S = 30.0
+RATE_S = 60.0  # rates by stage are those of so many seconds
+SPEED_S = 120.0  # and the time left from the speed of so many
+FEW = 3  # batches after which the start of the workers no longer counts as work
+BAR = 30  # columns
 
-Counts = dict[str, dict[str, float]]
+Counts = Mapping[str, Mapping[str, float]]
 
 
-class Lines:
-    """The state that the lines show; `advance` counts clips that left the last stage, done or failed."""
+class Pass:
+    """One pass: `total` units (clips, shards) in all, `work` in all (frames, or units again), and the stages that units go
+    through one after another, if there are several."""
 
-    def __init__(self, stages: Sequence[str], total: dict[str, float]) -> None:
-        self.stages, self.total, self.begun = stages, total, time.monotonic()
-        self.finished = self.failed = 0
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        work: float | None = None,
+        stages: Sequence[str] = (),
+        unit: str = "clips",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.total, self.stages, self.unit, self.clock = name, total, tuple(stages), unit, clock
+        self.work = float(total if work is None else work)
+        self.finished = 0
+        self.failed: dict[str, int] = {}  # by stage
+        self.begun = clock()
+        self._steps = deque([(self.begun, 0.0)])  # time, work finished by then
+        self._counts: deque[tuple[float, dict[str, float]]] = deque([(self.begun, {})])  # time, clips by stage
 
-    def advance(self, receipts: Sequence[dict[str, Any]]) -> None:
-        """Receipts of a batch that is staged."""
-        self.finished += len(receipts)
-        self.failed += sum(1 for receipt in receipts if receipt["reason"])
+    def advance(self, units: int = 1, work: float | None = None, receipts: Sequence[Mapping[str, Any]] = ()) -> None:
+        """So much is finished; `receipts` tell which of its clips failed, and where."""
+        self.finished += units
+        for receipt in receipts:
+            if receipt["reason"]:
+                self.failed[receipt["stage"]] = self.failed.get(receipt["stage"], 0) + 1
+        now, before = self.clock(), self._steps[-1][1]
+        self._steps.append((now, before + (units if work is None else work)))
+        if self._steps[0][1] == 0 and len(self._steps) > FEW:
+            self._steps.popleft()
+        while len(self._steps) > 2 and self._steps[1][0] < now - SPEED_S:
+            self._steps.popleft()
 
-    def text(self, counts: Counts) -> list[str]:
-        """A line for each stage: clips, rate, time left from the frames still to do."""
-        elapsed = max(time.monotonic() - self.begun, 1e-6)
-        lines = []
-        for stage in self.stages:
-            now = counts.get(stage, {"clips": 0, "frames": 0})
-            share = min(1.0, now["frames"] / max(self.total["frames"], 1))
-            left = f"{_clock(elapsed / share - elapsed)} left" if share > 0 else "waiting"
-            rate = f"{now['clips'] / elapsed:6.1f} clips/s"
-            lines.append(f"{stage:>5} {now['clips']:6.0f} of {self.total['clips']:.0f} clips  {rate}  {left}")
-        lines.append(
-            f"{'total':>5} {self.finished:6d} of {self.total['clips']:.0f} clips  {self.failed} failed  {_clock(elapsed)} gone"
+    def sample(self, counts: Counts) -> None:
+        """What the stages have handed on by now: clips by stage."""
+        now = self.clock()
+        self._counts.append((now, {stage: float(c["clips"]) for stage, c in counts.items()}))
+        while len(self._counts) > 2 and self._counts[1][0] < now - RATE_S:
+            self._counts.popleft()
+
+    def rate(self, stage: str) -> float:
+        """Clips a second that the stage handed on in the last minute, or since its first; 0 before it."""
+        ended, last = self._counts[-1][0], self._counts[-1][1].get(stage, 0.0)
+        begun, first = max(
+            ((at, 0.0) for at, clips in list(self._counts) if not clips.get(stage)),
+            default=(self._counts[0][0], self._counts[0][1].get(stage, 0.0)),
         )
-        return lines
+        return (last - first) / (ended - begun) if ended > begun else 0.0
+
+    def waiting(self) -> list[int]:
+        """Clips that each stage has still to do and the one before it has done."""
+        counts = self._counts[-1][1]
+        come, found = float(self.total), []
+        for k, stage in enumerate(self.stages):
+            gone = counts.get(stage, 0.0)
+            # Stages hand on no failed clips. Whatever fails before the second stage counts for the first (decode, face).
+            lost = sum(n for at, n in dict(self.failed).items() if at == stage or (k == 0 and at not in self.stages))
+            found.append(max(0, round(come - gone - lost)))
+            come = gone
+        return found
+
+    def left_s(self) -> float | None:
+        """Seconds left by the speed of the last two minutes; None before anything is finished."""
+        (begun, first), (_, last) = self._steps[0], self._steps[-1]
+        if last <= first or last <= 0:
+            return None
+        return max(0.0, self.work - last) * max(self.clock() - begun, 1e-9) / (last - first)
+
+    def left(self) -> str:
+        """The same in words."""
+        if self.finished >= self.total:
+            return "finishing"
+        seconds = self.left_s()
+        return "starting" if seconds is None else f"{clock(seconds)} left"
+
+    def line(self) -> str:
+        """All of it in one line."""
+        told = [self._done()]
+        if self.stages:
+            rates = ", ".join(f"{stage} {self.rate(stage):.1f}" for stage in self.stages)
+            told += [f"{rates} {self.unit}/s", f"waiting {'/'.join(map(str, self.waiting()))}"]
+        return f"{self.name}: {'; '.join([*told, self.left()])}"
+
+    def lines(self) -> list[str]:
+        """All of it for a terminal: a bar, and a line for each stage."""
+        filled = round(BAR * min(1.0, self._steps[-1][1] / max(self.work, 1e-9)))
+        found = [f"{self.name}  {'━' * filled}{'╌' * (BAR - filled)}  {self._done()}  {self.left()}"]
+        for stage, waiting in zip(self.stages, self.waiting(), strict=True):
+            found.append(f"  {stage:<6}{self.rate(stage):7.1f} {self.unit}/s  {waiting:7d} waiting")
+        return found
+
+    def last(self, whole: bool) -> str:
+        """What stays of it: how much, in what time, and whether it was all."""
+        how = "in" if whole else "and no more after"
+        return f"{self.name}: {self._done()} {how} {clock(self.clock() - self.begun)}"
+
+    def _done(self) -> str:
+        failed = sum(dict(self.failed).values())
+        told = f"{self.finished} of {self.total} {self.unit}"
+        return f"{told}, {failed} failed" if self.stages else told
 
 
 @contextmanager
-def lines(stages: Sequence[str], total: dict[str, float], read: Callable[[], Counts]) -> Iterator[Lines]:
-    """Show the lines while the block runs; `read` gives the counts by stage and is called from a thread."""
-    state = Lines(stages, total)
-    if not total["clips"]:
-        yield state
-        return
+def shown(now: Pass, read: Callable[[], Counts] | None = None) -> Iterator[Pass]:
+    """Show the pass while the block runs; `read` gives the clips by stage and is called from a thread."""
     stop = threading.Event()
-    thread = threading.Thread(target=_live if sys.stderr.isatty() else _quiet, args=(state, read, stop), daemon=True)
-    thread.start()
+    thread = threading.Thread(target=_live if _on_terminal() else _quiet, args=(now, read, stop), daemon=True)
+    if now.total:
+        thread.start()
+    whole = False
     try:
-        yield state
+        yield now
+        whole = True
     finally:
         stop.set()
-        thread.join()
+        if now.total:
+            thread.join(timeout=10)  # reading may hang with a cluster that is gone
+            log.info("%s", now.last(whole))
 
 
-def _live(state: Lines, read: Callable[[], Counts], stop: threading.Event) -> None:
+def _on_terminal() -> bool:
+    """Whether a view that is redrawn can be shown: logs and CI get lines."""
+    return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _live(now: Pass, read: Callable[[], Counts] | None, stop: threading.Event) -> None:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    with Live(Text(""), console=Console(stderr=True), refresh_per_second=4) as live:
-        while not stop.wait(LIVE_EVERY_S):
-            live.update(Text("\n".join(state.text(read()))))
-        live.update(Text("\n".join(state.text(read()))))
+    def view() -> Text:
+        return Text("\n".join(now.lines()), no_wrap=True, overflow="ellipsis")
+
+    with (
+        Live(console=Console(stderr=True), get_renderable=view, refresh_per_second=2, transient=True),
+        _logs_above(),
+    ):
+        while not stop.wait(POLL_S):
+            _sample(now, read)
 
 
-def _quiet(state: Lines, read: Callable[[], Counts], stop: threading.Event) -> None:
-    while not stop.wait(LOG_EVERY_S):
-        for line in state.text(read()):
-            log.info("%s", line)
+@contextmanager
+def _logs_above() -> Iterator[None]:
+    """Lines that are logged meanwhile go above the view, not through it."""
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
+    kept = [(h, h.stream) for h in handlers if h.stream is sys.__stderr__]
+    for handler, _ in kept:
+        handler.setStream(sys.stderr)  # which rich has in hand now
+    try:
+        yield
+    finally:
+        for handler, stream in kept:
+            handler.setStream(stream)
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(max(seconds, 0)), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+def _quiet(now: Pass, read: Callable[[], Counts] | None, stop: threading.Event) -> None:
+    told = time.monotonic()
+    while not stop.wait(POLL_S):
+        _sample(now, read)
+        if time.monotonic() - told >= LOG_EVERY_S:
+            told = time.monotonic()
+            log.info("%s", now.line())
+
+
+def _sample(now: Pass, read: Callable[[], Counts] | None) -> None:
+    if read is None:
+        return
+    try:
+        now.sample(read())
+    except Exception as error:  # the view must not end a run; what is wrong with the cluster the run will find itself
+        log.debug("the stages' counts cannot be read: %s", error)
+
+
+def clock(seconds: float) -> str:
+    """1:05, 2:01:05 or 1 d 02:01:05."""
+    whole = round(max(seconds, 0))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours:02d}:{minutes:02d}:{whole % 60:02d}"
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from pipelines.cluster import cores
-from pipelines.job import Summary
 from pipelines.request import Config
+from pipelines.usage import Summary
 from store import layout
 
 BYTES_A_FRAME = 6_800  # of a store of default teachers, measured on GRID

@@ -1,4 +1,4 @@
-"""Last lines, exit codes, progress lines, the timeline picture, and the one command in front of all."""
+"""Last lines, exit codes, the timeline picture, and the one command in front of all."""
 
 import subprocess
 import sys
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import store
-from pipelines import picture, progress, report
-from pipelines.job import Summary
+from pipelines import picture, report
 from pipelines.ledger import Entry
 from pipelines.request import Config
+from pipelines.usage import Summary
 from store import layout, similarity
 
 FAILED = Entry("c/a.mp4", "/a.mp4", "decode", "truncated", "/a.mp4 is incomplete")
@@ -35,18 +35,6 @@ def test_last_lines_name_failures_and_where_all_are():
 
 def test_nothing_to_do_is_said():
     assert "nothing to do" in report.text(Summary(clips=2, done=2), Config(Path("/s")))
-
-
-def test_progress_tells_rate_and_time_left_from_frames():
-    lines = progress.Lines(("face", "asr"), {"clips": 100, "frames": 10_000})
-    lines.begun -= 10
-    lines.advance([{"reason": ""}, {"reason": "no_face"}])
-    face, asr, total = lines.text({"face": {"clips": 50, "frames": 2_500, "seconds": 1}})
-    assert "50 of 100 clips" in face
-    assert "5.0 clips/s" in face
-    assert "0:00:30 left" in face
-    assert "waiting" in asr
-    assert "2 of 100 clips  1 failed" in total
 
 
 @pytest.fixture

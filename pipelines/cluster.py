@@ -55,10 +55,11 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of its own statistics, when a node dies
     on_terminate = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if not (address or os.environ.get("RAY_ADDRESS")):
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # None would join a Ray that somebody runs here
+    if address == "local":
         quiet |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     with _silence():
-        ray.init(address=address or None, **quiet)
+        ray.init(address=address, **quiet)
     signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False

@@ -142,14 +142,14 @@ class _Stage:
         if self.name == "face":
             work.staged = stages.staged_receipts(self.chain.root, work.name)
         if work.staged is None:
-            begun = time.time()
-            chain = self.chain
+            begun, chain = time.time(), self.chain
+            log.info("%s %s: begins %d clips", self.name, work.name, sum(receipt.ok for receipt in work.receipts))
             work = isolation.run(
                 self.child, work, self.name, chain.clip_timeout, chain.attempts, apart=self.name == "face"
             )
             span = stages.Span.of(self.name, begun, work)
             work.spans.append(span)
-            log.info("%s %s: %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
+            log.info("%s %s: did %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
             self.tally.add.remote(self.name, span.clips, span.frames)
         return {"work": pickle.dumps(work, protocol=5)}
 

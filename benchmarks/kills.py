@@ -1,0 +1,117 @@
+"""What a kill costs: the whole job killed at random moments and run again, until the store is complete.
+
+    python -m benchmarks.kills --corpus grid:/data/grid_s1
+
+Each time driver, Ray and all workers die at once (SIGKILL to the driver, which Ray's local processes do not outlive), 0 to 25
+seconds after the start. Workers log each batch that they begin; so it is known which were begun anew although they were staged
+(none may be), how many clips a kill lost, and how much was computed in all. The store is compared with a calm run's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+import store
+from benchmarks.same import differences, faults
+from store import staging
+
+ROOT = Path(__file__).parent.parent
+BEGINS = re.compile(r"face (\S+): begins (\d+) clips")
+
+
+def begun(logs: Path) -> dict[str, int]:
+    """Batches that face workers began in a session: {name: clips}."""
+    found = {}
+    for file in logs.rglob("worker-*.err"):
+        found.update({name: int(clips) for name, clips in BEGINS.findall(file.read_text(errors="replace"))})
+    return found
+
+
+def kept(path: Path, names: set[str]) -> set[str]:
+    """Those of the batches `names` that the next run need not compute: staged whole, or done."""
+    if not (path / "zarr.json").exists():
+        return set()
+    staged, done = staging.staged(path), store.open(path).clips["done"]
+    return {name for name in names if name in staged or done[int(name.split("-")[1])]}
+
+
+@click.command()
+@click.option("--corpus", required=True, metavar="KIND:ROOT")
+@click.option("--clips", default=400, show_default=True)
+@click.option("--kills", default=20, show_default=True)
+@click.option("--within", default=25.0, show_default=True, help="Seconds from the start in which the kill falls.")
+@click.option("--calm", type=click.Path(path_type=Path), help="Store of a calm run of the same clips.")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where stores and logs go.  [default: a temporary folder]"
+)
+def main(corpus: str, clips: int, kills: int, within: float, calm: Path | None, seed: int, folder: Path | None) -> None:
+    """Run it and print what was lost. Example: see the module."""
+    folder = folder or Path(tempfile.mkdtemp(prefix="kills-"))
+    command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", corpus, "--limit", str(clips)]
+    command += ["--similarity", "cca"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("RAY_ADDRESS", None)
+    if calm is None:
+        calm = folder / "calm.zarr"
+        subprocess.run([*command, "--store", str(calm)], check=True, cwd=ROOT, env=environment)
+    dice, path = random.Random(seed), folder / "killed.zarr"
+    total, lost = 0, []
+    seen: set[str] = set()  # batches begun so far,
+    safe: set[str] = set()  # staged or done at an earlier kill,
+    again: set[str] = set()  # and begun all the same
+    for k in range(kills + 1):
+        session = folder / f"r{k}"
+        session.mkdir(parents=True)
+        with (folder / "driver.log").open("a") as log:
+            run = subprocess.Popen(
+                [*command, "--store", str(path)],
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env={**environment, "RAY_TMPDIR": str(session)},
+            )
+            try:
+                run.wait(None if k == kills else dice.uniform(0, within))
+            except subprocess.TimeoutExpired:
+                run.kill()
+                run.wait()
+                wait_for_end(session)
+        now = begun(session)
+        again |= safe & set(now)
+        seen |= set(now)
+        safe = kept(path, seen)
+        total += sum(now.values())
+        if k < kills:
+            lost.append(sum(n for name, n in now.items() if name not in safe))
+            click.echo(f"kill {k + 1}: {len(safe)} batches staged or done, {lost[-1]} clips lost")
+    found = [*faults(path), *differences(calm, path)]
+    click.echo(
+        f"{kills} kills: {len(again)} staged batches computed again; clips lost a kill: mean {sum(lost) / len(lost):.1f}, "
+        f"most {max(lost)}; {total} clips were begun for {clips}, {total / clips:.2f} of a calm run's work"
+    )
+    for line in found:
+        click.echo(line)
+    click.echo(f"{len(found)} differences" if found else "equal: every array, every value, every ledger row")
+    sys.exit(1 if found or again or run.returncode else 0)
+
+
+def wait_for_end(session: Path) -> None:
+    """Until no process of that Ray session runs any more."""
+    import psutil
+
+    while any(str(session) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])):
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

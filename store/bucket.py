@@ -20,7 +20,14 @@ from datetime import timedelta
 from typing import Any, BinaryIO, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    GenericError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
@@ -34,6 +41,9 @@ REQUESTS = 16  # at the same time, of one reader or writer
 # Waits between tries are random and grow from 0.1 s by half each on average: about half a minute in all.
 RETRY: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=3), "backoff": {"base": 3}}
 CLIENT = {"timeout": "120s", "connect_timeout": "10s"}  # an option may say otherwise
+# For a lock, where an answer that comes late is worth nothing.
+HASTY_RETRY: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=8)}
+HASTY_CLIENT = {"timeout": "4s", "connect_timeout": "4s"}
 WHOLE = 64 << 20  # bytes sent by one request; more go in parts
 PART = 16 << 20
 
@@ -41,11 +51,19 @@ PART = 16 << 20
 class Bucket(Place):
     """What lies under a URL such as s3://BUCKET/PREFIX."""
 
-    def __init__(self, location: str, options: Mapping[str, str] | None = None):
+    def __init__(self, location: str, options: Mapping[str, str] | None = None, hasty: bool = False):
         super().__init__(location, options)
+        self._hasty = hasty
         self.scheme, _, rest = location.partition("://")
         self.bucket, _, key = rest.partition("/")
         self.key = key.rstrip("/")
+
+    def __truediv__(self, key: str) -> Bucket:
+        return Bucket(f"{self.location}/{key}", self.options, self._hasty)
+
+    def hasty(self) -> Bucket:
+        """The same place, asked with little patience."""
+        return Bucket(self.location, self.options, True)
 
     @property
     def path(self) -> str:
@@ -53,7 +71,7 @@ class Bucket(Place):
 
     def ask(self, request: Callable[[Any, str], A]) -> A:
         """Answer of request(client, key). Raises FileNotFoundError, Changed, or StoreError where it cannot be had."""
-        client = _client(self.scheme, self.bucket, tuple(sorted(self.options.items())))
+        client = _client(self.scheme, self.bucket, tuple(sorted(self.options.items())), self._hasty)
         for left in reversed(range(RETRY["max_retries"] + 1)):
             try:
                 return request(client, self.key)
@@ -65,7 +83,7 @@ class Bucket(Place):
 
     def _error(self, error: Exception) -> Exception:
         why = str(error)
-        if isinstance(error, PreconditionError):
+        if isinstance(error, PreconditionError | AlreadyExistsError):
             return Changed(f"{self} was replaced")
         if "NoSuchBucket" in why:
             return StoreError(f"{self}: there is no bucket {self.bucket}; make it, or check the URL")
@@ -106,6 +124,18 @@ class Bucket(Place):
 
         self.ask(put)
 
+    def swap(self, data: bytes, tag: Any) -> Any:
+        """Write, if here is still what `tag` tells (None: nothing); the new tag. Raises Changed where it is not."""
+        mode: Any = "create" if tag is None else tag
+        return _tag(self.ask(lambda client, key: obstore.put(client, key, data, mode=mode)))
+
+    def read_tagged(self) -> tuple[bytes, Any]:
+        """All bytes, and the tag for `swap`."""
+        data, meta = self.ask(
+            lambda client, key: (lambda got: (bytes(got.bytes()), got.meta))(obstore.get(client, key))
+        )
+        return data, _tag(meta)
+
     def walk(self) -> Iterator[tuple[str, int]]:
         batches = self.ask(lambda client, key: list(obstore.list(client, key, chunk_size=1000)))
         for found in itertools.chain.from_iterable(batches):
@@ -133,6 +163,10 @@ class Bucket(Place):
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         with ThreadPoolExecutor(REQUESTS) as pool:
             return list(pool.map(function, items))
+
+
+def _tag(meta: Any) -> dict[str, str]:
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
 
 
 class _Object(Opened):
@@ -232,14 +266,15 @@ class _Zarr(Store):
 
 
 @functools.lru_cache(maxsize=64)
-def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...]) -> Any:
+def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...], hasty: bool) -> Any:
     """One client a bucket and process, since it keeps connections; options that begin with another kind's name are not its."""
     from obstore.store import GCSStore, S3Store
 
     others = tuple(start for kind, start in KINDS.items() if kind != scheme)
     config: Any = {**CLIENT, **{key: value for key, value in options if not key.lower().startswith(others)}}
+    config |= HASTY_CLIENT if hasty else {}
     try:
         kind: Any = {"s3": S3Store, "gs": GCSStore}[scheme]
-        return kind(bucket, config=config, retry_config=RETRY)
+        return kind(bucket, config=config, retry_config=HASTY_RETRY if hasty else RETRY)
     except (BaseError, ValueError) as error:
         raise StoreError(f"{scheme}://{bucket} cannot be used as asked: {str(error).splitlines()[0]}") from error

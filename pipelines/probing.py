@@ -34,6 +34,10 @@ def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempt
                 break
         except isolation.ChildLost as error:
             reason, message = error.reason, f"{row.path}: {error}; check the file, or leave it out"
+        except Exception as error:  # one clip's surprise must not cost the others; the ledger keeps it
+            reason, message = stages.reason_of(error), f"{row.path}: {type(error).__name__}: {error}"
+            if reason not in stages.INFRASTRUCTURE:
+                break
     return Entry(row.id, row.path, "probe", reason, message, attempt, time.perf_counter() - begun, stages.worker())
 
 

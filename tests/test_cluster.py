@@ -37,19 +37,28 @@ def test_the_dashboard_stays_on_the_heads_loopback(config):
     assert all("--dashboard-host=127.0.0.1" in line for line in start)
 
 
-def test_every_node_gets_all_that_the_installation_needs(config):
-    """Packages, modules and the files that setup.cfg and the Makefile name."""
+def _needed():
+    """What an installation needs: packages, modules and the files that setup.cfg and the Makefile name."""
     project = configparser.ConfigParser()
     project.read(ROOT / "setup.cfg")
     needed = {"setup.cfg", "pyproject.toml", "Makefile", "requirements.txt"}
     needed |= {name.rstrip("*") for name in project["options.packages.find"]["include"].split()}
     needed |= {f"{name}.py" for name in project["options"]["py_modules"].split()}
     needed |= {project["metadata"]["long_description"].removeprefix("file: ")}
-    needed |= set(project["metadata"]["license_files"].split())
+    return needed | set(project["metadata"]["license_files"].split())
+
+
+def test_every_node_gets_all_that_the_installation_needs(config):
     mounts = config["file_mounts"]
-    assert needed <= set(mounts.values())
+    assert _needed() <= set(mounts.values())
     assert all((ROOT / local).exists() and Path(remote).name == local for remote, local in mounts.items())
     assert any("make install" in line for line in config["setup_commands"])
+
+
+def test_the_image_has_all_that_the_installation_needs():
+    lines = (ROOT / "docs" / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[2:-1] for line in lines if line.startswith("COPY --chown=ray")]
+    assert _needed() <= {name for names in copied for name in names}
 
 
 def test_mounts_leave_out_what_would_be_read_in_vain(config):
@@ -63,7 +72,7 @@ def test_no_environment_or_cache_is_copied(config):
 
 @pytest.fixture
 def aws(monkeypatch, tmp_path):
-    """An account of AWS on this machine, by moto, with the instance profile that docs/cluster.md makes; its EC2 client."""
+    """An account of AWS on this machine, by moto, with the instance profiles that docs/cluster.md makes; its EC2 client."""
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed; run make install")
     moto = pytest.importorskip("moto", reason="moto is not installed; run make install")
     (tmp_path / ".ssh").mkdir()
@@ -71,7 +80,8 @@ def aws(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     with moto.mock_aws():
         iam = boto3.client("iam", "eu-central-1")
-        iam.create_instance_profile(InstanceProfileName="concord-av")
+        for profile in ("concord-av-head", "concord-av"):
+            iam.create_instance_profile(InstanceProfileName=profile)
         yield boto3.client("ec2", "eu-central-1")
 
 
@@ -121,14 +131,66 @@ def test_aws_starts_every_type_of_node_and_the_workers_as_spot(aws):
         }
         provider.create_node(node["node_config"], marks, 1)
     found = [node for group in aws.describe_instances()["Reservations"] for node in group["Instances"]]
-    market = {
-        tag["Value"]: node.get("InstanceLifecycle", "on demand")
+    told = {
+        tag["Value"]: (node.get("InstanceLifecycle"), node["IamInstanceProfile"]["Arn"].rpartition("/")[2])
         for node in found
         for tag in node["Tags"]
         if tag["Key"] == tags.TAG_RAY_USER_NODE_TYPE
     }
-    assert market == {"head": "on demand", "cpu": "spot", "gpu": "spot"}
-    assert all(node["IamInstanceProfile"]["Arn"].endswith("/concord-av") for node in found)
+    assert told == {"head": (None, "concord-av-head"), "cpu": ("spot", "concord-av"), "gpu": ("spot", "concord-av")}
+
+
+@pytest.fixture(scope="module")
+def kuberay():
+    """The documents of docs/kuberay.yaml by kind."""
+    return {document["kind"]: document for document in yaml.safe_load_all((ROOT / "docs" / "kuberay.yaml").read_text())}
+
+
+def _groups(kuberay):
+    """Head and worker groups."""
+    spec = kuberay["RayJob"]["spec"]["rayClusterSpec"]
+    return [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+
+
+def test_the_kubernetes_job_has_the_ray_that_is_pinned(kuberay):
+    job = kuberay["RayJob"]
+    pins = configparser.ConfigParser()
+    pins.read(ROOT / "setup.cfg")
+    assert job["apiVersion"] == "ray.io/v1"
+    assert f"ray[data,default]=={job['spec']['rayClusterSpec']['rayVersion']}" in pins["options"]["install_requires"]
+
+
+def test_every_pod_of_the_kubernetes_job_has_an_image_and_bounds(kuberay):
+    images = set()
+    for group in _groups(kuberay):
+        (container,) = group["template"]["spec"]["containers"]
+        images.add(container["image"])
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+        assert group.get("minReplicas", 0) <= group.get("maxReplicas", 1)
+    assert len(images) == 1, "all nodes must have the same code"
+
+
+def test_the_kubernetes_job_runs_a_command_that_precompute_knows(kuberay):
+    import shlex
+
+    from precompute import main
+
+    program, command, *arguments = shlex.split(kuberay["RayJob"]["spec"]["entrypoint"])
+    assert (program, command) == ("concord", "precompute")
+    options = {name for option in main.params for name in option.opts}
+    assert {word for word in arguments if word.startswith("--")} <= options
+
+
+def test_only_the_jobs_own_pods_and_the_operator_reach_its_pods(kuberay):
+    policy = kuberay["NetworkPolicy"]["spec"]
+    label = policy["podSelector"]["matchLabels"].items()
+    assert all(label <= group["template"]["metadata"]["labels"].items() for group in _groups(kuberay))
+    assert policy["policyTypes"] == ["Ingress"]
+    (rule,) = policy["ingress"]
+    own, operator = rule["from"]
+    assert own == {"podSelector": policy["podSelector"]}
+    assert operator["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
 
 
 @pytest.mark.parametrize(

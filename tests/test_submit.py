@@ -173,6 +173,14 @@ def test_ray_submit_fills_the_store(submitted):
     assert reader.clips["done"].tolist() == [1] * CLIPS
 
 
+def test_the_doctor_finds_nothing_amiss_on_the_cluster(cluster, submitted, corpus):
+    _, target = submitted
+    examine = f"concord doctor --address auto --store {target} --corpus {corpus}"
+    done = cluster.run("ray", "exec", cluster.config, examine)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failed" in done.stdout
+
+
 def test_ray_submit_fails_where_the_script_does(cluster, tmp_path):
     done = cluster.run("ray", "submit", cluster.config, "precompute.py", "--store", str(tmp_path / "none.zarr"))
     assert done.returncode == 1  # Ray answers 1 whatever the script's code

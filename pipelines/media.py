@@ -24,6 +24,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from pipelines.fetch import local_copy
 from pipelines.probe import (
     FPS,
     SAMPLE_RATE,
@@ -48,6 +49,7 @@ __all__ = [
     "Probe",
     "Sound",
     "Video",
+    "local_copy",
     "probe",
     "sound",
 ]
@@ -72,7 +74,7 @@ class Video:
     One picture is in memory at a time; where it is held, the same array comes again, so do not write into it. All have
     the size of the first. Iterating raises MediaError, at the end for what only the end tells: unreadable, no_video,
     truncated (less than 90 % of the declared length, or more than 10 % of the packets damaged), too_short (under
-    0.4 s), limit.
+    0.4 s), limit, io. What lies in a bucket is downloaded for each iteration: give `local_copy` of it where there are more.
     """
 
     def __init__(self, path: Media) -> None:
@@ -93,9 +95,9 @@ class Video:
         return self._num_frames
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        with open_media(self.path) as container:
-            stream = choose_stream(container, "video", self.path)
-            tally = Tally(self.path, container, stream)
+        with local_copy(self.path) as path, open_media(path) as container:
+            stream = choose_stream(container, "video", path)
+            tally = Tally(path, container, stream)
             convert = _Converter(stream)
             held, picture = None, np.empty(0, np.uint8)
             for frame in select_frames(_pictures(container, stream, tally), tally.check_limit):
@@ -138,7 +140,7 @@ def sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
     Raises MediaError: unreadable, no_audio, truncated (as for Video).
     """
     canvas = _Canvas(num_frames)
-    with open_media(path) as container:
+    with local_copy(path) as path, open_media(path) as container:
         stream = choose_stream(container, "audio", path)
         tally = Tally(path, container, stream)
         t0 = Fraction(0) if start_s is None else Fraction(start_s)

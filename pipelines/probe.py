@@ -2,8 +2,8 @@
 
 Files are opened as plain local files, by the containers in `CONTAINERS` alone, none of which opens a second file (the
 one that could, QuickTime's data references, is told not to). So a crafted playlist, concat script or session
-description reads nothing else, whatever its name ends in. PyAV keeps ffmpeg's messages off stderr unless somebody
-turns them on; nothing here changes that.
+description reads nothing else, whatever its name ends in. What lies in a bucket is read by our own client, in parts; ffmpeg
+never has a network. PyAV keeps ffmpeg's messages off stderr unless somebody turns them on; nothing here changes that.
 """
 
 import errno
@@ -11,11 +11,15 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
+
+from store.layout import StoreError
+from store.place import Place, is_url, place
 
 FPS = 25
 SAMPLE_RATE = 16_000
@@ -24,6 +28,8 @@ assert SAMPLES_PER_FRAME * FPS == SAMPLE_RATE
 
 MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
 MAX_S = 6 * 3_600  # longest clip
+MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
+MAX_STREAMS = 64  # in a file; more is no film, and each costs memory before anything is read
 MIN_SHARE = Fraction(9, 10)  # of the declared length, and of the packets, that must decode
 # ffmpeg's names of the containers we read; playlists (hls, dash, concat, sdp) and picture series are not among them.
 CONTAINERS = tuple(
@@ -35,14 +41,14 @@ UNDECLARED = frozenset("mpeg mpegts mpegvideo m4v mp3 aac ac3 eac3 amr".split())
 # Sound codecs whose frames all have the same size, but for a byte or two of padding.
 SAME_SIZE = frozenset("mp2 mp2float ac3".split())
 
-Media = str | os.PathLike[str]
+Media = str | os.PathLike[str] | Place
 
 
 class MediaError(Exception):
     """A clip that cannot be used. `reason` is one word for the ledger, `str(error)` a sentence for a person.
 
     Reasons: unreadable (cannot be opened, or no media file), no_video, no_audio, truncated (declared or damaged data
-    is missing), too_short, limit (larger or longer than this program accepts).
+    is missing), too_short, limit (larger or longer than this program accepts), io (its bucket cannot be reached now).
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -72,9 +78,9 @@ def probe(path: Media, audio_path: Media | None = None) -> Probe:
     """Read the header of a clip, and look whether `audio_path` (default: the same file) has sound.
 
     Where the header declares no length (MPEG streams, live WebM), packets are read, but nothing is decoded.
-    Raises MediaError: unreadable, no_video, limit.
+    Raises MediaError: unreadable, no_video, limit, io.
     """
-    with open_media(path) as container:
+    with reached(path), open_media(path) as container:
         stream = choose_stream(container, "video", path)
         length = declared_s(container, stream)
         if length is None:
@@ -82,34 +88,83 @@ def probe(path: Media, audio_path: Media | None = None) -> Probe:
         has_audio = any(decodable(s) for s in container.streams.audio)
         width, height = stream.width, stream.height
     if audio_path is not None:
-        with open_media(audio_path) as container:
+        with reached(audio_path), open_media(audio_path) as container:
             has_audio = any(decodable(s) for s in container.streams.audio)
     check_length(path, length)
     return Probe(round_half_up(length * FPS), float(length), width, height, has_audio)
 
 
 def open_media(path: Media) -> av.container.InputContainer:
-    """Open a local media file, to be used in a `with` statement. Raises MediaError (unreadable)."""
-    name = os.path.abspath(os.fspath(path))
-    try:
-        status = os.stat(name)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        why = getattr(error, "strerror", None) or str(error)
-        raise MediaError("unreadable", f"{shown(path)} cannot be opened ({why}); check the path") from error
-    if not stat.S_ISREG(status.st_mode):  # a pipe or device would be waited on, or read, for ever
-        raise MediaError("unreadable", f"{shown(path)} is not a regular file; give the path of a video file")
-    if status.st_size == 0:
-        raise MediaError("unreadable", f"{shown(path)} is empty (0 bytes); copy or download it again")
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS), "enable_drefs": "0"}
-    try:
+    """Open a media file, to be used in a `with` statement; within `reached` where it lies in a bucket.
+
+    Raises MediaError (unreadable, limit).
+    """
+    file: Any
+    if is_url(path):
+        opened = place(path).open()
+        size, file = opened.size, opened.file()
+    else:
+        name = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]
+        try:
+            status = os.stat(name)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            why = getattr(error, "strerror", None) or str(error)
+            raise MediaError("unreadable", f"{shown(path)} cannot be opened ({why}); check the path") from error
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device would be waited on, or read, for ever
+            raise MediaError("unreadable", f"{shown(path)} is not a regular file; give the path of a video file")
         # The prefix keeps colons and dashes in names from being read as protocols or options.
-        return av.open("file:" + name, mode="r", container_options=options, metadata_errors="replace")
+        size, file = status.st_size, "file:" + name
+    check_size(path, size)
+    options = {
+        "protocol_whitelist": "file" if isinstance(file, str) else "none",
+        "format_whitelist": ",".join(CONTAINERS),
+        "enable_drefs": "0",
+        "max_streams": str(MAX_STREAMS + 1),
+    }
+    try:
+        container = av.open(file, mode="r", container_options=options, metadata_errors="replace")
+    except MemoryError as error:  # how some demuxers answer for one stream too many
+        raise _too_many(path) from error
     except (av.FFmpegError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) == errno.EINVAL:  # how ffmpeg answers for a container that is not listed
             why = "of a kind that is not accepted; playlists and scripts are not followed"
         text = f"{shown(path)} cannot be read as mp4, mov, mkv, webm, avi, mpg or similar ({why})"
         raise MediaError("unreadable", f"{text}; check the file or leave it out") from error
+    if len(container.streams) > MAX_STREAMS:
+        container.close()
+        raise _too_many(path)
+    return container
+
+
+@contextmanager
+def reached(path: Media) -> Iterator[None]:
+    """Turns what a bucket cannot give into a MediaError: unreadable where nothing is there, or the URL is none, else io."""
+    try:
+        if is_url(path):
+            place(path)
+    except StoreError as error:
+        raise MediaError("unreadable", str(error)) from error
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MediaError("unreadable", f"{shown(path)} cannot be opened ({error.strerror}); check the path") from error
+    except StoreError as error:
+        raise MediaError("io", str(error)) from error
+
+
+def check_size(path: Media, size: int) -> None:
+    """Raises MediaError for a file of so many bytes: unreadable where it is empty, limit where it is too large."""
+    if size == 0:
+        raise MediaError("unreadable", f"{shown(path)} is empty (0 bytes); copy or download it again")
+    if size > MAX_BYTES:
+        text = f"{shown(path)} has {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} are accepted; cut it into parts"
+        raise MediaError("limit", text)
+
+
+def _too_many(path: Media) -> MediaError:
+    text = f"{shown(path)} declares more than {MAX_STREAMS} streams, or needs more memory than there is"
+    return MediaError("limit", f"{text}; keep one picture and one sound")
 
 
 def choose_stream(container: av.container.InputContainer, kind: str, path: Media) -> Any:
@@ -245,7 +300,7 @@ def check_length(path: Media, length: Fraction | float) -> None:
         raise MediaError("limit", text)
 
 
-def program_stream_fault(path: Media) -> str:
+def program_stream_fault(path: Any) -> str:
     """What is wrong with the packets of an MPEG program stream, "" if nothing.
 
     Program streams declare no length, but each packet does (ISO 11172-1, 2.4.3): the file must be a chain of packets
@@ -287,8 +342,9 @@ def round_half_up(x: Fraction) -> int:
 
 
 def shown(path: Media) -> str:
-    """A path for messages; what cannot be printed is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
+    """A path or URL for messages (of a local copy, where it is from); what cannot be printed is escaped."""
+    text = getattr(path, "url", None) or (str(path) if isinstance(path, Place) else os.fspath(path))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_picture(stream: Any) -> bool:

@@ -173,7 +173,7 @@ class _Object(Opened):
     """Reads are of the object as it was when opened; raises Changed where it has been replaced since."""
 
     def __init__(self, where: Bucket, tail: int):
-        self._where, self.tail = where, b""
+        self._where, self.name, self.tail = where, where.name, b""
 
         def get(client: Any, key: str) -> Any:
             if tail:

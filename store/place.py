@@ -35,15 +35,18 @@ class Changed(StoreError):
 
 
 def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Place:
-    """The place that a path or URL names; one that is a place already is given back. Raises StoreError for other URLs."""
+    """The place that a path or URL names; one that is a place already is given back. Raises StoreError for other URLs.
+
+    A folder keeps `options` too, for those who then ask for what lies elsewhere.
+    """
     if isinstance(location, Place):
         return location
     text = os.fspath(location)
     scheme, separator, rest = text.partition("://")
     if not separator or os.sep in scheme:
-        return Folder(text)
+        return Folder(text, options)
     if scheme == "file":
-        return Folder(unquote(rest))
+        return Folder(unquote(rest), options)
     if scheme not in KINDS:
         raise StoreError(
             f"{text}: {scheme}:// is not known; use a path, {', '.join(f'{k}://' for k in KINDS)} or file://"
@@ -166,8 +169,9 @@ class Place(ABC):
 
 
 class Opened(ABC):
-    """A file or object opened for reading: its size and, where asked for, its last bytes."""
+    """A file or object opened for reading: its name, its size and, where asked for, its last bytes."""
 
+    name: str
     size: int
     tail: bytes
 
@@ -268,7 +272,7 @@ class _File(Opened):
     def __init__(self, path: str, tail: int):
         self._descriptor = -1
         self._descriptor = os.open(path, os.O_RDONLY)
-        self.size = os.fstat(self._descriptor).st_size
+        self.name, self.size = os.path.basename(path), os.fstat(self._descriptor).st_size
         self.tail = self.read(max(0, self.size - tail), tail) if tail else b""
 
     def read(self, offset: int, length: int) -> bytes:
@@ -289,7 +293,7 @@ class _Raw(io.RawIOBase):
     """A position over what is opened."""
 
     def __init__(self, opened: Opened):
-        self._opened, self._at = opened, 0
+        self._opened, self._at, self.name = opened, 0, opened.name
 
     def readable(self) -> bool:
         return True

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import store
-from pipelines import cluster, labels, ledger, manifest, media, plan, probing, progress, request, stages, words
+from pipelines import cluster, labels, ledger, manifest, media, plan, probing, progress, request, space, stages, words
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
 from pipelines.request import Config, RunError
 from pipelines.usage import Summary
 from store import staging
+from store.place import place
 from teachers import TeacherError
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,16 @@ def run(config: Config) -> Summary:
     exists = request.check_place(config)
     asr, vsr = request.load_teachers(config, exists)
     if config.dry_run:
-        return _dry_run(config, rows, exists)
+        return _dry_run(config, rows, exists, asr.dim + vsr.dim)
     writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
     with request.lock(config.store):
         job = _Job(config, writer, {"asr": asr.name, "vsr": vsr.name})
         try:
             return job.run(rows)
+        except request.UsageError:
+            if not exists:  # what was made for the run goes with it
+                place(config.store).delete_tree()
+            raise
         except (store.StoreError, TeacherError) as error:  # from here on the store may have changed
             raise RunError(str(error)) from error
 
@@ -78,7 +83,7 @@ class _Job:
             failed = set()
         pending = [i for i, row in enumerate(self.rows) if not columns["done"][i] and row.id not in failed]
         if new:
-            pending += self._append(new)
+            pending += self._append(new, pending)
         if pending:
             with self.summary.parts.part("pass one"):
                 self._first_pass(pending)
@@ -113,11 +118,18 @@ class _Job:
 
     # -- planning
 
-    def _append(self, new: list[Row]) -> list[int]:
-        """Probe headers, reserve slots, and enter the new clips into manifest and clips table; their rows."""
+    def _append(self, new: list[Row], pending: list[int]) -> list[int]:
+        """Probe headers, reserve slots, and enter the new clips into manifest and clips table; their rows. Raises UsageError
+        where the disk has no room for them and for those that are `pending`."""
         log.info("reading the headers of %d new clips", len(new))
         first = len(self.rows)
         found = self._probe(new)
+        waiting = set(pending)
+        promised = sum(slot.frames for slot in plan.placed(self.reader.clips) if slot.clip in waiting)
+        promised += sum(n for n in found if isinstance(n, int))
+        warning = space.check(self.root, promised, space.dims(self.writer.frame_arrays))
+        if warning:
+            log.warning("%s", warning)
         wanted = [(first + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
         slots = {slot.clip: slot for slot in self._place(wanted)}
         self.rows += new
@@ -159,7 +171,8 @@ class _Job:
         """Slots of clips to work on; clips that never had one (they could not be probed) are probed again first."""
         self.reader = store.open(self.root)
         homeless = [i for i in pending if self.reader.clips["offset"][i] < 0]
-        slots = [slot for slot in plan.placed(self.reader.clips) if slot.clip in set(pending)]
+        waiting = set(pending)
+        slots = [slot for slot in plan.placed(self.reader.clips) if slot.clip in waiting]
         found = self._probe([self.rows[i] for i in homeless])
         wanted = []
         for i, frames in zip(homeless, found, strict=True):
@@ -330,7 +343,7 @@ class _Job:
 _TEXT = ("id", "path", "corpus", "split", "method", "category", "group")
 
 
-def _dry_run(config: Config, rows: list[Row], exists: bool) -> Summary:
+def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int) -> Summary:
     """What a run would do, from headers alone."""
     known = (
         {row.id for row in _stored_rows(config.store, store.Writer.open(config.store).num_clips)} if exists else set()
@@ -343,6 +356,8 @@ def _dry_run(config: Config, rows: list[Row], exists: bool) -> Summary:
         worked=0,
         video_seconds=sum(frames) / media.FPS,
         failed=[e for e in found if isinstance(e, Entry)],
+        cpus=space.cpus(config.address),
+        dims=dims,
     )
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
-from pipelines.cluster import cores
+from pipelines import space
 from pipelines.request import Config
 from pipelines.usage import Summary
 from store import layout
 
-BYTES_A_FRAME = 6_800  # of a store of default teachers, measured on GRID
-SECONDS_A_FRAME = 0.011  # of one core, all stages of the default teachers, measured on GRID
 EXAMPLES = 10  # failed clips named in the last lines
 
 
 def text(summary: Summary, config: Config) -> str:
     """The report, for a person."""
     if config.dry_run:
-        return _expectation(summary)
+        return _expectation(summary, config)
     lines = []
     hours = summary.video_seconds / 3600
     if summary.worked:
@@ -40,7 +39,7 @@ def text(summary: Summary, config: Config) -> str:
         reasons = Counter((entry.stage, entry.reason) for entry in summary.failed)
         listed = ", ".join(f"{n} {stage}/{reason}" for (stage, reason), n in sorted(reasons.items()))
         lines.append(f"{len(summary.failed)} failed: {listed}")
-        lines += [f"  {entry.id}: {entry.message}" for entry in summary.failed[:EXAMPLES]]
+        lines += [f"  {plain(entry.id)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]
         more = len(summary.failed) - EXAMPLES
         lines.append(
             f"{'  and ' + str(more) + ' more; ' if more > 0 else '  '}all are in {config.store / 'ledger.parquet'}"
@@ -51,6 +50,11 @@ def text(summary: Summary, config: Config) -> str:
             f"a fit: python precompute.py --store {config.store} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Text for a terminal: file names may hold what would move its cursor or change its colours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def exit_code(summary: Summary, max_failures: float) -> int:
@@ -82,14 +86,20 @@ def _quality(summary: Summary) -> list[str]:
     return lines
 
 
-def _expectation(summary: Summary) -> str:
-    frames = summary.video_seconds * layout.FPS
-    disk, minutes = frames * BYTES_A_FRAME / 1e9, frames * SECONDS_A_FRAME / cores() / 60
+def _expectation(summary: Summary, config: Config) -> str:
+    """What a run would do and need."""
+    frames = round(summary.video_seconds * layout.FPS)
+    need, free = space.needed(frames, summary.dims), space.free(config.store)
+    minutes = space.minutes(frames, summary.cpus)
+    where = "of the cluster as it is now" if config.address or os.environ.get("RAY_ADDRESS") else "of this machine"
     lines = [
-        f"{summary.clips} clips to add, {summary.video_seconds / 3600:.3f} h of video: about {disk:.2f} GB of store and "
-        f"{minutes:.1f} minutes on the {cores()} cores of this machine"
+        f"{summary.clips - len(summary.failed)} clips to add, {summary.video_seconds / 3600:.3f} h of video: about "
+        f"{space.size(need)} of disk and {minutes:.0f} minutes on the {summary.cpus} CPUs {where}"
     ]
+    if free is not None:
+        enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"
+        lines.append(f"{space.size(free)} are free where {config.store} lies or will lie: {enough}")
     if summary.failed:
         lines.append(f"{len(summary.failed)} cannot be opened:")
-        lines += [f"  {entry.path}: {entry.message}" for entry in summary.failed[:EXAMPLES]]
+        lines += [f"  {plain(entry.path)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]
     return "\n".join(lines)

@@ -49,7 +49,7 @@ def run(config: Config) -> Summary:
         try:
             return job.run(rows)
         except request.UsageError:
-            if not exists:  # what was made for the run goes with it
+            if not exists and not writer.num_clips:  # what was made for the run goes with it
                 place(config.store).delete_tree()
             raise
         except (store.StoreError, TeacherError) as error:  # from here on the store may have changed

@@ -56,13 +56,14 @@ def examine(address: str | None, request: Request, store: str | None = None, cor
 def _media(corpus: str, request: Request) -> tuple[tuple[str, ...], Finding | None]:
     """Some files of a corpus."""
     from pipelines import manifest
+    from store import StoreError
 
     kind, _, root = corpus.partition(":")
     if kind == "demo" and not Path(root).exists():
         return (), Finding("corpus", "warn", f"{root} does not exist; the first run makes it", f"mkdir -p {root}")
     try:
-        rows = manifest.load(corpus)
-    except (manifest.ManifestError, OSError) as error:
+        rows = manifest.load(corpus, options=request.options)
+    except (manifest.ManifestError, StoreError, OSError) as error:
         return (), Finding("corpus", "fail", str(error), "check KIND:ROOT, and that its disk is mounted here")
     chosen = [rows[k * (len(rows) - 1) // (MEDIA - 1)] for k in range(MEDIA)]
     paths = [path for row in chosen for path in (row.path, row.audio_path) if path]

@@ -73,8 +73,9 @@ def test_no_environment_or_cache_is_copied(config):
 @pytest.fixture
 def aws(monkeypatch, tmp_path):
     """An account of AWS on this machine, by moto, with the instance profiles that docs/cluster.md makes; its EC2 client."""
-    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed; run make install")
-    moto = pytest.importorskip("moto", reason="moto is not installed; run make install")
+    import boto3
+    import moto
+
     (tmp_path / ".ssh").mkdir()
     for name, value in (("HOME", str(tmp_path)), ("AWS_ACCESS_KEY_ID", "none"), ("AWS_SECRET_ACCESS_KEY", "none")):
         monkeypatch.setenv(name, value)

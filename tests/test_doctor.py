@@ -109,6 +109,35 @@ def test_a_node_that_does_not_see_the_stores_place_fails(tmp_path):
     assert not (tmp_path / "elsewhere").exists(), "a mount that is missing must not be hidden by a folder"
 
 
+def test_a_store_in_a_bucket_is_written_to_and_left_as_it_was(s3):
+    from store.place import place
+
+    answers = doctor.examine(None, Request(), store=f"{s3}/labels.zarr")
+    (told,) = [answer.finding for answer in answers if answer.finding.check == "store"]
+    assert told.level == "ok"
+    assert f"{s3}/labels.zarr" in told.says
+    assert place(s3).files() == {}
+
+
+def test_a_bucket_that_is_not_there_fails(s3):
+    probe, finding = doctor._written("s3://no-such-bucket/labels.zarr", Request())
+    assert probe is None
+    assert finding.level == "fail"
+    assert "no-such-bucket" in finding.says
+
+
+def test_a_corpus_in_a_bucket_is_read(s3, clips):
+    from store.place import place
+
+    (place(s3) / "a.mp4").write(next(clips.glob("clips/*.mp4")).read_bytes())
+    (place(s3) / "list.csv").write(f"path\n{s3}/a.mp4\n{s3}/none.mp4\n".encode())
+    paths, problem = doctor._media(f"csv:{s3}/list.csv", Request())
+    assert problem is None
+    assert paths == (f"{s3}/a.mp4", f"{s3}/none.mp4")
+    assert checks.media(paths[:1], {}).level == "ok"
+    assert checks.media(paths, {}).level == "fail"
+
+
 def test_a_node_whose_writing_is_not_seen_fails(tmp_path):
     request = Request(probe=str(tmp_path / ".doctor-1"), mark=".doctor-1.node")
     told = [Finding("store", "ok", "can be read and written")]

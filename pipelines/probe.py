@@ -41,6 +41,9 @@ UNDECLARED = frozenset("mpeg mpegts mpegvideo m4v mp3 aac ac3 eac3 amr".split())
 # Sound codecs whose frames all have the same size, but for a byte or two of padding.
 SAME_SIZE = frozenset("mp2 mp2float ac3".split())
 
+# What demuxing raises for damage; IndexError is PyAV's for a stream that comes up only after the file was opened.
+BROKEN = (av.FFmpegError, IndexError)
+
 Media = str | os.PathLike[str] | Place
 
 
@@ -210,7 +213,7 @@ class Tally:
         while True:
             try:
                 packet = next(demuxer, None)
-            except av.FFmpegError:
+            except BROKEN:
                 self.broken = True
                 packet = None
             if packet is not None and packet.stream is not self.stream:
@@ -361,7 +364,7 @@ def _packets_s(container: av.container.InputContainer, stream: Any) -> Fraction:
             if time is not None:
                 first = time if first is None else min(first, time)
                 last = max(last, (time + (packet.duration or 0)) * stream.time_base)
-    except av.FFmpegError:
+    except BROKEN:
         if first is None:
             return Fraction(0)
     return last - first * stream.time_base if first is not None else Fraction(0)

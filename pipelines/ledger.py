@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+
+from store.place import Place, place
 
 FILE = "ledger.parquet"
 TYPES = {"attempts": "int32", "seconds": "float32"}
@@ -26,24 +28,23 @@ class Entry:
     worker: str = ""
 
 
-def read(store: Path) -> dict[str, Entry]:
+def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
     """Entries by clip id, empty where the store has no ledger yet."""
     import pandas as pd
 
-    path = store / FILE
-    if not path.exists():
+    try:
+        data = (place(store) / FILE).read()
+    except FileNotFoundError:
         return {}
-    records = pd.read_parquet(path).to_dict("records")
+    records = pd.read_parquet(io.BytesIO(data)).to_dict("records")
     return {record["id"]: Entry(**{f.name: record[f.name] for f in fields(Entry)}) for record in records}
 
 
-def write(store: Path, entries: Iterable[Entry]) -> None:
+def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> None:
     """Replace the ledger with these entries, in this order."""
     import pandas as pd
 
     names = [f.name for f in fields(Entry)]
     table = pd.DataFrame([asdict(entry) for entry in entries], columns=names)
     table = table.astype({name: TYPES.get(name, "str") for name in names})
-    partial = store / f".{FILE}.partial"
-    table.to_parquet(partial, index=False)
-    os.replace(partial, store / FILE)
+    (place(store) / FILE).write(table.to_parquet(index=False))

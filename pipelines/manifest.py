@@ -1,20 +1,27 @@
 """The manifest: one row a clip, what every corpus adapter yields and what the pipeline works through.
 
 Label polarity is fixed here once: 1 is fake. Picture and sound are named separately, because some corpora keep them in two
-files. Reads and writes CSV and Parquet; only `path` is needed, everything else has a value for "unknown".
+files. Reads and writes CSV and Parquet; only `path` is needed, everything else has a value for "unknown". Corpora, manifests
+and the media they name may lie in buckets (s3://, gs://).
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from store.layout import StoreError
+from store.place import Place, is_url, place
+
 SPLITS = ("", "train", "val", "test")
+PARQUET = (".parquet", ".pq")
 CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
 VIDEO_SUFFIXES = frozenset(
     f".{name}" for name in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv".split(" ")
@@ -76,34 +83,65 @@ class Row:
         return row
 
 
-def load(kind_and_root: str, name: str | None = None, root: Path | None = None) -> list[Row]:
-    """Rows of a corpus given as KIND:ROOT, complete: absolute paths, ids, labels that follow, groups.
+def reads_urls(rows: Callable[[Any], Iterable[Any]]) -> Callable[[Any], Iterable[Any]]:
+    """Marks an adapter whose root may also be the `store.place` of a bucket's URL; others get local Paths alone."""
+    rows.reads_urls = True  # type: ignore[attr-defined]
+    return rows
 
-    `name` replaces the corpus name KIND:basename(ROOT); `root` is where relative paths of a manifest start. Raises
-    ManifestError for an unknown kind, a missing root, an empty corpus or an id that two rows share.
+
+def load(
+    kind_and_root: str,
+    name: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Rows of a corpus given as KIND:ROOT, complete: absolute paths or URLs, ids, labels that follow, groups.
+
+    `name` replaces the corpus name KIND:basename(ROOT); `root` is where relative paths of a manifest start; `options` are for
+    roots in buckets. Raises ManifestError for an unknown kind, a missing root, an empty corpus or an id that two rows share.
     """
-    kind, separator, place = kind_and_root.partition(":")
+    kind, separator, where = kind_and_root.partition(":")
     kinds = {point.name: point for point in entry_points(group="concord.corpora")}
-    if not separator or not place:
+    if not separator or not where:
         raise ManifestError(f'--corpus takes KIND:ROOT, not "{kind_and_root}"; kinds are {", ".join(sorted(kinds))}')
     if kind not in kinds:
         raise ManifestError(
             f'corpus kind "{kind}" is not known; kinds are {", ".join(sorted(kinds)) or "none"} '
             "(they are entry points, so the package must be installed: pip install -e .)"
         )
-    start = Path(os.path.abspath(Path(place).expanduser()))  # without "..", which ids must not depend on
-    if kind != "demo" and not start.exists():  # demo makes what is missing
+    start, adapter = _start(where, options), kinds[kind].load()
+    if isinstance(start, Place):
+        if not getattr(adapter, "reads_urls", False):
+            raise ManifestError(
+                f"corpora of kind {kind} are read from a disk only; mount or copy {start}, or list it for csv:"
+            )
+        is_file = start.exists()
+        exists = is_file or bool(start.names())
+    else:
+        is_file, exists = start.is_file(), start.exists()
+    if kind != "demo" and not exists:  # demo makes what is missing
         raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
-    rows = [row if isinstance(row, Row) else Row.of(row) for row in kinds[kind].load()(start)]
+    rows = [row if isinstance(row, Row) else Row.of(row) for row in adapter(start)]
     if not rows:
         raise ManifestError(
             f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
         )
-    base = Path(os.path.abspath(root.expanduser())) if root else start if start.is_dir() else start.parent
+    base = _start(root, options) if root else start.parent if is_file else start
     return complete(rows, name or f"{kind}:{start.name}", base)
 
 
-def complete(rows: Iterable[Row], corpus: str, base: Path) -> list[Row]:
+def _start(where: str | os.PathLike[str], options: Mapping[str, str] | None) -> Path | Place:
+    """A root as a Path without "..", which ids must not depend on, or as the place of a URL."""
+    try:
+        if is_url(where):
+            return place(where, options)
+        local = place(where).path if str(where).startswith("file://") else where
+    except StoreError as error:
+        raise ManifestError(str(error)) from error
+    return Path(os.path.abspath(Path(local).expanduser()))
+
+
+def complete(rows: Iterable[Row], corpus: str, base: Path | Place) -> list[Row]:
     """Rows with everything that follows from what they say; `base` is where relative paths start."""
     done = [_complete(row, corpus, base) for row in rows]
     seen: dict[str, Row] = {}
@@ -116,7 +154,7 @@ def complete(rows: Iterable[Row], corpus: str, base: Path) -> list[Row]:
     return with_groups(done)
 
 
-def _complete(row: Row, corpus: str, base: Path) -> Row:
+def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
     corpus = row.corpus or corpus
     path = _absolute(row.path, base)
     label, audio_fake, video_fake = row.label, row.audio_fake, row.video_fake
@@ -129,8 +167,7 @@ def _complete(row: Row, corpus: str, base: Path) -> Row:
     category = row.category or CATEGORIES.get((video_fake, audio_fake), "")
     identity = row.id
     if not identity:
-        identity = os.path.relpath(path, base) if path.startswith(f"{base}{os.sep}") else path
-        identity = identity.replace(os.sep, "/")
+        identity = path.removeprefix(f"{str(base).rstrip('/')}/")
     if not identity.startswith(f"{corpus}/"):
         identity = f"{corpus}/{identity}"
     return replace(
@@ -171,17 +208,19 @@ def with_groups(rows: list[Row]) -> list[Row]:
     return [replace(row, group=find(names[0]).partition(" ")[2] if (names := links(row)) else row.id) for row in rows]
 
 
-def read(path: Path) -> list[Row]:
+def read(path: str | os.PathLike[str] | Place) -> list[Row]:
     """Rows of a manifest file, CSV or Parquet by its suffix; raises ManifestError where it cannot be read."""
     import pandas as pd
 
+    suffix = Path(place(path).name).suffix.lower()
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            table = pd.read_parquet(path)
+        data = io.BytesIO(place(path).read())
+        if suffix in PARQUET:
+            table = pd.read_parquet(data)
         else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+            table = pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (OSError, ValueError) as error:
-        raise ManifestError(f"manifest {path} cannot be read as {path.suffix or 'CSV'}: {error}") from error
+        raise ManifestError(f"manifest {path} cannot be read as {suffix or 'CSV'}: {error}") from error
     if "path" not in table.columns:
         raise ManifestError(
             f"manifest {path} has no column path; it has {', '.join(map(str, table.columns)) or 'none'}"
@@ -189,7 +228,7 @@ def read(path: Path) -> list[Row]:
     return [Row.of(values) for values in table.to_dict("records")]
 
 
-def write(rows: Iterable[Row], path: Path) -> None:
+def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
     """Rows to a manifest file, CSV or Parquet by its suffix, atomically; lists become JSON."""
     import pandas as pd
 
@@ -202,16 +241,25 @@ def write(rows: Iterable[Row], path: Path) -> None:
             record[name] = "" if record[name] < 0 else str(record[name])
         records.append(record)
     table = pd.DataFrame.from_records(records, columns=[f.name for f in fields(Row)])
-    partial = path.with_name(f".{path.name}.partial")
-    if path.suffix.lower() in (".parquet", ".pq"):
-        table.to_parquet(partial, index=False)
-    else:
-        table.to_csv(partial, index=False)
-    os.replace(partial, path)
+    parquet = Path(place(path).name).suffix.lower() in PARQUET
+    place(path).write(table.to_parquet(index=False) if parquet else table.to_csv(index=False).encode())
 
 
-def _absolute(path: str, base: Path) -> str:
-    return os.path.normpath(base / Path(path).expanduser())
+def _absolute(path: str, base: Path | Place) -> str:
+    """Where a row's path leads: an absolute path, or a bucket's URL."""
+    try:
+        if is_url(path):
+            return str(place(path))
+        path = str(place(path)) if path.startswith("file://") else os.path.expanduser(path)
+        if isinstance(base, Path) or os.path.isabs(path):
+            return os.path.normpath(base / path if isinstance(base, Path) else path)
+        scheme, _, rest = str(base).partition("://")
+        joined = posixpath.normpath(f"{rest}/{path}")
+        if not joined.startswith(f"{rest.partition('/')[0]}/"):
+            raise ManifestError(f"manifest row of {path} leads out of the bucket of {base}; give its URL")
+        return str(place(f"{scheme}://{joined}"))
+    except StoreError as error:
+        raise ManifestError(f"manifest row of {path}: {error}") from error
 
 
 def _empty(value: Any) -> bool:

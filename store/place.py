@@ -229,7 +229,7 @@ class Folder(Place):
     def names(self) -> list[str]:
         try:
             return sorted(os.listdir(self.location))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self) -> None:

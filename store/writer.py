@@ -89,10 +89,7 @@ def create(
 
 def is_taken(root: Place) -> bool:
     """Whether a new store cannot be made here, because something is there; a creation that was cut off is nothing."""
-    try:
-        return not set(root.names()) <= set(TABLES) or root.exists()
-    except NotADirectoryError:
-        return True
+    return root.exists() or not set(root.names()) <= set(TABLES)
 
 
 class Writer:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pipelines import manifest
 from pipelines.corpora import grid as grid_corpus
 from pipelines.manifest import ManifestError, Row
+from store.place import place
 
 
 def test_only_path_is_needed(tmp_path):
@@ -152,3 +154,81 @@ def test_unknown_kind_missing_root_and_empty_folder_say_what_to_do(tmp_path):
 def test_identities_may_be_a_json_list_or_a_name():
     assert Row.of({"path": "a", "identities": json.dumps(["x", "y"])}).identities == ("x", "y")
     assert Row.of({"path": "a", "identities": "x"}).identities == ("x",)
+
+
+# -- buckets -----------------------------------------------------------------------------------------------------------
+
+
+def corpus(s3, names):
+    for name in names:
+        place(f"{s3}/set/{name}").write(b"x")
+    return f"{s3}/set"
+
+
+def test_a_folder_in_a_bucket_yields_what_it_yields_on_a_disk(s3, tmp_path):
+    names = [
+        "real/x/a.mp4",
+        "real-2/b.mp4",
+        "fake/wav2lip/b.MP4",
+        "fake/c.mkv",
+        "e ü#%.mp4",
+        "notes.txt",
+        ".cache/f.mp4",
+    ]
+    for name in names:
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).touch()
+    url = corpus(s3, names)
+    here, there = manifest.load(f"folder:{tmp_path}/set"), manifest.load(f"folder:{url}/")
+    assert [replace(row, path="") for row in there] == [replace(row, path="") for row in here]
+    assert [row.path for row in there] == [row.path.replace(f"{tmp_path}", s3) for row in here]
+    assert "folder:set/e ü#%.mp4" in {row.id for row in there}
+    assert [place(row.path).read() for row in there] == [b"x"] * 5
+
+
+def test_grid_in_a_bucket(s3, clips):
+    url = corpus(s3, ["clips/b.mp4", "clips/a.mp4", "clips/a.txt", "align/a.align"])
+    assert [(r.path, r.id, r.group) for r in manifest.load(f"grid:{url}")] == [
+        (f"{url}/clips/a.mp4", "grid:set/clips/a.mp4", "set"),
+        (f"{url}/clips/b.mp4", "grid:set/clips/b.mp4", "set"),
+    ]
+    place(f"{url}/align/a.align").write((clips / "align" / "bbaf2n.align").read_bytes())
+    assert grid_corpus.words(place(f"{url}/align/a.align")) == grid_corpus.words(clips / "align" / "bbaf2n.align")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_manifest_in_a_bucket_and_media_elsewhere(s3, tmp_path, suffix):
+    rows = [Row("a.mp4"), Row("../b.mp4", audio_path="c.wav"), Row("/data/d.mp4"), Row("s3://other//e.mp4")]
+    manifest.write(rows, place(f"{s3}/sub/m{suffix}"))
+    found = manifest.load(f"csv:{s3}/sub/m{suffix}")
+    assert [r.path for r in found] == [f"{s3}/sub/a.mp4", f"{s3}/b.mp4", "/data/d.mp4", "s3://other/e.mp4"]
+    assert found[1].audio_path == f"{s3}/sub/c.wav"
+    assert found[0].id == f"csv:m{suffix}/a.mp4"
+    assert manifest.load(f"csv:{s3}/sub/m{suffix}", root=tmp_path)[0].path == str(tmp_path / "a.mp4")
+    local = tmp_path / f"m{suffix}"
+    manifest.write(rows, local)
+    assert manifest.load(f"csv:{local}")[3].path == "s3://other/e.mp4"
+    assert manifest.load(f"csv:file://{local}")[0].path == str(tmp_path / "a.mp4")
+    assert manifest.load(f"csv:{local}", root=f"{s3}/media")[0].path == f"{s3}/media/a.mp4"
+    manifest.write([Row("../../../x.mp4")], local)
+    with pytest.raises(ManifestError, match="leads out of the bucket"):
+        manifest.load(f"csv:{local}", root=f"{s3}")
+    manifest.write([Row("http://a/x.mp4")], local)
+    with pytest.raises(ManifestError, match=r"row of http://a/x.mp4: .*not known"):
+        manifest.load(f"csv:{local}")
+
+
+def test_what_cannot_be_read_from_a_bucket_says_so(s3, monkeypatch):
+    with pytest.raises(ManifestError, match=f"corpus root {s3}/none does not exist"):
+        manifest.load(f"folder:{s3}/none")
+    url = corpus(s3, ["a.txt"])
+    with pytest.raises(ManifestError, match="has no clips"):
+        manifest.load(f"folder:{url}")
+    with pytest.raises(ManifestError, match="is a folder; name the manifest file"):
+        manifest.load(f"csv:{url}")
+    with pytest.raises(ManifestError, match="is not a folder; for a list of clips"):
+        manifest.load(f"folder:{url}/a.txt")
+    with pytest.raises(ManifestError, match="corpora of kind demo are read from a disk only"):
+        manifest.load(f"demo:{url}")
+    with pytest.raises(ManifestError, match="ftp:// is not known"):
+        manifest.load("folder:ftp://x/y")

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from pipelines import manifest
+from store.place import Place
 
 
-def rows(path: Path) -> list[manifest.Row]:
+@manifest.reads_urls
+def rows(path: Path | Place) -> list[manifest.Row]:
     """Rows of the manifest at `path`; relative paths in it start at its folder unless --root says otherwise."""
-    if path.is_dir():
+    if path.is_dir() if isinstance(path, Path) else not path.exists():
         raise manifest.ManifestError(f"csv:{path} is a folder; name the manifest file, or use folder:{path}")
     return manifest.read(path)

@@ -2,31 +2,34 @@
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
+from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row, reads_urls
+from store.place import Place, place
 
 log = logging.getLogger(__name__)
 
 
-def rows(root: Path) -> Iterator[Row]:
+@reads_urls
+def rows(root: Path | Place) -> Iterator[Row]:
     """One row for every file with a video suffix below `root`, in the order of their names; hidden files are left out."""
-    if not root.is_dir():
+    folder = place(root)
+    if folder.exists():
         raise ManifestError(f"folder:{root} is not a folder; for a list of clips use csv:{root}")
     other = 0
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        place = path.relative_to(root)
-        if any(part.startswith(".") for part in place.parts):
+    for key in folder.files():
+        parts = key.split("/")
+        if any(part.startswith(".") for part in parts):
             continue
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
+        if PurePosixPath(key).suffix.lower() not in VIDEO_SUFFIXES:
             other += 1
             continue
-        top = place.parts[0] if len(place.parts) > 1 else ""
+        path, top = str(folder / key), parts[0] if len(parts) > 1 else ""
         if top == "real":
-            yield Row(str(path), label=0)
+            yield Row(path, label=0)
         elif top == "fake":
-            yield Row(str(path), label=1, method=place.parts[1] if len(place.parts) > 2 else "fake")
+            yield Row(path, label=1, method=parts[1] if len(parts) > 2 else "fake")
         else:
-            yield Row(str(path))
+            yield Row(path)
     if other:
         log.info("folder:%s: %d files without a video suffix left out", root, other)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
+from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row, reads_urls
+from store.place import Place, place
 
 ALIGN_RATE = 25_000  # units a second of .align files: samples of GRID's clean sound
 
@@ -18,20 +19,21 @@ class Word:
     text: str
 
 
-def rows(root: Path) -> Iterator[Row]:
+@reads_urls
+def rows(root: Path | Place) -> Iterator[Row]:
     """One real row a clip, in the order of their names; the root's name stands for the speaker."""
-    folder = root / "clips"
-    if not folder.is_dir():
+    names = (place(root) / "clips").names()
+    if not names:
         raise ManifestError(f"grid:{root} has no folder clips; a GRID root holds clips/NAME.mp4 and align/NAME.align")
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield Row(f"clips/{path.name}", label=0, identities=(root.name,))
+    for name in names:
+        if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES:
+            yield Row(f"clips/{name}", label=0, identities=(root.name,))
 
 
-def words(path: Path) -> list[Word]:
+def words(path: Path | Place) -> list[Word]:
     """Words of an .align file without the silences (`sil`, `sp`); times are good to a frame or two."""
     found = []
-    for line in path.read_text().splitlines():
+    for line in place(path).read().decode().splitlines():
         if line.strip():
             start, end, text = line.split()
             if text not in ("sil", "sp"):

@@ -22,7 +22,7 @@ from pipelines.ledger import Entry
 from pipelines.manifest import Row
 from pipelines.request import Config, RunError
 from pipelines.usage import Summary
-from store import staging
+from store import layout, staging
 from store.place import place
 from teachers import TeacherError
 
@@ -74,6 +74,7 @@ class _Job:
         writer.grow_rows(self.top)
 
     def run(self, rows: list[Row]) -> Summary:
+        self._reopen_damaged()
         known = {row.id for row in self.rows}
         new = [row for row in rows if row.id not in known]
         columns = self.reader.clips
@@ -117,6 +118,29 @@ class _Job:
             cluster.connect(self.config.address)
 
     # -- planning
+
+    def _reopen_damaged(self) -> None:
+        """Clips of shards that are missing or cut short are not done: what the teachers gave is worked out again.
+
+        Sizes and indexes tell, which is cheap; `store.inspect --verify` reads every byte.
+        """
+        given = [name for name in self.reader.names if name not in (*layout.PROJECTIONS, "similarity")]
+        damaged = self.reader.damaged_shards(given)
+        shards = sorted({shard for found in damaged.values() for shard in found})
+        clips = sorted({clip for shard in shards for clip in plan.clips_of_shard(self.reader.clips, shard)})
+        if not clips:
+            return
+        name = next(iter(damaged))
+        log.warning(
+            "%d shards are damaged, the first for this: %s; working on their %d clips again",
+            len(shards),
+            self.reader.shard_damage(name, damaged[name][0]),
+            len(clips),
+        )
+        done = self.reader.clips["done"].copy()
+        done[clips] = 0
+        self.writer.write_clips(0, {"done": done})
+        self.reader = store.open(self.root)
 
     def _append(self, new: list[Row], pending: list[int]) -> list[int]:
         """Probe headers, reserve slots, and enter the new clips into manifest and clips table; their rows. Raises UsageError

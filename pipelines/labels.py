@@ -69,13 +69,16 @@ def default_kind(reader: store.Reader) -> str:
 
 
 def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
-    """Shards with done clips: all of them, or those whose soft labels are still empty."""
+    """Shards with done clips: all of them, or those whose projections or soft labels are damaged or still empty."""
+    if everything:
+        return reader.shards_in_use()
+    damaged = reader.damaged_shards([*layout.PROJECTIONS, "similarity"])
+    shards = {shard for found in damaged.values() for shard in found}
     c = reader.clips
-    shards: set[int] = set()
     for clip in np.flatnonzero(c["done"] == 1).tolist():
         first = int(c["offset"][clip]) // layout.SHARD
         last = (int(c["offset"][clip]) + int(c["length"][clip]) - 1) // layout.SHARD
-        if everything or (first not in shards and _unlabelled(reader, clip)):
+        if first not in shards and _unlabelled(reader, clip):
             shards |= set(range(first, last + 1))
     return sorted(shards)
 

@@ -141,6 +141,20 @@ def create_small(group: zarr.Group, name: str, values: np.ndarray) -> None:
     array[...] = values
 
 
+def encoded_shard(array: zarr.Array, data: np.ndarray) -> bytes:
+    """One shard of `array` that holds `data`, as its file has it.
+
+    Zarr encodes it in memory. Told to write it in place, it would read the old shard first, which costs time, and fails where
+    that one is damaged and is to be replaced for that very reason.
+    """
+    metadata = {**array.metadata.to_dict(), "shape": data.shape}
+    document = zarr.core.buffer.cpu.Buffer.from_bytes(json.dumps(metadata).encode())
+    files: dict[str, Any] = {"zarr.json": document}
+    alone = zarr.open_array(zarr.storage.MemoryStore(files), mode="r+", zarr_format=3).with_config(EVERY_CHUNK)
+    alone[...] = data
+    return files[alone.metadata.encode_chunk_key((0,) * data.ndim)].to_bytes()
+
+
 def as_column(values: Sequence[Any] | np.ndarray, dtype: str) -> np.ndarray:
     """Values of a table's column; lists in a string column become JSON."""
     if dtype == "string":

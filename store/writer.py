@@ -28,6 +28,7 @@ from store.nodes import (
     create_column,
     create_frames,
     create_small,
+    encoded_shard,
     is_node,
     plain,
     read_document,
@@ -222,9 +223,8 @@ class Writer:
                 raise StoreError(f"frames/{name} has no shard {shard}: grow_rows first")
             ready[name] = array, _fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
         for name, (array, data) in ready.items():
-            array[shard * self.shard_rows : (shard + 1) * self.shard_rows] = data
             key = array.metadata.encode_chunk_key((shard,) + (0,) * (data.ndim - 1))
-            (self.place / "frames" / name / key).sync()
+            (self.place / "frames" / name / key).write(encoded_shard(array, data))
 
     def ensure_projections(self, width: int) -> None:
         """Have both projection arrays with `width` columns; arrays of another width are dropped and made anew, unwritten."""

@@ -1,24 +1,24 @@
-"""One face track of a clip: aligned mouth crops, lip landmarks and blendshapes, by MediaPipe's FaceLandmarker.
+"""One face track of a clip: aligned mouth crops, lip landmarks and blendshapes, by the networks of MediaPipe's FaceLandmarker.
 
-The landmarker runs in video mode, new for each clip, with time stamps of 40 ms, so that a clip gives the same bytes
-each time. It follows one face, which is cheap, unless a detector that looks at one frame a second sees several: then up
-to MAX_FACES are followed and joined to tracks by overlap. The clip's track is the most prominent one (area summed over
-frames); another face never continues it. Gaps of up to 12 frames are interpolated and marked; longer ones stay empty.
+Who runs the networks is the backend's affair (face_backends). A landmarker is new for each clip, with time stamps of 40 ms,
+so that a clip gives the same bytes each time. It follows one face, which is cheap, unless a detector that looks at one
+frame a second sees several: then up to MAX_FACES are followed and joined to tracks by overlap. The clip's track is the most
+prominent one (area summed over frames); another face never continues it. Gaps of up to 12 frames are interpolated and
+marked; longer ones stay empty.
 
 Frames are streamed. Only the surroundings of the mouth are kept, up to KEEP_BYTES; crops that need more are made in a
 second pass over the frames. What it leaves out: identity. After a cut to another face at the same place the track goes
 on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from teachers import align, weights
-from teachers.landmarker import Detector, Landmarker, image
+from teachers import align, face_backends, weights
 
 MODEL = "face_landmarker.task"
 MODEL_URL = (
@@ -73,7 +73,7 @@ class _Face:
 
     box: np.ndarray  # f8 [4]: left, top, right, bottom, pixels
     points: np.ndarray  # f4 [65, 2], pixels
-    blendshapes: np.ndarray  # f4 [52]
+    blendshapes: Callable[[], np.ndarray]  # f4 [52]
 
 
 @dataclass
@@ -119,13 +119,17 @@ class _Patches:
 class FaceTracker:
     """Follows the face of a clip; one instance serves many clips, one after the other."""
 
-    def __init__(self, model: Path | None = None) -> None:
-        """model: a face_landmarker.task; without it, the one that weights.resolve finds. Raises WeightsError."""
+    def __init__(self, model: Path | None = None, backend: str | None = None) -> None:
+        """model: a face_landmarker.task; without it, the one that weights.resolve finds.
+
+        backend: a name in face_backends.BACKENDS; without it, the fastest that is installed. Raises WeightsError, and
+        TeacherError where the backend cannot be had.
+        """
         if model is None:
             self._weights = weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
         else:
             self._weights = weights.resolve(MODEL, path=model)
-        self._detector = Detector(self._weights.path)
+        self._backend = face_backends.load(backend, self._weights.path)
 
     def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
         """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps.
@@ -146,7 +150,7 @@ class FaceTracker:
         points = np.zeros((num_frames, len(POINTS), 2))
         blendshapes = np.zeros((num_frames, NUM_BLENDSHAPES))
         for k, face in best.faces.items():
-            detected[k], points[k], blendshapes[k] = True, face.points, face.blendshapes
+            detected[k], points[k], blendshapes[k] = True, face.points, face.blendshapes()
         points, interpolated = align.fill_gaps(points, detected)
         blendshapes, _ = align.fill_gaps(blendshapes, detected)
 
@@ -164,7 +168,14 @@ class FaceTracker:
         """Name, source, sha256, options and licence, fit for JSON."""
         from importlib.metadata import version
 
-        options = {"max_gap": align.MAX_GAP, "window": align.WINDOW, "mediapipe": version("mediapipe")}
+        backend = self._backend.name
+        distribution = face_backends.BACKENDS[backend][1]
+        options = {
+            "max_gap": align.MAX_GAP,
+            "window": align.WINDOW,
+            "backend": backend,
+            distribution: version(distribution),
+        }
         found = self._weights
         return {
             "name": "face_landmarker",
@@ -183,20 +194,19 @@ class FaceTracker:
         patches = _Patches(KEEP_BYTES)
         most = count = 0
         shape = (0, 0)
-        with Landmarker(self._weights.path, num_faces) as landmarker:
+        with self._backend.landmarker(num_faces) as landmarker:
             last: list[_Face] = []
             for k, frame in enumerate(frames):
                 if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
                     raise ValueError(f"frame {k} is {frame.dtype} {frame.shape}; expected uint8 (height, width, 3)")
-                frame = np.ascontiguousarray(frame)  # MediaPipe misreads anything else without a word
+                frame = np.ascontiguousarray(frame)  # MediaPipe misreads any other without a word
                 shape, count = frame.shape[:2], k + 1
-                picture = image(frame)
                 if k % PROBE_EVERY == 0:
-                    seen = self._detector.count(picture)
+                    seen = self._backend.count(frame)
                     most = max(most, min(seen, MAX_FACES))
                     if seen > 1 and num_faces == 1:
                         raise _SeveralFaces
-                faces = [_face(*found, shape) for found in landmarker.read(picture, k * MS_PER_FRAME)]
+                faces = [_face(found, shape) for found in landmarker.read(frame, k * MS_PER_FRAME)]
                 most = max(most, len(faces))
                 last = faces or last
                 patches.add(k, frame, last)
@@ -204,12 +214,12 @@ class FaceTracker:
         return tracks, count, most, patches, shape
 
 
-def _face(points: np.ndarray, blendshapes: np.ndarray, shape: tuple[int, int]) -> _Face:
-    """A face in pixels from points [478, 2] in shares of the picture, whose height and width are `shape`."""
+def _face(found: face_backends.Reading, shape: tuple[int, int]) -> _Face:
+    """A face in pixels from one in shares of the picture, whose height and width are `shape`."""
     # MediaPipe counts from the picture's corner; here pixel centres are whole numbers.
-    pixels = points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
+    pixels = found.points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
     box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]).astype(np.float64)
-    return _Face(box, pixels[POINTS], blendshapes)
+    return _Face(box, pixels[POINTS], found.blendshapes)
 
 
 class _SeveralFaces(Exception):

@@ -1,8 +1,8 @@
-"""MediaPipe's face models, called without its detours: the landmarker in video mode, and the detector that counts faces.
+"""The backend "mediapipe": FaceLandmarker in video mode and the detector that counts faces, called without their detours.
 
-The wheel's own interface makes an object for each of 478 points (0.7 of 8 ms a frame) and lets the C++ side write four lines a
-clip to standard error; both are avoided here. It rests on private names of mediapipe 1.2, which the project pins; a test
-compares with the public interface.
+It is the reference for the others and works where they are not installed. The wheel's own interface makes an object for each
+of 478 points (0.7 of 8 ms a frame) and lets the C++ side write four lines a clip to standard error; both are avoided here. It
+rests on private names of mediapipe 1.2, which the project pins; a test compares with the public interface.
 """
 
 import ctypes
@@ -11,10 +11,13 @@ import weakref
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from teachers.face_backends import Reading
 
 
 def image(frame: np.ndarray) -> Any:
@@ -24,23 +27,30 @@ def image(frame: np.ndarray) -> Any:
     return mp.Image(image_format=mp.ImageFormat.SRGB, data=frame)
 
 
-class Detector:
-    """The short-range face detector inside the task file, in image mode."""
+class MediaPipe:
+    """The backend: a landmarker for each clip, and the short-range face detector inside the task file, in image mode."""
+
+    name = "mediapipe"
 
     def __init__(self, model: Path) -> None:
         from mediapipe.tasks.python import BaseOptions, vision
 
+        self._model = model
         with zipfile.ZipFile(model) as task:
             content = task.read("face_detector.tflite")
         options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_buffer=content))
         with _quiet():
             self._task = vision.FaceDetector.create_from_options(options)
-            self.count(image(np.zeros((128, 128, 3), np.uint8)))  # its remarks come with the first picture
+            self.count(np.zeros((128, 128, 3), np.uint8))  # its remarks come with the first picture
         weakref.finalize(self, _close, self._task)
 
-    def count(self, picture: Any) -> int:
-        """How many faces a picture (see image()) shows."""
-        return len(self._task.detect(picture).detections)
+    def landmarker(self, num_faces: int) -> "Landmarker":
+        """For one clip: a context manager whose read() is called for each frame in turn."""
+        return Landmarker(self._model, num_faces)
+
+    def count(self, frame: np.ndarray) -> int:
+        """How many faces the detector sees in a contiguous frame u1 [height, width, 3]."""
+        return len(self._task.detect(image(frame)).detections)
 
 
 def _close(task: Any) -> None:
@@ -73,15 +83,15 @@ class Landmarker:
     def __exit__(self, *error: object) -> None:
         self._task.close()
 
-    def read(self, picture: Any, timestamp_ms: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(points f4 [478, 2] in shares of width and height, blendshapes f4 [52]) of each face in the next frame.
+    def read(self, frame: np.ndarray, timestamp_ms: int) -> list[Reading]:
+        """The faces of the next frame, which must be contiguous.
 
         What FaceLandmarker.detect_for_video does, except that the C arrays are read whole.
         """
         from mediapipe.tasks.python.vision import face_landmarker
 
         result = face_landmarker.MpFaceLandmarkerResultC()
-        task = self._task
+        task, picture = self._task, image(frame)
         task._lib.MpFaceLandmarkerDetectForVideo(
             task._handle, picture._image_ptr, None, timestamp_ms, ctypes.byref(result)
         )
@@ -90,9 +100,8 @@ class Landmarker:
             for i in range(result.face_landmarks_count):
                 landmarks, scores = result.face_landmarks[i], result.face_blendshapes[i]
                 x, y = (_column(landmarks.landmarks, landmarks.landmarks_count, name) for name in "xy")
-                faces.append(
-                    (np.stack([x, y], axis=1), _column(scores.categories, scores.categories_count, "score").copy())
-                )
+                blendshapes = _column(scores.categories, scores.categories_count, "score").copy()
+                faces.append(Reading(np.stack([x, y], axis=1), partial(np.copy, blendshapes)))
         finally:
             task._lib.MpFaceLandmarkerCloseResult(ctypes.byref(result))
         return faces

@@ -103,9 +103,11 @@ def test_landmarks_are_those_of_the_public_interface(tracker, video):
         expected = [public.detect_for_video(image(frame.copy()), 40 * k) for k, frame in enumerate(video[:5])]
     with Landmarker(tracker._weights.path, 1) as ours:
         for k, result in enumerate(expected):
-            ((points, scores),) = ours.read(image(video[k].copy()), 40 * k)
-            assert points.tolist() == [[np.float32(point.x), np.float32(point.y)] for point in result.face_landmarks[0]]
-            assert scores.tolist() == [np.float32(category.score) for category in result.face_blendshapes[0]]
+            (face,) = ours.read(video[k].copy(), 40 * k)
+            points = [[np.float32(point.x), np.float32(point.y)] for point in result.face_landmarks[0]]
+            assert face.points.tolist() == points
+            scores = [np.float32(category.score) for category in result.face_blendshapes[0]]
+            assert face.blendshapes().tolist() == scores
             assert [category.index for category in result.face_blendshapes[0]] == list(range(52))
 
 

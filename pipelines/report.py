@@ -27,9 +27,10 @@ def text(summary: Summary, config: Config) -> str:
         )
         for name, stage in summary.usage.stages.items():
             each, rate = stage.busy_s / max(stage.frames, 1) * 1000, stage.clips / max(stage.busy_s, 1e-9)
+            workers = "1 worker" if stage.most_workers == 1 else f"{stage.most_workers} workers"
             lines.append(
-                f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {len(stage.workers)} workers busy "
-                f"{stage.utilisation:.0%} of their time"
+                f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {workers} busy {stage.utilisation:.0%} "
+                "of the time"
             )
     else:
         lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
@@ -49,6 +50,8 @@ def text(summary: Summary, config: Config) -> str:
             "no soft labels yet: no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
             f"a fit: python precompute.py --store {config.store} --fit-from OTHER_STORE"
         )
+    if summary.report:
+        lines.append(f"report: {summary.report}")
     return "\n".join(lines)
 
 

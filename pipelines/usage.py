@@ -147,3 +147,9 @@ class Summary:
     similarity: dict[str, Any] = field(default_factory=dict)
     cpus: int = 0  # of a dry run: of the cluster that would do the work
     dims: int = 0  # of a dry run: columns of both embeddings
+    report: str = ""  # where the page is that tells all this
+
+
+def first_line(error: BaseException) -> str:
+    """One line for an error: the last of its text, since Ray puts tracebacks before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -17,11 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import store
-from pipelines import cluster, labels, ledger, manifest, media, plan, probing, progress, request, space, stages, words
+from pipelines import (
+    cluster,
+    labels,
+    ledger,
+    manifest,
+    media,
+    plan,
+    probing,
+    progress,
+    report_data,
+    request,
+    space,
+    stages,
+    words,
+)
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
 from pipelines.request import Config, RunError
-from pipelines.usage import Summary
+from pipelines.usage import Summary, first_line
 from store import layout, staging
 from store.place import place
 from teachers import TeacherError
@@ -47,7 +61,8 @@ def run(config: Config) -> Summary:
     with request.lock(config.store):
         job = _Job(config, writer, {"asr": asr.name, "vsr": vsr.name})
         try:
-            return job.run(rows)
+            with report_data.kept(job.summary, config) as job.tell:
+                return job.run(rows)
         except request.UsageError:
             if not exists and not writer.num_clips:  # what was made for the run goes with it
                 place(config.store).delete_tree()
@@ -66,6 +81,7 @@ class _Job:
         self.entries = ledger.read(self.root)
         self.reader = store.open(self.root)
         self.summary = Summary()
+        self.tell: Callable[[], None] = lambda: None  # keeps the report fresh
         self.packed: list[str] = []  # staged batches whose shards are written and whose clips are not entered yet
         self.begun, self.marked = time.perf_counter(), time.monotonic()
         writer.tidy()
@@ -347,6 +363,7 @@ class _Job:
         self.summary.worked += len(finished)
         self.summary.video_seconds += sum(r.length for r in finished) / media.FPS
         staging.discard(self.root, names)
+        self.tell()
         return {r.clip: r.length for r in receipts if r.reason == stages.OVERFLOW}
 
     def _attempts(self, clip_id: str) -> int:
@@ -397,8 +414,3 @@ def _stored_rows(root: Path, count: int) -> list[Row]:
     """The manifest rows of the clips that the store has, in its order; rows beyond the table are of a killed run."""
     path = root / MANIFEST
     return manifest.read(path)[:count] if path.exists() and count else []
-
-
-def first_line(error: BaseException) -> str:
-    """The last line of an error's text: Ray puts tracebacks before it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 LOG_EVERY_S = 30.0
 RATE_S = 60.0  # rates by stage are those of so many seconds
+LEAST_S = 10.0  # but never of fewer: batches come whole
 SPEED_S = 120.0  # and the time left from the speed of so many
 FEW = 3  # batches after which the start of the workers no longer counts as work
 BAR = 30  # columns
@@ -76,7 +77,7 @@ class Pass:
             ((at, 0.0) for at, clips in list(self._counts) if not clips.get(stage)),
             default=(self._counts[0][0], self._counts[0][1].get(stage, 0.0)),
         )
-        return (last - first) / (ended - begun) if ended > begun else 0.0
+        return (last - first) / max(ended - begun, LEAST_S)
 
     def waiting(self) -> list[int]:
         """Clips that each stage has still to do and the one before it has done."""

@@ -123,7 +123,7 @@ def gather(summary: Summary, config: Config, state: str, message: str) -> dict[s
             },
             "parts": {**parts.seconds, "other": max(0.0, seconds - sum(parts.seconds.values()))},
             "stages": {name: of_stage(stage) for name, stage in usage.stages.items()},
-            "limit": limit(usage),
+            "limit": limit(usage, seconds),
             "timeline": timeline(usage, seconds),
             "failures": failures(entries.values()),
             "slowest": slowest(entries, clips),
@@ -153,16 +153,21 @@ def of_stage(stage: StageUsage) -> dict[str, Any]:
     }
 
 
-def limit(usage: Usage) -> dict[str, Any] | None:
-    """The stage whose workers were busy most of their time, and what that means; None before any work."""
+def limit(usage: Usage, seconds: float) -> dict[str, Any] | None:
+    """The stage whose workers were busy most of their time, and what that means for a run of so many seconds; None before any
+    work."""
     if not usage.stages:
         return None
     name = max(usage.stages, key=lambda stage: usage.stages[stage].utilisation)
     stage = usage.stages[name]
     were = f"{stage.most_workers} worker was" if stage.most_workers == 1 else f"{stage.most_workers} workers were"
     busy = f"{were} busy {stage.utilisation:.0%} of the time"
-    if stage.utilisation < BUSY:
-        said = f"No stage was busy all the time, {name} most ({stage.utilisation:.0%}): start and end weigh most here."
+    if stage.span_s < seconds / 2:
+        had = f"had work for {stage.span_s:.0f} of {seconds:.0f} s"
+        said = f"Start and end took most of the run: {name}, the busiest stage, {had}."
+    elif stage.utilisation < BUSY:
+        most = f"{name} most ({stage.utilisation:.0%})"
+        said = f"No stage was busy all the time, {most}: too few clips were on their way at once."
     elif name == "face":
         said = f"The face stage limits the run: its {busy}. More CPU cores make it faster."
     else:

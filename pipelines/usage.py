@@ -37,6 +37,13 @@ class StageUsage:
         return sum(ended - begun for begun, ended in self.workers.values())
 
     @property
+    def span_s(self) -> float:
+        """Seconds between the first and the last work of any worker."""
+        return max((w[1] for w in self.workers.values()), default=0.0) - min(
+            (w[0] for w in self.workers.values()), default=0.0
+        )
+
+    @property
     def utilisation(self) -> float:
         """Busy share of the time between each worker's first and last work; 0 before there was any."""
         return self.busy_s / self.present_s if self.present_s > 0 else 0.0

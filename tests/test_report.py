@@ -58,8 +58,13 @@ def ran(tmp_path):
     entries[8] = Entry(ids[8], "/c/c.mp4", "asr", "memory", "/c/c.mp4: no memory", attempts=2)
     ledger.write(place(root), entries[:9])  # the last was not come to
     summary = Summary(worked=6, video_seconds=12.0)
-    summary.usage.begun = time.time() - 30
-    spans = [("face", "n:1", 5, 15, 3), ("face", "n:2", 5, 15, 3), ("asr", "n:3", 15, 16, 6), ("vsr", "n:4", 16, 17, 6)]
+    summary.usage.begun = time.time() - 1900
+    spans = [
+        ("face", "n:1", 500, 1500, 3),
+        ("face", "n:2", 500, 1500, 3),
+        ("asr", "n:3", 1500, 1600, 6),
+        ("vsr", "n:4", 1600, 1700, 6),
+    ]
     summary.usage.add(
         Span(stage, worker, summary.usage.begun + a, summary.usage.begun + b, clips, 50 * clips, 55 * clips)
         for stage, worker, a, b, clips in spans
@@ -107,8 +112,8 @@ def test_stages_tell_speed_padding_and_which_one_limits(ran):
     data = gathered(ran)
     face = data["stages"]["face"]
     assert (face["workers"], face["clips"], face["utilisation"]) == (2, 6, 1)
-    assert face["clips_per_s_a_worker"] == pytest.approx(0.3)
-    assert face["ms_a_frame"] == pytest.approx(20_000 / 300, rel=1e-5)
+    assert face["clips_per_s_a_worker"] == pytest.approx(0.003)
+    assert face["ms_a_frame"] == pytest.approx(2_000_000 / 300, rel=1e-5)
     assert face["padding"] == pytest.approx(0.1)
     assert data["limit"]["stage"] == "face"
     assert "2 workers were busy 100% of the time. More CPU cores" in data["limit"]["text"]
@@ -119,10 +124,11 @@ def test_stages_tell_speed_padding_and_which_one_limits(ran):
 def test_a_teacher_or_nothing_may_limit_a_run():
     used = Usage(begun=0.0)
     used.add([Span("face", "a", 0, 1, 1, 9, 9), Span("face", "a", 9, 10, 1, 9, 9)], 1e9)
-    assert "No stage was busy" in report_data.limit(used)["text"]
+    assert "No stage was busy" in report_data.limit(used, 12)["text"]
     used.add([Span("asr", "b", 1, 9, 2, 18, 18)], 1e9)
-    assert "Raise --asr-workers" in report_data.limit(used)["text"]
-    assert report_data.limit(Usage()) is None
+    assert "Raise --asr-workers" in report_data.limit(used, 12)["text"]
+    assert "had work for 8 of 60 s" in report_data.limit(used, 60)["text"]
+    assert report_data.limit(Usage(), 12) is None
 
 
 def test_failures_are_counted_by_reason_with_examples(ran):
@@ -149,15 +155,15 @@ def test_slowest_clips_come_first_with_their_length(ran):
 
 def test_cost_is_what_workers_were_busy_for_by_the_hour_of_video(ran):
     rows = {row["name"]: row for row in gathered(ran)["cost"]["rows"]}
-    assert rows["face"]["core_hours"] == pytest.approx(1000 * 20 / 12, rel=1e-5)
-    assert rows["asr"]["core_hours"] == pytest.approx(1000 / 12, rel=1e-5)
+    assert rows["face"]["core_hours"] == pytest.approx(1000 * 2000 / 12, rel=1e-5)
+    assert rows["asr"]["core_hours"] == pytest.approx(1000 * 100 / 12, rel=1e-5)
     assert rows["headers and labels"]["core_hours"] == pytest.approx(1000 * 3 / 12, rel=1e-5)
-    assert rows["work"]["core_hours"] == pytest.approx(1000 * 25 / 12, rel=1e-5)
+    assert rows["work"]["core_hours"] == pytest.approx(1000 * 2203 / 12, rel=1e-5)
     assert rows["work"]["usd"] == pytest.approx(rows["work"]["core_hours"] * report_data.CORE_PRICE, rel=1e-5)
     on_gpu = report_data.cost(*ran, {"gpus": 1, "cpus": 4}, 30.0)
     rows = {row["name"]: row for row in on_gpu["rows"]}
     assert (rows["face"]["gpu_hours"], rows["asr"]["core_hours"]) == (0, 0)
-    assert rows["asr"]["gpu_hours"] == pytest.approx(1000 / 12 / 2)  # both teachers share the one
+    assert rows["asr"]["gpu_hours"] == pytest.approx(1000 * 100 / 12 / 2)  # both teachers share the one
     assert rows["as this run went"]["gpu_hours"] == pytest.approx(1000 * 27 / 12)
     assert report_data.cost(Summary(), ran[1], {"gpus": 0, "cpus": 4}, 30.0) is None
 

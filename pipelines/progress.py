@@ -123,8 +123,12 @@ class Pass:
 
     def last(self, whole: bool) -> str:
         """What stays of it: how much, in what time, and whether it was all."""
-        how = "in" if whole else "and no more after"
-        return f"{self.name}: {self._done()} {how} {clock(self.clock() - self.begun)}"
+        spent = clock(self.clock() - self.begun)
+        return (
+            f"{self.name}: {self._done()} in {spent}"
+            if whole
+            else f"{self.name}: broken off at {self._done()}, {spent} in"
+        )
 
     def _done(self) -> str:
         failed = sum(dict(self.failed).values())

@@ -254,7 +254,7 @@ def _failures(data: Mapping[str, Any]) -> str:
 
 def _message(example: Mapping[str, Any]) -> str:
     """What happened, without the path that stands above it."""
-    return f"<bdi>{t(str(example['message']).removeprefix(example['path'] + ': '))}</bdi>"
+    return f"<bdi>{t(str(example['message']).removeprefix(example['path']).lstrip(': '))}</bdi>"
 
 
 def _slowest(clips: Iterable[Mapping[str, Any]]) -> str:

@@ -178,7 +178,7 @@ def test_a_pass_that_breaks_off_says_how_far_it_came(caplog):
 
     with caplog.at_level(logging.INFO, "pipelines.progress"), pytest.raises(KeyboardInterrupt):
         stopped()
-    assert caplog.records[-1].getMessage() == "words: 3 of 5 clips and no more after 0:00"
+    assert caplog.records[-1].getMessage() == "words: broken off at 3 of 5 clips, 0:00 in"
 
 
 SCRIPT = """

@@ -61,7 +61,7 @@ def run(config: Config) -> Summary:
     with request.lock(config.store):
         job = _Job(config, writer, {"asr": asr.name, "vsr": vsr.name})
         try:
-            with report_data.kept(job.summary, config) as job.tell:
+            with report_data.kept(job.summary, config, job.entries) as job.tell:
                 return job.run(rows)
         except request.UsageError:
             if not exists and not writer.num_clips:  # what was made for the run goes with it

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines import cluster, ledger, report_page, request, stages
+from pipelines import cluster, report_page, request, stages
 from pipelines.ledger import Entry
 from pipelines.request import Config, UsageError
 from pipelines.usage import StageUsage, Summary, Usage, first_line
@@ -50,26 +50,27 @@ WORK = {"headers", "pass one", "labels", "words"}  # parts of which one shows th
 
 
 @contextmanager
-def kept(summary: Summary, config: Config) -> Iterator[Callable[[], None]]:
+def kept(summary: Summary, config: Config, entries: Mapping[str, Entry]) -> Iterator[Callable[[], None]]:
     """Have a report of the run in the store when the block ends, however it ends; the callable, called often, keeps one there
-    meanwhile. A report that cannot be written costs a warning and not the run."""
+    meanwhile. `entries` is the ledger by clip id, as it is by then. A report that cannot be written costs a warning and not
+    the run."""
     last = time.monotonic(), 0.0  # when one was written, and the seconds that it took
 
     def now() -> None:
         nonlocal last
         begun = time.monotonic()
         if begun - last[0] > max(EVERY_S, last[1] / SHARE):
-            _try(summary, config, "running", "")
+            _try(summary, config, entries, "running", "")
             last = time.monotonic(), time.monotonic() - begun
 
     try:
         yield now
     except BaseException as error:
         if summary.worked or not isinstance(error, UsageError):  # which says, before any work, that nothing was changed
-            _try(summary, config, *ending(error))
+            _try(summary, config, entries, *ending(error))
         raise
     if set(summary.parts.seconds) & WORK:
-        _try(summary, config, "ended", "")
+        _try(summary, config, entries, "ended", "")
 
 
 def ending(error: BaseException) -> tuple[str, str]:
@@ -88,10 +89,10 @@ def write(root: str | os.PathLike[str] | Place, data: Mapping[str, Any]) -> None
     (place(root) / HTML).write(report_page.page(data).encode("utf-8", "backslashreplace"))
 
 
-def gather(summary: Summary, config: Config, state: str, message: str) -> dict[str, Any]:
-    """The report, from what the run counted and what the store holds; `state` is running, ended, stopped or failed."""
+def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> dict[str, Any]:
+    """The report, from what the run counted, the ledger and the store; `state` is running, ended, stopped or failed."""
     reader = store.open(config.store)
-    clips, entries = reader.clips, ledger.read(config.store)
+    clips = reader.clips
     seconds = time.time() - summary.usage.begun
     has, usage, parts = machine(), summary.usage, summary.parts
     done = int((clips["done"] == 1).sum())
@@ -298,9 +299,9 @@ def clean(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
-def _try(summary: Summary, config: Config, state: str, message: str) -> None:
+def _try(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> None:
     try:
-        write(config.store, gather(summary, config, state, message))
+        write(config.store, gather(summary, config, entries, state, message))
         summary.report = str(place(config.store) / HTML)
     except Exception as error:
         log.warning("no report was written: %s", first_line(error))

@@ -71,7 +71,7 @@ def ran(tmp_path):
     )
     summary.parts.seconds = {"start": 4.0, "headers": 1.0, "pass one": 18.0, "fit": 3.0, "labels": 2.0}
     summary.parts.jobs_s = dict(summary.parts.seconds)
-    return summary, Config(place(root))
+    return summary, Config(place(root)), ledger.read(place(root))
 
 
 def gathered(ran, state="ended", message=""):
@@ -160,7 +160,7 @@ def test_cost_is_what_workers_were_busy_for_by_the_hour_of_video(ran):
     assert rows["headers and labels"]["core_hours"] == pytest.approx(1000 * 3 / 12, rel=1e-5)
     assert rows["work"]["core_hours"] == pytest.approx(1000 * 2203 / 12, rel=1e-5)
     assert rows["work"]["usd"] == pytest.approx(rows["work"]["core_hours"] * report_data.CORE_PRICE, rel=1e-5)
-    on_gpu = report_data.cost(*ran, {"gpus": 1, "cpus": 4}, 30.0)
+    on_gpu = report_data.cost(*ran[:2], {"gpus": 1, "cpus": 4}, 30.0)
     rows = {row["name"]: row for row in on_gpu["rows"]}
     assert (rows["face"]["gpu_hours"], rows["asr"]["core_hours"]) == (0, 0)
     assert rows["asr"]["gpu_hours"] == pytest.approx(1000 * 100 / 12 / 2)  # both teachers share the one
@@ -247,7 +247,7 @@ def test_the_first_sentences_say_what_happened_and_what_to_do(ran, state, messag
 def test_a_complete_store_is_said_to_be_and_how_to_train_on_it(tmp_path):
     root = make_store(tmp_path / "s.zarr", {"train": 1}, fit=False)
     store.Writer.open(root).update_attrs({"similarity": {"kind": "cca", "fitted_on": {"clips": 1, "frames": 9}}})
-    text = "".join(outline(report_page.page(gathered((Summary(), Config(place(root)))))).text)
+    text = "".join(outline(report_page.page(gathered((Summary(), Config(place(root)), {})))).text)
     assert "The one clip is done" in text
     assert "student/train.py --store" in text
     assert "No clip was worked on in this run" in text
@@ -268,10 +268,10 @@ def test_numbers_that_are_none_become_null():
     ],
 )
 def test_a_run_that_ends_early_leaves_a_report(ran, error, state, message):
-    summary, config = ran
+    summary, config, entries = ran
 
     def run():
-        with report_data.kept(summary, config):
+        with report_data.kept(summary, config, entries):
             raise error
 
     with pytest.raises(type(error)):
@@ -282,13 +282,13 @@ def test_a_run_that_ends_early_leaves_a_report(ran, error, state, message):
 
 
 def test_a_run_without_work_leaves_the_report_of_the_last_one(ran):
-    _, config = ran
+    _, config, entries = ran
 
     def refused():
-        with report_data.kept(Summary(), config):
+        with report_data.kept(Summary(), config, entries):
             raise UsageError("no")
 
-    with report_data.kept(Summary(), config):
+    with report_data.kept(Summary(), config, entries):
         pass
     with pytest.raises(UsageError):
         refused()
@@ -297,9 +297,9 @@ def test_a_run_without_work_leaves_the_report_of_the_last_one(ran):
 
 
 def test_a_report_is_there_while_the_run_goes_on(ran, monkeypatch):
-    summary, config = ran
+    summary, config, entries = ran
     monkeypatch.setattr(report_data, "EVERY_S", 3600.0)
-    with report_data.kept(summary, config) as now:
+    with report_data.kept(summary, config, entries) as now:
         now()
         assert not (config.store / "report.json").exists()  # not that often
         monkeypatch.setattr(report_data, "EVERY_S", 0.0)
@@ -316,6 +316,12 @@ def test_a_report_that_cannot_be_written_costs_a_warning(ran, caplog, monkeypatc
     with report_data.kept(*ran):
         pass
     assert "no report was written: No space left" in caplog.text
+
+
+def test_reports_go_into_buckets_too(ran, s3):
+    report_data.write(place(s3), gathered(ran))
+    assert (place(s3) / "report.html").read().startswith(b"<!doctype html>")
+    assert json.loads((place(s3) / "report.json").read())["version"] == 1
 
 
 def test_last_lines_name_the_report():

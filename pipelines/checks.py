@@ -86,14 +86,16 @@ def python(version: tuple[int, int, int] = sys.version_info[:3]) -> Finding:
 
 
 def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
-    """Installed versions against the pins; `requirements` as a package's metadata has them, those of ours if None."""
+    """Installed versions against the pins; `requirements` as a package's metadata has them. Those of ours if None: of setup.cfg
+    where it is at hand, since an editable installation's metadata are as old as the installation."""
     if requirements is None:
         try:
             requirements = metadata.requires(DISTRIBUTION) or []
         except metadata.PackageNotFoundError:
-            return [
-                Finding("packages", "fail", f"{DISTRIBUTION} is not installed", "make install, in the project's folder")
-            ]
+            says = f"{DISTRIBUTION} is not installed"
+            return [Finding("packages", "fail", says, "make install, in the project's folder")]
+        listed = _setup().get("options", "install_requires", fallback="").split("\n")
+        requirements = [line.strip() for line in listed if line.strip()] or requirements
     try:
         from packaging.requirements import Requirement
     except ImportError:
@@ -137,8 +139,7 @@ def libraries(wanted: dict[str, str] | None = None) -> Finding:
 
 def entry_points() -> list[Finding]:
     """Teachers and corpora: registered as the project's setup.cfg says, where it is at hand, and all loadable."""
-    listed = configparser.ConfigParser()
-    listed.read(HERE / "setup.cfg")
+    listed = _setup()
     findings = []
     for group in ("concord.teachers", "concord.corpora"):
         kind, broken = group.partition(".")[2], []
@@ -209,7 +210,9 @@ def face() -> Finding:
     except Exception as error:  # a broken mediapipe raises anything
         return Finding("face stage", "fail", _line(error), "make install")
     facts = {"face stage": json.dumps([told["name"], told["options"]], sort_keys=True)}
-    return Finding("face stage", "ok", f"{told['name']} runs", facts=facts)
+    backend = told["options"].get("backend")
+    says = f"{told['name']} runs" + (f" by {backend}" if backend else "")
+    return Finding("face stage", "ok", says, facts=facts)
 
 
 def teacher(name: str) -> Finding:
@@ -335,6 +338,13 @@ def shared_place(request: Request) -> Finding:
             "store", "fail", f"{probe.parent} cannot be written to: {_line(error)}", "check its owner and credentials"
         )
     return Finding("store", "ok", f"{probe.parent} can be read and written")
+
+
+def _setup() -> configparser.ConfigParser:
+    """The project's setup.cfg, empty where this is an installed copy."""
+    setup = configparser.ConfigParser()
+    setup.read(HERE / "setup.cfg")
+    return setup
 
 
 def _version(distribution: str) -> str | None:

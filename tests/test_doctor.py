@@ -44,6 +44,13 @@ def test_a_package_of_another_version_fails_and_the_pin_is_named():
     assert "xarray" not in wrong.says
 
 
+def test_pins_newer_than_the_installation_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "HERE", tmp_path)
+    assert checks.packages()[0].level == "ok"
+    (tmp_path / "setup.cfg").write_text("[options]\ninstall_requires =\n    numpy==1.0.0\n")
+    assert checks.packages()[0].mend == "pip install --no-deps 'numpy==1.0.0'"
+
+
 def test_a_local_build_satisfies_its_pin():
     has = checks._version("torch").partition("+")[0]
     assert checks.packages([f"torch=={has}"])[0].level == "ok"

@@ -93,15 +93,16 @@ def _expectation(summary: Summary, config: Config) -> str:
     """What a run would do and need."""
     frames = round(summary.video_seconds * layout.FPS)
     need, free = space.needed(frames, summary.dims), space.free(config.store)
-    minutes = space.minutes(frames, summary.cpus)
+    minutes = max(1, round(space.minutes(frames, summary.cpus)))
+    time = f"{minutes} minute{'' if minutes == 1 else 's'}"
     where = "of the cluster as it is now" if config.address or os.environ.get("RAY_ADDRESS") else "of this machine"
     lines = [
         f"{summary.clips - len(summary.failed)} clips to add, {summary.video_seconds / 3600:.3f} h of video: about "
-        f"{space.size(need)} of disk and {minutes:.0f} minutes on the {summary.cpus} CPUs {where}"
+        f"{space.size(space.stays(frames, summary.dims))} of store, made in {time} on the {summary.cpus} CPUs {where}"
     ]
     if free is not None:
         enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"
-        lines.append(f"{space.size(free)} are free where {config.store} lies or will lie: {enough}")
+        lines.append(f"{space.size(need)} of disk are needed meanwhile, {space.size(free)} are free: {enough}")
     if summary.failed:
         lines.append(f"{len(summary.failed)} cannot be opened:")
         lines += [f"  {plain(entry.path)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]

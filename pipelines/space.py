@@ -27,10 +27,14 @@ SECONDS_A_FRAME = 0.008  # of one core: face stage 0.0058, teachers 0.0004, the 
 START_S = 30.0  # workers and weights
 
 
+def stays(frames: int, dims: int) -> int:
+    """Bytes of so many frames in a store; `dims` columns of both embeddings together."""
+    return int(frames * (BYTES_A_FRAME + BYTES_A_VALUE * dims))
+
+
 def needed(frames: int, dims: int) -> int:
-    """Bytes that a run needs for so many new frames; `dims` columns of both embeddings together."""
-    stay = frames * (BYTES_A_FRAME + BYTES_A_VALUE * dims)
-    return int(stay + min(frames, STAGED_ROWS) * (STAGED_BYTES + 2 * dims))
+    """Bytes that a run needs for so many new frames: what stays, and batches that wait for their shard."""
+    return int(stays(frames, dims) + min(frames, STAGED_ROWS) * (STAGED_BYTES + 2 * dims))
 
 
 def free(root: str | os.PathLike[str] | Place) -> int | None:

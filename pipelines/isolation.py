@@ -118,6 +118,8 @@ def run(child: Child, work: Work, stage: str, clip_timeout: float | None, attemp
     `apart`: the stage looks at each clip alone, so they are sent one by one from the start.
     """
     live = [i for i, receipt in enumerate(work.receipts) if receipt.ok]
+    if not live:
+        return work
     if not apart:
         whole = _try(child, work, clip_timeout, attempts)
         if isinstance(whole, Work):

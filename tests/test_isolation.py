@@ -185,3 +185,10 @@ def dying():
 def test_a_child_that_never_starts_is_an_error_that_says_how_it_ended():
     with pytest.raises(ChildLost, match="SIGABRT"):
         Child(dying)
+
+
+def test_a_batch_of_failed_clips_is_handed_on_untouched(child, tmp_path):
+    work = batch("a")
+    work.fail(0, "decode", "unreadable", "no video")
+    assert isolation.run(child, work, "asr", None, 3, apart=False).receipts[0].reason == "unreadable"
+    assert not (tmp_path / "seen").exists()

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 
 import click
 
@@ -15,6 +14,8 @@ from pipelines.job import first_line, run
 from pipelines.manifest import ManifestError
 from pipelines.request import Config, UsageError
 from store import StoreError
+from store.inspect import storage_options
+from store.place import is_url, place
 from store.similarity import KINDS
 from teachers import TeacherError
 
@@ -42,13 +43,16 @@ def _terminated(signum, frame):
     raise SystemExit(128 + signum)
 
 
-class Folder(click.Path):
-    """A local folder; a URL is refused, since as a path it would quietly become a folder of that name."""
+class Location(click.ParamType):
+    """A path, made absolute, or the URL of a bucket's prefix."""
+
+    name = "path|url"
 
     def convert(self, value, param, ctx):
-        if "://" in str(value):
-            self.fail(f"{value}: stores are local folders; mount the bucket on every node", param, ctx)
-        return super().convert(value, param, ctx)
+        try:
+            return value if is_url(place(value)) else str(place(value).path.absolute())
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(
@@ -60,8 +64,8 @@ class Folder(click.Path):
     "--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to add; may be given several times."
 )
 @click.option("--name", help="Corpus name instead of KIND:basename(ROOT); part of every clip's id.")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder that relative paths of a manifest start from.")
-@click.option("--store", required=True, type=Folder(path_type=Path), help="Zarr store to make or to go on with.")
+@click.option("--root", type=Location(), help="Folder or URL that relative paths of a manifest start from.")
+@click.option("--store", required=True, type=Location(), help="Zarr store to make or to go on with.")
 @click.option("--asr", help="Teacher of sound.  [default: the store's, or whisper:tiny.en@3]")
 @click.option("--vsr", help="Teacher of lips.  [default: the store's, or lips]")
 @click.option(
@@ -77,9 +81,7 @@ class Folder(click.Path):
 @click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
 @click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
 @click.option("--seed", default=0, show_default=True, help="Of a fit's random choices (contrast, fused).")
-@click.option(
-    "--fit-from", type=Folder(path_type=Path), help="Take the fit of another store, or of a file, of the same teachers."
-)
+@click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
     "--clip-timeout",
@@ -97,9 +99,18 @@ class Folder(click.Path):
 @click.option(
     "--max-failures", type=click.FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0."
 )
+@click.option(
+    "--storage-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=storage_options,
+    help="For buckets (s3://, gs://), beside the usual environment: aws_region=eu-west-1, skip_signature=true ...",
+)
 @click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours, disk and time expected.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
-def main(corpora, store, asr_workers, vsr_workers, face_workers, max_failures, debug, **options):
+def main(
+    corpora, store, fit_from, storage_option, asr_workers, vsr_workers, face_workers, max_failures, debug, **options
+):
     """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.
 
     Run it again and it does only what is missing.
@@ -109,7 +120,11 @@ def main(corpora, store, asr_workers, vsr_workers, face_workers, max_failures, d
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     signal.signal(signal.SIGTERM, _terminated)
     config = Config(
-        store=store.absolute(), corpora=corpora, pools=Pools(asr_workers, vsr_workers, face_workers), **options
+        store=place(store, storage_option),
+        corpora=corpora,
+        fit_from=place(fit_from, storage_option) if fit_from else None,
+        pools=Pools(asr_workers, vsr_workers, face_workers),
+        **options,
     )
     try:
         summary = run(config)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 import store
 from pipelines import projection
 from store import layout, similarity
+from store.place import Place
 from store.similarity import Fit
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Pairs:
 
 
 def calibrate(
-    root: Path,
+    root: Place,
     fit: Fit,
     note: dict[str, Any],
     seen: tuple[dict[int, int], list[Fit | None]] | None,

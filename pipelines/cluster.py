@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pipelines import isolation, stages
+from store.place import Place
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Chain:
     """What the workers of a run have in common: the store, the teachers by side, the pools, and what is done about clips that
     crash or hang a worker (`pipelines.isolation`)."""
 
-    root: Path
+    root: Place
     names: dict[str, str]
     pools: Pools
     clip_timeout: float | None
@@ -171,7 +171,7 @@ def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[St
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
     builds: dict[str, Callable[[], Any]] = {
-        "face": stages.FaceStage,
+        "face": partial(stages.FaceStage, chain.root.options),
         "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
         "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
     }
@@ -202,7 +202,7 @@ class Staged:
 class _Staging:
     """Stages a finished batch and passes on its receipts alone."""
 
-    root: Path
+    root: Place
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         work: stages.Work = pickle.loads(row["work"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ import store
 from pipelines import stages
 from pipelines.cluster import Spread
 from store import layout
+from store.place import Place
 from teachers import ClipMedia, TeacherError
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def noisy_embeddings(
     """By clip row, SOUNDS embeddings f2 [frames, Da] of its excerpt with noise; empty, with a warning, without the teacher."""
     some = evenly(clips, NOISY_CLIPS)
     name = reader.attrs["teachers"]["asr"]["name"]
-    jobs = [(reader.path, some[k : k + PART], clips, name, seed) for k in range(0, len(some), PART)]
+    jobs = [(reader.place, some[k : k + PART], clips, name, seed) for k in range(0, len(some), PART)]
     begun = time.perf_counter()
     try:
         found = [answer for part in spread(embed_noisy, jobs, gpu=True) for answer in part]
@@ -62,7 +62,7 @@ def noisy_embeddings(
 
 
 def embed_noisy(
-    root: Path, clips: list[int], pool: list[int], teacher_name: str, seed: int
+    root: Place, clips: list[int], pool: list[int], teacher_name: str, seed: int
 ) -> list[tuple[np.ndarray, ...]]:
     """A task: the SOUNDS noisy embeddings of each clip; babble is made of clips in `pool`."""
     teacher = stages.teacher(teacher_name)
@@ -88,7 +88,7 @@ def mix(sound: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
 
 
 def train(
-    root: Path,
+    root: Place,
     clips: list[int],
     held_out: list[int],
     partners: dict[int, int],

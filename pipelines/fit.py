@@ -13,7 +13,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import store
 from pipelines import calibration, contrast, projection
 from pipelines.cluster import Spread
 from store import layout, similarity
+from store.place import Place
 from store.similarity import Fit, Moments
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def swapped(clips: np.ndarray, parts: np.ndarray) -> list[tuple[int, int]]:
 
 
 def gather(
-    root: Path, clips: list[int], parts: list[int], partners: list[int], context: int, count: int
+    root: Place, clips: list[int], parts: list[int], partners: list[int], context: int, count: int
 ) -> list[Moments | None]:
     """Moments of each part of some clips, then of each part with the partners' sound: 2 x `count`, None where empty."""
     reader = store.open(root)
@@ -89,7 +89,7 @@ def gather(
     return found
 
 
-def learn(root: Path, spread: Spread, kind: str, seed: int) -> tuple[Fit | None, dict[str, Any]]:
+def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None, dict[str, Any]]:
     """A calibrated fit of `kind` and what to say of it in the attributes; (None, {}) without clips to learn from."""
     reader = store.open(root)
     clips = training_clips(reader)
@@ -129,7 +129,7 @@ def learn(root: Path, spread: Spread, kind: str, seed: int) -> tuple[Fit | None,
 
 
 def _learn_cca(
-    root: Path, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
+    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
 ) -> Fitted | None:
     moments = _moments(root, reader, clips, parts, spread)
     if moments is None:
@@ -152,7 +152,7 @@ def _learn_cca(
 
 
 def _learn_contrast(
-    root: Path, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
+    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
 ) -> Fitted | None:
     """The network, and for fused the cca beside it, on all parts but the first, which judges; one part alone judges itself."""
     alone = parts.max() == 0
@@ -199,7 +199,7 @@ def _learn_contrast(
 
 
 def _moments(
-    root: Path, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread
+    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread
 ) -> tuple[list[Moments | None], list[Moments | None], int] | None:
     """Moments of each part, the same of shuffled pairs, and the frames of context; None where they are too few for a cca."""
     count = int(parts.max()) + 1

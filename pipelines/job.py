@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import store
@@ -37,7 +36,7 @@ from pipelines.manifest import Row
 from pipelines.request import Config, RunError
 from pipelines.usage import Summary, first_line
 from store import layout, staging
-from store.place import place
+from store.place import Place
 from teachers import TeacherError
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ def run(config: Config) -> Summary:
                 return job.run(rows)
         except request.UsageError:
             if not exists and not writer.num_clips:  # what was made for the run goes with it
-                place(config.store).delete_tree()
+                config.store.delete_tree()
             raise
         except (store.StoreError, TeacherError) as error:  # from here on the store may have changed
             raise RunError(str(error)) from error
@@ -195,7 +194,8 @@ class _Job:
     def _probe(self, rows: list[Row]) -> list[int | Entry]:
         """What the headers promise, read by the cluster's workers."""
         config = self.config
-        chunks = [(rows[k : k + PROBES], config.clip_timeout, config.attempts) for k in range(0, len(rows), PROBES)]
+        how = config.clip_timeout, config.attempts, config.store.options
+        chunks = [(rows[k : k + PROBES], *how) for k in range(0, len(rows), PROBES)]
         return [answer for chunk in self._spread(probing.probe_rows, chunks) for answer in chunk]
 
     # -- pass one: decode, face, teachers, packing
@@ -390,7 +390,7 @@ def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int) -> Summar
         {row.id for row in _stored_rows(config.store, store.Writer.open(config.store).num_clips)} if exists else set()
     )
     new = [row for row in rows if row.id not in known]
-    found = probing.probe_rows(new, config.clip_timeout, config.attempts)
+    found = probing.probe_rows(new, config.clip_timeout, config.attempts, config.store.options)
     frames = [n for n in found if isinstance(n, int)]
     return Summary(
         clips=len(new),
@@ -410,7 +410,7 @@ def _progress(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> 
     return known.get(function, ("labels", "shards", ones) if function is labels.label_shard else ("fit", "parts", ones))
 
 
-def _stored_rows(root: Path, count: int) -> list[Row]:
+def _stored_rows(root: Place, count: int) -> list[Row]:
     """The manifest rows of the clips that the store has, in its order; rows beyond the table are of a killed run."""
     path = root / MANIFEST
     return manifest.read(path)[:count] if path.exists() and count else []

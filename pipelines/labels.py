@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,14 @@ from pipelines.cluster import Spread
 from pipelines.plan import clips_of_shard
 from pipelines.request import Config, borrowed_fit
 from store import layout, similarity
+from store.place import Place, place
 
 log = logging.getLogger(__name__)
 
 DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
 
 
-def second_pass(root: Path, writer: store.Writer, config: Config, spread: Spread) -> dict[str, Any]:
+def second_pass(root: Place, writer: store.Writer, config: Config, spread: Spread) -> dict[str, Any]:
     """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it.
 
     Returns the note of the fit (the store's attribute `similarity`), empty where nothing could be fitted.
@@ -36,7 +36,7 @@ def second_pass(root: Path, writer: store.Writer, config: Config, spread: Spread
     borrow = source is not None and (interrupted or note.get("fit_from") != str(source))
     learn = not borrow and (config.refit or here is None or interrupted)
     if borrow and source is not None:
-        here, note = borrowed_fit(Path(source), writer.attrs["teachers"])
+        here, note = borrowed_fit(place(source, place(root).options), writer.attrs["teachers"])
         here, note = calibration.calibrate(root, replace(here, calibration={}), note, None, corpora)
     elif learn:
         seed = note["seed"] if interrupted and not config.refit and "seed" in note else config.seed
@@ -87,7 +87,7 @@ def _unlabelled(reader: store.Reader, clip: int) -> bool:
     return bool(np.isnan(reader.frames(clip, 0, 1, ["similarity"])["similarity"][0]))
 
 
-def label_shard(root: Path, shard: int) -> int:
+def label_shard(root: Place, shard: int) -> int:
     """Write the shard's projections and soft labels whole, from its embeddings and the stored fit; clips labelled."""
     reader, writer = store.open(root), store.Writer.open(root)
     fit = reader.fit

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from pipelines import isolation, media, stages
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
+from store.place import place
 
 
-def probe_rows(rows: list[Row], clip_timeout: float | None, attempts: int) -> list[int | Entry]:
-    """Frames that each clip's header promises, or the ledger entry of a clip that cannot be opened."""
+def probe_rows(
+    rows: list[Row], clip_timeout: float | None, attempts: int, options: Mapping[str, str] | None = None
+) -> list[int | Entry]:
+    """Frames that each clip's header promises, or the ledger entry of a clip that cannot be opened; `options` are for media in
+    buckets."""
     if not rows:
         return []
-    child = isolation.Child(_prober)
+    child = isolation.Child(partial(_prober, options))
     try:
         return [_probe(child, row, clip_timeout, attempts) for row in rows]
     finally:
@@ -41,9 +46,10 @@ def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempt
     return Entry(row.id, row.path, "probe", reason, message, attempt, time.perf_counter() - begun, stages.worker())
 
 
-def _prober() -> Callable[[Row], int]:
-    return _num_frames
+def _prober(options: Mapping[str, str] | None) -> Callable[[Row], int]:
+    return partial(_num_frames, options)
 
 
-def _num_frames(row: Row) -> int:
-    return media.probe(row.path, row.audio_path or None).num_frames
+def _num_frames(options: Mapping[str, str] | None, row: Row) -> int:
+    audio = place(row.audio_path, options) if row.audio_path else None
+    return media.probe(place(row.path, options), audio).num_frames

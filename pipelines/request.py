@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +16,10 @@ import teachers
 from pipelines import manifest
 from pipelines.cluster import Pools
 from pipelines.manifest import Row
-from store import fitfile
+from store import fitfile, lease
+from store.place import Place, is_url
 from store.similarity import Fit
+from store.writer import is_taken
 
 ASR, VSR = "whisper:tiny.en@3", "lips"
 
@@ -35,10 +36,10 @@ class RunError(Exception):
 class Config:
     """What the user asked for; None = what the store has, or the default for a new one."""
 
-    store: Path
+    store: Place  # its options are for corpora in buckets too
     corpora: tuple[str, ...] = ()
     name: str | None = None
-    root: Path | None = None
+    root: str | None = None
     asr: str | None = None
     vsr: str | None = None
     similarity: str | None = None
@@ -48,7 +49,7 @@ class Config:
     words: bool = False
     refit: bool = False
     seed: int = 0
-    fit_from: Path | None = None
+    fit_from: Place | None = None
     retry_failed: bool = False
     clip_timeout: float | None = None  # seconds; None: grows with the clip (pipelines.isolation)
     attempts: int = 3
@@ -57,7 +58,8 @@ class Config:
 
 def rows(config: Config) -> list[Row]:
     """Rows of the corpora asked for, the first `limit` of them."""
-    found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root)]
+    options = config.store.options
+    found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root, options)]
     ids = [row.id for row in found]
     if len(set(ids)) < len(ids):
         raise UsageError("two --corpus options yield the same clips; name each corpus once")
@@ -70,7 +72,7 @@ def check_place(config: Config) -> bool:
         return True
     if not config.corpora:
         raise UsageError(f"{config.store} is not a store yet; name a corpus to make it from: --corpus KIND:ROOT")
-    if config.store.exists() and (config.store.is_file() or any(config.store.iterdir())):
+    if is_taken(config.store):
         raise UsageError(f"{config.store} exists and is no concord-av store; choose another folder for --store")
     return False
 
@@ -143,7 +145,7 @@ def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> stor
     attrs = {
         "created_by": f"concord-av {version('concord-av')}",
         "commit": _commit(),
-        "command": " ".join(sys.argv),
+        "command": _command(sys.argv),
         "teachers": {
             "asr": asr.provenance(),
             "vsr": vsr.provenance(),
@@ -156,10 +158,10 @@ def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> stor
     return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs)
 
 
-def borrowed_fit(path: Path, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
+def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
     """The fit of another store or of a file, and its note, checked to be of the same teachers; `mine` are ours by side."""
-    if path.is_file():
-        fit, theirs, note = fitfile.load(path)
+    if not is_url(path) and path.exists():
+        fit, theirs, note = fitfile.load(path.path)
     else:
         other = store.open(path)
         if other.fit is None:
@@ -176,14 +178,25 @@ def borrowed_fit(path: Path, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]
 
 
 @contextmanager
-def lock(root: Path) -> Iterator[None]:
-    """One driver a store; the lock is the kernel's and goes with the process, however it dies."""
-    with (root / ".lock").open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another run is writing to {root}; wait for it to end, or stop it") from None
-        yield
+def lock(root: Place) -> Iterator[None]:
+    """One driver a store (`store.lease`)."""
+    try:
+        with lease.held(root):
+            yield
+    except lease.Held as error:
+        raise UsageError(str(error)) from error
+    except lease.Lost as error:
+        raise RunError(str(error)) from error
+
+
+def _command(arguments: list[str]) -> str:
+    """The command as it was given, without the values of storage options, which may be secrets."""
+    option, shown = "--storage-option", []
+    for before, text in zip(["", *arguments], arguments, strict=False):
+        start = f"{option}=" if text.startswith(f"{option}=") else ""
+        hidden = start or before == option
+        shown.append(f"{start}{text.removeprefix(start).partition('=')[0]}=***" if hidden else text)
+    return " ".join(shown)
 
 
 def _commit() -> str:

@@ -10,10 +10,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipelines import media
 from pipelines.manifest import Row
 from pipelines.plan import ShardGroup, Slot, clips_of_shard
 from store import layout, staging
+from store.place import Place, place
 from teachers import ClipMedia
 from teachers.face import NoFaceError
 
@@ -162,11 +162,13 @@ def teacher(name: str) -> Any:
 class FaceStage:
     """Decode, track the face, find the voice: everything of a clip that the teachers and the store need."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, str] | None = None) -> None:
+        """`options` are for media in buckets."""
         from teachers.face import FaceTracker
         from teachers.voice import VoiceActivity
 
         fix_threads()
+        self.options = options
         self.tracker = FaceTracker()
         self.voice = VoiceActivity()
 
@@ -174,7 +176,12 @@ class FaceStage:
         for i, row in enumerate(work.rows):
             with work.timed(i):
                 try:
-                    self._clip(work, i, row)
+                    audio = place(row.audio_path, self.options) if row.audio_path else None
+                    with (
+                        media.local_copy(place(row.path, self.options)) as path,
+                        media.local_copy(audio or path) as audio_path,
+                    ):
+                        self._clip(work, i, path, audio_path if audio else None)
                 except media.MediaError as error:
                     work.fail(i, "decode", error.reason, str(error))
                 except NoFaceError as error:
@@ -183,16 +190,17 @@ class FaceStage:
                     work.fail(i, "face", reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
         return work
 
-    def _clip(self, work: Work, i: int, row: Row) -> None:
-        if not media.probe(row.path, row.audio_path or None).has_audio:  # found out before the dear part
+    def _clip(self, work: Work, i: int, path: media.Media, audio_path: media.Media | None) -> None:
+        row = work.rows[i]
+        if not media.probe(path, audio_path).has_audio:  # found out before the dear part
             raise media.MediaError(
                 "no_audio", f"{row.audio_path or row.path} has no sound; name its sound as audio_path"
             )
-        video = media.Video(row.path)
+        video = media.Video(path)
         track = self.tracker.track(video)
         num_frames = len(track.detected)
         slot = work.slots[i]
-        sound = media.sound(row.audio_path or row.path, None if row.audio_path else video.start_s, num_frames)
+        sound = media.sound(audio_path or path, None if audio_path else video.start_s, num_frames)
         work.receipts[i] = replace(
             work.receipts[i],
             length=num_frames,
@@ -258,7 +266,7 @@ class TeacherStage:
         return found
 
 
-def stage(work: Work, root: Path) -> list[dict[str, Any]]:
+def stage(work: Work, root: Place) -> list[dict[str, Any]]:
     """Write a finished batch under `_staging/`, atomically; its receipts as dicts, which is all that goes to the driver."""
     arrays: list[dict[str, np.ndarray]] = []
     for i, clip in enumerate(work.clips):
@@ -283,7 +291,7 @@ def stage(work: Work, root: Path) -> list[dict[str, Any]]:
     return receipts
 
 
-def staged_receipts(root: Path, name: str) -> list[dict[str, Any]] | None:
+def staged_receipts(root: Place, name: str) -> list[dict[str, Any]] | None:
     """Receipts of a batch that is staged whole, None where it is not; a torn one is removed."""
     try:
         return staging.load(root, name)[1]
@@ -302,7 +310,7 @@ def frame_labels(row: Row, num_frames: int) -> np.ndarray:
     return np.any([(start <= middle) & (middle < end) for start, end in segments], axis=0).astype(np.int8)
 
 
-def pack(root: Path, group: ShardGroup, names: list[str]) -> int:
+def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
     """Write the shards of `group` whole, from its staged batches `names` and the clips that were done before.
 
     Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips laid in.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +15,7 @@ import store
 from pipelines import stages
 from pipelines.cluster import Spread
 from store import layout
+from store.place import Place, place
 from store.staging import FOLDER
 
 log = logging.getLogger(__name__)
@@ -27,16 +26,17 @@ PART_CLIPS = 16
 def pending(reader: store.Reader) -> list[int]:
     """Rows of done clips with voice but without words."""
     done = np.flatnonzero(reader.clips["done"] == 1).tolist()
-    return [i for i in done if not (reader.has_words and reader.words(i)) and _voiced(reader, i)]
+    wordless = [i for i in done if not (reader.has_words and reader.words(i))]
+    voiced = reader.place.map(lambda i: _voiced(reader, i), wordless)
+    return [i for i, has_voice in zip(wordless, voiced, strict=True) if has_voice]
 
 
-def transcribe(root: Path, writer: store.Writer, teacher: str, spread: Spread) -> None:
+def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) -> None:
     """Decode the clips that have no words yet and write the table anew."""
     reader = store.open(root)
     todo = pending(reader)
     if todo:
         log.info("decoding the words of %d clips", len(todo))
-        (root / FOLDER).mkdir(exist_ok=True)
         parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
         files = []
         for k, file in enumerate(spread(decode, parts, gpu=True), 1):
@@ -44,19 +44,19 @@ def transcribe(root: Path, writer: store.Writer, teacher: str, spread: Spread) -
             log.info("words: %d of %d clips", min(k * PART_CLIPS, len(todo)), len(todo))
         found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}
         for file in files:
-            found.update({int(i): words for i, words in json.loads(file.read_text()).items()})
+            found.update({int(i): words for i, words in json.loads(file.read()).items()})
         rows = [{"clip": i, **word} for i in sorted(found) for word in found[i]]
         writer.write_words({name: [row[name] for row in rows] for name in layout.WORD_ARRAYS})
         writer.update_attrs({"words": {"teacher": teacher}})
         for file in files:
-            file.unlink()
+            file.delete()
 
 
-def decode(root: Path, clips: list[int], teacher_name: str) -> Path:
+def decode(root: Place, clips: list[int], teacher_name: str) -> Place:
     """Words of some clips, {clip row: [word]}, in a staged JSON file that is made once; its path."""
     import teachers
 
-    final = root / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
+    final = place(root) / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
     if final.exists():
         return final
     reader, teacher = store.open(root), stages.teacher(teacher_name)
@@ -69,9 +69,7 @@ def decode(root: Path, clips: list[int], teacher_name: str) -> Path:
             {"start": word.start_s, "end": word.end_s, "text": word.text, "probability": word.probability}
             for word in teacher.transcribe(clip)
         ]
-    temporary = final.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found))
-    os.replace(temporary, final)
+    final.write(json.dumps(found).encode())
     return final
 
 

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -271,7 +272,7 @@ class Reader:
         except ValueError as e:
             raise StoreError(f"clip {self.clips['id'][i]} with the sound of {self.clips['id'][j]}: {e}") from e
 
-    @property
+    @cached_property
     def has_words(self) -> bool:
         """Whether the store has transcripts (`precompute.py --words`)."""
         return is_node(self.place / "words")

@@ -299,10 +299,10 @@ def test_a_wrong_request_changes_nothing_and_says_what_to_do(tmp_path, options, 
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_a_url_is_no_folder(tmp_path):
-    done = precompute("--store", "s3://bucket/s.zarr", "--corpus", "grid:tests/data/grid", code=2)
-    assert "local folders" in done.stderr
-    assert not (ROOT / "s3:").exists()
+def test_a_url_of_an_unknown_kind_is_no_folder(tmp_path):
+    done = precompute("--store", "azure://bucket/s.zarr", "--corpus", "grid:tests/data/grid", code=2)
+    assert "azure:// is not known" in done.stderr
+    assert not (ROOT / "azure:").exists()
 
 
 def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):

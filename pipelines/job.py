@@ -58,7 +58,7 @@ def run(config: Config) -> Summary:
         return _dry_run(config, rows, exists, asr.dim + vsr.dim)
     writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
     with request.lock(config.store):
-        job = _Job(config, writer, {"asr": asr.name, "vsr": vsr.name})
+        job = _Job(config, writer, {"face": request.face_backend(writer), "asr": asr.name, "vsr": vsr.name})
         try:
             with report_data.kept(job.summary, config, job.entries) as job.tell:
                 return job.run(rows)

@@ -12,14 +12,12 @@ import json
 import logging
 import math
 import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,8 +106,8 @@ def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state
                 "written": _iso(time.time()),
                 "seconds": seconds,
                 "store": str(config.store),
-                "command": command(sys.argv),
-                "commit": request._commit(),
+                "command": request.command(sys.argv),
+                "commit": request.commit(),
                 "software": {"python": sys.version.split()[0], **_versions()},
             },
             "machine": has,
@@ -273,19 +271,6 @@ def machine() -> dict[str, Any]:
         "gpu_names": sorted({name.removeprefix(kind) for has in alive for name in has if name.startswith(kind)}),
         "nodes_gone": len(nodes) - len(alive),
     }
-
-
-def command(arguments: Sequence[str]) -> str:
-    """The command line for a shell, without the values of storage options, which are secrets."""
-    shown: list[str] = []
-    for k, word in enumerate(arguments):
-        option, given, rest = word.partition("=")
-        if option == "--storage-option" and given:
-            word = f"{option}={rest.partition('=')[0]}=..."
-        elif k and arguments[k - 1] == "--storage-option":
-            word = f"{option}=..."
-        shown.append(word)
-    return shlex.join([Path(shown[0]).name, *shown[1:]]) if shown else ""
 
 
 def clean(value: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from store import fitfile, lease
 from store.place import Place, is_url
 from store.similarity import Fit
 from store.writer import is_taken
+from teachers import face_backends
 
 ASR, VSR = "whisper:tiny.en@3", "lips"
 
@@ -101,6 +103,11 @@ def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teach
                     f"the weights of {teacher.name} here are not those that {config.store} was made with (SHA-256 "
                     f"{teacher.provenance().get('sha256')}, expected {has.get('sha256')}); bring back the same file"
                 )
+    if exists and face_backend(store.Writer.open(config.store)) not in face_backends.installed():
+        raise UsageError(
+            f"{config.store} was made with {face_backend(store.Writer.open(config.store))} running the face networks, which is "
+            "not installed here; make install brings it"
+        )
     if config.words and not hasattr(asr, "transcribe"):
         raise UsageError(f"--words needs a teacher that writes text, such as whisper:tiny.en; {asr.name} does not")
     _check_similarity(config, exists, asr, vsr)
@@ -137,6 +144,11 @@ def _check_similarity(config: Config, exists: bool, asr: teachers.Teacher, vsr: 
                 )
 
 
+def face_backend(writer: store.Writer) -> str:
+    """Who runs the face networks for this store; all its crops and points come from one. Old stores know MediaPipe alone."""
+    return writer.attrs["teachers"]["face"]["options"].get("backend", "mediapipe")
+
+
 def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> store.Writer:
     """A new store that knows its teachers."""
     from teachers.face import FaceTracker
@@ -144,8 +156,8 @@ def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> stor
 
     attrs = {
         "created_by": f"concord-av {version('concord-av')}",
-        "commit": _commit(),
-        "command": _command(sys.argv),
+        "commit": commit(),
+        "command": command(sys.argv),
         "teachers": {
             "asr": asr.provenance(),
             "vsr": vsr.provenance(),
@@ -189,17 +201,20 @@ def lock(root: Place) -> Iterator[None]:
         raise RunError(str(error)) from error
 
 
-def _command(arguments: list[str]) -> str:
-    """The command as it was given, without the values of storage options, which may be secrets."""
-    option, shown = "--storage-option", []
-    for before, text in zip(["", *arguments], arguments, strict=False):
-        start = f"{option}=" if text.startswith(f"{option}=") else ""
-        hidden = start or before == option
-        shown.append(f"{start}{text.removeprefix(start).partition('=')[0]}=***" if hidden else text)
-    return " ".join(shown)
+def command(arguments: Sequence[str]) -> str:
+    """The command line for a shell, without the values of storage options, which are secrets."""
+    shown: list[str] = []
+    for k, word in enumerate(arguments):
+        option, given, rest = word.partition("=")
+        if option == "--storage-option" and given:
+            word = f"{option}={rest.partition('=')[0]}=..."
+        elif k and arguments[k - 1] == "--storage-option":
+            word = f"{option}=..."
+        shown.append(word)
+    return shlex.join([Path(shown[0]).name, *shown[1:]]) if shown else ""
 
 
-def _commit() -> str:
+def commit() -> str:
     """The checkout's commit, empty where this is an installed copy."""
     here = Path(__file__).parent.parent
     if not (here / ".git").exists():

@@ -162,14 +162,14 @@ def teacher(name: str) -> Any:
 class FaceStage:
     """Decode, track the face, find the voice: everything of a clip that the teachers and the store need."""
 
-    def __init__(self, options: Mapping[str, str] | None = None) -> None:
-        """`options` are for media in buckets."""
+    def __init__(self, backend: str | None = None, options: Mapping[str, str] | None = None) -> None:
+        """`backend` is who runs the face networks (teachers.face); `options` are for media in buckets."""
         from teachers.face import FaceTracker
         from teachers.voice import VoiceActivity
 
         fix_threads()
         self.options = options
-        self.tracker = FaceTracker()
+        self.tracker = FaceTracker(backend=backend)
         self.voice = VoiceActivity()
 
     def __call__(self, work: Work) -> Work:

@@ -13,7 +13,8 @@ import pytest
 import zarr
 
 import store
-from pipelines import ledger
+from pipelines import ledger, request
+from pipelines.stages import FaceStage
 from store import layout
 
 ROOT = Path(__file__).parent.parent
@@ -312,6 +313,20 @@ def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):
     done = precompute("--store", path, "--refit", code=1)
     assert "frames/asr" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_store_keeps_the_face_backend_it_was_made_with(made, tmp_path):
+    path = tmp_path / "s.zarr"
+    shutil.copytree(made[0], path)
+    writer = store.Writer.open(path)
+    noted = writer.attrs["teachers"]
+    assert request.face_backend(writer) == FaceStage().tracker.provenance()["options"]["backend"]
+    assert FaceStage("mediapipe").tracker.provenance()["options"]["backend"] == "mediapipe"
+    noted["face"]["options"]["backend"] = "abacus"
+    writer.update_attrs({"teachers": noted})
+    refused = precompute("--store", path, code=2)
+    assert "abacus" in refused.stderr
+    assert "not installed" in refused.stderr
 
 
 def test_a_store_of_other_teachers_is_refused(made, clips):

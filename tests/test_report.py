@@ -12,7 +12,7 @@ import pytest
 from small_store import make_store
 
 import store
-from pipelines import ledger, picture, report, report_data, report_page
+from pipelines import ledger, picture, report, report_data, report_page, request
 from pipelines.ledger import Entry
 from pipelines.request import Config, UsageError
 from pipelines.stages import Span
@@ -177,7 +177,7 @@ def test_secrets_on_the_command_line_stay_off_the_report():
         "k=hunter2",
         "--storage-option=a=b=c",
     ]
-    said = report_data.command(words)
+    said = request.command(words)
     assert said == "precompute.py --corpus 'grid:/my clips' --storage-option k=... --storage-option=a=..."
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from store.layout import StoreError
 from store.place import Place, is_url, place
@@ -170,10 +171,11 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
         identity = path.removeprefix(f"{str(base).rstrip('/')}/")
     if not identity.startswith(f"{corpus}/"):
         identity = f"{corpus}/{identity}"
+    identity = os.fsencode(identity).decode("utf-8", "backslashreplace")
     return replace(
         row,
-        path=path,
-        audio_path=_absolute(row.audio_path, base) if row.audio_path else "",
+        path=_as_text(path),
+        audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
         label=label,
         audio_fake=audio_fake,
         video_fake=video_fake,
@@ -181,6 +183,15 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
         id=identity,
         corpus=corpus,
     )
+
+
+def _as_text(path: str) -> str:
+    """A path that tables can hold: names that are not UTF-8 become a file:// URL."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"file://{quote(os.fsencode(path))}"
+    return path
 
 
 def with_groups(rows: list[Row]) -> list[Row]:

@@ -46,7 +46,7 @@ def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] |
     if not separator or os.sep in scheme:
         return Folder(text, options)
     if scheme == "file":
-        return Folder(unquote(rest), options)
+        return Folder(unquote(rest, errors="surrogateescape"), options)
     if scheme not in KINDS:
         raise StoreError(
             f"{text}: {scheme}:// is not known; use a path, {', '.join(f'{k}://' for k in KINDS)} or file://"

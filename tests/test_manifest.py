@@ -2,13 +2,15 @@
 
 import itertools
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import manifest
+from pipelines import manifest, media
 from pipelines.corpora import grid as grid_corpus
 from pipelines.manifest import ManifestError, Row
 from store.place import place
@@ -232,3 +234,16 @@ def test_what_cannot_be_read_from_a_bucket_says_so(s3, monkeypatch):
         manifest.load(f"demo:{url}")
     with pytest.raises(ManifestError, match="ftp:// is not known"):
         manifest.load("folder:ftp://x/y")
+
+
+def test_a_name_that_is_not_utf8_is_kept_as_an_address_that_opens(tmp_path, clips):
+    real = tmp_path / "real"
+    real.mkdir()
+    odd = os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(next((clips / "clips").glob("*.mp4")), real / odd)
+    (row,) = manifest.load(f"folder:{tmp_path}")
+    assert row.path.endswith("/real/caf%E9.mp4")
+    assert row.id.endswith("/real/caf\\xe9.mp4")
+    assert media.probe(place(row.path)).num_frames == 75
+    manifest.write([row], tmp_path / "m.parquet")
+    assert manifest.read(tmp_path / "m.parquet")[0].path == row.path

@@ -126,17 +126,20 @@ def extent(source: np.ndarray) -> np.ndarray:
     return np.concatenate([low - 1, high + 3], axis=1)
 
 
-def crop(image: np.ndarray, source: np.ndarray, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+def crop(
+    image: np.ndarray, source: np.ndarray, origin: tuple[int, int] = (0, 0), needed: np.ndarray | None = None
+) -> np.ndarray:
     """One mouth crop u1 [96, 96] (grey) through source [2, 3], out of an RGB image u1 [height, width, 3].
 
-    The image may be a part of the frame that begins at pixel `origin` (x, y) and holds what extent() asks for; the result is
-    the same to the bit. Bilinear in floating point, 0 outside, truncated, then grey: the order of the published script.
+    The image may be a part of the frame that begins at pixel `origin` (x, y) and holds what extent() asks for (`needed`,
+    where the caller knows it already); the result is the same to the bit. Bilinear in floating point, 0 outside,
+    truncated, then grey: the order of the published script.
     """
     import cv2
 
-    left, top, right, bottom = extent(source[None])[0]
-    left, top = max(int(left), origin[0], 0), max(int(top), origin[1], 0)
-    part = image[top - origin[1] : max(int(bottom) - origin[1], 0), left - origin[0] : max(int(right) - origin[0], 0)]
+    left, top, right, bottom = (extent(source[None])[0] if needed is None else needed).tolist()
+    left, top = max(left, origin[0], 0), max(top, origin[1], 0)
+    part = image[top - origin[1] : max(bottom - origin[1], 0), left - origin[0] : max(right - origin[0], 0)]
     if part.size == 0:  # the mouth lies outside the picture
         return np.zeros((CROP, CROP), np.uint8)
     shifted = source.copy()

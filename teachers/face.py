@@ -11,6 +11,7 @@ second pass over the frames. What it leaves out: identity. After a cut to anothe
 on.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ class FaceTrack:
 class _Face:
     """One face in one frame."""
 
-    box: np.ndarray  # f8 [4]: left, top, right, bottom, pixels
+    box: tuple[float, float, float, float]  # left, top, right, bottom, pixels
     points: np.ndarray  # f4 [65, 2], pixels
     blendshapes: Callable[[], np.ndarray]  # f4 [52]
 
@@ -80,12 +81,12 @@ class _Face:
 class _Track:
     faces: dict[int, _Face] = field(default_factory=dict)  # by frame
     area: float = 0.0  # summed over frames
-    last: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    last: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
     def add(self, frame: int, face: _Face) -> None:
         self.faces[frame] = face
         self.last = face.box
-        self.area += float(np.prod(face.box[2:] - face.box[:2]))
+        self.area += _area(face.box)
 
 
 class _Patches:
@@ -97,11 +98,11 @@ class _Patches:
 
     def add(self, frame: int, image: np.ndarray, faces: list[_Face]) -> None:
         for face in faces:
-            centre = face.points[_MOUTH].mean(axis=0)
+            across, down = face.points[_MOUTH].mean(axis=0).tolist()
             # The crop is 1.3 times as wide as the eyes are apart; half as much again leaves room for motion and tilt.
-            reach = 1.3 * float(np.linalg.norm(face.points[4] - face.points[1]))
-            x, y = (max(int(value), 0) for value in centre - reach)
-            piece = image[y : int(centre[1] + reach) + 1, x : int(centre[0] + reach) + 1]
+            reach = 1.3 * math.dist(face.points[4], face.points[1])
+            x, y = max(int(across - reach), 0), max(int(down - reach), 0)
+            piece = image[y : int(down + reach) + 1, x : int(across + reach) + 1]
             if piece.nbytes <= self.left:
                 self.left -= piece.nbytes
                 self.kept.setdefault(frame, []).append((x, y, piece.copy()))
@@ -218,8 +219,8 @@ def _face(found: face_backends.Reading, shape: tuple[int, int]) -> _Face:
     """A face in pixels from one in shares of the picture, whose height and width are `shape`."""
     # MediaPipe counts from the picture's corner; here pixel centres are whole numbers.
     pixels = found.points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
-    box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]).astype(np.float64)
-    return _Face(box, pixels[POINTS], found.blendshapes)
+    (left, top), (right, bottom) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
+    return _Face((left, top, right, bottom), pixels[POINTS], found.blendshapes)
 
 
 class _SeveralFaces(Exception):
@@ -245,10 +246,15 @@ def _join(tracks: list[_Track], frame: int, faces: list[_Face]) -> None:
             tracks[-1].add(frame, face)
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+def _area(box: tuple[float, float, float, float]) -> float:
+    left, top, right, bottom = box
+    return max(right - left, 0) * max(bottom - top, 0)
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
     """Intersection over union of two boxes (left, top, right, bottom)."""
-    inner = float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
-    return inner / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - inner, 1e-9)
+    inner = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    return inner / max(_area(a) + _area(b) - inner, 1e-9)
 
 
 def _crops(
@@ -263,7 +269,7 @@ def _crops(
         if piece is None:
             missing.add(int(k))
         else:
-            mouth[k] = align.crop(piece[2], source[k], piece[:2])
+            mouth[k] = align.crop(piece[2], source[k], piece[:2], extent)
     if missing:
         for index, frame in enumerate(frames):
             if index in missing:

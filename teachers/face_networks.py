@@ -5,20 +5,17 @@ fixed: float32 (OpenVINO takes bfloat16 by itself where the processor has it), b
 pinning to a core (workers would share the first one).
 """
 
-import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from teachers import face_graph
+from teachers.landmarker import quiet
 
 NUM_POINTS = 478
-NUM_BLENDSHAPES = 52
 LANDMARK_SIDE = 256  # pixels of the landmark network's input
 DETECTOR_SIDE = 128  # and of the detector's
 _NAMES = "face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite"
@@ -33,7 +30,7 @@ class Networks(Protocol):
         ...
 
     def landmarks(self, crop: np.ndarray) -> tuple[np.ndarray, float]:
-        """From rgb u1 [256, 256, 3]: points f4 [2, 478] (x, y; pixels of the crop) and the logit of a face."""
+        """From rgba u1 [256, 256, 4]: points f4 [2, 478] (x, y; pixels of the crop) and the logit of a face."""
         ...
 
     def blendshapes(self, points: np.ndarray) -> np.ndarray:
@@ -54,16 +51,15 @@ class OpenVino:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            zipfile.ZipFile(model) as task,
-        ):  # it reads .tflite from files alone
+        # OpenVINO reads .tflite from files alone.
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(model) as task:
             networks = {name: core.read_model(task.extract(name, folder)) for name in _NAMES}
-        networks[_LANDMARKS].reshape([1, LANDMARK_SIDE, LANDMARK_SIDE, 3])
-        face_graph.fold_depthwise_bias(networks[_LANDMARKS])
-        networks[_LANDMARKS] = face_graph.planar(networks[_LANDMARKS], NUM_POINTS)
-        face_graph.read_one_token(networks[_BLENDSHAPES])
-        with _short_vectors():
+            landmarks = networks[_LANDMARKS]
+            landmarks.reshape([1, LANDMARK_SIDE, LANDMARK_SIDE, 3])
+            face_graph.fold_depthwise_bias(landmarks)
+            landmarks = face_graph.planar_points(face_graph.planar_bytes(landmarks), NUM_POINTS)
+            networks[_LANDMARKS] = face_graph.with_direct_kernels(landmarks, core, Path(folder))
+            networks[_BLENDSHAPES] = face_graph.mixer(networks[_BLENDSHAPES])
             requests = {
                 name: core.compile_model(network, "CPU", options).create_infer_request()
                 for name, network in networks.items()
@@ -82,7 +78,10 @@ class OpenVino:
         return boxes[0], logits[0, :, 0]
 
     def landmarks(self, crop: np.ndarray) -> tuple[np.ndarray, float]:
-        np.multiply(crop, np.float32(1 / 255), out=self._inputs[_LANDMARKS])
+        import cv2
+
+        for plane, channel in zip(self._inputs[_LANDMARKS], cv2.split(crop), strict=False):
+            plane[:] = channel
         points, logit = self._run(_LANDMARKS)
         return points.reshape(2, NUM_POINTS), float(logit[0])
 
@@ -98,7 +97,7 @@ class LiteRt:
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreters: dict[str, Any] = {}
-        with zipfile.ZipFile(model) as task:
+        with zipfile.ZipFile(model) as task, quiet():
             for name in _NAMES:
                 self._interpreters[name] = Interpreter(model_content=task.read(name), num_threads=1)
                 self._interpreters[name].allocate_tensors()
@@ -114,7 +113,9 @@ class LiteRt:
         return boxes[0], logits[0, :, 0]
 
     def landmarks(self, crop: np.ndarray) -> tuple[np.ndarray, float]:
-        points, logit, _ = self._run(_LANDMARKS, crop * np.float32(1 / 255))
+        import cv2
+
+        points, logit, _ = self._run(_LANDMARKS, cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB) * np.float32(1 / 255))
         return points.reshape(NUM_POINTS, 3)[:, :2].T, float(logit.reshape(-1)[0])
 
     def blendshapes(self, points: np.ndarray) -> np.ndarray:
@@ -124,32 +125,3 @@ class LiteRt:
 def _signed(picture: np.ndarray) -> np.ndarray:
     """Bytes as -1 to 1, f4."""
     return picture * np.float32(2 / 255) - np.float32(1)
-
-
-@contextmanager
-def _short_vectors() -> Iterator[None]:
-    """AVX2 in place of AVX-512 where that computes 512 bits in two halves (AMD's family 25): a third faster here.
-
-    The first layers have 8 channels, which fill an AVX2 vector and half of the other. The results have the same bits. oneDNN
-    reads the variable once, at OpenVINO's first compilation in a process; others (torch) shall not see it.
-    """
-    name = "ONEDNN_MAX_CPU_ISA"
-    if name in os.environ or not _halved():
-        yield
-        return
-    os.environ[name] = "AVX2"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
-def _halved() -> bool:
-    """Whether the processor is AMD's Zen 3 or 4, as Linux tells it."""
-    try:
-        processor = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:  # another system: OpenVINO's own choice
-        return False
-    lines = (line.partition(":") for line in processor.splitlines())
-    known = {key.strip(): value.strip() for key, _, value in lines}
-    return known.get("vendor_id") == "AuthenticAMD" and known.get("cpu family") == "25"

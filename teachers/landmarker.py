@@ -39,7 +39,7 @@ class MediaPipe:
         with zipfile.ZipFile(model) as task:
             content = task.read("face_detector.tflite")
         options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_buffer=content))
-        with _quiet():
+        with quiet():
             self._task = vision.FaceDetector.create_from_options(options)
             self.count(np.zeros((128, 128, 3), np.uint8))  # its remarks come with the first picture
         weakref.finalize(self, _close, self._task)
@@ -55,7 +55,7 @@ class MediaPipe:
 
 def _close(task: Any) -> None:
     """Ends the detector; while Python shuts down MediaPipe cannot, and its own attempt would print a traceback."""
-    with _quiet():
+    with quiet():
         try:
             task.close()
         except RuntimeError:
@@ -74,7 +74,7 @@ class Landmarker:
             num_faces=num_faces,
             output_face_blendshapes=True,
         )
-        with _quiet():
+        with quiet():
             self._task = vision.FaceLandmarker.create_from_options(options)
 
     def __enter__(self) -> "Landmarker":
@@ -115,7 +115,7 @@ def _column(pointer: Any, count: int, name: str) -> np.ndarray:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the C++ side's remarks (four lines a clip, no switch for them) off standard error; errors come as exceptions."""
     kept = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)

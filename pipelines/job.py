@@ -311,11 +311,13 @@ class _Job:
                     del todo[done.name]
                     yield done
             except Exception as error:
-                fruitless = fruitless + 1 if len(todo) == before else 0
-                if not cluster.lost(error) or fruitless == FRUITLESS:
+                if not cluster.lost(error):
                     raise
                 self.summary.breaks += 1
                 log.warning("workers were lost (%s); going on with %d batches", first_line(error), len(todo))
+            fruitless = fruitless + 1 if len(todo) == before else 0
+            if fruitless == FRUITLESS:
+                raise RunError(f"workers are lost before they finish anything, {FRUITLESS} times in a row")
 
     def _work(self, batch: plan.Batch) -> stages.Work:
         rows = [self.rows[slot.clip] for slot in batch.slots]

@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, BinaryIO, TypeVar
 
@@ -147,11 +147,13 @@ class Bucket(Place):
         return sorted({path.rpartition("/")[2] for path in paths})
 
     def delete(self) -> None:
-        self.ask(obstore.delete)
+        with suppress(FileNotFoundError):  # Google says so, Amazon does not
+            self.ask(obstore.delete)
 
     def delete_tree(self) -> None:
-        keys = [f"{self.key}/{key}" for key, _ in self.walk()]
-        self.ask(lambda client, _: obstore.delete(client, keys))
+        while keys := [f"{self.key}/{key}" for key, _ in self.walk()]:
+            with suppress(FileNotFoundError):
+                self.ask(lambda client, _, keys=keys: obstore.delete(client, keys))  # type: ignore[misc]
 
     def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
         self.map(lambda key: (self / key).write(files[key]), [key for key in files if key != last])

@@ -181,7 +181,9 @@ class Writer:
     @property
     def frame_arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """{name: (dtype, shape of a row)} of the arrays in `frames/`."""
-        names = array_names(self.place / "frames")
+        return self._kinds(array_names(self.place / "frames"))
+
+    def _kinds(self, names: Sequence[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
         arrays = dict(zip(names, self.place.map(lambda name: self._array(f"frames/{name}"), names), strict=True))
         return {name: (short_dtype(array.dtype), array.shape[1:]) for name, array in arrays.items()}
 
@@ -202,10 +204,10 @@ class Writer:
 
     def blank_shard(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays [shard rows, ...] that hold what an unused row holds, to lay clips into; all arrays, or those named."""
-        have = self.frame_arrays
+        have = self.frame_arrays if names is None else self._kinds(names)
         return {
-            name: np.full((self.shard_rows, *have[name][1]), layout.fill_value(have[name][0]), have[name][0])
-            for name in (have if names is None else names)
+            name: np.full((self.shard_rows, *row), layout.fill_value(dtype), dtype)
+            for name, (dtype, row) in have.items()
         }
 
     def write_shard(self, shard: int, arrays: Mapping[str, np.ndarray]) -> None:

@@ -160,7 +160,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--store", "store_path", required=True, help="Folder of the store.")
+@click.option("--store", "store_path", required=True, help="Folder or URL (s3://, gs://) of the store.")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="--output folder of a training run.")
 @click.option("--split", "split_name", type=click.Choice(("train", "val", "test")), default="test", show_default=True)
 @click.option("--splits", "splits_file", type=click.Path(path_type=Path), help="CSV or Parquet of id, split, weight.")

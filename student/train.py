@@ -57,7 +57,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_from_file,
               help="Options from a file: a run's config.json, or YAML. The command line wins.")  # fmt: skip
-@option("--store", required=True, help="Folder of the store that precompute.py wrote.")
+@option("--store", required=True, help="Folder or URL (s3://, gs://) of the store that precompute.py wrote.")
 @option(
     "--output", required=True, help="Folder for the detector, checkpoints, metrics.jsonl, config.json, results.json."
 )

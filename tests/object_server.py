@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import re
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "tester",
@@ -69,7 +72,7 @@ class Flaky:
         flaky = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+            protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
             def handle_one_request(self) -> None:
                 self.raw_requestline = self.rfile.readline(65537)
@@ -117,3 +120,86 @@ class Flaky:
         finally:
             server.shutdown()
             server.server_close()
+
+
+@contextmanager
+def gcs() -> Iterator[str]:
+    """Address of a server in this process that answers as Google's XML interface does, as far as stores need it: objects
+    with generations, conditions on them, ranges, lists."""
+    objects: dict[str, tuple[bytes, int]] = {}
+    generations, lock = itertools.count(1), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def answer(self, status: int, data: bytes = b"", length: int | None = None, **fields: object) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data) if length is None else length))
+            for name, value in fields.items():
+                self.send_header(name.replace("_", "-"), str(value))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def key(self) -> str:
+            return unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}").removeprefix("/")
+
+        def do_PUT(self) -> None:
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            with lock:
+                now = objects.get(self.key(), (b"", 0))[1]
+                if self.headers.get("x-goog-if-generation-match", str(now)) != str(now):
+                    return self.answer(412)
+                objects[self.key()] = data, next(generations)
+            return self.answer(200, ETag=f'"{objects[self.key()][1]}"', x_goog_generation=objects[self.key()][1])
+
+        def do_GET(self) -> None:
+            if not self.key():
+                return self.list()
+            if self.key() not in objects:
+                return self.answer(404)
+            data, generation = objects[self.key()]
+            tag = f'"{generation}"'
+            if self.headers.get("If-Match", tag) != tag:
+                return self.answer(412)
+            about = {"ETag": tag, "x_goog_generation": generation, "Last_Modified": "Tue, 24 Nov 2026 12:00:00 GMT"}
+            part = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+            if self.command == "HEAD" or not part:
+                return self.answer(200, b"" if self.command == "HEAD" else data, len(data), **about)
+            begin = int(part[1]) if part[1] else max(0, len(data) - int(part[2]))
+            end = min(len(data), int(part[2]) + 1) if part[1] and part[2] else len(data)
+            if begin >= len(data):
+                return self.answer(416)
+            return self.answer(206, data[begin:end], Content_Range=f"bytes {begin}-{end - 1}/{len(data)}", **about)
+
+        do_HEAD = do_GET
+
+        def do_DELETE(self) -> None:
+            self.answer(204 if objects.pop(self.key(), None) else 404)
+
+        def list(self) -> None:
+            query = {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
+            prefix, found, folders = query.get("prefix", ""), [], set()
+            for key in sorted(k for k in objects if k.startswith(prefix)):
+                rest = key[len(prefix) :]
+                if "delimiter" in query and "/" in rest:
+                    folders.add(prefix + rest.partition("/")[0] + "/")
+                else:
+                    size, stamp = len(objects[key][0]), "2026-11-24T12:00:00.000Z"
+                    found.append(
+                        f"<Contents><Key>{escape(key)}</Key><Size>{size}</Size><LastModified>{stamp}</LastModified>"
+                        f"<ETag>{objects[key][1]}</ETag></Contents>"
+                    )
+            found += [f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in sorted(folders)]
+            self.answer(200, f"<ListBucketResult>{''.join(found)}</ListBucketResult>".encode())
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()

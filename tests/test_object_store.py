@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import pickle
 import threading
 import zipfile
@@ -14,7 +15,7 @@ import obstore
 import pytest
 import zarr
 from click.testing import CliRunner
-from object_server import BUCKET, ENVIRONMENT, Flaky
+from object_server import BUCKET, ENVIRONMENT, Flaky, gcs
 from test_store import WIDTHS, batch, fit_of, random_shard, small
 
 import store
@@ -195,6 +196,46 @@ def test_both_kinds_hold_the_same_bytes(tmp_path, s3):
     folder, bucket = place(tmp_path / "s.zarr"), place(f"{s3}/s.zarr")
     assert folder.files() == bucket.files()
     assert all((folder / key).read() == (bucket / key).read() for key in folder.files())
+
+
+def test_google_storage_keeps_a_store_and_its_lock(tmp_path, quick):
+    account = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    with gcs() as address:
+        key = json.dumps({"gcs_base_url": address, **account})
+        options = {"google_service_account_key": key, "google_skip_signature": "true", "allow_http": "true"}
+        bucket, folder = (
+            place(f"gs://{BUCKET}/s.zarr", {**options, "aws_region": "not for this"}),
+            place(tmp_path / "s.zarr"),
+        )
+        for where in (folder, bucket):
+            filled(where)
+        assert folder.files() == bucket.files()
+        assert all((folder / key).read() == (bucket / key).read() for key in folder.files())
+        reader = store.open(bucket)
+        assert inspect.verify(reader) == []
+        assert reader.damaged_shards() == {}
+        store.Writer.open(bucket).write_shard(0, store.Writer.open(bucket).blank_shard(["flags"]))
+        assert reader.frames(0, 0, 20, ["flags"])["flags"].tolist() == [0] * 20
+        dead(bucket)
+        with lease.held(bucket), pytest.raises(lease.Held), lease.held(bucket):
+            pass
+        bucket.delete_tree()
+        assert bucket.files() == {}
+
+
+def test_a_window_takes_one_request_an_array_and_opening_few_in_turn(s3, monkeypatch):
+    filled(f"{s3}/s.zarr")
+    reader = store.open(f"{s3}/s.zarr")
+    names = ["mouth", "audio", "flags", "asr_projection", "vsr_projection", "similarity"]
+    reader.frames(0, 0, 5, names)  # reads the indexes
+    asked = []
+    ask = buckets.Bucket.ask
+    monkeypatch.setattr(buckets.Bucket, "ask", lambda self, request: asked.append(str(self)) or ask(self, request))
+    reader.frames(0, 3, 18, names)
+    assert len(asked) == len(names)
+    asked.clear()
+    reader.frames(1, 0, 15, ["mouth"])  # another shard: its index, its chunks
+    assert len(asked) == 2
 
 
 def test_plain_zarr_and_xarray_read_a_bucket(s3):

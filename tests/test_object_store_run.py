@@ -1,15 +1,22 @@
 """The command from end to end, from a bucket into a bucket: equal to a run on the disk, also where the network fails twice."""
 
+import json
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
+from click.testing import CliRunner
 from object_server import ENVIRONMENT, Flaky
-from test_precompute import GOOD, precompute
+from small_store import make_store
+from test_precompute import GOOD, ROOT, precompute, wait_until
+from test_train import assert_same_bits, train
 
 import store
 from benchmarks.same import differences, faults
 from store.place import place
+from student.evaluate import main as evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -78,11 +85,6 @@ def test_a_run_over_a_network_that_fails_twice_for_every_object_equals_a_calm_on
 
 
 def test_a_driver_killed_by_a_signal_frees_the_bucket_and_the_next_goes_on(local, s3, tmp_path):
-    import subprocess
-    import sys
-
-    from test_precompute import ROOT, wait_until
-
     upload(local / "set", f"{s3}/set")
     command = ["--corpus", f"folder:{s3}/set", "--store", f"{s3}/s.zarr", "--words"]
     with subprocess.Popen([sys.executable, str(ROOT / "precompute.py"), *command], cwd=ROOT) as run:
@@ -92,3 +94,29 @@ def test_a_driver_killed_by_a_signal_frees_the_bucket_and_the_next_goes_on(local
         run.send_signal(signal.SIGKILL)
     precompute(*command)  # waits until the lock is stale
     assert_same(local, f"{s3}/s.zarr", tmp_path)
+
+
+def test_training_and_evaluation_read_a_bucket(s3, tmp_path):
+    splits = {"train": 26, "test": 6}
+    for where in (f"{s3}/s.zarr", tmp_path / "s.zarr"):
+        make_store(where, splits, frames=(30, 45), fakes=4)
+    train(f"{s3}/s.zarr", tmp_path / "there", "--num-workers", "2")
+    train(tmp_path / "s.zarr", tmp_path / "here")
+    assert_same_bits(tmp_path / "here", tmp_path / "there")
+    scores = []
+    for where in (f"{s3}/s.zarr", tmp_path / "s.zarr"):
+        options = [
+            "--store",
+            where,
+            "--checkpoint",
+            tmp_path / "there",
+            "--split",
+            "test",
+            "--output",
+            tmp_path / "r.json",
+        ]
+        result = CliRunner().invoke(evaluate, list(map(str, options)))
+        assert result.exit_code == 0, result.output
+        scores.append(json.loads((tmp_path / "r.json").read_text()))
+    there, here = ({k: v for k, v in s.items() if k not in ("store", "trained_on", "seconds")} for s in scores)
+    assert there == here

@@ -27,6 +27,7 @@ from store import staging
 
 ROOT = Path(__file__).parent.parent
 NODES = 2
+PLURAL = {"child": "children", "driver": "drivers", "node": "nodes", "worker": "workers"}
 MEMORY = 512 << 20  # bytes of object store a node
 
 
@@ -144,7 +145,7 @@ def main(
     finally:
         cluster.stop()
     del kills[""]
-    killed = ", ".join(f"{n} {kind}s" for kind, n in sorted(kills.items()))
+    killed = ", ".join(f"{n} {kind if n == 1 else PLURAL[kind]}" for kind, n in sorted(kills.items()))
     click.echo(f"under fire: {time.monotonic() - begun:.0f} s; killed: {killed}; last exit code {code}; {folder}")
     found = [*faults(store), *differences(calm, store)]
     for line in found:

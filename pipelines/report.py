@@ -36,6 +36,8 @@ def text(summary: Summary, config: Config) -> str:
         lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
     lines.append(f"{summary.done} of {summary.clips} clips done in {config.store}")
     lines += _quality(summary)
+    if summary.report:
+        lines.append(f"report: {summary.report}")
     if summary.failed:
         reasons = Counter((entry.stage, entry.reason) for entry in summary.failed)
         listed = ", ".join(f"{n} {stage}/{reason}" for (stage, reason), n in sorted(reasons.items()))
@@ -50,8 +52,6 @@ def text(summary: Summary, config: Config) -> str:
             "no soft labels yet: no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
             f"a fit: python precompute.py --store {config.store} --fit-from OTHER_STORE"
         )
-    if summary.report:
-        lines.append(f"report: {summary.report}")
     return "\n".join(lines)
 
 

@@ -5,9 +5,9 @@
 
 Each backend has a process of its own, all on one core; they take turns. Times are processor time of all threads: first the
 landmarker alone (open it, read each frame, ask for the blendshapes, close), then the whole stage (FaceTracker.track). Decoding
-is not part of it. Ratios are to MediaPipe, round by round. Distances are of lip points to those of MediaPipe's video mode;
-the last line compares MediaPipe with itself begun three frames later (the first 25 frames left out), which is what the loop
-makes of a hair's breadth.
+is not part of it. Ratios are to MediaPipe: the median of ratios round by round, and that of the least times, which other work
+on the machine disturbs least. Distances are of lip points to those of MediaPipe's video mode; the last line compares MediaPipe
+with itself begun three frames later (the first 25 frames left out), which is what the loop makes of a hair's breadth.
 """
 
 from __future__ import annotations
@@ -117,12 +117,14 @@ def main(clips: Path, every: int, rounds: int) -> None:
         for what in ("landmarker", "stage"):
             for name in names:
                 spent.setdefault((what, name), []).append(ask(name, what))
-    click.echo(f"ms a frame: median (least to most) of {rounds} rounds; times as fast as {REFERENCE}, median of rounds")
+    click.echo(
+        f"ms a frame, {rounds} rounds: median (least to most); times as fast as {REFERENCE}: median, by the least times"
+    )
     for (what, name), times in spent.items():
         ratios = [a / b for a, b in zip(spent[what, REFERENCE], times, strict=True)]
         click.echo(
             f"  {what:10} {name:9} {statistics.median(times):5.2f} ({min(times):.2f} to {max(times):.2f})"
-            f"   x {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"   x {statistics.median(ratios):.2f}, {min(spent[what, REFERENCE]) / min(times):.2f}"
         )
 
     found: dict[str, list[tuple[list[float], list[float], list[float], int]]] = {}

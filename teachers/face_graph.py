@@ -26,10 +26,9 @@ def constant(value: Any) -> np.ndarray | None:
         return None
     if kind == "Convert":
         return data.astype(np.float32)
-    numbers = np.asarray(arguments[0]).reshape(-1).tolist()
-    if kind == "Unsqueeze":
-        return np.expand_dims(data, tuple(numbers))
-    return data.transpose(numbers) if kind == "Transpose" else data.reshape(numbers)
+    if kind == "Transpose":
+        return data.transpose(np.asarray(arguments[0]).tolist())
+    return data.reshape(list(node.output(0).shape))
 
 
 def fold_depthwise_bias(model: Any) -> None:

@@ -33,6 +33,9 @@ STALE_S = 50.0  # without a change: others take over
 POLL_S = 2.0  # between two looks of one who waits
 
 
+INTERRUPT = signal.SIGUSR2  # not SIGINT, which jobs in the background of a script ignore
+
+
 class Held(StoreError):
     """Another run has the store."""
 
@@ -58,6 +61,8 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
         return
     lease = _Lease(root)
     lease.take()  # the lock file stays when it is given back, as a folder's does
+    mine = threading.current_thread() is threading.main_thread()  # others can be told only when they come to the end
+    before = signal.signal(INTERRUPT, _interrupted) if mine else None
     beating = threading.Thread(target=lease.beat, daemon=True, name="lease")
     beating.start()
     try:
@@ -68,9 +73,15 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
     finally:
         lease.done.set()
         beating.join()
+        if mine:
+            signal.signal(INTERRUPT, before)
         lease.give_back()
     if lease.lost:
         raise Lost(lease.lost)
+
+
+def _interrupted(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 class _Lease:
@@ -135,8 +146,8 @@ class _Lease:
             if time.monotonic() - last > LOST_S:
                 self.lost = f"the lock of {self.root} could not be renewed for {LOST_S:.0f} s; run it again to go on"
                 break
-        if self.lost:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        if self.lost and signal.getsignal(INTERRUPT) is _interrupted:
+            signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
 
     def give_back(self) -> None:
         """Let others have the lock at once."""

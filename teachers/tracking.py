@@ -29,6 +29,7 @@ MARGIN = 1.5  # side of the square over that of the face
 EYES = (33, 263)  # outer corners, left and right in the picture
 # One-Euro filter (Casiez 2012, 10.1145/2207676.2208639), cutoffs in Hz. Velocities are in sizes of the face a second.
 MIN_CUTOFF, BETA, VELOCITY_CUTOFF = 0.05, 80.0, 1.0
+FIRST_RATE = 30.0  # frames a second that it supposes after a first frame at time 0
 # The points that the blendshape network sees.
 EXPRESSION = np.array(
     [
@@ -215,7 +216,8 @@ class _OneEuro:
 
     def add(self, points: np.ndarray, timestamp_ms: int) -> np.ndarray:
         """The next points, smoothed, f4 [2, n]."""
-        rate = 1000 / (timestamp_ms - self.time)
+        # MediaPipe takes a time of 0 for none, so that between the first frames its assumed rate stays.
+        rate = 1000 / (timestamp_ms - self.time) if self.time else FIRST_RATE
         size = float((points.max(axis=1) - points.min(axis=1)).sum()) / 2
         keep = 1 / (1 + rate / (2 * math.pi * VELOCITY_CUTOFF))
         velocity = (points - self.raw) * np.float32(rate / max(size, 1e-6))

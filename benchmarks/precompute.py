@@ -36,7 +36,6 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     from teachers.landmarker import image
     from teachers.voice import VoiceActivity
 
-    stages.fix_threads()
     rows = manifest.load(corpus)[:count]
     model = weights.resolve(face.MODEL, package=face.PACKAGE, url=face.MODEL_URL, sha256=face.MODEL_SHA256).path
     options = vision.FaceLandmarkerOptions(
@@ -44,6 +43,7 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     )
     landmarker = vision.FaceLandmarker.create_from_options(options)
     voice, whisper, lips = VoiceActivity(), teachers.load("whisper-exact:tiny.en@3"), teachers.load("lips")
+    stages.fix_threads()
     store = zarr.open_group(folder / "naive.zarr", mode="w")
     begun = time.perf_counter()
     for k, row in enumerate(rows):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 INFRASTRUCTURE = {"io", "memory", "killed"}  # reasons that say nothing of the clip: the next run tries it again
 OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
 THREADS = 1
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TEACHERS: dict[str, Any] = {}
 
 
@@ -139,12 +141,15 @@ def worker() -> str:
 
 
 def fix_threads() -> None:
-    """One thread for every numerical library of this worker: many workers share a machine, and sums stay in one order."""
-    import cv2
-    import torch
+    """One thread for every numerical library of this worker: many workers share a machine, and sums stay in one order.
 
-    cv2.setNumThreads(THREADS)
-    torch.set_num_threads(THREADS)
+    Call it when the models are loaded: libraries that are not loaded yet find it in the environment.
+    """
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(THREADS)))
+    if "torch" in sys.modules:  # costs two seconds, which a worker that has no use for it need not spend
+        sys.modules["torch"].set_num_threads(THREADS)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(THREADS)
 
 
 def teacher(name: str) -> Any:
@@ -154,8 +159,8 @@ def teacher(name: str) -> Any:
     import teachers
 
     if name not in _TEACHERS:
-        fix_threads()
         _TEACHERS[name] = teachers.load(name, "cuda" if torch.cuda.is_available() else "cpu")
+        fix_threads()
     return _TEACHERS[name]
 
 
@@ -164,13 +169,15 @@ class FaceStage:
 
     def __init__(self, backend: str | None = None, options: Mapping[str, str] | None = None) -> None:
         """`backend` is who runs the face networks (teachers.face); `options` are for media in buckets."""
+        import cv2  # noqa: F401 - which crops; here, so that fix_threads finds it
+
         from teachers.face import FaceTracker
         from teachers.voice import VoiceActivity
 
-        fix_threads()
         self.options = options
         self.tracker = FaceTracker(backend=backend)
         self.voice = VoiceActivity()
+        fix_threads()
 
     def __call__(self, work: Work) -> Work:
         for i, row in enumerate(work.rows):
@@ -230,6 +237,7 @@ class TeacherStage:
         fix_threads()
         self.side = side
         self.teacher = teachers.load(name, device)
+        fix_threads()
 
     def __call__(self, work: Work) -> Work:
         index = [i for i, clip in enumerate(work.clips) if clip is not None]

@@ -196,6 +196,7 @@ def test_a_retried_clip_joins_a_shard_that_is_full_of_others(made, corpus, tmp_p
             np.testing.assert_array_equal(before.frames(i, 0, 75, [name])[name], after.frames(i, 0, 75, [name])[name])
 
 
+@pytest.mark.slow
 def test_a_later_corpus_appends_and_keeps_the_fit(made, clips, tmp_path):
     path = tmp_path / "both.zarr"
     shutil.copytree(made[0], path)
@@ -221,6 +222,7 @@ def test_unlabelled_clips_are_embedded_and_the_last_line_says_what_is_missing(cl
     assert np.isnan(reader.frames(0, 0, 75, ["similarity"])["similarity"]).all()
 
 
+@pytest.mark.slow
 def test_a_fit_can_be_borrowed(made, clips, tmp_path):
     folder = tmp_path / "some"
     folder.mkdir()
@@ -232,6 +234,7 @@ def test_a_fit_can_be_borrowed(made, clips, tmp_path):
     assert np.isfinite(reader.frames(0, 0, 75, ["similarity"])["similarity"]).all()
 
 
+@pytest.mark.slow
 def test_a_refit_by_the_network_repeats_and_travels_in_one_file(made, clips, tmp_path):
     """Four clips teach nothing worth having; that the same command gives the same bytes is what is asked here."""
     one, two = tmp_path / "one.zarr", tmp_path / "two.zarr"

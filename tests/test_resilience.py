@@ -93,6 +93,7 @@ def test_clips_that_crash_or_hang_a_teacher_fail_alone_and_can_be_retried(corpus
     assert faults(path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(corpus, tmp_path):
     disk = tmp_path / "disk"

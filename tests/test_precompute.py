@@ -312,10 +312,24 @@ def test_a_url_of_an_unknown_kind_is_no_folder(tmp_path):
 def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):
     path = tmp_path / "damaged.zarr"
     shutil.copytree(made[0], path)
-    (path / "frames" / "asr" / "c" / "0" / "0").unlink()
+    with (path / "frames" / "asr" / "c" / "0" / "0").open("r+b") as shard:  # a chunk, which the index says nothing of
+        shard.seek(100)
+        shard.write(bytes(64))
     done = precompute("--store", path, "--refit", code=1)
     assert "frames/asr" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_shards_that_are_cut_short_or_gone_are_written_anew(made, tmp_path):
+    path = tmp_path / "damaged.zarr"
+    shutil.copytree(made[0], path)
+    shard = path / "frames" / "mouth" / "c" / "0" / "0" / "0"
+    os.truncate(shard, shard.stat().st_size // 2)
+    (path / "frames" / "similarity" / "c" / "0").unlink()
+    done = precompute("--store", path, code=3)
+    assert "frames/mouth" in done.stderr
+    assert "damaged" in done.stderr
+    equal(made[0], path)
 
 
 def test_a_store_keeps_the_face_backend_it_was_made_with(made, tmp_path):

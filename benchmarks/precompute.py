@@ -75,7 +75,9 @@ def naive(corpus: str, count: int, folder: Path) -> float:
         arrays = {"mouth": mouth, "audio": sound.samples, "asr": whisper.embed([clip])[0], "vsr": lips.embed([clip])[0]}
         for name, values in arrays.items():
             group.create_array(name, data=values)
-    return time.perf_counter() - begun
+    spent = time.perf_counter() - begun
+    landmarker.close()
+    return spent
 
 
 def pipeline(corpus: str, count: int, workers: int, folder: Path) -> tuple[float, dict]:

@@ -38,10 +38,7 @@ def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) 
     if todo:
         log.info("decoding the words of %d clips", len(todo))
         parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
-        files = []
-        for k, file in enumerate(spread(decode, parts, gpu=True), 1):
-            files.append(file)
-            log.info("words: %d of %d clips", min(k * PART_CLIPS, len(todo)), len(todo))
+        files = list(spread(decode, parts, gpu=True))
         found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}
         for file in files:
             found.update({int(i): words for i, words in json.loads(file.read()).items()})

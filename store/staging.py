@@ -7,6 +7,7 @@ is removed.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -23,7 +24,14 @@ FOLDER = "_staging"
 RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
-_TORN = (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, NotImplementedError)
+_TORN = (
+    zipfile.BadZipFile,
+    ValueError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)  # zipfile: RuntimeError for "encrypted"
 
 
 def stage(
@@ -87,10 +95,8 @@ def load(
                 if member == RECEIPTS:
                     continue
                 number, name = member.removesuffix(".npy").split("/")
-                with archive.open(member) as f:
-                    clips[int(number)][name] = np.lib.format.read_array(f, allow_pickle=False)
-                    if f.read(1):  # reading to the end makes zipfile compare the CRC
-                        raise ValueError(f"{member} is longer than its array")
+                array = io.BytesIO(archive.read(member))  # whole first: numpy parses only what passed its CRC
+                clips[int(number)][name] = np.lib.format.read_array(array, allow_pickle=False)
         return clips, notes["receipts"]
     except FileNotFoundError:
         raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None

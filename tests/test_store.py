@@ -363,22 +363,23 @@ def test_a_truncated_batch_is_not_staged_and_is_removed(tmp_path, share):
     assert not file.exists()
 
 
-@given(position=st.floats(0, 1, exclude_max=True))
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_batch_with_a_flipped_byte_is_torn_or_unchanged(tmp_path, position):
-    clips, receipts = batch()
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+def test_a_batch_with_a_flipped_byte_is_torn_or_unchanged(tmp_path, mask):
+    clips = [{"asr": np.arange(6, dtype="f4").reshape(2, 3)}, {}, {"face": np.arange(3, dtype="u1")}]
+    receipts = [{"id": "a"}, {"id": "b", "reason": "no_face"}, {"id": "ü"}]
     file = staging.stage(tmp_path, "b", clips, receipts).path
-    data = bytearray(file.read_bytes())
-    data[int(position * len(data))] ^= 0xFF
-    file.write_bytes(data)
-    try:
-        got, notes = staging.load(tmp_path, "b")
-    except StoreError:
-        assert not file.exists()
-    else:  # the byte was one that zip does not need, such as a date
-        assert notes == receipts
-        for a, b in zip(got, clips, strict=True):
-            assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
+    whole = file.read_bytes()
+    for position in range(len(whole)):  # each byte of a small one: the tables of zip, the headers of numpy, the arrays
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ mask]) + whole[position + 1 :])
+        try:
+            got, notes = staging.load(tmp_path, "b")
+        except StoreError:
+            assert not file.exists()
+        else:  # the byte was one that zip does not need, such as a date
+            assert notes == receipts
+            assert [{k: v.tolist() for k, v in c.items()} for c in got] == [
+                {k: v.tolist() for k, v in c.items()} for c in clips
+            ]
 
 
 def test_a_batch_with_a_changed_array_is_not_staged_and_is_removed(tmp_path):

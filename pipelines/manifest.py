@@ -55,6 +55,9 @@ class Row:
     listed_fps: float | None = None
     listed_samples: float | None = None
     listed_sample_rate: float | None = None
+    faults: tuple[
+        str, ...
+    ] = ()  # what is wrong with the clip in its corpus, each as "kind: sentence"; adapters find them
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
@@ -71,7 +74,9 @@ class Row:
             if name in got:
                 got[name] = _segments(got[name], name, where)
         if "identities" in got:
-            got["identities"] = _names(got["identities"], where)
+            got["identities"] = _names(got["identities"], "identities", where)
+        if "faults" in got:
+            got["faults"] = _names(got["faults"], "faults", where)
         for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
             if name in got:
                 got[name] = float(got[name])
@@ -246,7 +251,7 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
     records = []
     for row in rows:
         record = asdict(row)
-        for name in ("identities", "audio_segments", "video_segments"):
+        for name in ("identities", "audio_segments", "video_segments", "faults"):
             record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
         for name in ("label", "audio_fake", "video_fake"):
             record[name] = "" if record[name] < 0 else str(record[name])
@@ -291,12 +296,12 @@ def _label(value: Any, name: str, where: str) -> int:
     return int(number)
 
 
-def _names(value: Any, where: str) -> tuple[str, ...]:
+def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.lstrip().startswith("[") else [value]
         except json.JSONDecodeError as error:
-            raise ManifestError(f"{where}: identities are not a JSON list: {value}") from error
+            raise ManifestError(f"{where}: {name} is not a JSON list: {value}") from error
     return tuple(str(name) for name in value)
 
 

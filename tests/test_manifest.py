@@ -89,6 +89,7 @@ rows_strategy = st.lists(
         audio_segments=spans,
         video_segments=spans,
         listed_fps=st.one_of(st.none(), st.floats(1, 100)),
+        faults=st.lists(text.filter(bool), max_size=2).map(tuple),
     ),
     min_size=1,
     max_size=8,

@@ -25,6 +25,7 @@ FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the
 SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
 MOST_FACE_WORKERS = 1024
+LAST = "vsr"  # the stage that stages batches
 RETRIES = 20  # of a shard job whose worker or node dies, and of starting a worker
 
 
@@ -126,10 +127,21 @@ class Chain:
     attempts: int
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A batch that is in `_staging/`: its name, its clips' receipts as dicts, and what was done for it in this run."""
+
+    name: str
+    receipts: list[dict[str, Any]]
+    spans: list[stages.Span]
+
+
 class _Stage:
     """A stage of `pipelines.stages` as Ray Data calls it: a row in, a row out, the batch pickled in between.
 
     The stage itself lives in a child process. A batch that is staged already, by a run or a node that died, passes untouched.
+    The last stage writes the batch to `_staging/` and hands on its receipts alone. As tasks of their own those writes starve
+    where workers fill a machine: Ray Data left hundreds of finished clips in memory until the face workers were done.
     """
 
     def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[stages.Work], stages.Work]]):
@@ -151,7 +163,10 @@ class _Stage:
             work.spans.append(span)
             log.info("%s %s: did %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
             self.tally.add.remote(self.name, span.clips, span.frames)
-        return {"work": pickle.dumps(work, protocol=5)}
+        if self.name != LAST:
+            return {"work": pickle.dumps(work, protocol=5)}
+        receipts = stages.stage(work, self.chain.root) if work.staged is None else work.staged
+        return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
 
 
 def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[Staged]:
@@ -184,30 +199,8 @@ def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[St
             num_cpus=FACE_CPUS if name == "face" else SMALL_CPUS,
             num_gpus=0 if name == "face" else share,
         )
-    data = data.map(_Staging(chain.root), num_cpus=SMALL_CPUS)
     for row in data.iter_rows():
         yield pickle.loads(row["staged"])
-
-
-@dataclass(frozen=True)
-class Staged:
-    """A batch that is in `_staging/`: its name, its clips' receipts as dicts, and what was done for it in this run."""
-
-    name: str
-    receipts: list[dict[str, Any]]
-    spans: list[stages.Span]
-
-
-@dataclass(frozen=True)
-class _Staging:
-    """Stages a finished batch and passes on its receipts alone."""
-
-    root: Place
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        work: stages.Work = pickle.loads(row["work"])
-        receipts = stages.stage(work, self.root) if work.staged is None else work.staged
-        return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
 
 
 def lost(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pipelines import isolation, stages
+from store.layout import StoreError
 from store.place import Place
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,10 @@ class _Stage:
             self.tally.add.remote(self.name, span.clips, span.frames)
         if self.name != LAST:
             return {"work": pickle.dumps(work, protocol=5)}
-        receipts = stages.stage(work, self.chain.root) if work.staged is None else work.staged
+        try:
+            receipts = stages.stage(work, self.chain.root) if work.staged is None else work.staged
+        except (OSError, StoreError) as error:  # as an answer, since Ray would take what a worker raises for its loss
+            return {"staged": pickle.dumps(error)}
         return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
 
 
@@ -173,7 +177,8 @@ def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[St
     """Run batches through face, asr, vsr and staging; yields each as it is staged, in any order.
 
     Ray Data streams: memory holds the batches in flight, not the corpus. Pools grow and shrink between their limits with what
-    waits for them and with the nodes that the cluster has. A worker that dies has its batches done again by another.
+    waits for them and with the nodes that the cluster has. A worker that dies has its batches done again by another. Raises
+    OSError or StoreError where a batch cannot be staged.
     """
     import ray
     from ray.data import ActorPoolStrategy
@@ -200,7 +205,10 @@ def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[St
             num_gpus=0 if name == "face" else share,
         )
     for row in data.iter_rows():
-        yield pickle.loads(row["staged"])
+        answer = pickle.loads(row["staged"])
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
 
 
 def lost(error: BaseException) -> bool:

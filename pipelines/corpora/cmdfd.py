@@ -135,7 +135,9 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
             row = fault(row, "missing_media", f"{listed} is listed, but neither there nor below {folder}")
         elif not sound_there:
             row = fault(
-                row, no_sound, f"{values['Audio_Path']}, the sound of {tail}, is neither there nor below {folder}"
+                row,
+                "missing_sound",
+                f"{values['Audio_Path']}, the sound of {tail}, is neither there nor below {folder}",
             )
         yield _lengths(_labels(row))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
-
-log = logging.getLogger(__name__)
 
 
 def fault(row: Row, kind: str, text: str) -> Row:

@@ -2,7 +2,7 @@
 
 ROOT holds `train_metadata.json`, `val_metadata.json`, one JSON a clip in `train_metadata/` or `val_metadata/`, `test_files.txt`
 (`testA_files.txt`, `testB_files.txt`), whichever are there; clips lie in the split's folder, in ROOT, or moved to another
-folder in it. Both spellings of modify_type (`both_modified`, `both-modified`) are read. The labels of test clips are hidden: -1.
+folder in it. Both spellings of modify_type (`both_modified`, `both-modified`) are read. Labels of test clips are hidden: -1.
 Identity: the VoxCeleb2 or LRS3 speaker or the subject of a silent video, as the path says. 25 fps and 16 kHz are the paper's.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.join import document, fault, files, joined, number, segments
+from pipelines.corpora.join import document, fault, files, joined, lengths, number, segments
 from pipelines.manifest import ManifestError, Row
 
 TYPES = {"real": (0, 0), "audio_modified": (0, 1), "visual_modified": (1, 0), "both_modified": (1, 1)}
@@ -60,13 +60,10 @@ def _placed(listed: Iterable[Row], present: Iterable[str]) -> Iterator[Row]:
     for row in listed:
         file = row.path.partition("/")[2]
         moved = [path for path in ends.get("/".join(file.split("/")[-3:]), ()) if path.endswith(f"/{file}")]
-        found = next((path for path in (row.path, file) if path in there), moved[0] if len(moved) == 1 else row.path)
-        if found == row.path or (row.path not in there and len(moved) < 2):
-            yield replace(row, path=found)
-        else:
-            yield fault(
-                replace(row, path=found), "found_twice", f"{file} lies at {len(moved)} places; {found} is taken"
-            )
+        found = next((path for path in (row.path, file, *sorted(moved)) if path in there), row.path)
+        several = len({found, *moved}) > 1
+        row = replace(row, path=found)
+        yield fault(row, "found_twice", f"{file} lies at several places; {found} is taken") if several else row
 
 
 def _row(entry: Mapping[str, Any], split: str) -> Row:
@@ -105,7 +102,7 @@ def _row(entry: Mapping[str, Any], split: str) -> Row:
                 row = fault(
                     row, "no_segments", f"{path} is {kind}, but its list has no part of the {name[:5]} that is forged"
                 )
-    return row
+    return lengths(row)
 
 
 def _people(path: str) -> list[str]:

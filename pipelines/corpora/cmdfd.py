@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipelines.corpora.join import fault, number, table
+from pipelines.corpora.join import fault, lengths, number, table
 from pipelines.manifest import ManifestError, Row
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ PARTS = {  # FakeAVCeleb's folders of v1.0: the method by its name in v1.2
 }
 COLUMNS = ("Audio_Path", "Video_Path", "ENtire_Label", "Audio_Label", "Video_Label")
 IDENTITY = re.compile(r"(?:^|[_/+-])(id\d{5})(?=[_/.+-]|$)")
-LONGEST_DIFFERENCE_S = (
     0.5  # between listed picture and sound before a row says so; no list has more by rounding or padding
 )
 
@@ -139,7 +138,9 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
                 "missing_sound",
                 f"{values['Audio_Path']}, the sound of {tail}, is neither there nor below {folder}",
             )
-        yield _lengths(_labels(row))
+        if None in (row.listed_frames, row.listed_fps, row.listed_samples, row.listed_sample_rate):
+            row = fault(row, "numbers_unknown", f"{tail} has no listed length of picture or sound")
+        yield lengths(_labels(row))
 
 
 class _Media:
@@ -185,18 +186,3 @@ def _labels(row: Row) -> Row:
             row, "label_conflict", f"the list says {row.label} of {row.id}, but of sound and picture something else"
         )
     return row
-
-
-def _lengths(row: Row) -> Row:
-    """Says where listed numbers contradict each other: a declared rate that cannot be, a track far longer than another."""
-    frames, fps, samples, rate = row.listed_frames, row.listed_fps, row.listed_samples, row.listed_sample_rate
-    if not (frames and fps and samples and rate):
-        return fault(row, "numbers_unknown", f"{row.id} has no listed length of picture or sound")
-    sound, difference = samples / rate, frames / fps - samples / rate
-    if abs(difference) <= LONGEST_DIFFERENCE_S:
-        return row
-    if frames / sound > 1.5 * fps:
-        text = f"{row.id} is listed with {fps:g} fps, but {frames:g} frames in {sound:.2f} s of sound are {frames / sound:.1f}"
-        return fault(row, "declared_rate", text)
-    text = f"{row.id}: listed picture of {frames / fps:.2f} s, sound of {sound:.2f} s"
-    return fault(row, "length_conflict", text)

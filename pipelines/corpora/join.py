@@ -18,6 +18,8 @@ from typing import Any
 
 from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
 
+LONGEST_DIFFERENCE_S = 0.5  # between listed picture and sound before a row says so: more than padding gives
+
 
 def fault(row: Row, kind: str, text: str) -> Row:
     """The row with one more fault, "kind: text"; one it has already is not said twice."""
@@ -63,11 +65,11 @@ def joined(
             continue
         path = row.path if row.path in paths else paths[0]
         yield replace(row, path=path, id=row.id or row.path)
-        yield from (_again(replace(row, id=other), path) for other in paths if other != path)
+        yield from (again(row, other, path) for other in paths if other != path)
     for paths in on_disk.values():
         first = unlisted(paths[0])
         yield fault(first, "not_listed", f"{paths[0]} lies below {root}, but {where} has no line for it")
-        yield from (_again(replace(unlisted(other), id=other), paths[0]) for other in paths[1:])
+        yield from (again(unlisted(other), other, paths[0]) for other in paths[1:])
 
 
 def _both(row: Row, other: Row, where: str) -> Row:
@@ -96,8 +98,24 @@ def _both(row: Row, other: Row, where: str) -> Row:
     return row
 
 
-def _again(row: Row, first: str) -> Row:
-    return fault(replace(row, path=row.id), "found_twice", f"{row.id} has the same name as {first} but for its folder")
+def again(row: Row, path: str, first: str) -> Row:
+    """The row of a second file of the same name: its path is its id."""
+    row = replace(row, path=path, id=path)
+    return fault(row, "found_twice", f"{path} is {first} once more: the folders' names are spelled in two ways")
+
+
+def lengths(row: Row) -> Row:
+    """Says where listed numbers contradict each other: `declared_rate` (a rate that cannot be), `length_conflict`."""
+    frames, fps, samples, rate = row.listed_frames, row.listed_fps, row.listed_samples, row.listed_sample_rate
+    if not (frames and fps and samples and rate):
+        return row
+    picture, sound = frames / fps, samples / rate
+    if abs(picture - sound) <= LONGEST_DIFFERENCE_S:
+        return row
+    if picture > 1.5 * sound:
+        text = f"listed with {fps:g} fps, but {frames:g} frames in {sound:.2f} s of sound are {frames / sound:.1f} fps"
+        return fault(row, "declared_rate", f"{row.id or row.path} is {text}")
+    return fault(row, "length_conflict", f"{row.id or row.path}: listed picture {picture:.2f} s, sound {sound:.2f} s")
 
 
 def table(path: Path) -> list[dict[str, str]]:

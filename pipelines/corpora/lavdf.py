@@ -1,8 +1,8 @@
-"""LAV-DF (Cai et al. 2022, arXiv 2204.06228): {train,dev,test}/NNNNNN.mp4 and metadata.json or metadata.min.json; partial fakes.
+"""LAV-DF (Cai et al. 2022, arXiv 2204.06228): {train,dev,test}/NNNNNN.mp4 and metadata.json (or metadata.min.json).
 
 `fake_periods` are spans in seconds; they are the sound's where modify_audio says so and the picture's where modify_video does.
 Clips made from one original are one group; the persons are not published. Split `dev` is val. Rates are those of the paper
-(25 fps, 16 kHz), frames and samples those of the list. A clip with no sound of its own length is for the audit to find.
+(25 fps, 16 kHz), frames and samples those of the list.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.corpora.join import document, fault, files, joined, number, segments
+from pipelines.corpora.join import document, fault, files, joined, lengths, number, segments
 from pipelines.manifest import ManifestError, Row
 
 LISTS = ("metadata.json", "metadata.min.json")
@@ -52,7 +52,9 @@ def _row(entry: Mapping[str, Any]) -> Row:
     for name, forged in (("audio_segments", audio), ("video_segments", video)):
         if forged:
             row = segments(row, name, spans, duration)
-    return row
+    if 0 in (entry.get("audio_channels"), entry.get("audio_frames")):
+        row = fault(row, "no_sound", f"{path} is listed without sound")
+    return lengths(row)
 
 
 def _split(name: str) -> str:

@@ -33,8 +33,6 @@ PARTS = {  # FakeAVCeleb's folders of v1.0: the method by its name in v1.2
 }
 COLUMNS = ("Audio_Path", "Video_Path", "ENtire_Label", "Audio_Label", "Video_Label")
 IDENTITY = re.compile(r"(?:^|[_/+-])(id\d{5})(?=[_/.+-]|$)")
-    0.5  # between listed picture and sound before a row says so; no list has more by rounding or padding
-)
 
 
 def rows(root: Path) -> Iterator[Row]:

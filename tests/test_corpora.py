@@ -1,5 +1,6 @@
 """Adapters on small trees in the published layouts: each fault is told, nothing crashes, no clip is lost."""
 
+import pytest
 import trees
 
 from pipelines import manifest
@@ -135,3 +136,28 @@ def test_corpora_of_real_speech(tmp_path):
     got = read(voxceleb2, root / "v", tmp_path)
     assert got["dev/mp4/id1/yt/1.mp4"].audio_path.endswith("dev/aac/id1/yt/1.m4a")
     assert kinds(got["dev/mp4/id1/yt/2.mp4"]) == {"missing_media"}
+
+
+@pytest.mark.parametrize("adapter", [avdeepfake1m, cmdfd, dfdc, faceforensics, fakeavceleb, lavdf, polyglotfake])
+def test_a_folder_that_is_no_such_corpus_is_said_to_be_none(adapter, tmp_path):
+    with pytest.raises(manifest.ManifestError, match=str(tmp_path)):
+        list(adapter.rows(tmp_path))
+
+
+def test_a_list_whose_entry_names_no_file_is_an_error_that_says_so(tmp_path):
+    trees.put(tmp_path, "metadata.json", [{"n_fakes": 0}])
+    with pytest.raises(manifest.ManifestError, match="names no file"):
+        list(lavdf.rows(tmp_path))
+
+
+def test_cmdfd_fakeavceleb_lists_name_list_split_and_method(tmp_path):
+    line = "i,/a/{0}/ARRANGED_RAW_VIDEO/FAKE_W2L_C/A/MEN/id00001/y/1_id00002_z_wavtolip.mp4"
+    line = f"{line.replace('.mp4', '_16khz.wav')},{line.removeprefix('i,')},1,0,1,0,1,100,64000,25.0,16000\n"
+    for split in ("train", "test"):
+        trees.put(tmp_path, f"FAV_{split}_FAKE_W2L_C.csv", trees.CMDFD + line.format(split.upper()))
+    rows = manifest.complete(cmdfd.favc_rows(tmp_path), "c:x", tmp_path)
+    tail = "FAKE_W2L_C/A/MEN/id00001/y/1_id00002_z_wavtolip.mp4"
+    assert [row.id for row in rows] == [f"c:x/FAV_{split}_FAKE_W2L_C/{tail}" for split in ("test", "train")]
+    assert [(row.split, row.method, row.identities) for row in rows] == [
+        (split, "wav2lip", ("id00001", "id00002")) for split in ("test", "train")
+    ]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.join import document, fault, files, joined, lengths, number, segments
+from pipelines.corpora.join import document, fault, file_of, files, joined, lengths, number, segments
 from pipelines.manifest import ManifestError, Row
 
 TYPES = {"real": (0, 0), "audio_modified": (0, 1), "visual_modified": (1, 0), "both_modified": (1, 1)}
@@ -67,7 +67,7 @@ def _placed(listed: Iterable[Row], present: Iterable[str]) -> Iterator[Row]:
 
 
 def _row(entry: Mapping[str, Any], split: str) -> Row:
-    file = str(entry["file"])
+    file = file_of(entry)
     path = file if file.startswith(f"{split}/") else f"{split}/{file}"
     kind = str(entry.get("modify_type", "")).replace("-", "_")
     video, audio = TYPES.get(kind, (-1, -1))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipelines.corpora.join import document, fault, files, joined, lengths, number, segments
+from pipelines.corpora.join import document, fault, file_of, files, joined, lengths, number, segments
 from pipelines.manifest import ManifestError, Row
 
 LISTS = ("metadata.json", "metadata.min.json")
@@ -29,7 +29,7 @@ def rows(root: Path) -> Iterator[Row]:
 
 
 def _row(entry: Mapping[str, Any]) -> Row:
-    path = str(entry["file"])
+    path = file_of(entry)
     video, audio = bool(entry.get("modify_video")), bool(entry.get("modify_audio"))
     spans = entry.get("fake_periods") or []
     row = Row(

@@ -1,0 +1,38 @@
+"""DFDC (Dolhansky et al. 2020, arXiv 2006.07397): folders dfdc_train_part_N, each with metadata.json; any depth below ROOT.
+
+The label is the whole clip's: whether picture, sound or both are forged is not marked, so both are -1 in fakes (fault
+`modality_unmarked`). Clips of one original are one group; persons are not published in these lists.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.corpora.join import document, fault, files, joined
+from pipelines.manifest import SPLITS, ManifestError, Row
+
+LABELS = {"REAL": 0, "FAKE": 1}
+
+
+def rows(root: Path) -> Iterator[Row]:
+    """One row a clip of lists or folders; raises ManifestError where no folder has a metadata.json."""
+    lists = sorted(root.rglob("metadata.json"))
+    if not lists:
+        raise ManifestError(f"dfdc:{root} has no metadata.json in any folder; fetch those of the parts")
+    entries = (
+        _row((path.parent.relative_to(root) / name).as_posix(), entry)
+        for path in lists
+        for name, entry in document(path).items()
+    )
+    yield from joined(root, entries, files(root), where="metadata.json")
+
+
+def _row(path: str, entry: Mapping[str, Any]) -> Row:
+    label = LABELS.get(str(entry.get("label", "")).upper(), -1)
+    split, original = str(entry.get("split") or ""), str(entry.get("original") or Path(path).name)
+    row = Row(
+        path, label=label, group=original, split=split if split in SPLITS else "", method="dfdc" if label == 1 else ""
+    )
+    if label == 1:
+        return fault(row, "modality_unmarked", f"{path} is fake, but not said to be so in picture, sound or both")
+    return row if label == 0 else fault(row, "label_unknown", f"{path} is neither REAL nor FAKE in its list")

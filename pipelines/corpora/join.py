@@ -1,0 +1,176 @@
+"""What a corpus lists against what lies on the disk: joined so that nothing is lost and each difference is named.
+
+An adapter makes a row for everything its list names and says how a file without a line is to be read; this module does the
+rest. Faults it writes: `listed_twice`, `list_conflict` (the lines disagree), `missing_media`, `not_listed`. Reads local folders
+and links in them; files whose name or folder begins with a dot are no clips.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
+
+LONGEST_DIFFERENCE_S = 0.5  # between listed picture and sound before a row says so: more than padding gives
+
+
+def fault(row: Row, kind: str, text: str) -> Row:
+    """The row with one more fault, "kind: text"; one it has already is not said twice."""
+    said = f"{kind}: {text}"
+    return row if said in row.faults else replace(row, faults=(*row.faults, said))
+
+
+def files(root: Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[str]:
+    """Files below `root` with one of the suffixes, as sorted paths relative to it with "/" between folders."""
+    wanted, found = frozenset(suffixes), []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
+                found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
+    return sorted(found)
+
+
+def joined(
+    root: Path,
+    listed: Iterable[Row],
+    present: Iterable[str],
+    unlisted: Callable[[str], Row] = lambda key: Row(key),
+    key: Callable[[str], str] = lambda path: path,
+    where: str = "the corpus's list",
+) -> Iterator[Row]:
+    """One row a clip: listed ones in the order of the list, then files that no line names.
+
+    `listed` has paths relative to `root`; `present` are the files that lie there, as `files` gives them. `key` maps a path to
+    what list and disk have in common, where one of them renames folders. `unlisted` makes the row of a file without a line.
+    """
+    on_disk: dict[str, list[str]] = {}
+    for path in present:
+        on_disk.setdefault(key(path), []).append(path)
+    rows: dict[str, Row] = {}
+    for row in listed:
+        name = key(row.path)
+        rows[name] = _both(rows[name], row, where) if name in rows else row
+    for name, row in rows.items():
+        paths = on_disk.pop(name, [])
+        if not paths:
+            yield fault(row, "missing_media", f"{row.path} is in {where}, but there is no such file below {root}")
+            continue
+        path = row.path if row.path in paths else paths[0]
+        yield replace(row, path=path, id=row.id or row.path)
+        yield from (again(row, other, path) for other in paths if other != path)
+    for paths in on_disk.values():
+        first = unlisted(paths[0])
+        yield fault(first, "not_listed", f"{paths[0]} lies below {root}, but {where} has no line for it")
+        yield from (again(unlisted(other), other, paths[0]) for other in paths[1:])
+
+
+def _both(row: Row, other: Row, where: str) -> Row:
+    """One row of two lines for one clip; the first decides, people of both are kept, so that no split tears them apart."""
+    people = tuple(dict.fromkeys((*row.identities, *other.identities)))
+    names = [
+        name
+        for name in (
+            "label",
+            "audio_fake",
+            "video_fake",
+            "method",
+            "category",
+            "split",
+            "audio_segments",
+            "video_segments",
+        )
+        if getattr(row, name) != getattr(other, name)
+    ]
+    faults = tuple(dict.fromkeys((*row.faults, *other.faults)))
+    row = fault(
+        replace(row, identities=people, faults=faults), "listed_twice", f"{row.path} has several lines in {where}"
+    )
+    if names:
+        row = fault(row, "list_conflict", f"lines for {row.path} differ in {', '.join(names)}; the first is taken")
+    return row
+
+
+def again(row: Row, path: str, first: str) -> Row:
+    """The row of a second file of the same name: its path is its id."""
+    row = replace(row, path=path, id=path)
+    return fault(row, "found_twice", f"{path} is {first} once more: the folders' names are spelled in two ways")
+
+
+def lengths(row: Row) -> Row:
+    """Says where listed numbers contradict each other: `declared_rate` (a rate that cannot be), `length_conflict`."""
+    frames, fps, samples, rate = row.listed_frames, row.listed_fps, row.listed_samples, row.listed_sample_rate
+    if not (frames and fps and samples and rate):
+        return row
+    picture, sound = frames / fps, samples / rate
+    if abs(picture - sound) <= LONGEST_DIFFERENCE_S:
+        return row
+    if picture > 1.5 * sound:
+        text = f"listed with {fps:g} fps, but {frames:g} frames in {sound:.2f} s of sound are {frames / sound:.1f} fps"
+        return fault(row, "declared_rate", f"{row.id or row.path} is {text}")
+    return fault(row, "length_conflict", f"{row.id or row.path}: listed picture {picture:.2f} s, sound {sound:.2f} s")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """Lines of a CSV by column, all as text; a column without a name is called "". Raises ManifestError if unreadable."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"list {path} cannot be read: {error}") from error
+    return [
+        {
+            str(name or "").strip(): (value or "").strip()
+            for name, value in line.items()
+            if isinstance(value, str | None)
+        }
+        for line in csv.DictReader(io.StringIO(text, newline=""))
+    ]
+
+
+def document(path: Path) -> Any:
+    """A JSON file's content; raises ManifestError that names the file where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"list {path} cannot be read as JSON: {error}; fetch it again") from error
+
+
+def file_of(entry: Mapping[str, Any]) -> str:
+    """The field `file` of a list's entry; raises ManifestError where it has none."""
+    if not entry.get("file"):
+        raise ManifestError(f"an entry of the list names no file: {str(dict(entry))[:200]}; fetch the list again")
+    return str(entry["file"])
+
+
+def number(values: Mapping[str, Any], name: str) -> float | None:
+    """A number of a list's line, None where it is empty or none."""
+    try:
+        value = float(values.get(name, ""))
+    except (TypeError, ValueError):
+        return None
+    return value if value == value else None
+
+
+def segments(row: Row, name: str, values: Any, duration: float | None = None) -> Row:
+    """The row with forged parts (start_s, end_s) in field `name`; parts with no length become a fault, as do late ends."""
+    kept: list[tuple[float, float]] = []
+    for value in values or ():
+        try:
+            start, end = (float(x) for x in value)
+        except (TypeError, ValueError):
+            start, end = 0.0, 0.0
+        if not 0 <= start < end:
+            row = fault(row, "bad_segment", f"{row.path}: forged part {value} is no span of time; it is left out")
+            continue
+        if duration is not None and end > duration + 0.04:  # a frame at 25 fps is rounding
+            row = fault(row, "late_segment", f"{row.path}: forged part ends at {end:g} s, the clip at {duration:g} s")
+        kept.append((start, end))
+    fields: dict[str, Any] = {name: tuple(sorted(kept))}
+    return replace(row, **fields)

@@ -1,0 +1,163 @@
+"""Adapters on small trees in the published layouts: each fault is told, nothing crashes, no clip is lost."""
+
+import pytest
+import trees
+
+from pipelines import manifest
+from pipelines.corpora import (
+    avdeepfake1m,
+    cmdfd,
+    dfdc,
+    faceforensics,
+    fakeavceleb,
+    kodf,
+    lavdf,
+    lrs3,
+    polyglotfake,
+    voxceleb2,
+)
+
+
+def read(adapter, root, tmp_path):
+    """{id: row}, completed, after a way through a manifest file that must change nothing."""
+    rows = manifest.complete(adapter.rows(root), "c:x", root)
+    manifest.write(rows, tmp_path / "round.csv")
+    assert manifest.read(tmp_path / "round.csv") == rows
+    return {row.id.removeprefix("c:x/"): row for row in rows}
+
+
+def kinds(row):
+    return {fault.partition(":")[0] for fault in row.faults}
+
+
+def test_fakeavceleb(tmp_path):
+    got = read(fakeavceleb, trees.fakeavceleb(tmp_path / "t"), tmp_path)
+    fake = got["FakeVideo-FakeAudio/Asian (East)/men/id00001/00001_id00002_id00003_wavtolip.mp4"]
+    assert (fake.label, fake.category, fake.method, kinds(fake)) == (1, "FVFA", "wav2lip", {"listed_twice"})
+    assert fake.identities == ("id00001", "id00002", "id00003")
+    assert "Asian_East" in fake.path
+    assert kinds(got["FakeVideo-FakeAudio/Asian (East)/men/id00001/00009_id00004_wavtolip.mp4"]) == {"not_listed"}
+    assert kinds(got["RealVideo-FakeAudio/Asian (East)/men/id00001/gone.mp4"]) == {"missing_media"}
+    assert got["RealVideo-RealAudio/Asian (East)/men/id00001/00001.mp4"].label == 0
+    assert len(got) == 4
+
+
+def test_fakeavceleb_ids_do_not_depend_on_how_race_folders_are_spelled(tmp_path):
+    names = ("Asian (East)", "Asian_East", "Asian-East")
+    found = [set(read(fakeavceleb, trees.fakeavceleb(tmp_path / n, n), tmp_path)) for n in names]
+    assert found[0] == found[1] == found[2]
+
+
+def test_fakeavceleb_of_v1_0_needs_no_list(tmp_path):
+    root = tmp_path / "t"
+    trees.touch(root, "FAKE_FSGAN_C/Asian/MEN/id00001/yt/00001_id00002_x.mp4", "REAL_A/Asian/MEN/id00001/yt/00001.mp4")
+    got = read(fakeavceleb, root, tmp_path)
+    assert sorted((row.label, row.category, row.method) for row in got.values()) == [
+        (0, "RVRA", ""),
+        (1, "FVRA", "fsgan"),
+    ]
+
+
+def test_lavdf(tmp_path):
+    for name in lavdf.LISTS:
+        got = read(lavdf, trees.lavdf(tmp_path / name, name), tmp_path)
+        assert len(got) == 6
+        assert got["dev/2.mp4"].audio_segments == ((1.0, 1.5),)
+        assert (got["dev/2.mp4"].split, got["dev/2.mp4"].group) == ("val", got["train/1.mp4"].group)
+        assert kinds(got["dev/2.mp4"]) == {"listed_twice"}
+        assert kinds(got["dev/3.mp4"]) == {"declared_rate", "label_conflict"}
+        assert kinds(got["dev/4.mp4"]) == {"bad_segment", "no_sound"}
+        assert kinds(got["test/5.mp4"]) == {"missing_media"}
+        assert kinds(got["dev/6.mp4"]) == {"not_listed"}
+
+
+def test_avdeepfake1m(tmp_path):
+    got = read(avdeepfake1m, trees.avdeepfake1m(tmp_path / "t"), tmp_path)
+    both = got["train/id00001/yt/1/both.mp4"]
+    assert (both.category, both.audio_segments, both.video_segments) == ("FVFA", ((0.5, 1.0),), ((1.0, 1.5),))
+    assert kinds(both) == {"listed_twice"}
+    moved = got["val/vox_celeb_2/id00002/yt/1/a.mp4"]
+    assert (moved.category, moved.faults) == ("RVFA", ())
+    assert moved.path.endswith("moved/vox_celeb_2/id00002/yt/1/a.mp4")
+    assert kinds(got["val/lrs3/abc/1/x.mp4"]) == {"label_unknown", "missing_media"}
+    assert got["test/000001.mp4"].label == -1
+    assert kinds(got["train/id00001/yt/1/extra.mp4"]) == {"not_listed"}
+    assert len(got) == 6
+
+
+def test_polyglotfake(tmp_path):
+    got = read(polyglotfake, trees.polyglotfake(tmp_path / "t"), tmp_path)
+    fake, real = got["manipulated_content/to_ru/videos/es_1_to_ru_Xtts.mp4"], got["original_content/es/videos/es_1.mp4"]
+    assert (fake.method, fake.category, fake.group) == ("Xtts", "FVFA", real.group)
+    assert kinds(real) == {"listed_twice"}
+    assert kinds(got["manipulated_content/to_ru/videos/gone.mp4"]) == {"missing_media"}
+    assert kinds(got["manipulated_content/to_ru/videos/es_2_to_ru_Bark.mp4"]) == {"not_listed"}
+
+
+def test_cmdfd(tmp_path):
+    got = read(cmdfd, trees.cmdfd(tmp_path / "t"), tmp_path)
+    assert kinds(got["MakeItTalk/id00001-id00002.mp4"]) == {"missing_media", "declared_rate", "listed_twice"}
+    assert kinds(got["wav2lip/id00001-id00002.mp4"]) == {"missing_sound"}
+    assert got["origin/id00001_a.mp4"].faults == ()
+    assert len({row.group for row in got.values()}) == 1
+
+
+def test_corpora_without_sound_or_marks(tmp_path):
+    root = tmp_path / "t"
+    trees.touch(root / "k", "fsgan/a.mp4", "original_videos/7/b.mp4", "dfl/c.mp4", "other/d.mp4")
+    got = read(kodf, root / "k", tmp_path)
+    assert [kinds(got[n]) for n in ("fsgan/a.mp4", "other/d.mp4", "dfl/c.mp4")] == [
+        {"no_sound"},
+        {"label_unknown"},
+        set(),
+    ]
+    trees.touch(root / "f", "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4")
+    trees.put(root / "f", "splits/train.json", [["000", "003"]])
+    (row,) = read(faceforensics, root / "f", tmp_path).values()
+    assert (row.split, row.identities, kinds(row)) == ("train", ("000", "003"), {"no_sound"})
+    listed = {"a.mp4": {"label": "FAKE", "split": "train", "original": "b.mp4"}, "b.mp4": {"label": "REAL"}}
+    trees.put(root / "d", "dfdc_train_part_0/metadata.json", listed)
+    trees.touch(root / "d", "dfdc_train_part_0/a.mp4")
+    got = read(dfdc, root / "d", tmp_path)
+    assert kinds(got["dfdc_train_part_0/a.mp4"]) == {"modality_unmarked"}
+    assert kinds(got["dfdc_train_part_0/b.mp4"]) == {"missing_media"}
+
+
+def test_corpora_of_real_speech(tmp_path):
+    root = tmp_path / "t"
+    trees.touch(root / "l", "pretrain/s/1.mp4", "pretrain/s/1.txt", "test/t/2.txt", "test/t/3.mp4")
+    got = read(lrs3, root / "l", tmp_path)
+    assert [kinds(got[n]) for n in ("pretrain/s/1.mp4", "test/t/2.mp4", "test/t/3.mp4")] == [
+        set(),
+        {"missing_media"},
+        {"not_listed"},
+    ]
+    trees.touch(root / "v", "dev/mp4/id1/yt/1.mp4", "dev/aac/id1/yt/1.m4a", "dev/aac/id1/yt/2.m4a")
+    got = read(voxceleb2, root / "v", tmp_path)
+    assert got["dev/mp4/id1/yt/1.mp4"].audio_path.endswith("dev/aac/id1/yt/1.m4a")
+    assert kinds(got["dev/mp4/id1/yt/2.mp4"]) == {"missing_media"}
+
+
+@pytest.mark.parametrize("adapter", [avdeepfake1m, cmdfd, dfdc, faceforensics, fakeavceleb, lavdf, polyglotfake])
+def test_a_folder_that_is_no_such_corpus_is_said_to_be_none(adapter, tmp_path):
+    with pytest.raises(manifest.ManifestError, match=str(tmp_path)):
+        list(adapter.rows(tmp_path))
+
+
+def test_a_list_whose_entry_names_no_file_is_an_error_that_says_so(tmp_path):
+    trees.put(tmp_path, "metadata.json", [{"n_fakes": 0}])
+    with pytest.raises(manifest.ManifestError, match="names no file"):
+        list(lavdf.rows(tmp_path))
+
+
+def test_cmdfd_fakeavceleb_lists_name_list_split_and_method(tmp_path):
+    line = "i,/a/{0}/ARRANGED_RAW_VIDEO/FAKE_W2L_C/A/MEN/id00001/y/1_id00002_z_wavtolip.mp4"
+    line = f"{line.replace('.mp4', '_16khz.wav')},{line.removeprefix('i,')},1,0,1,0,1,100,64000,25.0,16000\n"
+    for split in ("train", "test"):
+        trees.put(tmp_path, f"FAV_{split}_FAKE_W2L_C.csv", trees.CMDFD + line.format(split.upper()))
+    rows = manifest.complete(cmdfd.favc_rows(tmp_path), "c:x", tmp_path)
+    tail = "FAKE_W2L_C/A/MEN/id00001/y/1_id00002_z_wavtolip.mp4"
+    assert [row.id for row in rows] == [f"c:x/FAV_{split}_FAKE_W2L_C/{tail}" for split in ("test", "train")]
+    assert [(row.split, row.method, row.identities) for row in rows] == [
+        (split, "wav2lip", ("id00001", "id00002")) for split in ("test", "train")
+    ]

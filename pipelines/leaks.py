@@ -57,6 +57,17 @@ class Leak:
     examples: list[dict[str, Any]] = field(default_factory=list)
     who: str = ""
 
+    def text(self) -> str:
+        """One sentence that says what it means."""
+        early, late = self.splits
+        what = {
+            ("file", ""): f"clips of {late} are also in {early}: the same file",
+            ("content", ""): f"clips of {late} are also in {early}: the same picture and sound, in other files",
+            ("identity", "source"): f"people whose own clips are in {late} also have clips of their own in {early}",
+            ("identity", "any"): f"people in {late} are also in {early}, counting whose face or voice went into a fake",
+        }[self.kind, self.who]
+        return f"{self.count:,} of {self.of:,} {what}"
+
 
 def find(
     rows: Sequence[Row], prints: Sequence[Hashable | None] | None = None, files: Sequence[str | None] | None = None
@@ -171,7 +182,8 @@ def _clips(kind: str, rows: Sequence[Row], keys: Sequence[Hashable], pair: tuple
     for k, (row, key) in enumerate(zip(rows, keys, strict=True)):
         if key is not None and row.split in pair:
             (early if row.split == pair[0] else late).setdefault(key, []).append(k)
-    count, examples = 0, []
+    count = 0
+    examples: list[dict[str, Any]] = []
     for key, mine in late.items():
         if key not in early:
             continue

@@ -56,10 +56,10 @@ class Shortcut:
 
     def text(self) -> str:
         """One sentence that says what it means."""
-        whose = "fakes" if self.method == "all" else f"{self.method} fakes"
+        fake = "fake" if self.method == "all" else f"{self.method} fake"
         return (
-            f"{self.corpus}: put one {whose.removesuffix('s')} beside one real clip, and {means(self.nuisance)} alone picks the "
-            f"fake {100 * self.auc:.1f} times in 100 (guessing: 50), without a look at the picture or an ear for the sound."
+            f"{self.corpus}: of one {fake} and one real clip, {means(self.nuisance)} alone picks the fake "
+            f"{100 * self.auc:.1f} times in 100 (guessing: 50), without a look at the picture or an ear for the sound."
         )
 
 

@@ -14,7 +14,7 @@ from pipelines.report_page import STYLE, t
 
 METHODS = 14  # lines of one plot
 MORE = """
-.say{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.75rem;margin:0 0 1rem}
+.say{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(21rem,100%),1fr));gap:.75rem;margin:0 0 1rem}
 .say div{background:var(--card);border:1px solid var(--line);border-top:.3rem solid var(--tone);border-radius:.6rem;
 padding:.8rem 1rem}
 .say b{display:block;font-size:1.9rem;font-weight:600;line-height:1.2;font-variant-numeric:tabular-nums}

@@ -136,13 +136,15 @@ def _weighted(weight: np.ndarray, fake: np.ndarray, start: np.ndarray) -> np.nda
 def _corpus(
     name: str, rows: Sequence[Row], table: pd.DataFrame, seed: int, draws: int, together: bool
 ) -> list[Shortcut]:
+    import pandas as pd
+
     label = np.array([row.label for row in rows])
     method = np.array([row.method for row in rows], object)
     group = groups(rows)
     named = sorted({str(m) for m, y in zip(method, label, strict=True) if y == 1 and m})
     found = []
     for which in [*named, "all"] if len(named) != 1 else named:
-        chosen = (label == 0) | ((label == 1) & ((method == which) if which != "all" or "all" in named else True))
+        chosen = (label == 0) | ((label == 1) & (method == which if which in named else True))
         picked = np.flatnonzero(chosen)
         fake = label[picked] == 1
         if not fake.any() or fake.all():
@@ -154,8 +156,10 @@ def _corpus(
             if not fake[known].any() or fake[known].all() or column[known].nunique() < 2:
                 continue
             clips = (fake[known], group[picked][known])
-            words = not np.issubdtype(getattr(column, "dtype", object), np.number) if column.dtype != "str" else True
-            scores = _words(column[known].astype(str).to_numpy(), *clips) if words else column[known].to_numpy(float)
+            words = not pd.api.types.is_numeric_dtype(column)
+            scores = (
+                _words(column[known].astype(str).to_numpy(), *clips, seed) if words else column[known].to_numpy(float)
+            )
             found.append(_judged(name, str(nuisance), which, scores, *clips, seed, draws, flip=not words))
         varied = [c for c in some.columns if some[c].nunique() > 1]
         if together and len(varied) > 1:
@@ -183,14 +187,25 @@ def _judged(corpus, nuisance, method, scores, fake, group, seed, draws, flip) ->
     )
 
 
-def _words(words: np.ndarray, fake: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Score [n] of a word: the share of fakes among its clips in other groups, drawn to the overall share where few."""
-    _, word = np.unique(words, return_inverse=True)
-    _, who = np.unique(group, return_inverse=True)
-    pair, cell = np.unique(word * (who.max() + 1) + who, return_inverse=True)
-    all_count, all_fake = np.bincount(word), np.bincount(word, fake)
-    own_count, own_fake = np.bincount(cell, minlength=len(pair)), np.bincount(cell, fake, minlength=len(pair))
-    return (all_fake[word] - own_fake[cell] + 0.5) / (all_count[word] - own_count[cell] + 1.0)
+def _words(words: np.ndarray, fake: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
+    """Score [n] of a word: its place among all words by the share of fakes that it has in other folds of groups.
+
+    Places, not shares, as a share that leaves a clip's own fold out is lower where that fold has more fakes, and would set
+    clips of one word apart by their label.
+    """
+    from scipy.stats import rankdata
+
+    names, word = np.unique(words, return_inverse=True)
+    numbers, who = np.unique(group, return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(numbers))[who] % FOLDS
+    scores = np.zeros(len(words))
+    for k in range(FOLDS):
+        other, mine = fold != k, fold == k
+        prior = fake[other].mean() if other.any() else 0.5
+        count = np.bincount(word[other], minlength=len(names))
+        fakes = np.bincount(word[other], fake[other], minlength=len(names))
+        scores[mine] = rankdata(np.round((fakes + 2 * prior) / (count + 2), 9))[word[mine]]
+    return scores
 
 
 def _forest(

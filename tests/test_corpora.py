@@ -161,3 +161,14 @@ def test_cmdfd_fakeavceleb_lists_name_list_split_and_method(tmp_path):
     assert [(row.split, row.method, row.identities) for row in rows] == [
         (split, "wav2lip", ("id00001", "id00002")) for split in ("test", "train")
     ]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"videos": [{"duration": 1}]}', '{"videos": ["a.mp4"]}', '{"videos": 3}', "{"]
+)
+def test_a_damaged_list_of_polyglotfake_is_named(tmp_path, content):
+    folder = tmp_path / "original_content" / "es"
+    folder.mkdir(parents=True)
+    (folder / "es.json").write_text(content)
+    with pytest.raises(manifest.ManifestError, match="list"):
+        list(polyglotfake.rows(tmp_path))

@@ -142,11 +142,11 @@ def document(path: Path) -> Any:
         raise ManifestError(f"list {path} cannot be read as JSON: {error}; fetch it again") from error
 
 
-def file_of(entry: Mapping[str, Any]) -> str:
-    """The field `file` of a list's entry; raises ManifestError where it has none."""
-    if not entry.get("file"):
-        raise ManifestError(f"an entry of the list names no file: {str(dict(entry))[:200]}; fetch the list again")
-    return str(entry["file"])
+def file_of(entry: Any, name: str = "file") -> str:
+    """The field of a list's entry that names its file; raises ManifestError where it has none."""
+    if not isinstance(entry, Mapping) or not entry.get(name):
+        raise ManifestError(f"an entry of the list names no file: {str(entry)[:200]}; fetch the list again")
+    return str(entry[name])
 
 
 def number(values: Mapping[str, Any], name: str) -> float | None:

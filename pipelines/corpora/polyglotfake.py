@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.corpora.join import document, files, joined
+from pipelines.corpora.join import document, file_of, files, joined
 from pipelines.manifest import ManifestError, Row
 
 TOPS = {"original_content": 0, "manipulated_content": 1}
@@ -28,8 +28,11 @@ def rows(root: Path) -> Iterator[Row]:
 def _listed(root: Path) -> Iterator[Row]:
     for top in TOPS:
         for path in sorted((root / top).rglob("*.json")):
-            for entry in document(path)["videos"]:
-                name = str(entry["filename"])
+            language = document(path)
+            if not isinstance(language, dict) or not isinstance(language.get("videos"), list):
+                raise ManifestError(f"list {path} has no array videos; fetch it again")
+            for entry in language["videos"]:
+                name = file_of(entry, "filename")
                 name = name if name.endswith(".mp4") else f"{name}.mp4"
                 yield _row(f"{path.parent.relative_to(root).as_posix()}/videos/{name}")
 

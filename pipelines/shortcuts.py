@@ -171,7 +171,18 @@ def _corpus(
     return sorted(found, key=lambda s: (-round(s.auc, 3), s.nuisance, s.method))
 
 
-def _judged(corpus, nuisance, method, scores, fake, group, seed, draws, flip) -> Shortcut:
+def _judged(
+    corpus: str,
+    nuisance: str,
+    method: str,
+    scores: np.ndarray,
+    fake: np.ndarray,
+    group: np.ndarray,
+    seed: int,
+    draws: int,
+    flip: bool,
+) -> Shortcut:
+    """The shortcut that scores [n] make; `flip`: their better direction counts."""
     value, drawn = auc(scores, fake, group, seed, draws)
     if flip and value < 0.5:
         value, drawn = 1 - value, 1 - drawn

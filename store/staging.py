@@ -24,14 +24,8 @@ FOLDER = "_staging"
 RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
-_TORN = (
-    zipfile.BadZipFile,
-    ValueError,
-    KeyError,
-    EOFError,
-    OSError,
-    RuntimeError,
-)  # zipfile: RuntimeError for "encrypted"
+# What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
+_TORN = (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, RuntimeError)
 
 
 def stage(

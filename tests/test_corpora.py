@@ -144,6 +144,23 @@ def test_a_folder_that_is_no_such_corpus_is_said_to_be_none(adapter, tmp_path):
         list(adapter.rows(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("adapter", "name", "content"),
+    [
+        (lavdf, "metadata.json", "{}"),
+        (lavdf, "metadata.json", "[1]"),
+        (dfdc, "metadata.json", "[]"),
+        (avdeepfake1m, "train_metadata.json", "{"),
+        (avdeepfake1m, "train_metadata/a.json", "[]"),
+    ],
+)
+def test_a_damaged_list_is_an_error_that_says_so(adapter, name, content, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(manifest.ManifestError, match="list"):
+        list(adapter.rows(tmp_path))
+
+
 def test_a_list_whose_entry_names_no_file_is_an_error_that_says_so(tmp_path):
     trees.put(tmp_path, "metadata.json", [{"n_fakes": 0}])
     with pytest.raises(manifest.ManifestError, match="names no file"):

@@ -36,10 +36,11 @@ def rows(root: Path) -> Iterator[Row]:
 def _listed(root: Path, split: str) -> Iterator[Row]:
     names = root / f"{split}_files.txt"
     if (path := root / f"{split}_metadata.json").is_file():
-        yield from (_row(entry, split) for entry in document(path))
+        yield from (_row(entry, split) for entry in document(path, list))
     elif (folder := root / f"{split}_metadata").is_dir():
         yield from (
-            _row({"file": _media(folder, path), **document(path)}, split) for path in sorted(folder.rglob("*.json"))
+            _row({"file": _media(folder, path), **document(path, dict)}, split)
+            for path in sorted(folder.rglob("*.json"))
         )
     elif names.is_file():
         for line in names.read_text(encoding="utf-8").split("\n"):

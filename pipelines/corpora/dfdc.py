@@ -22,12 +22,13 @@ def rows(root: Path) -> Iterator[Row]:
     entries = (
         _row((path.parent.relative_to(root) / name).as_posix(), entry)
         for path in lists
-        for name, entry in document(path).items()
+        for name, entry in document(path, dict).items()
     )
     yield from joined(root, entries, files(root), where="metadata.json")
 
 
-def _row(path: str, entry: Mapping[str, Any]) -> Row:
+def _row(path: str, entry: Any) -> Row:
+    entry = entry if isinstance(entry, Mapping) else {}
     label = LABELS.get(str(entry.get("label", "")).upper(), -1)
     split, original = str(entry.get("split") or ""), str(entry.get("original") or Path(path).name)
     row = Row(

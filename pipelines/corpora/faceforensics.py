@@ -44,6 +44,6 @@ def _splits(root: Path) -> dict[str, str]:
     found = {}
     for split in ("train", "val", "test"):
         path = next((p for p in (root / "splits" / f"{split}.json", root / f"{split}.json") if p.is_file()), None)
-        for pair in document(path) if path else ():
+        for pair in document(path, list) if path else ():
             found.update(dict.fromkeys(map(str, pair), split))
     return found

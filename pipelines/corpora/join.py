@@ -14,9 +14,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
+
+T = TypeVar("T", dict, list)
 
 LONGEST_DIFFERENCE_S = 0.5  # between listed picture and sound before a row says so: more than padding gives
 
@@ -134,12 +136,15 @@ def table(path: Path) -> list[dict[str, str]]:
     ]
 
 
-def document(path: Path) -> Any:
-    """A JSON file's content; raises ManifestError that names the file where it cannot be read."""
+def document(path: Path, kind: type[T]) -> T:
+    """A JSON file's content, a `kind` (dict or list); raises ManifestError that names the file where it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ManifestError(f"list {path} cannot be read as JSON: {error}; fetch it again") from error
+    if not isinstance(content, kind):
+        raise ManifestError(f"list {path} holds a {type(content).__name__}, not a {kind.__name__}; fetch it again")
+    return content
 
 
 def file_of(entry: Any, name: str = "file") -> str:

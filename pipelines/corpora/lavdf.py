@@ -24,7 +24,7 @@ def rows(root: Path) -> Iterator[Row]:
     path = next((root / name for name in LISTS if (root / name).is_file()), None)
     if path is None:
         raise ManifestError(f"lavdf:{root} has neither {' nor '.join(LISTS)}; name the folder that holds it")
-    listed = (_row(entry) for entry in document(path))
+    listed = (_row(entry) for entry in document(path, list))
     yield from joined(root, listed, files(root), _unlisted, where=path.name)
 
 
@@ -45,7 +45,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
         listed_samples=number(entry, "audio_frames"),
         listed_sample_rate=SAMPLE_RATE,
     )
-    if bool(row.label) != bool(spans) or ("n_fakes" in entry and int(entry["n_fakes"]) != len(spans)):
+    if bool(row.label) != bool(spans) or ("n_fakes" in entry and number(entry, "n_fakes") != len(spans)):
         told = f"n_fakes {entry.get('n_fakes')}, {len(spans)} spans, modify_video {video}, modify_audio {audio}"
         row = fault(row, "label_conflict", f"{path}: {told} do not fit each other")
     duration = number(entry, "duration")

@@ -28,10 +28,10 @@ def rows(root: Path) -> Iterator[Row]:
 def _listed(root: Path) -> Iterator[Row]:
     for top in TOPS:
         for path in sorted((root / top).rglob("*.json")):
-            language = document(path)
-            if not isinstance(language, dict) or not isinstance(language.get("videos"), list):
+            videos = document(path, dict).get("videos")
+            if not isinstance(videos, list):
                 raise ManifestError(f"list {path} has no array videos; fetch it again")
-            for entry in language["videos"]:
+            for entry in videos:
                 name = file_of(entry, "filename")
                 name = name if name.endswith(".mp4") else f"{name}.mp4"
                 yield _row(f"{path.parent.relative_to(root).as_posix()}/videos/{name}")

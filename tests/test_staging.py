@@ -1,0 +1,90 @@
+"""Finished batches under `_staging/`: there whole or not at all."""
+
+import numpy as np
+import pytest
+
+from store import staging
+from store.layout import StoreError
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    clips = [{"mouth": rng.integers(0, 255, (n, 96, 96), "u1"), "asr": rng.random((n, 6), "f4")} for n in (3, 2)]
+    return [*clips, {}], [{"id": "ü", "seconds": 1.5}, {"id": "b"}, {"id": "c", "reason": "no_face"}]
+
+
+def test_a_staged_batch_reads_back(tmp_path):
+    clips, receipts = batch()
+    assert staging.staged(tmp_path) == set()
+    file = staging.stage(tmp_path, "b0007", clips, receipts).path
+    assert staging.staged(tmp_path) == {"b0007"}
+    got, notes = staging.load(tmp_path, "b0007")
+    assert notes == receipts
+    assert [sorted(c) for c in got] == [["asr", "mouth"], ["asr", "mouth"], []]
+    np.testing.assert_array_equal(got[1]["mouth"], clips[1]["mouth"])
+    with np.load(file, allow_pickle=False) as plain:
+        np.testing.assert_array_equal(plain["0/asr"], clips[0]["asr"])
+    first = file.read_bytes()
+    assert staging.stage(tmp_path, "b0007", clips, receipts).read() == first
+    staging.discard(tmp_path, ["b0007", "never"])
+    assert staging.staged(tmp_path) == set()
+    with pytest.raises(StoreError, match="b0007 is not staged"):
+        staging.load(tmp_path, "b0007")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_batch_is_not_staged_and_is_removed(tmp_path, share):
+    file = staging.stage(tmp_path, "b", *batch()).path
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(StoreError, match="batch b is torn"):
+        staging.load(tmp_path, "b")
+    assert not file.exists()
+    file.write_bytes(data[: int(len(data) * share)])
+    assert staging.staged(tmp_path) == set()
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+def test_a_batch_with_a_flipped_byte_is_torn_or_unchanged(tmp_path, mask):
+    clips = [{"asr": np.arange(6, dtype="f4").reshape(2, 3)}, {}, {"face": np.arange(3, dtype="u1")}]
+    receipts = [{"id": "a"}, {"id": "b", "reason": "no_face"}, {"id": "ü"}]
+    file = staging.stage(tmp_path, "b", clips, receipts).path
+    whole = file.read_bytes()
+    for position in range(len(whole)):  # each byte of a small one: the tables of zip, the headers of numpy, the arrays
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ mask]) + whole[position + 1 :])
+        try:
+            got, notes = staging.load(tmp_path, "b")
+        except StoreError:
+            assert not file.exists()
+        else:  # the byte was one that zip does not need, such as a date
+            assert notes == receipts
+            assert [{k: v.tolist() for k, v in c.items()} for c in got] == [
+                {k: v.tolist() for k, v in c.items()} for c in clips
+            ]
+
+
+def test_a_batch_with_a_changed_array_is_not_staged_and_is_removed(tmp_path):
+    clips, receipts = batch()
+    file = staging.stage(tmp_path, "b", clips, receipts).path
+    data = bytearray(file.read_bytes())
+    data[data.index(clips[0]["mouth"].tobytes()) + 1000] ^= 1
+    file.write_bytes(data)
+    assert staging.staged(tmp_path) == set()
+    assert not file.exists()
+
+
+def test_staging_that_fails_halfway_leaves_nothing(tmp_path):
+    clips, _ = batch()
+    with pytest.raises(ValueError, match="allow_pickle"):
+        staging.stage(tmp_path, "b", [*clips, {"bad": np.array([object()])}], [])
+    assert list((tmp_path / "_staging").iterdir()) == []
+    with pytest.raises(StoreError, match="batch id"):
+        staging.stage(tmp_path, "../b", clips, [])
+
+
+def test_a_batch_being_written_is_not_staged(tmp_path):
+    file = staging.stage(tmp_path, "b", *batch()).path
+    file.rename(file.with_name("b.npz.0123.tmp"))
+    assert staging.staged(tmp_path) == set()
+    assert len(list((tmp_path / "_staging").iterdir())) == 1

@@ -16,7 +16,8 @@ import pytest
 import zarr
 from click.testing import CliRunner
 from object_server import BUCKET, ENVIRONMENT, Flaky, gcs
-from test_store import WIDTHS, batch, fit_of, random_shard, small
+from test_staging import batch
+from test_store import WIDTHS, fit_of, random_shard, small
 
 import store
 from store import bucket as buckets

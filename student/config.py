@@ -9,6 +9,7 @@ from typing import Any
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
+TRIMS = ("none", "leading", "speech")  # see student.spans
 
 
 class ConfigError(ValueError):
@@ -44,7 +45,8 @@ class LossConfig:
 class DataConfig:
     """What a training window is. Shifts are in frames (1/25 s): lips at t meet the sound of t - shift."""
 
-    window: int = 75
+    window: int = 75  # at most; `spans.window_for` shortens it to what the clips hold
+    trim: str = "leading"
     batch_size: int = 8  # windows a process and micro-batch
     pair_share: float = 0.5  # of the windows of real clips: another clip's sound, or their own shifted
     swap_share: float = 0.5  # of those: swaps
@@ -60,6 +62,8 @@ class DataConfig:
             raise ConfigError("--pair-share and --swap-share are shares between 0 and 1")
         if not 1 <= self.min_fake_shift <= self.max_shift:
             raise ConfigError("--max-shift must be at least 5 frames")
+        if self.trim not in TRIMS:
+            raise ConfigError(f"--trim must be one of {', '.join(TRIMS)}, not {self.trim}")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 Everything random is a function of (seed, epoch, position in the epoch) through counter-based generators, so a run goes on
 anywhere without replay, and what a window holds depends neither on workers nor on ranks. Shards are shuffled, then windows
 within a buffer. A share of the real clips' windows gets another clip's sound or its own shifted: with those, real clips alone
-teach. All windows, mismatched or not, are cut by the same rule, as if each had a partner and a shift: length, place and padding
-tell nothing. No teacher runs here: a soft label is a comparison of two stored projections.
+teach. All windows, mismatched or not, are cut by the same rule, as if each had a partner and a shift, from equally long parts
+of the clips' spans (`student.spans`): length, place and padding tell nothing. No teacher runs here: a soft label is a
+comparison of two stored projections.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from store.similarity import Fit, compare
 
 from .augment import augment_mouth, augment_sound, crop_place
 from .config import DataConfig
+from .spans import Spans
 
 MOUTH = 96
 CROP = 88
 SOFT_WINDOW = 5
 GAP = SOFT_WINDOW // 2 + 1  # empty rows between pairs that are compared in one call
 NEIGHBOURS = (
-    512  # clips: a partner is stored near, so that its chunks are read soon anyway and it is often the same speaker
+    512  # windows: a partner is stored near, so that its chunks are read soon anyway, and often the same speaker
 )
 OWN, SWAP, SHIFT = range(3)
 
@@ -59,10 +61,12 @@ class Key(NamedTuple):
 class Corpus:
     """What the order and the draws need to know of the training clips; small, so that it travels to workers.
 
-    rows i8 [n]: their rows in the clips table; length, shard i8, label i1, weight f4, corpus of all clips of the store.
+    rows i8 [n]: their rows in the clips table; of all clips of the store: start, length i8 (of their spans, in frames), shard
+    i8, label i1, weight f4, corpus. Spans of `rows` are at least a window long.
     """
 
     rows: np.ndarray
+    start: np.ndarray
     length: np.ndarray
     shard: np.ndarray
     label: np.ndarray
@@ -70,25 +74,30 @@ class Corpus:
     corpus: np.ndarray
 
     @classmethod
-    def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray) -> Corpus:
+    def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
+        """Of the clips `rows` those whose spans hold a window."""
         c = reader.clips
         names = np.array([str(x) for x in c["corpus"]])
-        length, offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("length", "offset", "label"))
-        return cls(np.asarray(rows, np.int64), length, offset // reader.shard_rows, label, weight, names)
+        rows = np.asarray(rows, np.int64)
+        offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
+        kept = rows[spans.length[rows] >= window]
+        return cls(kept, spans.start, spans.length, offset // reader.shard_rows, label, weight, names)
 
-    @property
-    def real(self) -> np.ndarray:
-        """Rows of training clips known to be real: the partners of swaps."""
-        return self.rows[self.label[self.rows] == 0]
+
+def partners(corpus: Corpus, window: int) -> np.ndarray:
+    """Rows of the training clips known to be real, whose sound may be swapped in: once for each of a clip's windows, so that
+    swapped sound lies where own sound does."""
+    real = corpus.rows[corpus.label[corpus.rows] == 0]
+    return np.sort(np.repeat(real, corpus.length[real] // window))
 
 
 def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:
-    """Clip rows i8 [windows] in the order of one epoch: a window for each `window` frames of a clip, at least one."""
+    """Clip rows i8 [windows] in the order of one epoch: one for each `window` frames of a clip's span."""
     rng = np.random.default_rng([seed, epoch])
     shard = corpus.shard[corpus.rows]
     shards = np.unique(shard)
     place = rng.permutation(len(shards))[np.searchsorted(shards, shard)]
-    counts = np.maximum(1, corpus.length[corpus.rows] // config.window)
+    counts = corpus.length[corpus.rows] // config.window
     by_shard = np.argsort(place, kind="stable")
     windows = np.repeat(corpus.rows[by_shard], counts[by_shard])
     # shuffle across the border of two buffers too: which windows share a buffer differs by a random phase
@@ -102,44 +111,42 @@ def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, seed: int, epoch:
     Partner, shift and length are drawn for every window in the same way; only those that become mismatched use the first two.
     """
     rng = np.random.default_rng([seed, epoch, position, 1])
-    length = int(corpus.length[row])
-    most = min(config.max_shift, length // 3)
+    whole = config.window
+    most = min(config.max_shift, whole // 3)
     small = min(config.min_fake_shift - 1, most)
     if most >= config.min_fake_shift and rng.random() < 0.7:
         size = int(rng.integers(config.min_fake_shift, most + 1))
     else:
         size = int(rng.integers(1, small + 1)) if small else 0
     shift = size if rng.random() < 0.5 else -size
-    partner, wanted = -1, min(config.window, length - size)
+    partner, length = -1, whole - size
     for _ in range(4 if len(real) > 1 else 0):
-        # a partner long enough, if one is near: else all windows beside short clips would be short
-        candidate = int(real[(np.searchsorted(real, row) + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1)) % len(real)])
-        if candidate != row and (partner < 0 or corpus.length[candidate] > corpus.length[partner]):
-            partner = candidate
-        if partner >= 0 and corpus.length[partner] >= wanted:
+        near = int(np.searchsorted(real, row) + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1))
+        partner = int(real[near % len(real)])
+        if partner != row:
             break
-    size_kept = wanted if partner < 0 else min(wanted, int(corpus.length[partner]))
-    start = max(0, shift) + int(rng.integers(length - size - size_kept + 1))
+    partner = -1 if partner == row else partner
+    start = int(corpus.start[row] + rng.integers(corpus.length[row] - whole + 1)) + max(0, shift)
     aligned, other = rng.random() < 0.5, rng.random()
     chance, which = rng.random(), rng.random()
     mismatch = corpus.label[row] == 0 and chance < config.pair_share
     if mismatch and partner >= 0 and which < config.swap_share:
-        room = int(corpus.length[partner]) - size_kept
+        first, room = int(corpus.start[partner]), int(corpus.length[partner]) - length
         # half of the swaps keep the place in the clip: scripted corpora have a common rhythm, which must not give them away
-        sound_start = start if aligned and start <= room else int(other * (room + 1))
-        return Draw(row, partner, start, sound_start, size_kept, SWAP, 0)
+        sound_start = start if aligned and first <= start <= first + room else first + int(other * (room + 1))
+        return Draw(row, partner, start, sound_start, length, SWAP, 0)
     if mismatch and size and config.swap_share < 1:
-        return Draw(row, row, start, start - shift, size_kept, SHIFT, shift)
-    return Draw(row, row, start, start, size_kept, OWN, 0)
+        return Draw(row, row, start, start - shift, length, SHIFT, shift)
+    return Draw(row, row, start, start, length, OWN, 0)
 
 
 def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
     """About how many windows of an epoch count as real and as fake for detection; weights of clips included."""
     labels, weight = corpus.label[corpus.rows], corpus.weight[corpus.rows].astype(np.float64)
-    counts = np.maximum(1, corpus.length[corpus.rows] // config.window) * weight
+    counts = corpus.length[corpus.rows] // config.window * weight
     real, fake = counts[labels == 0].sum(), counts[labels == 1].sum()
     mismatched = real * config.pair_share
-    small = (1 - config.swap_share) * 0.3 if len(corpus.real) > 1 else 0.3
+    small = (1 - config.swap_share) * 0.3 if (labels == 0).sum() > 1 else 0.3
     return float(real - mismatched), float(fake + mismatched * (1 - small))
 
 
@@ -160,7 +167,7 @@ class Windows(Dataset):
     ) -> None:
         self.path, self.corpus, self.config, self.seed = path, corpus, config, seed
         self.soft_labels, self.class_weight = soft_labels, class_weight
-        self.real = corpus.real
+        self.real = partners(corpus, config.window)
         self._reader: store.Reader | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,7 +280,7 @@ class Keys(Sampler):
         self.corpus, self.config, self.seed, self.rank, self.world = corpus, config, seed, rank, world
         self.epoch, self.position = 0, 0
         self.micro = config.batch_size * world
-        self.windows = int(np.maximum(1, corpus.length[corpus.rows] // config.window).sum())
+        self.windows = int((corpus.length[corpus.rows] // config.window).sum())
 
     def ends(self, position: int) -> list[int]:
         """Positions at which the micro-batches from `position` on end."""

@@ -1,7 +1,8 @@
 """Figures of a detector from its scores: AUC, AP, EER, balanced accuracy; threshold and temperature fitted on validation.
 
 Everywhere label 1 = fake is the positive class and a higher score means more likely fake. A figure that does not exist (one
-class only) is NaN, never an error and never a flattering default. numpy and scipy alone.
+class only) is NaN, never an error and never a flattering default. `weights` [n] >= 0 count a clip as so many (matched test
+sets); None = each once. numpy and scipy alone.
 """
 
 from __future__ import annotations
@@ -28,60 +29,70 @@ class Figures:
     real_recall: float
 
 
-def figures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Figures:
-    """All figures of scores [n] (higher = fake) against labels [n] in {0, 1}, the last two at `threshold`."""
-    scores, labels = _checked(scores, labels)
-    real, fake = scores[labels == 0], scores[labels == 1]
-    prevalence = len(fake) / len(labels) if len(labels) else float("nan")
+def figures(scores: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray | None = None) -> Figures:
+    """All figures of scores [n] (higher = fake) against labels [n] in {0, 1}, the last two at `threshold`.
+
+    num_real and num_fake count clips with a weight above 0; clips with none take no part.
+    """
+    scores, labels, w = _weighted(scores, labels, weights)
+    whole = float(w.sum())
+    real = w[labels == 0].sum()
     return Figures(
-        len(real),
-        len(fake),
-        auc(scores, labels),
-        average_precision(scores, labels),
-        prevalence,
-        equal_error_rate(scores, labels),
-        balanced_accuracy(scores, labels, threshold),
-        float(np.mean(real < threshold)) if len(real) else float("nan"),
+        int((labels == 0).sum()),
+        int((labels == 1).sum()),
+        auc(scores, labels, w),
+        average_precision(scores, labels, w),
+        float(w[labels == 1].sum()) / whole if whole else float("nan"),
+        equal_error_rate(scores, labels, w),
+        balanced_accuracy(scores, labels, threshold, w),
+        float(w[(labels == 0) & (scores < threshold)].sum() / real) if real else float("nan"),
     )
 
 
-def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Area under the ROC curve: the chance that a fake scores above a real, ties counting half; NaN with one class."""
-    scores, labels = _checked(scores, labels)
-    return _auc(scores[labels == 1], scores[labels == 0])
+    scores, labels, w = _weighted(scores, labels, weights)
+    if (w == 1).all():
+        return _auc(scores[labels == 1], scores[labels == 0])
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    fpr, tpr, _ = roc(scores, labels, w)
+    return float(np.trapezoid(tpr, fpr))
 
 
-def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Mean precision over the fakes, at each one's own threshold; tied scores share one threshold. NaN without fakes."""
-    scores, labels = _checked(scores, labels)
+    scores, labels, w = _weighted(scores, labels, weights)
     if not labels.any():
         return float("nan")
     order = np.argsort(-scores, kind="stable")
-    scores, labels = scores[order], labels[order]
+    scores, labels, w = scores[order], labels[order], w[order]
     last = np.r_[scores[1:] != scores[:-1], True]  # last of each group of ties
-    hits = np.cumsum(labels)[last]
-    precision = hits / (np.flatnonzero(last) + 1)
+    hits = np.cumsum(labels * w)[last]
+    precision = hits / np.cumsum(w)[last]
     return float(np.sum(np.diff(np.r_[0, hits]) * precision) / hits[-1])
 
 
-def roc(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def roc(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """False positive rate, true positive rate (both from 0 to 1) and the thresholds (score >= threshold is called fake)."""
-    scores, labels = _checked(scores, labels)
+    scores, labels, w = _weighted(scores, labels, weights)
     order = np.argsort(-scores, kind="stable")
-    scores, labels = scores[order], labels[order]
+    scores, labels, w = scores[order], labels[order], w[order]
     last = np.r_[scores[1:] != scores[:-1], True] if len(scores) else np.zeros(0, bool)
     with np.errstate(invalid="ignore"):
-        tpr = np.r_[0, np.cumsum(labels)[last]] / labels.sum()
-        fpr = np.r_[0, np.cumsum(1 - labels)[last]] / (1 - labels).sum()
+        tpr = np.r_[0, np.cumsum(labels * w)[last]] / (labels * w).sum()
+        fpr = np.r_[0, np.cumsum((1 - labels) * w)[last]] / ((1 - labels) * w).sum()
     return fpr, tpr, np.r_[np.inf, scores[last]]
 
 
-def equal_error_rate(scores: np.ndarray, labels: np.ndarray) -> float:
+def equal_error_rate(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Where misses equal false alarms, on the ROC's straight segments; NaN with one class."""
-    scores, labels = _checked(scores, labels)
+    scores, labels, w = _weighted(scores, labels, weights)
     if len(np.unique(labels)) < 2:
         return float("nan")
-    fpr, tpr, _ = roc(scores, labels)
+    fpr, tpr, _ = roc(scores, labels, w)
     gap = fpr - (1 - tpr)  # rises from -1 to 1
     k = int(np.argmax(gap >= 0))
     step = gap[k] - gap[k - 1]
@@ -89,13 +100,15 @@ def equal_error_rate(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(fpr[k - 1] + share * (fpr[k] - fpr[k - 1]))
 
 
-def balanced_accuracy(scores: np.ndarray, labels: np.ndarray, threshold: float) -> float:
+def balanced_accuracy(
+    scores: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray | None = None
+) -> float:
     """Mean of the share of reals below and of fakes at or above the threshold; NaN with one class."""
-    scores, labels = _checked(scores, labels)
+    scores, labels, w = _weighted(scores, labels, weights)
     if len(np.unique(labels)) < 2:
         return float("nan")
-    called = scores >= threshold
-    return float(0.5 * np.mean(called[labels == 1]) + 0.5 * np.mean(~called[labels == 0]))
+    right, fake = (scores >= threshold) == labels, labels == 1
+    return float(0.5 * np.average(right[fake], weights=w[fake]) + 0.5 * np.average(right[~fake], weights=w[~fake]))
 
 
 def fit_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -140,6 +153,19 @@ def probability(logits: np.ndarray, threshold: float, temperature: float) -> np.
     """P(fake) of logits [n]: 0.5 at the threshold."""
     z = np.clip((np.asarray(logits, np.float64) - threshold) / temperature, -60, 60)
     return 1 / (1 + np.exp(-z))
+
+
+def _weighted(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, labels and weights f8 of the clips that count."""
+    scores, labels = _checked(scores, labels)
+    if weights is None:
+        return scores, labels, np.ones(len(scores))
+    w = np.asarray(weights, np.float64)
+    if w.shape != scores.shape or not (np.isfinite(w) & (w >= 0)).all():
+        raise ValueError(f"expected {len(scores)} weights of 0 or more, got {w.shape}")
+    return scores[w > 0], labels[w > 0], w[w > 0]
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

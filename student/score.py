@@ -4,14 +4,14 @@ A trial is lips of one clip with sound of one clip. Labelled clips are trials as
 the sound of other clips (`made swap`) and with its own shifted by 5 frames or more (`made shift`), drawn from a seed, so that a
 corpus of real clips alone has negatives. Both are shorter than the clip; each comes with a twin, the same lips with their own
 sound, and is compared with twins alone, so that length and pauses at the ends cannot tell (compared with whole clips, an
-untrained network reached AUC 0.98 on shifts). Long trials are cut into windows of about equal length, logits are averaged.
+untrained network reached AUC 0.98 on shifts). Trials lie inside the clips' spans (`student.spans`). Those longer than a window
+are seen in windows of exactly that length, which overlap, and their logits are averaged: no length of a clip shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch import nn
 from store import Reader
 from store.layout import SAMPLES_PER_FRAME, labelled
 from store.similarity import calibration_line, scores
+
+from .spans import Spans
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
 MIN_FRAMES = 10  # shorter trials say nothing
@@ -48,16 +50,19 @@ class Trial:
         return self.method in MADE
 
 
-def trials(reader: Reader, rows: np.ndarray, seed: int, swaps: int = 1, shifts: int = 1) -> list[Trial]:
-    """Trials of the labelled clips among `rows`, with `swaps` and `shifts` made of each real one. Ids are unique."""
+def trials(reader: Reader, rows: np.ndarray, spans: Spans, seed: int, swaps: int = 1, shifts: int = 1) -> list[Trial]:
+    """Trials of the labelled clips among `rows`, with `swaps` and `shifts` made of each real one. Ids are unique.
+
+    A clip whose span is shorter than MIN_FRAMES makes none.
+    """
     clips = reader.clips
-    labels, lengths = np.asarray(clips["label"]), np.asarray(clips["length"]).astype(int)
+    labels, first, lengths = np.asarray(clips["label"]), spans.start.tolist(), spans.length.tolist()
     usable = [int(r) for r in rows if labels[r] in (0, 1) and lengths[r] >= MIN_FRAMES]
     real = [r for r in usable if labels[r] == 0]
     out = []
     for r in usable:
         name = str(clips["method"][r]) or ("fake" if labels[r] else "real")
-        out.append(Trial(str(clips["id"][r]), r, r, 0, 0, int(lengths[r]), int(labels[r]), name))
+        out.append(Trial(str(clips["id"][r]), r, r, first[r], first[r], lengths[r], int(labels[r]), name))
     for place, r in enumerate(real):
         identity = str(clips["id"][r])
         rng = np.random.default_rng([seed, r])
@@ -65,12 +70,12 @@ def trials(reader: Reader, rows: np.ndarray, seed: int, swaps: int = 1, shifts: 
         steps = (1 + rng.permutation(len(real) - 1)[:swaps]).tolist() if len(real) > 1 else []
         for step in steps:
             other = real[(place + step) % len(real)]
-            name, length = f"{identity}|swap|{clips['id'][other]}", int(min(lengths[r], lengths[other]))
-            out.append(Trial(name, r, other, 0, 0, length, 1, MADE[0]))
-            out.append(Trial(name + "|own", r, r, 0, 0, length, 0, MADE[0]))
+            name, length = f"{identity}|swap|{clips['id'][other]}", min(lengths[r], lengths[other])
+            out.append(Trial(name, r, other, first[r], first[other], length, 1, MADE[0]))
+            out.append(Trial(name + "|own", r, r, first[r], first[r], length, 0, MADE[0]))
         sizes = np.arange(MIN_SHIFT, min(MAX_SHIFT, lengths[r] - MIN_FRAMES) + 1)
         for shift in rng.permutation(np.r_[sizes, -sizes])[:shifts].tolist():
-            name, start, length = f"{identity}|shift|{shift:+d}", max(0, shift), int(lengths[r]) - abs(shift)
+            name, start, length = f"{identity}|shift|{shift:+d}", first[r] + max(0, shift), lengths[r] - abs(shift)
             out.append(Trial(name, r, r, start, start - shift, length, 1, MADE[1]))
             out.append(Trial(name + "|own", r, r, start, start, length, 0, MADE[1]))
     if len({t.id for t in out}) != len(out):
@@ -79,10 +84,10 @@ def trials(reader: Reader, rows: np.ndarray, seed: int, swaps: int = 1, shifts: 
 
 
 def windows(length: int, window: int) -> list[tuple[int, int]]:
-    """Start and stop of the windows that a trial is cut into: each frame in one, none longer than `window`."""
+    """Start and stop of the windows in which a trial is seen: as few as hold each frame, all `window` long if the trial is."""
     count = max(1, -(-length // window))
-    edges = np.linspace(0, length, count + 1).round().astype(int)
-    return [(int(a), int(b)) for a, b in pairwise(edges)]
+    starts = np.linspace(0, max(0, length - window), count).round().astype(int).tolist()
+    return [(a, min(a + window, length)) for a in starts]
 
 
 @torch.no_grad()

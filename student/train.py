@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 
-from student.config import PRECISIONS, PRESETS, ConfigError, DataConfig, LossConfig, TrainConfig, read_options
+from student.config import PRECISIONS, PRESETS, TRIMS, ConfigError, DataConfig, LossConfig, TrainConfig, read_options
 
 log = logging.getLogger("student")
 
@@ -73,7 +73,13 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option("--warmup", default=CONFIG.warmup, help="Share of the run in which the rate rises.")
 @option("--clip-norm", default=CONFIG.clip_norm, help="Largest norm of the gradient.")
 @option("--seed", default=CONFIG.seed)
-@option("--window", default=DATA.window, help="Frames (1/25 s) that the student sees together.")
+@option("--window", default=DATA.window, help="Most frames (1/25 s) that the student sees together.")
+@option(
+    "--trim",
+    type=click.Choice(TRIMS),
+    default=DATA.trim,
+    help="What is cut off clips beside their ends: up to the first voice (leading), after the last one too (speech).",
+)
 @option(
     "--losses",
     type=click.Choice(PRESETS),

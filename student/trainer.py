@@ -14,6 +14,7 @@ import math
 import os
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .losses import Targets, total
 from .models import build
 from .progress import Progress
 from .record import claim, keep_lines, peak_memory, store_identity, versions
+from .spans import spans, window_for
 from .splits import split
 from .stop import Stop
 from .validate import validate
@@ -53,13 +55,21 @@ class Trainer:
                 "--refit first, or train without soft labels (--w-correlation 0 --w-contrastive 0)"
             )
         self.split = split(self.reader, Path(config.splits) if config.splits else None, config.seed)
-        corpus = Corpus.of(self.reader, self.split.rows["train"], self.split.weight)
+        train, val = self.split.rows["train"], self.split.rows["val"]
+        self.spans = spans(self.reader, np.r_[train, val], config.data.trim)
+        label, method = (np.asarray(self.reader.clips[k])[train].astype(str) for k in ("label", "method"))
+        kinds = np.char.add(np.char.add(label, " "), method)
+        window = window_for(self.spans.length[train], kinds, config.data.window)
+        self.data = replace(config.data, window=window)
+        corpus = Corpus.of(self.reader, train, self.split.weight, self.spans, window)
+        self.too_short = len(train) - len(corpus.rows)
         self.accelerator = accelerate.Accelerator(
             cpu=config.cpu or not torch.cuda.is_available(),
             mixed_precision=config.mixed_precision,
         )
         self.main = self.accelerator.is_main_process
         self._check_trainable(corpus)
+        self.split = replace(self.split, rows={**self.split.rows, "train": corpus.rows})
         self._claim_output(resume)
         try:
             self._prepare(corpus, resume)
@@ -78,14 +88,14 @@ class Trainer:
         optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.lr)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        self.keys = Keys(corpus, config.data, config.seed, rank, world)
-        balance = _class_weights(*expected_shares(corpus, config.data))
-        windows = Windows(config.store, corpus, config.data, config.seed, config.losses.needs_soft_labels, balance)
+        self.keys = Keys(corpus, self.data, config.seed, rank, world)
+        balance = _class_weights(*expected_shares(corpus, self.data))
+        windows = Windows(config.store, corpus, self.data, config.seed, config.losses.needs_soft_labels, balance)
         workers = (
             config.num_workers if config.num_workers >= 0 else (4 if self.accelerator.device.type == "cuda" else 0)
         )
         self.loader = loader(windows, self.keys, workers, pin_memory=self.accelerator.device.type == "cuda")
-        self.trials = score.trials(self.reader, self.split.rows["val"], config.seed)
+        self.trials = score.trials(self.reader, self.split.rows["val"], self.spans, config.seed)
         self.step = self.epoch = self.position = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -98,10 +108,21 @@ class Trainer:
 
     def _check_trainable(self, corpus: Corpus) -> None:
         labels = corpus.label[corpus.rows]
-        if not len(corpus.rows):
+        if not len(self.split.rows["train"]):
             raise ConfigError(
                 f"store {self.config.store} has no finished clip in its train split; mark some or give --splits"
             )
+        if not len(corpus.rows):
+            raise ConfigError(
+                f"no training clip of {self.config.store} has {self.data.window} frames inside both tracks with --trim "
+                f"{self.data.trim}; choose a smaller --window or --trim none"
+            )
+        if self.main and (self.too_short or self.data.window < self.config.data.window):
+            log.warning(
+                "windows have %d frames, which nearly all clips hold with --trim %s; %d of %d training clips are shorter and "
+                "take no part",
+                self.data.window, self.data.trim, self.too_short, len(self.split.rows["train"]),
+            )  # fmt: skip
         least = 2 * self.accelerator.num_processes
         if len(corpus.rows) < least:
             raise ConfigError(
@@ -285,7 +306,7 @@ class Trainer:
     def _validate(self) -> None:
         """Score the validation trials; keep the best detector."""
         began = time.perf_counter()
-        figures = validate(self.accelerator, self.model, self.reader, self.trials, self.config.data.window)
+        figures = validate(self.accelerator, self.model, self.reader, self.trials, self.data.window)
         self.seconds["validation"] += time.perf_counter() - began
         self.history.append({"epoch": self.epoch, "step": self.step, "seconds": dict(self.seconds), **figures})
         # near 1 the AUC says no more: three digits of it, then calibration
@@ -306,7 +327,7 @@ class Trainer:
             "threshold": best["threshold"],
             "temperature": best["temperature"],
             "fitted_on": f"validation, {best['trials']} trials" if best["trials"] else "nothing: no validation trials",
-            "window": self.config.data.window,
+            "window": self.data.window,
             "epoch": self.epoch,
             "step": self.step,
             "config": self.config.to_dict(),
@@ -324,6 +345,8 @@ class Trainer:
                 "parameters": self.num_parameters,
                 "store": store_identity(self.reader),
                 "clips": {name: len(rows) for name, rows in self.split.rows.items()},
+                "too_short": self.too_short,
+                "window": self.data.window,
                 "validation_by": self.split.by,
                 "processes": self.accelerator.num_processes,
                 "threads": self.threads,
@@ -351,6 +374,8 @@ class Trainer:
                     name: {"used": len(rows), "listed": self.split.listed[name]}
                     for name, rows in self.split.rows.items()
                 },
+                "too_short": self.too_short,
+                "window": self.data.window,
                 "validation_by": self.split.by,
                 "parameters": self.num_parameters,
                 "processes": self.accelerator.num_processes,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ import store
 from student import checkpoint, score
 from student.evaluate import evaluate, main
 from student.models import build
+from student.spans import spans
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return make_store(
-        tmp_path_factory.mktemp("eval") / "s.zarr", {"train": 6, "test": 8}, frames=(30, 60), fakes=3, broken=1
+        tmp_path_factory.mktemp("eval") / "s.zarr", {"train": 6, "test": 8}, frames=(36, 66), fakes=3, broken=1
     )
 
 
@@ -49,8 +51,13 @@ def rows_of(reader, split):
     return np.flatnonzero((reader.clips["split"] == split) & (reader.clips["done"] == 1))
 
 
+def trials(reader, seed=0, **more):
+    rows = rows_of(reader, "test")
+    return score.trials(reader, rows, spans(reader, rows, "none"), seed, **more)
+
+
 def test_made_pairs_have_twins_of_the_same_lips_and_length(reader):
-    items = score.trials(reader, rows_of(reader, "test"), seed=0, swaps=2, shifts=3)
+    items = trials(reader, swaps=2, shifts=3)
     fakes = [t for t in items if t.made and t.label == 1]
     twins = {t.id: t for t in items if t.made and t.label == 0}
     assert len(fakes) == len(twins) == 8 * 5
@@ -58,39 +65,42 @@ def test_made_pairs_have_twins_of_the_same_lips_and_length(reader):
         twin = twins[t.id + "|own"]
         assert (twin.lips, twin.lips_start, twin.length) == (t.lips, t.lips_start, t.length)
         assert (twin.sound, twin.sound_start) == (t.lips, t.lips_start)
-        assert t.sound_start + t.length <= reader.clips["length"][t.sound]
+        for row, first in ((t.lips, t.lips_start), (t.sound, t.sound_start)):
+            assert 3 <= first <= first + t.length <= reader.clips["length"][row] - 3
         if t.method == "made shift":
             assert 5 <= abs(t.lips_start - t.sound_start) <= 15
         else:
             assert t.sound != t.lips
-    assert items == score.trials(reader, rows_of(reader, "test"), seed=0, swaps=2, shifts=3)
-    assert items != score.trials(reader, rows_of(reader, "test"), seed=1, swaps=2, shifts=3)
+    assert items == trials(reader, swaps=2, shifts=3)
+    assert items != trials(reader, seed=1, swaps=2, shifts=3)
 
 
 @pytest.mark.parametrize("length", [1, 74, 75, 76, 150, 151, 1000])
-def test_windows_cover_every_frame_once(length):
+def test_windows_hold_every_frame_and_have_one_length(length):
     cuts = score.windows(length, 75)
-    assert [a for a, _ in cuts] == [0, *(b for _, b in cuts[:-1])]
-    assert cuts[-1][1] == length
-    sizes = [b - a for a, b in cuts]
-    assert max(sizes) <= 75
-    assert max(sizes) - min(sizes) <= 1
+    assert sorted({k for a, b in cuts for k in range(a, b)}) == list(range(length))
+    assert {b - a for a, b in cuts} == {min(length, 75)}
+    assert len(cuts) == -(-length // 75)
 
 
 def test_a_trials_score_does_not_depend_on_its_company(reader, run):
     model, _ = checkpoint.load_model(run)
-    items = score.trials(reader, rows_of(reader, "test"), seed=0)
+    items = trials(reader)
     together = score.logits(model, reader, items, 25, torch.device("cpu"), batch_size=7)
     alone = np.concatenate([score.logits(model, reader, [t], 25, torch.device("cpu")) for t in items[:6]])
     np.testing.assert_allclose(together[:6], alone, atol=2e-5)
 
 
 def test_teacher_scores_are_the_stores_clip_similarity(reader):
-    items = score.trials(reader, rows_of(reader, "test"), seed=0)
+    items = trials(reader)
     logits = score.teacher_logits(reader, items)
     for t, z in zip(items, logits, strict=True):
         if not t.made:
-            whole = reader.pair_similarity(t.lips, t.sound, window="clip")[0]
+            names = ["vsr_projection", "asr_projection", "flags"]
+            read = reader.frames(t.lips, t.lips_start, t.lips_start + t.length, names)
+            mask = store.layout.labelled(read["flags"], read["flags"])
+            pair = read["vsr_projection"], read["asr_projection"]
+            whole = store.similarity.compare(*pair, reader.fit, "clip", mask, "synthetic")[0]
             assert 1 / (1 + np.exp(z)) == pytest.approx(float(whole), abs=1e-4)
     labels = np.array([t.label for t in items])
     assert logits[labels == 1].mean() > 0 > logits[labels == 0].mean()
@@ -98,7 +108,7 @@ def test_teacher_scores_are_the_stores_clip_similarity(reader):
 
 def test_report_counts_coverage_and_tells_methods_apart(path, run):
     report = evaluate(str(path), run, "test")
-    assert report["coverage"] == {"listed": 11, "done": 10, "scored": 10, "pairs": 16}
+    assert report["coverage"] == {"listed": 11, "done": 10, "too_short": 0, "scored": 10, "pairs": 16}
     assert set(report["methods"]) == {"overall", "other sound", "made swap", "made shift"}
     overall, swap = report["methods"]["overall"], report["methods"]["made swap"]
     assert (overall["student"]["num_real"], overall["student"]["num_fake"]) == (8, 2)
@@ -106,6 +116,39 @@ def test_report_counts_coverage_and_tells_methods_apart(path, run):
     assert overall["teacher"]["auc"] == 1.0
     assert overall["student"]["prevalence"] == pytest.approx(0.2)
     assert len({t["id"] for t in report["trials"]}) == len(report["trials"]) == 10 + 4 * 8
+
+
+def test_weights_of_a_splits_file_count(path, run, reader, tmp_path):
+    names = [str(x) for x in reader.clips["id"]]
+    fakes = [n for n, label in zip(names, reader.clips["label"], strict=True) if label == 1 and n.startswith("test")][
+        :2
+    ]
+    reals = [n for n, label in zip(names, reader.clips["label"], strict=True) if label == 0 and n.startswith("test")][
+        :2
+    ]
+    lines = [f"{name},test,{weight}" for name, weight in zip(fakes + reals, (3, 1, 2, 0.5), strict=True)]
+    (tmp_path / "matched.csv").write_text("\n".join(["id,split,weight", *lines]))
+    report = evaluate(str(path), run, "test", splits_file=tmp_path / "matched.csv")
+    overall = report["methods"]["overall"]["student"]
+    assert (overall["num_real"], overall["num_fake"]) == (2, 2)
+    assert overall["prevalence"] == pytest.approx(4 / 6.5)
+
+
+def test_the_strongest_trivial_baseline_stands_beside(tmp_path, run):
+    audited = store.open(make_store(tmp_path / "s.zarr", {"test": 6}, fakes=4, fit=False))
+    clips = audited.clips
+    found = [{"corpus": "synthetic", "nuisance": "peak", "method": m, "auc": 1.0} for m in ("other sound", "all")]
+    (audited.path / "audit.json").write_text(json.dumps({"shortcuts": found}))
+    table = pd.DataFrame({"id": clips["id"].astype(str), "peak": 1.0 - clips["label"]})
+    table.to_parquet(audited.path / "nuisances.parquet")
+    report = evaluate(str(audited.path), run, "test")
+    for name in ("overall", "other sound"):
+        assert report["methods"][name]["trivial"]["auc"] == 1.0
+        assert report["methods"][name]["trivial"]["nuisance"] == "peak"
+    assert "trivial" not in report["methods"]["made swap"]
+    shown = CliRunner().invoke(main, ["--store", str(audited.path), "--checkpoint", str(run)]).output
+    assert "trivial: peak" in shown
+    assert "no trivial baselines" not in shown
 
 
 def test_real_clips_alone_are_scored_against_made_pairs(tmp_path, run):

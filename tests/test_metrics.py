@@ -85,3 +85,21 @@ def test_a_few_separable_clips_do_not_read_as_certainty():
     logits, labels = np.array([-3.0, -2, 2, 3]), np.array([0, 0, 1, 1])
     temperature = metrics.fit_temperature(logits, labels, 0.0)
     assert 0.6 < metrics.probability(np.array([3.0]), 0.0, temperature)[0] < 0.9
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=20))
+def test_a_weight_is_so_many_equal_clips(rows):
+    scores, labels, weights = (np.array(x) for x in zip(*rows, strict=True))
+    scores = scores.astype(float)
+    weighed = metrics.figures(scores, labels, 3.0, weights)
+    repeated = metrics.figures(np.repeat(scores, weights), np.repeat(labels, weights), 3.0)
+    for name in ("auc", "ap", "prevalence", "eer", "balanced_accuracy", "real_recall"):
+        assert getattr(weighed, name) == pytest.approx(getattr(repeated, name), nan_ok=True), name
+    assert weighed.num_real == int(((labels == 0) & (weights > 0)).sum())
+
+
+def test_weights_that_cannot_be_meant_are_errors():
+    for weights in (np.array([1.0, -1.0]), np.array([1.0, np.nan]), np.ones(3)):
+        with pytest.raises(ValueError, match="weights of 0 or more"):
+            metrics.auc(np.array([0.0, 1.0]), np.array([0, 1]), weights)

@@ -66,7 +66,7 @@ def test_a_run_leaves_detector_config_log_and_results(calm, path):
     assert results["finished"]
     assert [e["epoch"] for e in results["history"]] == [1, 2]
     assert 0 < results["loader_share"] < 1
-    assert results["clips"]["train"]["used"] + results["clips"]["val"]["used"] == 30
+    assert results["clips"]["train"]["used"] + results["clips"]["val"]["used"] + results["too_short"] == 30
     config = json.loads((calm / "config.json").read_text())
     assert TrainConfig.from_dict(config["config"]).output == str(calm)
     lines = [json.loads(x) for x in (calm / "metrics.jsonl").read_text().splitlines()]

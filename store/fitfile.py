@@ -1,7 +1,7 @@
 """A fit in one file, to label other stores with: `precompute.py --fit-from FILE`.
 
 A plain .npz (numpy opens it without pickle): the arrays of `Fit.to_arrays` by number, and one JSON text that says what
-they are, of which teachers the fit is, and how it was made.
+they are, of which teachers the fit is, and how it was made. The package ships one, made by `pipelines.default_fit`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from store.similarity import Fit
 
 FORMAT = "concord-av fit"
 VERSION = 1
+DEFAULT = Path(__file__).with_name("default_fit.npz")
 
 
 def save(path: str | os.PathLike[str], fit: Fit, teachers: Mapping[str, Any], note: Mapping[str, Any]) -> None:
@@ -47,12 +48,17 @@ def save(path: str | os.PathLike[str], fit: Fit, teachers: Mapping[str, Any], no
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with temporary.open("wb") as f:
-            np.savez(f, allow_pickle=False, header=np.array(text), **arrays)
+            np.savez_compressed(f, allow_pickle=False, header=np.array(text), **arrays)
         os.replace(temporary, path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def default() -> tuple[Fit, dict[str, Any], dict[str, Any]]:
+    """The fit that the package ships, as `load` gives it."""
+    return load(DEFAULT)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, Any]]:
@@ -71,9 +77,14 @@ def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, A
                 out: dict[str, Any] = {}
                 for name, value in tree.items():
                     kind, what = next(iter(value.items()))
-                    out[name] = arrays[what] if kind == "array" else what if kind == "attrs" else fill(what)
+                    out[name] = _wide(arrays[what]) if kind == "array" else what if kind == "attrs" else fill(what)
                 return out
 
             return Fit.from_arrays(fill(header["tree"])), header["teachers"], header["note"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise StoreError(f"{path} is no fit of concord-av, or is damaged: {error}") from error
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """Half precision, in which a small file keeps its numbers, as f4."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array

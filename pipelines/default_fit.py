@@ -1,0 +1,122 @@
+"""The fit that the package ships, so that single videos can be judged without a store: `store/default_fit.npz`.
+
+    python -m pipelines.default_fit --corpus grid:/data/grid_s1
+
+Learned on the real clips of a corpus but every tenth, which stay unseen for checks, by precompute's own default (fused, seed
+0), then rounded to BITS, which changes similarities by a few thousandths and fits the file into 300 KiB. The same clips,
+models and versions give the same bytes. What it leaves out: other people. One speaker teaches it whose lips and voice belong
+together, not how probable that is elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+import store
+from pipelines import job, manifest
+from pipelines.manifest import ManifestError
+from pipelines.request import Config, RunError, UsageError
+from store import StoreError, fitfile
+from store.place import place
+from store.similarity import Fit
+from teachers import TeacherError
+
+HOLD_OUT, FIRST = 10, 5  # every tenth clip, from the sixth on: the fit itself holds out the first of each ten
+BITS = 7  # kept of a half-precision number's ten
+
+
+def held_out(rows: list[manifest.Row]) -> list[manifest.Row]:
+    """The rows, every tenth of them marked as test, which no fit learns from."""
+    return [replace(row, split="test" if k % HOLD_OUT == FIRST else "train") for k, row in enumerate(rows)]
+
+
+def small(fit: Fit) -> Fit:
+    """The fit in half precision, rounded to BITS, to the nearest and ties to even; calibration stays as it is."""
+    return replace(
+        fit,
+        vsr_mean=_rounded(fit.vsr_mean),
+        vsr_matrix=_rounded(fit.vsr_matrix),
+        asr_mean=_rounded(fit.asr_mean),
+        asr_matrix=_rounded(fit.asr_matrix),
+        network={name: _rounded(array) for name, array in fit.network.items()},
+    )
+
+
+def _rounded(x: np.ndarray) -> np.ndarray:
+    """f2 of `x` with BITS after the leading one. Raises ValueError for a number that f2 cannot hold."""
+    low = 10 - BITS
+    with np.errstate(over="ignore"):
+        half = np.asarray(x, np.float32).astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ValueError("the fit has numbers outside half precision")
+    bits = half.view(np.uint16).astype(np.int64)
+    rounded = (
+        (bits + (1 << (low - 1)) - 1 + ((bits >> low) & 1)) >> low << low
+    )  # a carry into the exponent is right, too
+    return np.asarray(rounded, np.uint16).view(np.float16)
+
+
+def make(corpus: str, root: Path, output: Path) -> None:
+    """Precompute the corpus into a store at `root`, as far as it is not there yet, and write its fit to `output`.
+
+    Raises ManifestError, UsageError, StoreError, TeacherError, RunError.
+    """
+    rows = held_out(manifest.load(corpus))
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "rows.csv"
+        manifest.write(rows, listed)
+        job.run(Config(store=place(root), corpora=(f"csv:{listed}",)))
+    reader = store.open(root)
+    if reader.fit is None:
+        raise UsageError(f"{root} has no fit: {corpus} needs clips that are known to be real")
+    note = {k: v for k, v in reader.attrs["similarity"].items() if k != "complete"}
+    learned = note["fitted_on"]["clips"]
+    note["learned_on"] = f"{learned} real clips of {', '.join(reader.attrs['corpora'])}"
+    note["rounded_to_bits"] = BITS
+    teachers = {side: reader.attrs["teachers"][side] for side in ("asr", "vsr")}
+    fitfile.save(output, small(reader.fit), teachers, note)
+
+
+@click.command(
+    epilog="Example: python -m pipelines.default_fit --corpus grid:/data/grid_s1 --store /data/grid_fit.zarr"
+)
+@click.option("--corpus", required=True, metavar="KIND:ROOT", help="Real clips to learn from.")
+@click.option(
+    "--store",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to make the store, or to go on with it.  [default: a folder that is removed afterwards]",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=fitfile.DEFAULT,
+    help="File to write.  [default: the package's own]",
+)
+def main(corpus: str, root: Path | None, output: Path) -> None:
+    """Learn the fit that the package ships from the real clips of a corpus."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        if root:
+            make(corpus, root.absolute(), output)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                make(corpus, Path(folder) / "fit.zarr", output)
+    except (ManifestError, UsageError, StoreError, TeacherError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except RunError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"{output}: {output.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

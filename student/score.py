@@ -10,8 +10,9 @@ are seen in windows of exactly that length, which overlap, and their logits are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,14 @@ from .spans import Spans
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
 MIN_FRAMES = 10  # shorter trials say nothing
 MADE = ("made swap", "made shift")  # no names of corpora's methods, which may well be called swap
+
+
+class Frames(Protocol):
+    """What logits are read from: a store, or clips that are in none."""
+
+    def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """As `store.Reader.frames`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def windows(length: int, window: int) -> list[tuple[int, int]]:
 @torch.no_grad()
 def logits(
     model: nn.Module,
-    reader: Reader,
+    reader: Frames,
     items: list[Trial],
     window: int,
     device: torch.device,

@@ -1,0 +1,191 @@
+"""What the teachers say of one video, without a store: face, voice, embeddings, projections, words.
+
+The same stages as precompute's, in this process, but for whatever touches the file: that happens in a child process, so that a
+file that crashes or hangs a decoder costs its own answer and no other. Embeddings and projections are rounded as a store rounds
+them, so a clip gets the similarities here that it has there. What it leaves out: it decides nothing (`student.predict`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import teachers
+from pipelines import isolation, manifest, media, projection, stages
+from pipelines.labels import half
+from pipelines.plan import Slot
+from store import layout
+from store.place import place
+from store.similarity import Fit
+from teachers import ClipMedia, TeacherError
+from teachers.transcribe import Word
+
+UNBOUNDED = 1 << 40  # frames that a clip may have: there is no slot to overflow
+JPEG_QUALITY = 72
+
+
+class Unusable(Exception):
+    """A video that gave no evidence. `reason` is the ledger's word (no_face, no_audio, unreadable, crash, ...), `str(error)` a
+    sentence for a person."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One video after both teachers: its media, projections f2 [frames, K] of lips and sound, words in order.
+
+    `start_skew_s` is the start of the sound minus that of the picture in the file.
+    """
+
+    path: str
+    clip: ClipMedia
+    vsr_projection: np.ndarray
+    asr_projection: np.ndarray
+    words: list[Word]
+    start_skew_s: float
+
+    @property
+    def face(self) -> np.ndarray:
+        """bool [frames]: a face was detected."""
+        return (self.clip.flags & layout.FACE_DETECTED) > 0
+
+    @property
+    def voice(self) -> np.ndarray:
+        """bool [frames]: somebody speaks."""
+        return (self.clip.flags & layout.VOICE_ACTIVE) > 0
+
+
+class Eyes:
+    """The child's side: whatever opens a file. Called with (what, row, ...): "probe", "watch" or "pictures"."""
+
+    def __init__(self) -> None:
+        self.stage = stages.FaceStage()
+
+    def __call__(self, asked: tuple[Any, ...]) -> Any:
+        what, row, *more = asked
+        if what == "probe":
+            return media.probe(place(row.path)).num_frames
+        if what == "watch":
+            work = stages.Work("one", [Slot(0, 0, UNBOUNDED, 0)], [row], [stages.Receipt(0, row.id, row.path)])
+            self.stage(work)
+            return work.clips[0], work.receipts[0]
+        return _pictures(row.path, *more)
+
+
+class Witness:
+    """Child, both teachers and the fit's maps, loaded once for many videos. Use as a context manager."""
+
+    def __init__(self, fit: Fit, names: Mapping[str, str], device: str = "cpu") -> None:
+        """`names` are those of the fit's teachers, {"asr": .., "vsr": ..}. Raises TeacherError, WeightsError, ChildLost."""
+        self.asr, self.vsr = (teachers.load(names[side], device) for side in ("asr", "vsr"))
+        self.to_vsr, self.to_asr = projection.maps(fit)
+        stages.fix_threads()
+        self.child = isolation.Child(Eyes)
+
+    def __enter__(self) -> Witness:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.child.close()
+
+    def provenance(self) -> dict[str, Any]:
+        """What the teachers say of themselves, by side."""
+        return {"asr": self.asr.provenance(), "vsr": self.vsr.provenance()}
+
+    def hear_and_see(self, path: str | os.PathLike[str], words: bool = True) -> tuple[Evidence, dict[str, float]]:
+        """All evidence of a video and the seconds that each part of the work took; `words` take most. Raises Unusable."""
+        row = _row(path)
+        seconds: dict[str, float] = {}
+        begun = time.perf_counter()
+        frames = self._ask(row, 0, "probe")
+        clip, receipt = self._ask(row, frames, "watch")
+        if clip is None:
+            raise Unusable(receipt.reason, receipt.message)
+        seconds["face and voice"] = time.perf_counter() - begun
+
+        begun = time.perf_counter()
+        try:
+            asr, vsr = (half(teacher.embed([clip])[0]) for teacher in (self.asr, self.vsr))
+        except TeacherError as error:
+            raise Unusable("not_finite", f"{row.path}: {error}") from error
+        found = half(self.to_vsr(vsr)), half(self.to_asr(asr))
+        seconds["teachers"] = time.perf_counter() - begun
+
+        begun = time.perf_counter()
+        heard = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
+        seconds["words"] = time.perf_counter() - begun
+        return Evidence(row.path, clip, *found, heard, receipt.start_skew), seconds
+
+    def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:
+        """Those frames of the video as JPEGs, `width` pixels wide; none where the file no longer gives them."""
+        try:
+            return self._ask(_row(evidence.path), evidence.clip.num_frames, "pictures", frames, width)
+        except Unusable:
+            return {}
+
+    def _ask(self, row: manifest.Row, frames: int, what: str, *more: Any) -> Any:
+        """The child's answer to `what`. Raises Unusable."""
+        try:
+            return self.child((what, row, *more), isolation.limit_s(frames, None))
+        except media.MediaError as error:
+            raise Unusable(error.reason, str(error)) from error
+        except isolation.ChildLost as error:
+            raise Unusable(error.reason, f"{row.path}: {error}; check the file") from error
+        except Exception as error:  # one file's surprise must not cost the others their answers
+            raise Unusable("error", f"{row.path}: {type(error).__name__}: {error}") from error
+
+
+def videos(paths: list[str]) -> list[str]:
+    """The files that `paths` name: files as they are, of folders all with a video's suffix, in the order of their names.
+
+    A file named twice comes once. A folder without videos raises ManifestError.
+    """
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(os.path.abspath(path))
+            continue
+        inside = manifest.load(f"folder:{path}")
+        found += [os.path.abspath(place(row.path).path) for row in inside]
+    return list(dict.fromkeys(found))
+
+
+def mouths(evidence: Evidence, frames: list[int]) -> dict[int, bytes]:
+    """Mouth crops of those frames as JPEGs."""
+    return {k: _jpeg(evidence.clip.mouth[k]) for k in frames}
+
+
+def _row(path: str | os.PathLike[str]) -> manifest.Row:
+    return manifest.complete([manifest.Row(os.path.abspath(path))], "video", Path("/"))[0]
+
+
+def _pictures(path: str, frames: list[int], width: int) -> dict[int, bytes]:
+    import cv2
+
+    wanted, found = set(frames), {}
+    for k, picture in enumerate(media.Video(place(path))):
+        if k in wanted:
+            height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+            small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+            found[k] = _jpeg(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        if k >= max(frames):
+            break
+    return found
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    import cv2
+
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

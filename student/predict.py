@@ -1,0 +1,321 @@
+"""A decision on single videos: `python -m student.predict VIDEO... --checkpoint RUN`, or `--teacher-only` without a student.
+
+Every video gets one answer (`student.answer`): real, fake, or that it cannot be decided and why. The probability is the
+student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip similarity. What
+happens to one file is its own answer and never ends the rest.
+
+What it leaves out: identity, artefacts of the picture, and faces other than the most prominent one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from store import StoreError, fitfile, layout, similarity
+from store.similarity import Fit
+from student.answer import answer, refusal
+from student.config import write_json
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("student")
+
+FORMAT, VERSION = "concord-av prediction", 1
+PAGES = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained student; `about` is what its header says, `corpora` those of the store it was trained on, if that is here."""
+
+    model: Any
+    about: Mapping[str, Any]
+    path: str
+    device: torch.device
+    corpora: tuple[str, ...] = ()
+
+    def judge(self, clip: Any) -> dict[str, Any]:
+        """Probability of fake and logit of a clip (positive = fake) over windows inside its span, and the span's frames."""
+        from student import metrics, score, spans
+
+        first, last = spans.span(clip.flags, self.about["config"].get("data", {}).get("trim", "none"))
+        if last - first < score.MIN_FRAMES:
+            return {"probability": None, "logit": None, "frames": last - first}
+        trial = score.Trial(clip.id, 0, 0, first, first, last - first, -1, "")
+        logit = score.logits(self.model, _OneClip(clip), [trial], int(self.about["window"]), self.device)
+        found = metrics.probability(logit, self.about["threshold"], self.about["temperature"])
+        return {"probability": float(found[0]), "logit": float(logit[0]), "frames": last - first}
+
+
+@dataclass(frozen=True)
+class _OneClip:
+    """A clip where `student.score` reads a store's."""
+
+    clip: Any
+
+    def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        arrays = {"mouth": self.clip.mouth, "audio": self.clip.audio.reshape(-1, layout.SAMPLES_PER_FRAME)}
+        return {name: arrays[name][start:stop] for name in names}
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What answers rest on: a fit, its teachers' provenance by side and where it is from; the corpus that the videos are said
+    to be of; a student, if there is one."""
+
+    fit: Fit
+    teachers: Mapping[str, Any]
+    source: str
+    corpus: str | None = None
+    detector: Detector | None = None
+
+    def calibration(self) -> dict[str, Any]:
+        """Whose clips the probability was calibrated on, and whether this kind of video is among them."""
+        if self.detector:
+            names = list(self.detector.corpora)
+            own = self.corpus in names
+        else:
+            own = similarity.is_calibrated(self.fit, "clip", self.corpus)
+            names = [str(self.corpus)] if own else list(self.fit.calibration)[:1]
+        where = ", ".join(names)
+        if own:
+            text = f"calibrated on {where}"
+        else:
+            text = "uncalibrated for this kind of video" + (f"; calibrated on {where}" if where else "")
+        return {"corpora": names, "this_kind": own, "text": text}
+
+    def told(self) -> dict[str, Any]:
+        """The same for JSON."""
+        models = {side: {k: about.get(k) for k in ("name", "sha256")} for side, about in self.teachers.items()}
+        found: dict[str, Any] = {
+            "teachers": {side: models[side] for side in ("asr", "vsr")},
+            "fit": {"from": self.source, "kind": self.fit.kind},
+            "corpus": self.corpus,
+            "student": None,
+        }
+        if self.detector:
+            about = self.detector.about
+            found["student"] = {"checkpoint": self.detector.path, "model": about["model"]} | {
+                name: about.get(name) for name in ("threshold", "temperature", "fitted_on", "window")
+            }
+        return found
+
+
+def basis(
+    checkpoint: Path | None, fit_from: str | None = None, corpus: str | None = None, device: torch.device | str = "cpu"
+) -> Basis:
+    """The fit named, else that of the checkpoint's store where it is here, else the one that the package ships.
+
+    Raises StoreError, CheckpointError.
+    """
+    import torch
+
+    import store
+    from student.checkpoint import load_model
+
+    detector, trained_on = None, ""
+    if checkpoint:
+        model, about = load_model(checkpoint, device)
+        trained_on = str(about["store"].get("path", ""))
+        corpora: tuple[str, ...] = ()
+        if (Path(trained_on) / "zarr.json").is_file() or "://" in trained_on:
+            try:
+                corpora = tuple(store.open(trained_on).attrs["corpora"])
+            except StoreError as error:
+                log.warning("the store that the detector was trained on cannot be read: %s", error)
+                trained_on = ""
+        else:
+            trained_on = ""
+        detector = Detector(model, about, str(checkpoint), torch.device(device), corpora)
+    if fit_from and os.path.isfile(fit_from):
+        fit, made_by, _ = fitfile.load(fit_from)
+        return Basis(fit, made_by, fit_from, corpus, detector)
+    for place in filter(None, (fit_from, trained_on)):
+        reader = store.open(place)
+        if reader.fit is not None:
+            return Basis(reader.fit, reader.attrs["teachers"], place, corpus, detector)
+        if fit_from:
+            raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
+    fit, made_by, note = fitfile.default()
+    return Basis(fit, made_by, f"the package, learned on {note['learned_on']}", corpus, detector)
+
+
+def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """For each file in order its answer (JSON-able), its evidence (None where there is none) and the witness that gave it.
+
+    Raises TeacherError and WeightsError before the first, TeacherError too where weights here are not those of the fit.
+    """
+    from pipelines.evidence import Unusable, Witness
+    from teachers import TeacherError
+
+    names = {side: on.teachers[side]["name"] for side in ("asr", "vsr")}
+    with Witness(on.fit, names, str(on.detector.device) if on.detector else "cpu") as witness:
+        for side, mine in witness.provenance().items():
+            if mine.get("sha256") != on.teachers[side].get("sha256"):
+                raise TeacherError(
+                    f"the weights of {mine['name']} here are not those that the fit of {on.source} was learned with; bring "
+                    "back the same file, or name another fit with --fit-from"
+                )
+        for path in paths:
+            begun = time.perf_counter()
+            try:
+                found, seconds = witness.hear_and_see(path, words)
+            except Unusable as error:
+                yield refusal(path, error.reason, str(error)), None, witness
+                continue
+            student = None
+            if on.detector:
+                before = time.perf_counter()
+                student = on.detector.judge(found.clip)
+                seconds["student"] = time.perf_counter() - before
+            said = answer(found, on.fit, on.corpus, on.calibration(), student)
+            told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
+            log.info("%s: %.2f s (%s)", os.path.basename(path), time.perf_counter() - begun, told)
+            yield said, found, witness
+
+
+def line(said: Mapping[str, Any]) -> str:
+    """One answer on the terminal."""
+    name = _shown(said["path"])
+    if said["decision"] == "cannot decide":
+        return f"{name}: cannot decide: {said['reason']}: {_shown(said['message'])}"
+    found = f"{name}: {said['decision']}, probability of fake {said['probability']:.2f} by the {said['rests_on']}"
+    found += f" ({said['calibration']['text']})"
+    if said["disagreeing_words"]:
+        found += f"; lips disagree with: {_shown(', '.join(said['disagreeing_words']))}"
+    return found
+
+
+def _shown(text: str) -> str:
+    """Text for a terminal: characters that would steer it, or that it cannot show, as codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def exit_code(said: Sequence[Mapping[str, Any]]) -> int:
+    """0 all decided, 3 some not, 2 nothing could be read."""
+    if all(one["reason"] == "unreadable" for one in said):
+        return 2
+    return 3 if any(one["reason"] for one in said) else 0
+
+
+def _pages(target: Path, paths: Sequence[str]) -> list[Path]:
+    """The page of each video: `target` itself, or one a video in that folder, which is made. Raises UsageError."""
+    if len(paths) == 1 and target.suffix.lower() in PAGES and not target.is_dir():
+        return [target]
+    if target.suffix.lower() in PAGES or target.is_file():
+        raise click.UsageError(f"--html takes a folder where there are several videos; {target} is to be a file")
+    target.mkdir(parents=True, exist_ok=True)
+    found: list[Path] = []
+    for path in paths:
+        stem = os.path.splitext(os.path.basename(path))[0][:80]
+        names = [f"{stem}.html", *(f"{stem}-{k}.html" for k in range(2, len(paths) + 2))]
+        found.append(next(target / name for name in names if target / name not in found))
+    return found
+
+
+def _terminated(signum, frame):
+    """SIGTERM ends the run like Ctrl-C does, with its own exit code."""
+    raise SystemExit(128 + signum)
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  python -m student.predict interview.mp4 --checkpoint runs/first --html interview.html\n"
+    "Exit codes: 0 all are decided; 3 some cannot be decided; 2 nothing could be read, or wrong options; 1 it failed.",
+)
+@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="--output folder of a training run.")
+@click.option("--teacher-only", is_flag=True, help="Decide by the teachers' similarity, without a student.")
+@click.option("--fit-from", help="Store or file whose fit to use.  [default: the student's store, or the package's]")
+@click.option("--corpus", help="Corpus of the store that these videos are of, whose calibration then holds for them.")
+@click.option("--no-words", is_flag=True, help="Leave out what was said; most of the time goes there.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write all answers as JSON; - for standard output.",
+)
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Write a page for each video.")
+@click.option("--cpu", is_flag=True, help="Leave a GPU alone.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(
+    videos: tuple[str, ...], checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
+    no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
+) -> None:  # fmt: skip
+    """Say of each video, or of each in a folder, whether its lips say what its voice says."""
+    if (checkpoint is None) != teacher_only:
+        raise click.UsageError("name a student with --checkpoint RUN, or take --teacher-only without one")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("student", "pipelines.progress"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = _run(videos, checkpoint, fit_from, corpus, not no_words, json_file, html, cpu)
+    except click.ClickException:
+        raise
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"Error: {' '.join(str(error).split()) or type(error).__name__}", err=True)
+        sys.exit(2 if _asked_wrongly(error) else 1)
+    sys.exit(code)
+
+
+def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> int:
+    import torch
+
+    from pipelines import evidence, predict_page, progress
+
+    paths = evidence.videos(videos)
+    device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+    on = basis(checkpoint, fit_from, corpus, device)
+    pages = _pages(html, paths) if html else []
+    answers: list[dict[str, Any]] = []
+    found = {"format": FORMAT, "version": VERSION, "basis": on.told(), "videos": answers}
+    try:
+        with progress.shown(progress.Pass("videos", len(paths), unit="videos")) as shown:
+            for said, seen, witness in predict(paths, on, words):
+                answers.append(said)
+                if pages:
+                    shots = predict_page.shots(said, seen, witness)
+                    text = predict_page.page(said, on.told(), shots, seen.clip.audio if seen else None)
+                    pages[len(answers) - 1].write_text(text, encoding="utf-8")
+                if str(json_file) != "-":
+                    click.echo(line(said))
+                shown.advance()
+    finally:  # what was answered before a signal or a full disk is not lost
+        if json_file and str(json_file) != "-":
+            write_json(json_file, found)
+    if str(json_file) == "-":
+        click.echo(json.dumps(found, indent=2))
+    return exit_code(answers)
+
+
+def _asked_wrongly(error: Exception) -> bool:
+    """Whether an error came before any work, from what was asked."""
+    from pipelines.manifest import ManifestError
+    from student.checkpoint import CheckpointError
+    from teachers import TeacherError
+    from teachers.weights import WeightsError
+
+    return isinstance(error, (StoreError, CheckpointError, ManifestError, TeacherError, WeightsError))
+
+
+if __name__ == "__main__":
+    main()

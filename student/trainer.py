@@ -25,7 +25,7 @@ from accelerate.utils import gather_object
 
 import store
 
-from . import checkpoint, score
+from . import card, checkpoint, score
 from .config import ConfigError, TrainConfig, differences, write_json
 from .data import Corpus, Keys, Windows, expected_shares, loader
 from .losses import Targets, total
@@ -313,7 +313,7 @@ class Trainer:
         rank = [round(figures["auc"], 3), -figures["brier"]] if math.isfinite(figures["auc"]) else [0.0, -1.0]
         if not self.best or rank >= self.best["rank"]:
             self.best = {"rank": rank, "epoch": self.epoch, "step": self.step}
-            self.best |= {k: figures[k] for k in ("threshold", "temperature", "trials")}
+            self.best |= {k: v for k, v in figures.items() if k not in self.best}
             if self.main:
                 self._save_best()
         if self.main:
@@ -335,6 +335,9 @@ class Trainer:
             "versions": versions(),
         }
         checkpoint.save_model(self.output, self.accelerator.unwrap_model(self.model), self.config.model, about)
+        known = {"config": self.config.to_dict(), "parameters": self.num_parameters, "best": self.best}
+        known |= {"validation_by": self.split.by, "too_short": self.too_short, "window": self.data.window}
+        card.write(self.output, self.reader, self.split.rows, known)
 
     def _write_about(self) -> None:
         write_json(

@@ -21,7 +21,7 @@ USE = (
     "hint among others. It answers for clips with one visible face that speaks."
 )
 LIMITS = (
-    "A forgery whose lips say what the voice says (a swapped face with its own voice, a voice cloned sentence by sentence) shows "
+    "A forgery whose lips say what the voice says (a swapped face with its own voice, a voice cloned by sentence) shows "
     "nothing that content tells.",
     "Languages, cameras and forgeries that are not in the training data: figures above say nothing about them, and the "
     "probability is calibrated on the validation clips alone.",

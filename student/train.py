@@ -61,7 +61,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option(
     "--output", required=True, help="Folder for the detector, checkpoints, metrics.jsonl, config.json, results.json."
 )
-@option("--model", default=CONFIG.model, help="Student: lite.")
+@option("--model", default=CONFIG.model, help="Student: lite, or lite-causal for streams.")
 @option("--splits", help="CSV or Parquet of id, split, weight instead of the store's own split column.")
 @option(
     "--epochs", default=CONFIG.epochs, help="Passes over the training clips; the learning rate's schedule spans them."

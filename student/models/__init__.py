@@ -30,7 +30,11 @@ def _lite(**options: Any) -> nn.Module:
     return Lite(LiteConfig(**options))
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite}
+def _lite_causal(**options: Any) -> nn.Module:
+    return _lite(**{**options, "causal": True})
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite, "lite-causal": _lite_causal}
 
 
 def build(name: str, **options: Any) -> nn.Module:

@@ -190,7 +190,7 @@ def _held_out(
             of[row.id] = side
         else:
             why[row.id] = (
-                TWO_SIDES if not people.side(row, sides) else f"fake for the other side ({kind}) of its people"
+                TWO_SIDES if not people.side(row, sides) else f"fakes for {kind} whose people stand on the other side"
             )
     fakes = {tested(row) for row in rows if row.label == 1 and row.id in of}
     return (of if len(fakes) == 2 else {}), why, []

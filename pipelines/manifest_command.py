@@ -20,6 +20,17 @@ from store.layout import StoreError
 from store.place import place
 
 
+def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, whole: bool) -> None:
+    """The whole manifest, or the splits of its rows; raises ManifestError where the file cannot be written."""
+    try:
+        if whole:
+            manifest.write(rows, file)
+        else:
+            write_splits(file, rows, weight)
+    except OSError as error:
+        raise ManifestError(f"{file} cannot be written: {error.strerror}; choose another place") from error
+
+
 def write_splits(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None = None) -> None:
     """id, split, weight of rows that have a split, by id, as CSV or Parquet; `weight` by id, 1 where none is given."""
     import pandas as pd
@@ -165,7 +176,7 @@ def main(
     """Make, check, merge and filter manifests; make splits by named protocols and matched test sets."""
     if not corpora and not files:
         raise click.UsageError("name a --corpus KIND:ROOT or a --manifest FILE")
-    if checking and (protocol or matching or output or picture):
+    if checking and (protocol or matching is not None or output or picture):
         raise click.UsageError("--validate only looks; leave out --protocol, --match, --output and --picture")
     if picture and Path(picture).suffix.lower() not in (".png", ".svg"):
         raise click.UsageError(f"--picture draws .png or .svg, not {picture}")
@@ -178,16 +189,13 @@ def main(
             made = protocols.splits(rows, protocol, protocols.Options(shares, train_on), seed)
             say(manifest_summary.protocol(rows, made))
             rows = made.rows(rows)
-        elif not matching:
+        elif matching is None:
             say(manifest_summary.summary(rows))
             say(manifest_summary.faulty(rows))
-        if matching:
+        if matching is not None:
             rows, weight = matched(rows, matching, by, measured, seed, bool(protocol))
         if output:
-            if protocol or matching:
-                write_splits(output, rows, weight)
-            else:
-                manifest.write(rows, output)
+            write(output, rows, weight, whole=protocol is None and matching is None)
             click.echo(f"wrote {len(rows):,} rows to {output}")
         if picture:
             from pipelines import manifest_picture
@@ -207,6 +215,8 @@ def matched(
     if not test:
         raise ManifestError("there is no test clip to match; choose a protocol that has some")
     asked = [name.strip() for name in matching.split(",") if name.strip()]
+    if not asked:
+        raise click.UsageError("--match takes names of nuisances, such as length_difference,duration")
     weight, lines = match.match(test, match.table_of(test, measured), asked, by, seed)
     say(manifest_summary.matched(lines, asked))
     if not weight:

@@ -97,7 +97,7 @@ def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
         for line in mine:
             cells.append(
                 [
-                    line.method,
+                    line.method or "-",
                     f"{line.kept_fakes:,} of {line.fakes:,}",
                     f"{line.kept_reals:,} of {line.reals:,}",
                     f"{line.effective:.0f}",
@@ -107,7 +107,8 @@ def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
         yield from table(cells)
         for line in mine:
             if not line.kept_fakes:
-                yield f"  {line.method}: rows kept 0: no choice makes its fakes and the reals alike in {', '.join(names)}"
+                whose = line.method or "fakes of no method"
+                yield f"  {whose}: rows kept 0: no choice makes its fakes and the reals alike in {', '.join(names)}"
         if unknown := max(line.unknown for line in mine):
             yield f"  {unknown:,} clips do not say their {', '.join(names)} and are left out"
 

@@ -242,6 +242,12 @@ def test_match_after_a_protocol_leaves_training_alone(tmp_path):
     assert "2 of 6" in said
 
 
+def test_match_needs_names_and_the_output_a_place(tmp_path):
+    file = written(tmp_path, some(4))
+    assert "takes names of nuisances" in run("--manifest", file, "--match", "", code=2)
+    assert "cannot be written" in run("--manifest", file, "-o", file / "x.csv", code=2)
+
+
 def test_match_of_what_differs_altogether_writes_nothing_and_says_so(tmp_path):
     rows = [Row(**{**vars(row), "listed_samples": row.listed_samples + 5000 * row.label}) for row in some()]
     said = run("--manifest", written(tmp_path, rows), "--match", "length_difference", "-o", tmp_path / "t.csv", code=2)
@@ -267,6 +273,7 @@ def test_the_picture_is_drawn_with_and_without_lengths(tmp_path, suffix):
         (["--manifest", "m.csv", "--protocol", "groups", "--shares", "1,2"], "70,10,20"),
         (["--manifest", "m.csv", "--protocol", "groups", "--shares", "0,0,0"], "more than 0"),
         (["--manifest", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["--manifest", "nowhere.csv", "--validate"], "nowhere.csv cannot be read"),
     ],
 )
 def test_wrong_options_say_what_to_do(options, says):

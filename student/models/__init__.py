@@ -30,7 +30,17 @@ def _lite(**options: Any) -> nn.Module:
     return Lite(LiteConfig(**options))
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite}
+def _talknet(**options: Any) -> nn.Module:
+    from .talknet import TalkNet, TalkNetConfig
+
+    return TalkNet(TalkNetConfig(**options))
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite, "talknet": _talknet}
+# options under which a model does to a clip what the published code does
+PAPER: dict[str, dict[str, Any]] = {
+    "talknet": {"join_clips": True, "attended_embeddings": True, "fake_logit_alone": True, "wrap": True}
+}
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -43,4 +53,4 @@ def build(name: str, **options: Any) -> nn.Module:
         raise ValueError(f"model {name}: {error}") from error
 
 
-__all__ = ["MODELS", "Output", "build"]
+__all__ = ["MODELS", "PAPER", "Output", "build"]

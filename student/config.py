@@ -70,6 +70,7 @@ class TrainConfig:
     store: str
     output: str
     model: str = "lite"
+    init_from: str | None = None
     splits: str | None = None
     epochs: int = 20
     max_steps: int | None = None

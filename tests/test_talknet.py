@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import rule_weights
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_store import make_store
 
 from store import posteriors
 from student import losses
 from student.check import talknet_stages
+from student.checkpoint import load_model
 from student.features import Mfcc
 from student.models import PAPER, build
 from student.models.talknet import Streams
 from student.models.talknet_encoders import FRAMES_AT_ONCE, VisualFrontend, neighbours
+from student.train import main
 
 OURS = {"log_scale", "bias"}  # a learned line from cosine to logit, which the published network has not
 
@@ -256,3 +260,49 @@ def test_outputs_are_those_of_every_student(mended):
 def test_sound_and_picture_of_unequal_length_are_refused(mended):
     with pytest.raises(ValueError, match="8 rows of MFCC do not go with 3 frames"):
         mended.streams(torch.zeros(1, 3, 112, 112), torch.zeros(1, 8, 13))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("talknet") / "s.zarr", {"train": 6, "val": 2}, frames=(10, 14), fakes=2)
+
+
+def train(path, output, *options, code=0):
+    few = ["--window", "12", "--batch-size", "2", "--threads", "1", "--epochs", "2", "--model", "talknet"]
+    result = CliRunner().invoke(main, ["--store", str(path), "--output", str(output), *few, *options])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_it_trains_from_a_store_and_starts_from_weights(small, tmp_path, preset):
+    start = rule_weights.state(build("talknet"))
+    torch.save({k: v for k, v in start.items() if k not in OURS}, tmp_path / "best.model")
+    options = ("--losses", preset, "--init-from", str(tmp_path / "best.model"), "--lr", "1e-5", "--max-steps", "2")
+    train(small, tmp_path / "run", *options)
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert about["config"]["init_from"] == str(tmp_path / "best.model")
+    assert about["init_from"]["taken"] == 487
+    assert len(about["init_from"]["sha256"]) == 64
+    assert about["model_options"]["join_clips"] == (preset == "paper")
+    model, told = load_model(tmp_path / "run")
+    assert told["model"] == "talknet"
+    assert model.config.attended_embeddings == (preset == "paper")
+    moved = model.state_dict()
+    assert not torch.equal(moved["lossAV.FC.weight"], start["lossAV.FC.weight"])
+    assert_close(moved["model.selfAV.linear1.weight"], start["model.selfAV.linear1.weight"], "two small steps", 1e-3)
+    unused = "lossCont_Spea.projection_A.weight"
+    assert torch.equal(moved[unused], start[unused])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"detection", "correlation", "contrastive"} <= lines[0].keys()
+    # going on needs the file no more, and what it gave stays written down
+    (tmp_path / "best.model").unlink()
+    train(small, tmp_path / "run", *options[:-1], "3", "--resume_from_checkpoint", "latest")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["init_from"] == about["init_from"]
+
+
+def test_weights_that_do_not_fit_stop_a_run_before_it_begins(small, tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "odd.pt")
+    said = train(small, tmp_path / "run", "--init-from", str(tmp_path / "odd.pt"), code=2)
+    assert "odd.pt lacks log_scale" not in said
+    assert "odd.pt lacks model.visualFrontend.frontend3D.0.weight and 482 more" in said

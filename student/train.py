@@ -83,7 +83,11 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 )
 @option("--w-detection", default=LOSSES.w_detection, help="Weight of the real/fake term; 0 = off.")
 @option("--w-correlation", default=LOSSES.w_correlation, help="Weight of the soft-label term; 0 = off.")
-@option("--w-contrastive", default=LOSSES.w_contrastive, help="Weight of the contrastive term; 0 = off.")
+@option(
+    "--w-contrastive",
+    type=float,
+    help=f"Weight of the contrastive term; 0 = off. [default: {LOSSES.w_contrastive}; paper 1]",
+)
 @option("--temperature", default=LOSSES.temperature, help="Of the contrastive term's cosines.")
 @option("--pair-share", default=DATA.pair_share, help="Share of real windows that get another sound or a shift.")
 @option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")

@@ -15,6 +15,7 @@ from store import posteriors
 from student import losses
 from student.check import talknet_stages
 from student.checkpoint import load_model
+from student.config import TrainConfig
 from student.features import Mfcc
 from student.models import PAPER, build
 from student.models.talknet import Streams
@@ -129,15 +130,23 @@ def test_one_training_step_equals_the_published_one(step, inputs):
     assert_close(found.cross_audio, get("train_embedding_audio"), "audio")
     assert_close(found.cross_visual, get("train_embedding_visual"), "visual")
     assert_close(found.self_av.flatten(0, 1), get("train_outsAV"), "both")
-    terms = {
-        "detection": losses.paper_detection(found.frame_logits, label),
-        "correlation": losses.paper_correlation(found.cross_visual, found.cross_audio, soft),
-        "contrastive": losses.paper_contrastive(found.cross_visual, found.cross_audio, soft, label),
-    }
+    mask = torch.ones(2, 25, dtype=torch.bool)
+    targets = losses.Targets(
+        label=label,
+        label_weight=torch.ones(2),
+        frame_label=label[:, None].expand(2, 25),
+        mask=mask,
+        soft=soft[:, None].expand(2, 2, 25),
+        soft_mask=mask[:, None].expand(2, 2, 25),
+        clip=torch.arange(2)[:, None].expand(2, 2),
+        start=torch.zeros(2, 2, dtype=torch.long),
+    )
+    config = TrainConfig.from_options(store="", output="", losses="paper").losses
+    total, terms = losses.total(model.output(found, mask), targets, config)
+    torch.testing.assert_close(total, get("loss_total"), atol=1e-5, rtol=0)
     for name, value in terms.items():
         torch.testing.assert_close(value, get(f"loss_{name}"), atol=1e-5, rtol=0)
-    total = sum(terms.values())
-    torch.testing.assert_close(total, get("loss_total"), atol=1e-5, rtol=0)
+    assert set(terms) == {"detection", "correlation", "contrastive"}
 
     names, own = step["train_step/param_keys"].tolist(), dict(model.named_parameters())
     assert set(own) - set(names) == OURS

@@ -67,7 +67,11 @@ class TalkNet(nn.Module):
         """mouth u1 [B, T, side, side], enlarged to 112; audio i2 [B, 640 T]; mask bool [B, T]: the first rows of each clip."""
         if mask is None:
             mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
-        s = self.streams(_faces(mouth), self.features.clips(audio, mask.sum(1), self.config.wrap), mask)
+        mfcc = self.features.clips(audio, mask.sum(1), self.config.wrap)
+        return self.output(self.streams(_faces(mouth), mfcc, mask), mask)
+
+    def output(self, s: Streams, mask: torch.Tensor) -> Output:
+        """What the streams say of frames and clips."""
         after = self.config.attended_embeddings
         visual, audio = (s.cross_visual, s.cross_audio) if after else (s.visual_front_end, s.audio_front_end)
         logits = s.frame_logits.float()

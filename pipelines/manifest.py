@@ -12,7 +12,7 @@ import json
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Row:
             got["faults"] = _names(got["faults"], "faults", where)
         for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
             if name in got:
-                got[name] = float(got[name])
+                got[name] = _number(got[name], name, where)
         for name in ("path", "audio_path", "method", "category", "group", "split", "id", "corpus"):
             if name in got:
                 got[name] = str(got[name])
@@ -226,6 +226,11 @@ def with_groups(rows: list[Row]) -> list[Row]:
 
 def read(path: str | os.PathLike[str] | Place) -> list[Row]:
     """Rows of a manifest file, CSV or Parquet by its suffix; raises ManifestError where it cannot be read."""
+    return [Row.of(values) for values in records(path)]
+
+
+def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
+    """Lines of a manifest file by column, as they stand there; raises ManifestError where it is no manifest."""
     import pandas as pd
 
     suffix = Path(place(path).name).suffix.lower()
@@ -241,7 +246,7 @@ def read(path: str | os.PathLike[str] | Place) -> list[Row]:
         raise ManifestError(
             f"manifest {path} has no column path; it has {', '.join(map(str, table.columns)) or 'none'}"
         )
-    return [Row.of(values) for values in table.to_dict("records")]
+    return table.to_dict("records")
 
 
 def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
@@ -250,7 +255,7 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
 
     records = []
     for row in rows:
-        record = asdict(row)
+        record = dict(vars(row))
         for name in ("identities", "audio_segments", "video_segments", "faults"):
             record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
         for name in ("label", "audio_fake", "video_fake"):
@@ -296,6 +301,15 @@ def _label(value: Any, name: str, where: str) -> int:
     return int(number)
 
 
+def _number(value: Any, name: str, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ManifestError(
+            f'{where}: {name} is "{value}", which is no number; correct it or leave it empty'
+        ) from error
+
+
 def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
@@ -314,3 +328,9 @@ def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], .
     if any(not 0 <= start <= end for start, end in spans):
         raise ManifestError(f"{where}: {name} has a part that ends before it starts or begins below 0: {value}")
     return spans
+
+
+if __name__ == "__main__":  # the command has modules of its own, and they use this module under its name
+    from pipelines.manifest_command import main
+
+    main()

@@ -38,6 +38,7 @@ MORE = """
 .strip figcaption{padding:.3rem .5rem;color:var(--ink);overflow-wrap:anywhere}
 .strip figcaption .soft{display:block;font-size:.8rem}
 .yes{--edge:var(--good)}.maybe{--edge:var(--warn)}.no{--edge:var(--bad)}.none{--edge:var(--rest)}
+.speech h2:not(:first-child){margin-top:1.2rem}
 .said{font-size:1.15rem;line-height:2}
 .said span,.legend span{padding:.1em .35em;border-radius:.25em;border-bottom:2px solid var(--edge)}
 .said .no,.legend .no{background:color-mix(in srgb,var(--bad) 18%,transparent);font-weight:600;border-bottom-style:double;
@@ -72,7 +73,7 @@ def page(
         _answer(said, tone),
     ]
     if said["timeline"]:
-        body += [_speech(said, audio), _transcript(said), _passages(said), _strip(shots)]
+        body += [_speech(said, audio), _passages(said), _strip(shots)]
     body += [_facts(said, basis), _limits()]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{t(head)}</title>'
@@ -169,38 +170,43 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
     )
 
 
-def advice(said: Mapping[str, Any]) -> list[str]:
-    """What to do next, as text."""
+def advice(said: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What to do next: sentences, each with a command or ""."""
     reason = said["reason"]
     if reason == "out of sync":
         seconds = said["offset"]["sound_late_ms"] / 1000
+        moved = f"ffmpeg -i VIDEO -itsoffset {-seconds:g} -i VIDEO -map 0:v -map 1:a -c copy MOVED.mp4"
         return [
-            "Look for a copy nearer to the original, and ask again with that.",
-            f"Or move the sound and ask again: ffmpeg -i VIDEO -itsoffset {-seconds:g} -i VIDEO -map 0:v -map 1:a -c copy "
-            "MOVED.mp4",
+            ("Look for a copy nearer to the original, and ask again with that.", ""),
+            ("Or move the sound, and ask again:", moved),
         ]
     if reason:
         other = {
-            "no face": "Take a part in which the speaker's face is large, in front and in the picture while speaking.",
-            "no speech": "Take a part in which somebody is heard speaking, or a copy that still has its sound.",
-            "too short": "Take a longer part: a second of speech at least, better a whole sentence.",
-            "unreadable": "Check that the file plays, or convert it: ffmpeg -i VIDEO -c:v libx264 -c:a aac COPY.mp4",
+            "no face": ("Take a part in which the speaker's face is large and in the picture while speaking.", ""),
+            "no speech": ("Take a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
+            "too short": ("Take a longer part: a second of speech at least, better a whole sentence.", ""),
+            "unreadable": (
+                "Check that the file plays, or convert it:",
+                "ffmpeg -i VIDEO -c:v libx264 -c:a aac COPY.mp4",
+            ),
         }[reason]
-        return [other, "No answer says nothing about the video: it is neither suspected nor cleared."]
+        return [other, ("The video is neither suspected nor cleared.", "")]
     if said["decision"] == "fake":
         return [
-            "Do not quote these words as this person's on the strength of this video.",
-            "Watch the marked words below slowly, without sound first.",
-            "Look for the earliest copy and for another recording of the same moment; ask whether it was dubbed.",
+            ("Do not quote these words as this person's on the strength of this video.", ""),
+            ("Watch the marked words below slowly, without sound first.", ""),
+            ("Look for the earliest copy and for another recording of the same moment; ask whether it was dubbed.", ""),
         ]
     return [
-        "Check source, place and date as for any video: who filmed it, where it was first seen.",
-        "Who is shown, and whether the pictures were changed otherwise, is not judged here.",
+        ("Check source, place and date as for any video: who filmed it, where it was first seen.", ""),
+        ("Who is shown, and whether the pictures were changed otherwise, is not judged here.", ""),
     ]
 
 
 def _answer(said: Mapping[str, Any], tone: str) -> str:
-    steps = "".join(f"<li>{t(step)}</li>" for step in advice(said))
+    steps = "".join(
+        f"<li>{t(step)}{f'<br><code>{t(command)}</code>' if command else ''}</li>" for step, command in advice(said)
+    )
     fake = said["probability"]
     if said["reason"] == "out of sync":
         late = said["offset"]["sound_late_ms"]
@@ -233,16 +239,8 @@ def _speech(said: Mapping[str, Any], audio: np.ndarray | None) -> str:
     return (
         '<section class="speech"><h2>Where lips and voice agree</h2><p class="soft">Up: the lips form what is heard. '
         f"Down: they form something else. Grey: cannot be judged.{moved}</p>"
-        f"{predict_plot.figure(said, audio)}{_legend(said)}</section>"
+        f"{predict_plot.figure(said, audio)}{_transcript(said)}</section>"
     )
-
-
-def _legend(said: Mapping[str, Any]) -> str:
-    if not said["words"]:
-        return ""
-    says = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
-    keys = "".join(f'<span class="{KINDS[v]}">{MARKS[v]}{says[v]}</span>' for v in says)
-    return f'<div class="legend">{keys}</div>'
 
 
 def _strip(shots: Sequence[Mapping[str, Any]]) -> str:
@@ -275,7 +273,9 @@ def _transcript(said: Mapping[str, Any]) -> str:
         f'<span class="{KINDS[w["verdict"]]}">{t(MARKS[w["verdict"]] + w["text"])}</span>' for w in words[:TRANSCRIPT]
     )
     more = f"<p class=soft>and {len(words) - TRANSCRIPT:,} more words</p>" if len(words) > TRANSCRIPT else ""
-    return f'<section><h2>What was heard</h2><p class="said">{shown}</p>{more}{_legend(said)}</section>'
+    says = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
+    keys = "".join(f'<span class="{KINDS[v]}">{MARKS[v]}{says[v]}</span>' for v in says)
+    return f'<h2>What was heard</h2><p class="said">{shown}</p>{more}<div class="legend">{keys}</div>'
 
 
 def _passages(said: Mapping[str, Any]) -> str:

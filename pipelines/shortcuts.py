@@ -123,6 +123,16 @@ def auc(
     return float(values[0]), values[1:]
 
 
+def weighted_auc(scores: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> float:
+    """The chance that a fake's score [n] is above a real's, ties half, clips drawn by `weight` [n]; NaN without one of both."""
+    order = np.argsort(scores, kind="stable")
+    scores = scores[order]
+    if not len(scores):
+        return float("nan")
+    start = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    return float(_weighted(weight[order][None].astype(np.float64), fake[order], start)[0])
+
+
 def _weighted(weight: np.ndarray, fake: np.ndarray, start: np.ndarray) -> np.ndarray:
     """AUC [draws] of clips sorted by score, with their weights [draws, clips]."""
     real = np.add.reduceat(weight * ~fake, start, axis=1).astype(np.float64)

@@ -118,6 +118,8 @@ def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: f
             "too short",
             f"the video lasts {len(face) / FPS:.1f} s; at least {MIN_FRAMES / FPS:.0f} s of speech is needed",
         )
+    if not voice.any():
+        return "no speech", "no speech is heard in its sound"
     if voice.sum() < MIN_FRAMES:
         return (
             "no speech",
@@ -191,11 +193,13 @@ def _ms(offset: Offset) -> str:
 def refusal(path: str, reason: str, message: str) -> dict[str, Any]:
     """The answer for a video that gave no evidence."""
     known = REASONS.get(reason, "unreadable")
+    if reason == "no_audio":
+        message = "the file has no sound"
     return {
         "path": str(path),
         "decision": "cannot decide",
         "reason": known,
-        "message": message.removeprefix(f"{path}: "),
+        "message": message.removeprefix(str(path)).lstrip(": "),
         "probability": None,
         "words": [],
         "disagreeing_words": [],

@@ -62,6 +62,20 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     return model.to(device).eval(), about
 
 
+def about(path: Path) -> dict[str, Any]:
+    """What the header of our own detector says: model, options and more; {} for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    file = path / MODEL_FILE if path.is_dir() else path
+    if file.suffix != ".safetensors" or not file.is_file():
+        return {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return json.loads((opened.metadata() or {}).get("concord-av", "{}"))
+    except (SafetensorError, ValueError, OSError):
+        return {}  # whoever reads the tensors says what is wrong with the file
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Whole training checkpoints of a run, oldest first."""
     found = [p for p in folder.glob(f"{PREFIX}*") if p.name[len(PREFIX) :].isdigit() and (p / STATE_FILE).is_file()]

@@ -74,6 +74,7 @@ class TrainConfig:
     store: str
     output: str
     model: str = "lite"
+    init_from: str | None = None
     splits: str | None = None
     epochs: int = 20
     max_steps: int | None = None
@@ -107,6 +108,9 @@ class TrainConfig:
     def from_options(cls, **options: Any) -> TrainConfig:
         """Sort flat options into the nested configs by field name; `losses` and `model` keep theirs."""
         options["preset"] = options.pop("losses", LossConfig.preset)
+        if options.get("w_contrastive") is None:
+            # published: the plain sum of the three
+            options["w_contrastive"] = 1.0 if options["preset"] == "paper" else LossConfig.w_contrastive
         losses = {f.name: options.pop(f.name) for f in fields(LossConfig) if f.name in options}
         data = {f.name: options.pop(f.name) for f in fields(DataConfig) if f.name in options}
         return cls(losses=LossConfig(**losses), data=DataConfig(**data), **options)

@@ -1,16 +1,17 @@
 """Figures of a trained detector on a split: `python -m student.evaluate --store STORE --checkpoint RUN --split test`.
 
-Per method of forgery and overall: AUC, AP with its prevalence, EER, balanced accuracy and real recall at the threshold that was
-fitted on validation; beside it, on the same trials, the teachers' own clip similarity and, where the store was audited, the
+Per method and category of forgery and overall: AUC with its interval, AP with its prevalence, EER, balanced accuracy and real
+recall at the threshold that was fitted on validation. Beside the student stand, on the same trials, the teachers' own clip
+similarity, that at the best offset and its margin, student and teachers together, and, where the store was audited, the
 strongest trivial baseline (one number such as a silence's length). Real clips also give negatives made on the fly: another
-clip's sound (`made swap`), their own shifted (`made shift`). Every figure comes with its coverage.
+clip's sound (`made swap`), their own shifted (`made shift`). `--trim` given twice shows clips cut and uncut side by side,
+`--matched` a matched test set beside the whole one. Every table comes with its coverage.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,163 +33,154 @@ def evaluate(
     splits_file: Path | None = None,
     batch_size: int = 16,
     accelerator: Any = None,
-    trim: str | None = None,
+    trims: tuple[str, ...] = (),
+    matched: Path | None = None,
 ) -> dict[str, Any]:
     """The report as a JSON-able dict, equal in all processes; trials are shared among them and gathered by id.
 
-    `trim`: see `student.spans`; None is what the detector was trained with.
-
+    `variants` holds a table for each of `trims` (none = what the detector was trained with) over all clips of the split, and
+    over those of `matched` (a file like `splits_file`) where given; the first one's table and trials stand at the top too.
     Raises StoreError, CheckpointError, SplitError, and ValueError where the split has nothing to score.
     """
     import torch
-    from accelerate.utils import gather_object
 
     import store
-    from student import score
     from student.baseline import Baselines
     from student.checkpoint import load_model
-    from student.spans import spans
     from student.splits import split
+    from student.tables import table
 
     device = accelerator.device if accelerator else torch.device("cpu")
-    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     reader = store.open(store_path)
     model, about = load_model(checkpoint_path, device)
     chosen = split(reader, splits_file, int(about["config"]["seed"]), need_val=split_name != "test")
-    rows, listed = chosen.rows[split_name], chosen.listed[split_name]
-    trim = trim or about["config"].get("data", {}).get("trim", "none")  # detectors of before were trained without
-    inside = spans(reader, rows, trim)
-    items = score.trials(reader, rows, inside, seed, swaps, shifts)
-    if not items:
-        raise ValueError(
-            f"split {split_name} of {store_path} has no labelled clip that is done and long enough ({listed} listed); "
-            "choose another --split or --trim, or give --splits"
-        )
-    mine = items[rank::world]
-    student = score.logits(model, reader, mine, int(about["window"]), device, batch_size)
-    teacher = score.teacher_logits(reader, mine)
-    triples = [(t.id, float(s), float(u)) for t, s, u in zip(mine, student, teacher, strict=True)]
-    found = {name: values for name, *values in (gather_object(triples) if world > 1 else triples)}
-    if len(found) != len(items):
-        raise ValueError(f"gathered {len(found)} of {len(items)} trials")
-    student, teacher = np.array([found[t.id] for t in items]).T
-    whole = [t for t in items if not t.made]
-    weights = chosen.weight[[t.lips for t in items]].astype(float)
+    subset = split(reader, matched, need_val=False) if matched else None
     baselines = Baselines.of_store(reader)
+    trims = trims or (about["config"].get("data", {}).get("trim", "none"),)  # detectors of before were trained without
+    variants: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    for trim in dict.fromkeys(trims):
+        scored = _score(reader, model, about, chosen, split_name, trim, (swaps, shifts, seed), batch_size, accelerator)
+        items, scores, _, coverage = scored
+        shown = shown or _trials(scored, chosen.weight)
+        for name, of in (("all", chosen), ("matched", subset)):
+            if of is None:
+                continue
+            weights = of.weight.astype(float).copy()
+            weights[np.setdiff1d(np.arange(len(weights)), of.rows[split_name])] = 0
+            use = np.flatnonzero(weights[[t.lips for t in items]] > 0)
+            if not len(use):
+                raise ValueError(
+                    f"{matched} and the split {split_name} have no clip in common; matching is done within it"
+                )
+            some = [items[k] for k in use]
+            lips = np.array([t.lips for t in some])
+            groups = np.array([str(reader.clips["group"][row]) or str(row) for row in lips])
+            category = np.array([str(reader.clips["category"][row]) for row in lips])
+            parts = {who: values[use] for who, values in scores.items()}
+            counted = {
+                "scored": sum(not t.made for t in some),
+                "pairs": sum(t.made and t.label == 1 for t in some),
+            }
+            variants.append(
+                {
+                    "trim": trim,
+                    "clips": name,
+                    "coverage": {**coverage, "listed": of.listed[split_name], **counted},
+                    "methods": table(some, parts, category, groups, weights[lips], baselines),
+                }
+            )
     return {
         "store": store_path,
         "checkpoint": str(checkpoint_path),
         "split": split_name,
         "seed": seed,
-        "trim": trim,
         "audited": baselines is not None,
         "threshold": about["threshold"],
         "temperature": about["temperature"],
         "fitted_on": about["fitted_on"],
         "trained_on": about["store"],
-        "coverage": {
-            "listed": listed,
-            "done": len(rows),
-            "too_short": int((inside.length[rows] < score.MIN_FRAMES).sum()),
-            "scored": len(whole),
-            "pairs": sum(t.made and t.label == 1 for t in items),
-        },
-        "methods": _table(items, student, teacher, weights, float(about["threshold"]), baselines),
-        "trials": [
-            {
-                "id": t.id,
-                "label": t.label,
-                "method": t.method,
-                "made": t.made,
-                "frames": t.length,
-                "weight": w,
-                "student": s,
-                "teacher": u,
-            }
-            for t, w, s, u in zip(items, weights.tolist(), student.tolist(), teacher.tolist(), strict=True)
-        ],
+        **{name: variants[0][name] for name in ("trim", "coverage", "methods")},
+        "variants": variants,
+        "trials": shown,
     }
 
 
-def _table(
-    items: list, student: np.ndarray, teacher: np.ndarray, weights: np.ndarray, threshold: float, baselines: Any
-) -> dict[str, Any]:
-    """Figures by method, "overall" first: the clips where they hold both classes, else the pairs made here. Pairs have no
-    trivial baseline: fakes and twins are cut from the same clips."""
-    from student import metrics, score
+def _score(
+    reader: Any, model: Any, about: Any, chosen: Any, split_name: str, trim: str, made: tuple[int, int, int],
+    batch_size: int, accelerator: Any,
+) -> tuple[list, dict[str, np.ndarray], np.ndarray, dict[str, int]]:  # fmt: skip
+    """Trials, their scores by scorer (0 = threshold), best offsets, and coverage: the same in all processes."""
+    import torch
+    from accelerate.utils import gather_object
 
-    labels = np.array([t.label for t in items])
-    methods = list(dict.fromkeys(t.method for t in items if t.label == 1))
-    chosen = {"overall": score.headline(items)} | {name: score.of_method(items, name) for name in methods}
-    table = {}
-    for name, use in chosen.items():
-        row: dict[str, Any] = {"student": asdict(metrics.figures(student[use], labels[use], threshold, weights[use]))}
-        if np.isfinite(teacher).all():
-            row["teacher"] = asdict(metrics.figures(teacher[use], labels[use], 0.0, weights[use]))
-        some = [t for t, used in zip(items, use, strict=True) if used]
-        best = baselines.strongest("all" if name in ("overall", "fake") else name, some) if baselines else None
-        if best and not any(t.made for t in some):
-            known = np.isfinite(best[1])
-            figures = metrics.figures(best[1][known], labels[use][known], np.nan, weights[use][known])
-            figures = replace(figures, balanced_accuracy=np.nan, real_recall=np.nan)  # it has no threshold
-            row["trivial"] = {"nuisance": best[0], **asdict(figures)}
-        table[name] = row
-    return table
+    from student import score
+    from student.spans import spans
+
+    device = accelerator.device if accelerator else torch.device("cpu")
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    rows, listed = chosen.rows[split_name], chosen.listed[split_name]
+    swaps, shifts, seed = made
+    inside = spans(reader, rows, trim)
+    items = score.trials(reader, rows, inside, seed, swaps, shifts)
+    if not items:
+        raise ValueError(
+            f"split {split_name} of {reader.path} has no labelled clip that is done and long enough ({listed} listed); "
+            "choose another --split or --trim, or give --splits"
+        )
+    mine = items[rank::world]
+    values = (
+        score.logits(model, reader, mine, int(about["window"]), device, batch_size),
+        score.teacher_logits(reader, mine),
+        *score.offset_scores(reader, mine),
+    )
+    ours = [(t.id, *(float(x) for x in row)) for t, *row in zip(mine, *values, strict=True)]
+    found = {name: row for name, *row in (gather_object(ours) if world > 1 else ours)}
+    if len(found) != len(items):
+        raise ValueError(f"gathered {len(found)} of {len(items)} trials")
+    student, teacher, best, margin, offset = np.array([found[t.id] for t in items]).T
+    moved = student - float(about["threshold"])
+    both = moved / float(about["temperature"]) + teacher  # two log odds of evidence that is taken for independent
+    scores = {"student": moved, "teacher": teacher, "teacher_offset": best, "teacher_margin": margin, "both": both}
+    coverage = {"done": len(rows), "too_short": int((inside.length[rows] < score.MIN_FRAMES).sum())}
+    return items, scores, offset, {"listed": listed, **coverage}
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
-    """ROC curve of each method that has both classes, student solid and teachers dashed; pairs made here only where the split
-    has no forged clips of its own."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from student import metrics
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    forged = any(t["label"] and not t["made"] for t in report["trials"])
-    for k, (name, row) in enumerate((n, r) for n, r in report["methods"].items() if n != "overall"):
-        made = any(t["method"] == name and t["made"] for t in report["trials"])
-        use = [t for t in report["trials"] if t["method"] == name or not (made or t["made"] or t["label"])]
-        labels = np.array([t["label"] for t in use])
-        if len(np.unique(labels)) < 2 or (made and forged):
-            continue
-        for who, style in (("student", "-"), ("teacher", "--")):
-            if who in row:
-                fpr, tpr, _ = metrics.roc(np.array([t[who] for t in use]), labels, np.array([t["weight"] for t in use]))
-                axes.plot(fpr, tpr, style, color=f"C{k}", label=f"{name}, {who} (AUC {row[who]['auc']:.3f})")
-    axes.plot([0, 1], [0, 1], ":", color="grey")
-    axes.set(xlabel="real called fake", ylabel="fake called fake", title=f"split {report['split']}", aspect="equal")
-    figure.legend(loc="outside right center", fontsize="small", frameon=False)
-    figure.savefig(path, dpi=120)
+def _trials(scored: tuple, weight: np.ndarray) -> list[dict[str, Any]]:
+    """What each trial of the first table scored; `student` is the logit less its threshold, `offset` in frames."""
+    items, scores, offset, _ = scored
+    return [
+        {
+            "id": t.id,
+            "label": t.label,
+            "method": t.method,
+            "made": t.made,
+            "frames": t.length,
+            "weight": float(weight[t.lips]),
+            "offset": o,
+            **dict(zip(scores, values, strict=True)),
+        }
+        for t, o, *values in zip(items, offset.tolist(), *(v.tolist() for v in scores.values()), strict=True)
+    ]
 
 
 def show(report: dict[str, Any]) -> None:
-    """The table on standard output."""
+    """The tables on standard output."""
     from rich.console import Console
     from rich.table import Table
 
-    c = report["coverage"]
-    left = f" ({c['too_short']} too short)" if c["too_short"] else ""
-    title = (
-        f"split {report['split']}: {c['scored']} clips scored of {c['listed']} listed{left}, {c['pairs']} pairs made"
-    )
-    table = Table(title=f"{title}; trim {report['trim']}")
-    for name in ("method", "by", "real", "fake", "AUC", "AP", "prevalence", "EER", "balanced acc.", "real recall"):
-        table.add_column(name, justify="left" if name in ("method", "by") else "right")
-    for method, row in report["methods"].items():
-        for who, f in row.items():
-            values = (f["auc"], f["ap"], f["prevalence"], f["eer"], f["balanced_accuracy"], f["real_recall"])
-            shown = ["-" if v is None or v != v else f"{v:.3f}" for v in values]
-            by = f"{who}: {f['nuisance']}" if who == "trivial" else who
-            table.add_row(method, by, str(f["num_real"]), str(f["num_fake"]), *shown)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    from student import tables
+
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    for variant in report["variants"]:
+        table = Table(title=f"split {report['split']}: {tables.title(variant)}")
+        for name in tables.COLUMNS:
+            table.add_column(name, justify="left" if name in ("method", "by") else "right", no_wrap=True)
+        for line in tables.lines(variant["methods"]):
+            table.add_row(*line, end_section=False)
+        console.print(table)
     if not report["audited"]:
-        console.print(
-            f"no trivial baselines: run python -m pipelines.audit --store {report['store']} first", style="dim"
-        )
+        console.print(tables.UNAUDITED.format(report["store"]), style="dim", highlight=False)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -197,19 +189,37 @@ def show(report: dict[str, Any]) -> None:
 @click.option("--split", "split_name", type=click.Choice(("train", "val", "test")), default="test", show_default=True)
 @click.option("--splits", "splits_file", type=click.Path(path_type=Path), help="CSV or Parquet of id, split, weight.")
 @click.option(
+    "--matched",
+    type=click.Path(path_type=Path),
+    help="Another such file: a matched part of the split, shown beside the whole.",
+)
+@click.option(
+    "--trim",
+    "trims",
+    multiple=True,
+    type=click.Choice(TRIMS),
+    help="See student/train.py; may be repeated. Default: as the detector was trained.",
+)
+@click.option(
     "--swaps", type=click.IntRange(0), default=1, show_default=True, help="Pairs with another sound a real clip."
 )
 @click.option("--shifts", type=click.IntRange(0), default=1, show_default=True, help="Shifted pairs a real clip.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the pairs that are made.")
-@click.option("--trim", type=click.Choice(TRIMS), help="See student/train.py; default: as the detector was trained.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Windows scored together.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the report, every trial included, as JSON.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Write ROC curves as PNG.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown.")
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path),
+    help="Write ROC, DET, score histograms and reliability as PNG.",
+)
 @click.option("--cpu", is_flag=True, help="Leave a GPU alone.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
-    store_path: str, checkpoint: Path, split_name: str, splits_file: Path | None, swaps: int, shifts: int, seed: int,
-    trim: str | None, batch_size: int, output: Path | None, plot_path: Path | None, cpu: bool, debug: bool,
+    store_path: str, checkpoint: Path, split_name: str, splits_file: Path | None, matched: Path | None,
+    trims: tuple[str, ...], swaps: int, shifts: int, seed: int, batch_size: int, output: Path | None,
+    markdown: Path | None, plot_path: Path | None, cpu: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Score a trained detector on a split of a store.
 
@@ -219,6 +229,7 @@ def main(
     import torch
 
     from store import StoreError
+    from student import plots, tables
     from student.checkpoint import CheckpointError
     from student.splits import SplitError
 
@@ -226,7 +237,17 @@ def main(
     accelerator = accelerate.Accelerator(cpu=cpu or not torch.cuda.is_available())
     try:
         report = evaluate(
-            store_path, checkpoint, split_name, swaps, shifts, seed, splits_file, batch_size, accelerator, trim
+            store_path,
+            checkpoint,
+            split_name,
+            swaps,
+            shifts,
+            seed,
+            splits_file,
+            batch_size,
+            accelerator,
+            trims,
+            matched,
         )
     except (StoreError, CheckpointError, SplitError, ValueError) as error:
         if debug:
@@ -240,8 +261,10 @@ def main(
         show(report)
         if output:
             write_json(output, report)
+        if markdown:
+            markdown.write_text(tables.markdown(report), encoding="utf-8")
         if plot_path:
-            plot(report, plot_path)
+            plots.sheet(report, plot_path)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from store import Reader
-from store.layout import SAMPLES_PER_FRAME, labelled
-from store.similarity import calibration_line, scores
+from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, labelled
+from store.similarity import best_offset, calibration_line, scores
 
 from .spans import Spans
 
@@ -153,6 +153,28 @@ def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:
         slope, intercept = calibration_line(fit, "clip", str(corpora[item.lips]))
         out[k] = -(slope * float(score[0]) + intercept)
     return out
+
+
+def offset_scores(reader: Reader, items: list[Trial]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The teachers' agreement at the best constant offset within +-15 frames, for each trial, as scores of "fake" [n] f8: minus
+    its value there, minus its margin over other offsets; and that offset in frames. NaN where a trial has no frame with face
+    and voice in common, or the store no fit."""
+    fit = reader.fit
+    out = np.full((3, len(items)), np.nan)
+    if fit is None:
+        return out[0], out[1], out[2]
+    for k, item in enumerate(items):
+        lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
+        sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
+        face, voice = lips["flags"] & FACE_DETECTED > 0, sound["flags"] & VOICE_ACTIVE > 0
+        if not (face.any() and voice.any()):
+            continue
+        try:
+            found = best_offset(lips["vsr_projection"], sound["asr_projection"], fit, face, voice)
+        except ValueError:  # no offset brings face and voice together: not known
+            continue
+        out[:, k] = -found.best, -found.margin, found.frames
+    return out[0], out[1], out[2]
 
 
 def headline(items: list[Trial]) -> np.ndarray:

@@ -61,7 +61,8 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option(
     "--output", required=True, help="Folder for the detector, checkpoints, metrics.jsonl, config.json, results.json."
 )
-@option("--model", default=CONFIG.model, help="Student: lite.")
+@option("--model", default=CONFIG.model, help="Student: lite, lite-causal (for streams) or talknet (the paper's).")
+@option("--init-from", help="Start from weights: .pt, .pth, .model, .npz, .safetensors, or a run's folder.")
 @option("--splits", help="CSV or Parquet of id, split, weight instead of the store's own split column.")
 @option(
     "--epochs", default=CONFIG.epochs, help="Passes over the training clips; the learning rate's schedule spans them."
@@ -84,11 +85,15 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     "--losses",
     type=click.Choice(PRESETS),
     default=LOSSES.preset,
-    help="Forms of the three terms; paper = to the letter.",
+    help="Forms of the three terms; paper = to the letter, talknet too.",
 )
 @option("--w-detection", default=LOSSES.w_detection, help="Weight of the real/fake term; 0 = off.")
 @option("--w-correlation", default=LOSSES.w_correlation, help="Weight of the soft-label term; 0 = off.")
-@option("--w-contrastive", default=LOSSES.w_contrastive, help="Weight of the contrastive term; 0 = off.")
+@option(
+    "--w-contrastive",
+    type=float,
+    help=f"Weight of the contrastive term; 0 = off. [default: {LOSSES.w_contrastive}; paper 1]",
+)
 @option("--temperature", default=LOSSES.temperature, help="Of the contrastive term's cosines.")
 @option("--pair-share", default=DATA.pair_share, help="Share of real windows that get another sound or a shift.")
 @option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")

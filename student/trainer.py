@@ -14,7 +14,7 @@ import math
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from accelerate.utils import gather_object
 
 import store
 
-from . import checkpoint, score
+from . import card, checkpoint, score, weights
 from .config import ConfigError, TrainConfig, differences, write_json
 from .data import Corpus, Keys, Windows, expected_shares, loader
 from .losses import Targets, total
-from .models import build
+from .models import PAPER, build
 from .progress import Progress
 from .record import claim, keep_lines, peak_memory, store_identity, versions
 from .spans import spans, window_for
@@ -83,7 +83,12 @@ class Trainer:
         self.threads = _set_threads(config.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(config.seed)
-        model = build(config.model)
+        model = build(config.model, **(PAPER.get(config.model, {}) if config.losses.preset == "paper" else {}))
+        self.init_from: dict[str, Any] | None = None
+        if config.init_from and not (resume and checkpoint.find(self.output, resume)):
+            loaded = weights.load(model, config.model, config.init_from)
+            log.info("starting from %s", loaded)
+            self.init_from = asdict(loaded)
         self.num_parameters = sum(p.numel() for p in model.parameters())
         optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.lr)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -179,13 +184,14 @@ class Trainer:
         state = checkpoint.load_state(self.accelerator, path)
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
         self.history, self.best, self.seconds = state["history"], state["best"], state["seconds"]
+        self.init_from = state.get("init_from")
         log.info("going on from %s: epoch %d, step %d", path.name, self.epoch + 1, self.step)
 
     def _save(self) -> None:
         state = {
             "step": self.step, "epoch": self.epoch, "position": self.position, "history": self.history, "best": self.best,
             "seconds": self.seconds, "threads": self.threads, "processes": self.accelerator.num_processes,
-            "config": self.config.to_dict(), "store": store_identity(self.reader),
+            "config": self.config.to_dict(), "init_from": self.init_from, "store": store_identity(self.reader),
         }  # fmt: skip
         checkpoint.save_state(self.accelerator, self.output, self.step, state, self.config.keep_checkpoints)
         self._saved_step = self.step
@@ -313,7 +319,7 @@ class Trainer:
         rank = [round(figures["auc"], 3), -figures["brier"]] if math.isfinite(figures["auc"]) else [0.0, -1.0]
         if not self.best or rank >= self.best["rank"]:
             self.best = {"rank": rank, "epoch": self.epoch, "step": self.step}
-            self.best |= {k: figures[k] for k in ("threshold", "temperature", "trials")}
+            self.best |= {k: v for k, v in figures.items() if k not in self.best}
             if self.main:
                 self._save_best()
         if self.main:
@@ -335,12 +341,16 @@ class Trainer:
             "versions": versions(),
         }
         checkpoint.save_model(self.output, self.accelerator.unwrap_model(self.model), self.config.model, about)
+        known = {"config": self.config.to_dict(), "parameters": self.num_parameters, "best": self.best}
+        known |= {"validation_by": self.split.by, "too_short": self.too_short, "window": self.data.window}
+        card.write(self.output, self.reader, self.split.rows, known)
 
     def _write_about(self) -> None:
         write_json(
             self.output / "config.json",
             {
                 "config": self.config.to_dict(),
+                "init_from": self.init_from,
                 "model_options": self.accelerator.unwrap_model(self.model).config.__dict__,
                 "parameters": self.num_parameters,
                 "store": store_identity(self.reader),

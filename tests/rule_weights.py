@@ -42,7 +42,7 @@ def tensor(key: str, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
     else:
         gain = next((gain for ending, gain in GAINS.items() if key.endswith(ending)), 1)
         z = z * np.sqrt(gain / np.prod(shape[1:]))
-    return z.astype(np.float32)
+    return np.asarray(z, np.float32)
 
 
 def state(module: torch.nn.Module, prefix: str = "", seed: int = SEED) -> dict[str, torch.Tensor]:

@@ -71,7 +71,7 @@ def make_store(
                 {
                     "id": name, "path": f"/nowhere/{name}.mp4", "corpus": "synthetic", "split": split,
                     "method": "other sound" if fake else "", "group": f"{split}-{k % groups}", "label": int(fake),
-                    "audio_fake": int(fake), "video_fake": 0,
+                    "audio_fake": int(fake), "video_fake": 0, "category": "RVFA" if fake else "RVRA",
                 }
             )  # fmt: skip
             lengths.append(length)

@@ -1,7 +1,11 @@
 """Adapters on small trees in the published layouts: each fault is told, nothing crashes, no clip is lost."""
 
+from pathlib import Path
+
 import pytest
 import trees
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines import manifest
 from pipelines.corpora import (
@@ -48,6 +52,37 @@ def test_fakeavceleb_ids_do_not_depend_on_how_race_folders_are_spelled(tmp_path)
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("columns", ["path,", "filename,path", "filename,folder"])
+def test_fakeavceleb_tells_each_fault_and_reads_renamed_columns(tmp_path, columns):
+    got = read(fakeavceleb, trees.fakeavceleb_faults(tmp_path / "t", columns), tmp_path)
+    told = {path.rpartition("/")[2]: kinds(row) for path, row in got.items() if "Asian_East" not in path}
+    assert told == {
+        "conflict_wavtolip.mp4": {"label_conflict"},
+        "real.mp4": {"label_conflict"},
+        "twice.mp4": {"listed_twice", "list_conflict"},
+        "two_spellings.mp4": set(),
+        "no_hint.mp4": {"method_unknown", "not_listed"},
+    }
+    again = got["RealVideo-RealAudio/Asian_East/men/id00001/two_spellings.mp4"]
+    assert (again.label, kinds(again)) == (0, {"found_twice"})
+    twice = got["FakeVideo-RealAudio/Asian (East)/men/id00001/twice.mp4"]
+    assert (twice.method, twice.identities) == ("faceswap", ("id00001", "id00002"))
+    assert len(got) == 6
+
+
+def test_fakeavceleb_double_lines_are_one_clip_each(tmp_path):
+    got = read(fakeavceleb, trees.fakeavceleb_doubles(tmp_path / "t"), tmp_path)
+    assert len(got) == 44
+    assert sum(kinds(row) == {"listed_twice"} for row in got.values()) == 22
+    assert sum(row.faults == () for row in got.values()) == 22
+
+
+def test_fakeavceleb_with_both_spellings_of_a_race_and_no_list_keeps_both_clips(tmp_path):
+    trees.touch(tmp_path / "t", *(f"RealVideo-RealAudio/Asian{mark}East/men/id00001/a.mp4" for mark in "-_"))
+    got = read(fakeavceleb, tmp_path / "t", tmp_path)
+    assert sorted(map(sorted, map(kinds, got.values()))) == [[], ["found_twice"]]
+
+
 def test_fakeavceleb_of_v1_0_needs_no_list(tmp_path):
     root = tmp_path / "t"
     trees.touch(root, "FAKE_FSGAN_C/Asian/MEN/id00001/yt/00001_id00002_x.mp4", "REAL_A/Asian/MEN/id00001/yt/00001.mp4")
@@ -83,6 +118,35 @@ def test_avdeepfake1m(tmp_path):
     assert got["test/000001.mp4"].label == -1
     assert kinds(got["train/id00001/yt/1/extra.mp4"]) == {"not_listed"}
     assert len(got) == 6
+
+
+def test_avdeepfake1m_reads_one_json_a_clip(tmp_path):
+    got = read(avdeepfake1m, trees.avdeepfake1m_clip_by_clip(tmp_path / "t"), tmp_path)
+    start = "train/id00001/yt/1/"
+    assert {path.removeprefix(start).removesuffix(".mp4"): kinds(row) for path, row in got.items()} == {
+        "real": {"found_twice"},
+        "moved/id00001/yt/1/real": {"not_listed"},
+        "unnamed": set(),
+        "forged_real": {"label_conflict"},
+        "whole": {"no_segments"},
+        "late": {"late_segment"},
+        "bad": {"bad_segment"},
+        "gone": {"missing_media"},
+    }
+    assert got["train/id00001/yt/1/bad.mp4"].audio_segments == ((1.0, 2.0),)
+    assert {row.split for path, row in got.items() if path.startswith(start)} == {"train"}
+
+
+def test_avdeepfake1m_adds_what_the_list_leaves_to_the_clips_own_json(tmp_path):
+    root = trees.avdeepfake1m(tmp_path / "t")
+    trees.put(
+        root, "train_metadata/id00001/yt/1/extra.json", {"modify_type": "audio_modified", "fake_segments": [[0, 1]]}
+    )
+    trees.put(root, "train_metadata/id00001/yt/1/real.json", {"modify_type": "audio_modified"})
+    got = read(avdeepfake1m, root, tmp_path)
+    assert len(got) == 6
+    assert (got["train/id00001/yt/1/extra.mp4"].label, got["train/id00001/yt/1/extra.mp4"].faults) == (1, ())
+    assert got["train/id00001/yt/1/real.mp4"].label == 0
 
 
 def test_polyglotfake(tmp_path):
@@ -189,3 +253,81 @@ def test_a_damaged_list_of_polyglotfake_is_named(tmp_path, content):
     (folder / "es.json").write_text(content)
     with pytest.raises(manifest.ManifestError, match="list"):
         list(polyglotfake.rows(tmp_path))
+
+
+def _fakeavceleb(root, listed, present):
+    folder = "FakeVideo-RealAudio/African/men/id00001"
+    lines = (f"id00001,-,-,fsgan,C,x,African,men,{name}.mp4,FakeAVCeleb/{folder}\n" for name in listed)
+    trees.put(root, "meta_data.csv", trees.META + "".join(lines))
+    trees.touch(root, f"{folder}/always.mp4", *(f"{folder}/{name}.mp4" for name in present))
+
+
+def _lavdf(root, listed, present):
+    trees.put(root, "metadata.json", [{"file": f"train/{name}.mp4"} for name in listed])
+    trees.touch(root, "train/always.mp4", *(f"train/{name}.mp4" for name in present))
+
+
+def _avdeepfake1m(root, listed, present):
+    trees.put(root, "train_metadata.json", [{"file": f"{name}.mp4"} for name in [*listed, "always"]])
+    trees.touch(root, "train/always.mp4", *(f"train/{name}.mp4" for name in present))
+
+
+def _avdeepfake1m_by_clip(root, listed, present):
+    for name in [*listed, "always"]:
+        trees.put(root, f"train_metadata/{name}.json", {"modify_type": "real"})
+    trees.touch(root, "train/always.mp4", *(f"train/{name}.mp4" for name in present))
+
+
+def _dfdc(root, listed, present):
+    trees.put(root, "dfdc_train_part_0/metadata.json", {f"{name}.mp4": {} for name in listed})
+    trees.touch(root, "dfdc_train_part_0/always.mp4", *(f"dfdc_train_part_0/{name}.mp4" for name in present))
+
+
+def _polyglotfake(root, listed, present):
+    trees.put(root, "original_content/es/es.json", {"videos": [{"filename": f"{name}.mp4"} for name in listed]})
+    trees.touch(root, *(f"original_content/es/videos/{name}.mp4" for name in [*present, "always"]))
+
+
+def _lrs3(root, listed, present):
+    trees.touch(root, *(f"test/s/{name}.txt" for name in [*listed, "always"]))
+    trees.touch(root, *(f"test/s/{name}.mp4" for name in present))
+
+
+def _voxceleb2(root, listed, present):
+    trees.touch(root, *(f"dev/aac/id1/y/{name}.m4a" for name in [*listed, "always"]))
+    trees.touch(root, *(f"dev/mp4/id1/y/{name}.mp4" for name in present))
+
+
+def _cmdfd(root, listed, present):
+    line = "x,/m/My_Test/origin/{0}.wav,/m/My_Test/origin/{0}.mp4,0,0,0,1,1,100,64000,25.0,16000\n"
+    trees.put(root, "W2L.csv", trees.CMDFD + "".join(line.format(name) for name in [*listed, "always"]))
+    trees.touch(root, *(f"origin/{name}.mp4" for name in present if name in listed))  # its lists alone name clips
+
+
+def _files_alone(top):
+    return lambda root, listed, present: trees.touch(
+        root, *(f"{top}/{name}.mp4" for name in [*listed, *present, "always"])
+    )
+
+
+TREES = [
+    (fakeavceleb, _fakeavceleb), (lavdf, _lavdf), (avdeepfake1m, _avdeepfake1m), (avdeepfake1m, _avdeepfake1m_by_clip),
+    (dfdc, _dfdc), (polyglotfake, _polyglotfake), (lrs3, _lrs3), (voxceleb2, _voxceleb2), (cmdfd, _cmdfd),
+    (kodf, _files_alone("fsgan")), (faceforensics, _files_alone("manipulated_sequences/Deepfakes/c23/videos")),
+]  # fmt: skip
+NAMES = st.sampled_from(["a", "B", "id00001_x", "00001_id00002_wavtolip", "no.dots", "two words", "ü", "always"])
+
+
+@pytest.mark.parametrize(("adapter", "tree"), TREES, ids=lambda x: getattr(x, "__name__", "").rpartition(".")[2])
+@settings(deadline=None, max_examples=25)
+@given(listed=st.lists(NAMES, max_size=8), present=st.sets(NAMES))
+def test_no_listed_and_no_present_clip_is_lost_or_counted_twice(adapter, tree, tmp_path_factory, listed, present):
+    root = tmp_path_factory.mktemp("corpus")
+    tree(root, listed, sorted(present))
+    rows = manifest.complete(adapter.rows(root), "c:x", root)
+    named = {*listed, *(() if adapter is cmdfd else present), "always"}
+    assert sorted(Path(row.path).stem for row in rows) == sorted(named)
+    if adapter not in (kodf, faceforensics):
+        gone = {Path(row.path).stem for row in rows if "missing_media" in kinds(row)}
+        here = {Path(path).stem for path in root.rglob("*.mp4")}
+        assert gone == named - here

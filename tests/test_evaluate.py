@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from small_store import make_store
 
 import store
-from student import checkpoint, score
+from student import checkpoint, score, tables
 from student.evaluate import evaluate, main
 from student.models import build
 from student.spans import spans
@@ -109,7 +109,7 @@ def test_teacher_scores_are_the_stores_clip_similarity(reader):
 def test_report_counts_coverage_and_tells_methods_apart(path, run):
     report = evaluate(str(path), run, "test")
     assert report["coverage"] == {"listed": 11, "done": 10, "too_short": 0, "scored": 10, "pairs": 16}
-    assert set(report["methods"]) == {"overall", "other sound", "made swap", "made shift"}
+    assert set(report["methods"]) == {"overall", "category RVFA", "other sound", "made swap", "made shift"}
     overall, swap = report["methods"]["overall"], report["methods"]["made swap"]
     assert (overall["student"]["num_real"], overall["student"]["num_fake"]) == (8, 2)
     assert (swap["student"]["num_real"], swap["student"]["num_fake"]) == (8, 8)
@@ -147,8 +147,40 @@ def test_the_strongest_trivial_baseline_stands_beside(tmp_path, run):
         assert report["methods"][name]["trivial"]["nuisance"] == "peak"
     assert "trivial" not in report["methods"]["made swap"]
     shown = CliRunner().invoke(main, ["--store", str(audited.path), "--checkpoint", str(run)]).output
-    assert "trivial: peak" in shown
+    assert "one number: peak" in shown
     assert "no trivial baselines" not in shown
+
+
+def test_cut_uncut_and_matched_clips_stand_side_by_side(path, run, reader, tmp_path):
+    names = [str(reader.clips["id"][row]) for row in rows_of(reader, "test")]
+    kept = [n for n in names if n.endswith("f")] + [n for n in names if n.endswith("r")][:3]
+    (tmp_path / "matched.csv").write_text("\n".join(["id,split,weight", *(f"{n},test,2" for n in kept)]))
+    report = evaluate(str(path), run, "test", trims=("leading", "none"), matched=tmp_path / "matched.csv")
+    assert [(v["trim"], v["clips"]) for v in report["variants"]] == [
+        ("leading", "all"), ("leading", "matched"), ("none", "all"), ("none", "matched"),
+    ]  # fmt: skip
+    assert [v["coverage"]["scored"] for v in report["variants"]] == [10, 5, 10, 5]
+    assert report["methods"] == report["variants"][0]["methods"]
+    whole, matched = (v["methods"]["overall"]["student"] for v in report["variants"][:2])
+    assert (whole["num_real"], matched["num_real"], matched["num_fake"]) == (8, 3, 2)
+    text = tables.markdown(report)
+    assert text.count("| overall |") == 4
+    assert "matched clips, 5 clips scored of 5 listed" in text
+    (tmp_path / "other.csv").write_text("id,split\ntrain000r,test")
+    with pytest.raises(ValueError, match="have no clip in common"):
+        evaluate(str(path), run, "test", matched=tmp_path / "other.csv")
+
+
+def test_student_and_teachers_together_and_the_offset(path, run):
+    report = evaluate(str(path), run, "test")
+    for t in report["trials"]:
+        assert t["both"] == pytest.approx(t["student"] + t["teacher"])  # temperature 1
+        assert abs(t["offset"]) <= 15
+    moved = [t["offset"] for t in report["trials"] if "|shift|" in t["id"] and not t["id"].endswith("own")]
+    told = [int(t["id"].split("|shift|")[1]) for t in report["trials"] if t["method"] == "made shift" and t["label"]]
+    assert np.mean(np.array(moved) == -np.array(told)) > 0.8
+    assert set(report["methods"]["overall"]) == {"student", "teacher", "teacher_offset", "teacher_margin", "both"}
+    assert report["methods"]["category RVFA"]["student"]["num_fake"] == 2
 
 
 def test_real_clips_alone_are_scored_against_made_pairs(tmp_path, run):

@@ -152,3 +152,36 @@ def test_unknown_models_and_options_are_refused():
         build("heavy")
     with pytest.raises(ValueError, match="colour"):
         build("lite", colour=3)
+
+
+@torch.no_grad()
+def test_causal_frames_are_final_once_they_are_there():
+    """Cut anywhere, the frames so far have the same embeddings and logits as in the whole clip; later frames do change it."""
+    torch.manual_seed(1)
+    model = build("lite-causal").eval()
+    mouth, audio = clip(40, batch=2)
+    whole = model(mouth, audio)
+    for stop in (1, 2, 9, 25, 39):
+        part = model(mouth[:, :stop], audio[:, : 640 * stop])
+        for name in ("visual", "audio", "frame_logits"):
+            close(getattr(part, name), getattr(whole, name)[:, :stop])
+    again = model(mouth.flip(1), audio)
+    assert not torch.allclose(again.frame_logits, whole.frame_logits, atol=1e-4)
+    assert [p.shape for p in model.parameters()] == [p.shape for p in build("lite").parameters()]
+
+
+@torch.no_grad()
+def test_causal_hears_and_sees_both_orders():
+    """Sound that comes before its lips and sound that comes after both reach the head, up to seven frames."""
+    torch.manual_seed(1)
+    model = build("lite-causal").eval()
+    v, a = (torch.nn.functional.normalize(torch.randn(1, 30, 128), dim=-1) for _ in range(2))
+    mask = torch.ones(1, 30, dtype=torch.bool)
+    still = model.head(v, a, mask)[0][0]
+    for side in (0, 1):
+        pair = [v.clone(), a.clone()]
+        pair[side][0, 12] = pair[side][0, 12].flip(-1)
+        moved = (model.head(*pair, mask)[0][0] - still).abs() > 1e-6
+        assert not moved[:12].any()
+        assert moved[12]
+        assert moved[12 : 12 + 8].sum() >= 7

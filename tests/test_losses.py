@@ -41,20 +41,29 @@ def test_paper_forms_equal_the_published_ones(golden, case):
     soft, label = get("target"), get("labels")[:, 0]
     similarity = losses.paper_similarity(visual, audio)
     torch.testing.assert_close(similarity, get("scaled_cosine"), atol=1e-6, rtol=1e-5)
-    for name, value in {
+    terms = {
         "correlation": losses.paper_correlation(visual, audio, soft),
         "contrastive": losses.paper_contrastive(visual, audio, soft, label.float()),
-    }.items():
+    }
+    for name, value in terms.items():
         torch.testing.assert_close(value, get(f"loss_{name}"), atol=1e-6, rtol=1e-5)
         gradients = torch.autograd.grad(value, (audio, visual))
         for side, gradient in zip(("audio", "visual"), gradients, strict=True):
             torch.testing.assert_close(gradient, get(f"grad_{name}_{side}"), atol=1e-6, rtol=1e-3)
     seed = int(golden["rule_seed"])
-    weight, bias = rule_tensor("lossAV.FC.weight", (2, 256), seed), rule_tensor("lossAV.FC.bias", (2,), seed)
+    weight, bias = (
+        rule_tensor(f"lossAV.FC.{leaf}", shape, seed).requires_grad_()
+        for leaf, shape in (("weight", (2, 256)), ("bias", (2,)))
+    )
     joint = get("av_embedding").requires_grad_()
     detection = losses.paper_detection(F.linear(joint, weight, bias), label.float())
     torch.testing.assert_close(detection, get("loss_detection"), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(torch.autograd.grad(detection, joint)[0], get("grad_detection_av"), atol=1e-7, rtol=1e-3)
+    for part, gradient in zip(
+        ("av", "weight", "bias"), torch.autograd.grad(detection, (joint, weight, bias)), strict=True
+    ):
+        torch.testing.assert_close(gradient, get(f"grad_detection_{part}"), atol=1e-6, rtol=1e-3)
+    terms["detection"] = detection
+    torch.testing.assert_close(sum(terms.values()), get("loss_total"), atol=1e-5, rtol=0)
 
 
 def make(b=4, t=30, d=128, seed=0, soft=None, label=None):

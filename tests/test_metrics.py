@@ -103,3 +103,28 @@ def test_weights_that_cannot_be_meant_are_errors():
     for weights in (np.array([1.0, -1.0]), np.array([1.0, np.nan]), np.ones(3)):
         with pytest.raises(ValueError, match="weights of 0 or more"):
             metrics.auc(np.array([0.0, 1.0]), np.array([0, 1]), weights)
+
+
+def test_interval_covers_and_widens_with_dependence():
+    covered = []
+    for seed in range(40):
+        scores, labels = drawn(seed, n=150)
+        low, high = metrics.auc_interval(scores, labels, np.arange(150), draws=200)
+        assert low < metrics.auc(scores, labels) < high
+        covered.append(low < 0.6897 < high)  # normal scores 0.7 apart: Phi(0.7 / sqrt 2)
+    assert sum(covered) >= 33  # 38 expected
+    scores, labels = drawn(0, n=60)
+    people = np.repeat(np.arange(60), 5)
+    many = [np.repeat(x, 5) for x in (scores, labels)]  # five equal clips a person say no more than one
+    alone, together = metrics.auc_interval(*many, np.arange(300)), metrics.auc_interval(*many, people)
+    assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])
+
+
+def test_interval_of_one_class_or_of_few_groups():
+    assert all(np.isnan(metrics.auc_interval(np.arange(4.0), np.zeros(4, int), np.arange(4))))
+    scores, labels = drawn(1, n=100)
+    one = metrics.auc_interval(scores, labels, np.zeros(100), seed=3)
+    assert one == metrics.auc_interval(scores, labels, np.arange(100), seed=3)
+    weights = np.where(np.arange(100) < 50, 1, 0)
+    half = metrics.auc_interval(scores, labels, np.arange(100), weights)
+    assert half == metrics.auc_interval(scores[:50], labels[:50], np.arange(50))

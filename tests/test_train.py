@@ -65,6 +65,18 @@ def test_a_run_leaves_detector_config_log_and_results(calm, path):
     results = json.loads((calm / "results.json").read_text())
     assert results["finished"]
     assert [e["epoch"] for e in results["history"]] == [1, 2]
+    said = (calm / "MODEL_CARD.md").read_text()
+    for part in (
+        "`lite`",
+        "synthetic",
+        "other sound (",
+        "auc swap 0.",
+        "made-up-asr:x",
+        "licence not recorded",
+        "## Limits",
+    ):
+        assert part in said
+    assert f"After epoch {results['best']['epoch']}, on {results['best']['trials']} trials" in said
     assert 0 < results["loader_share"] < 1
     assert results["clips"]["train"]["used"] + results["clips"]["val"]["used"] + results["too_short"] == 30
     config = json.loads((calm / "config.json").read_text())

@@ -104,3 +104,54 @@ def cmdfd(root: Path) -> Path:
     put(root, "csvfile/W2L.csv", CMDFD + real + fake.format("wav2lip", 1).replace(",250,", ",100,"))
     touch(root, "My_Test/origin/id00001_a.mp4", "My_Test/origin/id00001_a.wav", "My_Test/wav2lip/id00001-id00002.mp4")
     return root
+
+
+def fakeavceleb_faults(root: Path, columns: str = "path,") -> Path:
+    """Each fault that a v1.2 release can have, once; `columns` names the file's and the folder's column."""
+    people = "Asian (East)/men/id00001"
+    lines = [
+        ("wav2lip", "C", "FakeVideo-FakeAudio", "conflict_wavtolip.mp4"),  # its folder is D
+        ("wav2lip", "A", "RealVideo-RealAudio", "real.mp4"),  # a real clip with a method
+        ("faceswap", "C", "FakeVideo-RealAudio", "twice.mp4"),
+        ("fsgan", "C", "FakeVideo-RealAudio", "twice.mp4"),  # the lines disagree
+        ("real", "A", "RealVideo-RealAudio", "two_spellings.mp4"),
+    ]
+    rows = [
+        f"id00001,id00002,-,{method},{category},x,Asian (East),men,{name},FakeAVCeleb/{top}/{people}\n"
+        for method, category, top, name in lines
+    ]
+    put(root, "meta_data.csv", META.replace("path,", columns) + "".join(rows))
+    touch(root, *(f"{top}/{people}/{name}" for _, _, top, name in lines))
+    touch(root, "RealVideo-RealAudio/Asian_East/men/id00001/two_spellings.mp4")
+    touch(root, f"FakeVideo-RealAudio/{people}/no_hint.mp4")
+    return root
+
+
+def fakeavceleb_doubles(root: Path, num: int = 22) -> Path:
+    """The 22 lines of category D that stand twice in v1.2's list, among others."""
+    folder = "FakeVideo-FakeAudio/African/women/id00009"
+    names = [f"{k:05d}_id00010_wavtolip.mp4" for k in range(2 * num)]
+    lines = [f"id00009,id00010,-,wav2lip,D,x,African,women,{name},FakeAVCeleb/{folder}\n" for name in names]
+    put(root, "meta_data.csv", META + "".join(lines + lines[:num]))
+    touch(root, *(f"{folder}/{name}" for name in names))
+    return root
+
+
+def avdeepfake1m_clip_by_clip(root: Path) -> Path:
+    """One JSON a clip in place of the split's list, with the faults that AV-Deepfake1M's entries can have."""
+    base = {"modify_type": "real", "fake_segments": [], "video_frames": 100, "audio_frames": 64000}
+    sound = {**base, "modify_type": "audio_modified"}
+    entries = {
+        "id00001/yt/1/real": {**base, "file": "id00001/yt/1/real.mp4"},
+        "id00001/yt/1/unnamed": base,  # its path is the JSON's
+        "id00001/yt/1/forged_real": {**base, "fake_segments": [[0, 1]]},
+        "id00001/yt/1/whole": sound,
+        "id00001/yt/1/late": {**sound, "audio_fake_segments": [[3.5, 4.5]]},
+        "id00001/yt/1/bad": {**sound, "audio_fake_segments": [[2, 1], [1, 2]]},
+        "id00001/yt/1/gone": base,
+    }
+    for name, entry in entries.items():
+        put(root, f"train_metadata/{name}.json", entry)
+    touch(root, *(f"train/{name}.mp4" for name in entries if "gone" not in name))
+    touch(root, "moved/id00001/yt/1/real.mp4")
+    return root

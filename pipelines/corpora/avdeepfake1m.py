@@ -1,8 +1,9 @@
 """AV-Deepfake1M (Cai et al. 2023, arXiv 2311.15308) and AV-Deepfake1M++: partial fakes of 1 to 2 million clips.
 
-ROOT holds `train_metadata.json`, `val_metadata.json`, one JSON a clip in `train_metadata/` or `val_metadata/`, `test_files.txt`
-(`testA_files.txt`, `testB_files.txt`), whichever are there; clips lie in the split's folder, in ROOT, or moved to another
-folder in it. Both spellings of modify_type (`both_modified`, `both-modified`) are read. Labels of test clips are hidden: -1.
+ROOT holds `train_metadata.json`, `val_metadata.json`, one JSON a clip in `train_metadata/` or `val_metadata/` (read for what
+the list leaves out), `test_files.txt` (`testA_files.txt`, `testB_files.txt`), whichever are there; clips lie in the split's
+folder, in ROOT, or moved to another folder in it.
+Both spellings of modify_type (`both_modified`, `both-modified`) are read. Labels of test clips are hidden: -1.
 Identity: the VoxCeleb2 or LRS3 speaker or the subject of a silent video, as the path says. 25 fps and 16 kHz are the paper's.
 """
 
@@ -34,15 +35,18 @@ def rows(root: Path) -> Iterator[Row]:
 
 
 def _listed(root: Path, split: str) -> Iterator[Row]:
-    names = root / f"{split}_files.txt"
+    said: set[str] = set()  # by the list; a clip's own JSON is opened only if the list leaves it out
     if (path := root / f"{split}_metadata.json").is_file():
-        yield from (_row(entry, split) for entry in document(path, list))
-    elif (folder := root / f"{split}_metadata").is_dir():
-        yield from (
-            _row({"file": _media(folder, path), **document(path, dict)}, split)
-            for path in sorted(folder.rglob("*.json"))
-        )
-    elif names.is_file():
+        for entry in document(path, list):
+            row = _row(entry, split)
+            said.add(row.path)
+            yield row
+    folder, names = root / f"{split}_metadata", root / f"{split}_files.txt"
+    own = sorted(folder.rglob("*.json")) if folder.is_dir() else []
+    for path in own:
+        if f"{split}/{_media(folder, path)}" not in said:
+            yield _row({"file": _media(folder, path), **document(path, dict)}, split)
+    if not said and not own and names.is_file():
         for line in names.read_text(encoding="utf-8").split("\n"):
             if name := line.strip():
                 yield _row({"file": name}, split)

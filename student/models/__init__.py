@@ -30,7 +30,21 @@ def _lite(**options: Any) -> nn.Module:
     return Lite(LiteConfig(**options))
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite}
+def _lite_causal(**options: Any) -> nn.Module:
+    return _lite(**{**options, "causal": True})
+
+
+def _talknet(**options: Any) -> nn.Module:
+    from .talknet import TalkNet, TalkNetConfig
+
+    return TalkNet(TalkNetConfig(**options))
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite, "lite-causal": _lite_causal, "talknet": _talknet}
+# options under which a model does to a clip what the published code does
+PAPER: dict[str, dict[str, Any]] = {
+    "talknet": {"join_clips": True, "attended_embeddings": True, "fake_logit_alone": True, "wrap": True}
+}
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -43,4 +57,4 @@ def build(name: str, **options: Any) -> nn.Module:
         raise ValueError(f"model {name}: {error}") from error
 
 
-__all__ = ["MODELS", "Output", "build"]
+__all__ = ["MODELS", "PAPER", "Output", "build"]

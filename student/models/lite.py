@@ -4,7 +4,8 @@ Mouth crops go through a strided 2-D trunk whose first layer spans three frames 
 end and strided 1-D convolutions; both end in temporal convolutions and unit-length embeddings at 25 a second. The head reads
 the cosines of the two at small offsets in several groups of channels, so a decision cannot rest on a face, a voice or a codec
 alone. Norms act within one frame, convolutions are padded at the ends of the clip, and rows outside the mask are zeroed before
-each temporal layer: a frame depends on its neighbourhood, never on the length of the clip or on the rest of the batch.
+each temporal layer: a frame depends on its neighbourhood, never on the length of the clip or on the rest of the batch. With
+`causal` that neighbourhood lies before it: a frame's embeddings and logit are final once the frame is there.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class LiteConfig:
     groups: int = 4  # of channels whose cosines the head sees apart
     offsets: int = 7  # frames either way at which the head compares; 15 rows with the default
     dropout: float = 0.1
+    causal: bool = False  # nothing depends on later frames, for streams
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trunk", tuple(self.trunk))  # JSON gives a list
@@ -86,6 +88,7 @@ class VisualEncoder(nn.Module):
             ]
             first = channels
         self.trunk = nn.Sequential(*layers)
+        self.causal = c.causal
         side = 22
         for _ in rest:
             side = (side + 1) // 2
@@ -100,7 +103,8 @@ class VisualEncoder(nn.Module):
         x = (
             (x - mean) / (spread + 4.0) * mask[..., None, None]
         )  # light and contrast differ between clips; 4 of 255 is flat
-        x = torch.stack([F.pad(x[:, :-1], (0, 0, 0, 0, 1, 0)), x, F.pad(x[:, 1:], (0, 0, 0, 0, 0, 1))], 2)
+        before = F.pad(x, (0, 0, 0, 0, 2, 0)) if self.causal else F.pad(x, (0, 0, 0, 0, 1, 1))
+        x = torch.stack([before[:, :-2], before[:, 1:-1], before[:, 2:]], 2)
         b, t = x.shape[:2]
         x = self.trunk(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         return self.temporal(self.project(x.flatten(1)).view(b, t, -1), mask)
@@ -111,12 +115,12 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, c: LiteConfig) -> None:
         super().__init__()
-        self.features = LogMel(c.mels)
+        self.features = LogMel(c.mels, c.causal)
         self.reduce = nn.ModuleList(
             [
-                nn.Conv1d(c.mels, c.width, 5, padding=2, bias=False),
-                nn.Conv1d(c.width, c.width, 4, stride=2, padding=1, bias=False),
-                nn.Conv1d(c.width, c.width, 4, stride=2, padding=1, bias=False),
+                _Conv(c.mels, c.width, 5, causal=c.causal, bias=False),
+                _Conv(c.width, c.width, 4, stride=2, causal=c.causal, bias=False),
+                _Conv(c.width, c.width, 4, stride=2, causal=c.causal, bias=False),
             ]
         )
         self.norms = nn.ModuleList([nn.LayerNorm(c.width) for _ in self.reduce])
@@ -132,6 +136,20 @@ class AudioEncoder(nn.Module):
         return self.temporal(x.transpose(1, 2), mask)
 
 
+class _Conv(nn.Conv1d):
+    """A convolution over time that keeps its length (but for the stride); causal: it sees nothing later."""
+
+    def __init__(
+        self, channels: int, out: int, size: int, stride: int = 1, causal: bool = False, bias: bool = True
+    ) -> None:
+        # of one step of a stride, the last row is the present
+        self.before = size - stride if causal else 0
+        super().__init__(channels, out, size, stride, padding=0 if causal else (size - stride) // 2, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.pad(x, (self.before, 0)) if self.before else x)
+
+
 class LogMel(nn.Module):
     """Logarithm of mel energies, 4 rows a frame, by matrix products alone (exports to any runtime). No parameters.
 
@@ -141,8 +159,10 @@ class LogMel(nn.Module):
     basis: torch.Tensor
     mel: torch.Tensor
 
-    def __init__(self, mels: int) -> None:
+    def __init__(self, mels: int, causal: bool = False) -> None:
         super().__init__()
+        side = (MEL_WINDOW - HOP) // 2  # row m is centred on the middle of its 10 ms, or ends with them
+        self.sides = (2 * side, 0) if causal else (side, side)
         n = torch.arange(MEL_WINDOW, dtype=torch.float64)
         k = torch.arange(MEL_WINDOW // 2 + 1, dtype=torch.float64)
         window = 0.5 - 0.5 * torch.cos(2 * math.pi * (n + 0.5) / MEL_WINDOW)
@@ -161,31 +181,34 @@ class LogMel(nn.Module):
     def forward(self, audio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """audio i2 [B, 640 T], mask [B, T] -> f4 [B, 4 T, mels], about zero mean and unit spread on speech."""
         x = audio.float() / 32768 * mask.repeat_interleave(SAMPLES_PER_FRAME, 1)
-        side = (MEL_WINDOW - HOP) // 2  # row m is centred on the middle of its 10 ms
-        rows = F.pad(x, (side, side)).unfold(1, MEL_WINDOW, HOP)
+        rows = F.pad(x, self.sides).unfold(1, MEL_WINDOW, HOP)
         real, imaginary = (rows @ self.basis).chunk(2, -1)
         energy = (real.square() + imaginary.square()) @ self.mel
         return ((energy + 1e-5).log() + 5.0) / 4.0
 
 
 class LocalContrast(nn.Module):
-    """What a frame has that its neighbourhood has not: x minus the mean of its `reach` frames either way, then a layer norm.
+    """What a frame has that its neighbourhood has not: x minus the mean of its `reach` frames either way (causal: of twice as
+    many before it), then a layer norm.
 
     Takes away face, voice, room and camera, which stay, and leaves what moves; without it all embeddings start as good as
     equal, and the contrastive term finds no gradient. [B, T, width] -> same; the mean is of rows inside the mask.
     """
 
-    def __init__(self, width: int, reach: int) -> None:
+    def __init__(self, width: int, reach: int, causal: bool) -> None:
         super().__init__()
         self.reach = reach
+        self.sides = (2 * reach, 0) if causal else (reach, reach)
+        # one frame of nothing more in the mean: else the first frame minus itself would leave rounding alone
+        self.prior = float(causal) / (2 * reach + 1)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         keep = mask[..., None].to(x.dtype)
         size = 2 * self.reach + 1
         both = torch.cat([x * keep, keep], -1).transpose(1, 2)
-        near = F.avg_pool1d(F.pad(both, (self.reach, self.reach)), size, stride=1).transpose(1, 2)
-        return self.norm(x - near[..., :-1] / near[..., -1:].clamp(min=0.5 / size)) * keep
+        near = F.avg_pool1d(F.pad(both, self.sides), size, stride=1).transpose(1, 2)
+        return self.norm(x - near[..., :-1] / (near[..., -1:] + self.prior).clamp(min=0.5 / size)) * keep
 
 
 class Temporal(nn.Module):
@@ -193,9 +216,9 @@ class Temporal(nn.Module):
 
     def __init__(self, c: LiteConfig) -> None:
         super().__init__()
-        self.contrast = LocalContrast(c.width, c.reach)
+        self.contrast = LocalContrast(c.width, c.reach, c.causal)
         self.norms = nn.ModuleList([nn.LayerNorm(c.width) for _ in range(c.temporal_layers)])
-        self.convs = nn.ModuleList([nn.Conv1d(c.width, c.width, 5, padding=2) for _ in range(c.temporal_layers)])
+        self.convs = nn.ModuleList([_Conv(c.width, c.width, 5, causal=c.causal) for _ in range(c.temporal_layers)])
         self.dropout = nn.Dropout(c.dropout)
         self.out_norm = nn.LayerNorm(c.width)
         self.out = nn.Linear(c.width, c.width)
@@ -216,7 +239,8 @@ class AgreementHead(nn.Module):
         self.groups, self.offsets = c.groups, c.offsets
         rows = (c.groups + 1) * (2 * c.offsets + 1)
         self.first = nn.Conv1d(rows, 32, 1)
-        self.second = nn.Conv1d(32, 32, 9, padding=4)
+        self.second = _Conv(32, 32, 9, causal=c.causal)
+        self.causal = c.causal
         self.dropout = nn.Dropout(c.dropout)
         self.logit = nn.Conv1d(32, 1, 1)
         self.weight = nn.Linear(c.width, 1)  # how much the sound of a frame can tell: silence tells nothing
@@ -225,8 +249,14 @@ class AgreementHead(nn.Module):
         """v, a [B, T, width], mask [B, T] -> frame logits [B, T], clip logits [B] (weighted mean over the mask)."""
         b, t, d = v.shape
         v, a = v * mask[..., None], a * mask[..., None]
-        near = F.pad(a, (0, 0, self.offsets, self.offsets)).unfold(1, 2 * self.offsets + 1, 1)  # [B, T, D, offsets]
-        parts = (v[..., None] * near).view(b, t, self.groups, d // self.groups, -1).sum(3)  # [B, T, groups, offsets]
+        if self.causal:  # sound that comes later meets the lips when it is there: v at t - k with a at t
+            past = F.pad(a, (0, 0, self.offsets, 0)).unfold(1, self.offsets + 1, 1)
+            lips = F.pad(v, (0, 0, self.offsets, 0)).unfold(1, self.offsets + 1, 1)
+            pairs = torch.cat([v[..., None] * past, (a[..., None] * lips)[..., :-1]], -1)
+        else:
+            near = F.pad(a, (0, 0, self.offsets, self.offsets)).unfold(1, 2 * self.offsets + 1, 1)
+            pairs = v[..., None] * near  # [B, T, D, offsets]
+        parts = pairs.view(b, t, self.groups, d // self.groups, -1).sum(3)  # [B, T, groups, offsets]
         rows = torch.cat([parts * self.groups, parts.sum(2, keepdim=True)], 2).flatten(2)
         x = F.relu(self.first(rows.transpose(1, 2))) * mask[:, None]
         x = self.dropout(F.relu(self.second(x)))

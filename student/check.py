@@ -1,0 +1,265 @@
+"""Try a student's weights: `python -m student.check MODEL --init-from PATH --input arrays.npz --output out.npz`.
+
+Loads weights of the authors, of TalkNet-ASD or of ours (see student/weights.py), runs the model in evaluation mode, writes
+every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 [batch, frames, 112, 112] and `mfcc` f4
+[batch, 4 * frames, 13] and runs as published, the clips of the batch one after another in its first layer; `lite` takes
+`mouth` u1 [batch, frames, 96, 96] and `audio` i2 [batch, 640 * frames]. Without --input the arrays are made up, without
+--init-from the weights are.
+
+    python -m student.check talknet --init-from pretrain_TalkSet.model --input arrays.npz --output stages.npz
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from student.models.talknet import TalkNet
+
+FILE = click.Path(path_type=Path)
+FRAMES = 25  # of each of the two clips that are made up, and at most of what is run first and not counted
+SHAPES = {  # model: array, its kind, its shape by B clips of T frames
+    "talknet": {"faces": ("u1", "B T 112 112"), "mfcc": ("f4", "B 4T 13")},
+    "lite": {"mouth": ("u1", "B T 96 96"), "audio": ("i2", "B 640T")},
+}
+ATTENTION = ("crossA2V", "crossV2A", "selfAV")
+
+
+class InputError(ValueError):
+    """Arrays that the model cannot take; one line that names file and array."""
+
+
+@click.command(epilog="Example: python -m student.check talknet --init-from best.model --input in.npz --output out.npz")
+@click.argument("model")
+@click.option("--init-from", type=FILE, help="Weights: .pt, .pth, .model, .npz, .safetensors, or a run's folder.")
+@click.option(
+    "--input", "input_", type=FILE, help="An .npz file: faces and mfcc for talknet, mouth and audio for lite."
+)
+@click.option("--output", type=FILE, help="An .npz file for every stage.")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
+@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Of torch; 0 = its own choice.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(
+    model: str, init_from: Path | None, input_: Path | None, output: Path | None, device: str, threads: int, debug: bool
+) -> None:
+    """Load weights into MODEL (talknet or lite), run it, and print what it is and how fast.
+
+    Exit code 2, and one line, for weights or arrays that do not fit.
+    """
+    from student.checkpoint import CheckpointError
+
+    try:
+        check(model, init_from, input_, output, device, threads)
+    except (InputError, CheckpointError, OSError) as error:
+        if debug:
+            raise
+        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+
+
+def check(
+    name: str, init_from: Path | None, input_: Path | None, output: Path | None, device: str, threads: int
+) -> None:
+    """What the command does; raises InputError, CheckpointError, OSError."""
+    import torch
+
+    from student import weights
+
+    if name not in SHAPES:
+        raise InputError(f"unknown model {name}; there is {', '.join(sorted(SHAPES))}")
+    if output is not None and output.is_dir():
+        raise InputError(f"{output} is a folder; give the name of a file for the stages")
+    arrays = made_up(name) if input_ is None else read_arrays(name, input_)
+    if threads:
+        torch.set_num_threads(threads)
+    model = _build(name, init_from)
+    say("model", f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    if name == "talknet":
+        say(
+            "network",
+            f"{sum(p.numel() for p in model.model.parameters()):,} parameters without the head, run as published",
+        )
+    say("weights", weights.load(model, name, init_from) if init_from else "made up (no --init-from)")
+    inputs = [torch.from_numpy(x).to(_device(device)) for x in arrays.values()]
+    torch.backends.cudnn.allow_tf32 = False  # convolutions of a GPU would keep 10 bits of 23
+    model.to(inputs[0].device).eval()
+    for key, x in arrays.items():
+        say("input", f"{key} {list(x.shape)} {x.dtype}{'' if input_ else ', made up'}")
+    run = talknet_stages if name == "talknet" else lite_stages
+    with torch.no_grad():
+        some = min(FRAMES, inputs[0].shape[1])
+        run(model, *(x[:1, : x.shape[1] * some // inputs[0].shape[1]] for x in inputs))  # what a library does once
+        began = time.perf_counter()
+        found = run(model, *inputs)
+        stages = {key: value.float().cpu().numpy() for key, value in found.items()}
+        seconds = time.perf_counter() - began
+    for key, x in stages.items():
+        say("stage", f"{key} {list(x.shape)}, {x.min():.4g} to {x.max():.4g}")
+    clips, frames = inputs[0].shape[:2]
+    say("speed", f"{clips / seconds:.3g} clips/s, {clips * frames / seconds:.4g} frames/s: {seconds:.3g} s")
+    where = f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads"
+    say("computed on", where if device == "cpu" else device)
+    bad = [key for key, x in stages.items() if not np.isfinite(x).all()]
+    if bad:
+        raise InputError(f"stage {bad[0]} is not finite: these weights and arrays overflow it")
+    if output is not None:
+        with output.open("wb") as file:
+            np.savez(file, **stages)  # type: ignore[arg-type]  # of arrays by name
+        say("written", output)
+
+
+def talknet_stages(model: TalkNet, faces: torch.Tensor, mfcc: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Every stage by the names of the reference arrays: maps as means over space or frequency, weights as means over heads.
+
+    [B * T, C] for single frames, [B, C, n] for convolutions in time, [B, T, C] for the rest.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    network = model.model
+    audio, visual = network.audioEncoder, network.visualFrontend
+    seen: dict[str, list[torch.Tensor]] = {}
+    watched = {
+        "audio_stem_relu_freq_mean": (audio.relu, 2),
+        "visual_stem_spatial_mean": (visual.frontend3D[-1], (2, 3)),
+    }
+    for k in (1, 2, 3, 4):
+        watched[f"audio_layer{k}_freq_mean"] = (getattr(audio, f"layer{k}")[-1], 2)
+        watched[f"visual_layer{k}_spatial_mean"] = (getattr(visual.resnet, f"layer{k}"), (2, 3))
+    watched |= {"visual_frontend_raw": (visual.resnet, None), "visual_tcn": (network.visualTCN, None)}
+
+    def watch(key: str, axes: Any) -> Any:
+        def hook(module: Any, given: Any, output: torch.Tensor) -> None:
+            seen.setdefault(key, []).append(output if axes is None else output.mean(axes))
+
+        return hook
+
+    def watch_attention(key: str) -> Any:
+        def hook(module: Any, given: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+            seen[f"{key}_attn_out"], seen[f"{key}_attn_weights"] = [output[0]], [output[1]]
+
+        return hook
+
+    layers = {key: getattr(network, key) for key in ATTENTION}
+    handles = [module.register_forward_hook(watch(key, axes)) for key, (module, axes) in watched.items()]
+    handles += [layer.self_attn.register_forward_hook(watch_attention(key)) for key, layer in layers.items()]
+    for layer in layers.values():
+        layer.need_weights = True
+    try:
+        streams = model.streams(faces, mfcc)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in layers.values():
+            layer.need_weights = False
+    out = {key: torch.cat(parts) for key, parts in seen.items()} | streams._asdict()
+    out["embedding_audio"], out["embedding_visual"] = streams.cross_audio, streams.cross_visual
+    out["clip_mean_logits"] = streams.frame_logits.mean(1)
+    out["clip_score_fake_logit"] = out["clip_mean_logits"][:, 1]
+    out["cosine"] = F.cosine_similarity(streams.cross_audio, streams.cross_visual, dim=-1)
+    return out
+
+
+def lite_stages(model: torch.nn.Module, mouth: torch.Tensor, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Embeddings [B, T, D], their cosine and the frame logits [B, T], clip logits [B]."""
+    out = model(mouth, audio)
+    cosine = (out.visual * out.audio).sum(-1)
+    return {
+        "embedding_audio": out.audio, "embedding_visual": out.visual, "cosine": cosine,
+        "frame_logits": out.frame_logits, "clip_logits": out.clip_logits,
+    }  # fmt: skip
+
+
+def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
+    """The model's arrays from an .npz file, in the order that it takes them. Raises InputError naming file and array."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [key for key in SHAPES[name] if key not in file.files]:
+                raise InputError(f"{path} holds no array {missing[0]}, which {name} looks at")
+            arrays = {key: file[key] for key in SHAPES[name]}
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is missing or no .npz file of arrays: {error}") from error
+    first = next(iter(arrays.values()))
+    if first.ndim < 2 or 0 in first.shape:
+        raise InputError(
+            f"{path}: {next(iter(arrays))} of shape {list(first.shape)} is not of one clip and one frame at least"
+        )
+    clips, frames = first.shape[:2]
+    for key, (kind, shape) in SHAPES[name].items():
+        x = arrays[key]
+        sides = [clips if s == "B" else int(s[:-1] or 1) * frames if s.endswith("T") else int(s) for s in shape.split()]
+        if list(x.shape) != sides:
+            raise InputError(
+                f"{path}: {key} has the shape {list(x.shape)}, with {clips} clips of {frames} frames it needs {sides}"
+            )
+        arrays[key] = _as_kind(x, np.dtype(kind), f"{path}: {key}")
+    return arrays
+
+
+def _as_kind(x: np.ndarray, kind: np.dtype, label: str) -> np.ndarray:
+    """The array as what the model takes, where that changes no value (f8 to f4 apart)."""
+    if x.dtype.kind not in "uif" or not np.isfinite(x).all():
+        raise InputError(f"{label} must hold finite numbers, not {x.dtype}")
+    if kind.kind == "f":
+        return np.ascontiguousarray(x, kind)
+    limits = np.iinfo(kind)
+    if x.min() < limits.min or x.max() > limits.max or (x != np.rint(x)).any():
+        raise InputError(f"{label} must hold whole numbers from {limits.min} to {limits.max}")
+    return np.ascontiguousarray(x, kind)
+
+
+def made_up(name: str) -> dict[str, np.ndarray]:
+    """Two clips of noise."""
+    rng = np.random.default_rng(0)
+    out = {}
+    for key, (kind, shape) in SHAPES[name].items():
+        sides = [2 if s == "B" else int(s[:-1] or 1) * FRAMES if s.endswith("T") else int(s) for s in shape.split()]
+        noise = rng.standard_normal(sides) * (3000 if kind == "i2" else 10)
+        out[key] = (rng.integers(0, 256, sides) if kind == "u1" else noise).astype(kind)
+    return out
+
+
+def say(label: str, value: Any) -> None:
+    click.echo(f"{label:13}{value}")
+
+
+def _build(name: str, init_from: Path | None) -> Any:
+    """talknet as published; lite in the sizes that our own file tells."""
+    import torch
+
+    from student.checkpoint import about
+    from student.models import PAPER, build
+
+    torch.manual_seed(0)
+    if name in PAPER:
+        return build(name, **PAPER[name])
+    told = about(init_from) if init_from else {}
+    return build(name, **(told.get("options", {}) if told.get("model") == name else {}))
+
+
+def _device(device: str) -> str:
+    """The device's name, if there is such a one here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by the kind of device
+        raise InputError(f"no device '{device}' here ({str(error).splitlines()[0]}); try --device cpu") from error
+    return device
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A detector for other runtimes: `python -m student.export --checkpoint RUN --output detector.onnx`.
+
+Inputs mouth u1 [batch, frames, 96, 96], audio i2 [batch, 640 frames], mask bool [batch, frames]; outputs visual and sound
+(unit rows [batch, frames, width]), frame_logits [batch, frames], clip_logits [batch], positive = fake. Batch and frames are
+free. Threshold, temperature, window and trim travel in the file's metadata: P(fake) = sigmoid((clip_logit - threshold) /
+temperature). What onnxruntime answers is compared with torch before the file gets its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+INPUTS = ("mouth", "audio", "mask")
+OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
+SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) that are compared
+CLOSE = 1e-4
+NEEDS = "export needs the packages onnx and onnxscript: pip install 'concord-av[export]'"
+
+
+def export(checkpoint: Path, output: Path) -> dict[str, Any]:
+    """Write the ONNX file and say {difference, frames_per_second (onnxruntime, one thread), torch_frames_per_second, bytes}.
+
+    `difference` is the largest of all outputs over SIZES, in units of an output's largest value where that is above 1. Raises
+    CheckpointError, and ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing.
+    """
+    from student.checkpoint import load_model
+
+    model, about = load_model(checkpoint)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        _write(_Named(model).eval(), partial, about)
+        difference = _difference(model, partial)
+        if not difference <= CLOSE:
+            raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
+        speeds = _speeds(model, partial)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return {"difference": difference, **speeds, "bytes": output.stat().st_size}
+
+
+def _Named(model: Any) -> Any:
+    from torch import nn
+
+    class Named(nn.Module):
+        """The outputs that a runtime needs, without those of training."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, mouth: Any, audio: Any, mask: Any) -> tuple[Any, ...]:
+            return tuple(self.model(mouth, audio, mask)[:4])
+
+    return Named()
+
+
+def _write(model: Any, path: Path, about: dict[str, Any]) -> None:
+    import torch
+
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(NEEDS) from error
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    shapes = ({0: batch, 1: frames}, {0: batch, 1: 640 * frames}, {0: batch, 1: frames})
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of torch about its own inner workings
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            model, tuple(map(torch.from_numpy, _example(2, 30))), dynamo=True, verbose=False,
+            input_names=list(INPUTS), output_names=list(OUTPUTS), dynamic_shapes=shapes,
+        )  # fmt: skip
+    assert program is not None
+    proto = program.model_proto
+    trim = about["config"].get("data", {}).get("trim", "none")
+    said = {k: about[k] for k in ("model", "threshold", "temperature", "fitted_on", "window", "store", "versions")}
+    onnx.helper.set_model_props(proto, {"concord-av": json.dumps({**said, "trim": trim})})
+    path.write_bytes(proto.SerializeToString())
+
+
+def _example(batch: int, frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise, the last rows of all clips but the first outside the mask."""
+    rng = np.random.default_rng([seed, batch, frames])
+    mask = np.ones((batch, frames), bool)
+    mask[1:, -max(1, frames // 5) :] = False
+    mouth = rng.integers(0, 256, (batch, frames, 96, 96), dtype=np.uint8)
+    return mouth, rng.integers(-9000, 9000, (batch, 640 * frames)).astype(np.int16), mask
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _difference(model: Any, path: Path) -> float:
+    import torch
+
+    session, worst = _session(path), 0.0
+    for size in SIZES:
+        arrays = _example(*size, seed=1)
+        found = session.run(list(OUTPUTS), dict(zip(INPUTS, arrays, strict=True)))
+        with torch.no_grad():
+            wanted = model(*map(torch.from_numpy, arrays))[:4]
+        for name, ours, theirs in zip(OUTPUTS, found, (w.numpy() for w in wanted), strict=True):
+            use = arrays[2] if name != "clip_logits" else slice(None)
+            gap = np.abs(ours[use] - theirs[use]).max() / max(1.0, np.abs(theirs[use]).max())
+            worst = max(worst, float(gap))
+    return worst
+
+
+def _speeds(model: Any, path: Path, rounds: int = 5) -> dict[str, float]:
+    """Frames a second of windows of 75 frames on one thread, best of `rounds`, onnxruntime and torch in turn."""
+    import torch
+
+    session, arrays, threads = _session(path), _example(4, 75), torch.get_num_threads()
+    tensors, feed = [torch.from_numpy(a) for a in arrays], dict(zip(INPUTS, arrays, strict=True))
+    best = {"frames_per_second": 0.0, "torch_frames_per_second": 0.0}
+    torch.set_num_threads(1)
+    try:
+        for _ in range(rounds):
+            for name in best:
+                begun = time.perf_counter()
+                if name == "frames_per_second":
+                    session.run(None, feed)
+                else:
+                    with torch.inference_mode():
+                        model(*tensors)
+                best[name] = max(best[name], 4 * 75 / (time.perf_counter() - begun))
+    finally:
+        torch.set_num_threads(threads)
+    return best
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="--output folder of a training run.")
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="ONNX file to write.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(checkpoint: Path, output: Path, debug: bool) -> None:
+    """Write a trained detector as ONNX, checked against torch.
+
+    Example: python -m student.export --checkpoint runs/grid --output grid.onnx
+    """
+    from student.checkpoint import CheckpointError
+
+    try:
+        said = export(checkpoint, output)
+    except (CheckpointError, ValueError, OSError) as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    click.echo(
+        f"{output}: {said['bytes'] / 1e6:.1f} MB; differs from torch by {said['difference']:.1e}; one thread "
+        f"{said['frames_per_second']:,.0f} frames a second ({said['frames_per_second'] / 25:.0f} times real time), torch "
+        f"{said['torch_frames_per_second']:,.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The `talknet` student: the paper's network (TalkNet-ASD's), 15.7 M parameters, under the names of the authors' checkpoint.
+
+Faces and MFCC are encoded apart, each stream attends to the other, the two together attend to themselves, and a linear head
+gives two logits a frame (index 1 = fake). By default four things that the published code does to a clip are mended (see
+`TalkNetConfig`); the options `PAPER` of this package keep them. The store has mouth crops of 96 x 96 where the paper's list has
+faces: they are enlarged to 112 x 112, so weights that were trained on faces see another picture.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..features import ROWS_PER_FRAME, Mfcc
+from . import Output
+from .talknet_encoders import AudioEncoder, VisualConv1D, VisualFrontend, VisualTCN
+
+SIDE = 112  # pixels of a face
+WIDTH = 128
+HEADS = 8
+
+
+@dataclass(frozen=True)
+class TalkNetConfig:
+    """What the published code does to clips, off by default; sizes are the paper's."""
+
+    join_clips: bool = (
+        False  # the stem sees across the seams between the clips of a batch: scores depend on its neighbours
+    )
+    attended_embeddings: bool = False  # embeddings are taken after cross attention, where each holds the other side too
+    fake_logit_alone: bool = False  # a clip's logit is that of "fake" alone, not its distance from the other
+    wrap: bool = False  # the last three rows of MFCC are the first three again, not what sound is left
+    dropout: float = 0.1
+
+
+class Streams(NamedTuple):
+    """Rows by stage: both front ends and both cross attentions [B, T, 128], self attention [B, T, 256], logits [B, T, 2]."""
+
+    audio_front_end: torch.Tensor
+    visual_front_end: torch.Tensor
+    cross_audio: torch.Tensor
+    cross_visual: torch.Tensor
+    self_av: torch.Tensor
+    frame_logits: torch.Tensor
+
+
+class TalkNet(nn.Module):
+    """See the module. forward(mouth, audio, mask) -> Output; `streams` takes faces and MFCC as the paper has them."""
+
+    def __init__(self, config: TalkNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or TalkNetConfig()
+        self.features = Mfcc()
+        self.model = Network(c)
+        self.lossAV = nn.ModuleDict({"FC": nn.Linear(2 * WIDTH, 2)})
+        unused = {"projection_A": nn.Linear(512, 256), "projection_B": nn.Linear(128, 256)}
+        self.lossCont_Spea = nn.ModuleDict(unused).requires_grad_(False)  # in the authors' checkpoint, used by nothing
+        self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))  # ours, as in `lite`
+        self.bias = nn.Parameter(torch.tensor(-3.0))
+
+    def forward(self, mouth: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
+        """mouth u1 [B, T, side, side], enlarged to 112; audio i2 [B, 640 T]; mask bool [B, T]: the first rows of each clip."""
+        if mask is None:
+            mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
+        mfcc = self.features.clips(audio, mask.sum(1), self.config.wrap)
+        return self.output(self.streams(_faces(mouth), mfcc, mask), mask)
+
+    def output(self, s: Streams, mask: torch.Tensor) -> Output:
+        """What the streams say of frames and clips."""
+        after = self.config.attended_embeddings
+        visual, audio = (s.cross_visual, s.cross_audio) if after else (s.visual_front_end, s.audio_front_end)
+        logits = s.frame_logits.float()
+        difference = logits[..., 1] - logits[..., 0]
+        each = logits[..., 1] if self.config.fake_logit_alone else difference
+        clip = (each * mask).sum(1) / mask.sum(1).clamp(min=1)
+        visual, audio = (F.normalize(x.float(), dim=-1, eps=1e-6) for x in (visual, audio))
+        return Output(visual, audio, difference, clip, self.log_scale.exp(), self.bias)
+
+    def streams(self, faces: torch.Tensor, mfcc: torch.Tensor, mask: torch.Tensor | None = None) -> Streams:
+        """faces [B, T, 112, 112] in 0 to 255, mfcc f4 [B, 4 T, 13]. Rows outside the mask have no meaning."""
+        if mfcc.shape[1] != ROWS_PER_FRAME * faces.shape[1]:
+            raise ValueError(f"{mfcc.shape[1]} rows of MFCC do not go with {faces.shape[1]} frames; 4 a frame do")
+        keep = None if mask is None or bool(mask.all()) else mask
+        audio, visual, cross_audio, cross_visual, both = self.model(faces, mfcc, keep)
+        return Streams(audio, visual, cross_audio, cross_visual, both, self.lossAV["FC"](both))
+
+
+class Network(nn.Module):
+    """Everything before the head."""
+
+    def __init__(self, c: TalkNetConfig) -> None:
+        super().__init__()
+        self.visualFrontend = VisualFrontend(c.join_clips)
+        self.visualTCN = VisualTCN()
+        self.visualConv1D = VisualConv1D()
+        self.audioEncoder = AudioEncoder()
+        self.crossA2V = AttentionLayer(WIDTH, c.dropout)
+        self.crossV2A = AttentionLayer(WIDTH, c.dropout)
+        self.selfAV = AttentionLayer(2 * WIDTH, c.dropout)
+
+    def forward(self, faces: torch.Tensor, mfcc: torch.Tensor, keep: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """The first five of `Streams`."""
+        audio = self.audioEncoder(mfcc, keep)
+        rows = self.visualFrontend(faces, keep).transpose(1, 2)
+        visual = self.visualConv1D(self.visualTCN(rows, keep), keep).transpose(1, 2)
+        cross_audio = self.crossA2V(audio, visual, keep)
+        cross_visual = self.crossV2A(visual, audio, keep)
+        both = torch.cat([cross_audio, cross_visual], -1)
+        return audio, visual, cross_audio, cross_visual, self.selfAV(both, both, keep)
+
+
+class AttentionLayer(nn.Module):
+    """`source` [B, T, width] and what it holds where `target` (same shape) looks: queries from the target, keys and values
+    from the source, added to the source; then a feed-forward part. Norms follow the sums."""
+
+    need_weights = False  # of `self_attn`, averaged over the heads; without them a fused kernel does the same
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(width, HEADS, dropout=dropout, batch_first=True)
+        self.linear1 = nn.Linear(width, 4 * width)
+        self.linear2 = nn.Linear(4 * width, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+        hidden = None if keep is None else ~keep
+        found, _ = self.self_attn(target, source, source, key_padding_mask=hidden, need_weights=self.need_weights)
+        x = self.norm1(source + self.dropout(found))
+        y = self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.norm2(x + self.dropout(y))
+
+
+def _faces(mouth: torch.Tensor) -> torch.Tensor:
+    """u1 [B, T, side, side] -> f4 [B, T, 112, 112] in 0 to 255, bilinear."""
+    if mouth.shape[-1] == SIDE:
+        return mouth
+    return F.interpolate(mouth.float(), (SIDE, SIDE), mode="bilinear", align_corners=False)

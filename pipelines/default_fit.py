@@ -80,6 +80,7 @@ def make(corpus: str, root: Path, output: Path) -> None:
     learned = note["fitted_on"]["clips"]
     note["learned_on"] = f"{learned} real clips of {', '.join(reader.attrs['corpora'])}"
     note["rounded_to_bits"] = BITS
+    note["clip_frames"] = reader.typical_length
     teachers = {side: reader.attrs["teachers"][side] for side in ("asr", "vsr")}
     fitfile.save(output, small(reader.fit), teachers, note)
 

@@ -28,6 +28,8 @@ from teachers.transcribe import Word
 
 UNBOUNDED = 1 << 40  # frames that a clip may have: there is no slot to overflow
 JPEG_QUALITY = 72
+PARTS = 3  # a piece of sound overlaps the next by two thirds
+TOGETHER = 32  # pieces that a teacher gets at once
 
 
 class Unusable(Exception):
@@ -87,10 +89,13 @@ class Eyes:
 class Witness:
     """Child, both teachers and the fit's maps, loaded once for many videos. Use as a context manager."""
 
-    def __init__(self, fit: Fit, names: Mapping[str, str], device: str = "cpu") -> None:
-        """`names` are those of the fit's teachers, {"asr": .., "vsr": ..}. Raises TeacherError, WeightsError, ChildLost."""
+    def __init__(self, fit: Fit, names: Mapping[str, str], device: str = "cpu", piece: int = 0) -> None:
+        """`names` are those of the fit's teachers, {"asr": .., "vsr": ..}; `piece` is the length in frames of the clips that
+        the fit has learned from (see `in_pieces`), 0 for any. Raises TeacherError, WeightsError, ChildLost.
+        """
         self.asr, self.vsr = (teachers.load(names[side], device) for side in ("asr", "vsr"))
         self.to_vsr, self.to_asr = projection.maps(fit)
+        self.piece = piece
         stages.fix_threads()
         self.child = isolation.Child(Eyes)
 
@@ -117,7 +122,7 @@ class Witness:
 
         begun = time.perf_counter()
         try:
-            asr, vsr = (half(teacher.embed([clip])[0]) for teacher in (self.asr, self.vsr))
+            asr, vsr = half(in_pieces(self.asr, clip, self.piece)), half(self.vsr.embed([clip])[0])
         except TeacherError as error:
             raise Unusable("not_finite", f"{row.path}: {error}") from error
         found = half(self.to_vsr(vsr)), half(self.to_asr(asr))
@@ -160,6 +165,35 @@ def videos(paths: list[str]) -> list[str]:
         inside = manifest.load(f"folder:{path}")
         found += [os.path.abspath(place(row.path).path) for row in inside]
     return list(dict.fromkeys(found))
+
+
+def in_pieces(teacher: teachers.Teacher, clip: ClipMedia, piece: int) -> np.ndarray:
+    """Embedding f4 [frames, dim] of a clip's sound from pieces of `piece` frames that overlap, each row from the piece in whose
+    middle it lies most; 0 takes the clip as it is.
+
+    A speech model's rows know how late in its input they are, so a fit learned on clips of 3 s misjudges what is said at 20 s:
+    GRID clips joined to 30 s fell from a median score of .66 to .50, 10 % of them below the fit's one half, in pieces to .64
+    and 3 %.
+    """
+    length = clip.num_frames
+    if not 0 < piece < length:
+        return teacher.embed([clip])[0]
+    step = max(1, piece // PARTS)
+    starts = [*range(0, length - piece, step), length - piece]
+    out = np.zeros((length, teacher.dim), np.float32)
+    for k in range(0, len(starts), TOGETHER):
+        few = range(k, min(k + TOGETHER, len(starts)))
+        for i, rows in zip(few, teacher.embed([_part(clip, starts[i], piece) for i in few]), strict=True):
+            first = 0 if i == 0 else (starts[i] + starts[i - 1] + piece) // 2  # the middle of what two have in common
+            out[first : starts[i] + piece] = rows[first - starts[i] :]
+    return out
+
+
+def _part(clip: ClipMedia, start: int, frames: int) -> ClipMedia:
+    rows = slice(start, start + frames)
+    per_frame = layout.SAMPLES_PER_FRAME
+    sound = clip.audio[start * per_frame : (start + frames) * per_frame]
+    return ClipMedia(clip.id, sound, clip.mouth[rows], clip.lips[rows], clip.blendshapes[rows], clip.flags[rows])
 
 
 def mouths(evidence: Evidence, frames: list[int]) -> dict[int, bytes]:

@@ -108,7 +108,7 @@ def _moments(said: Mapping[str, Any]) -> dict[int, Mapping[str, Any] | None]:
         worst = sorted((w for w in words if w["verdict"] == "disagrees"), key=lambda w: w["agreement"])[: MOMENTS // 2]
         rest = [w for w in words if w not in worst]
         chosen = worst + [rest[k] for k in _evenly(len(rest), MOMENTS - len(worst))]
-        late = said["offset"]["sound_late_ms"] if said["reason"] == "out of sync" else 0
+        late = said["offset"]["sound_late_ms"] if _moved(said) else 0
         lag = -late * FPS / 1000  # the lips of a word are shown, wherever its sound is
         found = {}
         for word in chosen:
@@ -119,6 +119,11 @@ def _moments(said: Mapping[str, Any]) -> dict[int, Mapping[str, Any] | None]:
     frames = [k for k, m in enumerate(line) if m["similarity"] is not None]
     frames = frames or [k for k, m in enumerate(line) if m["face"]]
     return dict.fromkeys(frames[k] for k in _evenly(len(frames), MOMENTS))
+
+
+def _moved(said: Mapping[str, Any]) -> bool:
+    """Whether words were judged with the sound moved to where it fits."""
+    return any(moment["similarity_moved"] is not None for moment in said["timeline"])
 
 
 def _evenly(count: int, most: int) -> list[int]:
@@ -234,7 +239,7 @@ def _answer(said: Mapping[str, Any], tone: str) -> str:
 
 def _speech(said: Mapping[str, Any], audio: np.ndarray | None) -> str:
     moved = ""
-    if said["reason"] == "out of sync":
+    if _moved(said):
         moved = " Dashed, and the words: the same with the sound moved into place."
     return (
         '<section class="speech"><h2>Where lips and voice agree</h2><p class="soft">Up: the lips form what is heard. '

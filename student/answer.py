@@ -8,7 +8,7 @@ computes no embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from store.layout import FPS
 from store.similarity import Fit, Offset
 
 MIN_FRAMES = 25  # with face and voice: one second, of which 1 to 2 in 100 read wrong on GRID
-MIN_OFFSET = 3  # frames: of real clips one in a hundred is that far off
+MIN_OFFSET = 3  # frames that make it out of sync; of real clips one in a hundred is that far off
 MIN_MARGIN = 0.25  # of the score at the best offset above all others; real clips have .32 and more, 98 % of swaps less
 AGREES, DISAGREES = 0.7, 0.3  # mean similarity of a word's frames: 1 % of true words are below .3, 91 % of swapped ones
 MIN_PASSAGE = 13  # frames with face and voice, half a second, that make a passage
@@ -32,15 +32,18 @@ MS = 1000 // FPS
 
 
 def answer(
-    evidence: Any, fit: Fit, corpus: str | None, calibration: Mapping[str, Any], student: Mapping[str, Any] | None
+    evidence: Any,
+    fit: Fit,
+    corpus: str | None,
+    calibration: Mapping[str, Any],
+    judge: Callable[[Any, int], Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
     """Everything that is said of one video (`pipelines.evidence.Evidence`), as plain values for JSON; nothing in it depends on
     time or machine.
 
-    `corpus` chooses the fit's calibration, `calibration` says whose it is; `student` is what the student said {probability of
-    fake, logit, frames}, the first two None where nothing was left for it to see; None without a student.
-
-    Words and passages are on the sound's clock, and where the answer is "out of sync" judged as if the sound were moved.
+    `corpus` chooses the fit's calibration, `calibration` says whose it is; `judge` is the student's (`student.predict`), None
+    without one. Sound that clearly fits at another time is moved there before anything is judged: people let up to 80 ms pass,
+    and from 120 ms on there is no decision. Words, passages and `similarity_moved` are on the clock of the sound.
     """
     face, voice = evidence.face, evidence.voice
     near, both = agreement(evidence, fit, corpus, 5)
@@ -51,12 +54,19 @@ def answer(
         teacher = float(similarity.compare(v, a, fit, "clip", both, corpus)[0])
         offset = similarity.best_offset(v, a, fit, face, voice)
         at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
-    fake = student["probability"] if student else None if teacher is None else 1 - teacher
+    shift = offset.frames if offset and at_best is not None and fits_elsewhere(offset, at_best) else 0
+    student = judge(evidence.clip, shift) if judge and both.any() else None
+    fake = (
+        student["probability"]
+        if student
+        else None
+        if at_best is None or teacher is None
+        else 1 - (at_best if shift else teacher)
+    )
     reason, message = doubt(face, voice, offset, at_best)
     if not reason and fake is None:
         reason, message = "too short", "nothing is left for the student inside both tracks, away from their ends"
 
-    shift = offset.frames if offset and reason == "out of sync" else 0
     in_sync, heard_and_seen = agreement(evidence, fit, corpus, 5, shift) if shift else (near, both)
     in_sync_second = agreement(evidence, fit, corpus, 25, shift)[0] if shift else second
     words = [_word(word, in_sync, heard_and_seen) for word in evidence.words]
@@ -66,7 +76,7 @@ def answer(
         "reason": reason,
         "message": message,
         "probability": None if reason else _rounded(fake),
-        "rests_on": "student" if student else "teachers",
+        "rests_on": "student" if judge else "teachers",
         "calibration": dict(calibration),
         "student": None if not student else {name: _rounded(value) for name, value in student.items()},
         "teachers": {"similarity": _rounded(teacher)},
@@ -136,8 +146,13 @@ def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: f
 
 
 def out_of_sync(offset: Offset, at_best: float) -> bool:
-    """Whether sound and lips agree well, but clearly at another time than the file's; `at_best` as in `doubt`."""
-    return abs(offset.frames) >= MIN_OFFSET and offset.margin >= MIN_MARGIN and at_best >= 0.5
+    """Whether sound and lips agree well, but at another time than the file's, so far off that people notice."""
+    return abs(offset.frames) >= MIN_OFFSET and fits_elsewhere(offset, at_best)
+
+
+def fits_elsewhere(offset: Offset, at_best: float) -> bool:
+    """Whether sound and lips clearly agree well at another time than the file's; `at_best` as in `doubt`."""
+    return offset.frames != 0 and offset.margin >= MIN_MARGIN and at_best >= 0.5
 
 
 def passages(second: np.ndarray, both: np.ndarray) -> list[dict[str, float]]:

@@ -47,17 +47,20 @@ class Detector:
     device: torch.device
     corpora: tuple[str, ...] = ()
 
-    def judge(self, clip: Any) -> dict[str, Any]:
-        """Probability of fake and logit of a clip (positive = fake) over windows inside its span, and the span's frames."""
+    def judge(self, clip: Any, shift: int = 0) -> dict[str, Any]:
+        """Probability of fake and logit of a clip (positive = fake) over windows inside its span, and the span's frames; lips
+        at t are seen with the sound of t - `shift`."""
         from student import metrics, score, spans
 
         first, last = spans.span(clip.flags, self.about["config"].get("data", {}).get("trim", "none"))
-        if last - first < score.MIN_FRAMES:
-            return {"probability": None, "logit": None, "frames": last - first}
-        trial = score.Trial(clip.id, 0, 0, first, first, last - first, -1, "")
+        length = max(0, last - first - abs(shift))
+        if length < score.MIN_FRAMES:
+            return {"probability": None, "logit": None, "frames": length}
+        lips = first + max(0, shift)
+        trial = score.Trial(clip.id, 0, 0, lips, lips - shift, length, -1, "")
         logit = score.logits(self.model, _OneClip(clip), [trial], int(self.about["window"]), self.device)
         found = metrics.probability(logit, self.about["threshold"], self.about["temperature"])
-        return {"probability": float(found[0]), "logit": float(logit[0]), "frames": last - first}
+        return {"probability": float(found[0]), "logit": float(logit[0]), "frames": length}
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,14 @@ class _OneClip:
 
 @dataclass(frozen=True)
 class Basis:
-    """What answers rest on: a fit, its teachers' provenance by side and where it is from; the corpus that the videos are said
-    to be of; a student, if there is one."""
+    """What answers rest on: a fit, its teachers' provenance by side, where it is from and how long the clips were that it
+    learned from, in frames, 0 where that is not known; the corpus that the videos are said to be of; a student, if there is
+    one."""
 
     fit: Fit
     teachers: Mapping[str, Any]
     source: str
+    clip_frames: int = 0
     corpus: str | None = None
     detector: Detector | None = None
 
@@ -141,16 +146,17 @@ def basis(
             trained_on = ""
         detector = Detector(model, about, str(checkpoint), torch.device(device), corpora)
     if fit_from and os.path.isfile(fit_from):
-        fit, made_by, _ = fitfile.load(fit_from)
-        return Basis(fit, made_by, fit_from, corpus, detector)
+        fit, made_by, note = fitfile.load(fit_from)
+        return Basis(fit, made_by, fit_from, int(note.get("clip_frames", 0)), corpus, detector)
     for place in filter(None, (fit_from, trained_on)):
         reader = store.open(place)
         if reader.fit is not None:
-            return Basis(reader.fit, reader.attrs["teachers"], place, corpus, detector)
+            return Basis(reader.fit, reader.attrs["teachers"], place, reader.typical_length, corpus, detector)
         if fit_from:
             raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
     fit, made_by, note = fitfile.default()
-    return Basis(fit, made_by, f"the package, learned on {note['learned_on']}", corpus, detector)
+    source = f"the package, learned on {note['learned_on']}"
+    return Basis(fit, made_by, source, int(note["clip_frames"]), corpus, detector)
 
 
 def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[dict[str, Any], Any, Any]]:
@@ -162,7 +168,7 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
     from teachers import TeacherError
 
     names = {side: on.teachers[side]["name"] for side in ("asr", "vsr")}
-    with Witness(on.fit, names, str(on.detector.device) if on.detector else "cpu") as witness:
+    with Witness(on.fit, names, str(on.detector.device) if on.detector else "cpu", on.clip_frames) as witness:
         for side, mine in witness.provenance().items():
             if mine.get("sha256") != on.teachers[side].get("sha256"):
                 raise TeacherError(
@@ -176,12 +182,9 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
             except Unusable as error:
                 yield refusal(path, error.reason, str(error)), None, witness
                 continue
-            student = None
-            if on.detector:
-                before = time.perf_counter()
-                student = on.detector.judge(found.clip)
-                seconds["student"] = time.perf_counter() - before
-            said = answer(found, on.fit, on.corpus, on.calibration(), student)
+            before = time.perf_counter()
+            said = answer(found, on.fit, on.corpus, on.calibration(), on.detector.judge if on.detector else None)
+            seconds["answer"] = time.perf_counter() - before
             told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
             log.info("%s: %.2f s (%s)", os.path.basename(path), time.perf_counter() - begun, told)
             yield said, found, witness

@@ -202,7 +202,13 @@ def advice(said: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("Watch the marked words below slowly, without sound first.", ""),
             ("Look for the earliest copy and for another recording of the same moment; ask whether it was dubbed.", ""),
         ]
+    closer = (
+        [("Watch those passages slowly, without sound first; ask what was cut in there.", "")]
+        if said["passages"]
+        else []
+    )
     return [
+        *closer,
         ("Check source, place and date as for any video: who filmed it, where it was first seen.", ""),
         ("Who is shown, and whether the pictures were changed otherwise, is not judged here.", ""),
     ]
@@ -229,7 +235,10 @@ def _answer(said: Mapping[str, Any], tone: str) -> str:
             if own
             else " Not calibrated for this kind of video: read it as more or less likely, not as so many in a hundred."
         )
-        by = "a trained detector" if said["rests_on"] == "student" else "two general models, without a trained detector"
+        by = "two general models, without a trained detector"
+        if said["rests_on"] == "student":
+            theirs = said["teachers"]["probability"]
+            by = f"a trained detector; the two general models that taught it say {100 * theirs:.0f} %"
         number = (
             f'<b>{shown}</b><div class="meter" aria-hidden="true"><i style="width:{100 * fake:.1f}%"></i></div>'
             f"<p>probability that lips and voice do not belong together</p><p class=soft>by {by}.{trust}</p>"

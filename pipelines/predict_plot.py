@@ -15,11 +15,12 @@ import numpy as np
 from pipelines.report_page import t
 from teachers.base import FPS, SAMPLE_RATE
 
-ROW_S = 8.0  # most seconds in a row: words stay readable
+ROW_S = 6.0  # most seconds in a row: words stay readable
 LONG_S = 240.0  # from here on one row for all of it, of one-second similarities and without words
 WIDTH, LEFT, RIGHT = 760, 62, 6
-WAVE, PLOT, WORDS = 46, 96, 46  # heights of the three bands
+WAVE, PLOT, WORDS = 46, 96, 68  # heights of the three bands
 TOP = 6
+LANES = 3  # of words
 MARKS = {"agrees": "", "unclear": "? ", "disagrees": "≠ ", "not seen": "· "}
 KINDS = {"agrees": "yes", "unclear": "maybe", "disagrees": "no", "not seen": "none"}  # class names
 
@@ -153,16 +154,17 @@ def _ticks(first: int, last: int, scale: float, x: Any, base: float) -> str:
 
 
 def _words(words: Sequence[Mapping[str, Any]], x: Any, top: float) -> str:
-    """Words in boxes as long as they last, on two lines by turns."""
-    parts = []
+    """Words in boxes as long as they last, on LANES lines by turns, so that a short word's text does not meet the next."""
+    boxes, texts = [], []
     for k, word in enumerate(words):
-        left, right, y = x(word["start"] * FPS), x(word["end"] * FPS), top + 22 * (k % 2)
+        left, right, y = x(word["start"] * FPS), x(word["end"] * FPS), top + 22 * (k % LANES)
         said = MARKS[word["verdict"]] + word["text"]
-        parts.append(
+        boxes.append(
             f'<rect class="{KINDS[word["verdict"]]}" x="{left:.1f}" y="{y}" width="{max(right - left, 4):.1f}" '
-            f'height="19" rx="3"/><text x="{left + 5:.1f}" y="{y + 14}">{t(said)}</text>'
+            'height="19" rx="3"/>'
         )
-    return "".join(parts)
+        texts.append(f'<text x="{left + 5:.1f}" y="{y + 14}">{t(said)}</text>')
+    return "".join(boxes + texts)
 
 
 def clock(seconds: float) -> str:

@@ -56,13 +56,8 @@ def answer(
         at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
     shift = offset.frames if offset and at_best is not None and fits_elsewhere(offset, at_best) else 0
     student = judge(evidence.clip, shift) if judge and both.any() else None
-    fake = (
-        student["probability"]
-        if student
-        else None
-        if at_best is None or teacher is None
-        else 1 - (at_best if shift else teacher)
-    )
+    theirs = None if at_best is None or teacher is None else 1 - (at_best if shift else teacher)
+    fake = student["probability"] if student else theirs
     reason, message = doubt(face, voice, offset, at_best)
     if not reason and fake is None:
         reason, message = "too short", "nothing is left for the student inside both tracks, away from their ends"
@@ -79,7 +74,7 @@ def answer(
         "rests_on": "student" if judge else "teachers",
         "calibration": dict(calibration),
         "student": None if not student else {name: _rounded(value) for name, value in student.items()},
-        "teachers": {"similarity": _rounded(teacher)},
+        "teachers": {"similarity": _rounded(teacher), "probability": _rounded(theirs)},
         "duration": len(both) / FPS,
         "face_share": _rounded(face.mean()),
         "voice_share": _rounded(voice.mean()),

@@ -197,6 +197,8 @@ def line(said: Mapping[str, Any]) -> str:
         return f"{name}: cannot decide: {said['reason']}: {_shown(said['message'])}"
     found = f"{name}: {said['decision']}, probability of fake {said['probability']:.2f} by the {said['rests_on']}"
     found += f" ({said['calibration']['text']})"
+    if (said["teachers"]["probability"] >= 0.5) != (said["decision"] == "fake"):
+        found += f"; the teachers contradict it, with {said['teachers']['probability']:.2f}"
     if said["disagreeing_words"]:
         found += f"; lips disagree with: {_shown(', '.join(said['disagreeing_words']))}"
     return found

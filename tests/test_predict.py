@@ -324,3 +324,16 @@ def test_the_fit_can_come_from_a_file(tmp_path):
     fit, made_by, note = fitfile.default()
     fitfile.save(tmp_path / "f.npz", fit, made_by, note)
     assert basis(None, str(tmp_path / "f.npz")).source == str(tmp_path / "f.npz")
+
+
+@pytest.mark.slow
+def test_clips_that_the_fit_never_saw(grid, tmp_path):
+    """Ten clips of the hold-out are real by themselves and not with the sound of the next one."""
+    files = sorted((grid / "clips").glob("*.mp4"))[5::60]
+    own = [said["decision"] for said, _, _ in predict([str(f) for f in files], basis(None), words=False)]
+    assert own == ["real"] * 10
+    for k, file in enumerate(files):
+        write_clip(tmp_path / f"{k}.mkv", frames_of(file), sound_of(files[k - 1]))
+    paths = [str(tmp_path / f"{k}.mkv") for k in range(10)]
+    swapped = [said["decision"] for said, _, _ in predict(paths, basis(None), words=False)]
+    assert swapped.count("fake") >= 9

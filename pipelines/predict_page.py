@@ -152,6 +152,14 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
             "unreadable": "No answer: the file cannot be read",
         }
         return "plain", heads[reason], f"{said['message'][:1].upper()}{said['message'][1:]}."
+    theirs = said["teachers"]["probability"]
+    if (theirs >= 0.5) != (fake >= 0.5):
+        sides = ("belong together", "do not") if fake < 0.5 else ("do not belong together", "do")
+        return (
+            "warn",
+            "Unclear: the detector and the models that taught it disagree",
+            f"For the detector lips and voice {sides[0]}, for the models they {sides[1]}. Treat the video as unchecked.",
+        )
     if fake >= 0.5:
         sure = "do" if fake >= SURE else "probably do"
         return (
@@ -253,7 +261,7 @@ def _speech(said: Mapping[str, Any], audio: np.ndarray | None) -> str:
     return (
         '<section class="speech"><h2>Where lips and voice agree</h2><p class="soft">Up: the lips form what is heard. '
         f"Down: they form something else. Grey: cannot be judged.{moved}</p>"
-        f"{predict_plot.figure(said, audio)}{_transcript(said)}</section>"
+        f'<div class="wide">{predict_plot.figure(said, audio)}</div>{_transcript(said)}</section>'
     )
 
 

@@ -25,7 +25,7 @@ MARKS = {"agrees": "", "unclear": "? ", "disagrees": "≠ ", "not seen": "· "}
 KINDS = {"agrees": "yes", "unclear": "maybe", "disagrees": "no", "not seen": "none"}  # class names
 
 STYLE = """
-.speech svg{display:block;width:100%;height:auto;margin:.4rem 0}
+.speech svg{display:block;width:100%;min-width:34rem;height:auto;margin:.4rem 0}
 .speech .wave{fill:var(--p0)}
 .speech .mute{fill:var(--rest)}
 .speech .axis,.speech .half{stroke:var(--line);stroke-width:1}

@@ -287,6 +287,15 @@ def test_exit_codes():
     assert exit_code([broken]) == 2
 
 
+def test_a_student_that_contradicts_the_teachers_is_no_plain_answer():
+    from pipelines.predict_page import headline
+
+    said = {"reason": "", "decision": "real", "probability": 0.1, "teachers": {"probability": 0.9}, "passages": []}
+    assert headline(said)[1].startswith("Unclear")
+    assert headline({**said, "teachers": {"probability": 0.05}})[1].startswith("Lips and voice")
+    assert headline({**said, "decision": "fake", "probability": 0.95})[0] == "bad"
+
+
 def test_lines_show_no_marks_that_steer_a_terminal():
     said = {"path": "\x1b[31m\udcff.mp4", "decision": "cannot decide", "reason": "no face", "message": "none"}
     assert line(said) == "\\x1b[31m\\udcff.mp4: cannot decide: no face: none"

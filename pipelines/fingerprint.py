@@ -172,9 +172,11 @@ def _picture(thumbs: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
 def _candidates(prints: Sequence[Print | None]) -> list[tuple[int, int, int]]:
     """(i, j, hops that j is later) with i < j of clips that share keys, in order; each pair at its best distance."""
     some = [(k, p) for k, p in enumerate(prints) if p is not None]
-    slabs = max((len(p.bits) for _, p in some), default=0) // SLAB + 1
+    if not some:
+        return []
+    slabs = max(len(p.bits) for _, p in some) // SLAB + 1
     votes = [_votes(some, slab, len(prints)) for slab in range(slabs)]
-    code, count = np.unique(np.concatenate(votes), return_counts=True) if votes else (np.empty(0, np.int64),) * 2
+    code, count = np.unique(np.concatenate(votes), return_counts=True)
     code, count = code[count >= VOTES], count[count >= VOTES]
     pair, shift = code // (2 * SLAB), code % (2 * SLAB) - SLAB
     order = np.lexsort((np.abs(shift), -count, pair))

@@ -11,6 +11,7 @@ through targets), the first-named person is the group instead; where that leaves
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ FOLDS = 5
 FEW_GROUPS = 10
 CELLS = 1_000_000  # weights held at once while drawing
 MOST_ROWS = 10_000  # of one small model, drawn by seed; bounds its time
+EXACT = 20, 60  # clips of the rarer and of the other kind up to which chance is counted out
 SURE = 4.0  # standard errors from chance: holds when hundreds of nuisances are tried
 
 
@@ -190,12 +192,28 @@ def _judged(
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (0.0, 1.0)
     reals, fakes = int((~fake).sum()), int(fake.sum())
     by_luck = np.sqrt((reals + fakes + 1) / (12 * reals * fakes))  # standard error of an AUC of 0.5
-    error = max(by_luck, float(drawn.std()) if len(drawn) > 1 else 0.5)
-    sure = bool(value - 0.5 > SURE * error)
+    error = float(drawn.std()) if len(drawn) > 1 else 0.5
+    sure = value - 0.5 > SURE * error and (value - 0.5 > SURE * by_luck or _rare(value, reals, fakes))
     # The interval of a percentile bootstrap may miss the value by rounding alone.
     return Shortcut(
-        corpus, nuisance, method, value, min(float(low), value), max(float(high), value), reals, fakes, sure
+        corpus, nuisance, method, value, min(float(low), value), max(float(high), value), reals, fakes, bool(sure)
     )
+
+
+def _rare(value: float, reals: int, fakes: int) -> bool:
+    """Whether chance gives such an AUC less often than it gives SURE standard errors of a normal variable, exactly.
+
+    For few clips, where four standard errors may lie above 1. Counted without ties, which has the wider tails.
+    """
+    from scipy.stats import mannwhitneyu
+
+    few, many = sorted((reals, fakes))
+    if few > EXACT[0]:
+        return False
+    many = min(many, EXACT[1])  # which only makes chance likelier
+    wrong = round((1 - value) * few * many)  # pairs in the wrong order, here laid out anew
+    places = np.clip(wrong - many * np.arange(few), 0, many) - 0.5
+    return bool(mannwhitneyu(places, np.arange(many), method="exact").pvalue < math.erfc(SURE / math.sqrt(2)))
 
 
 def _words(words: np.ndarray, fake: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:

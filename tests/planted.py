@@ -157,3 +157,38 @@ def found_in(found: dict) -> set[str]:
         if short["finding"]:
             kinds.add("silence" if short["nuisance"].startswith("leading_silence") else short["nuisance"])
     return kinds
+
+
+def main() -> None:
+    import argparse
+    import tempfile
+
+    from pipelines.audit import audit
+
+    parser = argparse.ArgumentParser(
+        description="How often an audit finds what was planted, and calls clean corpora clean."
+    )
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--num", type=int, nargs="+", default=[32, 48, 60])
+    args = parser.parse_args()
+    paths = sorted(p for p in args.clips.iterdir() if p.suffix == ".mp4")
+    hits: dict[str, int] = dict.fromkeys(KINDS, 0)
+    clean = 0
+    for seed in range(args.seeds):
+        rng = random.Random(1000 + seed)
+        options = {"num": args.num[seed % len(args.num)], "coding": rng.choice([Coding(), *OTHERS])}
+        options |= {"silence_s": rng.choice([0.05, 0.1, 0.2, 0.5]), "prepend": bool(rng.getrandbits(1))}
+        options["fake_share"] = rng.choice([0.3, 0.5, 0.6])
+        with tempfile.TemporaryDirectory() as folder:
+            none = found_in(audit(corpus(Path(folder) / "a", paths, seed, **options), media=True))
+            some = found_in(audit(corpus(Path(folder) / "b", paths, seed, KINDS, **options), media=True))
+        for kind in KINDS:
+            hits[kind] += kind in some
+        clean += not none
+        print(seed, options, "planted:", sorted(some), "clean:", sorted(none), flush=True)
+    print(f"of {args.seeds}: " + ", ".join(f"{kind} {n}" for kind, n in hits.items()) + f"; clean called clean {clean}")
+
+
+if __name__ == "__main__":
+    main()

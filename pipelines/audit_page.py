@@ -70,8 +70,11 @@ def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
         (True, False): "Fakes can be told from real clips without looking at them",
         (False, True): "The test is not new: it shares clips or people with the training",
     }[short, leak]
-    why = "A detector can score well on this data and yet have learned nothing about forgery. Do not trust a score on it until "
-    return "bad", what, f"{why}what is listed here is removed."
+    why = (
+        "A deepfake detector can score well on this data without having learned anything about forgery. "
+        "Do not trust a score on it until what is listed here is removed."
+    )
+    return "bad", what, why
 
 
 def _first(found: Mapping[str, Any]) -> str:
@@ -80,30 +83,32 @@ def _first(found: Mapping[str, Any]) -> str:
     worst = max((s for s in found["shortcuts"] if s["finding"] and s["nuisance"] != "together"), key=_auc, default=None)
     worst = worst or max((s for s in found["shortcuts"] if s["finding"]), key=_auc, default=None)
     if worst:
-        whose = "a fake" if worst["method"] == "all" else f"a fake made by {worst['method']}"
+        whose = "one fake" if worst["method"] == "all" else f"one fake made by {worst['method']}"
         cards.append(
-            ("bad", "The answer is on the outside", f"{_times(worst['auc'])} in 100",
-             f"Given {whose} and a real clip, this often the fake is picked by one number alone: {means(worst['nuisance'])}. "
-             "Guessing gets 50. No picture is looked at and no sound is heard.")
+            ("bad", "Fakes can be told from outside", f"{_times(worst['auc'])} in 100",
+             f"Take one real clip and {whose}. A rule that knows one number alone ({means(worst['nuisance'])}) picks the "
+             "fake this often; guessing gets 50. A detector may learn that number instead of the forgery.")
         )  # fmt: skip
     elif not found["shortcuts"]:
         cards.append(("warn", "Outside not checked", "–", f"{why_none(found['counts']['label']).capitalize()}."))
     else:
-        cards.append(("good", "No answer on the outside", "about 50 in 100",
+        cards.append(("good", "Fakes cannot be told from outside", "about 50 in 100",
                       "No single number, such as a clip's length, picks the fakes better than allowed."))  # fmt: skip
     clips = max((x for x in found["leaks"] if x["kind"] != "identity"), key=lambda x: x["count"], default=None)
     if clips:
         early, late = clips["splits"]
         cards.append(
-            ("bad", "Exam questions from the exercise book", f"{clips['count']:,} of {clips['of']:,}",
-             f"clips of the {late} part are also in the {early} part. A detector may simply remember them.")
+            ("bad", "The test was in the training", f"{clips['count']:,} of {clips['of']:,}",
+             f"clips of part “{late}” are also in part “{early}”, like exam questions that were in the exercise book. "
+             "A detector may simply remember them.")
         )  # fmt: skip
     people = next((x for x in found["leaks"] if x["kind"] == "identity"), None)
     if people:
         early, late = people["splits"]
         cards.append(
-            ("bad", "Known faces", f"{people['count']:,} of {people['of']:,}",
-             f"people of the {late} part are also in the {early} part. A score says little about people it has never met.")
+            ("bad", "The test shows people from the training", f"{people['count']:,} of {people['of']:,}",
+             f"people of part “{late}” also appear in part “{early}”. A detector may know their faces and voices; its "
+             "score says little about people it has never met.")
         )  # fmt: skip
     if not clips and not people:
         splits = [s for s in found["counts"]["split"] if s]

@@ -170,12 +170,13 @@ def main() -> None:
     )
     parser.add_argument("clips", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="seed to begin with")
     parser.add_argument("--num", type=int, nargs="+", default=[32, 48, 60])
     args = parser.parse_args()
     paths = sorted(p for p in args.clips.iterdir() if p.suffix == ".mp4")
     hits: dict[str, int] = dict.fromkeys(KINDS, 0)
     clean = 0
-    for seed in range(args.seeds):
+    for seed in range(args.first, args.first + args.seeds):
         rng = random.Random(1000 + seed)
         options = {"num": args.num[seed % len(args.num)], "coding": rng.choice([Coding(), *OTHERS])}
         options |= {"silence_s": rng.choice([0.05, 0.1, 0.2, 0.5]), "prepend": bool(rng.getrandbits(1))}

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import store
-from pipelines import faults, fingerprint, leaks, manifest, measure, nuisances, progress, shortcuts, stored
+from pipelines import faults, fingerprint, isolation, leaks, manifest, measure, nuisances, progress, shortcuts, stored
 from pipelines.faults import Fault
 from pipelines.manifest import ManifestError, Row
 from store.inspect import storage_options
@@ -258,6 +258,9 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
     except (ManifestError, store.StoreError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
+    except isolation.ChildLost as error:
+        click.echo(f"Error: no process that decodes could be started ({error}); run it again", err=True)
+        sys.exit(1)
     if str(json_file) == "-":
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:

@@ -1,5 +1,6 @@
 """Auditing a store: rows and numbers in the order of its table, what is kept in its root, copies among its crops and sound."""
 
+import io
 import json
 import os
 
@@ -13,6 +14,7 @@ import store
 from pipelines import ledger, manifest, stored
 from pipelines.audit import main
 from pipelines.manifest import Row
+from store.place import place
 
 
 @pytest.fixture
@@ -111,3 +113,12 @@ def test_a_place_without_a_store_exits_2(tmp_path):
     done = run("--store", tmp_path)
     assert done.exit_code == 2
     assert done.output.startswith("Error: ")
+
+
+def test_a_store_in_a_bucket_is_audited_and_keeps_the_audit(s3):
+    url = f"{s3}/s.zarr"
+    make_store(url, {"train": 4, "test": 4}, fakes=2)
+    done = run("--store", url)
+    assert done.exit_code == 0, done.output
+    assert json.loads((place(url) / "audit.json").read())["clips"] == 12
+    assert len(pd.read_parquet(io.BytesIO((place(url) / "nuisances.parquet").read()))) == 12

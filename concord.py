@@ -57,7 +57,7 @@ class Lazy(click.Group):
                         "manifest",
                         "make, check, merge and filter manifests; splits by named protocols; matched test sets",
                     ),
-                    ("audit", "say what a corpus's lists give away: shortcuts, and leaks between its splits"),
+                    ("audit", "say what lists, files or a store give away: shortcuts, and leaks between splits"),
                     ("doctor", "say what this machine or a cluster lacks, and the command that mends it"),
                 ]
             )

@@ -15,7 +15,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import click
 import torch
@@ -31,13 +31,11 @@ Inputs = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass
 class Way:
-    """A model, what must be set while it runs, and what it took: (clock, processor) seconds by round."""
+    """A model, and what must be set while it runs."""
 
     model: TalkNet
     frames_at_once: int = talknet_encoders.FRAMES_AT_ONCE
-    threads: int = 0
-    scoring: list[tuple[float, float]] = field(default_factory=list)
-    training: list[tuple[float, float]] = field(default_factory=list)
+    threads: int = 1
 
 
 class FlatStem(nn.Module):
@@ -138,26 +136,26 @@ def main(frames: int, clips: int, rounds: int, threads: int, compile_too: bool, 
         torch.randint(0, 256, (clips, frames, 112, 112), dtype=torch.uint8),
         torch.randn(clips, 4 * frames, 13) * 10,
     )
-    logits: dict[tuple[str, str], torch.Tensor] = {}
-    for k in range(rounds + 1):
-        for name, way in every.items():
-            logits["scoring", name], spent = timed(way, lambda model=way.model: score(model, inputs))
-            if k:
-                way.scoring.append(spent)
-            # chunks are for scoring, and compiling the backward pass takes minutes
-            if training and name not in ("all frames at once", "torch.compile"):
-                logits["training", name], spent = timed(way, lambda model=way.model: step(model, inputs))
+    for kind, work in {"scoring": score, "training": step}.items():
+        if kind == "training" and not training:
+            continue
+        # parts are for scoring, and compiling the backward pass takes minutes
+        chosen = {
+            n: w for n, w in every.items() if kind == "scoring" or n not in ("all frames at once", "torch.compile")
+        }
+        spent: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
+        logits = {}
+        for k in range(rounds + 1):
+            for name, way in chosen.items():
+                logits[name], seconds = timed(way, lambda model=way.model, work=work: work(model, inputs))
                 if k:
-                    way.training.append(spent)
-    for kind in ("scoring", "training") if training else ("scoring",):
-        ours = getattr(every[OURS], kind)
-        seconds = statistics.median(s for s, _ in ours)
-        click.echo(f"{kind}: ours {seconds:.2f} s, {clips * frames / seconds:.0f} frames/s")
-        expected = logits[kind, OURS]
-        for name, way in every.items():
-            if name != OURS and (spent := getattr(way, kind)):
-                apart = float((logits[kind, name] - expected).abs().max() / expected.abs().max())
-                click.echo(f"  {name:20} x {ratio(spent, ours)} by processor time; logits apart {apart:.1e}")
+                    spent[name].append(seconds)
+        took = statistics.median(clock for clock, _ in spent[OURS])
+        click.echo(f"{kind}: ours {took:.2f} s, {clips * frames / took:.0f} frames/s")
+        for name in list(chosen)[1:]:
+            apart = float((logits[name] - logits[OURS]).abs().max() / logits[OURS].abs().max())
+            shown = ratio(spent[name], spent[OURS])
+            click.echo(f"  {name:20} x {shown} by processor time; logits apart {apart:.1e}")
     click.echo(
         f"{clips} clips of {frames} frames, {rounds} rounds, {threads} threads of {os.cpu_count()} cores; "
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"

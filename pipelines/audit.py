@@ -1,52 +1,116 @@
 """What is wrong with a corpus before anyone trains on it: leaks between splits, shortcuts, faults, balance.
 
     python -m pipelines.audit --corpus KIND:ROOT --html audit.html
+    python -m pipelines.audit --manifest rows.csv --media
+    python -m pipelines.audit --store STORE
 
-Works on the corpus's lists alone; `--media` also compares files that are here by their bytes. The JSON's layout is stable:
-rows, distinct, counts, shortcuts, leaks, faults. What it leaves out: it changes nothing and drops nothing.
+Lists alone need no media; `--media` decodes the files that are here; `--store` reads what a store holds of its clips and leaves
+audit.json and nuisances.parquet in its root. The JSON's layout is stable: rows, distinct, counts, shortcuts, leaks, faults, and
+soft_labels of a store. It drops no clip.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines import faults, leaks, manifest, nuisances, shortcuts
+import store
+from pipelines import faults, fingerprint, isolation, leaks, manifest, measure, nuisances, progress, shortcuts, stored
+from pipelines.faults import Fault
 from pipelines.manifest import ManifestError, Row
+from store.inspect import storage_options
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COUNTED = ("corpus", "split", "label", "method", "category")
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 SHOWN = 12  # nuisances of a corpus in the terminal
 
 
-def audit(rows: Sequence[Row], media: bool = False, allow: float = shortcuts.ALLOW, seed: int = 0) -> dict[str, Any]:
-    """Everything found about `rows`, as plain values for JSON; `media` compares the files that are here by their bytes.
+@dataclass(frozen=True)
+class Known:
+    """What is known of the clips beside their rows: a table of numbers, content fingerprints, file hashes, faults."""
+
+    table: pd.DataFrame
+    prints: Sequence[fingerprint.Print | None] | None = None
+    files: Sequence[str | None] | None = None
+    faults: Sequence[Fault] = ()
+    soft_labels: Mapping[str, Sequence[int]] | None = None
+
+
+def of_lists(rows: Sequence[Row]) -> Known:
+    """What the corpus's own lists say."""
+    return Known(nuisances.listed(rows))
+
+
+def of_media(rows: Sequence[Row], options: Mapping[str, str] | None = None, workers: int | None = None) -> Known:
+    """What files that are here say when they are decoded; `options` are for media in buckets."""
+    found = []
+    with progress.shown(progress.Pass("media", len(rows), unit="clips")) as show:
+        for one in measure.run(rows, workers, options):
+            found.append(one)
+            show.advance(1)
+    return Known(
+        _filled(measure.table(found), nuisances.listed(rows)),
+        [one.print for one in found],
+        leaks.hashes(rows),
+        [fault for one in found for fault in one.faults],
+    )
+
+
+def of_store(rows: Sequence[Row], reader: store.Reader) -> Known:
+    """What a store holds of its clips, `rows` being `stored.rows`."""
+    found = stored.from_store(reader)
+    table = _filled(found.table, nuisances.listed(rows))
+    return Known(table, found.prints, None, found.faults, found.soft_labels)
+
+
+def _filled(table: pd.DataFrame, listed: pd.DataFrame) -> pd.DataFrame:
+    """The table with the list's columns where it knows nothing at all; no column mixes what is measured and what is listed."""
+    known = [name for name in listed if listed[name].notna().any()]
+    return table.assign(**{name: listed[name] for name in known if name not in table or table[name].isna().all()})
+
+
+def audit(
+    rows: Sequence[Row],
+    media: bool = False,
+    allow: float = shortcuts.ALLOW,
+    seed: int = 0,
+    known: Known | None = None,
+) -> dict[str, Any]:
+    """Everything found about `rows`, as plain values for JSON; `media` decodes the files that are here, `known` is given.
 
     Beside the stable keys: `allow`, and `findings`, sentences for leaks and for shortcuts above it, worst first.
     """
-    files = leaks.hashes(rows) if media else None
-    keys = leaks.file_keys(rows, files)
-    leaking = leaks.find(rows, files=files)
-    short = shortcuts.find(rows, nuisances.listed(rows), seed=seed)
+    known = known or (of_media(rows) if media else of_lists(rows))
+    keys = leaks.file_keys(rows, known.files)
+    prints = fingerprint.keys(known.prints, [row.label for row in rows]) if known.prints is not None else None
+    leaking = leaks.find(rows, prints=prints, files=known.files)
+    short = shortcuts.find(rows, known.table, seed=seed)
     above = sorted((s for s in short if s.above(allow)), key=lambda s: -s.auc)
-    return {
+    found = {
         "rows": len(rows),
         "distinct": len({(row.corpus, key) for row, key in zip(rows, keys, strict=True)}),
         "counts": counts(rows),
         "shortcuts": [{k: v for k, v in asdict(s).items() if k != "sure"} | {"finding": s.above(allow)} for s in short],
         "leaks": [{**asdict(leak), "splits": list(leak.splits), "text": leak.text()} for leak in leaking],
-        "faults": faults.summary(faults.of_rows(rows)),
+        "faults": faults.summary([*faults.of_rows(rows), *known.faults]),
         "allow": allow,
         "findings": [leak.text() for leak in leaking] + [s.text() for s in above],
     }
+    if known.soft_labels is not None:
+        found["soft_labels"] = {"bins": stored.BINS, "methods": dict(known.soft_labels)}
+    return found
 
 
 def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
@@ -75,7 +139,7 @@ def text(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield click.style("Shortcuts: AUC of one number alone (0.5 = guessing; 95 % interval)", bold=True)
     if not found["shortcuts"]:
-        yield "  nothing to compare: no numbers are listed, or there are no reals, or no fakes"
+        yield f"  {shortcuts.why_none(found['counts']['label'])}"
     for corpus in dict.fromkeys(s["corpus"] for s in found["shortcuts"]):
         yield f"  {corpus}"
         best: dict[str, Mapping[str, Any]] = {}
@@ -96,6 +160,15 @@ def text(found: Mapping[str, Any]) -> Iterator[str]:
         yield "  none noted"
     for fault in found["faults"]:
         yield f"  {fault['count']:7,} {fault['kind']}: {fault['examples'][0]['id']}: {fault['examples'][0]['text']}"
+    if "soft_labels" in found:
+        yield ""
+        yield click.style("Soft labels: mean agreement of lips and voice, and how many frames have one", bold=True)
+        for name, count in found["soft_labels"]["methods"].items():
+            total = sum(count)
+            mean = sum((k + 0.5) * n for k, n in enumerate(count)) / (len(count) * total) if total else float("nan")
+            yield (
+                f"  {name:22} {mean:.2f} over {total:,} frames" if total else f"  {name:22} none; the store has no fit"
+            )
     yield ""
     above = sum(s["finding"] for s in found["shortcuts"])
     yield f"{len(found['leaks'])} leaks, {above} shortcuts above {found['allow']:g}"
@@ -124,7 +197,16 @@ def _write(path: Path, said: str) -> None:
 @click.option(
     "--manifest", "manifests", multiple=True, metavar="FILE", help="Manifest, CSV or Parquet; may be repeated."
 )
-@click.option("--media", is_flag=True, help="Also compare the files that are here by their bytes.")
+@click.option("--store", "root", metavar="PATH|URL", help="Store to look at, in place of a corpus or manifest.")
+@click.option("--media", is_flag=True, help="Decode the files that are here, and compare their bytes and content.")
+@click.option(
+    "--storage-option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=storage_options,
+    help="For what lies in buckets, beside the usual environment: aws_region=eu-west-1 ...",
+)
 @click.option(
     "--json",
     "json_file",
@@ -144,24 +226,41 @@ def _write(path: Path, said: str) -> None:
     help="AUC up to which a shortcut is let pass.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of intervals and of the small model's folds.")
-def main(corpora, manifests, media, json_file, html, strict, allow, seed):
+def main(corpora, manifests, root, media, options, json_file, html, strict, allow, seed):
     """Say what a corpus gives away without picture or sound, and what its test split shares with train."""
-    if not corpora and not manifests:
-        raise click.UsageError("name a --corpus KIND:ROOT or a --manifest FILE")
+    if bool(root) == bool(corpora or manifests):
+        raise click.UsageError("name a --corpus KIND:ROOT, a --manifest FILE or a --store PATH, and a store alone")
+    if root and media:
+        raise click.UsageError(
+            f"--store reads what the store holds; for its files use --manifest {root}/{stored.MANIFEST} --media"
+        )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        rows = [row for corpus in corpora for row in manifest.load(corpus)]
-        for file in manifests:
-            rows += manifest.load(f"csv:{file}")
-        found = audit(manifest.with_groups(rows), media, allow, seed)
+        if root:
+            reader = store.open(root, options)
+            rows = manifest.with_groups(stored.rows(reader))
+            known = of_store(rows, reader)
+        else:
+            rows = [row for corpus in corpora for row in manifest.load(corpus, options=options)]
+            for file in manifests:
+                rows += manifest.load(f"csv:{file}", options=options)
+            rows = manifest.with_groups(rows)
+            known = of_media(rows, options) if media else of_lists(rows)
+        found = audit(rows, allow=allow, seed=seed, known=known)
+        if root and (warning := stored.keep(reader, found, known.table)):
+            click.echo(f"Warning: {warning}", err=True)
         if json_file and str(json_file) != "-":
             _write(json_file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         if html:
             from pipelines import audit_page
 
             _write(html, audit_page.page(found))
-    except ManifestError as error:
+    except (ManifestError, store.StoreError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
+    except isolation.ChildLost as error:
+        click.echo(f"Error: no process that decodes could be started ({error}); run it again", err=True)
+        sys.exit(1)
     if str(json_file) == "-":
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.nuisances import means
 from pipelines.report_page import STYLE, t
+from pipelines.shortcuts import why_none
 
 METHODS = 14  # lines of one plot
 MORE = """
@@ -25,6 +26,7 @@ svg .g{stroke:var(--line);stroke-width:1}
 svg .chance{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}
 svg .bad{fill:var(--bad);stroke:var(--bad)}
 svg .ok{fill:var(--fill);stroke:var(--fill)}
+svg.hist{display:block;width:15rem;height:3.9rem}
 svg.plot{display:block;width:100%;min-width:34rem;height:auto}
 td.red{color:var(--bad);font-weight:600}
 """
@@ -40,6 +42,7 @@ def page(found: Mapping[str, Any]) -> str:
         _first(found),
         *(_corpus(name, found) for name in dict.fromkeys(s["corpus"] for s in found["shortcuts"])),
         _leaks(found),
+        _soft_labels(found.get("soft_labels")),
         _faults(found["faults"]),
         _balance(found["counts"]),
     ]
@@ -54,17 +57,24 @@ def page(found: Mapping[str, Any]) -> str:
 def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
     """Tone (good, warn, bad), the sentence that says what was found, and what follows from it."""
     short, leak = any(s["finding"] for s in found["shortcuts"]), bool(found["leaks"])
+    splits = len([s for s in found["counts"]["split"] if s]) > 1
+    why = f"Shortcuts: {why_none(found['counts']['label'])}."
     if not short and not leak:
-        if not found["shortcuts"] and len([s for s in found["counts"]["split"] if s]) < 2:
-            return "warn", "There was nothing to check", "The lists name neither splits nor lengths."
+        if not found["shortcuts"] and not splits:
+            return "warn", "There was nothing to check", f"No training and test parts are named. {why}"
+        if not found["shortcuts"]:
+            return "warn", "No leak found; shortcuts could not be looked for", why
         return "good", "No leak and no shortcut found", "Nothing that was checked gives the answers away."
     what = {
         (True, True): "Some test clips were seen in training, and fakes can be told without looking",
         (True, False): "Fakes can be told from real clips without looking at them",
         (False, True): "The test is not new: it shares clips or people with the training",
     }[short, leak]
-    why = "A detector can score well on this data and yet have learned nothing about forgery. Do not trust a score on it until "
-    return "bad", what, f"{why}what is listed here is removed."
+    why = (
+        "A deepfake detector can score well on this data without having learned anything about forgery. "
+        "Do not trust a score on it until what is listed here is removed."
+    )
+    return "bad", what, why
 
 
 def _first(found: Mapping[str, Any]) -> str:
@@ -73,28 +83,32 @@ def _first(found: Mapping[str, Any]) -> str:
     worst = max((s for s in found["shortcuts"] if s["finding"] and s["nuisance"] != "together"), key=_auc, default=None)
     worst = worst or max((s for s in found["shortcuts"] if s["finding"]), key=_auc, default=None)
     if worst:
-        whose = "a fake" if worst["method"] == "all" else f"a fake made by {worst['method']}"
+        whose = "one fake" if worst["method"] == "all" else f"one fake made by {worst['method']}"
         cards.append(
-            ("bad", "The answer is on the outside", f"{_times(worst['auc'])} in 100",
-             f"Given {whose} and a real clip, this often the fake is picked by one number alone: {means(worst['nuisance'])}. "
-             "Guessing gets 50. No picture is looked at and no sound is heard.")
+            ("bad", "Fakes can be told from outside", f"{_times(worst['auc'])} in 100",
+             f"Take one real clip and {whose}. A rule that knows one number alone ({means(worst['nuisance'])}) picks the "
+             "fake this often; guessing gets 50. A detector may learn that number instead of the forgery.")
         )  # fmt: skip
-    elif found["shortcuts"]:
-        cards.append(("good", "No answer on the outside", "about 50 in 100",
+    elif not found["shortcuts"]:
+        cards.append(("warn", "Outside not checked", "–", f"{why_none(found['counts']['label']).capitalize()}."))
+    else:
+        cards.append(("good", "Fakes cannot be told from outside", "about 50 in 100",
                       "No single number, such as a clip's length, picks the fakes better than allowed."))  # fmt: skip
     clips = max((x for x in found["leaks"] if x["kind"] != "identity"), key=lambda x: x["count"], default=None)
     if clips:
         early, late = clips["splits"]
         cards.append(
-            ("bad", "Exam questions from the exercise book", f"{clips['count']:,} of {clips['of']:,}",
-             f"clips of the {late} part are also in the {early} part. A detector may simply remember them.")
+            ("bad", "The test was in the training", f"{clips['count']:,} of {clips['of']:,}",
+             f"clips of part “{late}” are also in part “{early}”, like exam questions that were in the exercise book. "
+             "A detector may simply remember them.")
         )  # fmt: skip
     people = next((x for x in found["leaks"] if x["kind"] == "identity"), None)
     if people:
         early, late = people["splits"]
         cards.append(
-            ("bad", "Known faces", f"{people['count']:,} of {people['of']:,}",
-             f"people of the {late} part are also in the {early} part. A score says little about people it has never met.")
+            ("bad", "The test shows people from the training", f"{people['count']:,} of {people['of']:,}",
+             f"people of part “{late}” also appear in part “{early}”. A detector may know their faces and voices; its "
+             "score says little about people it has never met.")
         )  # fmt: skip
     if not clips and not people:
         splits = [s for s in found["counts"]["split"] if s]
@@ -212,6 +226,31 @@ def _faults(kinds: Sequence[Mapping[str, Any]]) -> str:
         for k in kinds
     ]
     return f"<section><h2>Faults of the corpus</h2>{''.join(items)}</section>"
+
+
+def _soft_labels(soft: Mapping[str, Any] | None) -> str:
+    """A histogram of soft labels for each method, all of one height."""
+    if not soft or not any(sum(count) for count in soft["methods"].values()):
+        return ""
+    parts = []
+    for name, count in soft["methods"].items():
+        most, wide = max(count) or 1, 240 / len(count)
+        high = [56 * n / most for n in count]
+        bars = "".join(
+            f'<rect class="ok" x="{k * wide:.1f}" y="{60 - y:.1f}" width="{wide - 1:.1f}" height="{y:.1f}"/>'
+            for k, y in enumerate(high)
+        )
+        parts.append(
+            f'<tr><td class="name">{t(name)}</td><td><svg class="hist" viewBox="0 0 240 62" role="img" '
+            f'aria-label="soft labels from 0 to 1">{bars}<line class="g" x1="0" x2="240" y1="60.5" y2="60.5"/></svg></td>'
+            f'<td class="n">{sum(count):,}</td></tr>'
+        )
+    return (
+        "<section><h2>Soft labels: how well lips and voice agree</h2><p>From 0 (left) to 1 (right), in every frame with a face "
+        "and a voice, by how the clip was made. Fakes that replace lips or voice should lie further left than real clips.</p>"
+        f'<div class="wide"><table><thead><tr><th>method</th><th>0 to 1</th><th class="n">frames</th></tr></thead>'
+        f"<tbody>{''.join(parts)}</tbody></table></div></section>"
+    )
 
 
 def _balance(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -9,7 +9,8 @@ one root, a root being the first two folders. A tail alone is weak where clips a
 it counts only if one of its last three parts is more than a running number or a common word, or if both rows list the same
 length; and never if label, method, identities or listed lengths contradict each other.
 
-content: equal fingerprints of picture and sound (`prints`), for copies coded anew.
+content: equal fingerprints of picture and sound (`prints`), for copies coded anew. Clips that the earlier split has as the same
+file are counted as files alone.
 
 identity: the same person. Two counts where clips name more than one: `who` "source", of the first-named person (whose folder
 the clip is in), and "any", targets included.
@@ -84,9 +85,14 @@ def find(
     if len(present) < 2:
         return []
     keys = file_keys(rows, files)
-    found = [_clips("file", rows, keys, pair, check=True) for pair in combinations(present, 2)]
-    if prints is not None:
-        found += [_clips("content", rows, prints, pair, check=False) for pair in combinations(present, 2)]
+    files_of, contents = [], []
+    for pair in combinations(present, 2):
+        leak, copies = _clips("file", rows, keys, pair, check=True)
+        files_of.append(leak)
+        if prints is not None:
+            coded = [None if k in copies else key for k, key in enumerate(prints)]
+            contents.append(_clips("content", rows, coded, pair, check=False)[0])
+    found = files_of + contents
     several = any(len(row.identities) > 1 for row in rows)
     for pair in combinations(present, 2):
         if several:
@@ -190,14 +196,18 @@ def _depth(paths: set[tuple[str, ...]]) -> int:
     return depth
 
 
-def _clips(kind: str, rows: Sequence[Row], keys: Sequence[Hashable], pair: tuple[str, str], check: bool) -> Leak:
-    """Leak of whole clips between two splits by their keys; `check` holds path tails against what else is known."""
+def _clips(
+    kind: str, rows: Sequence[Row], keys: Sequence[Hashable], pair: tuple[str, str], check: bool
+) -> tuple[Leak, set[int]]:
+    """Leak of whole clips between two splits by their keys, and its rows in the later one; `check` holds path tails against
+    what else is known."""
     early: dict[Hashable, list[int]] = {}
     late: dict[Hashable, list[int]] = {}
     for k, (row, key) in enumerate(zip(rows, keys, strict=True)):
         if key is not None and row.split in pair:
             (early if row.split == pair[0] else late).setdefault(key, []).append(k)
     count = 0
+    copies: set[int] = set()
     examples: list[dict[str, Any]] = []
     for key, mine in late.items():
         if key not in early:
@@ -214,10 +224,11 @@ def _clips(kind: str, rows: Sequence[Row], keys: Sequence[Hashable], pair: tuple
         if hit is None:
             continue
         count += 1
+        copies |= set(mine)
         if len(examples) < EXAMPLES:
             what = "/".join(key) if isinstance(key, tuple) and kind == "file" else Path(rows[hit[1]].path).name
             examples.append({"what": what, pair[0]: rows[hit[0]].id, pair[1]: rows[hit[1]].id})
-    return Leak(kind, pair, count, len(late), examples)
+    return Leak(kind, pair, count, len(late), examples), copies
 
 
 def _same(tail: tuple[str, ...], a: Row, b: Row) -> bool:

@@ -45,13 +45,18 @@ __all__ = [
     "FPS",
     "SAMPLES_PER_FRAME",
     "SAMPLE_RATE",
+    "Converter",
     "MediaError",
     "Probe",
     "Sound",
     "Video",
+    "convertible",
     "local_copy",
+    "pictures",
     "probe",
+    "select_frames",
     "sound",
+    "sound_frames",
 ]
 
 Item = TypeVar("Item")
@@ -98,11 +103,11 @@ class Video:
         with local_copy(self.path) as path, open_media(path) as container:
             stream = choose_stream(container, "video", path)
             tally = Tally(path, container, stream)
-            convert = _Converter(stream)
+            convert = Converter(stream)
             held, picture = None, np.empty(0, np.uint8)
-            for frame in select_frames(_pictures(container, stream, tally), tally.check_limit):
+            for frame in select_frames(pictures(container, stream, tally), tally.check_limit):
                 if frame is not held:
-                    with _convertible(self.path):
+                    with convertible(self.path):
                         held, picture = frame, convert(frame)
                     self._start = tally.start
                 yield picture
@@ -150,8 +155,8 @@ def sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
             tally.other_end = t0 + Fraction(num_frames, FPS)
         delay = _avi_delay_s(stream) if container.format.name == "avi" else Fraction(0)
         resampler = None
-        for mark, time, frame in _anchored(_runs(_sound_frames(container, stream, tally)), stream.time_base):
-            with _convertible(path):
+        for mark, time, frame in _anchored(_runs(sound_frames(container, stream, tally)), stream.time_base):
+            with convertible(path):
                 if mark:
                     canvas.write(resampler)
                     resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
@@ -164,7 +169,7 @@ def sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
 
 
 @contextmanager
-def _convertible(path: Media) -> Iterator[None]:
+def convertible(path: Media) -> Iterator[None]:
     """Turns ffmpeg's refusal of a pixel format or channel layout into a MediaError (unreadable)."""
     try:
         yield
@@ -193,7 +198,7 @@ def select_frames(
         yield item  # the whole ends just on the middle of a frame
 
 
-def _pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Fraction, Any]]:
+def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """(start, end, frame) in seconds, each displayed until the next.
 
     Of frames with one time stamp the last counts; frames that go back in time are left out, and counted as damaged.
@@ -271,13 +276,17 @@ def _avi_delay_s(stream: Any) -> Fraction:
     return Fraction(CODEC_DELAY.get(stream.codec_context.name, 0), stream.codec_context.sample_rate)
 
 
-class _Converter:
-    """Decoded frames to rgb24 as displayed: size of the first frame, square pixels, turned by the display matrix."""
+class Converter:
+    """Decoded frames to rgb24 as displayed: size of the first frame, square pixels, turned by the display matrix.
 
-    def __init__(self, stream: Any) -> None:
+    `thumb`: grey thumbnails u1 [thumb, thumb] instead, whatever the shape of the picture.
+    """
+
+    def __init__(self, stream: Any, thumb: int = 0) -> None:
         self.reformatter = VideoReformatter()  # kept, because setting one up costs more than using it
         sar = stream.sample_aspect_ratio
         self.aspect = sar if sar and Fraction(1, 4) <= sar <= 4 else Fraction(1)
+        self.thumb, self.form = thumb, "gray" if thumb else "rgb24"
         self.size: tuple[int, int] | None = None
         self.matrix = (1, 0, 0, 1)
 
@@ -285,6 +294,8 @@ class _Converter:
         if self.size is None:
             wide, high = max(self.aspect, 1), max(1 / self.aspect, 1)
             self.size = round_half_up(frame.width * wide), round_half_up(frame.height * high)
+            if self.thumb:
+                self.size = self.thumb, self.thumb
             data = frame.side_data.get("DISPLAYMATRIX")
             if data is not None:
                 # ISO 14496-12, 8.3.2: a point (p, q) is shown at (a p + c q, b p + d q); 3 x 3 numbers [a b u c d v ..]
@@ -292,19 +303,25 @@ class _Converter:
                 self.matrix = int(a), int(b), int(c), int(d)
         width, height = self.size
         rgb = self.reformatter.reformat(
-            frame, width, height, "rgb24", src_color_range=frame.color_range, dst_color_range=ColorRange.JPEG, threads=1
+            frame,
+            width,
+            height,
+            self.form,
+            src_color_range=frame.color_range,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
         )
         picture = rgb.to_ndarray()
         a, b, c, d = self.matrix
         if abs(b) > abs(a):  # a quarter turn, as near as it comes
-            picture, right, down = picture.transpose(1, 0, 2), c, b
+            picture, right, down = picture.swapaxes(0, 1), c, b
         else:
             right, down = a, d
         # Rows are padded where the width is no multiple of 16, and models downstream misread such arrays.
         return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
 
 
-def _sound_frames(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
+def sound_frames(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
     """(start, frame) in seconds; a frame without time stamp follows the one before."""
     end = None
     for _, frames in tally.packets():

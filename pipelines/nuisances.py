@@ -36,7 +36,10 @@ MEANS = {
     "bit_rate": ("bits in a second", "bit/s"),
     "encoder": ("the program that wrote the file", ""),
     "face_size": ("size of the face", "pixels"),
-    "start_skew": ("start of the picture minus start of the sound", "s"),
+    "start_skew": ("start of the sound minus start of the picture", "s"),
+    "quality": ("share of frames in which a face was found", ""),
+    "soundless_start": ("picture before the sound begins", "s"),
+    "soundless_end": ("picture after the sound has ended", "s"),
     "together": ("everything in this list at once, in a small model", ""),
 }
 

@@ -11,8 +11,10 @@ through targets), the first-named person is the group instead; where that leaves
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +32,7 @@ FOLDS = 5
 FEW_GROUPS = 10
 CELLS = 1_000_000  # weights held at once while drawing
 MOST_ROWS = 10_000  # of one small model, drawn by seed; bounds its time
+EXACT = 20, 60  # clips of the rarer and of the other kind up to which chance is counted out
 SURE = 4.0  # standard errors from chance: holds when hundreds of nuisances are tried
 
 
@@ -87,6 +90,15 @@ def find(
             str(name), [rows[k] for k in mine], table.iloc[mine].reset_index(drop=True), seed, draws, together
         )
     return found
+
+
+def why_none(labels: Mapping[str, int]) -> str:
+    """Why there is nothing to compare, for numbers of clips by "real", "fake" and "unknown"."""
+    if not labels.get("fake"):
+        return "nothing to compare: no clip is known to be fake, and a shortcut tells fakes from reals"
+    if not labels.get("real"):
+        return "nothing to compare: no clip is known to be real, and a shortcut tells fakes from reals"
+    return "nothing to compare: no number is known of reals and fakes of one corpus that differs between clips"
 
 
 def groups(rows: Sequence[Row]) -> np.ndarray:
@@ -200,12 +212,35 @@ def _judged(
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (0.0, 1.0)
     reals, fakes = int((~fake).sum()), int(fake.sum())
     by_luck = np.sqrt((reals + fakes + 1) / (12 * reals * fakes))  # standard error of an AUC of 0.5
-    error = max(by_luck, float(drawn.std()) if len(drawn) > 1 else 0.5)
-    sure = bool(value - 0.5 > SURE * error)
+    error = float(drawn.std()) if len(drawn) > 1 else 0.5
+    sure = value - 0.5 > SURE * error and (
+        value - 0.5 > SURE * by_luck or (value - 0.5 > SURE / 2 * by_luck and _rare(value, reals, fakes))
+    )
     # The interval of a percentile bootstrap may miss the value by rounding alone.
     return Shortcut(
-        corpus, nuisance, method, value, min(float(low), value), max(float(high), value), reals, fakes, sure
+        corpus, nuisance, method, value, min(float(low), value), max(float(high), value), reals, fakes, bool(sure)
     )
+
+
+def _rare(value: float, reals: int, fakes: int) -> bool:
+    """Whether chance gives such an AUC less often than it gives SURE standard errors of a normal variable, exactly.
+
+    For few clips, where four standard errors may lie above 1. Counted without ties, which has the wider tails.
+    """
+    few, many = sorted((reals, fakes))
+    if few > EXACT[0]:
+        return False
+    many = min(many, EXACT[1])  # which only makes chance likelier
+    return _chance(round((1 - value) * few * many), few, many) < math.erfc(SURE / math.sqrt(2))
+
+
+@cache
+def _chance(wrong: int, few: int, many: int) -> float:
+    """How often chance leaves so few, or fewer, pairs in the wrong order, in either direction."""
+    from scipy.stats import mannwhitneyu
+
+    places = np.clip(wrong - many * np.arange(few), 0, many) - 0.5  # one such order
+    return float(mannwhitneyu(places, np.arange(many), method="exact").pvalue)
 
 
 def _words(words: np.ndarray, fake: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
@@ -236,6 +271,7 @@ def _forest(
     import pandas as pd
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import GroupKFold
+    from threadpoolctl import threadpool_limits
 
     kept = np.arange(len(table))
     if len(kept) > MOST_ROWS:
@@ -264,6 +300,9 @@ def _forest(
             early_stopping=False,
             random_state=seed,
         )
-        model.fit(x[train], y[train])
-        scores[test] = model.decision_function(x[test])
+        with threadpool_limits(
+            1
+        ):  # small trees: threads that wait for each other on a busy machine cost ten times as much
+            model.fit(x[train], y[train])
+            scores[test] = model.decision_function(x[test])
     return scores, kept

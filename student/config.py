@@ -9,6 +9,7 @@ from typing import Any
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
+SCHEDULES = ("cosine", "paper")  # see student.optimize
 TRIMS = ("none", "leading", "speech")  # see student.spans
 
 
@@ -80,7 +81,10 @@ class TrainConfig:
     max_steps: int | None = None
     lr: float = 1e-3
     weight_decay: float = 0.05
+    schedule: str = "cosine"
     warmup: float = 0.05  # share of all steps
+    ema: float = 0.0  # decay of the weights' running average, which is then what is validated and kept; 0 = none
+    patience: int = 0  # epochs without a better detector after which the run ends; 0 = never
     clip_norm: float = 1.0
     seed: int = 0
     num_workers: int = -1
@@ -90,6 +94,9 @@ class TrainConfig:
     checkpointing_steps: str = "epoch"
     keep_checkpoints: int = 3
     cpu: bool = False
+    compile: bool = False
+    with_tracking: bool = False
+    report_to: str = "tensorboard"
     losses: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
 
@@ -101,6 +108,10 @@ class TrainConfig:
             raise ConfigError("--epochs and --max-steps must be at least 1")
         if self.lr <= 0 or self.gradient_accumulation_steps < 1 or self.keep_checkpoints < 1 or self.seed < 0:
             raise ConfigError("--lr must be above 0, --seed not below 0, accumulation and kept checkpoints at least 1")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"--schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule}")
+        if not 0 <= self.ema < 1 or self.patience < 0:
+            raise ConfigError("--ema is a decay from 0 up to but not 1, --patience a number of epochs")
         if self.mixed_precision not in PRECISIONS:
             raise ConfigError(f"--mixed_precision must be one of {', '.join(PRECISIONS)}")
 
@@ -133,7 +144,9 @@ class TrainConfig:
 
 
 # what may differ when a run goes on: where it stops, how it is watched, and how batches reach the process
-MAY_CHANGE = frozenset({"output", "store", "num_workers", "max_steps", "checkpointing_steps", "keep_checkpoints"})
+MAY_CHANGE = frozenset(
+    "output store num_workers max_steps checkpointing_steps keep_checkpoints with_tracking report_to".split()
+)
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:

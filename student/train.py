@@ -25,7 +25,17 @@ from typing import Any
 
 import click
 
-from student.config import PRECISIONS, PRESETS, TRIMS, ConfigError, DataConfig, LossConfig, TrainConfig, read_options
+from student.config import (
+    PRECISIONS,
+    PRESETS,
+    SCHEDULES,
+    TRIMS,
+    ConfigError,
+    DataConfig,
+    LossConfig,
+    TrainConfig,
+    read_options,
+)
 
 log = logging.getLogger("student")
 
@@ -71,6 +81,14 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option("--batch-size", default=DATA.batch_size, help="Windows a process and micro-batch.")
 @option("--lr", default=CONFIG.lr, help="Highest learning rate (AdamW).")
 @option("--weight-decay", default=CONFIG.weight_decay)
+@option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    default=CONFIG.schedule,
+    help="Course of the rate: warm-up and a cosine to 0, or the paper's 0.95 an epoch.",
+)
+@option("--ema", default=CONFIG.ema, help="Keep a running average of the weights with that decay, as 0.999; 0 = none.")
+@option("--patience", default=CONFIG.patience, help="End after so many epochs without a better detector; 0 = never.")
 @option("--warmup", default=CONFIG.warmup, help="Share of the run in which the rate rises.")
 @option("--clip-norm", default=CONFIG.clip_norm, help="Largest norm of the gradient.")
 @option("--seed", default=CONFIG.seed)
@@ -115,6 +133,9 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 )
 @option("--keep-checkpoints", default=CONFIG.keep_checkpoints, help="Newest checkpoints that stay.")
 @option("--resume_from_checkpoint", help='Go on from a checkpoint folder, or from the "latest" of --output.')
+@option("--compile", is_flag=True, help="Compile the student by torch.compile: minutes at first, then faster steps.")
+@option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
+@option("--report_to", default=CONFIG.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
 @option("--cpu", is_flag=True, help="Leave a GPU alone.")
 @option("--debug", is_flag=True, help="Show tracebacks.")
 def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> None:

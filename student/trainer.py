@@ -30,6 +30,7 @@ from .config import ConfigError, TrainConfig, differences, write_json
 from .data import Corpus, Keys, Windows, expected_shares, loader
 from .losses import Targets, total
 from .models import PAPER, build
+from .optimize import average, decay_groups, rate
 from .progress import Progress
 from .record import claim, keep_lines, peak_memory, store_identity, versions
 from .spans import spans, window_for
@@ -63,10 +64,7 @@ class Trainer:
         self.data = replace(config.data, window=window)
         corpus = Corpus.of(self.reader, train, self.split.weight, self.spans, window)
         self.too_short = len(train) - len(corpus.rows)
-        self.accelerator = accelerate.Accelerator(
-            cpu=config.cpu or not torch.cuda.is_available(),
-            mixed_precision=config.mixed_precision,
-        )
+        self.accelerator = _accelerator(config)
         self.main = self.accelerator.is_main_process
         self._check_trainable(corpus)
         self.split = replace(self.split, rows={**self.split.rows, "train": corpus.rows})
@@ -90,7 +88,12 @@ class Trainer:
             log.info("starting from %s", loaded)
             self.init_from = asdict(loaded)
         self.num_parameters = sum(p.numel() for p in model.parameters())
-        optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.lr)
+        optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.lr)
+        self.average = average(model, config.ema).to(self.accelerator.device) if config.ema else None
+        if self.average is not None:
+            self.accelerator.register_for_checkpointing(self.average)
+        if config.compile:
+            model.compile()
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         self.keys = Keys(corpus, self.data, config.seed, rank, world)
@@ -205,6 +208,7 @@ class Trainer:
         try:
             if self.main:
                 self._write_about()
+                self._start_tracker()
                 keep_lines(self.output / "metrics.jsonl", self.step)
             with Progress(self._total_steps(), self.step, self.main) as self.progress:
                 code = self._epochs(stop)
@@ -232,6 +236,11 @@ class Trainer:
     def _epochs(self, stop: Stop) -> int:
         c = self.config
         while self.epoch < c.epochs:
+            waited = self.epoch - self.best["epoch"] if self.best else 0
+            if c.patience and waited >= c.patience:
+                if self.main:
+                    self.progress.say(f"no better detector for {waited} epochs: ending (--patience {c.patience})")
+                return self._end_early(0)
             self.keys.epoch, self.keys.position = self.epoch, self.position
             ends = self.keys.ends(self.position)
             groups = [
@@ -282,10 +291,12 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(group)
             self.position = end
         for g in self.optimizer.param_groups:
-            g["lr"] = c.lr * self._schedule()
+            g["lr"] = c.lr * rate(c.schedule, self.epoch + self.position / self.keys.windows, c.epochs, c.warmup)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), c.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         self.step += 1
         self.seconds["train"] += time.perf_counter() - began
         if self.main and (self.step % LOG_STEPS == 0 or self.step == 1):
@@ -295,24 +306,22 @@ class Trainer:
             line |= {"grad_norm": round(float(norm), 4), "lr": self.optimizer.param_groups[0]["lr"]}
             with open(self.output / "metrics.jsonl", "a") as file:
                 file.write(json.dumps({"step": self.step, "epoch": self.epoch + 1, **line}) + "\n")
+            if c.with_tracking:
+                self.accelerator.log({f"train/{name}": value for name, value in line.items()}, step=self.step)
             self.progress.step(self.step, f"loss {line['loss']:.3f}")
         elif self.main:
             self.progress.step(self.step)
 
-    def _schedule(self) -> float:
-        """Share of the learning rate: linear warm-up, then a cosine to 0, as a function of progress alone."""
-        done = (self.epoch + self.position / self.keys.windows) / self.config.epochs
-        warm = self.config.warmup
-        if done < warm:
-            return done / warm
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / (1 - warm))))
+    def _detector(self) -> torch.nn.Module:
+        """What is validated and kept: the running average of the weights where there is one, else the weights."""
+        return self.accelerator.unwrap_model(self.model) if self.average is None else self.average.module
 
     # -- validation and files -----------------------------------------------------------------------------------------
 
     def _validate(self) -> None:
         """Score the validation trials; keep the best detector."""
         began = time.perf_counter()
-        figures = validate(self.accelerator, self.model, self.reader, self.trials, self.data.window)
+        figures = validate(self.accelerator, self._detector(), self.reader, self.trials, self.data.window)
         self.seconds["validation"] += time.perf_counter() - began
         self.history.append({"epoch": self.epoch, "step": self.step, "seconds": dict(self.seconds), **figures})
         # near 1 the AUC says no more: three digits of it, then calibration
@@ -323,6 +332,9 @@ class Trainer:
             if self.main:
                 self._save_best()
         if self.main:
+            if self.config.with_tracking:
+                numbers = {k: v for k, v in figures.items() if math.isfinite(v)}
+                self.accelerator.log({f"validation/{k}": v for k, v in numbers.items()}, step=self.step)
             self._write_results(finished=False)
             told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in figures.items() if k.startswith("auc"))
             self.progress.say(f"epoch {self.epoch} of {self.config.epochs}: validation {told}")
@@ -340,10 +352,16 @@ class Trainer:
             "store": store_identity(self.reader),
             "versions": versions(),
         }
-        checkpoint.save_model(self.output, self.accelerator.unwrap_model(self.model), self.config.model, about)
+        checkpoint.save_model(self.output, self._detector(), self.config.model, about)
         known = {"config": self.config.to_dict(), "parameters": self.num_parameters, "best": self.best}
         known |= {"validation_by": self.split.by, "too_short": self.too_short, "window": self.data.window}
         card.write(self.output, self.reader, self.split.rows, known)
+
+    def _start_tracker(self) -> None:
+        """TensorBoard's files go to OUTPUT/tracking; the settings become the run's hyperparameters."""
+        if self.config.with_tracking:
+            plain = {k: v for k, v in self.config.options().items() if isinstance(v, int | float | str)}
+            self.accelerator.init_trackers("tracking", config=plain)
 
     def _write_about(self) -> None:
         write_json(
@@ -398,12 +416,23 @@ class Trainer:
         )
 
 
-def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels; none for norms, biases and scalars."""
-    parts: tuple[list, list] = ([], [])
-    for p in model.parameters():
-        parts[p.ndim < 2].append(p)
-    return [{"params": parts[0], "weight_decay": weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
+def _accelerator(config: TrainConfig) -> accelerate.Accelerator:
+    """Raises ConfigError where the tracker is not there: Accelerate itself would go on without a word."""
+    try:
+        made = accelerate.Accelerator(
+            cpu=config.cpu or not torch.cuda.is_available(),
+            mixed_precision=config.mixed_precision,
+            log_with=config.report_to if config.with_tracking else None,
+            project_dir=config.output,
+        )
+    except ValueError as error:
+        if not config.with_tracking:
+            raise
+        raise ConfigError(f"--report_to {config.report_to} is no tracker that Accelerate knows") from error
+    if config.with_tracking and not made.log_with:
+        more = "; tensorboard needs the package tensorboardX" if config.report_to == "tensorboard" else ""
+        raise ConfigError(f"--report_to {config.report_to}: its package is not installed{more}")
+    return made
 
 
 def _class_weights(real: float, fake: float) -> tuple[float, float]:

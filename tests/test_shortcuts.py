@@ -170,3 +170,23 @@ def test_the_published_fakeavceleb_lists_give_the_known_lengths(shared):
     assert all(_best(found, method) == pytest.approx(1.0, abs=0.005) for method in touched)
     assert _best(found, "FAKE_RTVC_B") == pytest.approx(0.996, abs=0.005)
     assert not any(s.above(0.6) for s in found if s.method in ("FAKE_FACESWAP_C", "FAKE_FSGAN_C"))
+
+
+@pytest.mark.parametrize(
+    ("reals", "fakes", "wrong", "sure"),
+    [(23, 7, 0, True), (25, 5, 0, True), (26, 3, 0, False), (8, 8, 0, False), (15, 15, 1, True), (23, 7, 8, False)],
+)
+def test_of_few_clips_chance_is_counted_out(reals, fakes, wrong, sure):
+    """Four standard errors lie above an AUC of 1 for seven fakes of thirty; yet 1 in a million is not chance."""
+    clips = [Row(f"/c/{k}.mp4", label=int(k >= reals), id=f"c/{k}", corpus="c") for k in range(reals + fakes)]
+    values = np.r_[np.arange(reals), np.full(fakes, 1000)].astype(float)
+    values[-1] = reals - 1 - wrong + 0.5 if wrong else 1000
+    (found,) = shortcuts.find(clips, pd.DataFrame({"silence": values}), together=False)
+    assert found.auc == pytest.approx(1 - wrong / (reals * fakes))
+    assert found.above(0.6) == sure
+
+
+def test_it_is_said_why_there_is_nothing_to_compare():
+    assert "no clip is known to be fake" in shortcuts.why_none({"real": 9})
+    assert "no clip is known to be real" in shortcuts.why_none({"fake": 9, "unknown": 1})
+    assert "no number" in shortcuts.why_none({"real": 1, "fake": 1})

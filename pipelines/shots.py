@@ -1,0 +1,42 @@
+"""Where a clip is cut: a jump to another picture, found on grey thumbnails.
+
+A cut is a change between two frames after which the mean of three frames has another pattern than the mean of three before
+it. Flashes, fades and moving heads keep the pattern, which is compared without its brightness and contrast. What it leaves out:
+cuts between takes of one head before one wall, and dissolves.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+SIDE = 16  # pixels of a thumbnail
+BESIDE = 3  # frames on either side that are compared
+MIN_CHANGE = 8.0  # grey levels by which the thumbnails differ, in the mean
+MAX_ALIKE = 0.85  # correlation of two pictures of one shot; GRID's stay above .99
+
+
+def cuts(thumbs: np.ndarray) -> list[int]:
+    """First frames of each shot but the first, for grey thumbnails u1 [frames, 16, 16]."""
+    flat = thumbs.reshape(len(thumbs), SIDE * SIDE)
+    if len(flat) < 2 * BESIDE:
+        return []
+    change = np.array([0.0, *(np.abs(b.astype(np.float32) - a).mean() for a, b in pairwise(flat))])
+    found: list[int] = []
+    for k in np.flatnonzero(change > MIN_CHANGE).tolist():
+        around = change[max(k - BESIDE, 0) : k + BESIDE + 1]
+        before, after = flat[max(k - BESIDE, 0) : k].mean(0), flat[k : k + BESIDE].mean(0)
+        if change[k] == around.max() and alike(before, after) < MAX_ALIKE and (not found or k - found[-1] > BESIDE):
+            found.append(k)
+    return found
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of two pictures of one size; 1 for two flat ones, 0 for a flat one and another."""
+    a, b = (np.asarray(x, np.float64).ravel() - np.mean(x) for x in (a, b))
+    size = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    flat = [s < len(a) ** 0.5 for s in size]  # one grey level
+    if any(flat):
+        return float(all(flat))
+    return float(a @ b / (size[0] * size[1]))

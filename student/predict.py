@@ -264,6 +264,9 @@ def main(
     """Say of each video, or of each in a folder, whether its lips say what its voice says."""
     if (checkpoint is None) != teacher_only:
         raise click.UsageError("name a student with --checkpoint RUN, or take --teacher-only without one")
+    for target in (json_file, html):
+        if target and not target.absolute().parent.is_dir():
+            raise click.UsageError(f"{target} is in no folder that exists; make {target.parent} first")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("student", "pipelines.progress"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -257,6 +257,8 @@ class Deadly(evidence.Eyes):
         (["--teacher-only", "--checkpoint", "runs/x"], "--teacher-only"),
         (["--checkpoint", "/nowhere/run"], "no model at"),
         (["--teacher-only", "--fit-from", "/nowhere/s.zarr"], "/nowhere/s.zarr"),
+        (["--teacher-only", "--json", "/nowhere/o.json"], "/nowhere"),
+        (["--teacher-only", "--html", "/nowhere/o.html"], "/nowhere"),
     ],
 )
 def test_wrong_options_exit_2(options, says, clips):

@@ -30,7 +30,7 @@ def save(path: str | os.PathLike[str], fit: Fit, teachers: Mapping[str, Any], no
 
     def strip(tree: Mapping[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        for name, value in tree.items():
+        for name, value in sorted(tree.items()):  # stores list their arrays in no fixed order
             if isinstance(value, np.ndarray):
                 out[name] = {"array": f"a{len(arrays)}"}
                 arrays[f"a{len(arrays)}"] = value

@@ -150,6 +150,13 @@ def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
     return float(real - mismatched), float(fake + mismatched * (1 - small))
 
 
+def class_weights(real: float, fake: float) -> tuple[float, float]:
+    """Weights under which real and fake windows count the same in the detection term, 1 on average."""
+    if real <= 0 or fake <= 0:
+        return 1.0, 1.0
+    return (real + fake) / (2 * real), (real + fake) / (2 * fake)
+
+
 class Windows(Dataset):
     """Maps a Key to a batch of tensors. Opens the store at first use, in whichever process that is.
 

@@ -11,23 +11,21 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 
 import store
 
-from . import card, checkpoint, score, weights
+from . import card, checkpoint, launch, score, weights
 from .config import ConfigError, TrainConfig, differences, write_json
-from .data import Corpus, Keys, Windows, expected_shares, loader
+from .data import Corpus, Keys, Windows, class_weights, expected_shares, loader
 from .losses import Targets, total
 from .models import PAPER, build
 from .optimize import average, decay_groups, rate
@@ -64,7 +62,7 @@ class Trainer:
         self.data = replace(config.data, window=window)
         corpus = Corpus.of(self.reader, train, self.split.weight, self.spans, window)
         self.too_short = len(train) - len(corpus.rows)
-        self.accelerator = _accelerator(config)
+        self.accelerator = launch.accelerator(config)
         self.main = self.accelerator.is_main_process
         self._check_trainable(corpus)
         self.split = replace(self.split, rows={**self.split.rows, "train": corpus.rows})
@@ -78,7 +76,7 @@ class Trainer:
     def _prepare(self, corpus: Corpus, resume: str | None) -> None:
         """Model, optimizer, data and the state that a resumed run goes on from."""
         config = self.config
-        self.threads = _set_threads(config.threads)
+        self.threads = launch.set_threads(config.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(config.seed)
         model = build(config.model, **(PAPER.get(config.model, {}) if config.losses.preset == "paper" else {}))
@@ -97,7 +95,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         self.keys = Keys(corpus, self.data, config.seed, rank, world)
-        balance = _class_weights(*expected_shares(corpus, self.data))
+        balance = class_weights(*expected_shares(corpus, self.data))
         windows = Windows(config.store, corpus, self.data, config.seed, config.losses.needs_soft_labels, balance)
         workers = (
             config.num_workers if config.num_workers >= 0 else (4 if self.accelerator.device.type == "cuda" else 0)
@@ -416,40 +414,5 @@ class Trainer:
         )
 
 
-def _accelerator(config: TrainConfig) -> accelerate.Accelerator:
-    """Raises ConfigError where the tracker is not there: Accelerate itself would go on without a word."""
-    try:
-        made = accelerate.Accelerator(
-            cpu=config.cpu or not torch.cuda.is_available(),
-            mixed_precision=config.mixed_precision,
-            log_with=config.report_to if config.with_tracking else None,
-            project_dir=config.output,
-        )
-    except ValueError as error:
-        if not config.with_tracking:
-            raise
-        raise ConfigError(f"--report_to {config.report_to} is no tracker that Accelerate knows") from error
-    if config.with_tracking and not made.log_with:
-        more = "; tensorboard needs the package tensorboardX" if config.report_to == "tensorboard" else ""
-        raise ConfigError(f"--report_to {config.report_to}: its package is not installed{more}")
-    return made
-
-
-def _class_weights(real: float, fake: float) -> tuple[float, float]:
-    """Weights under which real and fake windows count the same in the detection term, 1 on average."""
-    if real <= 0 or fake <= 0:
-        return 1.0, 1.0
-    return (real + fake) / (2 * real), (real + fake) / (2 * fake)
-
-
 def _step_seed(seed: int, epoch: int, position: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, position, rank, 3]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _set_threads(wanted: int) -> int:
-    """Threads of this process: as asked, else OMP_NUM_THREADS, else its share of the cores."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    threads = wanted or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // processes)
-    torch.set_num_threads(threads)
-    return threads

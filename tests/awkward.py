@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -24,7 +25,7 @@ def sound_of(path: Path) -> np.ndarray:
 
 
 def write_clip(
-    path: Path, frames: list[np.ndarray] | None, sound: np.ndarray | None, fps: int = 25, **options: str
+    path: Path, frames: list[np.ndarray] | None, sound: np.ndarray | None, fps: int | Fraction = 25, **options: str
 ) -> None:
     """An H.264 + AAC file of these pictures and this sound (16 kHz i2), either of which may be None."""
     with av.open(str(path), "w", options=options) as out:

@@ -1,10 +1,14 @@
 """What media say of themselves: numbers from time stamps, faults of every kind of bad file, nothing lost in the pool."""
 
+from fractions import Fraction
+
 import awkward
 import numpy as np
 import pytest
+import trees
+from scipy.io import wavfile
 
-from pipelines import levels, measure, shots
+from pipelines import audit, levels, manifest, measure, shots
 from pipelines.manifest import Row
 
 CLIP = "bbaf2n.mp4"
@@ -67,6 +71,30 @@ def test_frame_rates_are_those_of_the_time_stamps(tmp_path, frames, sound):
     said = {fault.kind: fault.text for fault in found.faults}
     assert said["declared_rate"] == "the list says 25 frames a second, time stamps say 50"
     assert said["count_mismatch"] == "the list says 40 frames, decoding gave 75"
+
+
+def test_a_corpus_with_media_of_other_rates_and_without_sound_loses_nothing(tmp_path, frames, sound):
+    """CMDFD as published: MakeItTalk at 62.5 frames a second listed as 25, a clip whose sound is missing or empty."""
+    trees.cmdfd(tmp_path)
+    top = tmp_path / "My_Test"
+    (top / "MakeItTalk").mkdir()
+    awkward.write_clip(top / "origin/id00001_a.mp4", frames, None)
+    wavfile.write(top / "origin/id00001_a.wav", 16000, sound)
+    name = "MakeItTalk/id00001-id00002"
+    awkward.write_clip(top / f"{name}.mp4", frames, None, fps=Fraction(125, 2))
+    wavfile.write(top / f"{name}.wav", 16000, sound[: 16000 * 6 // 5])
+    awkward.write_clip(top / "wav2lip/id00001-id00002.mp4", frames, None)  # its sound is nowhere
+    rows = manifest.load(f"cmdfd:{tmp_path}")
+    found = audit.audit(rows, media=True)
+    told = {(kind["kind"], e["id"].split("/", 1)[1]): e["text"] for kind in found["faults"] for e in kind["examples"]}
+    assert found["rows"] == len(rows) == 3
+    assert "time stamps say 62.5" in told["declared_rate", f"{name}.mp4"]
+    assert ("missing_sound", "wav2lip/id00001-id00002.mp4") in told
+    assert not {what for kind, what in told if what.startswith("origin")} - {"origin/id00001_a.mp4"}
+    row = next(row for row in rows if row.path.endswith("MakeItTalk/id00001-id00002.mp4"))
+    (seen,) = measured(row)
+    assert seen.values["frame_rate"] == 62.5
+    assert seen.values["length_difference"] == pytest.approx(0, abs=0.1)  # by time stamps; by the list it is 6 s
 
 
 @pytest.mark.parametrize(("seconds", "conflict"), [(2.9, False), (2.0, True)])

@@ -273,7 +273,7 @@ def test_sound_and_picture_of_unequal_length_are_refused(mended):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("talknet") / "s.zarr", {"train": 6, "val": 2}, frames=(10, 14), fakes=2)
+    return make_store(tmp_path_factory.mktemp("talknet") / "s.zarr", {"train": 6, "val": 2}, frames=(18, 22), fakes=2)
 
 
 def train(path, output, *options, code=0):

@@ -26,14 +26,13 @@ import click
 import store
 from pipelines import faults, fingerprint, isolation, leaks, manifest, measure, nuisances, progress, shortcuts, stored
 from pipelines.faults import Fault
-from pipelines.manifest import ManifestError, Row
+from pipelines.manifest import LABELS, ManifestError, Row
 from store.inspect import storage_options
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COUNTED = ("corpus", "split", "label", "method", "category")
-LABELS = {0: "real", 1: "fake", -1: "unknown"}
 SHOWN = 12  # nuisances of a corpus in the terminal
 
 

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
+LABELS = {0: "real", 1: "fake", -1: "unknown"}
 SPLITS = ("", "train", "val", "test")
 PARQUET = (".parquet", ".pq")
 CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)

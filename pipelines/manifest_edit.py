@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines import faults, manifest
-from pipelines.manifest import ManifestError, Row
+from pipelines.manifest import LABELS, ManifestError, Row
 from store.place import is_url
 
-LABELS = {0: "real", 1: "fake", -1: "unknown"}
 FIELDS = ("corpus", "method", "category", "split", "label", "audio_fake", "video_fake", "identities", "group", "id")
 SHOWN = 12
 

@@ -31,7 +31,7 @@ FILE = click.Path(path_type=Path)
 FRAMES = 25  # of each of the two clips that are made up, and at most of what is run first and not counted
 SHAPES = {  # model: array, its kind, its shape by B clips of T frames
     "talknet": {"faces": ("u1", "B T 112 112"), "mfcc": ("f4", "B 4T 13")},
-    "lite": {"mouth": ("u1", "B T 96 96"), "audio": ("i2", "B 640T")},
+    **{lite: {"mouth": ("u1", "B T 96 96"), "audio": ("i2", "B 640T")} for lite in ("lite", "lite-causal")},
 }
 ATTENTION = ("crossA2V", "crossV2A", "selfAV")
 
@@ -53,7 +53,7 @@ class InputError(ValueError):
 def main(
     model: str, init_from: Path | None, input_: Path | None, output: Path | None, device: str, threads: int, debug: bool
 ) -> None:
-    """Load weights into MODEL (talknet or lite), run it, and print what it is and how fast.
+    """Load weights into MODEL (talknet, lite or lite-causal), run it, and print what it is and how fast.
 
     Exit code 2, and one line, for weights or arrays that do not fit.
     """

@@ -25,6 +25,7 @@ INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
 SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) that are compared
 CLOSE = 1e-4
+EXPORTED = ("lite", "lite-causal")
 NEEDS = "export needs the packages onnx and onnxscript: pip install 'concord-av[export]'"
 
 
@@ -37,9 +38,11 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     from student.checkpoint import load_model
 
     model, about = load_model(checkpoint)
+    if about["model"] not in EXPORTED:
+        raise ValueError(f"a {about['model']} is not exported; there is {', '.join(EXPORTED)}")
     partial = output.with_name(f".{output.name}.partial")
     try:
-        _write(_Named(model).eval(), partial, about)
+        _write(_answers(model).eval(), partial, about)
         difference = _difference(model, partial)
         if not difference <= CLOSE:
             raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
@@ -50,12 +53,11 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     return {"difference": difference, **speeds, "bytes": output.stat().st_size}
 
 
-def _Named(model: Any) -> Any:
+def _answers(model: Any) -> Any:
+    """The student without the outputs that only training needs."""
     from torch import nn
 
-    class Named(nn.Module):
-        """The outputs that a runtime needs, without those of training."""
-
+    class Answers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -63,7 +65,7 @@ def _Named(model: Any) -> Any:
         def forward(self, mouth: Any, audio: Any, mask: Any) -> tuple[Any, ...]:
             return tuple(self.model(mouth, audio, mask)[:4])
 
-    return Named()
+    return Answers()
 
 
 def _write(model: Any, path: Path, about: dict[str, Any]) -> None:

@@ -64,3 +64,10 @@ def test_no_checkpoint_is_one_line(tmp_path):
     result = CliRunner().invoke(export.main, ["--checkpoint", str(tmp_path), "--output", str(tmp_path / "d.onnx")])
     assert result.exit_code == 2
     assert "no model at" in result.output
+
+
+def test_what_is_not_exported_is_one_line(tmp_path):
+    checkpoint.save_model(tmp_path, build("talknet"), "talknet", ABOUT)
+    result = CliRunner().invoke(export.main, ["--checkpoint", str(tmp_path), "--output", str(tmp_path / "d.onnx")])
+    assert result.exit_code == 2
+    assert "a talknet is not exported; there is lite, lite-causal" in result.output

@@ -182,7 +182,7 @@ def test_errors_are_one_line_with_exit_code_2(state, tmp_path, arrays):
         assert said in result.output
         assert len(result.output.strip().splitlines()) == 1
     for said, options in {
-        "unknown model heavy; there is lite, talknet": ("heavy",),
+        "unknown model heavy; there is lite, lite-causal, talknet": ("heavy",),
         "no weights at": ("talknet", "--init-from", tmp_path / "none.pt"),
         "is missing or no .npz file": ("talknet", "--input", tmp_path / "none.npz"),
         "is a folder": ("talknet", "--output", tmp_path),
@@ -193,3 +193,8 @@ def test_errors_are_one_line_with_exit_code_2(state, tmp_path, arrays):
     assert concord.main.get_command(None, "check-student") is main
     with pytest.raises(CheckpointError):
         check("talknet", tmp_path / "none.pt", None, None, "cpu", 0)
+
+
+def test_lite_causal_runs_too():
+    said = run("lite-causal").output
+    assert "lite-causal: 1,026,652 parameters" in said

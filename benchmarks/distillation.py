@@ -3,9 +3,10 @@
     python -m benchmarks.distillation --store grid.zarr --output runs/distillation [--clips 100]
 
 Trains from the store's train split with pairs made on the fly, and judges held-out pairs of the test split: another clip's
-sound, the own sound shifted. "without" has --w-correlation 0 --w-contrastive 0: detection alone, on the same windows. Beside
-the students stands the teachers' own similarity. A fit that has seen the test clips flatters the teachers: mark the splits
-before the store's fit. Runs that are finished are not trained again.
+sound, the own sound shifted. "without" has --w-correlation 0 --w-contrastive 0: detection alone, on the same windows;
+"confident" weighs soft labels by how sure the teachers are. Beside the students stands the teachers' own similarity. A fit
+that has seen the test clips flatters the teachers: mark the splits before the store's fit. Runs that are finished are not
+trained again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ import numpy as np
 import store
 from student.evaluate import evaluate
 
-TERMS = {"with": [], "without": ["--w-correlation", "0", "--w-contrastive", "0"]}
+TERMS = {
+    "with": [],
+    "confident": ["--confidence", "1"],
+    "without": ["--w-correlation", "0", "--w-contrastive", "0"],
+}
 METHODS = ("made swap", "made shift")
 
 

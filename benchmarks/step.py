@@ -6,8 +6,8 @@
 The paper's way computes what the store keeps, at every step and for every window: the clip is decoded, its face tracked, its
 voice found, both teachers embed it, their rows are projected and compared. Here both ways take the same windows in the same
 process in turns, A B B A, and give the same loss (the last lines say how far apart the first ones are). The clips' files must
-lie where the store found them. `--large` puts Whisper base and an AV-HuBERT of LARGE size in the place of the store's teachers, with random
-weights: their cost is that of the real ones, their labels mean nothing.
+lie where the store found them. `--large` puts Whisper base and an AV-HuBERT of LARGE size in the place of the store's
+teachers, with random weights: their cost is that of the real ones, their labels mean nothing.
 
 Windows keep their own sound: with swaps the paper's way would process a partner's clip too. One process, no readers beside it;
 times by the clock, ratios of medians, and ratios by processor time, which other work on the machine disturbs less.

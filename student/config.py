@@ -26,6 +26,7 @@ class LossConfig:
     w_correlation: float = 1.0
     w_contrastive: float = 0.5
     temperature: float = 0.07  # of the contrastive term
+    confidence: float = 0.0  # power of |2 p - 1| by which a soft label weighs in the correlation term; 0 = all the same
     exclude: int = 3  # frames (1/25 s) around an anchor that are no negatives: lips hardly move faster
 
     def __post_init__(self) -> None:
@@ -34,8 +35,8 @@ class LossConfig:
         weights = (self.w_detection, self.w_correlation, self.w_contrastive)
         if min(weights) < 0 or max(weights) == 0:
             raise ConfigError("loss weights must not be negative, and at least one must be above 0")
-        if self.temperature <= 0 or self.exclude < 0:
-            raise ConfigError("--temperature must be above 0 and the excluded frames not below 0")
+        if self.temperature <= 0 or self.exclude < 0 or self.confidence < 0:
+            raise ConfigError("--temperature must be above 0, --confidence and the excluded frames not below 0")
 
     @property
     def needs_soft_labels(self) -> bool:

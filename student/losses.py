@@ -66,7 +66,7 @@ def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.T
         if config.w_detection:
             terms["detection"] = detection(output, targets)
         if config.w_correlation:
-            terms["correlation"] = correlation(output, targets)
+            terms["correlation"] = correlation(output, targets, config.confidence)
         if config.w_contrastive:
             terms["contrastive"] = contrastive(output, targets, config.temperature, config.exclude)
     weights = {
@@ -87,16 +87,23 @@ def detection(output: Output, targets: Targets) -> torch.Tensor:
     return 0.5 * _mean(clip, known) + 0.5 * _mean(each, frames)
 
 
-def correlation(output: Output, targets: Targets) -> torch.Tensor:
-    """Cross-entropy of the student's per-frame similarity of every pair [B, B, T] against its soft label; windows paired as the
-    batch has them weigh as much as all the others together."""
+def reliability(soft: torch.Tensor, mask: torch.Tensor, confidence: float) -> torch.Tensor:
+    """How much each soft label [..., T] is to be believed, 0 to 1: 0 without a face or a voice (`mask`), else the teachers'
+    confidence |2 p - 1| to the power of `confidence`. A calibrated label near one half says that they could not tell."""
+    weight = mask.float()
+    return weight * (2 * soft - 1).abs().pow(confidence) if confidence else weight
+
+
+def correlation(output: Output, targets: Targets, confidence: float = 0.0) -> torch.Tensor:
+    """Cross-entropy of the student's per-frame similarity of every pair [B, B, T] against its soft label, weighted by
+    `reliability`; windows paired as the batch has them weigh as much as all the others together."""
     cosine = torch.einsum("btd,ctd->bct", output.visual, output.audio)
     each = F.binary_cross_entropy_with_logits(output.scale * cosine + output.bias, targets.soft, reduction="none")
-    mask = targets.soft_mask.float()
-    own = torch.eye(len(mask), device=mask.device)[..., None]
-    parts = [_mean(each, mask * own)]
-    if len(mask) > 1:
-        parts.append(_mean(each, mask * (1 - own)))
+    weight = reliability(targets.soft, targets.soft_mask, confidence)
+    own = torch.eye(len(weight), device=weight.device)[..., None]
+    parts = [_mean(each, weight * own)]
+    if len(weight) > 1:
+        parts.append(_mean(each, weight * (1 - own)))
     return torch.stack(parts).mean()
 
 

@@ -113,6 +113,11 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     help=f"Weight of the contrastive term; 0 = off. [default: {LOSSES.w_contrastive}; paper 1]",
 )
 @option("--temperature", default=LOSSES.temperature, help="Of the contrastive term's cosines.")
+@option(
+    "--confidence",
+    default=LOSSES.confidence,
+    help="Weigh soft labels p in the correlation term by |2 p - 1| to that power: unsure teachers teach less; 0 = no.",
+)
 @option("--pair-share", default=DATA.pair_share, help="Share of real windows that get another sound or a shift.")
 @option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")
 @option("--min-fake-shift", default=DATA.min_fake_shift, help="Frames from which a shift counts as fake.")

@@ -213,3 +213,22 @@ def test_frame_labels_of_a_partial_fake_reach_the_frames():
     gradient = torch.autograd.grad(term, output.frame_logits)[0]
     assert (gradient[:, 10:20] < 0).all()
     assert (gradient[:, :10] > 0).all()
+
+
+def test_unsure_labels_weigh_less_in_the_correlation_term_and_unseen_frames_nothing():
+    soft = torch.tensor([0.0, 0.5, 0.75, 1.0, 1.0])
+    mask = torch.tensor([True, True, True, True, False])
+    assert losses.reliability(soft, mask, 0.0).tolist() == [1, 1, 1, 1, 0]
+    assert losses.reliability(soft, mask, 1.0).tolist() == [1, 0, 0.5, 1, 0]
+    assert losses.reliability(soft, mask, 2.0).tolist() == [1, 0, 0.25, 1, 0]
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0])
+def test_a_label_of_one_half_teaches_only_where_all_labels_weigh_the_same(confidence):
+    output, targets = make(soft=torch.where(torch.arange(30) < 4, 0.5, 0.9).expand(4, 4, 30))
+    visual = output.visual.detach().clone().requires_grad_()
+    losses.correlation(output._replace(visual=visual), targets, confidence).backward()
+    moved = visual.grad.abs().amax((0, 2))
+    assert (moved[:4] > 0).all() == (confidence == 0)
+    assert (moved[:4] == 0).all() == (confidence > 0)
+    assert (moved[4:] > 0).any()

@@ -313,3 +313,11 @@ def test_it_learns_to_tell_real_pairs_from_made_ones(tmp_path):
     best = max(e["auc"] for e in json.loads((tmp_path / "run" / "results.json").read_text())["history"])
     assert best > 0.9
     assert len(store.open(learnable)) == 102
+
+
+def test_the_published_recipe_is_made_of_options():
+    values = read_options(ROOT / "configs" / "paper.yaml")
+    config = TrainConfig.from_options(store="s", output="o", **values)
+    assert (config.losses.preset, config.losses.w_contrastive) == ("paper", 1.0)
+    assert (config.lr, config.weight_decay, config.schedule, config.epochs) == (1e-5, 0.0, "paper", 100)
+    assert (config.data.window * config.data.batch_size, config.data.pair_share) == (2000, 0.0)

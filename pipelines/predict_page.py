@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import predict_plot
+from pipelines import predict_plot, predict_words
 from pipelines.predict_plot import KINDS, MARKS, clock
 from pipelines.report_page import STYLE, t
 from teachers.base import FPS
@@ -21,7 +21,6 @@ from teachers.base import FPS
 MOMENTS = 10  # of the strip
 WIDTH = 176  # pixels of its pictures
 TRANSCRIPT, PASSAGES = 4000, 100  # on the page
-SURE, UNSURE = 0.9, 0.1  # probability of fake: beyond them the headline has no "probably"
 
 MORE = """
 .answer{display:grid;grid-template-columns:minmax(9.5rem,14rem) 1fr;gap:.25rem 1.5rem;align-items:center}
@@ -49,23 +48,12 @@ border-bottom-width:4px}
 @media(max-width:34rem){.answer{grid-template-columns:1fr}}
 """
 
-LIMITS = (
-    "It hears words and sees lips. It does not look at skin, light or compression, and does not know who is who: another's "
-    "face, or another's voice, on lips that really said these words is invisible to it.",
-    "Agreement is no proof that a video is genuine, and disagreement none of ill will: dubbing, translation, a second speaker "
-    "off screen and sound laid under silent pictures disagree, too.",
-    "Of several people in the picture the most prominent face alone is followed.",
-    "Sound more than 0.6 seconds away from its lips is not found again and reads as disagreement.",
-    "The method was measured on English read in good light. Words are written down by a small model and are often misheard; "
-    "whether lips agree is judged by the sound, not by the text.",
-)
-
 
 def page(
     said: Mapping[str, Any], basis: Mapping[str, Any], shots: Sequence[Mapping[str, Any]], audio: np.ndarray | None
 ) -> str:
     """The whole page for an answer (`student.answer`), what it rests on (for JSON), `shots` of it, and its sound i2, if any."""
-    tone, head, why = headline(said)
+    tone, head, why = predict_words.headline(said)
     name = os.path.basename(said["path"])
     body = [
         f'<header class="{tone}"><p class="kicker">concord-av on <bdi>{t(name)}</bdi></p>'
@@ -132,99 +120,10 @@ def _evenly(count: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
-def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Tone (good, warn, bad, plain), the answer in a few words, and in a sentence."""
-    fake, reason = said["probability"], said["reason"]
-    if reason == "out of sync":
-        late = said["offset"]["sound_late_ms"]
-        how = f"{abs(late)} milliseconds too {'late' if late > 0 else 'early'}"
-        return (
-            "warn",
-            f"No answer: the sound comes {how}",
-            "Moved into place, it fits the lips well. A careless copy does that to a genuine video: by itself it is no sign of "
-            "a forgery, but the video cannot be judged as it is.",
-        )
-    if reason:
-        heads = {
-            "no face": "No answer: no face is seen speaking",
-            "no speech": "No answer: nobody is heard speaking",
-            "too short": "No answer: there is too little of it",
-            "unreadable": "No answer: the file cannot be read",
-        }
-        return "plain", heads[reason], f"{said['message'][:1].upper()}{said['message'][1:]}."
-    theirs = said["teachers"]["probability"]
-    if (theirs >= 0.5) != (fake >= 0.5):
-        sides = ("belong together", "do not") if fake < 0.5 else ("do not belong together", "do")
-        return (
-            "warn",
-            "Unclear: the detector and the models that taught it disagree",
-            f"For the detector lips and voice {sides[0]}, for the models they {sides[1]}. Treat the video as unchecked.",
-        )
-    if fake >= 0.5:
-        sure = "do" if fake >= SURE else "probably do"
-        return (
-            "bad" if fake >= SURE else "warn",
-            f"Lips and voice {sure} not belong together",
-            "What the mouth forms is not what is heard. A forged mouth or a replaced voice looks like this; so does dubbing.",
-        )
-    if said["passages"]:
-        where = ", ".join(f"{p['start']:.1f} to {p['end']:.1f} s" for p in said["passages"][:3])
-        return (
-            "warn",
-            "Lips and voice agree, but not everywhere",
-            f"On the whole they belong together. Look closely at {where}: there they do not.",
-        )
-    if fake > UNSURE:
-        return "warn", "Lips and voice probably belong together", "They agree, but less clearly than they usually do."
-    return (
-        "good",
-        "Lips and voice say the same thing",
-        "No sign that the voice was replaced or the mouth re-animated. That alone does not make the video genuine.",
-    )
-
-
-def advice(said: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What to do next: sentences, each with a command or ""."""
-    reason = said["reason"]
-    if reason == "out of sync":
-        seconds = said["offset"]["sound_late_ms"] / 1000
-        moved = f"ffmpeg -i VIDEO -itsoffset {-seconds:g} -i VIDEO -map 0:v -map 1:a -c copy MOVED.mp4"
-        return [
-            ("Look for a copy nearer to the original, and ask again with that.", ""),
-            ("Or move the sound, and ask again:", moved),
-        ]
-    if reason:
-        other = {
-            "no face": ("Take a part in which the speaker's face is large and in the picture while speaking.", ""),
-            "no speech": ("Take a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
-            "too short": ("Take a longer part: a second of speech at least, better a whole sentence.", ""),
-            "unreadable": (
-                "Check that the file plays, or convert it:",
-                "ffmpeg -i VIDEO -c:v libx264 -c:a aac COPY.mp4",
-            ),
-        }[reason]
-        return [other, ("The video is neither suspected nor cleared.", "")]
-    if said["decision"] == "fake":
-        return [
-            ("Do not quote these words as this person's on the strength of this video.", ""),
-            ("Watch the marked words below slowly, without sound first.", ""),
-            ("Look for the earliest copy and for another recording of the same moment; ask whether it was dubbed.", ""),
-        ]
-    closer = (
-        [("Watch those passages slowly, without sound first; ask what was cut in there.", "")]
-        if said["passages"]
-        else []
-    )
-    return [
-        *closer,
-        ("Check source, place and date as for any video: who filmed it, where it was first seen.", ""),
-        ("Who is shown, and whether the pictures were changed otherwise, is not judged here.", ""),
-    ]
-
-
 def _answer(said: Mapping[str, Any], tone: str) -> str:
     steps = "".join(
-        f"<li>{t(step)}{f'<br><code>{t(command)}</code>' if command else ''}</li>" for step, command in advice(said)
+        f"<li>{t(step)}{f'<br><code>{t(command)}</code>' if command else ''}</li>"
+        for step, command in predict_words.advice(said)
     )
     fake = said["probability"]
     if said["reason"] == "out of sync":
@@ -349,4 +248,5 @@ def _facts(said: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
 
 
 def _limits() -> str:
-    return f"<section><h2>What this cannot tell</h2><ul>{''.join(f'<li>{t(limit)}</li>' for limit in LIMITS)}</ul></section>"
+    limits = "".join(f"<li>{t(limit)}</li>" for limit in predict_words.LIMITS)
+    return f"<section><h2>What this cannot tell</h2><ul>{limits}</ul></section>"

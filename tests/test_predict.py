@@ -290,7 +290,7 @@ def test_exit_codes():
 
 
 def test_a_student_that_contradicts_the_teachers_is_no_plain_answer():
-    from pipelines.predict_page import headline
+    from pipelines.predict_words import headline
 
     said = {"reason": "", "decision": "real", "probability": 0.1, "teachers": {"probability": 0.9}, "passages": []}
     assert headline(said)[1].startswith("Unclear")

@@ -18,6 +18,7 @@ from store.place import Place, place
 
 log = logging.getLogger(__name__)
 
+LONGER = 2  # times as long as those the fit has seen: clips get a warning
 DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
 
 
@@ -38,9 +39,16 @@ def second_pass(root: Place, writer: store.Writer, config: Config, spread: Sprea
     if borrow and source is not None:
         here, note = borrowed_fit(place(source, place(root).options), writer.attrs["teachers"])
         here, note = calibration.calibrate(root, replace(here, calibration={}), note, None, corpora)
+        if 0 < LONGER * note.get("clip_frames", 0) < reader.typical_length:
+            log.warning(
+                "the fit of %s has seen clips of %.1f s, this store has some of %.1f s: a speech model's rows know how late "
+                "they are, so later seconds seem to agree less; --refit learns from these clips, if some are real",
+                source, note["clip_frames"] / layout.FPS, reader.typical_length / layout.FPS,
+            )  # fmt: skip
     elif learn:
         seed = note["seed"] if interrupted and not config.refit and "seed" in note else config.seed
         here, note = fit.learn(root, spread, config.similarity or note.get("kind") or default_kind(reader), seed)
+        note["clip_frames"] = reader.typical_length
     if here is None:
         return {}
     anew = borrow or learn

@@ -178,7 +178,8 @@ def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]
         other = store.open(path)
         if other.fit is None:
             raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
-        fit, theirs, note = other.fit, other.attrs["teachers"], other.attrs["similarity"]
+        fit, theirs = other.fit, other.attrs["teachers"]
+        note = {**other.attrs["similarity"], "clip_frames": other.fit_length}
     for side in ("asr", "vsr"):
         ours, its = mine[side], theirs[side]
         if (ours["name"], ours.get("sha256"), ours["dim"]) != (its["name"], its.get("sha256"), its["dim"]):

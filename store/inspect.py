@@ -216,7 +216,8 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
         if save_fit:
             if reader.fit is None:
                 raise StoreError(f"{path} has no fit to save; run precompute.py with real clips first")
-            fitfile.save(save_fit, reader.fit, reader.attrs["teachers"], reader.attrs["similarity"])
+            note = {**reader.attrs["similarity"], "clip_frames": reader.fit_length}
+            fitfile.save(save_fit, reader.fit, reader.attrs["teachers"], note)
     except StoreError as e:
         click.echo(f"Error: {e}", err=True)
         sys.exit(2)

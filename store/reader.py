@@ -109,6 +109,11 @@ class Reader:
         lengths = self.clips["length"][self.clips["done"] == 1]
         return int(np.quantile(lengths, 0.95, method="lower")) if len(lengths) else 0
 
+    @property
+    def fit_length(self) -> int:
+        """Frames of the clips that the fit was learned from, as `typical_length` counts them; 0 if there is none."""
+        return int((self.attrs.get("similarity") or {}).get("clip_frames") or self.typical_length)
+
     def array(self, name: str) -> ShardedArray:
         """One frame array: its shape [rows, ...], dtype, chunk and shard rows; raises StoreError for an unknown name."""
         if name not in self._arrays:

@@ -151,7 +151,7 @@ def basis(
     for place in filter(None, (fit_from, trained_on)):
         reader = store.open(place)
         if reader.fit is not None:
-            return Basis(reader.fit, reader.attrs["teachers"], place, reader.typical_length, corpus, detector)
+            return Basis(reader.fit, reader.attrs["teachers"], place, reader.fit_length, corpus, detector)
         if fit_from:
             raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
     fit, made_by, note = fitfile.default()

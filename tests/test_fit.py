@@ -4,12 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from small_store import make_store
 
 import store
 from pipelines import calibration, contrast, fit, labels, projection
 from pipelines.request import Config
-from store import fitfile, layout, similarity
+from store import fitfile, inspect, layout, similarity
+from store.place import place
 from teachers import projector
 
 
@@ -192,3 +194,21 @@ class TestNoise:
         np.testing.assert_array_equal(one, two)
         assert np.isfinite(one).all()
         assert one.std() > 0
+
+
+@pytest.mark.parametrize(("clip_frames", "warned"), [(15, True), (40, False)])
+def test_a_fit_of_far_shorter_clips_is_borrowed_with_a_warning(path, tmp_path, caplog, clip_frames, warned):
+    """Clips here have 40 frames; a speech model's rows beyond those that the fit has seen seem to agree less."""
+    reader, file = store.open(path), tmp_path / "fit.npz"
+    fitfile.save(file, reader.fit, reader.attrs["teachers"], {"kind": "cca", "clip_frames": clip_frames})
+    note = labels.second_pass(path, store.Writer.open(path), Config(path, fit_from=place(file)), here)
+    assert (f"{file} has seen clips of" in caplog.text) == warned
+    assert note["clip_frames"] == store.open(path).fit_length == clip_frames
+
+
+def test_a_fit_says_how_long_the_clips_were_that_it_learned_from(path, tmp_path):
+    labels.second_pass(path, store.Writer.open(path), Config(path, similarity="cca", refit=True), here)
+    assert store.open(path).attrs["similarity"]["clip_frames"] == 40
+    file = tmp_path / "fit.npz"
+    assert CliRunner().invoke(inspect.main, [str(path), "--save-fit", str(file)]).exit_code == 0
+    assert fitfile.load(file)[2]["clip_frames"] == 40

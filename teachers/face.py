@@ -147,18 +147,20 @@ class FaceTracker:
         patches.make(frames, faced, wanted, shape)
         return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces, whole)
 
-    def provenance(self) -> dict[str, Any]:
-        """Name, source, sha256, options and licence, fit for JSON."""
+    def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
+        """Name, source, sha256, options and licence, fit for JSON; `whole_faces`: how those are cropped, too."""
         from importlib.metadata import version
 
         backend = self._backend.name
         distribution = face_backends.BACKENDS[backend][1]
-        options = {
+        options: dict[str, Any] = {
             "max_gap": align.MAX_GAP,
             "window": align.WINDOW,
             "backend": backend,
             distribution: version(distribution),
         }
+        if whole_faces:
+            options["face"] = {"margin": whole_face.MARGIN, "median": whole_face.MEDIAN}
         found = self._weights
         return {
             "name": "face_landmarker",

@@ -89,7 +89,7 @@ def _names(context, option, value):
     default="",
     metavar="NAME[,NAME]",
     callback=_names,
-    help="Further arrays of a new store: face, whole faces of 112 x 112 for the student talknet (twice the disk).  "
+    help="Further arrays of a new store: face (whole faces for the student talknet, 6.5 kB a frame).  "
     "[default: what the store has]",
 )
 @click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")

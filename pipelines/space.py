@@ -21,7 +21,7 @@ BYTES_A_FRAME = (
     6_000  # of all arrays but the two embeddings, compressed: mouths 4,680, sound 840, lips and blendshapes 210
 )
 BYTES_A_VALUE = 1.9  # of an embedding: f2, which hardly compresses
-OPTIONAL_BYTES = {"face": 7_000}  # a frame of layout.OPTIONAL_ARRAYS, compressed
+OPTIONAL_BYTES = {"face": 6_500}  # a frame of layout.OPTIONAL_ARRAYS, compressed
 STAGED_BYTES = 10_800  # a frame of a finished batch, uncompressed, beside its embeddings
 STAGED_ROWS = 4 * layout.SHARD  # frames staged at the same time: shards that are being filled, packed or entered
 MARGIN = 1.2  # under which a run is begun with a warning

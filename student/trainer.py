@@ -23,12 +23,13 @@ from accelerate.utils import gather_object
 
 import store
 
-from . import card, checkpoint, launch, picture, score, weights
+from . import card, checkpoint, launch, score, weights
 from .config import ConfigError, TrainConfig, differences, write_json
 from .data import Corpus, Keys, Windows, class_weights, expected_shares, loader
 from .losses import Targets, total
 from .models import PAPER, build
 from .optimize import average, decay_groups, rate
+from .picture import OF_FACES, choose
 from .progress import Progress
 from .record import claim, keep_lines, peak_memory, store_identity, versions
 from .spans import spans, window_for
@@ -80,7 +81,7 @@ class Trainer:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(config.seed)
         model = build(config.model, **(PAPER.get(config.model, {}) if config.losses.preset == "paper" else {}))
-        few = config.model in picture.OF_FACES and "face" not in self.reader.names
+        few = config.model in OF_FACES and "face" not in self.reader.names
         hint = ", enlarged: the store has no whole faces (precompute.py --arrays face)" if few else ""
         log.info("%s looks at frames/%s%s", config.model, config.data.picture, hint)
         self.init_from: dict[str, Any] | None = None
@@ -146,7 +147,7 @@ class Trainer:
         """What the student looks at: as the run that goes on did, else as `student.picture` chooses."""
         path = checkpoint.find(self.output, resume) if resume else None
         if path is None:
-            return picture.choose(config.model, self.reader.names)
+            return choose(config.model, self.reader.names)
         name = checkpoint.picture(json.loads((path / checkpoint.STATE_FILE).read_text()))
         if name not in self.reader.names:
             raise ConfigError(

@@ -55,6 +55,11 @@ class Location(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+def _names(context, option, value):
+    """Names between commas."""
+    return tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
+
+
 @click.command(
     epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
     "Exit codes: 0 every clip is done; 3 some clips failed (the ledger names them); 2 nothing was changed;\n"
@@ -79,6 +84,14 @@ class Location(click.ParamType):
 @click.option("--face-workers", type=Workers(), help="Workers that decode and track faces.  [default: one a CPU core]")
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
 @click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
+@click.option(
+    "--arrays",
+    default="",
+    metavar="NAME[,NAME]",
+    callback=_names,
+    help="Further arrays of a new store: face (whole faces for the student talknet, 6.5 kB a frame).  "
+    "[default: what the store has]",
+)
 @click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
 @click.option("--seed", default=0, show_default=True, help="Of a fit's random choices (contrast, fused).")
 @click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")

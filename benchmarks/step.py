@@ -122,7 +122,7 @@ class Live:
 
 def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> float:
     """One update, as the trainer makes it; the loss before it."""
-    output = model(batch["mouth"], batch["audio"], batch["mask"])
+    output = model(batch["picture"], batch["audio"], batch["mask"])
     loss, _ = total(output, Targets(*(batch[name] for name in Targets._fields)), LossConfig())
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -118,11 +118,12 @@ def tally() -> Any:
 
 @dataclass(frozen=True)
 class Chain:
-    """What the workers of a run have in common: the store, the teachers and the face backend by stage, the pools, and what is
-    done about clips that crash or hang a worker (`pipelines.isolation`)."""
+    """What the workers of a run have in common: the store, the teachers and the face backend by stage, the optional arrays that
+    the store has, the pools, and what is done about clips that crash or hang a worker (`pipelines.isolation`)."""
 
     root: Place
     names: dict[str, str]
+    arrays: tuple[str, ...]
     pools: Pools
     clip_timeout: float | None
     attempts: int
@@ -191,7 +192,7 @@ def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[St
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
     builds: dict[str, Callable[[], Any]] = {
-        "face": partial(stages.FaceStage, chain.names["face"], chain.root.options),
+        "face": partial(stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays),
         "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
         "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
     }

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ class Evidence:
 class Eyes:
     """The child's side: whatever opens a file. Called with (what, row, ...): "probe", "watch" or "pictures"."""
 
-    def __init__(self) -> None:
-        self.stage = stages.FaceStage()
+    def __init__(self, arrays: Sequence[str] = ()) -> None:
+        """`arrays`: of layout.OPTIONAL_ARRAYS, that clips shall have."""
+        self.stage = stages.FaceStage(arrays=arrays)
 
     def __call__(self, asked: tuple[Any, ...]) -> Any:
         what, row, *more = asked
@@ -89,15 +91,18 @@ class Eyes:
 class Witness:
     """Child, both teachers and the fit's maps, loaded once for many videos. Use as a context manager."""
 
-    def __init__(self, fit: Fit, names: Mapping[str, str], device: str = "cpu", piece: int = 0) -> None:
+    def __init__(
+        self, fit: Fit, names: Mapping[str, str], device: str = "cpu", piece: int = 0, arrays: Sequence[str] = ()
+    ) -> None:
         """`names` are those of the fit's teachers, {"asr": .., "vsr": ..}; `piece` is the length in frames of the clips that
-        the fit has learned from (see `in_pieces`), 0 for any. Raises TeacherError, WeightsError, ChildLost.
+        the fit has learned from (see `in_pieces`), 0 for any; `arrays` are those of layout.OPTIONAL_ARRAYS that clips shall
+        have. Raises TeacherError, WeightsError, ChildLost.
         """
         self.asr, self.vsr = (teachers.load(names[side], device) for side in ("asr", "vsr"))
         self.to_vsr, self.to_asr = projection.maps(fit)
         self.piece = piece
         stages.fix_threads()
-        self.child = isolation.Child(Eyes)
+        self.child = isolation.Child(partial(Eyes, arrays))
 
     def __enter__(self) -> Witness:
         return self

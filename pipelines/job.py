@@ -53,12 +53,13 @@ def run(config: Config) -> Summary:
     RunError after."""
     rows = request.rows(config)
     exists = request.check_place(config)
+    arrays = request.optional_arrays(config, exists)
     asr, vsr = request.load_teachers(config, exists)
     if config.dry_run:
-        return _dry_run(config, rows, exists, asr.dim + vsr.dim)
+        return _dry_run(config, rows, exists, asr.dim + vsr.dim, arrays)
     writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
     with request.lock(config.store):
-        job = _Job(config, writer, {"face": request.face_backend(writer), "asr": asr.name, "vsr": vsr.name})
+        job = _Job(config, writer, {"face": request.face_backend(writer), "asr": asr.name, "vsr": vsr.name}, arrays)
         try:
             with report_data.kept(job.summary, config, job.entries) as job.tell:
                 return job.run(rows)
@@ -73,13 +74,13 @@ def run(config: Config) -> Summary:
 class _Job:
     """One run over one store."""
 
-    def __init__(self, config: Config, writer: store.Writer, names: dict[str, str]) -> None:
-        self.config, self.writer, self.names = config, writer, names
+    def __init__(self, config: Config, writer: store.Writer, names: dict[str, str], arrays: tuple[str, ...]) -> None:
+        self.config, self.writer, self.names, self.arrays = config, writer, names, arrays
         self.root = config.store
         self.rows = _stored_rows(self.root, writer.num_clips)
         self.entries = ledger.read(self.root)
         self.reader = store.open(self.root)
-        self.summary = Summary()
+        self.summary = Summary(arrays=arrays)
         self.tell: Callable[[], None] = lambda: None  # keeps the report fresh
         self.packed: list[str] = []  # staged batches whose shards are written and whose clips are not entered yet
         self.begun, self.marked = time.perf_counter(), time.monotonic()
@@ -166,7 +167,7 @@ class _Job:
         waiting = set(pending)
         promised = sum(slot.frames for slot in plan.placed(self.reader.clips) if slot.clip in waiting)
         promised += sum(n for n in found if isinstance(n, int))
-        warning = space.check(self.root, promised, space.dims(self.writer.frame_arrays))
+        warning = space.check(self.root, promised, space.dims(self.writer.frame_arrays), self.arrays)
         if warning:
             log.warning("%s", warning)
         wanted = [(first + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
@@ -301,7 +302,7 @@ class _Job:
     def _stream(self, todo: dict[str, plan.Batch], tally: Any) -> Iterator[cluster.Staged]:
         """Batches as they are staged, until all are. What the infrastructure breaks off is taken up again where it stands."""
         config = self.config
-        chain = cluster.Chain(self.root, self.names, config.pools, config.clip_timeout, config.attempts)
+        chain = cluster.Chain(self.root, self.names, self.arrays, config.pools, config.clip_timeout, config.attempts)
         fruitless = 0
         while todo:
             now = [self._work(batch) for batch in itertools.islice(todo.values(), WAVE)]
@@ -386,7 +387,7 @@ class _Job:
 _TEXT = ("id", "path", "corpus", "split", "method", "category", "group")
 
 
-def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int) -> Summary:
+def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int, arrays: tuple[str, ...]) -> Summary:
     """What a run would do, from headers alone."""
     known = (
         {row.id for row in _stored_rows(config.store, store.Writer.open(config.store).num_clips)} if exists else set()
@@ -401,6 +402,7 @@ def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int) -> Summar
         failed=[e for e in found if isinstance(e, Entry)],
         cpus=space.cpus(config.address),
         dims=dims,
+        arrays=arrays,
     )
 
 

@@ -34,7 +34,7 @@ def text(summary: Summary, config: Config) -> str:
             )
     else:
         lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
-    lines.append(f"{summary.done} of {summary.clips} clips done in {config.store}")
+    lines.append(f"{summary.done} of {summary.clips} clips done in {config.store}{_with(summary)}")
     lines += _quality(summary)
     if summary.report:
         lines.append(f"report: {summary.report}")
@@ -89,16 +89,22 @@ def _quality(summary: Summary) -> list[str]:
     return lines
 
 
+def _with(summary: Summary) -> str:
+    """What a store has beside what all have."""
+    return f" with {' and '.join(f'frames/{name}' for name in summary.arrays)}" if summary.arrays else ""
+
+
 def _expectation(summary: Summary, config: Config) -> str:
     """What a run would do and need."""
     frames = round(summary.video_seconds * layout.FPS)
-    need, free = space.needed(frames, summary.dims), space.free(config.store)
+    need, free = space.needed(frames, summary.dims, summary.arrays), space.free(config.store)
     minutes = max(1, round(space.minutes(frames, summary.cpus)))
     time = f"{minutes} minute{'' if minutes == 1 else 's'}"
     where = "of the cluster as it is now" if config.address or os.environ.get("RAY_ADDRESS") else "of this machine"
+    kept = space.size(space.stays(frames, summary.dims, summary.arrays)) + f" of store{_with(summary)}"
     lines = [
         f"{summary.clips - len(summary.failed)} clips to add, {summary.video_seconds / 3600:.3f} h of video: about "
-        f"{space.size(space.stays(frames, summary.dims))} of store, made in {time} on the {summary.cpus} CPUs {where}"
+        f"{kept}, made in {time} on the {summary.cpus} CPUs {where}"
     ]
     if free is not None:
         enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"

@@ -17,7 +17,7 @@ import teachers
 from pipelines import manifest
 from pipelines.cluster import Pools
 from pipelines.manifest import Row
-from store import fitfile, lease
+from store import fitfile, layout, lease
 from store.place import Place, is_url
 from store.similarity import Fit
 from store.writer import is_taken
@@ -49,6 +49,7 @@ class Config:
     pools: Pools = field(default_factory=Pools)
     address: str | None = None
     words: bool = False
+    arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS
     refit: bool = False
     seed: int = 0
     fit_from: Place | None = None
@@ -77,6 +78,23 @@ def check_place(config: Config) -> bool:
     if is_taken(config.store):
         raise UsageError(f"{config.store} exists and is no concord-av store; choose another folder for --store")
     return False
+
+
+def optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
+    """Those of layout.OPTIONAL_ARRAYS that the store has or, where it is made in this run, will have."""
+    unknown = [name for name in config.arrays if name not in layout.OPTIONAL_ARRAYS]
+    if unknown:
+        raise UsageError(f"--arrays knows {', '.join(layout.OPTIONAL_ARRAYS)}, not {unknown[0]!r}")
+    if not exists:
+        return tuple(name for name in layout.OPTIONAL_ARRAYS if name in config.arrays)
+    has = tuple(name for name in layout.OPTIONAL_ARRAYS if name in store.Writer.open(config.store).frame_arrays)
+    missing = [name for name in config.arrays if name not in has]
+    if missing:
+        raise UsageError(
+            f"{config.store} was made without frames/{missing[0]}, which cannot be added to it: make a new store with --arrays "
+            f"{','.join(config.arrays)}, or leave --arrays out"
+        )
+    return has
 
 
 def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teachers.Teacher]:
@@ -161,13 +179,14 @@ def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> stor
         "teachers": {
             "asr": asr.provenance(),
             "vsr": vsr.provenance(),
-            "face": FaceTracker().provenance(),
+            "face": FaceTracker().provenance(whole_faces="face" in config.arrays),
             "voice": VoiceActivity().provenance(),
         },
         "corpora": [],
         "similarity": {},
     }
-    return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs)
+    extra = {name: layout.OPTIONAL_ARRAYS[name] for name in optional_arrays(config, exists=False)}
+    return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs, extra)
 
 
 def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:

@@ -6,9 +6,10 @@ audio compress less, so a margin is asked for before a run is called safe, and o
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.cluster import cores
@@ -20,6 +21,7 @@ BYTES_A_FRAME = (
     6_000  # of all arrays but the two embeddings, compressed: mouths 4,680, sound 840, lips and blendshapes 210
 )
 BYTES_A_VALUE = 1.9  # of an embedding: f2, which hardly compresses
+OPTIONAL_BYTES = {"face": 6_500}  # a frame of layout.OPTIONAL_ARRAYS, compressed
 STAGED_BYTES = 10_800  # a frame of a finished batch, uncompressed, beside its embeddings
 STAGED_ROWS = 4 * layout.SHARD  # frames staged at the same time: shards that are being filled, packed or entered
 MARGIN = 1.2  # under which a run is begun with a warning
@@ -27,14 +29,15 @@ SECONDS_A_FRAME = 0.008  # of one core: face stage 0.0058, teachers 0.0004, the 
 START_S = 30.0  # workers and weights
 
 
-def stays(frames: int, dims: int) -> int:
-    """Bytes of so many frames in a store; `dims` columns of both embeddings together."""
-    return int(frames * (BYTES_A_FRAME + BYTES_A_VALUE * dims))
+def stays(frames: int, dims: int, arrays: Sequence[str] = ()) -> int:
+    """Bytes of so many frames in a store; `dims` columns of both embeddings together, `arrays` of layout.OPTIONAL_ARRAYS."""
+    return int(frames * (BYTES_A_FRAME + BYTES_A_VALUE * dims + sum(OPTIONAL_BYTES[name] for name in arrays)))
 
 
-def needed(frames: int, dims: int) -> int:
+def needed(frames: int, dims: int, arrays: Sequence[str] = ()) -> int:
     """Bytes that a run needs for so many new frames: what stays, and batches that wait for their shard."""
-    return int(stays(frames, dims) + min(frames, STAGED_ROWS) * (STAGED_BYTES + 2 * dims))
+    staged = STAGED_BYTES + 2 * dims + sum(math.prod(layout.OPTIONAL_ARRAYS[name][1]) for name in arrays)
+    return int(stays(frames, dims, arrays) + min(frames, STAGED_ROWS) * staged)
 
 
 def free(root: str | os.PathLike[str] | Place) -> int | None:
@@ -47,9 +50,9 @@ def free(root: str | os.PathLike[str] | Place) -> int | None:
     return shutil.disk_usage(at).free
 
 
-def check(root: str | os.PathLike[str] | Place, frames: int, dims: int) -> str:
+def check(root: str | os.PathLike[str] | Place, frames: int, dims: int, arrays: Sequence[str] = ()) -> str:
     """Empty where the disk suffices, else a warning. Raises UsageError where the frames cannot fit."""
-    has, need = free(root), needed(frames, dims)
+    has, need = free(root), needed(frames, dims, arrays)
     if has is None or has >= MARGIN * need:
         return ""
     said = f"{root}: {size(has)} are free on its disk and {frames} frames need about {size(need)}"

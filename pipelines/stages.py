@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -167,14 +167,17 @@ def teacher(name: str) -> Any:
 class FaceStage:
     """Decode, track the face, find the voice: everything of a clip that the teachers and the store need."""
 
-    def __init__(self, backend: str | None = None, options: Mapping[str, str] | None = None) -> None:
-        """`backend` is who runs the face networks (teachers.face); `options` are for media in buckets."""
+    def __init__(
+        self, backend: str | None = None, options: Mapping[str, str] | None = None, arrays: Sequence[str] = ()
+    ) -> None:
+        """`backend` is who runs the face networks (teachers.face); `options` are for media in buckets; `arrays` are those of
+        layout.OPTIONAL_ARRAYS that are wanted."""
         import cv2  # noqa: F401 - which crops; here, so that fix_threads finds it
 
         from teachers.face import FaceTracker
         from teachers.voice import VoiceActivity
 
-        self.options = options
+        self.options, self.arrays = options, arrays
         self.tracker = FaceTracker(backend=backend)
         self.voice = VoiceActivity()
         fix_threads()
@@ -204,7 +207,7 @@ class FaceStage:
                 "no_audio", f"{row.audio_path or row.path} has no sound; name its sound as audio_path"
             )
         video = media.Video(path)
-        track = self.tracker.track(video)
+        track = self.tracker.track(video, whole_faces="face" in self.arrays)
         num_frames = len(track.detected)
         slot = work.slots[i]
         sound = media.sound(audio_path or path, None if audio_path else video.start_s, num_frames)
@@ -225,7 +228,7 @@ class FaceStage:
         )
         flags |= sound.present * np.uint8(layout.AUDIO_PRESENT)
         flags |= (self.voice.frames(sound.samples) & sound.present) * np.uint8(layout.VOICE_ACTIVE)
-        work.clips[i] = ClipMedia(row.id, sound.samples, track.mouth, track.lips, track.blendshapes, flags)
+        work.clips[i] = ClipMedia(row.id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
 
 
 class TeacherStage:
@@ -285,6 +288,7 @@ def stage(work: Work, root: Place) -> list[dict[str, Any]]:
         arrays.append(
             {
                 "mouth": clip.mouth,
+                **({} if clip.face is None else {"face": clip.face}),
                 "audio": clip.audio.reshape(clip.num_frames, layout.SAMPLES_PER_FRAME),
                 "lips": clip.lips.astype(np.float16),
                 "blendshapes": clip.blendshapes.astype(np.float16),

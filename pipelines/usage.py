@@ -154,6 +154,7 @@ class Summary:
     similarity: dict[str, Any] = field(default_factory=dict)
     cpus: int = 0  # of a dry run: of the cluster that would do the work
     dims: int = 0  # of a dry run: columns of both embeddings
+    arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS, that the store has
     report: str = ""  # where the page is that tells all this
 
 

@@ -44,12 +44,17 @@ FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "fake": ("i1", ()),
     "similarity": ("f2", ()),  # soft label of the clip's own pair, 5-frame window, in [0, 1]; NaN before a fit
 }
+# Arrays that a store has only if its first run asked for them (precompute.py --arrays).
+OPTIONAL_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "face": ("u1", (112, 112)),  # whole face, grey, upright, for the paper's student
+}
 EMBEDDINGS = ("asr", "vsr")
 PROJECTIONS = ("asr_projection", "vsr_projection")
 
 # Names of the axes after the first, so that xarray and people know them.
 AXES = {
     "mouth": ("y", "x"),
+    "face": ("face_y", "face_x"),  # of other lengths than the mouth's
     "audio": ("sample",),
     "lips": ("point", "xy"),
     "blendshapes": ("blendshape",),

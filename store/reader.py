@@ -122,6 +122,8 @@ class Reader:
 
     def _no_array(self, name: str) -> str:
         hint = "; precompute.py makes projections once it has real clips" if name in layout.PROJECTIONS else ""
+        if name in layout.OPTIONAL_ARRAYS:
+            hint = f"; a new store made by precompute.py --arrays {name} has it"
         return f"{self.path} has no frames/{name}; it has {', '.join(self.names)}{hint}"
 
     def clip(self, i: int) -> Clip:

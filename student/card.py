@@ -55,8 +55,9 @@ def text(reader: Reader, split: Mapping[str, np.ndarray], results: Mapping[str, 
         f"Corpora: {', '.join(_corpora(reader, split['train'])) or 'none'}; their licences bind this detector too.",
         "## Protocol",
         f"Splits: {'`' + config['splits'] + '`' if config['splits'] else 'as the store has them'}; validation {_by(results)}. "
-        f"Windows of {results['window']} frames (25 a second), trim {data['trim']}; {results['too_short']} training clips were "
-        f"too short. Of the real clips' windows {data['pair_share']:.0%} got another clip's sound or their own shifted. "
+        f"Windows of {results['window']} frames (25 a second) of {_picture(data['picture'])}, trim {data['trim']}; "
+        f"{results['too_short']} training clips were too short. Of the real clips' windows {data['pair_share']:.0%} got "
+        "another clip's sound or their own shifted. "
         f"Losses `{losses['preset']}` ({weights}); {config['epochs']} epochs at most, seed {config['seed']}.",
         "## Figures on validation clips",
         _figures(best),
@@ -90,6 +91,10 @@ def _methods(reader: Reader, rows: np.ndarray) -> str:
 
 def _corpora(reader: Reader, rows: np.ndarray) -> list[str]:
     return sorted({f"`{c}`" for c in np.asarray(reader.clips["corpus"])[rows]})
+
+
+def _picture(name: str) -> str:
+    return f"{'whole faces' if name == 'face' else 'mouth crops'} (`frames/{name}`)"
 
 
 def _by(results: Mapping[str, Any]) -> str:

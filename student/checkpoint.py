@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{file} is not a detector of this project: {str(error).splitlines()[0]}") from error
     return model.to(device).eval(), about
+
+
+def picture(about: Mapping[str, Any]) -> str:
+    """What a detector with that header, or a run with that state, looks at (`student.picture`)."""
+    return about["config"].get("data", {}).get("picture", "mouth")  # all did before there was a choice
 
 
 def about(path: Path) -> dict[str, Any]:

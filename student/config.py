@@ -55,6 +55,7 @@ class DataConfig:
     min_fake_shift: int = 5  # smaller ones are no forgery: they teach the correlation term alone
     max_shift: int = 15
     augment: bool = True
+    picture: str = "mouth"  # or "face": no option, the trainer finds it (`student.picture`)
     buffer: int = 2048  # windows shuffled together, so that neighbouring reads stay within few shards
 
     def __post_init__(self) -> None:

@@ -22,12 +22,11 @@ import store
 from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE
 from store.similarity import Fit, compare
 
-from .augment import augment_mouth, augment_sound, crop_place
+from .augment import augment_mouth, augment_sound
 from .config import DataConfig
+from .picture import cut
 from .spans import Spans
 
-MOUTH = 96
-CROP = 88
 SOFT_WINDOW = 5
 GAP = SOFT_WINDOW // 2 + 1  # empty rows between pairs that are compared in one call
 NEIGHBOURS = (
@@ -160,7 +159,8 @@ def class_weights(real: float, fake: float) -> tuple[float, float]:
 class Windows(Dataset):
     """Maps a Key to a batch of tensors. Opens the store at first use, in whichever process that is.
 
-    mouth u1 [B, T, 88, 88], audio i2 [B, 640 T] and the fields of `losses.Targets`. Without `soft_labels` nothing is compared.
+    picture u1 [B, T, side, side] (`student.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`. Without
+    `soft_labels` nothing is compared.
     """
 
     def __init__(
@@ -211,24 +211,21 @@ class Windows(Dataset):
 
     def _window(self, d: Draw, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One window, padded to the full length with zeros."""
-        lips_names, sound_names = ["mouth", "flags", "fake"], ["audio", "flags"]
+        lips_names, sound_names = [self.config.picture, "flags", "fake"], ["audio", "flags"]
         if self.soft_labels:
             lips_names.append("vsr_projection")
             sound_names.append("asr_projection")
         lips = self.reader.frames(d.lips, d.lips_start, d.lips_start + d.length, lips_names)
         sound = self.reader.frames(d.sound, d.sound_start, d.sound_start + d.length, sound_names)
-        mouth, audio = lips["mouth"], sound["audio"].reshape(-1)
+        audio = sound["audio"].reshape(-1)
+        picture = cut(self.config.picture, lips[self.config.picture], rng if self.config.augment else None)
         if self.config.augment:
-            y, x = crop_place(rng, MOUTH - CROP)
-            mouth = augment_mouth(mouth[:, y : y + CROP, x : x + CROP], rng)
+            picture = augment_mouth(picture, rng)
             audio = augment_sound(audio, rng)
-        else:
-            y = x = (MOUTH - CROP) // 2
-            mouth = mouth[:, y : y + CROP, x : x + CROP]
         label, frame_label = self._labels(d, lips["fake"])
         t = self.config.window
         out: dict[str, Any] = {
-            "mouth": _padded(mouth, t),
+            "picture": _padded(picture, t),
             "audio": _padded(audio, t * SAMPLES_PER_FRAME),
             "mask": np.arange(t) < d.length,
             "label": np.float32(label),

@@ -115,6 +115,7 @@ def _score(
     from accelerate.utils import gather_object
 
     from student import score
+    from student.checkpoint import picture
     from student.spans import spans
 
     device = accelerator.device if accelerator else torch.device("cpu")
@@ -130,7 +131,7 @@ def _score(
         )
     mine = items[rank::world]
     values = (
-        score.logits(model, reader, mine, int(about["window"]), device, batch_size),
+        score.logits(model, reader, mine, int(about["window"]), device, batch_size, picture=picture(about)),
         score.teacher_logits(reader, mine),
         *score.offset_scores(reader, mine),
     )

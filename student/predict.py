@@ -47,6 +47,13 @@ class Detector:
     device: torch.device
     corpora: tuple[str, ...] = ()
 
+    @property
+    def picture(self) -> str:
+        """What it looks at: "mouth" or "face"."""
+        from student.checkpoint import picture
+
+        return picture(self.about)
+
     def judge(self, clip: Any, shift: int = 0) -> dict[str, Any]:
         """Probability of fake and logit of a clip (positive = fake) over windows inside its span, and the span's frames; lips
         at t are seen with the sound of t - `shift`."""
@@ -58,7 +65,8 @@ class Detector:
             return {"probability": None, "logit": None, "frames": length}
         lips = first + max(0, shift)
         trial = score.Trial(clip.id, 0, 0, lips, lips - shift, length, -1, "")
-        logit = score.logits(self.model, _OneClip(clip), [trial], int(self.about["window"]), self.device)
+        window, picture = int(self.about["window"]), self.picture
+        logit = score.logits(self.model, _OneClip(clip), [trial], window, self.device, picture=picture)
         found = metrics.probability(logit, self.about["threshold"], self.about["temperature"])
         return {"probability": float(found[0]), "logit": float(logit[0]), "frames": length}
 
@@ -70,7 +78,11 @@ class _OneClip:
     clip: Any
 
     def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        arrays = {"mouth": self.clip.mouth, "audio": self.clip.audio.reshape(-1, layout.SAMPLES_PER_FRAME)}
+        arrays = {
+            "mouth": self.clip.mouth,
+            "face": self.clip.face,
+            "audio": self.clip.audio.reshape(-1, layout.SAMPLES_PER_FRAME),
+        }
         return {name: arrays[name][start:stop] for name in names}
 
 
@@ -113,9 +125,11 @@ class Basis:
         }
         if self.detector:
             about = self.detector.about
-            found["student"] = {"checkpoint": self.detector.path, "model": about["model"]} | {
-                name: about.get(name) for name in ("threshold", "temperature", "fitted_on", "window")
-            }
+            found["student"] = {
+                "checkpoint": self.detector.path,
+                "model": about["model"],
+                "picture": self.detector.picture,
+            } | {name: about.get(name) for name in ("threshold", "temperature", "fitted_on", "window")}
         return found
 
 
@@ -168,7 +182,9 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
     from teachers import TeacherError
 
     names = {side: on.teachers[side]["name"] for side in ("asr", "vsr")}
-    with Witness(on.fit, names, str(on.detector.device) if on.detector else "cpu", on.clip_frames) as witness:
+    device = str(on.detector.device) if on.detector else "cpu"
+    arrays = ["face"] if on.detector and on.detector.picture == "face" else []
+    with Witness(on.fit, names, device, on.clip_frames, arrays) as witness:
         for side, mine in witness.provenance().items():
             if mine.get("sha256") != on.teachers[side].get("sha256"):
                 raise TeacherError(

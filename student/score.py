@@ -22,6 +22,7 @@ from store import Reader
 from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, labelled
 from store.similarity import best_offset, calibration_line, scores
 
+from .picture import SIDES
 from .spans import Spans
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
@@ -108,8 +109,10 @@ def logits(
     device: torch.device,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
+    picture: str = "mouth",
 ) -> np.ndarray:
-    """Clip logit [n] f8 of each trial, positive = fake. The model is put in evaluation mode and left as it was."""
+    """Clip logit [n] f8 of each trial, positive = fake. The model is put in evaluation mode and left as it was; `picture` is
+    what it looks at (`student.picture`)."""
     was_training = model.training
     model.eval()
     jobs = [(k, a, b) for k, item in enumerate(items) for a, b in windows(item.length, window)]
@@ -117,16 +120,16 @@ def logits(
     for first in range(0, len(jobs), batch_size):
         batch = jobs[first : first + batch_size]
         longest = max(b - a for _, a, b in batch)
-        mouth = np.zeros((len(batch), longest, 96, 96), np.uint8)
+        seen = np.zeros((len(batch), longest, SIDES[picture], SIDES[picture]), np.uint8)
         audio = np.zeros((len(batch), longest * SAMPLES_PER_FRAME), np.int16)
         mask = np.zeros((len(batch), longest), bool)
         for n, (k, a, b) in enumerate(batch):
             item = items[k]
-            mouth[n, : b - a] = reader.frames(item.lips, item.lips_start + a, item.lips_start + b, ["mouth"])["mouth"]
+            seen[n, : b - a] = reader.frames(item.lips, item.lips_start + a, item.lips_start + b, [picture])[picture]
             sound = reader.frames(item.sound, item.sound_start + a, item.sound_start + b, ["audio"])["audio"]
             audio[n, : (b - a) * SAMPLES_PER_FRAME] = sound.reshape(-1)
             mask[n, : b - a] = True
-        output = model(*(torch.from_numpy(x).to(device) for x in (mouth, audio, mask)))
+        output = model(*(torch.from_numpy(x).to(device) for x in (seen, audio, mask)))
         values = output.clip_logits.double().cpu().numpy()
         for n, (k, a, b) in enumerate(batch):
             total[k] += values[n] * (b - a)

@@ -56,7 +56,8 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
         known = {p.name for p in context.command.params}
-        values.pop("exclude", None)
+        for name in ("exclude", "picture"):  # in a run's config.json, but no options
+            values.pop(name, None)
         unknown = sorted(set(values) - known)
         if unknown:
             raise click.UsageError(f"{path} sets {unknown[0]}, which is no option of this command")

@@ -29,6 +29,7 @@ from .data import Corpus, Keys, Windows, class_weights, expected_shares, loader
 from .losses import Targets, total
 from .models import PAPER, build
 from .optimize import average, decay_groups, rate
+from .picture import OF_FACES, choose
 from .progress import Progress
 from .record import claim, keep_lines, peak_memory, store_identity, versions
 from .spans import spans, window_for
@@ -45,9 +46,9 @@ class Trainer:
     """One run. `Trainer(config, resume).run()` returns the exit code: 0, or 128 + signal after a clean stop."""
 
     def __init__(self, config: TrainConfig, resume: str | None) -> None:
-        self.config = config
         self.output = Path(config.output)
         self.reader = store.open(config.store)
+        config = self.config = replace(config, data=replace(config.data, picture=self._picture(config, resume)))
         if config.losses.needs_soft_labels and self.reader.fit is None:
             raise ConfigError(
                 f"store {config.store} has no fit, so its similarity is NaN: run python precompute.py --store {config.store} "
@@ -80,6 +81,9 @@ class Trainer:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(config.seed)
         model = build(config.model, **(PAPER.get(config.model, {}) if config.losses.preset == "paper" else {}))
+        few = config.model in OF_FACES and "face" not in self.reader.names
+        hint = ", enlarged: the store has no whole faces (precompute.py --arrays face)" if few else ""
+        log.info("%s looks at frames/%s%s", config.model, config.data.picture, hint)
         self.init_from: dict[str, Any] | None = None
         if config.init_from and not (resume and checkpoint.find(self.output, resume)):
             loaded = weights.load(model, config.model, config.init_from)
@@ -138,6 +142,18 @@ class Trainer:
             raise ConfigError(
                 "no training clip has a label, so there is nothing to detect: label them, or use --w-detection 0"
             )
+
+    def _picture(self, config: TrainConfig, resume: str | None) -> str:
+        """What the student looks at: as the run that goes on did, else as `student.picture` chooses."""
+        path = checkpoint.find(self.output, resume) if resume else None
+        if path is None:
+            return choose(config.model, self.reader.names)
+        name = checkpoint.picture(json.loads((path / checkpoint.STATE_FILE).read_text()))
+        if name not in self.reader.names:
+            raise ConfigError(
+                f"{path.name} looks at frames/{name}, which {config.store} has not; name the store it was trained on"
+            )
+        return name
 
     def _claim_output(self, resume: str | None) -> None:
         """One run writes to a folder at a time, and a new run never mixes with the leavings of another."""
@@ -281,7 +297,7 @@ class Trainer:
             torch.manual_seed(_step_seed(c.seed, self.epoch, self.position, self.accelerator.process_index))
             last = k == len(group) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                output = self.model(batch["mouth"], batch["audio"], batch["mask"])
+                output = self.model(batch["picture"], batch["audio"], batch["mask"])
                 targets = Targets(*(batch[name] for name in Targets._fields))
                 loss, terms = total(output, targets, c.losses)
                 self.accelerator.backward(loss / len(group))
@@ -319,7 +335,9 @@ class Trainer:
     def _validate(self) -> None:
         """Score the validation trials; keep the best detector."""
         began = time.perf_counter()
-        figures = validate(self.accelerator, self._detector(), self.reader, self.trials, self.data.window)
+        figures = validate(
+            self.accelerator, self._detector(), self.reader, self.trials, self.data.window, self.data.picture
+        )
         self.seconds["validation"] += time.perf_counter() - began
         self.history.append({"epoch": self.epoch, "step": self.step, "seconds": dict(self.seconds), **figures})
         # near 1 the AUC says no more: three digits of it, then calibration

@@ -21,11 +21,12 @@ def validate(
     reader: Reader,
     trials: list[score.Trial],
     window: int,
+    picture: str,
 ) -> dict[str, Any]:
     """Figures of validation trials, each scored once whatever the number of processes: AUC overall, of swaps and of shifts,
     Brier score, and the threshold and temperature that fit them (0 and 1 without trials)."""
     mine = trials[accelerator.process_index :: accelerator.num_processes]
-    values = score.logits(accelerator.unwrap_model(model), reader, mine, window, accelerator.device)
+    values = score.logits(accelerator.unwrap_model(model), reader, mine, window, accelerator.device, picture=picture)
     by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
     if len(by_id) != len(trials):
         raise RuntimeError(f"validation gathered {len(by_id)} of {len(trials)} trials")

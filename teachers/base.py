@@ -2,7 +2,8 @@
 
 Teachers are entry points of the group `concord.teachers`: NAME = module:factory, called as factory(argument, device), where
 argument is what the user wrote after "NAME:" (empty if nothing). Other packages add theirs the same way.
-`ClipMedia` and the factory's signature are public; a change that breaks them raises MEDIA_VERSION.
+`ClipMedia` and the factory's signature are public; a change that breaks them raises MEDIA_VERSION. A field that is added comes
+last and has a default, which breaks nothing.
 """
 
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class ClipMedia:
     flags: (
         np.ndarray
     )  # u1 [frames]; bits 0 face detected, 1 face interpolated, 2 audio present, 3 voice active, 4 in use
+    face: np.ndarray | None = None  # u1 [frames, 112, 112], grey, the whole face; only where it was asked for
 
     @property
     def num_frames(self) -> int:

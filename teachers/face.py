@@ -1,4 +1,4 @@
-"""One face track of a clip: aligned mouth crops, lip landmarks and blendshapes, by the networks of MediaPipe's FaceLandmarker.
+"""One face track of a clip: aligned mouth crops, lip landmarks, blendshapes, whole faces if asked for, by MediaPipe's networks.
 
 Who runs the networks is the backend's affair (face_backends). A landmarker is new for each clip, with time stamps of 40 ms,
 so that a clip gives the same bytes each time. It follows one face, which is cheap, unless a detector that looks at one
@@ -6,9 +6,9 @@ frame a second sees several: then up to MAX_FACES are followed and joined to tra
 prominent one (area summed over frames); another face never continues it. Gaps of up to 12 frames are interpolated and
 marked; longer ones stay empty.
 
-Frames are streamed. Only the surroundings of the mouth are kept, up to KEEP_BYTES; crops that need more are made in a
-second pass over the frames. What it leaves out: identity. After a cut to another face at the same place the track goes
-on.
+Frames are streamed. Only the surroundings of the mouth (of the face, where faces are asked for) are kept, up to KEEP_BYTES;
+crops that need more are made in a second pass over the frames (patches). What it leaves out: identity. After a cut to
+another face at the same place the track goes on.
 """
 
 import math
@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from teachers import align, face_backends, weights
+from teachers import align, face_backends, patches, weights, whole_face
+from teachers.patches import Crops, Patches
 
 MODEL = "face_landmarker.task"
 MODEL_URL = (
@@ -33,7 +34,7 @@ PROBE_EVERY = 25  # frames between looks for further faces
 MAX_FACES = 4  # followed at once where there are several
 MIN_FRAMES = 10  # with a detected face, else the clip has none
 MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fps a face moves far less
-KEEP_BYTES = 256 << 20  # of picture around mouths kept between the passes
+KEEP_BYTES = 256 << 20  # of picture around mouths kept between the passes, and as much around faces
 NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
 
 # Indices into MediaPipe's 478 points. "Left" is the picture's left.
@@ -66,6 +67,7 @@ class FaceTrack:
     detected: np.ndarray  # bool [frames]
     interpolated: np.ndarray  # bool [frames]
     num_faces: int  # most seen at once
+    face: np.ndarray | None = None  # u1 [frames, 112, 112], grey (see whole_face); None where not asked for
 
 
 @dataclass
@@ -89,34 +91,6 @@ class _Track:
         self.area += _area(face.box)
 
 
-class _Patches:
-    """Pieces of frames around mouths, within a budget of bytes."""
-
-    def __init__(self, budget: int) -> None:
-        self.left = budget
-        self.kept: dict[int, list[tuple[int, int, np.ndarray]]] = {}
-
-    def add(self, frame: int, image: np.ndarray, faces: list[_Face]) -> None:
-        for face in faces:
-            across, down = face.points[_MOUTH].mean(axis=0).tolist()
-            # The crop is 1.3 times as wide as the eyes are apart; half as much again leaves room for motion and tilt.
-            reach = 1.3 * math.dist(face.points[4], face.points[1])
-            x, y = max(int(across - reach), 0), max(int(down - reach), 0)
-            piece = image[y : int(down + reach) + 1, x : int(across + reach) + 1]
-            if piece.nbytes <= self.left:
-                self.left -= piece.nbytes
-                self.kept.setdefault(frame, []).append((x, y, piece.copy()))
-
-    def find(self, frame: int, extent: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, np.ndarray] | None:
-        """A piece of this frame that holds extent (left, top, right, bottom) as far as it lies in the picture."""
-        left, top = max(int(extent[0]), 0), max(int(extent[1]), 0)
-        right, bottom = min(int(extent[2]), shape[1]), min(int(extent[3]), shape[0])
-        for x, y, piece in self.kept.get(frame, []):
-            if x <= left and y <= top and right <= x + piece.shape[1] and bottom <= y + piece.shape[0]:
-                return x, y, piece
-        return None
-
-
 class FaceTracker:
     """Follows the face of a clip; one instance serves many clips, one after the other."""
 
@@ -132,16 +106,16 @@ class FaceTracker:
             self._weights = weights.resolve(MODEL, path=model)
         self._backend = face_backends.load(backend, self._weights.path)
 
-    def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
-        """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps.
+    def track(self, frames: Iterable[np.ndarray], whole_faces: bool = False) -> FaceTrack:
+        """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps; `whole_faces`: with `FaceTrack.face`.
 
-        `frames` must be re-iterable: it is read once or, where there are several faces or the mouth regions exceed
+        `frames` must be re-iterable: it is read once or, where there are several faces or the regions to crop exceed
         KEEP_BYTES, again. Raises NoFaceError where fewer than MIN_FRAMES frames show a face.
         """
         try:
-            tracks, num_frames, num_faces, patches, shape = self._observe(frames, 1)
+            tracks, num_frames, num_faces, kept, shape = self._observe(frames, 1, whole_faces)
         except _SeveralFaces:
-            tracks, num_frames, num_faces, patches, shape = self._observe(frames, MAX_FACES)
+            tracks, num_frames, num_faces, kept, shape = self._observe(frames, MAX_FACES, whole_faces)
         best = max(tracks, key=lambda track: track.area, default=_Track())
         if len(best.faces) < MIN_FRAMES:
             raise NoFaceError(
@@ -157,26 +131,36 @@ class FaceTracker:
 
         lips = np.zeros((num_frames, len(LIPS), 2), np.float32)
         source = np.zeros((num_frames, 2, 3))
-        for start, stop in align.runs(detected | interpolated):
+        faced = detected | interpolated
+        for start, stop in align.runs(faced):
             transform = align.transforms(points[start:stop, _STABLE])
             aligned = align.apply(transform, points[start:stop])
             lips[start:stop] = aligned[:, _LIPS] - align.MEAN_MOUTH
             source[start:stop] = align.to_source(transform, align.corners(aligned[:, _MOUTH]))
-        mouth = _crops(frames, detected | interpolated, source, patches, shape)
-        return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces)
+        mouth = np.zeros((num_frames, align.CROP, align.CROP), np.uint8)
+        wanted = [Crops(kept["mouth"], mouth, source, align.extent(source), align.crop)]
+        whole = None
+        if whole_faces:
+            whole = np.zeros((num_frames, whole_face.SIDE, whole_face.SIDE), np.uint8)
+            squares = _squares(best, detected, faced)
+            wanted.append(Crops(kept["face"], whole, squares, whole_face.extent(squares), whole_face.crop))
+        patches.make(frames, faced, wanted, shape)
+        return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces, whole)
 
-    def provenance(self) -> dict[str, Any]:
-        """Name, source, sha256, options and licence, fit for JSON."""
+    def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
+        """Name, source, sha256, options and licence, fit for JSON; `whole_faces`: how those are cropped, too."""
         from importlib.metadata import version
 
         backend = self._backend.name
         distribution = face_backends.BACKENDS[backend][1]
-        options = {
+        options: dict[str, Any] = {
             "max_gap": align.MAX_GAP,
             "window": align.WINDOW,
             "backend": backend,
             distribution: version(distribution),
         }
+        if whole_faces:
+            options["face"] = {"margin": whole_face.MARGIN, "median": whole_face.MEDIAN}
         found = self._weights
         return {
             "name": "face_landmarker",
@@ -188,11 +172,13 @@ class FaceTracker:
         }
 
     def _observe(
-        self, frames: Iterable[np.ndarray], num_faces: int
-    ) -> tuple[list[_Track], int, int, _Patches, tuple[int, int]]:
+        self, frames: Iterable[np.ndarray], num_faces: int, whole_faces: bool
+    ) -> tuple[list[_Track], int, int, dict[str, Patches], tuple[int, int]]:
         """One pass: tracks, number of frames, most faces at once, pictures kept, height and width."""
         tracks: list[_Track] = []
-        patches = _Patches(KEEP_BYTES)
+        kept = {"mouth": Patches(KEEP_BYTES, _mouth_region)}
+        if whole_faces:
+            kept["face"] = Patches(KEEP_BYTES, lambda face: whole_face.region(face.box), grey=True)
         most = count = 0
         shape = (0, 0)
         with self._backend.landmarker(num_faces) as landmarker:
@@ -210,9 +196,10 @@ class FaceTracker:
                 faces = [_face(found, shape) for found in landmarker.read(frame, k * MS_PER_FRAME)]
                 most = max(most, len(faces))
                 last = faces or last
-                patches.add(k, frame, last)
+                for pieces in kept.values():
+                    pieces.add(k, frame, last)
                 _join(tracks, k, faces)
-        return tracks, count, most, patches, shape
+        return tracks, count, most, kept, shape
 
 
 def _face(found: face_backends.Reading, shape: tuple[int, int]) -> _Face:
@@ -221,6 +208,25 @@ def _face(found: face_backends.Reading, shape: tuple[int, int]) -> _Face:
     pixels = found.points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
     (left, top), (right, bottom) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
     return _Face((left, top, right, bottom), pixels[POINTS], found.blendshapes)
+
+
+def _mouth_region(face: _Face) -> tuple[float, float, float]:
+    """Centre (x, y) and reach, in pixels, of what a mouth crop may need of a face's picture."""
+    across, down = face.points[_MOUTH].mean(axis=0).tolist()
+    # The crop is 1.3 times as wide as the eyes are apart; half as much again leaves room for motion and tilt.
+    return across, down, 1.3 * math.dist(face.points[4], face.points[1])
+
+
+def _squares(track: _Track, detected: np.ndarray, faced: np.ndarray) -> np.ndarray:
+    """Squares of whole faces f8 [frames, 3], gaps filled as those of the points; 0 where there is no face."""
+    boxes = np.zeros((len(detected), 4))
+    for k, face in track.faces.items():
+        boxes[k] = face.box
+    boxes, _ = align.fill_gaps(boxes, detected)
+    squares = np.zeros((len(detected), 3))
+    for start, stop in align.runs(faced):
+        squares[start:stop] = whole_face.squares(boxes[start:stop])
+    return squares
 
 
 class _SeveralFaces(Exception):
@@ -255,28 +261,3 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     """Intersection over union of two boxes (left, top, right, bottom)."""
     inner = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
     return inner / max(_area(a) + _area(b) - inner, 1e-9)
-
-
-def _crops(
-    frames: Iterable[np.ndarray], faced: np.ndarray, source: np.ndarray, patches: _Patches, shape: tuple[int, int]
-) -> np.ndarray:
-    """Mouth crops u1 [frames, 96, 96]; reads the frames again only if a kept piece is missing or too small."""
-    mouth = np.zeros((len(faced), align.CROP, align.CROP), np.uint8)
-    indices = np.flatnonzero(faced)
-    missing = set()
-    for k, extent in zip(indices, align.extent(source[indices]), strict=True):
-        piece = patches.find(int(k), extent, shape)
-        if piece is None:
-            missing.add(int(k))
-        else:
-            mouth[k] = align.crop(piece[2], source[k], piece[:2], extent)
-    if missing:
-        for index, frame in enumerate(frames):
-            if index in missing:
-                mouth[index] = align.crop(frame, source[index])
-                missing.discard(index)
-            if not missing:
-                break
-        else:
-            raise RuntimeError(f"frames gave fewer in the second pass: {len(missing)} of {len(faced)} are missing")
-    return mouth

@@ -51,10 +51,11 @@ def make_store(
     seed: int = 0,
     shard_rows: int = 500,
     broken: int = 0,
+    faces: bool = False,
 ) -> Path:
     """`splits` real clips each, `fakes` forgeries (sound of another signal) in every split, the last `broken` clips not done.
 
-    `frames` is one length, or the least and the most.
+    `frames` is one length, or the least and the most. With `faces` the store has those, too: mouths in a frame of grey.
     """
     rng = np.random.default_rng(seed)
     lengths, columns, arrays = [], [], []
@@ -85,7 +86,10 @@ def make_store(
                     "asr": (sound @ weights_a + 0.15 * rng.standard_normal((length, DIMS))).astype(np.float32),
                 }
             )
-    writer = store.create(path, {"asr": DIMS, "vsr": DIMS}, {"teachers": TEACHERS}, shard_rows=shard_rows)
+            if faces:
+                arrays[-1]["face"] = np.pad(arrays[-1]["mouth"], ((0, 0), (8, 8), (8, 8)), constant_values=110)
+    extra = layout.OPTIONAL_ARRAYS if faces else {}
+    writer = store.create(path, {"asr": DIMS, "vsr": DIMS}, {"teachers": TEACHERS}, extra, shard_rows=shard_rows)
     offsets, row = [], 0
     for length in lengths:
         if row % shard_rows + length > shard_rows:

@@ -60,6 +60,13 @@ def test_need_grows_with_frames_and_columns():
     assert space.needed(100, 458) > 100 * (6_000 + 10_800)
 
 
+def test_whole_faces_are_counted_stored_and_staged():
+    many = 1_000_000
+    assert set(space.OPTIONAL_BYTES) == set(layout.OPTIONAL_ARRAYS)
+    assert space.stays(many, 458, ["face"]) - space.stays(many, 458) == many * 6_500
+    assert space.needed(100, 458, ["face"]) - space.needed(100, 458) == 100 * (6_500 + 112 * 112)
+
+
 def test_nothing_is_left_of_a_run_that_cannot_fit(disk, clips):
     (disk / "full").write_bytes(bytes(6 << 20))
     command = [

@@ -147,7 +147,7 @@ def learned(reader, trim):
     for epoch in range(6):
         order = epoch_order(corpus, config, 0, epoch)
         batch = windows[Key(epoch, tuple(range(len(order))), tuple(order.tolist()))]
-        x.append(outside(batch["mouth"], batch["audio"], batch["mask"]))
+        x.append(outside(batch["picture"], batch["audio"], batch["mask"]))
         y.append(batch["label"].numpy())
     forest = HistGradientBoostingClassifier(random_state=0).fit(np.concatenate(x), np.concatenate(y))
     items = score.trials(reader, test, inside, seed=0, swaps=0, shifts=0)

@@ -149,9 +149,9 @@ def test_a_batch_holds_what_the_store_holds(path, reader, corpus):
         d = draw(corpus, partners(corpus, CONFIG.window), CONFIG, 0, 0, position, row)
         lips = reader.frames(d.lips, d.lips_start, d.lips_start + d.length, ["mouth"])["mouth"]
         sound = reader.frames(d.sound, d.sound_start, d.sound_start + d.length, ["audio"])["audio"].reshape(-1)
-        assert np.array_equal(batch["mouth"][b, : d.length], lips[:, 4:92, 4:92])
+        assert np.array_equal(batch["picture"][b, : d.length], lips[:, 4:92, 4:92])
         assert np.array_equal(batch["audio"][b, : d.length * 640], sound)
-        assert not batch["mouth"][b, d.length :].any()
+        assert not batch["picture"][b, d.length :].any()
         assert int(batch["mask"][b].sum()) == d.length
         assert batch["clip"][b].tolist() == [d.lips, d.sound]
 

@@ -1,4 +1,4 @@
-"""Students by name. Each takes mouth crops and sound of one clock and answers with `Output`."""
+"""Students by name. Each takes pictures (`student.picture`) and sound of one clock and answers with `Output`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 Faces and MFCC are encoded apart, each stream attends to the other, the two together attend to themselves, and a linear head
 gives two logits a frame (index 1 = fake). By default four things that the published code does to a clip are mended (see
-`TalkNetConfig`); the options `PAPER` of this package keep them. The store has mouth crops of 96 x 96 where the paper's list has
-faces: they are enlarged to 112 x 112, so weights that were trained on faces see another picture.
+`TalkNetConfig`); the options `PAPER` of this package keep them. It takes whole faces as the paper does, which a store has on
+request (`student.picture`), and else mouth crops enlarged to 112 x 112: weights that were trained on faces see another picture
+then.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Streams(NamedTuple):
 
 
 class TalkNet(nn.Module):
-    """See the module. forward(mouth, audio, mask) -> Output; `streams` takes faces and MFCC as the paper has them."""
+    """See the module. forward(picture, audio, mask) -> Output; `streams` takes faces and MFCC as the paper has them."""
 
     def __init__(self, config: TalkNetConfig | None = None) -> None:
         super().__init__()
@@ -63,12 +64,13 @@ class TalkNet(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))  # ours, as in `lite`
         self.bias = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, mouth: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
-        """mouth u1 [B, T, side, side], enlarged to 112; audio i2 [B, 640 T]; mask bool [B, T]: the first rows of each clip."""
+    def forward(self, picture: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
+        """picture u1 [B, T, side, side], mouths enlarged to 112; audio i2 [B, 640 T]; mask bool [B, T]: the first rows of each
+        clip."""
         if mask is None:
-            mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
+            mask = torch.ones(picture.shape[:2], dtype=torch.bool, device=picture.device)
         mfcc = self.features.clips(audio, mask.sum(1), self.config.wrap)
-        return self.output(self.streams(_faces(mouth), mfcc, mask), mask)
+        return self.output(self.streams(_faces(picture), mfcc, mask), mask)
 
     def output(self, s: Streams, mask: torch.Tensor) -> Output:
         """What the streams say of frames and clips."""
@@ -137,8 +139,8 @@ class AttentionLayer(nn.Module):
         return self.norm2(x + self.dropout(y))
 
 
-def _faces(mouth: torch.Tensor) -> torch.Tensor:
+def _faces(picture: torch.Tensor) -> torch.Tensor:
     """u1 [B, T, side, side] -> f4 [B, T, 112, 112] in 0 to 255, bilinear."""
-    if mouth.shape[-1] == SIDE:
-        return mouth
-    return F.interpolate(mouth.float(), (SIDE, SIDE), mode="bilinear", align_corners=False)
+    if picture.shape[-1] == SIDE:
+        return picture
+    return F.interpolate(picture.float(), (SIDE, SIDE), mode="bilinear", align_corners=False)

@@ -1,0 +1,85 @@
+"""Crops of a face track that is known only when all frames are read, without holding the frames.
+
+While frames are streamed, pieces around what will be cropped are kept, within a budget of bytes; crops whose piece is missing
+or too small are made in one more pass over the frames, to the same bytes.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class Patches:
+    """Pieces of frames around some part of every face, within a budget of bytes."""
+
+    def __init__(self, budget: int, region: Callable[[Any], tuple[float, float, float]], grey: bool = False) -> None:
+        """`region` gives centre (x, y) and reach, in pixels, of the piece to keep for a face; `grey` pieces take a third."""
+        self.left, self.region, self.grey = budget, region, grey
+        self.kept: dict[int, list[tuple[int, int, np.ndarray]]] = {}
+
+    def add(self, frame: int, image: np.ndarray, faces: Iterable[Any]) -> None:
+        """Keep the pieces of one frame u1 [height, width, 3] (RGB) that the budget holds."""
+        for face in faces:
+            across, down, reach = self.region(face)
+            x, y = max(int(across - reach), 0), max(int(down - reach), 0)
+            piece = image[y : max(int(down + reach) + 1, 0), x : max(int(across + reach) + 1, 0)]
+            size = piece.nbytes // 3 if self.grey else piece.nbytes
+            if size <= self.left:
+                self.left -= size
+                self.kept.setdefault(frame, []).append((x, y, _grey(piece) if self.grey else piece.copy()))
+
+    def find(self, frame: int, extent: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, np.ndarray] | None:
+        """A piece of this frame that holds extent (left, top, right, bottom) as far as it lies in the picture."""
+        left, top = max(int(extent[0]), 0), max(int(extent[1]), 0)
+        right, bottom = min(int(extent[2]), shape[1]), min(int(extent[3]), shape[0])
+        for x, y, piece in self.kept.get(frame, []):
+            if x <= left and y <= top and right <= x + piece.shape[1] and bottom <= y + piece.shape[0]:
+                return x, y, piece
+        return None
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops to be made: into `out` [frames, ...], by `crop(image, source[k], origin, extents[k])` out of a frame or a piece of
+    it that begins at `origin` (x, y)."""
+
+    patches: Patches
+    out: np.ndarray
+    source: np.ndarray
+    extents: np.ndarray  # (left, top, right, bottom) of what a crop reads, i8 [frames, 4]
+    crop: Callable[[np.ndarray, np.ndarray, tuple[int, int], np.ndarray], np.ndarray]
+
+    def make(self, k: int, image: np.ndarray, origin: tuple[int, int] = (0, 0)) -> None:
+        """The crop of frame k."""
+        self.out[k] = self.crop(image, self.source[k], origin, self.extents[k])
+
+
+def make(frames: Iterable[np.ndarray], faced: np.ndarray, wanted: Iterable[Crops], shape: tuple[int, int]) -> None:
+    """Make all crops of the frames that `faced`, bool [frames], marks; `shape` is height and width of a frame.
+
+    Reads the frames again only if a kept piece is missing or too small. RuntimeError where they are fewer than before.
+    """
+    missing: dict[int, list[Crops]] = {}
+    for crops in wanted:
+        for k in np.flatnonzero(faced).tolist():
+            piece = crops.patches.find(k, crops.extents[k], shape)
+            if piece is None:
+                missing.setdefault(k, []).append(crops)
+            else:
+                crops.make(k, piece[2], piece[:2])
+    if not missing:
+        return
+    for k, frame in enumerate(frames):
+        for crops in missing.pop(k, ()):
+            crops.make(k, frame)
+        if not missing:
+            return
+    raise RuntimeError(f"frames gave fewer in the second pass: {len(missing)} of {len(faced)} are missing")
+
+
+def _grey(piece: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return cv2.cvtColor(np.ascontiguousarray(piece), cv2.COLOR_RGB2GRAY) if piece.size else piece[..., 0].copy()

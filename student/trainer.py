@@ -23,15 +23,16 @@ from accelerate.utils import gather_object
 
 import store
 
-from . import card, checkpoint, launch, score, weights
-from .config import ConfigError, TrainConfig, differences, write_json
+from . import checkpoint, launch, score, weights
+from .config import ConfigError, TrainConfig, differences
 from .data import Corpus, Keys, Windows, class_weights, expected_shares, loader
 from .losses import Targets, total
 from .models import PAPER, build
 from .optimize import average, decay_groups, rate
+from .outputs import Outputs
 from .picture import OF_FACES, choose
 from .progress import Progress
-from .record import claim, keep_lines, peak_memory, store_identity, versions
+from .record import claim, keep_lines, store_identity
 from .spans import spans, window_for
 from .splits import split
 from .stop import Stop
@@ -89,7 +90,6 @@ class Trainer:
             loaded = weights.load(model, config.model, config.init_from)
             log.info("starting from %s", loaded)
             self.init_from = asdict(loaded)
-        self.num_parameters = sum(p.numel() for p in model.parameters())
         optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.lr)
         self.average = average(model, config.ema).to(self.accelerator.device) if config.ema else None
         if self.average is not None:
@@ -105,6 +105,16 @@ class Trainer:
             config.num_workers if config.num_workers >= 0 else (4 if self.accelerator.device.type == "cuda" else 0)
         )
         self.loader = loader(windows, self.keys, workers, pin_memory=self.accelerator.device.type == "cuda")
+        facts = {
+            "window": self.data.window,
+            "too_short": self.too_short,
+            "validation_by": self.split.by,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "processes": world,
+            "threads": self.threads,
+            "device": str(self.accelerator.device),
+        }
+        self.outputs = Outputs(self.output, config, self.reader, self.split, facts)
         self.trials = score.trials(self.reader, self.split.rows["val"], self.spans, config.seed)
         self.step = self.epoch = self.position = 0
         self.history: list[dict[str, Any]] = []
@@ -221,13 +231,14 @@ class Trainer:
         self._saved_step = self.start_step if self.start_step else -1
         try:
             if self.main:
-                self._write_about()
+                self.outputs.begin(self.accelerator.unwrap_model(self.model).config.__dict__, self.init_from)
                 self._start_tracker()
                 keep_lines(self.output / "metrics.jsonl", self.step)
             with Progress(self._total_steps(), self.step, self.main) as self.progress:
                 code = self._epochs(stop)
             if code == 0 and not self.best and self.main:
-                self._save_best()  # a run of a few steps leaves its detector too
+                # a run of a few steps leaves its detector too
+                self.outputs.detector(self._detector(), {}, self.epoch, self.step)
             if self.main:
                 self._write_results(finished=code == 0)
             self.accelerator.wait_for_everyone()
@@ -346,7 +357,7 @@ class Trainer:
             self.best = {"rank": rank, "epoch": self.epoch, "step": self.step}
             self.best |= {k: v for k, v in figures.items() if k not in self.best}
             if self.main:
-                self._save_best()
+                self.outputs.detector(self._detector(), self.best, self.epoch, self.step)
         if self.main:
             if self.config.with_tracking:
                 numbers = {k: v for k, v in figures.items() if math.isfinite(v)}
@@ -355,81 +366,15 @@ class Trainer:
             told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in figures.items() if k.startswith("auc"))
             self.progress.say(f"epoch {self.epoch} of {self.config.epochs}: validation {told}")
 
-    def _save_best(self) -> None:
-        best = self.best or {"threshold": 0.0, "temperature": 1.0, "trials": 0}
-        about = {
-            "threshold": best["threshold"],
-            "temperature": best["temperature"],
-            "fitted_on": f"validation, {best['trials']} trials" if best["trials"] else "nothing: no validation trials",
-            "window": self.data.window,
-            "epoch": self.epoch,
-            "step": self.step,
-            "config": self.config.to_dict(),
-            "store": store_identity(self.reader),
-            "versions": versions(),
-        }
-        checkpoint.save_model(self.output, self._detector(), self.config.model, about)
-        known = {"config": self.config.to_dict(), "parameters": self.num_parameters, "best": self.best}
-        known |= {"validation_by": self.split.by, "too_short": self.too_short, "window": self.data.window}
-        card.write(self.output, self.reader, self.split.rows, known)
-
     def _start_tracker(self) -> None:
         """TensorBoard's files go to OUTPUT/tracking; the settings become the run's hyperparameters."""
         if self.config.with_tracking:
             plain = {k: v for k, v in self.config.options().items() if isinstance(v, int | float | str)}
             self.accelerator.init_trackers("tracking", config=plain)
 
-    def _write_about(self) -> None:
-        write_json(
-            self.output / "config.json",
-            {
-                "config": self.config.to_dict(),
-                "init_from": self.init_from,
-                "model_options": self.accelerator.unwrap_model(self.model).config.__dict__,
-                "parameters": self.num_parameters,
-                "store": store_identity(self.reader),
-                "clips": {name: len(rows) for name, rows in self.split.rows.items()},
-                "too_short": self.too_short,
-                "window": self.data.window,
-                "validation_by": self.split.by,
-                "processes": self.accelerator.num_processes,
-                "threads": self.threads,
-                "versions": versions(),
-            },
-        )
-
     def _write_results(self, finished: bool) -> None:
-        epochs = max(1e-9, self.epoch + self.position / max(1, self.keys.windows))
-        write_json(
-            self.output / "results.json",
-            {
-                "finished": finished,
-                "epochs": self.epoch,
-                "steps": self.step,
-                "history": self.history,
-                "best": {k: v for k, v in self.best.items() if k != "rank"},
-                "threshold": self.best.get("threshold", 0.0),
-                "temperature": self.best.get("temperature", 1.0),
-                "seconds": self.seconds,
-                "seconds_per_epoch": self.seconds["train"] / epochs,
-                "loader_share": self.seconds["loader"] / max(1e-9, self.seconds["train"]),
-                "peak_memory_mib": peak_memory(),
-                "clips": {
-                    name: {"used": len(rows), "listed": self.split.listed[name]}
-                    for name, rows in self.split.rows.items()
-                },
-                "too_short": self.too_short,
-                "window": self.data.window,
-                "validation_by": self.split.by,
-                "parameters": self.num_parameters,
-                "processes": self.accelerator.num_processes,
-                "threads": self.threads,
-                "device": str(self.accelerator.device),
-                "seed": self.config.seed,
-                "store": store_identity(self.reader),
-                "versions": versions(),
-            },
-        )
+        done = self.epoch + self.position / max(1, self.keys.windows)
+        self.outputs.results(finished, self.epoch, self.step, done, self.best, self.history, self.seconds)
 
 
 def _step_seed(seed: int, epoch: int, position: int, rank: int) -> int:

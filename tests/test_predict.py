@@ -15,8 +15,9 @@ from store import fitfile
 from store.similarity import Offset
 from student import checkpoint
 from student.answer import doubt, out_of_sync, passages
+from student.basis import basis
 from student.models import build
-from student.predict import basis, exit_code, line, main, predict
+from student.predict import exit_code, line, main, predict
 
 HOSTILE = 'a"<script>alert(1)</script>\u202e.mp4'
 NAMES = ("bbaf2n", "lgas5a")

@@ -39,7 +39,9 @@ def h264(picture: np.ndarray, crf: int) -> np.ndarray:
 
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", FPS, options={"crf": str(crf), "preset": "medium"})
+        # x264's lookahead would give other bytes now and then
+        options = {"crf": str(crf), "preset": "medium", "x264-params": "rc-lookahead=0:mbtree=0:threads=1"}
+        stream = container.add_stream("libx264", FPS, options=options)
         stream.height, stream.width = picture.shape[1:]
         stream.pix_fmt = "yuv420p"
         for frame in picture:

@@ -174,9 +174,10 @@ def degradations() -> dict[str, Degradation]:
 
     pictures: dict[str, Picture] = {
         "H.264 CRF 40": lambda p, _: h264(p, 40),
+        "H.264 CRF 48": lambda p, _: h264(p, 48),
         "JPEG quality 15": lambda p, _: jpeg(p, 15),
         "blur of 2 pixels": lambda p, _: blur(p, 2),
-        "24 x 24 pixels": lambda p, _: small(p, 24),
+        "12 x 12 pixels": lambda p, _: small(p, 12),
         "30 photons at white": lambda p, rng: few_photons(p, rng, 30),
     }
     sounds: dict[str, Sound] = {

@@ -147,18 +147,19 @@ def room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """5 to 40 dB below the speech, white or falling by 6 dB an octave.
+    """5 to 40 dB below the speech: white, falling by 6 dB an octave, or like others' talk.
 
     The level refers to the louder half of the window's frames, so that a window full of pauses does not drown.
     """
     x = audio.astype(np.float32)
     frames = x[: len(x) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
     power = np.sort(np.square(frames).mean(1))[len(frames) // 2 :].mean()
-    hiss = rng.standard_normal(len(x), np.float32)
-    if rng.random() < 0.5:
+    which = rng.integers(3)
+    hiss = _babble(x, rng) if which == 2 else rng.standard_normal(len(x), np.float32)
+    if which == 1:
         hiss = _brown(hiss)
     snr = rng.uniform(5, 40)
-    return to_int16(x + hiss * np.float32(np.sqrt(power / (hiss.std() ** 2 + 1e-9)) * 10 ** (-snr / 20)))
+    return to_int16(x + hiss * np.float32(np.sqrt(power / (np.square(hiss).mean() + 1e-9)) * 10 ** (-snr / 20)))
 
 
 def level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -185,21 +186,27 @@ def _brown(white: np.ndarray) -> np.ndarray:
     return lfilter([1.0], [1.0, -0.95], white).astype(np.float32)
 
 
+def _babble(sound: np.ndarray, rng: np.random.Generator, voices: int = 4) -> np.ndarray:
+    """The window's own sound backwards, from several places at once: rhythm and spectrum of speech that no lips say."""
+    backwards = sound[::-1]
+    return np.sum([np.roll(backwards, start) for start in rng.integers(0, len(sound), voices)], 0, np.float32)
+
+
 PICTURE = {
     "mirror": Kind(0.5, mirror),
     "light": Kind(1.0, light),
     "patch": Kind(0.3, patch),
-    "blur": Kind(0.12, blur),
-    "low resolution": Kind(0.12, low_resolution),
+    "blur": Kind(0.1, blur),
+    "low resolution": Kind(0.1, low_resolution),
     "sensor noise": Kind(0.2, sensor_noise),
-    "JPEG": Kind(0.12, jpeg),
-    "H.264": Kind(0.08, h264, "libx264"),
+    "JPEG": Kind(0.08, jpeg),
+    "H.264": Kind(0.06, h264, "libx264"),
 }
 SOUND = {
-    "room": Kind(0.25, room),
-    "noise": Kind(0.5, noise),
+    "room": Kind(0.3, room),
+    "noise": Kind(0.6, noise),
     "level": Kind(1.0, level),
     "telephone": Kind(0.12, telephone),
-    "mp3": Kind(0.03, mp3, "mp3"),
-    "AAC": Kind(0.06, aac, "aac"),
+    "mp3": Kind(0.02, mp3, "mp3"),
+    "AAC": Kind(0.03, aac, "aac"),
 }

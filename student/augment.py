@@ -5,8 +5,8 @@ telephone, mp3 and AAC. In the order in which they happen to a video: scene, len
 input and a generator alone, applies to a whole window (a clip keeps its camera and microphone), and to real and mismatched
 windows alike. Nothing moves in time and lips move as before: labels stay true.
 
-What the kinds do stands in `degrade_picture` and `degrade_sound`. One whose codec PyAV's FFmpeg lacks leaves its windows as
-they are, and `report_missing` says so; every other draw stays the same.
+What the kinds do stands in `degrade_picture` and `degrade_sound`. One that needs OpenCV or a codec of PyAV's FFmpeg which is not
+here leaves its windows as they are, and `report_missing` says so; every other draw stays the same.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Kind:
-    """One degradation: the share of windows it befalls, what it does with a strength that it draws, and the codec it needs."""
+    """One degradation: the share of windows it befalls, what it does with a strength that it draws, and what it needs beside
+    numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
 
     chance: float
     change: Change
-    codec: str = ""
+    needs: str = ""
 
 
 def crop_place(rng: np.random.Generator, margin: int) -> tuple[int, int]:
@@ -58,7 +59,7 @@ def _mixed(x: np.ndarray, kinds: dict[str, Kind], rng: np.random.Generator) -> n
         if rng.random() < kind.chance:
             # a generator of its own: what one kind draws does not depend on whether another's codec is there
             own = np.random.default_rng(rng.integers(1 << 63))
-            if not kind.codec or works(kind.codec):
+            if not kind.needs or works(kind.needs):
                 x = kind.change(x, own)
     return x
 
@@ -66,24 +67,30 @@ def _mixed(x: np.ndarray, kinds: dict[str, Kind], rng: np.random.Generator) -> n
 def report_missing() -> None:
     """One warning for each kind that this machine cannot do."""
     for name, kind in (PICTURE | SOUND).items():
-        if kind.codec and not works(kind.codec):
+        if kind.needs and not works(kind.needs):
             log.warning(
-                "PyAV's FFmpeg has no working %s here, so training goes without the augmentation %s; "
-                "PyAV's own wheels have it (pip install --force-reinstall av)",
-                kind.codec, name,
+                "%s does not work here, so training goes without the augmentation %s; "
+                "the wheels of av and opencv-contrib-python in requirements.txt have it",
+                kind.needs, name,
             )  # fmt: skip
 
 
 @cache
-def works(codec: str) -> bool:
-    """Whether a codec encodes and decodes on this machine: tried once a process."""
-    import av
-
+def works(needed: str) -> bool:
+    """Whether OpenCV, or a codec both ways, is there: tried once a process."""
     try:
-        if codec == "libx264":
+        if needed == "cv2":
+            import cv2
+
+            return hasattr(cv2, "imencode")
+        import av
+    except ImportError:
+        return False
+    try:
+        if needed == "libx264":
             degrade_picture.h264(np.zeros((2, 16, 16), np.uint8), 30, "ultrafast")
         else:
-            degrade_sound.codec_delay(codec)
+            degrade_sound.codec_delay(needed)
     except (av.FFmpegError, av.codec.codec.UnknownCodecError):
         return False
     return True
@@ -189,17 +196,17 @@ def _brown(white: np.ndarray) -> np.ndarray:
 def _babble(sound: np.ndarray, rng: np.random.Generator, voices: int = 4) -> np.ndarray:
     """The window's own sound backwards, from several places at once: rhythm and spectrum of speech that no lips say."""
     backwards = sound[::-1]
-    return np.sum([np.roll(backwards, start) for start in rng.integers(0, len(sound), voices)], 0, np.float32)
+    return np.stack([np.roll(backwards, start) for start in rng.integers(0, len(sound), voices)]).sum(0)
 
 
 PICTURE = {
     "mirror": Kind(0.5, mirror),
-    "light": Kind(1.0, light),
+    "light": Kind(1.0, light, "cv2"),
     "patch": Kind(0.3, patch),
-    "blur": Kind(0.1, blur),
-    "low resolution": Kind(0.1, low_resolution),
+    "blur": Kind(0.1, blur, "cv2"),
+    "low resolution": Kind(0.1, low_resolution, "cv2"),
     "sensor noise": Kind(0.2, sensor_noise),
-    "JPEG": Kind(0.08, jpeg),
+    "JPEG": Kind(0.08, jpeg, "cv2"),
     "H.264": Kind(0.06, h264, "libx264"),
 }
 SOUND = {

@@ -1,6 +1,7 @@
 """Augmentation: each kind does what it says, to real clips, the same every time, and moves nothing in time."""
 
 import logging
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -321,6 +322,20 @@ def test_a_missing_codec_is_told_and_training_goes_on(monkeypatch, caplog, sound
     same = [np.array_equal(a, b) for a, b in zip(calm, without, strict=True)]
     assert not all(same)
     assert sum(same) > 50  # nothing but mp3 has changed
+
+
+def test_a_missing_library_is_told_and_training_goes_on(monkeypatch, caplog, mouth):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "av", None)
+    augment.works.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            augment.report_missing()
+        out = [augment.augment_mouth(mouth[:3], np.random.default_rng(seed)) for seed in range(60)]
+    finally:
+        augment.works.cache_clear()
+    assert [r.getMessage().split(" does")[0] for r in caplog.records] == ["cv2"] * 4 + ["libx264", "mp3", "aac"]
+    assert {x.shape for x in out} == {(3, 96, 96)}
 
 
 def test_here_no_codec_is_missing(caplog):

@@ -5,8 +5,8 @@ telephone, mp3 and AAC. In the order in which they happen to a video: scene, len
 input and a generator alone, applies to a whole window (a clip keeps its camera and microphone), and to real and mismatched
 windows alike. Nothing moves in time and lips move as before: labels stay true.
 
-What the kinds do stands in `degrade_picture` and `degrade_sound`. One that needs OpenCV or a codec of PyAV's FFmpeg which is not
-here leaves its windows as they are, and `report_missing` says so; every other draw stays the same.
+What the kinds do stands in `degrade_picture` and `degrade_sound`. One that needs OpenCV, or a codec of PyAV's FFmpeg, which
+is not here leaves its windows as they are, and `report_missing` says so; every other draw stays the same.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def patch(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return degrade_picture.blur(picture, rng.uniform(0.5, 2.5))
+    return degrade_picture.blur(picture, rng.uniform(0.5, 3))
 
 
 def low_resolution(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -132,7 +132,8 @@ def low_resolution(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sensor_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return degrade_picture.sensor_noise(picture, rng.uniform(1, 10), rng)
+    """From hardly visible to a dark room; small strengths as often as great ones."""
+    return degrade_picture.sensor_noise(picture, float(np.exp(rng.uniform(0, np.log(25)))), rng)
 
 
 def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -141,7 +142,7 @@ def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def h264(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """From hardly visible to blocks that hide the teeth; with and without the filter that smooths blocks, as presets go."""
-    return degrade_picture.h264(picture, int(rng.integers(24, 43)), "veryfast" if rng.random() < 0.5 else "ultrafast")
+    return degrade_picture.h264(picture, int(rng.integers(24, 47)), "veryfast" if rng.random() < 0.5 else "ultrafast")
 
 
 # -- the sound's kinds ------------------------------------------------------------------------------------------------------
@@ -161,9 +162,9 @@ def noise(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x = audio.astype(np.float32)
     frames = x[: len(x) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
     power = np.sort(np.square(frames).mean(1))[len(frames) // 2 :].mean()
-    which = rng.integers(3)
-    hiss = _babble(x, rng) if which == 2 else rng.standard_normal(len(x), np.float32)
-    if which == 1:
+    which = rng.random()
+    hiss = _babble(x, rng) if which < 0.3 else rng.standard_normal(len(x), np.float32)
+    if which > 0.7:
         hiss = _brown(hiss)
     snr = rng.uniform(5, 40)
     return to_int16(x + hiss * np.float32(np.sqrt(power / (np.square(hiss).mean() + 1e-9)) * 10 ** (-snr / 20)))
@@ -211,7 +212,7 @@ PICTURE = {
 }
 SOUND = {
     "room": Kind(0.3, room),
-    "noise": Kind(0.6, noise),
+    "noise": Kind(0.7, noise),
     "level": Kind(1.0, level),
     "telephone": Kind(0.12, telephone),
     "mp3": Kind(0.02, mp3, "mp3"),

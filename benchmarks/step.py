@@ -78,6 +78,7 @@ class Live:
 
     def __init__(self, reader: store.Reader, asr: Teacher, vsr: Teacher, fit: similarity.Fit | None) -> None:
         self.reader, self.asr, self.vsr, self.fit = reader, asr, vsr, fit
+        self.maps = projection.maps(fit) if fit else None
         self.stage = stages.FaceStage()
         self.clips: dict[int, dict[str, np.ndarray]] = {}
         self.clock = Clock()
@@ -101,8 +102,9 @@ class Live:
             vsr = self.vsr.embed(found)
         if self.fit is None:
             self.fit = similarity.fit_cca(similarity.Moments.of(np.concatenate(vsr), np.concatenate(asr)), 0)
+            self.maps = projection.maps(self.fit)
+        to_vsr, to_asr = self.maps
         with self.clock.of(PROJECT):
-            to_vsr, to_asr = projection.maps(self.fit)
             self.clips = {
                 row: {
                     "mouth": clip.mouth,

@@ -127,7 +127,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     "--augment/--no-augment",
     show_default=True,
     default=DATA.augment,
-    help="Vary crop, light, level, noise in training.",
+    help="Vary crop, light, sharpness, codec, noise, room and level in training.",
 )
 @option("--buffer", default=DATA.buffer, help="Windows shuffled together; larger reads from more shards at a time.")
 @option("--num-workers", default=CONFIG.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none.")

@@ -23,7 +23,7 @@ from accelerate.utils import gather_object
 
 import store
 
-from . import checkpoint, launch, score, weights
+from . import augment, checkpoint, launch, score, weights
 from .config import ConfigError, TrainConfig, differences
 from .data import Corpus, Keys, Windows, class_weights, expected_shares, loader
 from .losses import Targets, total
@@ -100,6 +100,8 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         self.keys = Keys(corpus, self.data, config.seed, rank, world)
         balance = class_weights(*expected_shares(corpus, self.data))
+        if self.main and self.data.augment:
+            augment.report_missing()
         windows = Windows(config.store, corpus, self.data, config.seed, config.losses.needs_soft_labels, balance)
         workers = (
             config.num_workers if config.num_workers >= 0 else (4 if self.accelerator.device.type == "cuda" else 0)

@@ -104,7 +104,9 @@ class Live:
             self.fit = similarity.fit_cca(similarity.Moments.of(np.concatenate(vsr), np.concatenate(asr)), 0)
             self.maps = projection.maps(self.fit)
         to_vsr, to_asr = self.maps
+        threads = torch.get_num_threads()
         with self.clock.of(PROJECT):
+            torch.set_num_threads(1)  # as precompute has it; threads of torch and of numpy would wait for each other
             self.clips = {
                 row: {
                     "mouth": clip.mouth,
@@ -116,6 +118,7 @@ class Live:
                 }
                 for row, clip, v, a in zip(rows, found, vsr, asr, strict=True)
             }
+            torch.set_num_threads(threads)
 
     def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """As `store.Reader.frames`, of clips computed before."""
@@ -247,10 +250,14 @@ def _measured(
     lines.append(f"whole | {' | '.join(shown)}")
     ratios = sorted(b / a for a, b in zip(whole[STORED][0], whole[LIVE][0], strict=True))
     by_processor = statistics.median(b / a for a, b in zip(whole[STORED][1], whole[LIVE][1], strict=True))
-    apart = abs(losses[STORED][0] - losses[LIVE][0])  # later ones drift apart, as rounding does in training
+    same = ""
+    if (
+        live.fit is reader.fit
+    ):  # else other teachers give other labels; later losses drift apart, as rounding does in training
+        same = f"; losses of the first batch apart {abs(losses[STORED][0] - losses[LIVE][0]):.1e}"
     lines.append(
         f"the store's step is {statistics.median(ratios):.1f} times as fast ({ratios[0]:.1f} to {ratios[-1]:.1f}; "
-        f"{by_processor:.1f} by processor time); losses of the first batch apart {apart:.1e}"
+        f"{by_processor:.1f} by processor time){same}"
     )
     read, work = median(STORED, READ), median(STORED, STEP)
     lines.append(

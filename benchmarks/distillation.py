@@ -38,14 +38,17 @@ METHODS = ("made swap", "made shift")
 @click.option("--clips", type=int, help="Train on that many clips, drawn by seed 0. Default: all.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--trim", default="leading", show_default=True)
-def main(path: str, output: Path, seeds: int, epochs: int, clips: int | None, threads: int, trim: str) -> None:
+@click.option("--way", "ways", type=click.Choice(list(TERMS)), multiple=True, default=list(TERMS), show_default=True)
+def main(
+    path: str, output: Path, seeds: int, epochs: int, clips: int | None, threads: int, trim: str, ways: tuple[str, ...]
+) -> None:
     """Print a table of AUCs; everything goes to OUTPUT/distillation.json too."""
     output.mkdir(parents=True, exist_ok=True)
     splits = _splits(path, clips, output / "splits.csv")
     found: dict[str, dict[str, list[float]]] = {}
     spans: dict[str, list[str]] = {}
     for seed in range(seeds):
-        for name, terms in TERMS.items():
+        for name, terms in ((way, TERMS[way]) for way in ways):
             run = output / f"{name}-{seed}"
             if not (run / "results.json").exists() or not json.loads((run / "results.json").read_text())["finished"]:
                 command = [sys.executable, "-m", "student.train", "--store", path, "--output", str(run), *terms]

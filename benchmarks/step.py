@@ -9,8 +9,8 @@ process in turns, A B B A, and give the same loss (the last lines say how far ap
 lie where the store found them. `--large` puts Whisper base and an AV-HuBERT of LARGE size in the place of the store's
 teachers, with random weights: their cost is that of the real ones, their labels mean nothing.
 
-Windows keep their own sound: with swaps the paper's way would process a partner's clip too. One process, no readers beside it;
-times by the clock, ratios of medians, and ratios by processor time, which other work on the machine disturbs less.
+Forged clips take no part, and windows keep their own sound: with swaps the paper's way would process a partner's clip too. One
+process, no readers beside it; times by the clock, medians and ratios, and ratios by processor time.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def main(path: str, names: tuple[str, ...], batches: int, threads: int, large: b
         else:
             asr, vsr = (teachers.load(reader.attrs["teachers"][side]["name"]) for side in ("asr", "vsr"))
     live = Live(reader, asr, vsr, None if large else reader.fit)
-    done = np.flatnonzero(np.asarray(reader.clips["done"]) == 1)
+    done = np.flatnonzero((np.asarray(reader.clips["done"]) == 1) & (np.asarray(reader.clips["label"]) < 1))
     config = replace(DataConfig(), pair_share=0.0)
     inside = spans(reader, done, config.trim)
     config = replace(config, window=window_for(inside.length[done], np.full(len(done), ""), config.window))

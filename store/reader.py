@@ -111,7 +111,8 @@ class Reader:
 
     @property
     def fit_length(self) -> int:
-        """Frames of the clips that the fit was learned from, as `typical_length` counts them; 0 if there is none."""
+        """Frames of the clips that the fit was learned from, as `typical_length` counts them; where the store does not say
+        (fits of earlier releases) those of its own clips."""
         return int((self.attrs.get("similarity") or {}).get("clip_frames") or self.typical_length)
 
     def array(self, name: str) -> ShardedArray:

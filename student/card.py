@@ -101,7 +101,8 @@ def _by(results: Mapping[str, Any]) -> str:
     return {
         "store": "as marked in the store",
         "file": "as marked in that file",
-        "group": "split off by group, no person on both sides",
+        "group": "split off by group, no group on both sides",
+        "lone": "split off by clip, since each is a group of its own: who is in them is not known, people may be on both sides",
         "clip": "split off by clip: figures are those of known faces and voices",
         "none": "none",
     }[results["validation_by"]]

@@ -37,7 +37,10 @@ def save_model(folder: Path, model: nn.Module, name: str, about: dict[str, Any])
     header = {"model": name, "options": asdict(model.config), **about}  # type: ignore[call-overload]
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     partial = folder / f"{MODEL_FILE}.partial"
+    partial.touch()  # for the mode of a new file; safetensors' own can be read by nobody else
+    mode = partial.stat().st_mode
     save_file(state, partial, metadata={"concord-av": json.dumps(header)})
+    partial.chmod(mode)
     partial.replace(folder / MODEL_FILE)
 
 

@@ -1,8 +1,9 @@
 """Which clips of a store a run trains, validates and tests on, and how much each weighs.
 
 The store's own `split` column decides (empty = train), or a file of id, split, weight. Where nothing is marked for validation,
-a tenth of the training clips is taken by group, so that no identity stands on both sides, or by clip where there is only one
-group, with a warning: figures are then those of known faces and voices.
+a tenth of the training clips is taken by group, so that no identity stands on both sides. Where there is only one group, or
+where each clip is one of its own (nobody said who is in them), it is taken by clip, with a warning: figures are then, or may
+be, those of known faces and voices.
 """
 
 from __future__ import annotations
@@ -79,7 +80,14 @@ def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: in
                 break
         if chosen:
             names[chosen] = "val"
-            return names, "group"
+            if len(distinct) < len(rows):
+                return names, "group"
+            log.warning(
+                "each of the %d training clips is a group of its own, so nobody said who is in them: validation and training "
+                "may share faces and voices; give identities in a manifest or mark a split for figures on new people",
+                len(rows),
+            )
+            return names, "lone"
     log.warning(
         "the training clips form one group: validation clips are split off by clip, so validation and training share "
         "faces and voices; mark a split or give --splits for figures on new people"

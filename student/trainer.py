@@ -214,7 +214,10 @@ class Trainer:
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
         self.history, self.best, self.seconds = state["history"], state["best"], state["seconds"]
         self.init_from = state.get("init_from")
-        log.info("going on from %s: epoch %d, step %d", path.name, self.epoch + 1, self.step)
+        if self.epoch >= self.config.epochs:
+            log.info("%s is the end of the run: nothing is left to do", path.name)
+        else:
+            log.info("going on from %s: epoch %d, step %d", path.name, self.epoch + 1, self.step)
 
     def _save(self) -> None:
         state = {

@@ -307,6 +307,13 @@ def test_one_group_is_split_by_clip_with_a_warning(tmp_path, caplog):
     assert np.array_equal(split(reader).rows["val"], chosen.rows["val"])
 
 
+def test_clips_that_are_each_a_group_are_split_with_a_warning(tmp_path, caplog):
+    """Corpora without identities: nobody knows who is on both sides."""
+    chosen = split(store.open(make_store(tmp_path / "s.zarr", {"": 20}, groups=20)))
+    assert (chosen.by, len(chosen.rows["val"])) == ("lone", 2)
+    assert "nobody said who is in them" in caplog.text
+
+
 def test_clips_that_are_not_done_are_listed_but_not_used(tmp_path):
     reader = store.open(make_store(tmp_path / "s.zarr", {"train": 10, "test": 5}, broken=2))
     chosen = split(reader)

@@ -81,6 +81,7 @@ def test_a_run_leaves_detector_config_log_and_results(calm, path):
     assert results["clips"]["train"]["used"] + results["clips"]["val"]["used"] + results["too_short"] == 30
     config = json.loads((calm / "config.json").read_text())
     assert TrainConfig.from_dict(config["config"]).output == str(calm)
+    assert (calm / "model.safetensors").stat().st_mode == (calm / "config.json").stat().st_mode
     lines = [json.loads(x) for x in (calm / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "detection", "correlation", "contrastive", "lr", "grad_norm"} <= lines[0].keys()
 

@@ -124,10 +124,24 @@ def save_state(accelerator: Any, folder: Path, step: int, state: dict[str, Any],
     return target
 
 
-def load_state(accelerator: Any, path: Path) -> dict[str, Any]:
-    """Load model and optimizer into what `accelerator` prepared; returns the saved `state`."""
+def read_state(path: Path) -> dict[str, Any]:
+    """What `save_state` was given as `state`. Raises CheckpointError for a damaged file."""
     try:
         state = json.loads((path / STATE_FILE).read_text())
+        missing = {"config", "store", "step", "epoch", "position"} - state.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path / STATE_FILE} cannot be read ({str(error).splitlines()[0]}); name an earlier checkpoint of the run"
+        ) from error
+    if missing:
+        raise CheckpointError(f"{path / STATE_FILE} has no {min(missing)}; name an earlier checkpoint of the run")
+    return state
+
+
+def load_state(accelerator: Any, path: Path) -> dict[str, Any]:
+    """Load model and optimizer into what `accelerator` prepared; returns the saved `state`."""
+    state = read_state(path)
+    try:
         accelerator.load_state(str(path))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be loaded: {str(error).splitlines()[0]}") from error

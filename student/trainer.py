@@ -160,7 +160,7 @@ class Trainer:
         path = checkpoint.find(self.output, resume) if resume else None
         if path is None:
             return choose(config.model, self.reader.names)
-        name = checkpoint.picture(json.loads((path / checkpoint.STATE_FILE).read_text()))
+        name = checkpoint.picture(checkpoint.read_state(path))
         if name not in self.reader.names:
             raise ConfigError(
                 f"{path.name} looks at frames/{name}, which {config.store} has not; name the store it was trained on"
@@ -195,7 +195,7 @@ class Trainer:
         if path is None:
             log.info("no checkpoint in %s yet: starting at the beginning", self.output)
             return
-        saved = json.loads((path / checkpoint.STATE_FILE).read_text())
+        saved = checkpoint.read_state(path)
         changed = differences(TrainConfig.from_dict(saved["config"]), self.config)
         if changed:
             raise ConfigError(
@@ -207,7 +207,7 @@ class Trainer:
             )
         if saved["threads"] != self.threads or saved["processes"] != self.accelerator.num_processes:
             log.warning(
-                "the run had %d processes with %d threads, now it has %d with %d: it goes on, not to the same bits",
+                "processes x threads of each were %d x %d and are %d x %d now: the run goes on, not to the same bits",
                 saved["processes"], saved["threads"], self.accelerator.num_processes, self.threads,
             )  # fmt: skip
         state = checkpoint.load_state(self.accelerator, path)

@@ -322,3 +322,24 @@ def test_the_published_recipe_is_made_of_options():
     assert (config.losses.preset, config.losses.w_contrastive) == ("paper", 1.0)
     assert (config.lr, config.weight_decay, config.schedule, config.epochs) == (1e-5, 0.0, "paper", 100)
     assert (config.data.window * config.data.batch_size, config.data.pair_share) == (2000, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "has no config")]
+)
+def test_a_damaged_checkpoint_is_named_in_one_line(path, tmp_path, content, says):
+    train(path, tmp_path, "--max-steps", "1")
+    state = tmp_path / "checkpoint-1" / "trainer.json"
+    state.write_text(content)
+    result = train(path, tmp_path, "--resume_from_checkpoint", "latest", code=2)
+    assert f"{state} {says}" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_finished_run_says_that_nothing_is_left_to_do(path, tmp_path, caplog):
+    train(path, tmp_path, "--epochs", "1")
+    kept = (tmp_path / "model.safetensors").read_bytes()
+    with caplog.at_level("INFO"):
+        train(path, tmp_path, "--epochs", "1", "--resume_from_checkpoint", "latest")
+    assert "nothing is left to do" in caplog.text
+    assert (tmp_path / "model.safetensors").read_bytes() == kept

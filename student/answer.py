@@ -73,7 +73,9 @@ def answer(
         "probability": None if reason else _rounded(fake),
         "rests_on": "student" if judge else "teachers",
         "calibration": dict(calibration),
-        "student": None if not student else {name: _rounded(value) for name, value in student.items()},
+        "student": None
+        if not student
+        else {**{name: _rounded(student[name]) for name in ("probability", "logit")}, "frames": student["frames"]},
         "teachers": {"similarity": _rounded(teacher), "probability": _rounded(theirs)},
         "duration": len(both) / FPS,
         "face_share": _rounded(face.mean()),

@@ -85,6 +85,11 @@ class Basis:
     def calibration(self) -> dict[str, Any]:
         """Whose clips the probability was calibrated on, and whether this kind of video is among them."""
         if self.detector:
+            from student.checkpoint import is_fitted
+
+            if not is_fitted(self.detector.about):
+                text = "uncalibrated: the detector's threshold and temperature were fitted on nothing"
+                return {"corpora": [], "this_kind": False, "text": text}
             names = list(self.detector.corpora)
             own = self.corpus in names
         else:

@@ -22,6 +22,7 @@ from .models import build
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "trainer.json"
+NOT_FITTED = "nothing: no validation trials"  # in a header, for what threshold and temperature are fitted on
 PREFIX = "checkpoint-"
 PARTIAL = "partial-"
 
@@ -64,6 +65,11 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{file} is not a detector of this project: {str(error).splitlines()[0]}") from error
     return model.to(device).eval(), about
+
+
+def is_fitted(about: Mapping[str, Any]) -> bool:
+    """Whether threshold and temperature of a detector with that header were fitted on anything."""
+    return about.get("fitted_on") != NOT_FITTED
 
 
 def picture(about: Mapping[str, Any]) -> str:

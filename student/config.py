@@ -37,6 +37,8 @@ class LossConfig:
             raise ConfigError("loss weights must not be negative, and at least one must be above 0")
         if self.temperature <= 0 or self.exclude < 0 or self.confidence < 0:
             raise ConfigError("--temperature must be above 0, --confidence and the excluded frames not below 0")
+        if self.confidence and self.preset == "paper":
+            raise ConfigError("--confidence has no part in the published forms: leave it out, or --losses paper")
 
     @property
     def needs_soft_labels(self) -> bool:

@@ -48,7 +48,7 @@ class Outputs:
         about = {
             "threshold": best.get("threshold", 0.0),
             "temperature": best.get("temperature", 1.0),
-            "fitted_on": f"validation, {trials} trials" if trials else "nothing: no validation trials",
+            "fitted_on": f"validation, {trials} trials" if trials else checkpoint.NOT_FITTED,
             "window": self.facts["window"],
             "epoch": epoch,
             "step": step,

@@ -215,6 +215,11 @@ def test_frame_labels_of_a_partial_fake_reach_the_frames():
     assert (gradient[:, :10] > 0).all()
 
 
+def test_confidence_is_refused_where_it_would_do_nothing():
+    with pytest.raises(ValueError, match="--confidence has no part in the published forms"):
+        LossConfig(preset="paper", confidence=1.0)
+
+
 def test_unsure_labels_weigh_less_in_the_correlation_term_and_unseen_frames_nothing():
     soft = torch.tensor([0.0, 0.5, 0.75, 1.0, 1.0])
     mask = torch.tensor([True, True, True, True, False])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,16 @@ def test_a_named_corpus_makes_it_calibrated(folder):
     assert on.calibration()["this_kind"]
     assert on.calibration()["text"] == "calibrated on grid:grid_s1"
     assert not basis(None, corpus="grid:else").calibration()["this_kind"]
+
+
+def test_a_detector_fitted_on_nothing_is_calibrated_for_nothing(run):
+    detector = replace(basis(run).detector, corpora=("grid:grid_s1",))
+    fitted = replace(basis(run), detector=detector, corpus="grid:grid_s1")
+    assert fitted.calibration()["this_kind"]
+    bare = replace(detector, about={**detector.about, "fitted_on": checkpoint.NOT_FITTED})
+    said = replace(fitted, detector=bare).calibration()
+    assert (said["this_kind"], said["corpora"]) == (False, [])
+    assert "fitted on nothing" in said["text"]
 
 
 def test_the_students_logit_is_evaluates(run, folder, tmp_path):

@@ -41,7 +41,7 @@ def answer(
     """Everything that is said of one video (`pipelines.evidence.Evidence`), as plain values for JSON; nothing in it depends on
     time or machine.
 
-    `corpus` chooses the fit's calibration, `calibration` says whose it is; `judge` is the student's (`student.predict`), None
+    `corpus` chooses the fit's calibration, `calibration` says whose it is; `judge` is the student's (`student.basis`), None
     without one. Sound that clearly fits at another time is moved there before anything is judged: people let up to 80 ms pass,
     and from 120 ms on there is no decision. Words, passages and `similarity_moved` are on the clock of the sound.
     """
@@ -73,9 +73,7 @@ def answer(
         "probability": None if reason else _rounded(fake),
         "rests_on": "student" if judge else "teachers",
         "calibration": dict(calibration),
-        "student": None
-        if not student
-        else {**{name: _rounded(student[name]) for name in ("probability", "logit")}, "frames": student["frames"]},
+        "student": {k: v if k == "frames" else _rounded(v) for k, v in student.items()} if student else None,
         "teachers": {"similarity": _rounded(teacher), "probability": _rounded(theirs)},
         "duration": len(both) / FPS,
         "face_share": _rounded(face.mean()),

@@ -24,7 +24,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import store
-from pipelines import faults, fingerprint, isolation, leaks, manifest, measure, nuisances, progress, shortcuts, stored
+from pipelines import (
+    faults,
+    fingerprint,
+    isolation,
+    kept,
+    leaks,
+    manifest,
+    measure,
+    nuisances,
+    progress,
+    shortcuts,
+    stored,
+)
 from pipelines.faults import Fault
 from pipelines.manifest import LABELS, ManifestError, Row
 from store.inspect import storage_options
@@ -231,7 +243,7 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
         raise click.UsageError("name a --corpus KIND:ROOT, a --manifest FILE or a --store PATH, and a store alone")
     if root and media:
         raise click.UsageError(
-            f"--store reads what the store holds; for its files use --manifest {root}/{stored.MANIFEST} --media"
+            f"--store reads what the store holds; for its files use --manifest {root}/{kept.MANIFEST} --media"
         )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:

@@ -18,6 +18,7 @@ from typing import Any
 import store
 from pipelines import (
     cluster,
+    kept,
     labels,
     ledger,
     manifest,
@@ -36,12 +37,11 @@ from pipelines.manifest import Row
 from pipelines.request import Config, RunError
 from pipelines.usage import Summary, first_line
 from store import layout, staging
-from store.place import Place
+from store.writer import unmake
 from teachers import TeacherError
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.parquet"
 PROBES = 256  # headers read by one task
 WAVE = 2048  # batches that Ray Data is given at once: its books, like the driver's memory, do not grow with the corpus
 FRUITLESS = 3  # times that work is lost before anything is done, after which the run ends
@@ -51,21 +51,24 @@ MARK_EVERY_S = 20.0  # a mark writes the whole ledger
 def run(config: Config) -> Summary:
     """Do all that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is changed,
     RunError after."""
+    config = replace(config, store=config.store.sealed())
     rows = request.rows(config)
     exists = request.check_place(config)
     arrays = request.optional_arrays(config, exists)
     asr, vsr = request.load_teachers(config, exists)
     if config.dry_run:
         return _dry_run(config, rows, exists, asr.dim + vsr.dim, arrays)
-    writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
-    with request.lock(config.store):
-        job = _Job(config, writer, {"face": request.face_backend(writer), "asr": asr.name, "vsr": vsr.name}, arrays)
+    with request.lock(config.store, exists):
+        writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
+        request.mend(config, writer)
+        names = {"face": request.face_backend(writer), "asr": asr.name, "vsr": vsr.name}
+        job = _Job(config, writer, names, arrays, rows)
         try:
             with report_data.kept(job.summary, config, job.entries) as job.tell:
                 return job.run(rows)
         except request.UsageError:
             if not exists and not writer.num_clips:  # what was made for the run goes with it
-                config.store.delete_tree()
+                unmake(config.store)
             raise
         except (store.StoreError, TeacherError) as error:  # from here on the store may have changed
             raise RunError(str(error)) from error
@@ -74,15 +77,22 @@ def run(config: Config) -> Summary:
 class _Job:
     """One run over one store."""
 
-    def __init__(self, config: Config, writer: store.Writer, names: dict[str, str], arrays: tuple[str, ...]) -> None:
+    def __init__(
+        self, config: Config, writer: store.Writer, names: dict[str, str], arrays: tuple[str, ...], rows: list[Row]
+    ) -> None:
         self.config, self.writer, self.names, self.arrays = config, writer, names, arrays
         self.root = config.store
-        self.rows = _stored_rows(self.root, writer.num_clips)
-        self.entries = ledger.read(self.root)
         self.reader = store.open(self.root)
+        tables = kept.read(self.reader, rows)
+        self.rows, self.entries = tables.rows, tables.entries
+        writer.begin()
+        if tables.anew:
+            manifest.write(self.rows, self.root / kept.MANIFEST)
+            self._write_ledger()
         self.summary = Summary(arrays=arrays)
         self.tell: Callable[[], None] = lambda: None  # keeps the report fresh
         self.packed: list[str] = []  # staged batches whose shards are written and whose clips are not entered yet
+        self.receipts: dict[str, list[dict[str, Any]]] = {}  # of batches that this run staged, until they are entered
         self.begun, self.marked = time.perf_counter(), time.monotonic()
         writer.tidy()
         columns = self.reader.clips  # a run that died may have given slots and not yet the rows for them
@@ -173,7 +183,7 @@ class _Job:
         wanted = [(first + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
         slots = {slot.clip: slot for slot in self._place(wanted)}
         self.rows += new
-        manifest.write(self.rows, self.root / MANIFEST)
+        manifest.write(self.rows, self.root / kept.MANIFEST)
         for frames in found:
             if not isinstance(frames, int):
                 self.entries[frames.id] = replace(frames, attempts=self._attempts(frames.id))
@@ -291,6 +301,7 @@ class _Job:
             for name in [n for n in group_of if n in staged]:
                 finish(name)
             for done in self._stream(todo, tally):
+                self.receipts[done.name] = done.receipts
                 finish(done.name)
                 show.advance(len(done.receipts), frames[done.name], done.receipts)
                 self.summary.usage.add(done.spans)
@@ -333,7 +344,11 @@ class _Job:
         the clips all done or none, and the next run packs again what is still staged.
         """
         names, self.packed, self.marked = self.packed, [], time.monotonic()
-        receipts = [stages.Receipt(**r) for name in names for r in staging.load(self.root, name)[1]]
+        brought = [name for name in names if name not in self.receipts]
+        self.receipts |= zip(
+            brought, self.root.map(lambda name: staging.receipts(self.root, name), brought), strict=True
+        )
+        receipts = [stages.Receipt(**r) for name in names for r in self.receipts.pop(name)]
         finished = [r for r in receipts if r.ok]
         for receipt in receipts:
             before = self.entries.get(receipt.id)
@@ -389,9 +404,7 @@ _TEXT = ("id", "path", "corpus", "split", "method", "category", "group")
 
 def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int, arrays: tuple[str, ...]) -> Summary:
     """What a run would do, from headers alone."""
-    known = (
-        {row.id for row in _stored_rows(config.store, store.Writer.open(config.store).num_clips)} if exists else set()
-    )
+    known = set(store.open(config.store).clips["id"].tolist()) if exists else set()
     new = [row for row in rows if row.id not in known]
     found = probing.probe_rows(new, config.clip_timeout, config.attempts, config.store.options)
     frames = [n for n in found if isinstance(n, int)]
@@ -412,9 +425,3 @@ def _progress(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> 
     known = {probing.probe_rows: ("headers", "clips", clips), words.decode: ("words", "clips", clips)}
     ones = [1] * len(jobs)
     return known.get(function, ("labels", "shards", ones) if function is labels.label_shard else ("fit", "parts", ones))
-
-
-def _stored_rows(root: Place, count: int) -> list[Row]:
-    """The manifest rows of the clips that the store has, in its order; rows beyond the table are of a killed run."""
-    path = root / MANIFEST
-    return manifest.read(path)[:count] if path.exists() and count else []

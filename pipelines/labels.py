@@ -15,6 +15,7 @@ from pipelines.plan import clips_of_shard
 from pipelines.request import Config, borrowed_fit
 from store import layout, similarity
 from store.place import Place, place
+from store.similarity import Fit
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,12 @@ def second_pass(root: Place, writer: store.Writer, config: Config, spread: Sprea
     reader = store.open(root)
     done = reader.clips["done"] == 1
     corpora = sorted(set(reader.clips["corpus"][done].astype(str)))
-    here, note = reader.fit, dict(writer.attrs.get("similarity") or {})
+    note = dict(writer.attrs.get("similarity") or {})
+    here = _stored_fit(reader, config.refit or config.fit_from is not None)
     # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
     interrupted = bool(note) and not note.get("complete")
     source = config.fit_from or (note.get("fit_from") if interrupted and not config.refit else None)
-    borrow = source is not None and (interrupted or note.get("fit_from") != str(source))
+    borrow = source is not None and (interrupted or here is None or note.get("fit_from") != str(source))
     learn = not borrow and (config.refit or here is None or interrupted)
     if borrow and source is not None:
         here, note = borrowed_fit(place(source, place(root).options), writer.attrs["teachers"])
@@ -69,6 +71,16 @@ def second_pass(root: Place, writer: store.Writer, config: Config, spread: Sprea
     if anew or fresh:
         writer.update_attrs({"similarity": note})
     return note
+
+
+def _stored_fit(reader: store.Reader, is_replaced: bool) -> Fit | None:
+    """The store's fit; None without one, and where it is damaged and this run makes another."""
+    try:
+        return reader.fit
+    except store.StoreError:
+        if not is_replaced:
+            raise
+        return None
 
 
 def default_kind(reader: store.Reader) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
+from store.layout import StoreError
 from store.place import Place, place
 
 FILE = "ledger.parquet"
@@ -29,15 +30,21 @@ class Entry:
 
 
 def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
-    """Entries by clip id, empty where the store has no ledger yet."""
+    """Entries by clip id, empty where the store has no ledger yet. Raises StoreError where it is damaged."""
     import pandas as pd
 
     try:
         data = (place(store) / FILE).read()
     except FileNotFoundError:
         return {}
-    records = pd.read_parquet(io.BytesIO(data)).to_dict("records")
-    return {record["id"]: Entry(**{f.name: record[f.name] for f in fields(Entry)}) for record in records}
+    try:
+        records = pd.read_parquet(io.BytesIO(data), page_checksum_verification=True).to_dict("records")
+        return {record["id"]: Entry(**{f.name: record[f.name] for f in fields(Entry)}) for record in records}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise StoreError(
+            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again: it mends that"
+        ) from error
 
 
 def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> None:
@@ -47,4 +54,4 @@ def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> No
     names = [f.name for f in fields(Entry)]
     table = pd.DataFrame([asdict(entry) for entry in entries], columns=names)
     table = table.astype({name: TYPES.get(name, "str") for name in names})
-    (place(store) / FILE).write(table.to_parquet(index=False))
+    (place(store) / FILE).write(table.to_parquet(index=False, write_page_checksum=True))

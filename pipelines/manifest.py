@@ -238,7 +238,7 @@ def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
     try:
         data = io.BytesIO(place(path).read())
         if suffix in PARQUET:
-            table = pd.read_parquet(data)
+            table = pd.read_parquet(data, page_checksum_verification=True)
         else:
             table = pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (OSError, ValueError) as error:
@@ -264,7 +264,10 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
         records.append(record)
     table = pd.DataFrame.from_records(records, columns=[f.name for f in fields(Row)])
     parquet = Path(place(path).name).suffix.lower() in PARQUET
-    place(path).write(table.to_parquet(index=False) if parquet else table.to_csv(index=False).encode())
+    as_bytes = (
+        table.to_parquet(index=False, write_page_checksum=True) if parquet else table.to_csv(index=False).encode()
+    )
+    place(path).write(as_bytes)
 
 
 def _absolute(path: str, base: Path | Place) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import teachers
 from pipelines import manifest
 from pipelines.cluster import Pools
 from pipelines.manifest import Row
-from store import fitfile, layout, lease
+from store import fitfile, inventory, layout, lease
 from store.place import Place, is_url
 from store.similarity import Fit
-from store.writer import is_taken
+from store.writer import is_taken, mark
 from teachers import face_backends
+
+log = logging.getLogger(__name__)
 
 ASR, VSR = "whisper:tiny.en@3", "lips"
 
@@ -71,12 +74,19 @@ def rows(config: Config) -> list[Row]:
 
 def check_place(config: Config) -> bool:
     """Whether the store exists; raises UsageError for a place where none is and none can be made."""
-    if (config.store / "zarr.json").exists():
-        return True
+    try:
+        if (config.store / "zarr.json").exists():
+            return True
+        taken = is_taken(config.store)
+    except OSError as error:
+        raise UsageError(f"{config.store} cannot be looked at: {error.strerror}") from error
     if not config.corpora:
         raise UsageError(f"{config.store} is not a store yet; name a corpus to make it from: --corpus KIND:ROOT")
-    if is_taken(config.store):
-        raise UsageError(f"{config.store} exists and is no concord-av store; choose another folder for --store")
+    if taken:
+        raise UsageError(
+            f"{config.store} exists and is no concord-av store: nothing in it was touched; choose an empty folder or a new one "
+            "for --store"
+        )
     return False
 
 
@@ -87,7 +97,7 @@ def optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
         raise UsageError(f"--arrays knows {', '.join(layout.OPTIONAL_ARRAYS)}, not {unknown[0]!r}")
     if not exists:
         return tuple(name for name in layout.OPTIONAL_ARRAYS if name in config.arrays)
-    has = tuple(name for name in layout.OPTIONAL_ARRAYS if name in store.Writer.open(config.store).frame_arrays)
+    has = tuple(name for name in layout.OPTIONAL_ARRAYS if (config.store / "frames" / name).names())
     missing = [name for name in config.arrays if name not in has]
     if missing:
         raise UsageError(
@@ -209,16 +219,46 @@ def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]
     return fit, {**note, "fit_from": str(path)}
 
 
+def mend(config: Config, writer: store.Writer) -> None:
+    """Metadata of the store written anew where it is lost or damaged and can be told from the rest. Raises UsageError for
+    other damage to its small files, unless the run writes anew what is damaged; ledger and manifest are left to `kept`."""
+    damage = writer.damage()
+    if config.refit or config.fit_from:
+        damage = {key: text for key, text in damage.items() if key.partition("/")[0] != "fit"}
+    if config.words and any(key.startswith("words") for key in damage):
+        writer.drop("words")
+        damage = {key: text for key, text in damage.items() if not key.startswith("words")}
+    beyond = [
+        text
+        for key, text in damage.items()
+        if key not in inventory.TABLES and not (key.endswith("zarr.json") and key.startswith(("clips/", "frames/")))
+    ]
+    if beyond:
+        raise UsageError(beyond[0])
+    mended = writer.mend_metadata()
+    if mended:
+        log.warning("the metadata of %s was lost or damaged and is written anew", ", ".join(mended))
+
+
 @contextmanager
-def lock(root: Place) -> Iterator[None]:
-    """One driver a store (`store.lease`)."""
+def lock(root: Place, exists: bool) -> Iterator[None]:
+    """One driver a store (`store.lease`), from before it is made. Raises UsageError where another has it, or has just made
+    what did not exist."""
     try:
+        if not exists:
+            mark(root)
         with lease.held(root):
+            if not exists and (root / "zarr.json").exists():
+                raise UsageError(f"another run has just made {root}; run this again to go on with it")
             yield
     except lease.Held as error:
         raise UsageError(str(error)) from error
     except lease.Lost as error:
         raise RunError(str(error)) from error
+    except OSError as error:
+        if exists or (root / "zarr.json").exists():
+            raise
+        raise UsageError(f"{root} cannot be made: {error.strerror or error}") from error
 
 
 def command(arguments: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import store
-from pipelines import fingerprint, ledger, levels, manifest
+from pipelines import fingerprint, kept, ledger, levels, manifest
 from pipelines.faults import Fault
 from pipelines.manifest import Row
 from store import layout
@@ -34,7 +34,6 @@ NUMBERS = (
     "soundless_start",
     "soundless_end",
 )
-MANIFEST = "manifest.parquet"
 AUDIT, NUISANCES = "audit.json", "nuisances.parquet"  # what an audit leaves in the store's root
 BINS = 20  # of a histogram of soft labels, from 0 to 1
 
@@ -51,7 +50,7 @@ class Stored:
 
 def rows(reader: store.Reader) -> list[Row]:
     """The clips table as manifest rows, an empty split as train, with what the manifest in the store's root lists."""
-    root = reader.place / MANIFEST
+    root = reader.place / kept.MANIFEST
     listed = {row.id: row for row in manifest.read(root)} if root.exists() else {}
     found = []
     for i in range(len(reader)):

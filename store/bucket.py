@@ -150,15 +150,6 @@ class Bucket(Place):
         with suppress(FileNotFoundError):  # Google says so, Amazon does not
             self.ask(obstore.delete)
 
-    def delete_tree(self) -> None:
-        while keys := [f"{self.key}/{key}" for key, _ in self.walk()]:
-            with suppress(FileNotFoundError):
-                self.ask(lambda client, _, keys=keys: obstore.delete(client, keys))  # type: ignore[misc]
-
-    def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
-        self.map(lambda key: (self / key).write(files[key]), [key for key in files if key != last])
-        (self / last).write(files[last])
-
     def zarr(self) -> Store:
         return _Zarr(self)
 

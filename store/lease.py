@@ -8,12 +8,14 @@ It cannot stop a holder that was frozen for a minute from making the one request
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -52,12 +54,11 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
     """
     root = place(root)
     if isinstance(root, Folder):
-        with (root.path / FILE).open("w") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Held(f"another run is writing to {root}; wait for it to end, or stop it") from None
+        lock = _locked(root)
+        try:
             yield
+        finally:
+            os.close(lock)
         return
     lease = _Lease(root)
     lease.take()  # the lock file stays when it is given back, as a folder's does
@@ -78,6 +79,34 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
         lease.give_back()
     if lease.lost:
         raise Lost(lease.lost)
+
+
+def _locked(root: Folder) -> int:
+    """The locked file of a folder, open. Nothing is written to it, and no link is followed."""
+    file = root.path / FILE
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise StoreError(
+            f"{file} cannot be opened for the lock ({why}); remove it, or see who may write there"
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise StoreError(f"{file} is no file, and the lock needs one of that name; remove it")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Held(f"another run is writing to {root}; wait for it to end, or stop it") from None
+    except OSError as error:  # ENOLCK, EOPNOTSUPP: network disks that are mounted without locks
+        os.close(lock)
+        raise StoreError(
+            f"{file} cannot be locked ({error.strerror}): mount that disk with locks, or put the store on another"
+        ) from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _interrupted(signum: int, frame: Any) -> None:

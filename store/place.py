@@ -4,6 +4,8 @@
 temporary file that is flushed and renamed, in a bucket one request (`store.bucket`). What is not there is FileNotFoundError on
 both; a network that stays away is a StoreError.
 
+A place that is `sealed`, as stores are, is kept to: below its folder no symbolic link is followed, neither read nor written.
+
 Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...), from the
 machine's role, or from `options`, which no message and no `repr` shows. They travel where a place is pickled to, nowhere else.
 """
@@ -12,11 +14,12 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
+import re
+import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote
@@ -26,7 +29,8 @@ from store.layout import StoreError
 A = TypeVar("A")
 B = TypeVar("B")
 KINDS = {"s3": "aws_", "gs": "google_"}  # URL scheme: how options for it alone begin
-PARTIAL = ".partial"  # how the names of files that are being written end
+PARTIAL = ".partial"  # how the names of files that are being written end, after 32 hexadecimal digits of their own
+_LEFT = re.compile(r".*\.[0-9a-f]{32}\.partial")  # such a name: nobody else gives it
 READ_AHEAD = 1 << 20  # bytes read at a time through a file object
 
 
@@ -59,6 +63,11 @@ def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] |
     from store.bucket import Bucket  # inside, because it needs this module, and obstore
 
     return Bucket("/".join([f"{scheme}://{bucket}", *(part for part in key.split("/") if part)]), options)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of that name is one that a writer of ours was writing when it was killed."""
+    return bool(_LEFT.fullmatch(name))
 
 
 def is_url(location: str | os.PathLike[str] | Place) -> bool:
@@ -143,25 +152,26 @@ class Place(ABC):
 
     @abstractmethod
     def delete(self) -> None:
-        """Remove a file or object, if there is one."""
+        """Remove a file or object, if there is one; a folder is never removed."""
 
-    @abstractmethod
-    def delete_tree(self) -> None:
-        """Remove everything below."""
-
-    @abstractmethod
     def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
-        """Write many files below, where there must be none; `last` of them appears last, so that it tells of all."""
+        """Write many files below; `last` of them appears last, so that it tells of all."""
+        self.map(lambda key: (self / key).write(files[key]), [key for key in files if key != last])
+        (self / last).write(files[last])
 
     @abstractmethod
     def zarr(self) -> Any:
         """What zarr and xarray open."""
 
-    def sync(self) -> None:  # noqa: B027
-        """Make a file that others wrote here, and its name, outlast a power cut."""
+    def sealed(self) -> Place:
+        """The same place, whose "/" leads to nothing that a symbolic link names; buckets have none."""
+        return self
+
+    def prune(self) -> None:  # noqa: B027
+        """Remove the folders here and below that are empty; buckets have none."""
 
     def tidy(self) -> None:  # noqa: B027
-        """Remove what writers that were killed left below."""
+        """Remove the temporary files that writers of ours left below when they were killed, told by their names."""
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """Answers of `function` for each item; where every answer takes a network's round trip, many at the same time."""
@@ -187,29 +197,61 @@ class Opened(ABC):
 class Folder(Place):
     """On this machine, or on a disk that is mounted here."""
 
-    @property
-    def path(self) -> Path:
-        return Path(self.location)
+    def __init__(self, location: str, options: Mapping[str, str] | None = None, seal: str = ""):
+        """`seal`: the folder below which no link is followed, empty where this place is not sealed."""
+        super().__init__(location, options)
+        self._seal = seal
+
+    def __truediv__(self, key: str) -> Folder:
+        return Folder(os.path.join(self.location, key), self.options, self._seal)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Folder, (self.location, self.options, self._seal)
 
     def __fspath__(self) -> str:
         return self.location
 
+    @property
+    def path(self) -> Path:
+        return Path(self.location)
+
+    def sealed(self) -> Folder:
+        return self if self._seal else Folder(self.location, self.options, self.location)
+
+    def _checked(self) -> str:
+        """The location; raises StoreError where it is sealed and a link leads out, or may do so."""
+        if self._seal:
+            at = self._seal
+            for part in os.path.relpath(self.location, at).split(os.sep):
+                if part == "..":
+                    raise StoreError(f"{self.location} lies outside {self._seal}")
+                at = os.path.join(at, part)
+                try:
+                    is_link = part != "." and stat.S_ISLNK(os.lstat(at).st_mode)
+                except (FileNotFoundError, NotADirectoryError):
+                    break
+                if is_link:
+                    raise StoreError(
+                        f"{at} is a symbolic link, and stores follow none: put the file or folder itself there"
+                    )
+        return self.location
+
     def exists(self) -> bool:
-        return os.path.isfile(self.location)
+        return os.path.isfile(self._checked())
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        return Path(self._checked()).read_bytes()
 
     def open(self, tail: int = 0) -> Opened:
-        return _File(self.location, tail)
+        return _File(self._checked(), tail)
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
-        path = self.path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(self._checked())
+        _make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -220,52 +262,37 @@ class Folder(Place):
         _sync_folder(path.parent)
 
     def walk(self) -> Iterator[tuple[str, int]]:
-        for folder, _, names in os.walk(self.location):
+        for folder, _, names in os.walk(self._checked()):
             for name in names:
                 file = os.path.join(folder, name)
-                if os.path.isfile(file):
+                if os.path.isfile(file) and not (self._seal and os.path.islink(file)):
                     yield os.path.relpath(file, self.location), os.path.getsize(file)
 
     def names(self) -> list[str]:
         try:
-            return sorted(os.listdir(self.location))
+            return sorted(os.listdir(self._checked()))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(self._checked())
 
-    def delete_tree(self) -> None:
-        shutil.rmtree(self.location, ignore_errors=True)
-
-    def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
-        path = self.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-        try:
-            for key, data in files.items():
-                (building / key).parent.mkdir(parents=True, exist_ok=True)
-                (building / key).write_bytes(data)
-            os.rename(building, path)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-        _sync_folder(path.parent)
+    def prune(self) -> None:
+        for folder, _, _ in os.walk(self._checked(), topdown=False):
+            with suppress(OSError):  # it holds something, or is somebody's mount
+                os.rmdir(folder)
 
     def zarr(self) -> Any:
-        return self.path
-
-    def sync(self) -> None:
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
-        _sync_folder(self.path.parent)
+        return Path(self._checked())
 
     def tidy(self) -> None:
-        for leftover in self.path.rglob(f"*{PARTIAL}"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
+        for folder, _, names in os.walk(self._checked()):
+            for name in names:
+                file = os.path.join(folder, name)
+                if is_leftover(name) and not os.path.islink(file):
+                    with suppress(FileNotFoundError):
+                        os.unlink(file)
 
 
 class _File(Opened):
@@ -313,6 +340,14 @@ class _Raw(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+
+def _make_folder(folder: Path) -> None:
+    """Have a folder and those above it; what is made outlasts a power cut."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

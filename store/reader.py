@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,7 +20,7 @@ from urllib.parse import unquote
 import numpy as np
 import zarr
 
-from store import layout, similarity
+from store import inventory, layout, similarity
 from store.layout import StoreError
 from store.nodes import array_names, is_node, load, root_attrs
 from store.place import Place, place
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
+TRIES = 5  # times that a store is opened anew where a run has just changed it
+_GROUP = {"frames/zarr.json"}
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # what zarr raises for broken data or metadata
 
 
@@ -69,19 +72,58 @@ class Reader:
     """A store opened for reading. `attrs` are its root attributes, `clips` its table {column: array [clips]}."""
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
-        self.place = place(path, options)
+        self.place = place(path, options).sealed()
         self.path = self.place.path  # a Path, or the URL
-        self.attrs: dict[str, Any] = root_attrs(self.place)
+        for _ in range(TRIES):
+            self.attrs: dict[str, Any] = root_attrs(self.place)
+            self.inventory = inventory.read(self.place, self.attrs)
+            try:
+                self._open()
+                break
+            except inventory.Damaged:
+                if not self._has_changed():
+                    raise
+        else:
+            raise StoreError(f"{self.path} is being changed by a run; open it again when that has ended")
+
+    def _open(self) -> None:
+        """Read the tables and the metadata of frames, and hold them to the inventory."""
+        self.inventory.check_attributes(self.place, self.attrs)
         self.names: list[str] = array_names(self.place / "frames")
+        self.inventory.check_present(self.place, "frames", {f"frames/{name}/zarr.json" for name in self.names} | _GROUP)
+        lost = [name for name in (*layout.FRAME_ARRAYS, *layout.EMBEDDINGS) if name not in self.names]
+        if lost:
+            raise StoreError(f"{self.path} has lost frames/{lost[0]}; {inventory.remedy('frames')}")
         self.clips: dict[str, np.ndarray] = self._table("clips", list(layout.CLIP_ARRAYS), rows_of="done")
         self._slots = list(
             zip(*(self.clips[name].tolist() for name in ("offset", "length", "capacity", "done")), strict=True)
         )
         cache = ShardCache()
-        arrays = self.place.map(lambda name: ShardedArray(self.place / "frames" / name, cache), self.names)
+        arrays = self.place.map(
+            lambda name: ShardedArray(
+                self.place / "frames" / name,
+                cache,
+                lambda key, data: self.inventory.check(self.place, f"frames/{name}/{key}", data),
+            ),
+            self.names,
+        )
         self._arrays = dict(zip(self.names, arrays, strict=True))
         self._fit: list[Fit | None] = []  # read when first asked for
         self._words: list[dict[str, np.ndarray]] = []
+
+    def _load(self, group: str) -> tuple[zarr.Group, set[str]]:
+        """A small group, whole, held to the inventory. Raises Damaged."""
+
+        def check(files: Mapping[str, bytes]) -> None:
+            self.inventory.check_present(self.place, group, {f"{group}/{key}" for key in files})
+            for key, data in files.items():
+                self.inventory.check(self.place, f"{group}/{key}", data)
+
+        return load(self.place / group, check)
+
+    def _has_changed(self) -> bool:
+        """Whether a run has taken up the store, or closed it, since it was opened: then nothing is damaged."""
+        return inventory.read(self.place, root_attrs(self.place)) != self.inventory
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Reader, (self.place,)
@@ -235,12 +277,30 @@ class Reader:
     def fit(self) -> Fit | None:
         """The maps into the shared space and their calibration; None before a fit."""
         if not self._fit:
-            folder = self.place / "fit"
-            try:
-                self._fit.append(Fit.from_arrays(_tree(folder, *load(folder))) if is_node(folder) else None)
-            except _UNREADABLE as e:
-                raise StoreError(f"{folder} cannot be read ({e}); precompute.py --refit writes it anew") from e
+            self._fit.append(self._read_fit())
         return self._fit[0]
+
+    def _read_fit(self) -> Fit | None:
+        folder, note = self.place / "fit", self.attrs.get("similarity") or {}
+        known = any(key.startswith("fit/") for key in self.inventory.files)
+        if not is_node(folder) and not known and not note.get("complete"):
+            return None
+        try:
+            fit = Fit.from_arrays(_tree(folder, *self._load("fit")))
+            for corpus in note.get("calibrated_on", {}):
+                lost = set(similarity.WINDOWS) - set(fit.calibration.get(corpus, {}))
+                if lost and fit.kind != "posterior" and note.get("complete"):
+                    raise ValueError(f"the calibration of {corpus} lacks the window {min(lost)}")
+        except inventory.Damaged as e:
+            if self._has_changed():
+                raise self._changed() from e
+            raise
+        except _UNREADABLE as e:
+            raise StoreError(f"{folder} cannot be read ({e}); {inventory.remedy('fit')}") from e
+        return fit
+
+    def _changed(self) -> StoreError:
+        return StoreError(f"{self.path} was changed by a run since it was opened; open it again")
 
     def pair_similarity(self, i: int, j: int, shift: int = 0, window: int | str = 5) -> np.ndarray:
         """Probability f4 [min length] that the lips of clip i at t belong with the sound of clip j at t - shift.
@@ -344,8 +404,12 @@ class Reader:
         where = self.place / group
         try:
             length = json.loads((where / rows_of / "zarr.json").read())["shape"][0]
-            table, keys = load(where)
+            table, keys = self._load(group)
             arrays: Any = [table[name] for name in names]
+        except inventory.Damaged as e:
+            if group == "words" and self._has_changed():  # read late
+                raise self._changed() from e
+            raise
         except _UNREADABLE as e:
             raise StoreError(f"{where} is damaged ({e}); restore it from a copy") from e
         return {name: _column(where, array, keys, length) for name, array in zip(names, arrays, strict=True)}
@@ -356,6 +420,11 @@ def _tree(where: Place, group: zarr.Group, keys: set[str]) -> dict[str, Any]:
     tree: dict[str, Any] = {"attrs": dict(group.attrs)}
     for name, node in group.members():
         tree[unquote(name)] = _tree(where, node, keys) if isinstance(node, zarr.Group) else _column(where, node, keys)
+    if not group.path:
+        folders = {re.sub(r"(^|/)(zarr\.json|c(/\d+)*)$", "", key) for key in keys}
+        lost = sorted(folder for folder in folders if f"{folder}/zarr.json".lstrip("/") not in keys)
+        if lost:
+            raise StoreError(f"{where / lost[0]}/zarr.json is missing; {inventory.remedy(where.name)}")
     return tree
 
 

@@ -112,11 +112,14 @@ class ShardCache:
 class ShardedArray:
     """One array of `frames/`: shape [rows, ...], dtype, and `read` for a range of rows."""
 
-    def __init__(self, folder: Place, cache: ShardCache):
-        """Parse the metadata; raises StoreError for an array that is not cut or coded the way this reader knows."""
+    def __init__(self, folder: Place, cache: ShardCache, check: Callable[[str, bytes], None] = lambda key, data: None):
+        """Parse the metadata, which `check` sees first; raises StoreError for an array that is not cut or coded the way this
+        reader knows."""
         self.folder, self.name, self._cache = folder, folder.name, cache
         try:
-            meta = json.loads((folder / "zarr.json").read())
+            document = (folder / "zarr.json").read()
+            check("zarr.json", document)
+            meta = json.loads(document)
             self.shape: tuple[int, ...] = tuple(meta["shape"])
             self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
             shard = meta["chunk_grid"]["configuration"]["chunk_shape"]

@@ -29,6 +29,7 @@ KINDS: tuple[str, ...] = ("cca", "contrast", "fused", "cosine", "posterior", "js
 LEARNED: tuple[str, ...] = ("cca", "contrast", "fused")  # the others compare embeddings as they are
 WINDOWS: tuple[str, ...] = ("5", "25", "clip")  # frames averaged: the soft label, one second for decisions, everything
 CONTEXT = 4  # frames before and after, on the picture side
+MAX_CONTEXT = 100  # frames; no fit of ours comes near
 CONTEXT_MAX_COLUMNS = 256  # wider embeddings see time themselves and get no context
 DIMS = 32
 SHRINKAGE = 1e-2
@@ -111,14 +112,14 @@ class Fit:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Fit:
-        """Inverse of `to_arrays`; raises KeyError naming a part that is missing."""
+        """Inverse of `to_arrays`; raises KeyError naming a part that is missing, ValueError for one that makes no sense."""
         attrs = arrays["attrs"]
         calibration = {
             corpus: {window: (float(line[0]), float(line[1])) for window, line in maps.items() if window != "attrs"}
             for corpus, maps in arrays.get("calibration", {}).items()
             if corpus != "attrs"
         }
-        return cls(
+        fit = cls(
             attrs["kind"],
             int(attrs["context"]),
             np.asarray(arrays["vsr_mean"]),
@@ -129,6 +130,38 @@ class Fit:
             calibration,
             {name: np.asarray(a) for name, a in arrays.get("network", {}).items() if name != "attrs"},
         )
+        fit._check()
+        return fit
+
+    def _check(self) -> None:
+        """Raises ValueError where parts do not go together or are not finite."""
+        if self.kind not in KINDS or not 0 <= self.context <= MAX_CONTEXT:
+            raise ValueError(f"a fit of kind {self.kind!r} with a context of {self.context} frames is unknown")
+        for side, mean, matrix in (
+            ("picture", self.vsr_mean, self.vsr_matrix),
+            ("sound", self.asr_mean, self.asr_matrix),
+        ):
+            if mean.ndim != 1 or matrix.ndim != 2 or len(mean) != len(matrix):
+                raise ValueError(f"the {side}'s mean {mean.shape} and matrix {matrix.shape} do not go together")
+            if self.kind == "cca" and matrix.shape[1] != self.dims:
+                raise ValueError(f"the {side}'s matrix gives {matrix.shape[1]} columns, the weights are {self.dims}")
+        if self.vsr_matrix.shape[1] != self.asr_matrix.shape[1]:
+            raise ValueError(f"matrices give {self.vsr_matrix.shape[1]} and {self.asr_matrix.shape[1]} columns")
+        if self.correlations.ndim != 1 or bool(self.network) != (self.kind in ("contrast", "fused")):
+            raise ValueError(f"a fit of kind {self.kind} has weights [dims], and a network only where it is of one")
+        parts = [
+            self.vsr_mean,
+            self.vsr_matrix,
+            self.asr_mean,
+            self.asr_matrix,
+            self.correlations,
+            *self.network.values(),
+        ]
+        if not all(np.isfinite(np.asarray(part, np.float64)).all() for part in parts):
+            raise ValueError("it holds numbers that are not finite")
+        for corpus, maps in self.calibration.items():
+            if not all(np.isfinite(line).all() and line[0] >= 0 for line in maps.values()):
+                raise ValueError(f"the calibration of {corpus} is no rising curve")
 
     def calibrated(self, corpus: str, maps: dict[str, tuple[float, float]]) -> Fit:
         """The same fit with a corpus's calibration added or replaced."""
@@ -168,9 +201,9 @@ def fit_cca(moments: Moments, context: int, dims: int = DIMS, shrinkage: float =
     cxy = moments.xy / moments.count - np.outer(mean_x, mean_y)
     cyy = moments.yy / moments.count - np.outer(mean_y, mean_y)
     white_x, white_y = _whitener(cxx, shrinkage), _whitener(cyy, shrinkage)
-    left, values, right = np.linalg.svd(white_x.T @ cxy @ white_y, full_matrices=False)
-    dims = min(dims, len(values))
-    a, b = white_x @ left[:, :dims], white_y @ right[:dims].T
+    left, values, right = _singular(white_x.T @ cxy @ white_y, dims)
+    dims = len(values)
+    a, b = white_x @ left, white_y @ right
     sign = np.sign(a[np.abs(a).argmax(0), np.arange(dims)])  # the sign of a pair of directions is free: fix it
     sign[sign == 0] = 1
     return Fit(
@@ -180,8 +213,24 @@ def fit_cca(moments: Moments, context: int, dims: int = DIMS, shrinkage: float =
         (a * sign).astype(np.float32),
         mean_y.astype(np.float32),
         (b * sign).astype(np.float32),
-        values[:dims].clip(0, 1).astype(np.float32),
+        values.clip(0, 1).astype(np.float32),
     )
+
+
+def _singular(m: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first singular vectors and values of m [r, c]: left [r, k], values [k] falling, right [c, k], k <= count.
+
+    By the symmetric eigenproblem of the smaller side: numpy's SVD (LAPACK's gesdd) does not converge on some processors where
+    few clips leave m of low rank. Directions without a value have no other side, and stay zeros there.
+    """
+    wide = m.shape[0] <= m.shape[1]
+    side = m if wide else m.T
+    squares, vectors = np.linalg.eigh(side @ side.T)
+    order = np.argsort(squares)[::-1][:count]
+    near, values = vectors[:, order], np.sqrt(squares[order].clip(0))
+    scale = np.where(values > 1e-7 * max(float(values.max(initial=0)), 1e-300), 1 / np.maximum(values, 1e-300), 0.0)
+    far = side.T @ near * scale
+    return (near, values, far) if wide else (far, values, near)
 
 
 def _whitener(covariance: np.ndarray, shrinkage: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 A file is an uncompressed .npz (a zip of .npy members named CLIP/ARRAY.npy) with one JSON member for the receipts; numpy opens
 it too, and no pickle is ever read. Zip keeps a CRC of every member, so a torn file is found out: it counts as not staged and
-is removed.
+is removed. Only files that are named as batches are (`pipelines.plan.Batch`) are looked at here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from store.place import Place, is_url, place
 FOLDER = "_staging"
 RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
+BATCH_FILE = re.compile(r"\d{12}-\d{9}-\d+\.npz")
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
 _TORN = (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, RuntimeError)
@@ -54,8 +55,8 @@ def staged(root: str | os.PathLike[str] | Place) -> set[str]:
 
     Local files are read and checked. A bucket has an object whole or not at all, so there the table at its end is enough.
     """
-    folder = place(root) / FOLDER
-    files = [name for name in folder.names() if name.endswith(".npz")]
+    folder = place(root).sealed() / FOLDER
+    files = [name for name in folder.names() if BATCH_FILE.fullmatch(name)]
     whole = folder.map(lambda name: _whole(folder / name), files)
     for name, is_whole in zip(files, whole, strict=True):
         if is_whole is False:
@@ -99,13 +100,26 @@ def load(
         raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
 
 
+def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[str, Any]]:
+    """The receipts of a staged batch alone, some kilobytes of a file of megabytes; StoreError where it is torn or gone."""
+    file = _file(root, batch_id)
+    try:
+        with zipfile.ZipFile(file.open().file(TABLE)) as archive:
+            return json.loads(archive.read(RECEIPTS))["receipts"]
+    except FileNotFoundError:
+        raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
+    except _TORN as e:
+        file.delete()
+        raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
+
+
 def discard(root: str | os.PathLike[str] | Place, batch_ids: Iterable[str]) -> None:
     """Remove staged batches; those that are gone already are fine."""
-    where = place(root)
+    where = place(root).sealed()
     where.map(lambda batch_id: _file(where, batch_id).delete(), batch_ids)
 
 
 def _file(root: str | os.PathLike[str] | Place, batch_id: str) -> Place:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", batch_id):
-        raise StoreError(f'batch id "{batch_id}" must be letters, digits, "_", "-" and "."')
-    return place(root) / FOLDER / f"{batch_id}.npz"
+    if not BATCH_FILE.fullmatch(f"{batch_id}.npz"):
+        raise StoreError(f'batch id "{batch_id}" must be OFFSET-CLIP-CLIPS in digits, such as 000000000000-000000000-8')
+    return place(root).sealed() / FOLDER / f"{batch_id}.npz"

@@ -1,16 +1,20 @@
 """Making and growing a store, so that a kill at any moment leaves it readable and the next run can go on.
 
 Frames are written by whole shards: one `write_shard` makes each file once, whole or not at all, and no two writers touch one
-file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver. The length
-of `clips/done` is the table's, and `done` is written last. Every inner chunk of a written shard is stored, zeros too, with a
-CRC-32C, so that a chunk that is not there is damage and not a row of zeros.
+file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver; its first change opens the
+inventory (`store.inventory`), its last act closes it. The length of `clips/done` is the table's, and `done` is written last.
+Every inner chunk of a written shard is stored, zeros too, with a CRC-32C, so that one that is not there is damage and not a row
+of zeros.
+
+A store is made in a folder that is empty. What is being made bears a mark of ours, written first and removed last, that lists
+its files; what bears none is somebody's, and is neither written to nor removed.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,28 +22,35 @@ from typing import Any
 import numpy as np
 import zarr
 
-from store import layout
+from store import inventory, layout, lease
+from store.inventory import Inventory
 from store.layout import StoreError, node_name
 from store.nodes import (
     EVERY_CHUNK,
     array_names,
     as_column,
     build,
+    consolidated,
     create_column,
     create_frames,
     create_small,
+    delete_node,
     encoded_shard,
     is_node,
+    is_of_node,
     plain,
     read_document,
+    resize,
     root_attrs,
     short_dtype,
+    write_column,
     write_document,
 )
-from store.place import Place, place
+from store.place import Place, is_leftover, place
 from store.staging import FOLDER as STAGING
 
 TABLES = ("clips", "frames")
+CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}
 
 
 def create(
@@ -58,9 +69,9 @@ def create(
     adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The store appears
     whole or not at all.
     """
-    root = place(path, options)
+    root = place(path, options).sealed()
     if is_taken(root):
-        raise StoreError(f"{root} exists already; choose another path or remove it")
+        raise StoreError(f"{root} exists already and holds something; choose an empty folder or a new one")
     if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
         raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
     if chunk_rows < 1 or shard_rows % chunk_rows:
@@ -72,6 +83,7 @@ def create(
         "fps": layout.FPS,
         "sample_rate": layout.SAMPLE_RATE,
         "layout": {"chunk_rows": chunk_rows, "shard_rows": shard_rows},
+        inventory.MARK: True,
     }
 
     def fill(group: zarr.Group) -> None:
@@ -82,15 +94,50 @@ def create(
             create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
 
     files = build(fill, plain({**attrs, **fixed}))
-    for table in TABLES if root.names() else ():  # of a creation in a bucket that was cut off
-        (root / table).delete_tree()
+    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was cut off
+    root.tidy()
+    mark(root, list(files))
+    inventory.write(root, Inventory())
     root.write_tree(files, last="zarr.json")
+    (root / CREATION).delete()
     return Writer(root)
 
 
+def mark(root: Place, files: Sequence[str] = ()) -> None:
+    """Say that a store of these files is being made here, before anything else is written, the lock included."""
+    (root / CREATION).write(json.dumps({"format": layout.FORMAT, "files": sorted(files)}).encode())
+
+
 def is_taken(root: Place) -> bool:
-    """Whether a new store cannot be made here, because something is there; a creation that was cut off is nothing."""
-    return root.exists() or not set(root.names()) <= set(TABLES)
+    """Whether a new store cannot be made here, because something is there; what a creation left that was cut off is nothing."""
+    names = {name for name in root.names() if not is_leftover(name)}
+    if not names and not root.exists():
+        return False
+    ours = {CREATION, lease.FILE, inventory.FILE}
+    if CREATION not in names or not names <= {*ours, *TABLES}:
+        return True
+    return not {key for key in root.files() if not is_leftover(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
+
+
+def unmake(root: Place) -> None:
+    """Take back a store that was just made and has no clips: what creation wrote goes, the lock stays, and so does whatever
+    else there is."""
+    files = [key for key in root.files() if key.startswith(tuple(f"{table}/" for table in TABLES)) and is_of_node(key)]
+    mark(root, files)
+    (root / "zarr.json").delete()
+    for key in [*files, inventory.FILE]:
+        (root / key).delete()
+    for table in TABLES:
+        (root / table).prune()
+
+
+def _marked(root: Place) -> list[str]:
+    """Files that the mark of a creation lists; nothing where it cannot be read."""
+    try:
+        files = [str(key) for key in json.loads((root / CREATION).read())["files"]]
+        return [key for key in files if is_of_node(key) and not {"", ".", ".."} & set(key.split("/"))]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 class Writer:
@@ -101,7 +148,7 @@ class Writer:
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
         """Raises StoreError where there is no store of a version that this release writes."""
-        self.place = place(path, options)
+        self.place = place(path, options).sealed()
         self.path = self.place.path  # a Path, or the URL
         attrs = root_attrs(self.place)
         if attrs["version"] != layout.VERSION:
@@ -123,6 +170,7 @@ class Writer:
 
     def update_attrs(self, attrs: Mapping[str, Any]) -> None:
         """Replace some root attributes (top level, JSON-able; NaN becomes null), in one atomic write."""
+        self._open_inventory()
         document = read_document(self.place)
         document["attributes"] = {**document["attributes"], **plain(attrs)}
         write_document(self.place, document)
@@ -153,19 +201,18 @@ class Writer:
             values = given.get(name)
             if values is None:
                 values = np.full(count, unknown, dtype=object if dtype == "string" else dtype)
-            array = self._array(f"clips/{name}")
-            array.resize((first + count,))
-            array[first:] = values
+            write_column(self.place / "clips" / name, first, values, rows=first + count)
         return first
 
     def write_clips(self, first: int, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Overwrite rows from `first` on in the columns named; `done`, where given, after all the others."""
         given = self._columns(columns)
+        self._open_inventory()
         for name in sorted(given, key=list(layout.CLIP_ARRAYS).index):
             stop = first + len(given[name])
             if first < 0 or stop > self.num_clips:
                 raise StoreError(f"clips {first} to {stop} are not all in {self.path}: it has {self.num_clips}")
-            self._array(f"clips/{name}")[first:stop] = given[name]
+            write_column(self.place / "clips" / name, first, given[name])
 
     def _columns(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> dict[str, np.ndarray]:
         unknown = sorted(set(columns) - set(layout.CLIP_ARRAYS))
@@ -197,9 +244,8 @@ class Writer:
         rows = max(self.num_rows, -(-num_rows // self.shard_rows) * self.shard_rows)
         self._drop_consolidated()
         for name in array_names(self.place / "frames"):
-            array = self._array(f"frames/{name}")
-            if array.shape[0] < rows:
-                array.resize((rows, *array.shape[1:]))
+            if self._array(f"frames/{name}").shape[0] < rows:
+                resize(self.place / "frames" / name, rows)
         return rows
 
     def blank_shard(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -235,10 +281,13 @@ class Writer:
             if is_node(folder) and self._array(f"frames/{name}").shape[1:] == (width,):
                 continue
             self._drop_consolidated()
-            (folder / "zarr.json").delete()  # first, so that a kill leaves no array rather than half of one
-            folder.delete_tree()
-            rows = self.num_rows
-            create_frames(self._group("frames"), name, "f2", (width,), rows, self.chunk_rows, self.shard_rows)
+            delete_node(folder)
+            self._create_frames(name, "f2", (width,), self.num_rows)
+
+    def _create_frames(self, name: str, dtype: str, row: tuple[int, ...], rows: int) -> None:
+        sizes = rows, self.chunk_rows, self.shard_rows
+        files = build(lambda group: create_frames(group, name, dtype, row, *sizes))
+        (self.place / "frames" / name / "zarr.json").write(files[f"{name}/zarr.json"])
 
     # -- fit, words ----------------------------------------------------------------------------------------------------
 
@@ -290,8 +339,7 @@ class Writer:
             files = {key: archive.read(key) for key in archive.namelist()}
         self._drop_consolidated()
         group = self.place / name
-        (group / "zarr.json").delete()
-        group.delete_tree()
+        delete_node(group)
         group.write_tree(files, last="zarr.json")
         self._next(name).delete()
 
@@ -300,6 +348,67 @@ class Writer:
 
     # -- before and after ----------------------------------------------------------------------------------------------
 
+    def damage(self) -> dict[str, str]:
+        """{key: what is wrong} of the small files of a store that no run is writing; empty where all is well, and while its
+        inventory is open or where it has none. Raises StoreError where attributes or the inventory itself are damaged."""
+        held = self._inventory()
+        held.check_attributes(self.place, self.attrs)
+        return inventory.damage(self.place, held)
+
+    def _inventory(self) -> Inventory:
+        """As it is now; an open one where it is lost: what is there counts then."""
+        return inventory.read(self.place, self.attrs) if (self.place / inventory.FILE).exists() else Inventory()
+
+    def mend_metadata(self) -> list[str]:
+        """Write the metadata of tables and arrays anew where it is lost or damaged; names of the nodes that were mended.
+
+        It follows from the root's attributes and from the arrays that are whole; what they hold is not looked at. For the
+        driver, before it begins.
+        """
+        held = self._inventory()
+        known = {**layout.FRAME_ARRAYS, **layout.OPTIONAL_ARRAYS}
+        known |= {side: ("f2", (int(self.attrs["teachers"][side]["dim"]),)) for side in layout.EMBEDDINGS}
+        optional = [name for name in layout.OPTIONAL_ARRAYS if (self.place / "frames" / name).names()]
+        frames = [*layout.FRAME_ARRAYS, *layout.EMBEDDINGS, *optional]
+        mended = [table for table in TABLES if not self._is_whole(table, held)]
+        for table in mended:
+            (self.place / table / "zarr.json").write(build(lambda group: None)["zarr.json"])
+        for table, names in {"frames": frames, "clips": list(layout.CLIP_ARRAYS)}.items():
+            whole = [name for name in names if self._is_whole(f"{table}/{name}", held)]
+            if not whole:
+                raise StoreError(f"{self.place / table} has no array that can be read; restore it from a copy")
+            rows = min(self._array(f"{table}/{name}").shape[0] for name in whole)
+            for name in [name for name in names if name not in whole]:
+                if table == "frames":
+                    self._create_frames(name, *known[name], rows)
+                else:
+                    (self.place / "clips" / name / "zarr.json").write(_column_document(name, rows))
+                mended.append(f"{table}/{name}")
+        return mended
+
+    def _is_whole(self, node: str, held: Inventory) -> bool:
+        """Whether a node's metadata can be read and, as far as an inventory tells, is what was written."""
+        key = f"{node}/zarr.json"
+        try:
+            held.check(self.place, key, (self.place / key).read())
+            if "/" in node:
+                self._array(node)
+        except (inventory.Damaged, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+            return False
+        return True
+
+    def drop(self, group: str) -> None:
+        """Remove `fit` or `words`, damaged or not."""
+        self._drop_consolidated()
+        delete_node(self.place / group)
+
+    def begin(self) -> None:
+        """Take up a store for a run that will change it: the inventory is open until `consolidate`."""
+        self._open_inventory()
+        if not self.attrs.get(inventory.MARK):
+            self.update_attrs({inventory.MARK: True})
+        (self.place / CREATION).delete()  # of a second creation, which found this store and ended
+
     def tidy(self) -> None:
         """Clear what a killed run left behind; for the driver, before any worker writes. Staged batches stay."""
         for name in ("fit", "words"):
@@ -307,27 +416,36 @@ class Writer:
         self.place.tidy()
 
     def consolidate(self) -> None:
-        """Gather all metadata in the root, so that `zarr.open` lists the store by one read. The driver's last act."""
-        staging = self.place / STAGING
-        if not staging.names():
-            staging.delete_tree()
-        with warnings.catch_warnings():
-            # Consolidated metadata is an extension of Zarr v3; the ledger and _staging/ are no Zarr nodes. Both are meant.
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
-            zarr.consolidate_metadata(self.place.zarr(), zarr_format=3)
+        """The driver's last act: gather all metadata in the root, so that `zarr.open` lists the store by one read, and close
+        the inventory over all there is."""
+        self._open_inventory()
+        (self.place / STAGING).prune()
+        (self.place / "zarr.json").write(consolidated(self.place))
+        inventory.write(self.place, inventory.take(self.place, self.attrs))
+
+    def _open_inventory(self) -> None:
+        """Before any change: readers hold the store to its inventory only while nobody writes."""
+        if inventory.is_closed(self.place):
+            inventory.write(self.place, Inventory())
 
     def _drop_consolidated(self) -> None:
         """Before a change of shape or of nodes: stale consolidated metadata would mislead plain readers after a kill."""
+        self._open_inventory()
         document = read_document(self.place)
         if document.pop("consolidated_metadata", None) is not None:
             write_document(self.place, document)
 
     def _array(self, name: str) -> zarr.Array:
-        return zarr.open_array((self.place / name).zarr(), mode="r+", zarr_format=3).with_config(EVERY_CHUNK)
+        return zarr.open_array((self.place / name).zarr(), mode="r", zarr_format=3).with_config(EVERY_CHUNK)
 
-    def _group(self, name: str) -> zarr.Group:
-        return zarr.open_group((self.place / name).zarr(), mode="r+", zarr_format=3, use_consolidated=False)
+
+def _column_document(name: str, rows: int) -> bytes:
+    """The metadata of a column of `clips/`."""
+
+    def fill(group: zarr.Group) -> None:
+        create_column(group, name, *layout.CLIP_ARRAYS[name], rows, "clip")
+
+    return build(fill)[f"{name}/zarr.json"]
 
 
 def _fitting(name: str, data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

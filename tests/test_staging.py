@@ -6,6 +6,8 @@ import pytest
 from store import staging
 from store.layout import StoreError
 
+BATCH = "000000000000-000000000-3"
+
 
 def batch():
     rng = np.random.default_rng(0)
@@ -16,29 +18,29 @@ def batch():
 def test_a_staged_batch_reads_back(tmp_path):
     clips, receipts = batch()
     assert staging.staged(tmp_path) == set()
-    file = staging.stage(tmp_path, "b0007", clips, receipts).path
-    assert staging.staged(tmp_path) == {"b0007"}
-    got, notes = staging.load(tmp_path, "b0007")
+    file = staging.stage(tmp_path, BATCH, clips, receipts).path
+    assert staging.staged(tmp_path) == {BATCH}
+    got, notes = staging.load(tmp_path, BATCH)
     assert notes == receipts
     assert [sorted(c) for c in got] == [["asr", "mouth"], ["asr", "mouth"], []]
     np.testing.assert_array_equal(got[1]["mouth"], clips[1]["mouth"])
     with np.load(file, allow_pickle=False) as plain:
         np.testing.assert_array_equal(plain["0/asr"], clips[0]["asr"])
     first = file.read_bytes()
-    assert staging.stage(tmp_path, "b0007", clips, receipts).read() == first
-    staging.discard(tmp_path, ["b0007", "never"])
+    assert staging.stage(tmp_path, BATCH, clips, receipts).read() == first
+    staging.discard(tmp_path, [BATCH, "000000000000-000000009-1"])
     assert staging.staged(tmp_path) == set()
-    with pytest.raises(StoreError, match="b0007 is not staged"):
-        staging.load(tmp_path, "b0007")
+    with pytest.raises(StoreError, match=f"{BATCH} is not staged"):
+        staging.load(tmp_path, BATCH)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_batch_is_not_staged_and_is_removed(tmp_path, share):
-    file = staging.stage(tmp_path, "b", *batch()).path
+    file = staging.stage(tmp_path, BATCH, *batch()).path
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(StoreError, match="batch b is torn"):
-        staging.load(tmp_path, "b")
+    with pytest.raises(StoreError, match=f"batch {BATCH} is torn"):
+        staging.load(tmp_path, BATCH)
     assert not file.exists()
     file.write_bytes(data[: int(len(data) * share)])
     assert staging.staged(tmp_path) == set()
@@ -49,12 +51,12 @@ def test_a_truncated_batch_is_not_staged_and_is_removed(tmp_path, share):
 def test_a_batch_with_a_flipped_byte_is_torn_or_unchanged(tmp_path, mask):
     clips = [{"asr": np.arange(6, dtype="f4").reshape(2, 3)}, {}, {"face": np.arange(3, dtype="u1")}]
     receipts = [{"id": "a"}, {"id": "b", "reason": "no_face"}, {"id": "ü"}]
-    file = staging.stage(tmp_path, "b", clips, receipts).path
+    file = staging.stage(tmp_path, BATCH, clips, receipts).path
     whole = file.read_bytes()
     for position in range(len(whole)):  # each byte of a small one: the tables of zip, the headers of numpy, the arrays
         file.write_bytes(whole[:position] + bytes([whole[position] ^ mask]) + whole[position + 1 :])
         try:
-            got, notes = staging.load(tmp_path, "b")
+            got, notes = staging.load(tmp_path, BATCH)
         except StoreError:
             assert not file.exists()
         else:  # the byte was one that zip does not need, such as a date
@@ -66,7 +68,7 @@ def test_a_batch_with_a_flipped_byte_is_torn_or_unchanged(tmp_path, mask):
 
 def test_a_batch_with_a_changed_array_is_not_staged_and_is_removed(tmp_path):
     clips, receipts = batch()
-    file = staging.stage(tmp_path, "b", clips, receipts).path
+    file = staging.stage(tmp_path, BATCH, clips, receipts).path
     data = bytearray(file.read_bytes())
     data[data.index(clips[0]["mouth"].tobytes()) + 1000] ^= 1
     file.write_bytes(data)
@@ -77,14 +79,14 @@ def test_a_batch_with_a_changed_array_is_not_staged_and_is_removed(tmp_path):
 def test_staging_that_fails_halfway_leaves_nothing(tmp_path):
     clips, _ = batch()
     with pytest.raises(ValueError, match="allow_pickle"):
-        staging.stage(tmp_path, "b", [*clips, {"bad": np.array([object()])}], [])
+        staging.stage(tmp_path, BATCH, [*clips, {"bad": np.array([object()])}], [])
     assert list((tmp_path / "_staging").iterdir()) == []
     with pytest.raises(StoreError, match="batch id"):
         staging.stage(tmp_path, "../b", clips, [])
 
 
 def test_a_batch_being_written_is_not_staged(tmp_path):
-    file = staging.stage(tmp_path, "b", *batch()).path
+    file = staging.stage(tmp_path, BATCH, *batch()).path
     file.rename(file.with_name("b.npz.0123.tmp"))
     assert staging.staged(tmp_path) == set()
     assert len(list((tmp_path / "_staging").iterdir())) == 1

@@ -168,12 +168,12 @@ def test_attributes_are_replaced_one_by_one_and_survive_consolidation(tmp_path):
 def test_consolidating_is_silent_about_what_is_no_zarr_node(tmp_path, recwarn):
     writer = small(tmp_path / "s.zarr")
     (writer.path / "ledger.parquet").write_bytes(b"not Zarr")
-    staging.stage(writer.path, "b", [], [])
+    staging.stage(writer.path, "000000000000-000000000-3", [], [])
     writer.write_words({name: [] for name in layout.WORD_ARRAYS})
     writer.consolidate()
     assert "words" in str(zarr.open(writer.path, mode="r").tree())
     assert not recwarn.list
-    assert staging.staged(writer.path) == {"b"}
+    assert staging.staged(writer.path) == {"000000000000-000000000-3"}
 
 
 def test_a_table_whose_growth_was_cut_off_is_as_before_and_grows_again(tmp_path):
@@ -269,12 +269,12 @@ def test_a_fit_whose_swap_was_cut_off_is_put_in_place_by_tidy(tmp_path, monkeypa
         cut.setattr(writer, "_finish_swap", lambda name: None)
         writer.write_fit(fit_of("new", slope=7.0).to_arrays())
     assert set(store.open(writer.path).fit.calibration) == {"old"}
-    (writer.path / ".fit.abc.partial").mkdir()
-    partial = writer.path / "frames/mouth/c.abc.partial"
+    partial = writer.path / f"frames/mouth/.zarr.json.{'0' * 32}.partial"
     partial.write_bytes(b"half")
+    (writer.path / "notes.partial").write_text("somebody's")
     writer.tidy()
     assert store.open(writer.path).fit.calibration["new"]["5"] == (7.0, 0.5)
-    assert not list(writer.path.rglob("*.partial"))
+    assert list(writer.path.rglob("*.partial")) == [writer.path / "notes.partial"]
     assert not any((writer.path / "_staging").iterdir())
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 
-from store import layout
+from store import document as documents
+from store import attributes, layout
 from store.layout import StoreError
 from store.place import Place
 
@@ -30,11 +30,11 @@ EVERY_CHUNK: Any = {"write_empty_chunks": True}
 
 def root_attrs(root: Place) -> dict[str, Any]:
     """Root attributes of a store; raises StoreError for a folder that is none, and for a version newer than ours."""
-    attrs = read_document(root).get("attributes", {})
-    if attrs.get("format") != layout.FORMAT:
+    attrs = read_document(root).get("attributes")
+    if not isinstance(attrs, dict) or attrs.get("format") != layout.FORMAT:
         raise StoreError(f"{root} is no store of concord-av; precompute.py makes one")
     version = attrs.get("version")
-    if not isinstance(version, int):
+    if not documents.is_count(version):
         raise StoreError(
             f"{root}: its version is {version!r}, expected a whole number; its zarr.json was changed by hand"
         )
@@ -42,6 +42,8 @@ def root_attrs(root: Place) -> dict[str, Any]:
         raise StoreError(
             f"{root} was made by a newer concord-av (store version {version}, this one knows {layout.VERSION}): upgrade"
         )
+    if wrong := attributes.wrong(attrs):
+        raise StoreError(f"{root}: its attribute {wrong}; its zarr.json was changed by hand or is none of ours")
     return attrs
 
 
@@ -63,25 +65,14 @@ def build(fill: Callable[[zarr.Group], None], attributes: Mapping[str, Any] | No
     return {key: files[key].to_bytes() for key in sorted(files)}
 
 
-def load(where: Place) -> tuple[zarr.Group, set[str]]:
-    """A group read into memory, and the keys that it has."""
-    keys = list(where.files())
-    make = default_buffer_prototype().buffer.from_bytes
-    files: Any = dict(zip(keys, (make(data) for data in where.map(lambda k: (where / k).read(), keys)), strict=True))
-    return zarr.open_group(files, mode="r", zarr_format=3, use_consolidated=False), set(keys)
-
-
 def read_document(root: Place) -> dict[str, Any]:
     """The root's metadata document, whatever wrote it; raises StoreError where there is none."""
     try:
-        document = json.loads((root / "zarr.json").read())
+        return documents.parse_dict((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{root} is no store: it has no zarr.json; precompute.py makes one") from None
     except (OSError, ValueError) as e:
         raise StoreError(f"{root}/zarr.json cannot be read: {e}") from e
-    if not isinstance(document, dict):
-        raise StoreError(f"{root}/zarr.json is no Zarr metadata")
-    return document
 
 
 def write_document(root: Place, document: dict[str, Any]) -> None:

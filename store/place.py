@@ -10,9 +10,11 @@ machine's role, or from `options`, which no message and no `repr` shows. They tr
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
+import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,11 +29,16 @@ A = TypeVar("A")
 B = TypeVar("B")
 KINDS = {"s3": "aws_", "gs": "google_"}  # URL scheme: how options for it alone begin
 PARTIAL = ".partial"  # how the names of files that are being written end
+READ_MOST = 1 << 28  # bytes of a store's file that is read whole: none of ours comes near, a sparse one may have any
 READ_AHEAD = 1 << 20  # bytes read at a time through a file object
 
 
 class Changed(StoreError):
     """An object was replaced since it was opened."""
+
+
+class Outside(StoreError):
+    """A part of a store that lies outside it, by a symbolic link or by dots."""
 
 
 def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Place:
@@ -157,6 +164,10 @@ class Place(ABC):
     def zarr(self) -> Any:
         """What zarr and xarray open."""
 
+    def confined(self) -> Place:
+        """The same, as a store that nothing may lead out of: what joins on to it raises Outside where a link does."""
+        return self
+
     def sync(self) -> None:  # noqa: B027
         """Make a file that others wrote here, and its name, outlast a power cut."""
 
@@ -185,7 +196,36 @@ class Opened(ABC):
 
 
 class Folder(Place):
-    """On this machine, or on a disk that is mounted here."""
+    """On this machine, or on a disk that is mounted here.
+
+    `root` is set in a store (see `confined`), which may come from anyone: what lies in it is read and written without following
+    links that leave it, and only regular files are opened. The store's own folder may be a link.
+    """
+
+    def __init__(self, location: str, options: Mapping[str, str] | None = None, root: str | None = None):
+        super().__init__(location, options)
+        self.root = root
+
+    def __truediv__(self, key: str) -> Folder:
+        return Folder(os.path.join(self.location, key), self.options, self.root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Folder, (self.location, self.options, self.root)
+
+    @property
+    def parent(self) -> Folder:
+        return Folder(os.path.dirname(self.location.rstrip("/")), self.options, self.root)
+
+    def confined(self) -> Folder:
+        return Folder(self.location, self.options, self.location) if self.root is None else self
+
+    def _inside(self) -> str:
+        """The location. Raises Outside where it is not in the store that it is a part of."""
+        if self.root is not None:
+            real, root = os.path.realpath(self.location), os.path.realpath(self.root)
+            if real != root and not real.startswith(f"{root.rstrip(os.sep)}{os.sep}"):
+                raise Outside(f"{self.location} leads out of the store {self.root}, to {real}; put the files themselves there")
+        return self.location
 
     @property
     def path(self) -> Path:
@@ -195,17 +235,22 @@ class Folder(Place):
         return self.location
 
     def exists(self) -> bool:
-        return os.path.isfile(self.location)
+        return os.path.isfile(self._inside())
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        if self.root is None:
+            return self.path.read_bytes()
+        opened = _File(self._inside(), 0, regular=True)
+        if opened.size > READ_MOST:
+            raise OSError(errno.EFBIG, f"it has {opened.size} bytes, at most {READ_MOST} are read at once", self.location)
+        return opened.read(0, opened.size)
 
     def open(self, tail: int = 0) -> Opened:
-        return _File(self.location, tail)
+        return _File(self._inside(), tail, regular=self.root is not None)
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
-        path = self.path
+        path = Path(self._inside())
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         try:
@@ -220,7 +265,7 @@ class Folder(Place):
         _sync_folder(path.parent)
 
     def walk(self) -> Iterator[tuple[str, int]]:
-        for folder, _, names in os.walk(self.location):
+        for folder, _, names in os.walk(self._inside()):
             for name in names:
                 file = os.path.join(folder, name)
                 if os.path.isfile(file):
@@ -228,18 +273,18 @@ class Folder(Place):
 
     def names(self) -> list[str]:
         try:
-            return sorted(os.listdir(self.location))
+            return sorted(os.listdir(self._inside()))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self) -> None:
-        self.path.unlink(missing_ok=True)
+        Path(self._inside()).unlink(missing_ok=True)
 
     def delete_tree(self) -> None:
-        shutil.rmtree(self.location, ignore_errors=True)
+        shutil.rmtree(self._inside(), ignore_errors=True)
 
     def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
-        path = self.path
+        path = Path(self._inside())
         path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         try:
@@ -253,7 +298,7 @@ class Folder(Place):
         _sync_folder(path.parent)
 
     def zarr(self) -> Any:
-        return self.path
+        return Path(self._inside())
 
     def sync(self) -> None:
         with self.path.open("rb") as file:
@@ -269,10 +314,14 @@ class Folder(Place):
 
 
 class _File(Opened):
-    def __init__(self, path: str, tail: int):
+    def __init__(self, path: str, tail: int, regular: bool = False):
+        """With `regular`, raises OSError for a pipe or a device, at which reading would wait."""
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self.name, self.size = os.path.basename(path), os.fstat(self._descriptor).st_size
+        self._descriptor = os.open(path, os.O_RDONLY | (os.O_NONBLOCK if regular else 0))
+        status = os.fstat(self._descriptor)
+        if regular and not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", path)
+        self.name, self.size = os.path.basename(path), status.st_size
         self.tail = self.read(max(0, self.size - tail), tail) if tail else b""
 
     def read(self, offset: int, length: int) -> bytes:

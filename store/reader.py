@@ -8,7 +8,6 @@ was when opened: open it again after a run has changed it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
-import zarr
 
-from store import layout, similarity
+from store import document, layout, metadata, similarity
+from store.groups import Array, Broken, Group, load
 from store.layout import StoreError
-from store.nodes import array_names, is_node, load, root_attrs
+from store.nodes import array_names, is_node, root_attrs, short_dtype
 from store.place import Place, place
 from store.shards import ABSENT, Damage, ShardCache, ShardedArray
 from store.similarity import Fit
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # what zarr raises for broken data or metadata
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # of a group that is damaged, or whose parts are odd
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,13 @@ class Reader:
     """A store opened for reading. `attrs` are its root attributes, `clips` its table {column: array [clips]}."""
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
-        self.place = place(path, options)
+        self.place = place(path, options).confined()
         self.path = self.place.path  # a Path, or the URL
         self.attrs: dict[str, Any] = root_attrs(self.place)
         self.names: list[str] = array_names(self.place / "frames")
-        self.clips: dict[str, np.ndarray] = self._table("clips", list(layout.CLIP_ARRAYS), rows_of="done")
+        self.clips: dict[str, np.ndarray] = self._table(
+            "clips", {name: kind for name, (kind, _) in layout.CLIP_ARRAYS.items()}, rows_of="done"
+        )
         self._slots = list(
             zip(*(self.clips[name].tolist() for name in ("offset", "length", "capacity", "done")), strict=True)
         )
@@ -132,7 +133,13 @@ class Reader:
         self._slot(i)
         values = {f.name: self.clips[f.name][i] for f in fields(Clip)}
         values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
-        values["identities"] = tuple(json.loads(values["identities"] or "[]"))
+        try:
+            names = document.parse(values["identities"] or "[]")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("it is no list of names")
+        except ValueError as e:
+            raise StoreError(f"clip {values['id']}: clips/identities is damaged ({e}); restore it from a copy") from e
+        values["identities"] = tuple(names)
         return Clip(**{**values, "done": bool(values["done"])})
 
     def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -237,7 +244,7 @@ class Reader:
         if not self._fit:
             folder = self.place / "fit"
             try:
-                self._fit.append(Fit.from_arrays(_tree(folder, *load(folder))) if is_node(folder) else None)
+                self._fit.append(Fit.from_arrays(_tree(folder, load(folder))) if is_node(folder) else None)
             except _UNREADABLE as e:
                 raise StoreError(f"{folder} cannot be read ({e}); precompute.py --refit writes it anew") from e
         return self._fit[0]
@@ -297,7 +304,7 @@ class Reader:
         if not self.has_words:
             raise StoreError(f"{self.path} has no words; run precompute.py with --words")
         if not self._words:
-            self._words.append(self._table("words", list(layout.WORD_ARRAYS), rows_of="clip"))
+            self._words.append(self._table("words", layout.WORD_ARRAYS, rows_of="clip"))
         table = self._words[0]
         first, last = np.searchsorted(table["clip"], [i, i + 1])
         columns = {name: table[name][first:last].tolist() for name in ("start", "end", "text", "probability")}
@@ -338,41 +345,40 @@ class Reader:
 
     # -- tables --------------------------------------------------------------------------------------------------------
 
-    def _table(self, group: str, names: list[str], rows_of: str) -> dict[str, np.ndarray]:
-        """Columns of a table, all as long as `rows_of`, which is looked at first: who adds clips makes it longer last, and a
-        kill in between leaves other columns longer."""
+    def _table(self, group: str, kinds: Mapping[str, str], rows_of: str) -> dict[str, np.ndarray]:
+        """Columns {name: dtype} of a table, all as long as `rows_of`, which is looked at first: who adds clips makes it longer
+        last, and a kill in between leaves other columns longer."""
         where = self.place / group
         try:
-            length = json.loads((where / rows_of / "zarr.json").read())["shape"][0]
-            table, keys = load(where)
-            arrays: Any = [table[name] for name in names]
+            (length,) = metadata.parse(document.parse((where / rows_of / "zarr.json").read())).shape
+            table = load(where)
+            arrays = [table[name] for name in kinds]
         except _UNREADABLE as e:
             raise StoreError(f"{where} is damaged ({e}); restore it from a copy") from e
-        return {name: _column(where, array, keys, length) for name, array in zip(names, arrays, strict=True)}
+        return {name: _column(where, array, length, kinds[name]) for name, array in zip(kinds, arrays, strict=True)}
 
 
-def _tree(where: Place, group: zarr.Group, keys: set[str]) -> dict[str, Any]:
+def _tree(where: Place, group: Group) -> dict[str, Any]:
     """A group that was read into memory from `where`, as a nested dict of arrays, its attributes under "attrs"."""
     tree: dict[str, Any] = {"attrs": dict(group.attrs)}
-    for name, node in group.members():
-        tree[unquote(name)] = _tree(where, node, keys) if isinstance(node, zarr.Group) else _column(where, node, keys)
+    for name, node in group.members.items():
+        tree[unquote(name)] = _tree(where, node) if isinstance(node, Group) else _column(where, node)
     return tree
 
 
-def _column(where: Place, array: zarr.Array, keys: set[str], length: int | None = None) -> np.ndarray:
-    """First `length` rows of a small array that was read into memory from `where`, all by default; strings as Python's."""
-    folder = where / array.path
-    shape = array.shape if length is None else (length, *array.shape[1:])
-    for index in np.ndindex(*(-(-n // c) for n, c in zip(shape, array.chunks, strict=True))):
-        chunk = f"{array.path}/{array.metadata.encode_chunk_key(index)}"
-        if chunk not in keys:
-            raise StoreError(
-                f"{where / chunk} is missing: {where.name}/{array.path} is damaged; restore it from a copy"
-            )
+def _column(where: Place, array: Array, length: int | None = None, kind: str = "") -> np.ndarray:
+    """First `length` rows of a small array that was read into memory from `where`, all by default; strings as Python's.
+
+    `kind` is the layout's spelling of the dtype that it must have.
+    """
+    folder = where / array.name
+    found = "string" if array.meta.dtype is None else short_dtype(array.meta.dtype)
+    if kind and (found != kind or len(array.meta.shape) != 1):
+        raise StoreError(f"{folder} holds {found} {list(array.meta.shape)}, expected a column of {kind}")
     try:
-        values = np.asarray(array[...] if length is None else array[:length])
-    except _UNREADABLE as e:
+        values = array.read(length)
+    except Broken as e:
         raise StoreError(f"{folder} is damaged ({e}); restore it from a copy") from e
     if length is not None and len(values) != length:
         raise StoreError(f"{folder} has {len(values)} rows, expected {length}; restore it from a copy")
-    return values.astype(object) if values.dtype.kind == "T" else values
+    return values

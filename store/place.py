@@ -240,10 +240,10 @@ class Folder(Place):
     def read(self) -> bytes:
         if self.root is None:
             return self.path.read_bytes()
-        opened = _File(self._inside(), 0, regular=True)
-        if opened.size > READ_MOST:
-            raise OSError(errno.EFBIG, f"it has {opened.size} bytes, at most {READ_MOST} are read at once", self.location)
-        return opened.read(0, opened.size)
+        with os.fdopen(_plain_file(self._inside()), "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > READ_MOST:
+                raise OSError(errno.EFBIG, f"it has {size} bytes, at most {READ_MOST} are read at once", self.location)
+            return file.read()
 
     def open(self, tail: int = 0) -> Opened:
         return _File(self._inside(), tail, regular=self.root is not None)
@@ -313,15 +313,23 @@ class Folder(Place):
                 leftover.unlink(missing_ok=True)
 
 
+def _plain_file(path: str) -> int:
+    """A descriptor for reading; raises OSError for a folder, and for a pipe or a device, at which reading would wait."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
+    raise OSError(errno.EINVAL, "it is no plain file", path)
+
+
 class _File(Opened):
     def __init__(self, path: str, tail: int, regular: bool = False):
-        """With `regular`, raises OSError for a pipe or a device, at which reading would wait."""
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | (os.O_NONBLOCK if regular else 0))
-        status = os.fstat(self._descriptor)
-        if regular and not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no plain file", path)
-        self.name, self.size = os.path.basename(path), status.st_size
+        self._descriptor = _plain_file(path) if regular else os.open(path, os.O_RDONLY)
+        self.name, self.size = os.path.basename(path), os.fstat(self._descriptor).st_size
         self.tail = self.read(max(0, self.size - tail), tail) if tail else b""
 
     def read(self, offset: int, length: int) -> bytes:

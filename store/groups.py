@@ -44,9 +44,7 @@ class Array:
         shape = meta.shape if length is None else (min(length, meta.shape[0]), *meta.shape[1:])
         out = np.zeros(shape, object if meta.dtype is None else meta.dtype)
         for index in np.ndindex(*_grid(shape, meta.file_shape)):
-            at = tuple(
-                slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, meta.file_shape, shape, strict=True)
-            )
+            at = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, meta.file_shape, shape, strict=True))
             inside = tuple(slice(0, part.stop - part.start) for part in at)
             out[at] = self._chunk(meta.key(index))[inside]
         return out

@@ -114,9 +114,7 @@ def _names(codecs: Any) -> list[str]:
 
 def _shape(value: Any, what: str, least: int) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > AXES or not all(is_count(n, least) for n in value):
-        raise ValueError(
-            f"its {what} is {_short(value)}, expected at most {AXES} whole numbers, each at least {least}"
-        )
+        raise ValueError(f"its {what} is {_short(value)}, expected at most {AXES} whole numbers, each at least {least}")
     return tuple(value)
 
 

@@ -20,8 +20,8 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from store import document as documents
 from store import attributes, layout
+from store import document as documents
 from store.layout import StoreError
 from store.place import Place
 

@@ -224,7 +224,9 @@ class Folder(Place):
         if self.root is not None:
             real, root = os.path.realpath(self.location), os.path.realpath(self.root)
             if real != root and not real.startswith(f"{root.rstrip(os.sep)}{os.sep}"):
-                raise Outside(f"{self.location} leads out of the store {self.root}, to {real}; put the files themselves there")
+                raise Outside(
+                    f"{self.location} leads out of the store {self.root}, to {real}; put the files themselves there"
+                )
         return self.location
 
     @property

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # of a group that is damaged, or whose parts are odd
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+)  # of a group that is damaged, or whose parts are odd
 
 
 @dataclass(frozen=True)

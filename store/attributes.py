@@ -15,8 +15,6 @@ def wrong(attrs: Mapping[str, Any]) -> str:
     for name, (expected, is_right) in ATTRIBUTES.items():
         if name in attrs and not is_right(attrs[name]):
             return f"{name} is {_short(attrs[name])}, expected {expected}"
-    if "layout" not in attrs:
-        return "layout is missing"
     return ""
 
 

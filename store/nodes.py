@@ -42,7 +42,7 @@ def root_attrs(root: Place) -> dict[str, Any]:
         raise StoreError(
             f"{root} was made by a newer concord-av (store version {version}, this one knows {layout.VERSION}): upgrade"
         )
-    if wrong := attributes.wrong(attrs):
+    if wrong := attributes.wrong({"layout": None, **attrs}):
         raise StoreError(f"{root}: its attribute {wrong}; its zarr.json was changed by hand or is none of ours")
     return attrs
 

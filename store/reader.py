@@ -157,6 +157,8 @@ class Reader:
         offset, length, _, done = self._slot(i)
         if not done:
             raise StoreError(f"clip {self.clips['id'][i]} is not done; its ledger row says why")
+        if offset < 0:
+            raise StoreError(f"clip {self.clips['id'][i]} is done but has no rows; restore clips/offset from a copy")
         if not 0 <= start <= stop <= length:
             raise StoreError(f"clip {self.clips['id'][i]}: frames {start} to {stop} are not all in it, it has {length}")
         return self._read(offset + start, offset + stop, names, i)

@@ -30,6 +30,8 @@ LEARNED: tuple[str, ...] = ("cca", "contrast", "fused")  # the others compare em
 WINDOWS: tuple[str, ...] = ("5", "25", "clip")  # frames averaged: the soft label, one second for decisions, everything
 CONTEXT = 4  # frames before and after, on the picture side
 CONTEXT_MAX_COLUMNS = 256  # wider embeddings see time themselves and get no context
+MAX_CONTEXT = 64  # that a fit may ask for; each frame of it is a copy of the embedding
+MAX_DIMS = 1 << 14
 DIMS = 32
 SHRINKAGE = 1e-2
 EPSILON = 1e-8
@@ -111,28 +113,49 @@ class Fit:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Fit:
-        """Inverse of `to_arrays`; raises KeyError naming a part that is missing."""
+        """Inverse of `to_arrays`. Raises KeyError naming a part that is missing, ValueError for parts that make no fit: they
+        may come from anyone."""
         attrs = arrays["attrs"]
+        kind, context = attrs["kind"], attrs["context"]
+        if kind not in KINDS or type(context) is not int or not 0 <= context <= MAX_CONTEXT:
+            raise ValueError(f"a fit of kind {str(kind)[:40]} with {str(context)[:40]} frames of context")
         calibration = {
-            corpus: {window: (float(line[0]), float(line[1])) for window, line in maps.items() if window != "attrs"}
+            corpus: {window: _line(line) for window, line in maps.items() if window != "attrs"}
             for corpus, maps in arrays.get("calibration", {}).items()
             if corpus != "attrs"
         }
-        return cls(
-            attrs["kind"],
-            int(attrs["context"]),
-            np.asarray(arrays["vsr_mean"]),
-            np.asarray(arrays["vsr_matrix"]),
-            np.asarray(arrays["asr_mean"]),
-            np.asarray(arrays["asr_matrix"]),
-            np.asarray(arrays["correlations"]),
-            calibration,
-            {name: np.asarray(a) for name, a in arrays.get("network", {}).items() if name != "attrs"},
-        )
+        network = {name: _numbers(name, a) for name, a in arrays.get("network", {}).items() if name != "attrs"}
+        names = ("vsr_mean", "vsr_matrix", "asr_mean", "asr_matrix", "correlations")
+        means = [_numbers(name, arrays[name]) for name in names]
+        fit = cls(kind, context, *means, calibration, network)
+        for mean, matrix in ((fit.vsr_mean, fit.vsr_matrix), (fit.asr_mean, fit.asr_matrix)):
+            if mean.ndim != 1 or matrix.ndim != 2 or len(mean) != len(matrix):
+                raise ValueError(f"a mean of shape {list(mean.shape)} with a matrix of shape {list(matrix.shape)}")
+        if fit.correlations.ndim != 1 or not 0 < fit.dims <= MAX_DIMS or len(fit.vsr_mean) % (2 * context + 1):
+            raise ValueError(f"a space of shape {list(fit.correlations.shape)}, or context that its columns have not")
+        if kind == "cca" and not fit.vsr_matrix.shape[1] == fit.asr_matrix.shape[1] == fit.dims:
+            raise ValueError("its two maps lead into different spaces")
+        return fit
 
     def calibrated(self, corpus: str, maps: dict[str, tuple[float, float]]) -> Fit:
         """The same fit with a corpus's calibration added or replaced."""
         return replace(self, calibration={**self.calibration, corpus: maps})
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """An array of finite numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(f"{name} holds {array.dtype} that are no finite numbers")
+    return array
+
+
+def _line(value: Any) -> tuple[float, float]:
+    """Slope and intercept."""
+    line = _numbers("a calibration", value)
+    if line.shape != (2,):
+        raise ValueError(f"a calibration of shape {list(line.shape)}, expected slope and intercept")
+    return float(line[0]), float(line[1])
 
 
 def unlearned(kind: str, dims: int) -> Fit:

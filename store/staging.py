@@ -7,7 +7,6 @@ is removed.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from store import document, npz
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
@@ -25,7 +25,8 @@ RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
-_TORN = (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, RuntimeError)
+_TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError)
+MOST_CLIPS = 1 << 16  # of a batch
 
 
 def stage(
@@ -54,7 +55,7 @@ def staged(root: str | os.PathLike[str] | Place) -> set[str]:
 
     Local files are read and checked. A bucket has an object whole or not at all, so there the table at its end is enough.
     """
-    folder = place(root) / FOLDER
+    folder = place(root).confined() / FOLDER
     files = [name for name in folder.names() if name.endswith(".npz")]
     whole = folder.map(lambda name: _whole(folder / name), files)
     for name, is_whole in zip(files, whole, strict=True):
@@ -83,14 +84,16 @@ def load(
     file = _file(root, batch_id)
     try:
         with zipfile.ZipFile(file.open().file(BATCH)) as archive:
-            notes = json.loads(archive.read(RECEIPTS))
+            members = npz.bounded(archive)
+            notes = document.parse_dict(archive.read(RECEIPTS))
+            if not document.is_count(notes["num_clips"], 0, MOST_CLIPS) or not isinstance(notes["receipts"], list):
+                raise ValueError("its receipts are none")
             clips: list[dict[str, np.ndarray]] = [{} for _ in range(notes["num_clips"])]
-            for member in archive.namelist():
+            for member, info in members.items():
                 if member == RECEIPTS:
                     continue
                 number, name = member.removesuffix(".npy").split("/")
-                array = io.BytesIO(archive.read(member))  # whole first: numpy parses only what passed its CRC
-                clips[int(number)][name] = np.lib.format.read_array(array, allow_pickle=False)
+                clips[int(number)][name] = npz.member_array(archive, info)
         return clips, notes["receipts"]
     except FileNotFoundError:
         raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
@@ -108,4 +111,4 @@ def discard(root: str | os.PathLike[str] | Place, batch_ids: Iterable[str]) -> N
 def _file(root: str | os.PathLike[str] | Place, batch_id: str) -> Place:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", batch_id):
         raise StoreError(f'batch id "{batch_id}" must be letters, digits, "_", "-" and "."')
-    return place(root) / FOLDER / f"{batch_id}.npz"
+    return place(root).confined() / FOLDER / f"{batch_id}.npz"

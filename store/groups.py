@@ -154,7 +154,7 @@ def _array(where: Place, name: str, content: dict[str, Any], sizes: Mapping[str,
         budget.take(name, sizes[key])
     read = where.map(lambda key: (where / name / key).read(), there)
     files = dict(zip(there, read, strict=True))
-    for key, data in files.items() if meta.dtype is None else ():
+    for data in files.values() if meta.dtype is None else ():
         try:
             size = _text_bytes(meta, chunks.checked(data, meta.crc))
         except (ValueError, IndexError):

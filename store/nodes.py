@@ -150,7 +150,7 @@ def as_column(values: Sequence[Any] | np.ndarray, dtype: str) -> np.ndarray:
     """Values of a table's column; lists in a string column become JSON."""
     if dtype == "string":
         texts = [v if isinstance(v, str) else json.dumps(list(v), ensure_ascii=False) for v in values]
-        return np.array(texts, dtype=object)
+        return np.array([documents.text(v) for v in texts], dtype=object)
     return np.asarray(values).astype(dtype)
 
 
@@ -162,7 +162,7 @@ def short_dtype(dtype: np.dtype) -> str:
 def plain(value: Any) -> Any:
     """JSON-able copy: numpy numbers become Python's, NaN and infinities null, tuples lists."""
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {documents.text(str(k)): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
@@ -171,6 +171,8 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, str):
+        return documents.text(value)
+    if value is None or isinstance(value, int | float):
         return value
     raise StoreError(f"an attribute holds {type(value).__name__}, which JSON cannot")

@@ -204,7 +204,7 @@ class _Plain:
         return found
 
     def _weigh(self, value: Any, parts: Iterable[Any]) -> None:
-        """Refuse what is small in the file and endless for whoever writes it out: lists of lists that are the same ten times."""
+        """Refuse what is small in the file and endless for whoever writes it out: lists of one list ten times over."""
         total = 1 + sum(self._weights.get(id(part), 1) for part in parts)
         if total > NODES_LIMIT:
             raise ValueError(f"it repeats itself: written out, it has more than {NODES_LIMIT} values")

@@ -199,12 +199,12 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
     if not identity.startswith(f"{corpus}/"):
         identity = f"{corpus}/{identity}"
     identity = os.fsencode(identity).decode("utf-8", "backslashreplace")
-    words = {name: document.text(getattr(row, name)) for name in ("method", "group", "split")}
-    lists = {name: tuple(map(document.text, getattr(row, name))) for name in ("identities", "faults")}
     return replace(
         row,
-        **words,
-        **lists,
+        method=document.text(row.method),
+        group=document.text(row.group),
+        identities=tuple(map(document.text, row.identities)),
+        faults=tuple(map(document.text, row.faults)),
         path=_as_text(path),
         audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
         label=label,

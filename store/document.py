@@ -7,7 +7,7 @@ of a surrogate pair for a letter, which no file, terminal or table then takes: i
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 MOST = 8 << 20  # bytes; the metadata of a store of a hundred corpora has half a megabyte
 
@@ -46,6 +46,6 @@ def parse_dict(data: bytes | str, most: int = MOST) -> dict[str, Any]:
     return value
 
 
-def is_count(value: Any, least: int = 0, most: int = 1 << 48) -> bool:
+def is_count(value: Any, least: int = 0, most: int = 1 << 48) -> TypeGuard[int]:
     """Whether a value is a whole number (True is none) within bounds."""
     return type(value) is int and least <= value <= most

@@ -100,17 +100,15 @@ def load(where: Place) -> Group:
     documents = dict(zip(names, where.map(lambda name: _document(where, name, sizes), names), strict=True))
     budget, files = _Budget(where, sizes), _by_folder(sizes, folders)
     root = Group(_attributes("", documents.pop("")))
-    groups = {"": root}
+    groups: dict[str, Group] = {"": root}
     for name, content in documents.items():
         parent, _, leaf = name.rpartition("/")
         if parent not in groups:
             raise Broken(f"{name} lies in no group")
         if content.get("node_type") == "group":
-            made: Group | Array = Group(_attributes(name, content))
-            groups[name] = made
+            groups[parent].members[leaf] = groups[name] = Group(_attributes(name, content))
         else:
-            made = _array(where, name, content, files[name], budget)
-        groups[parent].members[leaf] = made
+            groups[parent].members[leaf] = _array(where, name, content, files[name], budget)
     return root
 
 

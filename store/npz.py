@@ -1,7 +1,7 @@
 """Arrays out of an .npz file that others may have written: what they take in memory is known before anything is unpacked.
 
-numpy's own reader makes room for what a header promises, and a zip of 4 MB unpacks to 4 GB. Here every member is a plain .npy of
-numbers or text whose size fits its shape, and all together have at most MOST_FREE bytes, or RATIO for each byte of the file.
+numpy's own reader makes room for what a header promises, and a zip of 4 MB unpacks to 4 GB. Here every member is a plain .npy
+of numbers or text whose size fits its shape, and all together have at most MOST_FREE bytes, or RATIO for each byte of the file.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         if count * dtype.itemsize != info.file_size - member.tell():
             raise ValueError(f"{info.filename} says that it is {dtype} {list(shape)}, which does not fit its size")
         out = np.empty(count, dtype)
-        view = memoryview(out.view("u1") if count else b"")
+        view = memoryview(out.view("u1")) if count else memoryview(bytearray())
         for at in range(0, len(view), _PART):
             part = view[at : at + _PART]
             if _fill(member, part) != len(part):

@@ -125,9 +125,17 @@ class Fit:
             if corpus != "attrs"
         }
         network = {name: _numbers(name, a) for name, a in arrays.get("network", {}).items() if name != "attrs"}
-        names = ("vsr_mean", "vsr_matrix", "asr_mean", "asr_matrix", "correlations")
-        means = [_numbers(name, arrays[name]) for name in names]
-        fit = cls(kind, context, *means, calibration, network)
+        fit = cls(
+            kind,
+            context,
+            _numbers("vsr_mean", arrays["vsr_mean"]),
+            _numbers("vsr_matrix", arrays["vsr_matrix"]),
+            _numbers("asr_mean", arrays["asr_mean"]),
+            _numbers("asr_matrix", arrays["asr_matrix"]),
+            _numbers("correlations", arrays["correlations"]),
+            calibration,
+            network,
+        )
         for mean, matrix in ((fit.vsr_mean, fit.vsr_matrix), (fit.asr_mean, fit.asr_matrix)):
             if mean.ndim != 1 or matrix.ndim != 2 or len(mean) != len(matrix):
                 raise ValueError(f"a mean of shape {list(mean.shape)} with a matrix of shape {list(matrix.shape)}")

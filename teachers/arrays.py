@@ -93,6 +93,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             with content:
                 if unknown := [name for name in content.files if name not in NAMES]:
                     raise ArraysError(f"{path} has '{unknown[0]}', which is none of {', '.join(NAMES)}")
+                assert content.zip is not None
                 _check_size(content.zip, path.stat().st_size)
                 return {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
@@ -109,7 +110,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_size(archive: zipfile.ZipFile, size: int) -> None:
-    """Raise ValueError before anything is unpacked where it would be too much for a file of that size, or stands there twice."""
+    """Raise ValueError, before anything is unpacked, where it would be too much for a file of that size."""
     infos = archive.infolist()
     total = sum(info.file_size for info in infos)
     if total > max(UNPACKED_LIMIT, RATIO_LIMIT * size):

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -106,11 +106,11 @@ class _Zip:
             member.read(1)  # at its end the CRC is checked
         return data
 
-    def _open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+    def _open(self, info: zipfile.ZipInfo) -> zipfile.ZipExtFile:
         """A member, stored or deflated: the other ways unpack any number of bytes at once."""
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{info.filename} is packed in a way that torch does not pack")
-        return self._zip.open(info)
+        return cast(zipfile.ZipExtFile, self._zip.open(info))
 
 
 class _Legacy:

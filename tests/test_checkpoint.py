@@ -392,6 +392,12 @@ def nested(levels):
 
 
 FAT = b"X" + (100_000).to_bytes(4, "little") + b"a" * 100_000  # a text that is worth copying
+ENCODED = b"c_codecs\nencode\n(h\x01X\x06\x00\x00\x00latin1tR"
+COPIED = b"c__builtin__\nlist\nh\x01\x85R"
+ARRAY = (
+    b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01J\xa0\x86\x01\x00\x85"
+    b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R(K\x03X\x01\x00\x00\x00|tb\x89h\x01tb"
+)
 ENDLESS = {
     "a nested tuple as a key": b"}" + nested(60) + b"K\x01s",
     "as one of several keys": b"}(K\x01K\x02" + nested(60) + b"K\x01u",
@@ -400,15 +406,12 @@ ENDLESS = {
     "in a set that is called": b"c__builtin__\nset\n(](" + nested(60) + b"etR",
     "in a mapping that is called": b"ccollections\nOrderedDict\n(](" + nested(60) + b"K\x01\x86etR",
     "a shape of ten thousand axes": tensor(0, (1,) * 10_000, (1,) * 10_000)[4:-2],
-    "a text encoded again and again": b"]q\x00" + FAT + b"q\x010(" + b"c_codecs\nencode\n(h\x01X\x06\x00\x00\x00latin1tR" * 9999 + b"e",
-    "a list copied again and again": b"](" + b"K\x01" * 9999 + b"eq\x010](" + b"c__builtin__\nlist\nh\x01\x85R" * 9999 + b"e",
-    "an array copied again and again": (
-        FAT.replace(b"X", b"B", 1) + b"q\x010](" + b"cnumpy.core.multiarray\n_reconstruct\n)R"
-        b"(K\x01J\xa0\x86\x01\x00\x85cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R(K\x03X\x01\x00\x00\x00|tb\x89h\x01tb" * 9999 + b"e"
-    ),
+    "a text encoded again and again": b"]q\x00" + FAT + b"q\x010(" + ENCODED * 9999 + b"e",
+    "a list copied again and again": b"](" + b"K\x01" * 9999 + b"eq\x010](" + COPIED * 9999 + b"e",
+    "an array copied again and again": FAT.replace(b"X", b"B", 1) + b"q\x010](" + ARRAY * 9999 + b"e",
     "a million sets and more": b"](" + b"\x8f" * 1_200_000 + b"e",
     "a frame longer than the file": b"\x95" + b"\xff" * 5 + b"\x00" * 3 + b"N",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("program", ENDLESS.values(), ids=ENDLESS)

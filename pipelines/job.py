@@ -51,7 +51,7 @@ MARK_EVERY_S = 20.0  # a mark writes the whole ledger
 def run(config: Config) -> Summary:
     """Do all that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is changed,
     RunError after."""
-    config = replace(config, store=config.store.sealed())
+    config = replace(config, store=config.store.confined())
     rows = request.rows(config)
     exists = request.check_place(config)
     arrays = request.optional_arrays(config, exists)

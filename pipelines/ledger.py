@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
+from store import document
 from store.layout import StoreError
 from store.place import Place, place
 
@@ -52,6 +53,10 @@ def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> No
     import pandas as pd
 
     names = [f.name for f in fields(Entry)]
-    table = pd.DataFrame([asdict(entry) for entry in entries], columns=names)
+    records = [
+        {name: document.text(value) if isinstance(value, str) else value for name, value in asdict(entry).items()}
+        for entry in entries
+    ]
+    table = pd.DataFrame(records, columns=names)
     table = table.astype({name: TYPES.get(name, "str") for name in names})
     (place(store) / FILE).write(table.to_parquet(index=False, write_page_checksum=True))

@@ -9,18 +9,31 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import numbers
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from store import document
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
+LONGEST = 1 << 16  # letters of a cell
+COLUMNS = 1000  # of a table
+UNPACKED, UNPACKED_RATIO = (
+    1 << 26,
+    64,
+)  # bytes or cells of a Parquet file of any size, and for each of its bytes beyond that
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 SPLITS = ("", "train", "val", "test")
 PARQUET = (".parquet", ".pq")
@@ -63,11 +76,13 @@ class Row:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
         """A row from loosely typed values (CSV text, NaN for empty); raises ManifestError for a value with no meaning."""
+        if not isinstance(values, Mapping):
+            raise ManifestError(f"a manifest row is a {type(values).__name__}, expected columns with values")
         known = {f.name for f in fields(cls)}
         got = {name: value for name, value in values.items() if name in known and not _empty(value)}
         if "path" not in got:
             raise ManifestError("a manifest row has no path; give every row one")
-        where = f"manifest row of {got['path']}"
+        where = f"manifest row of {_text(got['path'], 'path', 'a manifest row')}"
         for name in ("label", "audio_fake", "video_fake"):
             if name in got:
                 got[name] = _label(got[name], name, where)
@@ -83,7 +98,7 @@ class Row:
                 got[name] = _number(got[name], name, where)
         for name in ("path", "audio_path", "method", "category", "group", "split", "id", "corpus"):
             if name in got:
-                got[name] = str(got[name])
+                got[name] = _text(got[name], name, where)
         row = cls(**got)
         if row.split not in SPLITS:
             raise ManifestError(f'{where}: split is "{row.split}"; use train, val, test or leave it empty')
@@ -128,7 +143,13 @@ def load(
         is_file, exists = start.is_file(), start.exists()
     if kind != "demo" and not exists:  # demo makes what is missing
         raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
-    rows = [row if isinstance(row, Row) else Row.of(row) for row in adapter(start)]
+    try:
+        rows = [row if isinstance(row, Row) else Row.of(row) for row in adapter(start)]
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:  # of values nobody lists
+        said = str(error).partition("\n")[0][:200]
+        raise ManifestError(
+            f"corpus {kind_and_root}: its lists hold what they should not ({type(error).__name__}: {said}); fetch them again"
+        ) from error
     if not rows:
         raise ManifestError(
             f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
@@ -180,14 +201,18 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
     identity = os.fsencode(identity).decode("utf-8", "backslashreplace")
     return replace(
         row,
+        method=document.text(row.method),
+        group=document.text(row.group),
+        identities=tuple(map(document.text, row.identities)),
+        faults=tuple(map(document.text, row.faults)),
         path=_as_text(path),
         audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
         label=label,
         audio_fake=audio_fake,
         video_fake=video_fake,
-        category=category,
+        category=document.text(category),
         id=identity,
-        corpus=corpus,
+        corpus=document.text(corpus),
     )
 
 
@@ -232,22 +257,51 @@ def read(path: str | os.PathLike[str] | Place) -> list[Row]:
 
 def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
     """Lines of a manifest file by column, as they stand there; raises ManifestError where it is no manifest."""
-    import pandas as pd
-
     suffix = Path(place(path).name).suffix.lower()
     try:
-        data = io.BytesIO(place(path).read())
-        if suffix in PARQUET:
-            table = pd.read_parquet(data, page_checksum_verification=True)
-        else:
-            table = pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        data = place(path).read()
+        table = parquet_table(data) if suffix in PARQUET else csv_table(data)
     except (OSError, ValueError) as error:
-        raise ManifestError(f"manifest {path} cannot be read as {suffix or 'CSV'}: {error}") from error
+        said = str(error).strip().partition("\n")[0]
+        raise ManifestError(f"manifest {path} cannot be read as {suffix or 'CSV'}: {said}") from error
     if "path" not in table.columns:
-        raise ManifestError(
-            f"manifest {path} has no column path; it has {', '.join(map(str, table.columns)) or 'none'}"
-        )
-    return table.to_dict("records")
+        listed = ", ".join(map(str, table.columns[:20])) or "none"
+        raise ManifestError(f"manifest {path} has no column path; it has {listed}")
+    return table.to_dict("records")  # type: ignore[return-value]
+
+
+def csv_table(data: bytes) -> pd.DataFrame:
+    """A CSV's cells as text; raises ValueError that says what is wrong with it."""
+    import pandas as pd
+
+    if b"\0" in data:
+        raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
+    if data[: data.find(b"\n")].count(b",") >= COLUMNS:
+        raise ValueError(f"it has more than {COLUMNS} columns")
+    return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+
+
+def parquet_table(data: bytes) -> pd.DataFrame:
+    """A Parquet file's table, of columns with plain values or lists of them; raises ValueError that says what is wrong.
+
+    What it takes in memory is bounded before it is unpacked, by what its footer says of its rows and columns.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+        about = file.metadata
+        size = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))
+        cells = about.num_rows * about.num_columns
+        if about.num_columns > COLUMNS or not 0 <= max(size, cells) <= max(UNPACKED, UNPACKED_RATIO * len(data)):
+            raise ValueError(f"its {about.num_rows} rows of {about.num_columns} columns are too many for its size")
+        table = file.read()
+        if len(set(table.column_names)) < table.num_columns:
+            raise ValueError("two of its columns have one name")
+        return table.to_pandas(ignore_metadata=True)
+    except (pyarrow.ArrowException, OSError, TypeError, OverflowError, UnicodeDecodeError, MemoryError) as error:
+        raise ValueError(str(error).strip().partition("\n")[0] or type(error).__name__) from error
 
 
 def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
@@ -290,7 +344,26 @@ def _absolute(path: str, base: Path | Place) -> str:
 def _empty(value: Any) -> bool:
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
-    return isinstance(value, float) and value != value
+    if isinstance(value, float):
+        return value != value
+    return type(value).__name__ in ("NAType", "NaTType")  # of pandas
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    """Text of a cell that holds text or, ids and groups alone, a number; surrogates stand for bytes of file names."""
+    kinds: Any = (str, os.PathLike) if name in PATHS else (str, os.PathLike, numbers.Real)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected text")
+    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if "\0" in text or len(text) > LONGEST:
+        raise ManifestError(f"{where[:200]}: {name} holds a NUL byte, or more than {LONGEST} letters")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is no letter") from None
+    if name not in PATHS:
+        text = document.text(text)
+    return text
 
 
 def _label(value: Any, name: str, where: str) -> int:
@@ -300,37 +373,48 @@ def _label(value: Any, name: str, where: str) -> int:
         number = words[text] if text in words else float(text)
     except ValueError:
         number = 9
-    if number not in (-1, 0, 1):
+    if number not in (-1, 0, 1) or isinstance(value, list | dict):
         raise ManifestError(f'{where}: {name} is "{value}"; use 0 (real), 1 (fake) or leave it empty')
     return int(number)
 
 
 def _number(value: Any, name: str, where: str) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
+        number = float(value)
+        if not 0 <= number < math.inf:
+            raise ValueError("no count or rate")
+    except (TypeError, ValueError, OverflowError) as error:
         raise ManifestError(
-            f'{where}: {name} is "{value}", which is no number; correct it or leave it empty'
+            f'{where}: {name} is "{str(value)[:80]}", which is no number from 0 on; correct it or leave it empty'
         ) from error
+    return number
 
 
 def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.lstrip().startswith("[") else [value]
-        except json.JSONDecodeError as error:
-            raise ManifestError(f"{where}: {name} is not a JSON list: {value}") from error
-    return tuple(str(name) for name in value)
+            value = document.parse(value) if value.lstrip().startswith("[") else [value]
+        except ValueError as error:
+            raise ManifestError(f"{where}: {name} is not a JSON list ({error}): {value[:200]}") from error
+    try:
+        items = list(value)
+    except TypeError as error:
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names") from error
+    if isinstance(value, Mapping | bytes):
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names")
+    return tuple(_text(item, name, where) for item in items)
 
 
 def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
     try:
-        pairs = json.loads(value) if isinstance(value, str) else value
+        pairs = document.parse(value) if isinstance(value, str) else value
         spans = tuple((float(start), float(end)) for start, end in pairs)
-    except (ValueError, TypeError) as error:
-        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {value}") from error
-    if any(not 0 <= start <= end for start, end in spans):
-        raise ManifestError(f"{where}: {name} has a part that ends before it starts or begins below 0: {value}")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {str(value)[:200]}") from error
+    if any(not 0 <= start <= end < math.inf for start, end in spans):
+        raise ManifestError(
+            f"{where}: {name} has a part that ends before it starts or never, or begins below 0: {str(value)[:200]}"
+        )
     return spans
 
 

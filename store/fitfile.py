@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import uuid
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from store import attributes, document, npz
 from store.layout import StoreError
 from store.similarity import Fit
 
@@ -64,24 +64,26 @@ def default() -> tuple[Fit, dict[str, Any], dict[str, Any]]:
 def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, Any]]:
     """The fit, its teachers' provenance and its note; StoreError for a file that is none or that a newer release made."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            header = json.loads(str(arrays["header"]))
-            if header["format"] != FORMAT:
-                raise StoreError(f"{path} is no fit of concord-av")
-            if header["version"] > VERSION:
-                raise StoreError(
-                    f"{path} has version {header['version']}; this release reads up to {VERSION}: update it"
-                )
+        arrays = npz.read(path)
+        header = document.parse_dict(str(arrays["header"]))
+        if header["format"] != FORMAT:
+            raise StoreError(f"{path} is no fit of concord-av")
+        if not document.is_count(header["version"]):
+            raise ValueError(f"its version is {header['version']!r}")
+        if header["version"] > VERSION:
+            raise StoreError(f"{path} has version {header['version']}; this release reads up to {VERSION}: update it")
+        if wrong := attributes.wrong({"teachers": header["teachers"], "similarity": header["note"]}):
+            raise ValueError(f"its {wrong}")
 
-            def fill(tree: dict[str, Any]) -> dict[str, Any]:
-                out: dict[str, Any] = {}
-                for name, value in tree.items():
-                    kind, what = next(iter(value.items()))
-                    out[name] = _wide(arrays[what]) if kind == "array" else what if kind == "attrs" else fill(what)
-                return out
+        def fill(tree: dict[str, Any]) -> dict[str, Any]:
+            out: dict[str, Any] = {}
+            for name, value in tree.items():
+                ((kind, what),) = value.items()
+                out[name] = _wide(arrays[what]) if kind == "array" else what if kind == "attrs" else fill(what)
+            return out
 
-            return Fit.from_arrays(fill(header["tree"])), header["teachers"], header["note"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        return Fit.from_arrays(fill(header["tree"])), header["teachers"], header["note"]
+    except (*npz.ERRORS, TypeError, AttributeError) as error:
         raise StoreError(f"{path} is no fit of concord-av, or is damaged: {error}") from error
 
 

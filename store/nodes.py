@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 
-from store import layout
+from store import attributes, layout, metadata
+from store import document as documents
 from store.layout import StoreError
 from store.place import Place
 
@@ -31,11 +31,11 @@ EVERY_CHUNK: Any = {"write_empty_chunks": True}
 
 def root_attrs(root: Place) -> dict[str, Any]:
     """Root attributes of a store; raises StoreError for a folder that is none, and for a version newer than ours."""
-    attrs = read_document(root).get("attributes", {})
-    if attrs.get("format") != layout.FORMAT:
+    attrs = read_document(root).get("attributes")
+    if not isinstance(attrs, dict) or attrs.get("format") != layout.FORMAT:
         raise StoreError(f"{root} is no store of concord-av; precompute.py makes one")
     version = attrs.get("version")
-    if not isinstance(version, int):
+    if not documents.is_count(version):
         raise StoreError(
             f"{root}: its version is {version!r}, expected a whole number; its zarr.json was changed by hand"
         )
@@ -43,6 +43,8 @@ def root_attrs(root: Place) -> dict[str, Any]:
         raise StoreError(
             f"{root} was made by a newer concord-av (store version {version}, this one knows {layout.VERSION}): upgrade"
         )
+    if wrong := attributes.wrong({"layout": None, **attrs}):
+        raise StoreError(f"{root}: its attribute {wrong}; its zarr.json was changed by hand or is none of ours")
     return attrs
 
 
@@ -64,28 +66,14 @@ def build(fill: Callable[[zarr.Group], None], attributes: Mapping[str, Any] | No
     return {key: files[key].to_bytes() for key in sorted(files)}
 
 
-def load(
-    where: Place, check: Callable[[Mapping[str, bytes]], None] = lambda files: None
-) -> tuple[zarr.Group, set[str]]:
-    """A group read into memory, and the keys that it has; `check` sees what was read, {key: bytes}, before Zarr does."""
-    keys = [key for key in where.files() if is_of_node(key)]
-    read = dict(zip(keys, where.map(lambda k: (where / k).read(), keys), strict=True))
-    check(read)
-    files: Any = {key: _buffer(data) for key, data in read.items()}
-    return zarr.open_group(files, mode="r", zarr_format=3, use_consolidated=False), set(keys)
-
-
 def read_document(root: Place) -> dict[str, Any]:
     """The root's metadata document, whatever wrote it; raises StoreError where there is none."""
     try:
-        document = json.loads((root / "zarr.json").read())
+        return documents.parse_dict((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{root} is no store: it has no zarr.json; precompute.py makes one") from None
     except (OSError, ValueError) as e:
         raise StoreError(f"{root}/zarr.json cannot be read: {e}") from e
-    if not isinstance(document, dict):
-        raise StoreError(f"{root}/zarr.json is no Zarr metadata")
-    return document
 
 
 def write_document(root: Place, document: dict[str, Any]) -> None:
@@ -165,7 +153,11 @@ def write_column(where: Place, first: int, values: np.ndarray, rows: int | None 
     A chunk that is written in part is read before; StoreError where it is not there or is damaged.
     """
     document = read_document(where)
-    had, chunk = int(document["shape"][0]), int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
+    try:
+        meta = metadata.parse(document)  # Zarr would look codecs up by name, some of which run code
+    except ValueError as e:
+        raise StoreError(f"{where}: the array's metadata cannot be read: {e}") from e
+    (had,), (chunk,) = meta.shape, meta.file_shape
     stop, rows = first + len(values), had if rows is None else rows
     document["shape"] = [max(rows, stop)]
     files: dict[str, Any] = {"zarr.json": _buffer(_text(document))}
@@ -221,7 +213,7 @@ def consolidated(root: Place) -> bytes:
 
 
 def _buffer(data: bytes) -> Any:
-    return default_buffer_prototype().buffer.from_bytes(data)
+    return zarr.core.buffer.cpu.Buffer.from_bytes(data)
 
 
 def _text(document: Mapping[str, Any]) -> bytes:
@@ -233,7 +225,7 @@ def as_column(values: Sequence[Any] | np.ndarray, dtype: str) -> np.ndarray:
     """Values of a table's column; lists in a string column become JSON."""
     if dtype == "string":
         texts = [v if isinstance(v, str) else json.dumps(list(v), ensure_ascii=False) for v in values]
-        return np.array(texts, dtype=object)
+        return np.array([documents.text(v) for v in texts], dtype=object)
     return np.asarray(values).astype(dtype)
 
 
@@ -245,7 +237,7 @@ def short_dtype(dtype: np.dtype) -> str:
 def plain(value: Any) -> Any:
     """JSON-able copy: numpy numbers become Python's, NaN and infinities null, tuples lists."""
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {documents.text(str(k)): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
@@ -254,6 +246,8 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, str):
+        return documents.text(value)
+    if value is None or isinstance(value, int | float):
         return value
     raise StoreError(f"an attribute holds {type(value).__name__}, which JSON cannot")

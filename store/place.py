@@ -4,7 +4,8 @@
 temporary file that is flushed and renamed, in a bucket one request (`store.bucket`). What is not there is FileNotFoundError on
 both; a network that stays away is a StoreError.
 
-A place that is `sealed`, as stores are, is kept to: below its folder no symbolic link is followed, neither read nor written.
+A place that is `confined`, as stores are, is kept to: below its folder no symbolic link is followed, neither to read nor to
+write, and only regular files are opened. The folder itself may be a link.
 
 Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...), from the
 machine's role, or from `options`, which no message and no `repr` shows. They travel where a place is pickled to, nowhere else.
@@ -12,6 +13,7 @@ machine's role, or from `options`, which no message and no `repr` shows. They tr
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -31,11 +33,16 @@ B = TypeVar("B")
 KINDS = {"s3": "aws_", "gs": "google_"}  # URL scheme: how options for it alone begin
 PARTIAL = ".partial"  # how the names of files that are being written end, after 32 hexadecimal digits of their own
 _LEFT = re.compile(r".*\.[0-9a-f]{32}\.partial")  # such a name: nobody else gives it
+READ_MOST = 1 << 28  # bytes of a store's file that is read whole: none of ours comes near, a sparse one may have any
 READ_AHEAD = 1 << 20  # bytes read at a time through a file object
 
 
 class Changed(StoreError):
     """An object was replaced since it was opened."""
+
+
+class Outside(StoreError):
+    """A part of a store that leads, or may lead, out of it: by a symbolic link or by dots."""
 
 
 def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Place:
@@ -163,7 +170,7 @@ class Place(ABC):
     def zarr(self) -> Any:
         """What zarr and xarray open."""
 
-    def sealed(self) -> Place:
+    def confined(self) -> Place:
         """The same place, whose "/" leads to nothing that a symbolic link names; buckets have none."""
         return self
 
@@ -197,16 +204,16 @@ class Opened(ABC):
 class Folder(Place):
     """On this machine, or on a disk that is mounted here."""
 
-    def __init__(self, location: str, options: Mapping[str, str] | None = None, seal: str = ""):
-        """`seal`: the folder below which no link is followed, empty where this place is not sealed."""
+    def __init__(self, location: str, options: Mapping[str, str] | None = None, root: str = ""):
+        """`root`: the folder below which no link is followed, empty where this place is not confined."""
         super().__init__(location, options)
-        self._seal = seal
+        self.root = root
 
     def __truediv__(self, key: str) -> Folder:
-        return Folder(os.path.join(self.location, key), self.options, self._seal)
+        return Folder(os.path.join(self.location, key), self.options, self.root)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Folder, (self.location, self.options, self._seal)
+        return Folder, (self.location, self.options, self.root)
 
     def __fspath__(self) -> str:
         return self.location
@@ -215,16 +222,16 @@ class Folder(Place):
     def path(self) -> Path:
         return Path(self.location)
 
-    def sealed(self) -> Folder:
-        return self if self._seal else Folder(self.location, self.options, self.location)
+    def confined(self) -> Folder:
+        return self if self.root else Folder(self.location, self.options, self.location)
 
     def _checked(self) -> str:
-        """The location; raises StoreError where it is sealed and a link leads out, or may do so."""
-        if self._seal:
-            at = self._seal
+        """The location; raises Outside where it is confined and there is a link on the way."""
+        if self.root:
+            at = self.root
             for part in os.path.relpath(self.location, at).split(os.sep):
                 if part == "..":
-                    raise StoreError(f"{self.location} lies outside {self._seal}")
+                    raise Outside(f"{self.location} lies outside {self.root}")
                 at = os.path.join(at, part)
                 try:
                     is_link = part != "." and stat.S_ISLNK(os.lstat(at).st_mode)
@@ -240,10 +247,15 @@ class Folder(Place):
         return os.path.isfile(self._checked())
 
     def read(self) -> bytes:
-        return Path(self._checked()).read_bytes()
+        if not self.root:
+            return self.path.read_bytes()
+        with os.fdopen(_plain_file(self._checked()), "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > READ_MOST:
+                raise OSError(errno.EFBIG, f"it has {size} bytes, at most {READ_MOST} are read at once", self.location)
+            return file.read()
 
     def open(self, tail: int = 0) -> Opened:
-        return _File(self._checked(), tail)
+        return _File(self._checked(), tail, regular=bool(self.root))
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
@@ -265,7 +277,7 @@ class Folder(Place):
         for folder, _, names in os.walk(self._checked()):
             for name in names:
                 file = os.path.join(folder, name)
-                if os.path.isfile(file) and not (self._seal and os.path.islink(file)):
+                if os.path.isfile(file) and not (self.root and os.path.islink(file)):
                     yield os.path.relpath(file, self.location), os.path.getsize(file)
 
     def names(self) -> list[str]:
@@ -295,10 +307,22 @@ class Folder(Place):
                         os.unlink(file)
 
 
+def _plain_file(path: str) -> int:
+    """A descriptor for reading; raises OSError for a folder, and for a pipe or a device, at which reading would wait."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
+    raise OSError(errno.EINVAL, "it is no plain file", path)
+
+
 class _File(Opened):
-    def __init__(self, path: str, tail: int):
+    def __init__(self, path: str, tail: int, regular: bool = False):
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = _plain_file(path) if regular else os.open(path, os.O_RDONLY)
         self.name, self.size = os.path.basename(path), os.fstat(self._descriptor).st_size
         self.tail = self.read(max(0, self.size - tail), tail) if tail else b""
 

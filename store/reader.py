@@ -8,9 +8,7 @@ was when opened: open it again after a run has changed it.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -18,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
-import zarr
 
-from store import inventory, layout, similarity
+from store import document, inventory, layout, metadata, similarity
+from store.groups import Array, Broken, Group, load
 from store.layout import StoreError
-from store.nodes import array_names, is_node, load, root_attrs
+from store.nodes import array_names, is_node, root_attrs, short_dtype
 from store.place import Place, place
 from store.shards import ABSENT, Damage, ShardCache, ShardedArray
 from store.similarity import Fit
@@ -33,7 +31,13 @@ if TYPE_CHECKING:
 
 TRIES = 5  # times that a store is opened anew where a run has just changed it
 _GROUP = {"frames/zarr.json"}
-_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # what zarr raises for broken data or metadata
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+)  # of a group that is damaged, or whose parts are odd
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Reader:
     """A store opened for reading. `attrs` are its root attributes, `clips` its table {column: array [clips]}."""
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
-        self.place = place(path, options).sealed()
+        self.place = place(path, options).confined()
         self.path = self.place.path  # a Path, or the URL
         for _ in range(TRIES):
             self.attrs: dict[str, Any] = root_attrs(self.place)
@@ -94,7 +98,9 @@ class Reader:
         lost = [name for name in (*layout.FRAME_ARRAYS, *layout.EMBEDDINGS) if name not in self.names]
         if lost:
             raise StoreError(f"{self.path} has lost frames/{lost[0]}; {inventory.remedy('frames')}")
-        self.clips: dict[str, np.ndarray] = self._table("clips", list(layout.CLIP_ARRAYS), rows_of="done")
+        self.clips: dict[str, np.ndarray] = self._table(
+            "clips", {name: kind for name, (kind, _) in layout.CLIP_ARRAYS.items()}, rows_of="done"
+        )
         self._slots = list(
             zip(*(self.clips[name].tolist() for name in ("offset", "length", "capacity", "done")), strict=True)
         )
@@ -111,15 +117,14 @@ class Reader:
         self._fit: list[Fit | None] = []  # read when first asked for
         self._words: list[dict[str, np.ndarray]] = []
 
-    def _load(self, group: str) -> tuple[zarr.Group, set[str]]:
+    def _load(self, group: str) -> Group:
         """A small group, whole, held to the inventory. Raises Damaged."""
-
-        def check(files: Mapping[str, bytes]) -> None:
-            self.inventory.check_present(self.place, group, {f"{group}/{key}" for key in files})
-            for key, data in files.items():
-                self.inventory.check(self.place, f"{group}/{key}", data)
-
-        return load(self.place / group, check)
+        held = self.inventory
+        return load(
+            self.place / group,
+            lambda keys: held.check_present(self.place, group, {f"{group}/{key}" for key in keys}),
+            lambda key, data: held.check(self.place, f"{group}/{key}", data),
+        )
 
     def _has_changed(self) -> bool:
         """Whether a run has taken up the store, or closed it, since it was opened: then nothing is damaged."""
@@ -174,7 +179,13 @@ class Reader:
         self._slot(i)
         values = {f.name: self.clips[f.name][i] for f in fields(Clip)}
         values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
-        values["identities"] = tuple(json.loads(values["identities"] or "[]"))
+        try:
+            names = document.parse(values["identities"] or "[]")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("it is no list of names")
+        except ValueError as e:
+            raise StoreError(f"clip {values['id']}: clips/identities is damaged ({e}); restore it from a copy") from e
+        values["identities"] = tuple(names)
         return Clip(**{**values, "done": bool(values["done"])})
 
     def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -186,6 +197,8 @@ class Reader:
         offset, length, _, done = self._slot(i)
         if not done:
             raise StoreError(f"clip {self.clips['id'][i]} is not done; its ledger row says why")
+        if offset < 0:
+            raise StoreError(f"clip {self.clips['id'][i]} is done but has no rows; restore clips/offset from a copy")
         if not 0 <= start <= stop <= length:
             raise StoreError(f"clip {self.clips['id'][i]}: frames {start} to {stop} are not all in it, it has {length}")
         return self._read(offset + start, offset + stop, names, i)
@@ -286,7 +299,7 @@ class Reader:
         if not is_node(folder) and not known and not note.get("complete"):
             return None
         try:
-            fit = Fit.from_arrays(_tree(folder, *self._load("fit")))
+            fit = Fit.from_arrays(_tree(folder, self._load("fit")))
             for corpus in note.get("calibrated_on", {}):
                 lost = set(similarity.WINDOWS) - set(fit.calibration.get(corpus, {}))
                 if lost and fit.kind != "posterior" and note.get("complete"):
@@ -357,7 +370,7 @@ class Reader:
         if not self.has_words:
             raise StoreError(f"{self.path} has no words; run precompute.py with --words")
         if not self._words:
-            self._words.append(self._table("words", list(layout.WORD_ARRAYS), rows_of="clip"))
+            self._words.append(self._table("words", layout.WORD_ARRAYS, rows_of="clip"))
         table = self._words[0]
         first, last = np.searchsorted(table["clip"], [i, i + 1])
         columns = {name: table[name][first:last].tolist() for name in ("start", "end", "text", "probability")}
@@ -398,50 +411,44 @@ class Reader:
 
     # -- tables --------------------------------------------------------------------------------------------------------
 
-    def _table(self, group: str, names: list[str], rows_of: str) -> dict[str, np.ndarray]:
-        """Columns of a table, all as long as `rows_of`, which is looked at first: who adds clips makes it longer last, and a
-        kill in between leaves other columns longer."""
+    def _table(self, group: str, kinds: Mapping[str, str], rows_of: str) -> dict[str, np.ndarray]:
+        """Columns {name: dtype} of a table, all as long as `rows_of`, which is looked at first: who adds clips makes it longer
+        last, and a kill in between leaves other columns longer."""
         where = self.place / group
         try:
-            length = json.loads((where / rows_of / "zarr.json").read())["shape"][0]
-            table, keys = self._load(group)
-            arrays: Any = [table[name] for name in names]
+            (length,) = metadata.parse(document.parse((where / rows_of / "zarr.json").read())).shape
+            table = self._load(group)
+            arrays = [table[name] for name in kinds]
         except inventory.Damaged as e:
             if group == "words" and self._has_changed():  # read late
                 raise self._changed() from e
             raise
         except _UNREADABLE as e:
             raise StoreError(f"{where} is damaged ({e}); restore it from a copy") from e
-        return {name: _column(where, array, keys, length) for name, array in zip(names, arrays, strict=True)}
+        return {name: _column(where, array, length, kinds[name]) for name, array in zip(kinds, arrays, strict=True)}
 
 
-def _tree(where: Place, group: zarr.Group, keys: set[str]) -> dict[str, Any]:
+def _tree(where: Place, group: Group) -> dict[str, Any]:
     """A group that was read into memory from `where`, as a nested dict of arrays, its attributes under "attrs"."""
     tree: dict[str, Any] = {"attrs": dict(group.attrs)}
-    for name, node in group.members():
-        tree[unquote(name)] = _tree(where, node, keys) if isinstance(node, zarr.Group) else _column(where, node, keys)
-    if not group.path:
-        folders = {re.sub(r"(^|/)(zarr\.json|c(/\d+)*)$", "", key) for key in keys}
-        lost = sorted(folder for folder in folders if f"{folder}/zarr.json".lstrip("/") not in keys)
-        if lost:
-            raise StoreError(f"{where / lost[0]}/zarr.json is missing; {inventory.remedy(where.name)}")
+    for name, node in group.members.items():
+        tree[unquote(name)] = _tree(where, node) if isinstance(node, Group) else _column(where, node)
     return tree
 
 
-def _column(where: Place, array: zarr.Array, keys: set[str], length: int | None = None) -> np.ndarray:
-    """First `length` rows of a small array that was read into memory from `where`, all by default; strings as Python's."""
-    folder = where / array.path
-    shape = array.shape if length is None else (length, *array.shape[1:])
-    for index in np.ndindex(*(-(-n // c) for n, c in zip(shape, array.chunks, strict=True))):
-        chunk = f"{array.path}/{array.metadata.encode_chunk_key(index)}"
-        if chunk not in keys:
-            raise StoreError(
-                f"{where / chunk} is missing: {where.name}/{array.path} is damaged; restore it from a copy"
-            )
+def _column(where: Place, array: Array, length: int | None = None, kind: str = "") -> np.ndarray:
+    """First `length` rows of a small array that was read into memory from `where`, all by default; strings as Python's.
+
+    `kind` is the layout's spelling of the dtype that it must have.
+    """
+    folder = where / array.name
+    found = "string" if array.meta.dtype is None else short_dtype(array.meta.dtype)
+    if kind and (found != kind or len(array.meta.shape) != 1):
+        raise StoreError(f"{folder} holds {found} {list(array.meta.shape)}, expected a column of {kind}")
     try:
-        values = np.asarray(array[...] if length is None else array[:length])
-    except _UNREADABLE as e:
+        values = array.read(length)
+    except Broken as e:
         raise StoreError(f"{folder} is damaged ({e}); restore it from a copy") from e
     if length is not None and len(values) != length:
         raise StoreError(f"{folder} has {len(values)} rows, expected {length}; restore it from a copy")
-    return values.astype(object) if values.dtype.kind == "T" else values
+    return values

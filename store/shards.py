@@ -3,8 +3,8 @@
 zarr-python spends about a millisecond a call on planning; a training window needs six arrays. Here the metadata of an array is
 parsed once, the index at the end of a shard is read once and kept with the open file, and chunks are decoded straight into the
 answer by numcodecs. Nothing is guessed: index and chunks must match their CRC-32C, a chunk must decode to its exact size, and
-one that is not there is an error. Shards are replaced whole: a file that is open stays what it was, and an object that was
-replaced is opened again.
+one that is not there is an error; metadata, index and chunk headers may come from anyone (`store.metadata`, `store.chunks`).
+Shards are replaced whole: a file that is open stays what it was, and an object that was replaced is opened again.
 
 Format: Zarr v3 core, codec "sharding_indexed" (version 1.0). Arrays cut along the first axis alone, with the codecs that
 `store.nodes` writes: bytes, then zstd or blosc or nothing, then crc32c or nothing.
@@ -12,21 +12,21 @@ Format: Zarr v3 core, codec "sharding_indexed" (version 1.0). Arrays cut along t
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
 import google_crc32c
 import numpy as np
-from numcodecs import blosc, zstd
 
+from store import chunks, document, metadata
 from store.layout import StoreError
-from store.place import Changed, Place
+from store.metadata import Metadata
+from store.place import Changed, Outside, Place
 
 OPEN_FILES = 256  # shards kept open a reader; a process may usually have 1,024 files
 ABSENT = (2**64 - 1, 2**64 - 1)  # (offset, length) of a chunk that is not in a shard
-_RESIDUE = 0x48674BC7  # CRC-32C of any message followed by its own CRC-32C
+ROW_BYTES = 1 << 20  # of one frame in one array; a picture of 112 x 112 has 12,544
 _GAP = 1 << 16  # bytes between two wanted chunks that are read along rather than asked for apart
 
 
@@ -37,26 +37,33 @@ class Damage(Exception):
 class Shard:
     """An open shard and its index; closed when the last one who uses it lets go."""
 
-    def __init__(self, path: Place, num_chunks: int, index_first: bool, index_crc: bool):
-        """Raises Damage for a file that is missing, too short, or whose index is broken."""
-        length = 16 * num_chunks + (4 if index_crc else 0)
+    def __init__(self, path: Place, num_chunks: int, meta: Metadata):
+        """Raises Damage for a file that is missing, too short, or whose index is broken or lies."""
+        length = 16 * num_chunks + (4 if meta.index_crc else 0)
         try:
-            self._opened = path.open(0 if index_first else length)
+            self._opened = path.open(0 if meta.index_first else length)
         except FileNotFoundError:
             raise Damage(f"{path} is missing") from None
+        except Outside as e:
+            raise Damage(str(e)) from e
         except OSError as e:
             raise Damage(f"{path} cannot be opened: {e.strerror}") from e
         self.path = path
         size = self._opened.size
         if size < length:
             raise Damage(f"{path} is cut short ({size} bytes, its index alone has {length})")
-        index = self.read(0, length) if index_first else self._opened.tail
-        if index_crc and google_crc32c.value(index) != _RESIDUE:
+        index = self.read(0, length) if meta.index_first else self._opened.tail
+        if meta.index_crc and google_crc32c.value(index) != chunks.RESIDUE:
             raise Damage(f"{path}: the index fails its checksum, the file is cut short or overwritten")
         entries = np.frombuffer(index, "<u8", 2 * num_chunks).tolist()
         self.entries: list[tuple[int, int]] = list(zip(entries[::2], entries[1::2], strict=True))
         if any(entry != ABSENT and sum(entry) > size for entry in self.entries):
             raise Damage(f"{path}: the index points outside the file")
+        end = 0
+        for offset, size in sorted(entry for entry in self.entries if entry != ABSENT):
+            if offset < end or size > chunks.most_stored(meta.chunk_bytes):
+                raise Damage(f"{path}: the index names chunks that overlap or are longer than any can be")
+            end = offset + size
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the file; raises Damage where they are not all there."""
@@ -117,46 +124,29 @@ class ShardedArray:
         reader knows."""
         self.folder, self.name, self._cache = folder, folder.name, cache
         try:
-            document = (folder / "zarr.json").read()
-            check("zarr.json", document)
-            meta = json.loads(document)
-            self.shape: tuple[int, ...] = tuple(meta["shape"])
-            self.dtype = np.dtype(meta["data_type"]).newbyteorder("<")
-            shard = meta["chunk_grid"]["configuration"]["chunk_shape"]
-            (codec,) = meta["codecs"]
-            config = codec["configuration"]
-            chunk = config["chunk_shape"]
-            codecs = [(c["name"], c.get("configuration", {})) for c in config["codecs"]]
-            index_codecs = [c["name"] for c in config["index_codecs"]]
-            separator = meta["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
-            known = codec["name"] == "sharding_indexed" and meta["chunk_key_encoding"]["name"] == "default"
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise StoreError(f"{folder}: the array's metadata cannot be read ({type(e).__name__}: {e})") from e
-        names = [name for name, _ in codecs]
-        self._crc = names[-1] == "crc32c"
-        middle = names[1 : -1 if self._crc else None]
-        self._decode = {(): _copy, ("zstd",): _zstd, ("blosc",): _blosc}.get(tuple(middle))
+            content = (folder / "zarr.json").read()
+            check("zarr.json", content)
+            self._meta = meta = metadata.parse(document.parse(content))
+        except (OSError, ValueError) as e:
+            raise StoreError(f"{folder}: the array's metadata cannot be read: {e}") from e
+        row = meta.shape[1:]
         if (
-            not known
-            or names[0] != "bytes"
-            or self._decode is None
-            or index_codecs not in (["bytes"], ["bytes", "crc32c"])
-            or any(c.get("endian", "little") != "little" for _, c in codecs)
-            or tuple(shard[1:]) != self.shape[1:]
-            or tuple(chunk[1:]) != self.shape[1:]
-            or self.shape[0] % shard[0]
+            meta.dtype is None
+            or not meta.sharded
+            or not meta.shape
+            or meta.file_shape[1:] != row
+            or meta.chunk_shape[1:] != row
+            or meta.shape[0] % meta.file_shape[0]
+            or meta.chunk_bytes > ROW_BYTES * meta.chunk_shape[0]
         ):
-            raise StoreError(
-                f"{folder}: codecs {', '.join(names)} or chunks that this reader does not know; use zarr.open"
-            )
-        self.shard_rows, self.chunk_rows = int(shard[0]), int(chunk[0])
+            raise StoreError(f"{folder}: it is not cut into shards and chunks along its first axis, as frames are")
+        self.shape, self.dtype = meta.shape, meta.dtype
+        self.shard_rows, self.chunk_rows = meta.file_shape[0], meta.chunk_shape[0]
         self._chunks = self.shard_rows // self.chunk_rows
-        self._index_first, self._index_crc = config.get("index_location", "end") == "start", len(index_codecs) == 2
-        self._key = separator.join(["c", "{}"] + ["0"] * (len(self.shape) - 1))
 
     def shard_key(self, shard: int) -> str:
         """Key of a shard within the array."""
-        return self._key.format(shard)
+        return self._meta.key((shard, *(0 for _ in self.shape[1:])))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop, [stop - start, ...], a fresh array; raises Damage where any cannot be given as written."""
@@ -167,6 +157,10 @@ class ShardedArray:
             return self._read(start, stop)
 
     def _read(self, start: int, stop: int) -> np.ndarray:
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise Damage(f"{self.folder} has no rows {start} to {stop}")
+        for number in range(start // self.shard_rows, -(-stop // self.shard_rows)):
+            self.shard(number)  # before room is made: what the table says a clip has need not be there
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         rows = self.chunk_rows
         scratch = None
@@ -196,41 +190,14 @@ class ShardedArray:
 
     def open_shard(self, number: int) -> Shard:
         """A shard as it is now; raises Damage where it cannot be opened."""
-        return Shard(self.folder / self.shard_key(number), self._chunks, self._index_first, self._index_crc)
+        return Shard(self.folder / self.shard_key(number), self._chunks, self._meta)
 
     def _chunk(self, shard: Shard, number: int, data: bytes, out: np.ndarray) -> None:
-        if self._crc and google_crc32c.value(data) != _RESIDUE:
-            raise Damage(f"{shard.path}: chunk {number} fails its checksum")
         try:
-            self._decode(memoryview(data)[:-4] if self._crc else memoryview(data), out)  # type: ignore[misc]
+            plain = chunks.checked(data, self._meta.crc)
+        except ValueError:
+            raise Damage(f"{shard.path}: chunk {number} fails its checksum") from None
+        try:
+            chunks.decode(self._meta.codec, plain, out)
         except (RuntimeError, ValueError, IndexError) as e:
             raise Damage(f"{shard.path}: chunk {number} cannot be decoded: {e}") from e
-
-
-def _copy(data: memoryview, out: np.ndarray) -> None:
-    _expect(len(data), out)
-    out.reshape(-1).view("u1")[:] = np.frombuffer(data, "u1")
-
-
-def _blosc(data: memoryview, out: np.ndarray) -> None:
-    _expect(int.from_bytes(data[4:8], "little"), out)  # c-blosc header: decoded size in bytes 4..8
-    blosc.decompress(data, out)
-
-
-def _zstd(data: memoryview, out: np.ndarray) -> None:
-    _expect(_zstd_size(data), out)
-    zstd.decompress(data, out)
-
-
-def _zstd_size(data: memoryview) -> int:
-    """Decoded size that a zstd frame header states (RFC 8878, 3.1.1.1), -1 where it states none."""
-    flags = data[4]
-    single = flags >> 5 & 1
-    at = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
-    width = (single, 2, 4, 8)[flags >> 6]
-    return int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0) if width else -1
-
-
-def _expect(size: int, out: np.ndarray) -> None:
-    if size != out.nbytes:
-        raise ValueError(f"it holds {size} bytes, expected {out.nbytes}")

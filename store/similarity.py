@@ -29,8 +29,9 @@ KINDS: tuple[str, ...] = ("cca", "contrast", "fused", "cosine", "posterior", "js
 LEARNED: tuple[str, ...] = ("cca", "contrast", "fused")  # the others compare embeddings as they are
 WINDOWS: tuple[str, ...] = ("5", "25", "clip")  # frames averaged: the soft label, one second for decisions, everything
 CONTEXT = 4  # frames before and after, on the picture side
-MAX_CONTEXT = 100  # frames; no fit of ours comes near
 CONTEXT_MAX_COLUMNS = 256  # wider embeddings see time themselves and get no context
+MAX_CONTEXT = 64  # that a fit may ask for; each frame of it is a copy of the embedding
+MAX_DIMS = 1 << 14
 DIMS = 32
 SHRINKAGE = 1e-2
 EPSILON = 1e-8
@@ -112,60 +113,59 @@ class Fit:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Fit:
-        """Inverse of `to_arrays`; raises KeyError naming a part that is missing, ValueError for one that makes no sense."""
+        """Inverse of `to_arrays`. Raises KeyError naming a part that is missing, ValueError for parts that make no fit: they
+        may come from anyone."""
         attrs = arrays["attrs"]
+        kind, context = attrs["kind"], attrs["context"]
+        if kind not in KINDS or type(context) is not int or not 0 <= context <= MAX_CONTEXT:
+            raise ValueError(f"a fit of kind {str(kind)[:40]} with {str(context)[:40]} frames of context")
         calibration = {
-            corpus: {window: (float(line[0]), float(line[1])) for window, line in maps.items() if window != "attrs"}
+            corpus: {window: _line(line) for window, line in maps.items() if window != "attrs"}
             for corpus, maps in arrays.get("calibration", {}).items()
             if corpus != "attrs"
         }
+        network = {name: _numbers(name, a) for name, a in arrays.get("network", {}).items() if name != "attrs"}
         fit = cls(
-            attrs["kind"],
-            int(attrs["context"]),
-            np.asarray(arrays["vsr_mean"]),
-            np.asarray(arrays["vsr_matrix"]),
-            np.asarray(arrays["asr_mean"]),
-            np.asarray(arrays["asr_matrix"]),
-            np.asarray(arrays["correlations"]),
+            kind,
+            context,
+            _numbers("vsr_mean", arrays["vsr_mean"]),
+            _numbers("vsr_matrix", arrays["vsr_matrix"]),
+            _numbers("asr_mean", arrays["asr_mean"]),
+            _numbers("asr_matrix", arrays["asr_matrix"]),
+            _numbers("correlations", arrays["correlations"]),
             calibration,
-            {name: np.asarray(a) for name, a in arrays.get("network", {}).items() if name != "attrs"},
+            network,
         )
-        fit._check()
-        return fit
-
-    def _check(self) -> None:
-        """Raises ValueError where parts do not go together or are not finite."""
-        if self.kind not in KINDS or not 0 <= self.context <= MAX_CONTEXT:
-            raise ValueError(f"a fit of kind {self.kind!r} with a context of {self.context} frames is unknown")
-        for side, mean, matrix in (
-            ("picture", self.vsr_mean, self.vsr_matrix),
-            ("sound", self.asr_mean, self.asr_matrix),
-        ):
+        for mean, matrix in ((fit.vsr_mean, fit.vsr_matrix), (fit.asr_mean, fit.asr_matrix)):
             if mean.ndim != 1 or matrix.ndim != 2 or len(mean) != len(matrix):
-                raise ValueError(f"the {side}'s mean {mean.shape} and matrix {matrix.shape} do not go together")
-            if self.kind == "cca" and matrix.shape[1] != self.dims:
-                raise ValueError(f"the {side}'s matrix gives {matrix.shape[1]} columns, the weights are {self.dims}")
-        if self.vsr_matrix.shape[1] != self.asr_matrix.shape[1]:
-            raise ValueError(f"matrices give {self.vsr_matrix.shape[1]} and {self.asr_matrix.shape[1]} columns")
-        if self.correlations.ndim != 1 or bool(self.network) != (self.kind in ("contrast", "fused")):
-            raise ValueError(f"a fit of kind {self.kind} has weights [dims], and a network only where it is of one")
-        parts = [
-            self.vsr_mean,
-            self.vsr_matrix,
-            self.asr_mean,
-            self.asr_matrix,
-            self.correlations,
-            *self.network.values(),
-        ]
-        if not all(np.isfinite(np.asarray(part, np.float64)).all() for part in parts):
-            raise ValueError("it holds numbers that are not finite")
-        for corpus, maps in self.calibration.items():
-            if not all(np.isfinite(line).all() and line[0] >= 0 for line in maps.values()):
-                raise ValueError(f"the calibration of {corpus} is no rising curve")
+                raise ValueError(f"a mean of shape {list(mean.shape)} with a matrix of shape {list(matrix.shape)}")
+        if fit.correlations.ndim != 1 or not 0 < fit.dims <= MAX_DIMS or len(fit.vsr_mean) % (2 * context + 1):
+            raise ValueError(f"a space of shape {list(fit.correlations.shape)}, or context that its columns have not")
+        if kind == "cca" and not fit.vsr_matrix.shape[1] == fit.asr_matrix.shape[1] == fit.dims:
+            raise ValueError("its two maps lead into different spaces")
+        return fit
 
     def calibrated(self, corpus: str, maps: dict[str, tuple[float, float]]) -> Fit:
         """The same fit with a corpus's calibration added or replaced."""
         return replace(self, calibration={**self.calibration, corpus: maps})
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """An array of finite numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(f"{name} holds {array.dtype} that are no finite numbers")
+    return array
+
+
+def _line(value: Any) -> tuple[float, float]:
+    """Slope and intercept."""
+    line = _numbers("a calibration", value)
+    if line.shape != (2,):
+        raise ValueError(f"a calibration of shape {list(line.shape)}, expected slope and intercept")
+    if line[0] < 0:
+        raise ValueError(f"a calibration that falls, with slope {line[0]:g}")
+    return float(line[0]), float(line[1])
 
 
 def unlearned(kind: str, dims: int) -> Fit:

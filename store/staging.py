@@ -7,7 +7,6 @@ is removed. Only files that are named as batches are (`pipelines.plan.Batch`) ar
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from store import document, npz
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
@@ -26,7 +26,8 @@ TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end o
 BATCH_FILE = re.compile(r"\d{12}-\d{9}-\d+\.npz")
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
-_TORN = (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, RuntimeError)
+_TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError)
+MOST_CLIPS = 1 << 16  # of a batch
 
 
 def stage(
@@ -55,7 +56,7 @@ def staged(root: str | os.PathLike[str] | Place) -> set[str]:
 
     Local files are read and checked. A bucket has an object whole or not at all, so there the table at its end is enough.
     """
-    folder = place(root).sealed() / FOLDER
+    folder = place(root).confined() / FOLDER
     files = [name for name in folder.names() if BATCH_FILE.fullmatch(name)]
     whole = folder.map(lambda name: _whole(folder / name), files)
     for name, is_whole in zip(files, whole, strict=True):
@@ -84,14 +85,14 @@ def load(
     file = _file(root, batch_id)
     try:
         with zipfile.ZipFile(file.open().file(BATCH)) as archive:
-            notes = json.loads(archive.read(RECEIPTS))
+            members = npz.bounded(archive)
+            notes = _receipts(archive)
             clips: list[dict[str, np.ndarray]] = [{} for _ in range(notes["num_clips"])]
-            for member in archive.namelist():
+            for member, info in members.items():
                 if member == RECEIPTS:
                     continue
                 number, name = member.removesuffix(".npy").split("/")
-                array = io.BytesIO(archive.read(member))  # whole first: numpy parses only what passed its CRC
-                clips[int(number)][name] = np.lib.format.read_array(array, allow_pickle=False)
+                clips[int(number)][name] = npz.member_array(archive, info)
         return clips, notes["receipts"]
     except FileNotFoundError:
         raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
@@ -100,12 +101,20 @@ def load(
         raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
 
 
+def _receipts(archive: zipfile.ZipFile) -> dict[str, Any]:
+    notes = document.parse_dict(archive.read(RECEIPTS))
+    if not document.is_count(notes["num_clips"], 0, MOST_CLIPS) or not isinstance(notes["receipts"], list):
+        raise ValueError("its receipts are none")
+    return notes
+
+
 def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[str, Any]]:
     """The receipts of a staged batch alone, some kilobytes of a file of megabytes; StoreError where it is torn or gone."""
     file = _file(root, batch_id)
     try:
         with zipfile.ZipFile(file.open().file(TABLE)) as archive:
-            return json.loads(archive.read(RECEIPTS))["receipts"]
+            npz.bounded(archive)
+            return _receipts(archive)["receipts"]
     except FileNotFoundError:
         raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
     except _TORN as e:
@@ -115,11 +124,11 @@ def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[s
 
 def discard(root: str | os.PathLike[str] | Place, batch_ids: Iterable[str]) -> None:
     """Remove staged batches; those that are gone already are fine."""
-    where = place(root).sealed()
+    where = place(root).confined()
     where.map(lambda batch_id: _file(where, batch_id).delete(), batch_ids)
 
 
 def _file(root: str | os.PathLike[str] | Place, batch_id: str) -> Place:
     if not BATCH_FILE.fullmatch(f"{batch_id}.npz"):
         raise StoreError(f'batch id "{batch_id}" must be OFFSET-CLIP-CLIPS in digits, such as 000000000000-000000000-8')
-    return place(root).sealed() / FOLDER / f"{batch_id}.npz"
+    return place(root).confined() / FOLDER / f"{batch_id}.npz"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from store import inventory, layout, lease
+from store import document, groups, inventory, layout, lease, metadata
 from store.inventory import Inventory
 from store.layout import StoreError, node_name
 from store.nodes import (
@@ -69,7 +69,7 @@ def create(
     adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The store appears
     whole or not at all.
     """
-    root = place(path, options).sealed()
+    root = place(path, options).confined()
     if is_taken(root):
         raise StoreError(f"{root} exists already and holds something; choose an empty folder or a new one")
     if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
@@ -148,7 +148,7 @@ class Writer:
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
         """Raises StoreError where there is no store of a version that this release writes."""
-        self.place = place(path, options).sealed()
+        self.place = place(path, options).confined()
         self.path = self.place.path  # a Path, or the URL
         attrs = root_attrs(self.place)
         if attrs["version"] != layout.VERSION:
@@ -191,7 +191,7 @@ class Writer:
         if "id" not in given:
             raise StoreError("clips need an id")
         count = len(given["id"])
-        known = set(np.asarray(self._array("clips/id")[:first]).tolist())
+        known = set(self._column("id", first).tolist())
         for clip_id in given["id"].tolist():
             if clip_id in known:
                 raise StoreError(f"clip {clip_id} is in {self.path} already; ids must be unique")
@@ -435,7 +435,19 @@ class Writer:
         if document.pop("consolidated_metadata", None) is not None:
             write_document(self.place, document)
 
+    def _column(self, name: str, length: int) -> np.ndarray:
+        """First rows of a column of `clips/`; raises StoreError where any column is damaged, since zarr adds to all of them."""
+        try:
+            table = groups.load(self.place / "clips")
+            return {name: table[name].read(length) for name in layout.CLIP_ARRAYS}[name]
+        except (OSError, ValueError) as e:
+            raise StoreError(f"{self.place / 'clips'} is damaged ({e}); restore it from a copy") from e
+
     def _array(self, name: str) -> zarr.Array:
+        try:  # zarr looks codecs up by name, some of which run code
+            metadata.parse(document.parse((self.place / name / "zarr.json").read()))
+        except (OSError, ValueError) as e:
+            raise StoreError(f"{self.place / name}: the array's metadata cannot be read: {e}") from e
         return zarr.open_array((self.place / name).zarr(), mode="r", zarr_format=3).with_config(EVERY_CHUNK)
 
 

@@ -15,12 +15,13 @@ import os
 import platform
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+
+from store import npz
 
 if TYPE_CHECKING:
     import torch
@@ -184,13 +185,10 @@ def lite_stages(model: torch.nn.Module, mouth: torch.Tensor, audio: torch.Tensor
 def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
     """The model's arrays from an .npz file, in the order that it takes them. Raises InputError naming file and array."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [key for key in SHAPES[name] if key not in file.files]:
-                raise InputError(f"{path} holds no array {missing[0]}, which {name} looks at")
-            arrays = {key: file[key] for key in SHAPES[name]}
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        arrays = npz.read(path, list(SHAPES[name]))
+    except KeyError as error:
+        raise InputError(f"{path}: {error.args[0]}, which {name} looks at") from error
+    except npz.ERRORS as error:
         raise InputError(f"{path} is missing or no .npz file of arrays: {error}") from error
     first = next(iter(arrays.values()))
     if first.ndim < 2 or 0 in first.shape:

@@ -8,15 +8,14 @@ and TalkNet-ASD's; `lite` and `talknet` take what our own training wrote.
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+
+from store import npz
 
 from .checkpoint import MODEL_FILE, CheckpointError
 
@@ -95,8 +94,7 @@ def read(file: Path) -> dict[str, torch.Tensor]:
     try:
         state: Any
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                state = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+            state = {key: torch.from_numpy(array) for key, array in npz.read(file).items()}
         elif file.suffix == ".safetensors":
             from safetensors import SafetensorError
             from safetensors.torch import load_file
@@ -106,19 +104,25 @@ def read(file: Path) -> dict[str, torch.Tensor]:
             except SafetensorError as error:
                 raise ValueError(str(error)) from error
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file} is damaged or asks for more than tensors, so it was not read; take it from a source that you trust"
-        ) from error
-    except (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            from teachers import TeacherError, checkpoint  # torch's own reader can be made to work for hours
+
+            try:
+                state = checkpoint.read(file)
+            except TeacherError as error:
+                raise CheckpointError(
+                    f"{file} is damaged or asks for more than tensors, so it was not read ({error}); take it from a source "
+                    "that you trust"
+                ) from error
+    except (*npz.ERRORS, TypeError, MemoryError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{file} is damaged or no file of weights: {said}") from error
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{file} holds no state dict (names and tensors) but a {type(state).__name__}")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{file}: a state dict holds names and tensors, {key} is a {type(value).__name__}")
+            raise CheckpointError(
+                f"{file}: a state dict holds names and tensors, {str(key)[:80]} is a {type(value).__name__}"
+            )
     return state
 
 

@@ -10,6 +10,7 @@ face and a voice.
 Out: `embedding` f4 [batch, frames, dim], rows past a clip's length 0, and `lengths` i8 [batch].
 """
 
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from teachers import weights
 from teachers.base import FACE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
 
 SIDES = (88, 96, 112)
+UNPACKED_LIMIT = 1 << 28  # bytes that any file may unpack to: ten minutes of pictures
+RATIO_LIMIT = 4  # unpacked bytes for each byte of the file, beyond that
 PICTURES = {
     "video": "[batch, frames, side, side]",
     "lips": "[batch, frames, 40, 2]",
@@ -90,10 +93,47 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             with content:
                 if unknown := [name for name in content.files if name not in NAMES]:
                     raise ArraysError(f"{path} has '{unknown[0]}', which is none of {', '.join(NAMES)}")
+                assert content.zip is not None
+                _check_size(content.zip, path.stat().st_size)
                 return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ArraysError(f"{path} cannot be read as an .npz file: {error}") from error
+    except (
+        MemoryError,
+        RecursionError,
+        SyntaxError,
+    ) as error:  # of numpy, for headers that promise too much or are no Python
+        raise ArraysError(
+            f"{path} cannot be read as an .npz file: an array's header is {type(error).__name__}"
+        ) from error
     raise ArraysError(f"{path} is one array; expected an .npz file, as numpy.savez writes it")
+
+
+def _check_size(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise ValueError, before anything is unpacked, where it would be too much for a file of that size."""
+    infos = archive.infolist()
+    total = sum(info.file_size for info in infos)
+    if total > max(UNPACKED_LIMIT, RATIO_LIMIT * size):
+        raise ValueError(f"it unpacks to {total} bytes, too many for a file of {size}")
+    if len({info.filename for info in infos}) < len(infos):
+        raise ValueError("it holds two arrays of one name")
+    for info in infos:
+        if not info.filename.endswith(".npy"):
+            continue  # numpy gives its bytes, which `_check` refuses
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename} is packed in a way that numpy does not pack")
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
+                version
+            )
+            if read is None:
+                raise ValueError(f"{info.filename} is of version {version}")
+            shape, _, dtype = read(member)
+            if dtype.hasobject:
+                raise ValueError(f"{info.filename} holds objects; nothing in a file is unpickled")
+            if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
+                raise ValueError(f"{info.filename} says that it is {dtype} {list(shape)}, which does not fit its size")
 
 
 def _check(path: Path, name: str, array: np.ndarray) -> None:

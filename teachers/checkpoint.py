@@ -13,20 +13,21 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from teachers.base import TeacherError
-from teachers.unpickle import CONTAINERS, NODES, Global, Storage, Strided, Stub, Unpickler
+from teachers.unpickle import CONTAINERS, NODES, PICKLE_LIMIT, Global, Storage, Strided, Stub, Unpickler
 
 LEFT_OUT = "last_optimizer_state"  # key of a checkpoint that is read as None
-PICKLE_LIMIT = 1 << 28  # bytes of the pickle, unpacked; real ones have a few hundred kB
-UNPACKED_LIMIT = 1 << 30  # bytes of tensors that any file may unpack to; beyond that RATIO_LIMIT holds
-RATIO_LIMIT = 100  # unpacked bytes for each byte of the file
+UNPACKED_LIMIT = 1 << 28  # bytes of tensors that any file may unpack to; beyond that RATIO_LIMIT holds
+RATIO_LIMIT = 4  # unpacked bytes for each byte of the file; torch stores them plain, and weights hardly shrink
+NODES_LIMIT = 2_000_000  # values of a checkpoint, written out: what is shared counts wherever it stands
+PART = 1 << 20  # bytes of a storage that are read at a time
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older container; its bytes:
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 LEGACY_VERSION = 1001
@@ -56,7 +57,7 @@ def read(path: Path | str) -> dict[Any, Any]:
                 raise TeacherError(f"{path}: a checkpoint holds a dict, this one a {type(content).__name__}")
             if LEFT_OUT in content:
                 content[LEFT_OUT] = None
-            return _Plain(source.numbers)(content)
+            return _Plain(source.numbers, path.stat().st_size)(content)
     except TeacherError:
         raise
     except RecursionError as error:
@@ -78,13 +79,13 @@ class _Zip:
             raise TeacherError(f"{path} is a zip archive but no PyTorch checkpoint: it has no data.pkl")
         self._folder = names[0].partition("/")[0]
         order = f"{self._folder}/byteorder"
-        if order in self._zip.namelist() and self._zip.open(order).read(16) != b"little":
+        if order in self._zip.namelist() and self._open(self._zip.getinfo(order)).read(16) != b"little":
             raise TeacherError(f"{path} was saved on a big-endian machine; load and save it again on this one")
         info = self._zip.getinfo(names[0])
         if info.file_size > PICKLE_LIMIT:
             raise TeacherError(f"{path}: its data.pkl unpacks to {info.file_size} bytes; no checkpoint has that many")
         self._left = max(UNPACKED_LIMIT, RATIO_LIMIT * path.stat().st_size)
-        self.content = Unpickler(path, BytesIO(self._zip.read(info))).load()
+        self.content = Unpickler(path, BytesIO(self._open(info).read())).load()
 
     def numbers(self, storage: Storage) -> bytearray:
         info = self._zip.getinfo(f"{self._folder}/data/{storage.key}")
@@ -97,7 +98,19 @@ class _Zip:
             raise TeacherError(
                 f"{self._path} unpacks to more than {RATIO_LIMIT} times its size; it is not read further"
             )
-        return bytearray(self._zip.read(info))  # which checks its CRC
+        data = bytearray(info.file_size)
+        with memoryview(data) as view, self._open(info) as member:
+            for at in range(0, len(data), PART):
+                if member.readinto(view[at : at + PART]) != len(view[at : at + PART]):
+                    raise EOFError(f"storage {storage.key} is cut off")
+            member.read(1)  # at its end the CRC is checked
+        return data
+
+    def _open(self, info: zipfile.ZipInfo) -> zipfile.ZipExtFile:
+        """A member, stored or deflated: the other ways unpack any number of bytes at once."""
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename} is packed in a way that torch does not pack")
+        return cast(zipfile.ZipExtFile, self._zip.open(info))
 
 
 class _Legacy:
@@ -106,14 +119,19 @@ class _Legacy:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._file = file
         magic, version, system = (Unpickler(path, file).load() for _ in range(3))
-        if magic != LEGACY_MAGIC or version != LEGACY_VERSION or not dict(system).get("little_endian"):
+        little = isinstance(system, dict) and system.get("little_endian") is True
+        if type(magic) is not int or magic != LEGACY_MAGIC or version != LEGACY_VERSION or not little:
             raise TeacherError(
                 f"{path} is of an unknown variant of the older format; load and save it with a newer torch"
             )
         unpickler = _Legacy._Recording(path, file)
         self.content = unpickler.load()
         self._at: dict[str, int] = {}
-        for key in Unpickler(path, file).load():
+        self._size = path.stat().st_size
+        keys = Unpickler(path, file).load()
+        if not isinstance(keys, list) or not all(type(key) is str for key in keys):
+            raise TypeError("its list of storages holds no names")
+        for key in keys:
             (numel,) = struct.unpack("<q", file.read(8))
             storage = unpickler.storages[key]
             if numel != storage.numel:
@@ -133,6 +151,8 @@ class _Legacy:
             return self.storages.setdefault(storage.key, storage)
 
     def numbers(self, storage: Storage) -> bytearray:
+        if storage.nbytes > self._size:
+            raise EOFError(f"storage {storage.key} is cut off")
         self._file.seek(self._at[storage.key])
         data = bytearray(self._file.read(storage.nbytes))
         if len(data) != storage.nbytes:
@@ -143,9 +163,12 @@ class _Legacy:
 class _Plain:
     """Plain values from what the unpickler gave; what was shared stays shared."""
 
-    def __init__(self, numbers: Callable[[Storage], bytearray]) -> None:
+    def __init__(self, numbers: Callable[[Storage], bytearray], size: int) -> None:
+        """`numbers` gives the bytes of a storage; `size` is the file's, beyond which arrays in the pickle are not copied."""
         self._numbers = numbers
+        self._copies = max(size, PICKLE_LIMIT)
         self._storages: dict[str, tuple[Storage, Any]] = {}
+        self._weights: dict[int, int] = {}  # values in it, by id
         self._done: dict[int, tuple[Any, Any]] = {}  # by id; the original is kept, so that its id stays its own
 
     def __call__(self, value: Any) -> Any:
@@ -156,24 +179,36 @@ class _Plain:
             found: Any = {}
             self._done[id(value)] = value, found
             found.update((key, self(item)) for key, item in value.items())
+            self._weigh(value, value.values())
             return found
         if kind is list:
             found = []
             self._done[id(value)] = value, found
             found.extend(self(item) for item in value)
+            self._weigh(value, value)
             return found
         if kind is tuple:
             found = tuple(self(item) for item in value)
+            self._weigh(value, value)
         elif kind is Strided:
             found = self._tensor(value)
         elif kind is Stub:
+            state = value.state
             found = self._object(value)
+            self._weigh(value, (state,))
         elif kind is Global:
             found = value.name
         else:
             return value
         self._done[id(value)] = value, found
         return found
+
+    def _weigh(self, value: Any, parts: Iterable[Any]) -> None:
+        """Refuse what is small in the file and endless for whoever writes it out: lists of one list ten times over."""
+        total = 1 + sum(self._weights.get(id(part), 1) for part in parts)
+        if total > NODES_LIMIT:
+            raise ValueError(f"it repeats itself: written out, it has more than {NODES_LIMIT} values")
+        self._weights[id(value)] = total
 
     def _tensor(self, value: Strided) -> Any:
         import torch
@@ -206,6 +241,9 @@ class _Plain:
             return np.frombuffer(data, _dtype(dtype), count=1)[0]
         if name == "_reconstruct":
             _, shape, dtype, fortran, data = stub.state
+            self._copies -= len(data)
+            if self._copies < 0:
+                raise ValueError("its arrays hold more than the file")
             return np.frombuffer(data, _dtype(dtype)).reshape(shape, order="F" if fortran else "C").copy()
         stub.state = self(stub.state)
         return stub

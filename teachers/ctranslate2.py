@@ -21,14 +21,14 @@ FLOATS = ("<f4", "<f2")
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """All variables by name, aliases included; TeacherError if the file is cut or of another format."""
-    with path.open("rb") as file:
-        try:
-            return _read(file)
-        except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
-            raise TeacherError(f"{path} is not a whole CTranslate2 file of version {VERSION}: {error}") from error
+    try:
+        with path.open("rb") as file:
+            return _read(file, path.stat().st_size)
+    except (OSError, struct.error, KeyError, ValueError) as error:
+        raise TeacherError(f"{path} is not a whole CTranslate2 file of version {VERSION}: {error}") from error
 
 
-def _read(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     version, specification, _ = _number(file, "I"), _string(file), _number(file, "I")
     if version != VERSION or specification != "WhisperSpec":
         raise ValueError(f"found version {version}, specification '{specification}'")
@@ -37,7 +37,10 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
         name = _string(file)
         shape = [_number(file, "I") for _ in range(_number(file, "B"))]
         kind = TYPES[_number(file, "B")]
-        data = file.read(_number(file, "I"))
+        length = _number(file, "I")
+        if length > size:
+            raise ValueError(f"{name} has {length} bytes, the file {size}")
+        data = file.read(length)
         variables[name] = np.frombuffer(data, kind).reshape(shape)
     for _ in range(_number(file, "I")):
         alias, name = _string(file), _string(file)
@@ -132,7 +135,10 @@ def convert(source: Path, target: Path) -> None:
     """Write the CTranslate2 file `source` as a checkpoint that whisper reads, weights in the precision they have."""
     import torch
 
-    made = checkpoint(read(source))
+    try:
+        made = checkpoint(read(source))
+    except (KeyError, ValueError, TypeError) as error:
+        raise TeacherError(f"{source} holds no whole Whisper model: {error}") from error
     state = {name: torch.from_numpy(value.copy()) for name, value in made["model_state_dict"].items()}
     with target.open("wb") as file:  # a file object: given a path, torch writes the path's name into the file
         torch.save({"dims": made["dims"], "model_state_dict": state}, file)

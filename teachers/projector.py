@@ -68,8 +68,15 @@ class Projector:
     """The two maps, from the arrays that `learn` gave."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self._net = _Network(len(arrays["vsr_mean"]), len(arrays["asr_mean"]))
-        self._net.load_state_dict({name: torch.tensor(np.asarray(a)) for name, a in arrays.items()})
+        """Raises ValueError for arrays that are not those of the network."""
+        try:
+            with torch.device("meta"):  # no room is made for what lengths alone promise
+                self._net = _Network(len(arrays["vsr_mean"]), len(arrays["asr_mean"]))
+            state = {name: torch.tensor(np.asarray(a, np.float32)) for name, a in arrays.items()}
+            self._net.load_state_dict(state, assign=True)
+        except (KeyError, TypeError, RuntimeError) as error:
+            said = str(error).splitlines()[-1].strip()
+            raise ValueError(f"the fit's network is not of this kind or is damaged: {said}") from error
         self._net.eval()
 
     def vsr(self, x: np.ndarray) -> np.ndarray:

@@ -3,8 +3,12 @@
 A pickle is a program that may call whatever it names. Here a name only ever becomes an inert `Global`, and what "calls" it is
 the table MAKERS: nothing on the stack can be called, has attributes that matter or is known to the rest of Python. A
 name outside the tables stops the reading before anything else happens. What the objects mean is for `checkpoint` to say.
+
+A short pickle can also ask for much: keys of nested tuples, whose hash takes twice as long with each level; copies of a list or
+a text without end; lengths beyond the file. So opcodes are counted, keys are plain, and calls copy no more than the pickle has.
 """
 
+import io
 import math
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -59,6 +63,14 @@ OPCODES = [
 ]
 
 
+OPCODES_LIMIT = 1_000_000  # a tensor takes some 30; a set, the largest thing that one opcode makes, 216 bytes
+PICKLE_LIMIT = 1 << 25  # bytes of a pickle; real ones have a few hundred kB
+LINE_LIMIT = 1 << 12  # bytes of a name
+KEY_PARTS = 16  # of a tuple as a key
+AXES_LIMIT = 16  # of a tensor
+HASHED = (str, bytes, int, float, bool, type(None))
+
+
 class Global(NamedTuple):
     """A name that the pickle refers to; not the thing that it names."""
 
@@ -104,10 +116,19 @@ class Unpickler(pickle._Unpickler):
     append: Callable[[Any], None]
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        super().__init__(file)
+        """`file` stands where the pickle begins, and may go on after it."""
+        super().__init__(_Bounded(file))
         self.path = path
+        self._copies = PICKLE_LIMIT  # items and letters that calls may still copy; `load` sets it
+        self._length = 0
+        start = file.tell()
+        self._length = min(file.seek(0, io.SEEK_END) - start, PICKLE_LIMIT)
+        file.seek(start)
 
     def load(self) -> Any:
+        """The pickle's value. Raises UnpicklingError, and what Python raises, for one that is broken or asks for too much."""
+        self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc]
+        self._copies = self._length + 1024
         try:
             return super().load()
         except KeyError as error:  # of `dispatch`, or of a value that was never stored
@@ -138,6 +159,13 @@ class Unpickler(pickle._Unpickler):
         called = self.stack.pop()
         if type(called) is not Global or called.name not in MAKERS or type(args) is not tuple:
             raise pickle.UnpicklingError("a call of what cannot be called")
+        if called.name not in STUBS:  # which copy nothing
+            self._copies -= sum(len(arg) for arg in args if isinstance(arg, _COPIED))
+            if self._copies < 0:
+                raise pickle.UnpicklingError("its calls copy more than the pickle holds")
+        for arg in args if called.name in _KEYED else ():
+            pairs = arg if type(arg) in (list, tuple) and called.name in _MAPPINGS else ()
+            _check_keys([pair[0] for pair in pairs if type(pair) in (list, tuple) and pair] if pairs else arg)
         self.append(MAKERS[called.name](*args))
 
     def load_build(self) -> None:
@@ -149,13 +177,79 @@ class Unpickler(pickle._Unpickler):
         elif type(target) is not dict:
             raise pickle.UnpicklingError(f"a state for a {type(target).__name__}")
 
+    def load_setitem(self) -> None:
+        """SETITEM, with a key that is plain."""
+        _check_keys(self.stack[-2:-1])
+        pickle._Unpickler.load_setitem(self)  # type: ignore[attr-defined]
+
+    def load_setitems(self) -> None:
+        """SETITEMS, with keys that are plain."""
+        _check_keys(self.stack[::2])
+        pickle._Unpickler.load_setitems(self)  # type: ignore[attr-defined]
+
+    def load_additems(self) -> None:
+        """ADDITEMS, of plain items."""
+        _check_keys(self.stack)
+        pickle._Unpickler.load_additems(self)  # type: ignore[attr-defined]
+
+    def load_frozenset(self) -> None:
+        """FROZENSET, of plain items."""
+        _check_keys(self.stack)
+        pickle._Unpickler.load_frozenset(self)  # type: ignore[attr-defined]
+
     # What is not listed fails as unknown.
     dispatch: ClassVar[dict[int, Any]] = {
         **{code: pickle._Unpickler.dispatch[code] for code in OPCODES},
         pickle.REDUCE[0]: load_call,
         pickle.NEWOBJ[0]: load_call,
         pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
     }
+
+
+class _Bounded:
+    """A file that gives no more than it has: asked for more, Python makes room for it first."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        here = file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(here)
+
+    def readline(self) -> bytes:
+        return self._file.readline(LINE_LIMIT)
+
+    def read(self, size: int) -> bytes:
+        if size > 1 and size > min(self._end - self._file.tell(), PICKLE_LIMIT):
+            raise EOFError("it ends too early")
+        return self._file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)  # type: ignore[attr-defined]
+
+
+class _Counted(dict):
+    """The table of opcodes, which can be asked OPCODES_LIMIT times."""
+
+    left = OPCODES_LIMIT
+
+    def __getitem__(self, code: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it has more than {OPCODES_LIMIT} opcodes")
+        return super().__getitem__(code)
+
+
+def _check_keys(keys: Any) -> None:
+    """Raise UnpicklingError for a key whose hash could take long: nested tuples are hashed anew each time."""
+    for key in keys:
+        parts = key if type(key) is tuple and len(key) <= KEY_PARTS else (key,)
+        for part in parts:
+            if type(part) not in HASHED and type(part) is not Global:
+                raise pickle.UnpicklingError(f"a key of type {type(part).__name__}")
 
 
 def _tensor(
@@ -164,6 +258,8 @@ def _tensor(
     """torch._utils._rebuild_tensor_v2, without gradients and hooks."""
     if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
         raise TypeError("a tensor without storage or shape")
+    if len(size) > AXES_LIMIT:
+        raise TypeError(f"a tensor of {len(size)} axes")
     if not _counts((offset, *size, *stride)):
         raise TypeError("a tensor whose shape is not of whole numbers")
     numel = math.prod(size)
@@ -229,6 +325,11 @@ MAKERS: dict[str, Callable[..., Any]] = {
         ]
     },
 }
+
+
+_COPIED = (str, bytes, list, tuple, dict, set, frozenset)  # arguments whose length a call may copy
+_MAPPINGS = ("collections.OrderedDict", "__builtin__.dict", "builtins.dict")
+_KEYED = (*_MAPPINGS, *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("set", "frozenset")))
 
 
 def _counts(values: tuple) -> bool:

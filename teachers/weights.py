@@ -120,9 +120,9 @@ def sha256_of(path: Path) -> str:
     stat = path.stat()
     stamp = [stat.st_size, stat.st_mtime_ns]
     memory = cache_dir() / "checksums.json"
-    known = _read_json(memory)
-    if known.get(str(path), [None])[:-1] == stamp:
-        return known[str(path)][-1]
+    known = _read_json(memory).get(str(path))
+    if isinstance(known, list) and known[:-1] == stamp and isinstance(known[-1], str):
+        return known[-1]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
@@ -246,6 +246,6 @@ def _lock(path: Path) -> Iterator[None]:
 def _read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -41,6 +41,8 @@ OVERLAP = 100  # frames that neighbouring windows share
 ROWS_PER_FRAME = 2  # the encoder's 50 rows a second, averaged by pairs
 MELS_PER_FRAME = 4
 PADDED_BATCH = 8  # windows of 30 s in one pass, not on the CPU
+MOST_OF_A_DIMENSION = 1 << 20  # of a model in a file; the largest Whisper has a vocabulary of 51,866
+MOST_CONTEXT = 1 << 13  # steps; the decoder makes a mask of their square
 
 
 class Whisper:
@@ -214,10 +216,42 @@ def _build(path: Path, heads: bytes | None) -> Any:
     if missing := {"dims", "model_state_dict"} - content.keys():
         raise TeacherError(f"{path} is no Whisper checkpoint: it has no {' and no '.join(sorted(missing))}")
     try:
+        _check_sizes(content["dims"], content["model_state_dict"])
         model = Whisper(ModelDimensions(**content["dims"]))
         model.load_state_dict(content["model_state_dict"])
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # what foreign keys and shapes make of it
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # what foreign keys and shapes make of it
         raise TeacherError(f"{path} is no Whisper checkpoint: {' '.join(str(error).split())[:300]}") from error
     if heads is not None:
         model.set_alignment_heads(heads)
     return model
+
+
+def _check_sizes(dims: dict[str, int], weights: dict[str, Any]) -> None:
+    """Raise ValueError where the weights are not as large as the dimensions say, before room is made for a model of these."""
+    for name, value in dims.items():
+        if type(value) is not int or not 0 < value <= MOST_OF_A_DIMENSION:
+            raise ValueError(f"its {name} is {str(value)[:40]}")
+    expected: dict[str, tuple[int, ...]] = {
+        "decoder.token_embedding.weight": (dims["n_vocab"], dims["n_text_state"]),
+        "encoder.conv1.weight": (dims["n_audio_state"], dims["n_mels"], 3),
+        "encoder.conv2.weight": (dims["n_audio_state"], dims["n_audio_state"], 3),
+    }
+    for side, kind in (("encoder", "audio"), ("decoder", "text")):
+        state, context = dims[f"n_{kind}_state"], dims[f"n_{kind}_ctx"]
+        if context > MOST_CONTEXT or dims[f"n_{kind}_layer"] > len(weights):
+            raise ValueError(f"its {side} has {dims[f'n_{kind}_layer']} layers of {context} steps")
+        expected[f"{side}.positional_embedding"] = (context, state)
+        for layer in range(dims[f"n_{kind}_layer"]):
+            expected[f"{side}.blocks.{layer}.attn.query.weight"] = (state, state)
+            expected[f"{side}.blocks.{layer}.mlp.0.weight"] = (4 * state, state)
+    for name, shape in expected.items():
+        if name not in weights:
+            raise ValueError(f"it lacks {name}")
+        if tuple(weights[name].shape) != shape:
+            raise ValueError(f"{name} has the shape {list(weights[name].shape)}, its dimensions say {list(shape)}")

@@ -7,6 +7,7 @@ import operator
 import os
 import pickle
 import subprocess
+import time
 import zipfile
 
 import numpy as np
@@ -200,14 +201,14 @@ def test_storages_that_lie_are_errors(tmp_path, given, told):
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path):
     path = tmp_path / "bomb.pt"
-    numel = 300 << 20
+    numel = 80 << 20
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         file.writestr("archive/data.pkl", tensor(0, (1,), (1,), storage(numel=numel)))
         with file.open("archive/data/0", "w", force_zip64=True) as member:
             block = bytes(4 << 20)
             for _ in range(numel * 4 // len(block)):
                 member.write(block)
-    with pytest.raises(TeacherError, match="unpacks to more than 100 times its size"):
+    with pytest.raises(TeacherError, match="unpacks to more than 4 times its size"):
         read(path)
 
 
@@ -219,11 +220,18 @@ def test_values_that_contain_themselves_are_errors(tmp_path):
         read(deep)
 
 
-def test_repeated_references_do_not_multiply(tmp_path):
+def repeated(levels):
+    """A dict {0: list}, each list holding the one before ten times."""
     program = b"\x80\x02}K\x01](K\x00e"
-    for k in range(40):  # each list holds the one before ten times: 1e40 when written out
+    for k in range(levels):
         program += b"q%s0](%se" % (bytes([k]), b"h%s" % bytes([k]) * 10)
-    assert len(read(packed(tmp_path / "a.pt", program + b"s."))[1]) == 10
+    return program + b"s."
+
+
+def test_repeated_references_do_not_multiply(tmp_path):
+    assert len(read(packed(tmp_path / "a.pt", repeated(5)))[1]) == 10
+    with pytest.raises(TeacherError, match=r"b\.pt .* repeats itself"):  # 1e40 values when written out
+        read(packed(tmp_path / "b.pt", repeated(40)))
 
 
 @pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
@@ -376,3 +384,61 @@ def test_published_trainers_files_are_read_as_torch_reads_them(shared, name, dty
         expected = torch.load(path, weights_only=True)["model"]
     assert list(expected) == list(found["model"])
     assert all(torch.equal(found["model"][key], value) for key, value in expected.items())
+
+
+def nested(levels):
+    """Program of a tuple in a tuple ..., each holding the one before twice: hashing it takes 2 ** levels steps."""
+    return b")" + b"2\x86" * levels
+
+
+FAT = b"X" + (100_000).to_bytes(4, "little") + b"a" * 100_000  # a text that is worth copying
+ENCODED = b"c_codecs\nencode\n(h\x01X\x06\x00\x00\x00latin1tR"
+COPIED = b"c__builtin__\nlist\nh\x01\x85R"
+ARRAY = (
+    b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01J\xa0\x86\x01\x00\x85"
+    b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R(K\x03X\x01\x00\x00\x00|tb\x89h\x01tb"
+)
+ENDLESS = {
+    "a nested tuple as a key": b"}" + nested(60) + b"K\x01s",
+    "as one of several keys": b"}(K\x01K\x02" + nested(60) + b"K\x01u",
+    "in a set": b"\x8f(" + nested(60) + b"\x90",
+    "in a frozenset": b"(" + nested(60) + b"\x91",
+    "in a set that is called": b"c__builtin__\nset\n(](" + nested(60) + b"etR",
+    "in a mapping that is called": b"ccollections\nOrderedDict\n(](" + nested(60) + b"K\x01\x86etR",
+    "a shape of ten thousand axes": tensor(0, (1,) * 10_000, (1,) * 10_000)[4:-2],
+    "a text encoded again and again": b"]q\x00" + FAT + b"q\x010(" + ENCODED * 9999 + b"e",
+    "a list copied again and again": b"](" + b"K\x01" * 9999 + b"eq\x010](" + COPIED * 9999 + b"e",
+    "an array copied again and again": FAT.replace(b"X", b"B", 1) + b"q\x010](" + ARRAY * 9999 + b"e",
+    "a million sets and more": b"](" + b"\x8f" * 1_200_000 + b"e",
+    "a frame longer than the file": b"\x95" + b"\xff" * 5 + b"\x00" * 3 + b"N",
+}
+
+
+@pytest.mark.parametrize("program", ENDLESS.values(), ids=ENDLESS)
+def test_what_would_take_minutes_or_gigabytes_is_an_error(tmp_path, program):
+    path = packed(tmp_path / "evil.pt", b"\x80\x04}K\x01" + program + b"s.", {"0": FOUR})
+    began = time.process_time()
+    with pytest.raises(TeacherError, match=r"evil\.pt"):
+        read(path)
+    assert time.process_time() - began < 10  # some of them took hours
+
+
+def test_the_older_container_is_bounded_too(tmp_path):
+    legacy = LEGACY_START + pickle.dumps(1001, 2)
+    system = b"\x80\x02](" + nested(60) + b"\x88\x86e."  # pairs of a dict
+    for name, rest in {
+        "system": system,
+        "names": pickle.dumps({"little_endian": True}, 2) + b"\x80\x02}." + b"\x80\x02](" + nested(60) + b"e.",
+    }.items():
+        (tmp_path / name).write_bytes(legacy + rest)
+        with pytest.raises(TeacherError, match=name):
+            read(tmp_path / name)
+
+
+def test_members_packed_in_ways_that_torch_does_not_are_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("archive/data.pkl", tensor(0, (1,), (1,)))
+        file.writestr("archive/data/0", FOUR)
+    with pytest.raises(TeacherError, match="packed in a way that torch does not"):
+        read(path)

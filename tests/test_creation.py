@@ -57,7 +57,7 @@ def test_a_folder_that_holds_anything_is_refused_and_stays_as_it_is(tmp_path, na
 
 
 def test_files_beside_the_mark_of_a_creation_are_not_its_own(tmp_path):
-    root = place(tmp_path / "s").sealed()
+    root = place(tmp_path / "s").confined()
     mark(root, ["clips/zarr.json", "clips/id/zarr.json", "zarr.json"])
     (root / "clips/zarr.json").write(b"{}")
     assert not is_taken(root)
@@ -111,7 +111,7 @@ def test_links_inside_a_store_are_followed_neither_to_read_nor_to_write(tmp_path
             writer.write_shard(shard, writer.blank_shard())
         writer.consolidate()
 
-    with pytest.raises(StoreError, match="is a symbolic link"):
+    with pytest.raises(StoreError, match=r"is a symbolic link|has no array id"):
         everything()
     assert (tree(tmp_path / "outside") if outside.is_dir() else outside.read_bytes()) == before
 

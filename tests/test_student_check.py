@@ -174,7 +174,7 @@ def test_errors_are_one_line_with_exit_code_2(state, tmp_path, arrays):
         "must hold whole numbers from 0 to 255": {"faces": faces / 255.0, "mfcc": mfcc},
         "mfcc must hold finite numbers": {"faces": faces, "mfcc": np.full_like(mfcc, np.nan)},
         "is not of one clip and one frame at least": {"faces": faces[:0], "mfcc": mfcc[:0]},
-        "Object arrays cannot be loaded": {"faces": np.array([{}]), "mfcc": mfcc},
+        "holds object [1], expected numbers": {"faces": np.array([{}]), "mfcc": mfcc},
     }
     for said, given in bad.items():
         np.savez(tmp_path / "bad.npz", **given)

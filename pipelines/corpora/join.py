@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
+from store import document as store_document
 
 T = TypeVar("T", dict, list)
 
+LIST_BYTES = 4 << 30  # of a corpus's list; that of AV-Deepfake1M has 1 GB
 LONGEST_DIFFERENCE_S = 0.5  # between listed picture and sound before a row says so: more than padding gives
 
 
@@ -124,22 +126,24 @@ def table(path: Path) -> list[dict[str, str]]:
     """Lines of a CSV by column, all as text; a column without a name is called "". Raises ManifestError if unreadable."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        if "\0" in text:
+            raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
+        return [
+            {
+                str(name or "").strip(): (value or "").strip()
+                for name, value in line.items()
+                if isinstance(value, str | None)
+            }
+            for line in csv.DictReader(io.StringIO(text, newline=""))
+        ]
+    except (OSError, ValueError, csv.Error) as error:
         raise ManifestError(f"list {path} cannot be read: {error}") from error
-    return [
-        {
-            str(name or "").strip(): (value or "").strip()
-            for name, value in line.items()
-            if isinstance(value, str | None)
-        }
-        for line in csv.DictReader(io.StringIO(text, newline=""))
-    ]
 
 
 def document(path: Path, kind: type[T]) -> T:
     """A JSON file's content, a `kind` (dict or list); raises ManifestError that names the file where it is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = store_document.parse(path.read_text(encoding="utf-8-sig"), LIST_BYTES)
     except (OSError, ValueError) as error:
         raise ManifestError(f"list {path} cannot be read as JSON: {error}; fetch it again") from error
     if not isinstance(content, kind):
@@ -149,30 +153,35 @@ def document(path: Path, kind: type[T]) -> T:
 
 def file_of(entry: Any, name: str = "file") -> str:
     """The field of a list's entry that names its file; raises ManifestError where it has none."""
-    if not isinstance(entry, Mapping) or not entry.get(name):
+    file = entry.get(name) if isinstance(entry, Mapping) else None
+    if not isinstance(file, str) or not file or "\0" in file:
         raise ManifestError(f"an entry of the list names no file: {str(entry)[:200]}; fetch the list again")
-    return str(entry[name])
+    return file
 
 
 def number(values: Mapping[str, Any], name: str) -> float | None:
     """A number of a list's line, None where it is empty or none."""
     try:
         value = float(values.get(name, ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return value if value == value else None
+    return value if 0 <= value < math.inf else None
 
 
 def segments(row: Row, name: str, values: Any, duration: float | None = None) -> Row:
     """The row with forged parts (start_s, end_s) in field `name`; parts with no length become a fault, as do late ends."""
     kept: list[tuple[float, float]] = []
+    if not isinstance(values, list | tuple | None):
+        row, values = fault(row, "bad_segment", f"{row.path}: forged parts {str(values)[:80]} are no list"), ()
     for value in values or ():
         try:
             start, end = (float(x) for x in value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             start, end = 0.0, 0.0
-        if not 0 <= start < end:
-            row = fault(row, "bad_segment", f"{row.path}: forged part {value} is no span of time; it is left out")
+        if not 0 <= start < end < math.inf:
+            row = fault(
+                row, "bad_segment", f"{row.path}: forged part {str(value)[:80]} is no span of time; it is left out"
+            )
             continue
         if duration is not None and end > duration + 0.04:  # a frame at 25 fps is rounding
             row = fault(row, "late_segment", f"{row.path}: forged part ends at {end:g} s, the clip at {duration:g} s")

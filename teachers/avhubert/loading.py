@@ -8,7 +8,9 @@ known for the two published widths alone, and pre-norm is assumed, as in every p
 """
 
 import logging
+import math
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +138,14 @@ def _model_config(weights: dict[str, Any], hyper: dict | None) -> dict[str, Any]
     for key, found in sizes.items():
         said = hyper.get(key)
         if said not in (None, found) and not (key == "audio_feat_dim" and said == -1):
-            raise TeacherError(f"its configuration says {key} {said}, its weights {found}")
+            raise TeacherError(f"its configuration says {key} {reprlib.repr(said)}, its weights {found}")
     if hyper.get("sub_encoder_layers", 0):
         raise TeacherError("sub_encoder_layers is not supported; no published model has it")
     kept = ("encoder_attention_heads", "layer_norm_first", "activation_fn")
     defaults = {key: getattr(AVHubertConfig, key) for key in kept}
+    for key in kept:
+        if not isinstance(hyper.get(key), int | str | None):
+            raise TeacherError(f"its configuration says {key} {reprlib.repr(hyper[key])}, which no model takes")
     return {**defaults, **{key: hyper[key] for key in kept if hyper.get(key) is not None}, **sizes}
 
 
@@ -154,7 +159,7 @@ def _build(config: dict[str, Any], weights: dict[str, Any]) -> Any:
 
     dim, heads = config["encoder_embed_dim"], config["encoder_attention_heads"]
     if not isinstance(heads, int) or heads < 1 or dim % heads:
-        raise TeacherError(f"its width of {dim} cannot be shared by {heads} attention heads")
+        raise TeacherError(f"its width of {dim} cannot be shared by {reprlib.repr(heads)} attention heads")
     task = setup_task(OmegaConf.create({"_name": "av_hubert_pretraining"}))
     try:
         with torch.device("meta"):
@@ -188,8 +193,11 @@ def _input(task: dict | None) -> Input:
         return Input()
     from teachers.avhubert.model import AVHubertTaskConfig
 
-    names = Input.__dataclass_fields__
-    return Input(**{name: task.get(name, getattr(AVHubertTaskConfig, name)) for name in names})
+    values = {name: task.get(name, getattr(AVHubertTaskConfig, name)) for name in Input.__dataclass_fields__}
+    for name, value in values.items():
+        if type(value) not in (bool, int, float) or not math.isfinite(value):
+            raise TeacherError(f"its configuration says {name} {reprlib.repr(value)}, expected a number")
+    return Input(**values)
 
 
 def _dict(value: Any) -> dict | None:

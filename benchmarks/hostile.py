@@ -67,8 +67,8 @@ def child() -> None:
     for line in sys.stdin:
         case = json.loads(line)
         path = Path(case["path"])
-        watch.begin(Path(case["folder"]))
         _reset_peak()
+        watch.begin(Path(case["folder"]))
         began = time.process_time()
         try:
             what, said = "read", _read(case["kind"], path)

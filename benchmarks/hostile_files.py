@@ -173,7 +173,7 @@ def program(rng: Rng, outside: Path) -> bytes:
 
 
 @cache
-def bomb(compression: int, megabytes: int = 600) -> bytes:
+def bomb(compression: int, megabytes: int = 300) -> bytes:
     """A deflated member's bytes, as a zip with one member "0" of zeros."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression, compresslevel=1) as archive, archive.open("0", "w") as member:

@@ -67,8 +67,8 @@ def child() -> None:
     for line in sys.stdin:
         case = json.loads(line)
         path = Path(case["path"])
-        watch.begin(Path(case["folder"]))
         _reset_peak()
+        watch.begin(Path(case["folder"]))
         began = time.process_time()
         try:
             what, said = "read", _read(case["kind"], path)
@@ -151,9 +151,12 @@ def _judged(error: Exception) -> tuple[str, str]:
     from teachers import TeacherError
 
     said = f"{type(error).__name__}: {error}"
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        return "failed", f"no terminal can show it: {said!a}"
     if not isinstance(error, ManifestError | StoreError | CheckpointError | TeacherError):
         return "failed", said
-    said.encode()  # a message must be fit for a terminal
     return ("refused", said) if said.count("\n") <= 1 else ("failed", f"several lines: {said}")
 
 

@@ -8,19 +8,23 @@ from functools import partial
 import numpy as np
 
 from store import similarity
+from store.layout import StoreError
 from store.similarity import Fit
 
 Map = Callable[[np.ndarray], np.ndarray]  # embedding [frames, D] to projection [frames, K] f4
 
 
 def maps(fit: Fit) -> tuple[Map, Map]:
-    """The picture's map and the sound's."""
+    """The picture's map and the sound's. Raises StoreError for a fit whose network is none."""
     linear = partial(similarity.project_vsr, fit=fit), partial(similarity.project_asr, fit=fit)
     if not fit.network:
         return linear
     from teachers.projector import Projector
 
-    network = Projector(fit.network)
+    try:
+        network = Projector(fit.network)
+    except ValueError as error:
+        raise StoreError(f"{error}; take another fit, or learn it anew with precompute.py --refit") from error
     if fit.kind == "contrast":
         return network.vsr, network.asr
     return partial(_beside, linear[0], network.vsr), partial(_beside, linear[1], network.asr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 import zipfile
 from collections.abc import Sequence
 from typing import IO, Any
@@ -31,7 +32,13 @@ def read(file: str | os.PathLike[str] | IO[bytes], names: Sequence[str] | None =
             if lacking := next((name for name in wanted if name not in members), None):
                 raise KeyError(f"it holds no array {lacking.removesuffix('.npy')}")
             return {name.removesuffix(".npy"): member_array(archive, members[name]) for name in wanted}
-    except (RecursionError, MemoryError, SyntaxError, OverflowError) as e:  # of numpy, for headers that are no Python
+    except (
+        RecursionError,
+        MemoryError,
+        SyntaxError,
+        OverflowError,
+        tokenize.TokenError,
+    ) as e:  # of numpy, for headers that are no Python
         raise ValueError(f"an array's header cannot be read ({type(e).__name__})") from e
 
 

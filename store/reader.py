@@ -417,6 +417,9 @@ class Reader:
         where = self.place / group
         try:
             (length,) = metadata.parse(document.parse((where / rows_of / "zarr.json").read())).shape
+        except _UNREADABLE as e:
+            raise StoreError(f"{where / rows_of} is damaged ({e}); restore it from a copy") from e
+        try:
             table = self._load(group)
             arrays = [table[name] for name in kinds]
         except inventory.Damaged as e:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end o
 BATCH_FILE = re.compile(r"\d{12}-\d{9}-\d+\.npz")
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
-_TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError)
+_TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError, tokenize.TokenError)
 MOST_CLIPS = 1 << 16  # of a batch
 
 

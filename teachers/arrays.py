@@ -11,6 +11,7 @@ Out: `embedding` f4 [batch, frames, dim], rows past a clip's length 0, and `leng
 """
 
 import math
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -98,11 +99,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 return {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ArraysError(f"{path} cannot be read as an .npz file: {error}") from error
-    except (
-        MemoryError,
-        RecursionError,
-        SyntaxError,
-    ) as error:  # of numpy, for headers that promise too much or are no Python
+    except (MemoryError, RecursionError, SyntaxError, tokenize.TokenError) as error:  # of numpy, for odd headers
         raise ArraysError(
             f"{path} cannot be read as an .npz file: an array's header is {type(error).__name__}"
         ) from error

@@ -238,7 +238,7 @@ class Folder(Place):
                 except (FileNotFoundError, NotADirectoryError):
                     break
                 if is_link:
-                    raise StoreError(
+                    raise Outside(
                         f"{at} is a symbolic link, and stores follow none: put the file or folder itself there"
                     )
         return self.location

@@ -4,11 +4,15 @@ import os
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
 from object_server import BUCKET, ENVIRONMENT, moto
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow machine is no failure
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser):

@@ -81,7 +81,7 @@ def check(
 
     if name not in SHAPES:
         raise InputError(f"unknown model {name}; there is {', '.join(sorted(SHAPES))}")
-    check_free(output, "a file of stages", lambda begin: b"embedding_audio" in begin or b"logits" in begin, head=-1)
+    check_free(output, "a file of stages", _is_ours, head=-1)
     arrays = made_up(name) if input_ is None else read_arrays(name, input_)
     if threads:
         torch.set_num_threads(threads)
@@ -120,6 +120,11 @@ def check(
         np.savez(packed, **stages)  # type: ignore[arg-type]  # of arrays by name
         write(output, packed.getvalue())
         say("written", output)
+
+
+def _is_ours(whole: bytes) -> bool:
+    """Whether it is an .npz file of this command."""
+    return whole[:2] == b"PK" and (b"clip_logits" in whole or b"clip_mean_logits" in whole)
 
 
 def talknet_stages(model: TalkNet, faces: torch.Tensor, mfcc: torch.Tensor) -> dict[str, torch.Tensor]:

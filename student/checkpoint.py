@@ -26,7 +26,7 @@ from torch import nn
 
 from . import files
 from .config import TRIMS, plain
-from .models import build
+from .models import build, least_numbers
 from .picture import SIDES
 
 log = logging.getLogger(__name__)
@@ -194,11 +194,14 @@ def _whole(value: Any) -> bool:
 
 
 def _fitting(about: Mapping[str, Any], parts: Mapping[str, Any]) -> nn.Module:
-    """A new model as the header says, once it is known to need just the tensors that are there. ValueError else."""
+    """A new model as the header says, made once it is known to be no larger than what is there. ValueError where names, types or
+    shapes of tensors are not the model's."""
     options = about.get("options", {})
-    with torch.device("meta"):  # which takes no memory, whatever the sizes are
-        wanted = {key: (list(x.shape), x.dtype) for key, x in build(about["model"], **options).state_dict().items()}
     found = {key: list(part.get_shape()) for key, part in parts.items()}
+    if least_numbers(about["model"], **options) > sum(math.prod(shape) for shape in found.values()):
+        raise ValueError("its header tells of more weights than it holds")
+    model = build(about["model"], **options)
+    wanted = {key: (list(x.shape), x.dtype) for key, x in model.state_dict().items()}
     for key in [*wanted, *found]:
         if key not in found:
             raise ValueError(f"it lacks {key}")
@@ -206,7 +209,7 @@ def _fitting(about: Mapping[str, Any], parts: Mapping[str, Any]) -> nn.Module:
             raise ValueError(f"it holds {key}, which a {about['model']} has not")
         if found[key] != wanted[key][0] or parts[key].get_dtype() != _NAMES[wanted[key][1]]:
             raise ValueError(f"{key} is {parts[key].get_dtype()} {found[key]}, not as its header says")
-    return build(about["model"], **options)
+    return model
 
 
 _NAMES = {torch.float32: "F32", torch.int64: "I64"}  # what our models are made of

@@ -265,8 +265,8 @@ class Windows(Dataset):
         odd = np.flatnonzero(~np.isin(fake, LABELS))
         if len(odd):
             raise StoreError(
-                f"clip {self.reader.clips['id'][d.lips]}: frames/fake is {fake[odd[0]]} at frame {d.lips_start + odd[0]}, not 0, "
-                "1 or -1; mend the store"
+                f"clip {self.reader.clips['id'][d.lips]}: frames/fake is {fake[odd[0]]} at frame {d.lips_start + odd[0]}, not "
+                "0, 1 or -1; mend the store"
             )
         if label == 1 and (fake >= 0).all():
             return int(fake.any()), fake  # a partial forgery is real where it is

@@ -150,8 +150,8 @@ def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
     odd = np.flatnonzero(~np.isfinite(values))
     if len(odd):
         raise ScoreError(
-            f"the detector answers {values[odd[0]]} for {items[odd[0]].id} (and for {len(odd) - 1} more of {len(items)} trials), "
-            "so there is no figure; train it again with a lower --lr"
+            f"the detector answers {values[odd[0]]} for {items[odd[0]].id} (and for {len(odd) - 1} more of {len(items)}), so "
+            "there is no figure; train it again with a lower --lr"
         )
 
 

@@ -232,7 +232,7 @@ class Trainer:
             )
         if self.config.losses.needs_soft_labels and saved.get("fit") != now["fit"]:
             raise ConfigError(
-                f"the fit of {self.config.store} is not the one that {name} was trained with (a --refit, or other teachers), so "
+                f"the fit of {self.config.store} is not the one that {name} was trained with (a --refit, or other teachers): "
                 "its soft labels are others: start a new --output, or bring back the store as it was"
             )
         if saved.get("frames") != now["frames"]:

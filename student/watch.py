@@ -44,6 +44,6 @@ class Watch:
             what = "loss" if not good[k, 0] else "gradient"
             number = float(seen[k, 0 if what == "loss" else 1])
             raise Diverged(
-                f"step {steps[k]}: the {what} is {number} though what the step read is finite, so the weights diverged and nothing "
-                "more was saved: go on from the last checkpoint, or begin anew with a lower --lr"
+                f"step {steps[k]}: the {what} is {number} though what the step read is finite, so the weights diverged and "
+                "nothing more was saved: go on from the last checkpoint, or begin anew with a lower --lr"
             )

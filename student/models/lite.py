@@ -63,6 +63,17 @@ class LiteConfig:
         if self.width % self.groups:
             raise ValueError(f"width {self.width} must be a multiple of groups {self.groups}")
 
+    def least_numbers(self) -> int:
+        """Weights of the larger layers: no more than the network has."""
+        side = 22
+        for _ in self.trunk[1:]:
+            side = (side + 1) // 2
+        convolved = sum(9 * a * b for a, b in zip(self.trunk, self.trunk[1:], strict=False))
+        projected = self.trunk[-1] * side * side * self.width
+        heard = 5 * self.mels * self.width + 8 * self.width**2
+        temporal = 2 * (5 * self.temporal_layers + 1) * self.width**2
+        return convolved + projected + heard + temporal + 32 * (self.groups + 1) * (2 * self.offsets + 1)
+
 
 class Lite(nn.Module):
     """See the module. forward(mouth, audio, mask) -> Output."""

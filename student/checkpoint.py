@@ -194,8 +194,8 @@ def _whole(value: Any) -> bool:
 
 
 def _fitting(about: Mapping[str, Any], parts: Mapping[str, Any]) -> nn.Module:
-    """A new model as the header says, made once it is known to be no larger than what is there. ValueError where names, types or
-    shapes of tensors are not the model's."""
+    """A new model as the header says, made once it is known to be no larger than what is there. ValueError where names, types
+    or shapes of tensors are not the model's."""
     options = about.get("options", {})
     found = {key: list(part.get_shape()) for key, part in parts.items()}
     if least_numbers(about["model"], **options) > sum(math.prod(shape) for shape in found.values()):

@@ -255,7 +255,8 @@ def test_links_in_a_checkpoint_are_refused_and_links_beside_it_stay(saved, tmp_p
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 50_000, '"\ud800"'.encode("utf-8", "surrogatepass"), '{"step": "\\ud800"}', "1" * 5000]
+    "text",
+    ["[" * 100_000, '{"a":' * 50_000, '"\ud800"'.encode("utf-8", "surrogatepass"), '{"step": "\\ud800"}', "1" * 5000],
 )
 def test_a_state_that_means_nothing_is_one_line(saved, text):
     folder, wanted, state = saved
@@ -331,7 +332,9 @@ def test_a_run_cut_short_resumes_or_says_one_line_whatever_is_damaged(path, tmp_
 def test_logits_that_are_no_numbers_are_no_figure(detector, path, tmp_path):
     """Weights may be finite and still overflow."""
     large = {key: torch.full_like(value, 3e38) for key, value in load_file(detector / "model.safetensors").items()}
-    resaved(detector, **{key: large[key] for key in ("head.logit.weight", "head.second.weight") if key in large} or large)
+    resaved(
+        detector, **{key: large[key] for key in ("head.logit.weight", "head.second.weight") if key in large} or large
+    )
     output = tmp_path / "report.json"
     arguments = ["--store", str(path), "--checkpoint", str(detector), "--output", str(output), "--cpu"]
     result = CliRunner().invoke(evaluate.main, arguments)

@@ -205,28 +205,34 @@ OLD = ("custom_checkpoint_0.pkl", "optimizer.bin", "random_states_0.pkl", "sched
 
 
 def test_a_resume_runs_nothing_and_reads_nothing_foreign(path, tmp_path):
-    """Pickles under every name that accelerate would read."""
+    """Pickles under every name that accelerate would read, and in place of our own files."""
     run, ran = tmp_path / "run", tmp_path / "ran"
     options = ("--ema", "0.9", "--max-steps", "1", "--checkpointing_steps", "1")
     train(path, run, *options)
     last = checkpoint.checkpoints(run)[-1]
-    assert not [p for p in last.iterdir() if p.suffix not in (".safetensors", ".json")]
+    assert {p.suffix for p in last.iterdir()} == {".safetensors", ".json"}
+    sly = pickle.dumps({"state": Sly(ran)})
     for name in OLD:
-        (last / name).write_bytes(pickle.dumps({"state": Sly(ran)}))
-        result = train(path, run, *options, "--resume_from_checkpoint", "latest", code=2)
-        assert f"holds '{name}'" in result.output
-        assert not ran.exists()
+        (last / name).write_bytes(sly)
+    result = train(path, run, *options, "--resume_from_checkpoint", "latest", code=2)
+    assert f"holds '{min(OLD)}', which is no file of a checkpoint" in result.output
+    for name in OLD:
         (last / name).unlink()
-    # the same in place of our own files, in the old container and in the new
-    for name in ("model.safetensors", "optimizer.safetensors", "average.safetensors"):
+    for name, old in (("model.safetensors", True), ("optimizer.safetensors", False), ("average.safetensors", False)):
         kept = (last / name).read_bytes()
-        (last / name).write_bytes(pickle.dumps(Sly(ran)))
-        train(path, run, *options, "--resume_from_checkpoint", "latest", code=2)
-        torch.save({"x": Sly(ran)}, last / name)
+        torch.save({"x": Sly(ran)}, last / name, _use_new_zipfile_serialization=not old)
         train(path, run, *options, "--resume_from_checkpoint", "latest", code=2)
         (last / name).write_bytes(kept)
     assert not ran.exists()
-    train(path, run, *options, "--resume_from_checkpoint", "latest")
+
+
+def test_each_pickle_beside_the_files_of_a_checkpoint_is_refused(saved, tmp_path):
+    folder, wanted, state = saved
+    for name in OLD:
+        (folder / name).write_bytes(pickle.dumps({"state": Sly(tmp_path / "ran")}))
+        assert damaged_runs.checkpoint_outcome(folder, wanted, state, 0.9) == damaged_runs.REFUSED
+        (folder / name).unlink()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_checkpoint_of_an_earlier_release_is_refused_with_a_way_on(saved):

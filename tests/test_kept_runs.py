@@ -15,7 +15,7 @@ import torch
 import zarr
 from safetensors.torch import load_file
 from small_store import make_store
-from test_train import ENV, ROOT, assert_same_bits, train
+from test_train import ENV, ROOT, train
 
 import store
 from pipelines.corpora.join import segments
@@ -175,7 +175,9 @@ def test_lines_that_a_kill_left_in_the_log_do_not_stop_a_run(tmp_path, caplog):
 # -- what is not finite -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "workers"), [("vsr_projection", "0"), ("asr_projection", "1")])
+@pytest.mark.parametrize(
+    ("name", "workers"), [("vsr_projection", "0"), pytest.param("asr_projection", "1", marks=pytest.mark.slow)]
+)
 def test_a_label_that_is_no_number_ends_the_run_and_names_its_clip(tmp_path, name, workers):
     here = small(tmp_path / "s.zarr")
     options = ("--checkpointing_steps", "1", "--epochs", "4", "--keep-checkpoints", "1", "--num-workers", workers)
@@ -422,7 +424,7 @@ def check_stopped(path, output, said, number, ours=True):
     assert not list(output.glob(f"{files.MARK}*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_to_all_processes_of_a_run_with_readers_saves(path, tmp_path, number):
     """As a terminal sends Ctrl-C, and a scheduler SIGTERM: readers get it, too."""
     code, said = stopped(path, tmp_path, [sys.executable], number, True, "--num-workers", "2")
@@ -431,7 +433,9 @@ def test_a_signal_to_all_processes_of_a_run_with_readers_saves(path, tmp_path, n
     check_stopped(path, tmp_path, said, number)
 
 
-@pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow)]
+)
 def test_a_signal_under_accelerate_launch_saves(path, tmp_path, number, whole_group):
     """The launcher ends by the signal itself, before or after; what it prints is its own."""
     code, said = stopped(path, tmp_path, ONE, number, whole_group)
@@ -474,11 +478,3 @@ def test_a_clip_that_only_the_second_process_reads_is_named(tmp_path):
     done = subprocess.run([*command, "--window", "30", "--batch-size", "4"], env=ENV, capture_output=True, text=True)
     assert done.returncode == 1
     assert "frames/vsr_projection is not finite" in done.stderr
-
-
-def test_a_run_resumed_after_a_signal_ends_with_the_same_bits(path, tmp_path):
-    options = ("--epochs", "1", "--batch-size", "4")
-    train(path, tmp_path / "calm", *options)
-    train(path, tmp_path / "stopped", *options, "--max-steps", "1")
-    train(path, tmp_path / "stopped", *options, "--resume_from_checkpoint", "latest")
-    assert_same_bits(tmp_path / "calm", tmp_path / "stopped")

@@ -91,16 +91,37 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{file} is not a detector of this project: {_first(error)}") from error
     state = model.state_dict()  # what will answer is what is checked
+    _check_digest(file, about, metadata, state)
+    if odd := _not_finite(state):
+        raise CheckpointError(f"{file}: the weights {odd} are not finite; the training that wrote it failed")
+    return model.to(device).eval(), about
+
+
+def check_intact(file: Path) -> None:
+    """Raise CheckpointError where a detector of ours does not hold what was written. A file of others says nothing to that."""
+    from safetensors import SafetensorError, safe_open
+
+    told = about(file)
+    if not told:
+        return
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            _check_digest(file, told, metadata, {key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or no file of weights: {_first(error)}") from error
+
+
+def _check_digest(
+    file: Path, about: Mapping[str, Any], metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]
+) -> None:
     if DIGEST in metadata or about.get("format") is not None:
-        if metadata.get(DIGEST) != _digest(metadata[HEADER], state):
+        if metadata.get(DIGEST) != _digest(metadata[HEADER], tensors):
             raise CheckpointError(
                 f"{file} is damaged: it does not hold what was written (its checksum is another); restore it from a copy"
             )
     else:
         log.warning("%s is of an earlier release and has no checksum: damage to it would not be noticed", file)
-    if odd := _not_finite(state):
-        raise CheckpointError(f"{file}: the weights {odd} are not finite; the training that wrote it failed")
-    return model.to(device).eval(), about
 
 
 def blank(path: Path, name: str) -> nn.Module | None:

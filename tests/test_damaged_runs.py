@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from small_store import make_store
 from test_train import train
 
-from student import checkpoint, evaluate, export
+from student import checkpoint, evaluate, export, weights
 from student.check import main as check_student
 from student.models import build
 
@@ -158,6 +158,17 @@ def test_another_models_sizes_are_refused_by_check_student_too(detector):
     result = CliRunner().invoke(check_student, ["lite", "--init-from", str(detector)])
     assert result.exit_code == 2
     assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_damaged_detector_is_no_start_for_another_run(detector):
+    model = build("lite", **SMALL)
+    weights.load(model, "lite", detector)
+    file = detector / checkpoint.MODEL_FILE
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(checkpoint.CheckpointError, match="is damaged"):
+        weights.load(model, "lite", detector)
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
@@ -305,11 +304,8 @@ def _label(value: Any, name: str, where: str) -> int:
 
 def _number(value: Any, name: str, where: str) -> float:
     try:
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError("no finite number")
-        return number
-    except (TypeError, ValueError, OverflowError) as error:
+        return float(value)
+    except (TypeError, ValueError) as error:
         raise ManifestError(
             f'{where}: {name} is "{value}", which is no number; correct it or leave it empty'
         ) from error
@@ -328,10 +324,8 @@ def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], .
     try:
         pairs = json.loads(value) if isinstance(value, str) else value
         spans = tuple((float(start), float(end)) for start, end in pairs)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {str(value)[:200]}") from error
-    if not all(math.isfinite(end) for _, end in spans):
-        raise ManifestError(f"{where}: {name} has a part that never ends: {value}; say where it ends, in seconds")
+    except (ValueError, TypeError) as error:
+        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {value}") from error
     if any(not 0 <= start <= end for start, end in spans):
         raise ManifestError(f"{where}: {name} has a part that ends before it starts or begins below 0: {value}")
     return spans

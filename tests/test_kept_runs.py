@@ -18,8 +18,6 @@ from small_store import make_store
 from test_train import ENV, ROOT, train
 
 import store
-from pipelines.corpora.join import segments
-from pipelines.manifest import ManifestError, Row
 from student import checkpoint, files, splits
 from student.config import ConfigError, TrainConfig, read_options
 from student.progress import Progress
@@ -368,20 +366,6 @@ def test_weights_may_be_missing_and_ids_numbers(path, tmp_path):
     ).to_parquet(tmp_path / "s.parquet")
     found = splits.split(reader, tmp_path / "s.parquet", need_val=False)
     assert found.weight[:3].tolist() == [1.0, 2.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    "value", ["[[1, Infinity]]", [[0.5, float("inf")]], "[[1, 1e999]]", "[" * 100_000, [[0, 10**400]]]
-)
-def test_a_forged_part_that_never_ends_is_refused(value):
-    with pytest.raises(ManifestError, match="video_segments"):
-        Row.of({"path": "a.mp4", "video_segments": value})
-
-
-def test_a_list_whose_part_never_ends_leaves_it_out():
-    row = segments(Row("a.mp4"), "audio_segments", [(0.5, float("inf")), (0.2, 10**400), (1, 2)])
-    assert row.audio_segments == ((1.0, 2.0),)
-    assert len(row.faults) == 2
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------

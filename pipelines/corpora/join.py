@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -159,9 +158,9 @@ def number(values: Mapping[str, Any], name: str) -> float | None:
     """A number of a list's line, None where it is empty or none."""
     try:
         value = float(values.get(name, ""))
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         return None
-    return value if math.isfinite(value) else None
+    return value if value == value else None
 
 
 def segments(row: Row, name: str, values: Any, duration: float | None = None) -> Row:
@@ -170,9 +169,9 @@ def segments(row: Row, name: str, values: Any, duration: float | None = None) ->
     for value in values or ():
         try:
             start, end = (float(x) for x in value)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError):
             start, end = 0.0, 0.0
-        if not 0 <= start < end < math.inf:
+        if not 0 <= start < end:
             row = fault(row, "bad_segment", f"{row.path}: forged part {value} is no span of time; it is left out")
             continue
         if duration is not None and end > duration + 0.04:  # a frame at 25 fps is rounding

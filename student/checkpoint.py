@@ -314,6 +314,8 @@ def read_state(path: Path) -> dict[str, Any]:
     """What `save_state` was given as `state`. Raises CheckpointError for a damaged file."""
     file = path / STATE_FILE
     try:
+        if not files.is_plain(file):
+            raise ValueError("it is missing, or no file but a link")
         if file.stat().st_size > MOST_STATE:
             raise ValueError("it is larger than any of ours")
         state = files.parse_json(file.read_bytes())
@@ -358,12 +360,15 @@ def load_state(path: Path, model: nn.Module, optimizer: Any, average: nn.Module 
             raise CheckpointError(
                 f"{path} holds {name!a}, which is no file of a checkpoint; nothing was read, move it away"
             )
+    most = MOST_HEADER + 4 * sum(x.numel() * x.element_size() for x in model.state_dict().values())
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, sums in saved.items():
         try:
             if not files.is_plain(path / name):
                 raise ValueError("it is missing, or no file but a link")
             size = (path / name).stat().st_size
+            if size > most:
+                raise ValueError(f"it has {size} bytes, this model needs {most} at most")
             if size != sums["bytes"]:
                 raise ValueError(f"it has {size} bytes, {sums['bytes']} were written")
             data = (path / name).read_bytes()

@@ -258,7 +258,7 @@ def main(
             trims,
             matched,
         )
-    except (StoreError, CheckpointError, SplitError, ValueError, FileExistsError, score.ScoreError) as error:
+    except (StoreError, CheckpointError, SplitError, ValueError, OSError, score.ScoreError) as error:
         if debug:
             raise
         if accelerator.is_main_process:

@@ -101,8 +101,11 @@ def is_plain(path: Path) -> bool:
 def check_free(path: Path | None, kind: str, ours: Callable[[bytes], bool], head: int = 1024) -> None:
     """Refuse to write over a file that is not an earlier output of the same kind; `ours` sees its first `head` bytes.
 
-    Raises FileExistsError with a sentence. A missing or empty file, a device or a pipe may be written.
+    Raises FileExistsError, or FileNotFoundError where there is no folder for it, with a sentence. A missing or empty file, a
+    device or a pipe may be written.
     """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path} is in no folder that exists; make {path.parent} first")
     if path is None or not path.exists() or (not path.is_file() and not path.is_dir()):
         return
     if path.is_dir():

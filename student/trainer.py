@@ -378,11 +378,18 @@ class Trainer:
             line = {name: round(float(value), 5) for name, value in sums.items()}
             line |= {"grad_norm": round(float(norm), 4), "lr": self.optimizer.param_groups[0]["lr"]}
             if self.step % LOG_STEPS == 0 or self.step == 1:
-                with open(self.output / "metrics.jsonl", "a") as file:
-                    file.write(json.dumps(plain({"step": self.step, "epoch": self.epoch + 1, **line})) + "\n")
+                self._log(plain({"step": self.step, "epoch": self.epoch + 1, **line}))
                 if c.with_tracking:
                     self.accelerator.log({f"train/{name}": value for name, value in line.items()}, step=self.step)
         self.progress.step(self.step, lambda: f"loss {float(sums['loss']):.3f}")
+
+    def _log(self, line: dict[str, Any]) -> None:
+        path = self.output / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise files.named(error, path) from error
 
     def _detector(self) -> torch.nn.Module:
         """What is validated and kept: the running average of the weights where there is one, else the weights."""

@@ -87,8 +87,7 @@ def _reached(output: Path) -> int:
 
 def _weights(output: Path) -> dict[str, torch.Tensor]:
     last = checkpoint.checkpoints(output)[-1]
-    state = torch.load(last / "optimizer.bin", weights_only=True)["state"]
-    moments = {f"optimizer {i} {name}": value for i, of in state.items() for name, value in of.items()}
+    moments = {f"optimizer {name}": value for name, value in load_file(last / "optimizer.safetensors").items()}
     detector = {f"detector {k}": v for k, v in load_file(output / checkpoint.MODEL_FILE).items()}
     return {**load_file(last / checkpoint.MODEL_FILE), **moments, **detector}
 

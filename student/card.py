@@ -15,6 +15,8 @@ import numpy as np
 
 from store import Reader
 
+from . import files
+
 CARD_FILE = "MODEL_CARD.md"
 USE = (
     "Ranks talking-face clips by how likely picture and voice do not belong together or are forged, for research and as one "
@@ -35,9 +37,8 @@ def write(folder: Path, reader: Reader, split: Mapping[str, np.ndarray], results
     `split`: rows of the clips table by split; `results`: model, parameters, config, best (validation figures of the detector
     that was kept, may be empty), validation_by, too_short, window.
     """
-    partial = folder / f"{CARD_FILE}.partial"
-    partial.write_text(text(reader, split, results), encoding="utf-8")
-    partial.replace(folder / CARD_FILE)
+    # paths may hold bytes that are no text
+    files.write(folder / CARD_FILE, text(reader, split, results).encode(errors="backslashreplace"))
 
 
 def text(reader: Reader, split: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import sys
@@ -22,6 +23,7 @@ import click
 import numpy as np
 
 from store import npz
+from student.files import check_free, write
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +81,7 @@ def check(
 
     if name not in SHAPES:
         raise InputError(f"unknown model {name}; there is {', '.join(sorted(SHAPES))}")
-    if output is not None and output.is_dir():
-        raise InputError(f"{output} is a folder; give the name of a file for the stages")
+    check_free(output, "a file of stages", _is_ours, head=-1)
     arrays = made_up(name) if input_ is None else read_arrays(name, input_)
     if threads:
         torch.set_num_threads(threads)
@@ -115,9 +116,15 @@ def check(
     if bad:
         raise InputError(f"stage {bad[0]} is not finite: these weights and arrays overflow it")
     if output is not None:
-        with output.open("wb") as file:
-            np.savez(file, **stages)  # type: ignore[arg-type]  # of arrays by name
+        packed = io.BytesIO()
+        np.savez(packed, **stages)  # type: ignore[arg-type]  # of arrays by name
+        write(output, packed.getvalue())
         say("written", output)
+
+
+def _is_ours(whole: bytes) -> bool:
+    """Whether it is an .npz file of this command."""
+    return whole[:2] == b"PK" and (b"clip_logits" in whole or b"clip_mean_logits" in whole)
 
 
 def talknet_stages(model: TalkNet, faces: torch.Tensor, mfcc: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -238,14 +245,14 @@ def _build(name: str, init_from: Path | None) -> Any:
     """talknet as published; lite in the sizes that our own file tells."""
     import torch
 
-    from student.checkpoint import about
+    from student.checkpoint import blank
     from student.models import PAPER, build
 
     torch.manual_seed(0)
     if name in PAPER:
         return build(name, **PAPER[name])
-    told = about(init_from) if init_from else {}
-    return build(name, **(told.get("options", {}) if told.get("model") == name else {}))
+    told = blank(init_from, name) if init_from else None
+    return build(name) if told is None else told
 
 
 def _device(device: str) -> str:

@@ -1,15 +1,22 @@
 """What a run leaves behind: the detector in one file, and folders from which training goes on exactly.
 
 The detector is `model.safetensors`: a plain state dict whose header also holds, as JSON, the model's name and sizes, threshold
-and temperature, and what it was trained on; one file, so the two cannot part. A training checkpoint is a folder
-`checkpoint-STEP`: written under another name by all processes, then renamed, so its name means that it is whole.
+and temperature, and what it was trained on; one file, so the two cannot part. A checksum covers header and weights, and both
+must be finite: a damaged detector is refused, it never answers.
+
+A training checkpoint is a folder `checkpoint-STEP`: written under another name, synced, then renamed, so its name means that it
+is whole. It holds tensors (safetensors) and `trainer.json` with the checksum of each file, and nothing that reading could run.
+No state of a random generator is in it: each step seeds its own (`student.trainer`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,54 +24,122 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import write_json
-from .models import build
+from . import files
+from .config import TRIMS, plain
+from .models import build, least_numbers
+from .picture import SIDES
+
+log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "trainer.json"
 NOT_FITTED = "nothing: no validation trials"  # in a header, for what threshold and temperature are fitted on
 PREFIX = "checkpoint-"
-PARTIAL = "partial-"
+HEADER, DIGEST = "concord-av", "sha256"  # in the metadata of a detector
+FORMAT = 2  # of detectors with a checksum; those of before say none
+MOST_HEADER = 1 << 20  # bytes; ours have some ten thousand
+MOST_MODEL = 1 << 29  # bytes of a detector; talknet has 63 million
+MOST_STATE = 1 << 26  # bytes of trainer.json
 
 
 class CheckpointError(Exception):
     """A checkpoint that is missing or cannot be read; one line that says what to do."""
 
 
-def save_model(folder: Path, model: nn.Module, name: str, about: dict[str, Any]) -> None:
-    """Write `model.safetensors` in `folder`, whole or not at all; `about` must be JSON-able and hold threshold, temperature."""
-    from safetensors.torch import save_file
+class SaveError(Exception):
+    """Weights that must not be kept, or a disk that does not take them; one line that says what to do."""
 
-    header = {"model": name, "options": asdict(model.config), **about}  # type: ignore[call-overload]
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    partial = folder / f"{MODEL_FILE}.partial"
-    partial.touch()  # for the mode of a new file; safetensors' own can be read by nobody else
-    mode = partial.stat().st_mode
-    save_file(state, partial, metadata={"concord-av": json.dumps(header)})
-    partial.chmod(mode)
-    partial.replace(folder / MODEL_FILE)
+
+# -- the detector -----------------------------------------------------------------------------------------------------
+
+
+def save_model(folder: Path, model: nn.Module, name: str, about: dict[str, Any]) -> None:
+    """Write `model.safetensors` in `folder`, whole or not at all; `about` must be JSON-able and hold threshold, temperature.
+
+    Raises SaveError where weights, threshold or temperature are not finite, OSError where the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    header = {"model": name, "options": asdict(model.config), "format": FORMAT, **about}  # type: ignore[call-overload]
+    state = _on_cpu(model.state_dict())
+    if odd := _not_finite(state):
+        raise SaveError(f"the weights {odd} are not finite, so no detector was written; try a lower --lr")
+    for key in ("threshold", "temperature"):
+        if not math.isfinite(about[key]):
+            raise SaveError(f"the {key} is {about[key]}, so no detector was written")
+    text = json.dumps(plain(header))
+    files.write(folder / MODEL_FILE, save(state, metadata={HEADER: text, DIGEST: _digest(text, state)}))
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     """The detector of a run's folder (or of the file itself) in evaluation mode, and what its header says.
 
-    Raises CheckpointError naming the file where it is missing, foreign or of another shape.
+    Raises CheckpointError naming the file where it is missing, foreign, damaged, not finite or of another shape.
     """
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
 
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(f"no model at {file}; --checkpoint takes the --output folder of a training run")
     try:
+        _check_size(file)
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-        about = json.loads(metadata["concord-av"])
-        model = build(about["model"], **about["options"])
-        model.load_state_dict(load_file(file))
-    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{file} is not a detector of this project: {str(error).splitlines()[0]}") from error
+            about = _about(metadata)
+            model = _fitting(about, {key: opened.get_slice(key) for key in opened.keys()})  # noqa: SIM118 - no mapping
+            model.load_state_dict({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{file} is not a detector of this project: {_first(error)}") from error
+    state = model.state_dict()  # what will answer is what is checked
+    _check_digest(file, about, metadata, state)
+    if odd := _not_finite(state):
+        raise CheckpointError(f"{file}: the weights {odd} are not finite; the training that wrote it failed")
     return model.to(device).eval(), about
+
+
+def check_intact(file: Path) -> None:
+    """Raise CheckpointError where a detector of ours does not hold what was written. A file of others says nothing to that."""
+    from safetensors import SafetensorError, safe_open
+
+    told = about(file)
+    if not told:
+        return
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            _check_digest(file, told, metadata, {key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged or no file of weights: {_first(error)}") from error
+
+
+def _check_digest(
+    file: Path, about: Mapping[str, Any], metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    if DIGEST in metadata or about.get("format") is not None:
+        if metadata.get(DIGEST) != _digest(metadata[HEADER], tensors):
+            raise CheckpointError(
+                f"{file} is damaged: it does not hold what was written (its checksum is another); restore it from a copy"
+            )
+    else:
+        log.warning("%s is of an earlier release and has no checksum: damage to it would not be noticed", file)
+
+
+def blank(path: Path, name: str) -> nn.Module | None:
+    """A new model `name` in the sizes that a detector of ours tells, where its tensors have them; None for any other file.
+
+    Raises CheckpointError where header and tensors do not go together.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    told = about(path)
+    if told.get("model") != name:
+        return None
+    file = path / MODEL_FILE if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return _fitting(told, {key: opened.get_slice(key) for key in opened.keys()})  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{file} is not a detector of this project: {_first(error)}") from error
 
 
 def is_fitted(about: Mapping[str, Any]) -> bool:
@@ -85,16 +160,94 @@ def about(path: Path) -> dict[str, Any]:
     if file.suffix != ".safetensors" or not file.is_file():
         return {}
     try:
+        _check_size(file)
         with safe_open(file, framework="pt") as opened:
-            return json.loads((opened.metadata() or {}).get("concord-av", "{}"))
+            told = files.parse_json((opened.metadata() or {}).get(HEADER, "{}"))
     except (SafetensorError, ValueError, OSError):
         return {}  # whoever reads the tensors says what is wrong with the file
+    return told if isinstance(told, dict) else {}
+
+
+def _check_size(file: Path) -> None:
+    """ValueError for what is larger than any detector, before any of it is read."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+    if size > MOST_MODEL or header > min(size, MOST_HEADER):
+        raise ValueError(f"it has {size} bytes, and a header of {header}")
+
+
+def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The header, of the types that its readers take for granted; ValueError for any other."""
+    if HEADER not in metadata:
+        raise ValueError(f"its header says nothing of {HEADER}")
+    told = files.parse_json(metadata[HEADER])
+    if not isinstance(told, dict):
+        raise ValueError("its header holds no names and values")
+
+    def check(name: str, right: bool) -> None:
+        if not right:
+            raise ValueError(f"its header has no {name} that can be used")
+
+    check("model", isinstance(told.get("model"), str))
+    check("options", isinstance(told.get("options"), dict))
+    check("threshold", _number(told.get("threshold")))
+    check("temperature", _number(told.get("temperature")) and told["temperature"] > 0)
+    check("window", _whole(told.get("window")) and 1 <= told["window"] <= 100_000)
+    config = told.get("config")
+    check("config", isinstance(config, dict) and isinstance(config.get("data", {}), dict))
+    assert isinstance(config, dict)
+    check("seed", _whole(config.get("seed", 0)) and config.get("seed", 0) >= 0)
+    check("trim", config.get("data", {}).get("trim", "none") in TRIMS)
+    check("picture", config.get("data", {}).get("picture", "mouth") in tuple(SIDES))
+    for name in ("store", "versions"):
+        check(name, isinstance(told.get(name, {}), dict))
+    check("fitted_on", isinstance(told.get("fitted_on", ""), str))
+    return told
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _fitting(about: Mapping[str, Any], parts: Mapping[str, Any]) -> nn.Module:
+    """A new model as the header says, made once it is known to be no larger than what is there. ValueError where names, types
+    or shapes of tensors are not the model's."""
+    options = about.get("options", {})
+    found = {key: list(part.get_shape()) for key, part in parts.items()}
+    if least_numbers(about["model"], **options) > sum(math.prod(shape) for shape in found.values()):
+        raise ValueError("its header tells of more weights than it holds")
+    model = build(about["model"], **options)
+    wanted = {key: (list(x.shape), x.dtype) for key, x in model.state_dict().items()}
+    for key in [*wanted, *found]:
+        if key not in found:
+            raise ValueError(f"it lacks {key}")
+        if key not in wanted:
+            raise ValueError(f"it holds {key}, which a {about['model']} has not")
+        if found[key] != wanted[key][0] or parts[key].get_dtype() != _NAMES[wanted[key][1]]:
+            raise ValueError(f"{key} is {parts[key].get_dtype()} {found[key]}, not as its header says")
+    return model
+
+
+_NAMES = {torch.float32: "F32", torch.int64: "I64"}  # what our models are made of
+
+
+# -- training checkpoints ---------------------------------------------------------------------------------------------
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole training checkpoints of a run, oldest first."""
-    found = [p for p in folder.glob(f"{PREFIX}*") if p.name[len(PREFIX) :].isdigit() and (p / STATE_FILE).is_file()]
-    return sorted(found, key=lambda p: int(p.name[len(PREFIX) :]))
+    found = [p for p in folder.glob(f"{PREFIX}*") if _step(p) is not None and files.is_plain(p / STATE_FILE)]
+    return sorted((p for p in found if not p.is_symlink()), key=lambda p: _step(p) or 0)
+
+
+def _step(path: Path) -> int | None:
+    digits = path.name[len(PREFIX) :]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
 
 
 def find(folder: Path, wanted: str) -> Path | None:
@@ -108,47 +261,176 @@ def find(folder: Path, wanted: str) -> Path | None:
     return path
 
 
-def save_state(accelerator: Any, folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `checkpoint-STEP` of model, optimizer and `state` (JSON-able), keep the newest `keep`. Every process calls it."""
-    target, partial = folder / f"{PREFIX}{step}", folder / f"{PARTIAL}{step}"
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write_json(partial / STATE_FILE, state)
-        if target.exists():
-            shutil.rmtree(target)
+def save_state(
+    folder: Path, step: int, state: dict[str, Any], keep: int, model: nn.Module, optimizer: Any, average: nn.Module | None
+) -> Path:  # fmt: skip
+    """Write `checkpoint-STEP` of model, optimizer, running average and `state` (JSON-able), then keep the newest `keep`.
+
+    One process calls it. Raises SaveError where something is not finite or the disk does not take it; earlier checkpoints are
+    then as they were.
+    """
+    from safetensors.torch import save
+
+    target = folder / f"{PREFIX}{step}"
+    parts = {MODEL_FILE: model.state_dict(), "optimizer.safetensors": _flat(optimizer.state_dict())}
+    if average is not None:
+        parts["average.safetensors"] = average.state_dict()
+    parts = {name: _on_cpu(tensors) for name, tensors in parts.items()}
+    for name, tensors in parts.items():
+        if odd := _not_finite(tensors):
+            raise SaveError(
+                f"step {step}: {name.partition('.')[0]} {odd} is not finite, so nothing was saved; go on from an earlier "
+                "checkpoint with a lower --lr"
+            )
+    partial = files.unfinished(folder, str(step))
+    try:
+        partial.mkdir()
+        sums: dict[str, Any] = {}
+        for name, tensors in parts.items():
+            data = save(tensors)
+            files.put(partial / name, data)
+            sums[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        whole = plain({**state, "files": sums})
+        text = json.dumps({**whole, "sha256": _sum_of(whole)}, indent=2)
+        files.put(partial / STATE_FILE, text.encode())
+        files.sync(partial)
+        if target in checkpoints(folder):  # of a run that goes on from an earlier one
+            files.remove(target)
         partial.rename(target)
-        for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
-        for left in folder.glob(f"{PARTIAL}*"):
-            shutil.rmtree(left)
-    accelerator.wait_for_everyone()
+        files.sync(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise SaveError(
+            f"{target} could not be written: {error.strerror or error}; earlier checkpoints are whole: mend that and go on "
+            "with --resume_from_checkpoint latest"
+        ) from error
+    older = [path for path in checkpoints(folder) if (_step(path) or 0) < step]
+    for path in older[: max(0, len(older) + 1 - keep)]:
+        files.remove(path)
     return target
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """What `save_state` was given as `state`. Raises CheckpointError for a damaged file."""
+    file = path / STATE_FILE
     try:
-        state = json.loads((path / STATE_FILE).read_text())
+        if not files.is_plain(file):
+            raise ValueError("it is missing, or no file but a link")
+        if file.stat().st_size > MOST_STATE:
+            raise ValueError("it is larger than any of ours")
+        state = files.parse_json(file.read_bytes())
         missing = {"config", "store", "step", "epoch", "position"} - state.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{path / STATE_FILE} cannot be read ({str(error).splitlines()[0]}); name an earlier checkpoint of the run"
+            f"{file} cannot be read ({_first(error)}); name an earlier checkpoint of the run"
         ) from error
     if missing:
-        raise CheckpointError(f"{path / STATE_FILE} has no {min(missing)}; name an earlier checkpoint of the run")
+        raise CheckpointError(f"{file} has no {min(missing)}; name an earlier checkpoint of the run")
+    if "sha256" not in state and "files" not in state:
+        raise CheckpointError(
+            f"{path} is of an earlier release, whose checkpoints hold pickles and no checksums and are no longer read: begin a "
+            f"new run from its weights with --init-from {path / MODEL_FILE}"
+        )
+    told = state.pop("sha256", None)
+    if told != _sum_of(state) or not isinstance(state["files"], dict):
+        raise CheckpointError(f"{file} is damaged (its checksum is another); name an earlier checkpoint of the run")
     return state
 
 
-def load_state(accelerator: Any, path: Path) -> dict[str, Any]:
-    """Load model and optimizer into what `accelerator` prepared; returns the saved `state`."""
+def load_state(path: Path, model: nn.Module, optimizer: Any, average: nn.Module | None) -> dict[str, Any]:
+    """Load a checkpoint into model, optimizer and running average; returns the saved `state`.
+
+    Every file is read once and checked before anything is loaded, and nothing in it is run. Raises CheckpointError naming the
+    file that is missing, damaged, a link, or none of the checkpoint's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     state = read_state(path)
+    saved = dict(state["files"])
+    wanted = {MODEL_FILE: model.state_dict(), "optimizer.safetensors": None}
+    if average is not None:
+        wanted["average.safetensors"] = average.state_dict()
+    if saved.keys() != wanted.keys():
+        raise CheckpointError(
+            f"{path} holds {', '.join(saved)}, this run needs {', '.join(wanted)}; name another checkpoint"
+        )
+    for name in sorted(entry.name for entry in path.iterdir()):
+        if name not in saved and name != STATE_FILE and not name.startswith("."):
+            raise CheckpointError(
+                f"{path} holds {name!a}, which is no file of a checkpoint; nothing was read, move it away"
+            )
+    most = MOST_HEADER + 4 * sum(x.numel() * x.element_size() for x in model.state_dict().values())
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for name, sums in saved.items():
+        try:
+            if not files.is_plain(path / name):
+                raise ValueError("it is missing, or no file but a link")
+            size = (path / name).stat().st_size
+            if size > most:
+                raise ValueError(f"it has {size} bytes, this model needs {most} at most")
+            if size != sums["bytes"]:
+                raise ValueError(f"it has {size} bytes, {sums['bytes']} were written")
+            data = (path / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != sums["sha256"]:
+                raise ValueError("it does not hold what was written (its checksum is another)")
+            parts[name] = load(data)
+            if odd := _not_finite(parts[name]):
+                raise ValueError(f"{odd} is not finite")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path / name} cannot be used: {_first(error)}; name an earlier checkpoint of the run"
+            ) from error
     try:
-        accelerator.load_state(str(path))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        model.load_state_dict(parts[MODEL_FILE])
+        if average is not None:
+            average.load_state_dict(parts["average.safetensors"])
+        moments = _nested(parts["optimizer.safetensors"])
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} does not fit this run's model: {_first(error)}") from error
     return state
+
+
+def _flat(optimizer: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Moments by "number of the parameter.name": what an optimizer's state dict holds beside its settings, which the run's
+    options give."""
+    return {f"{i}.{name}": value for i, of in optimizer["state"].items() for name, value in of.items()}
+
+
+def _nested(moments: Mapping[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+    """Inverse of `_flat`."""
+    out: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in moments.items():
+        number, _, name = key.partition(".")
+        out.setdefault(int(number), {})[name] = value
+    return out
+
+
+def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+
+
+def _not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Name of the first tensor that holds nan or an infinity; "" where none does."""
+    return next((key for key, x in tensors.items() if x.is_floating_point() and not torch.isfinite(x).all()), "")
+
+
+def _digest(header: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the header's text and every tensor's name, type, shape and bytes, in the order of names."""
+    found = hashlib.sha256(header.encode())
+    for key in sorted(tensors):
+        x = tensors[key].detach().cpu().contiguous()
+        found.update(json.dumps([key, str(x.dtype), list(x.shape)]).encode())
+        found.update(x.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _sum_of(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _first(error: BaseException) -> str:
+    """An error's first line."""
+    lines: Iterable[str] = str(error).strip().splitlines()
+    return next(iter(lines), type(error).__name__)

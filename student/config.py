@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from .files import write
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("cosine", "paper")  # see student.optimize
 TRIMS = ("none", "leading", "speech")  # see student.spans
+MOST_BYTES = 1_000_000  # of a file of options
 
 
 class ConfigError(ValueError):
     """An option that cannot be meant; one line that names it."""
+
+
+def _check_finite(config: Any) -> None:
+    """nan passes every comparison that looks for what is too small."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"--{f.name.replace('_', '-')} must be a finite number, not {value}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class LossConfig:
     exclude: int = 3  # frames (1/25 s) around an anchor that are no negatives: lips hardly move faster
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         if self.preset not in PRESETS:
             raise ConfigError(f"--losses must be one of {', '.join(PRESETS)}, not {self.preset}")
         weights = (self.w_detection, self.w_correlation, self.w_contrastive)
@@ -61,6 +75,7 @@ class DataConfig:
     buffer: int = 2048  # windows shuffled together, so that neighbouring reads stay within few shards
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         if self.window < 10 or self.batch_size < 2:
             raise ConfigError("--window must be at least 10 frames and --batch-size at least 2 windows")
         if not 0 <= self.pair_share <= 1 or not 0 <= self.swap_share <= 1:
@@ -105,6 +120,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         steps = self.checkpointing_steps
         if steps != "epoch" and not (steps.isdigit() and int(steps) > 0):
             raise ConfigError(f'--checkpointing_steps takes a number of steps or "epoch", not {steps}')
@@ -164,8 +180,12 @@ def read_options(path: Path) -> dict[str, Any]:
     import yaml  # comes with accelerate
 
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has {path.stat().st_size} bytes, options have {MOST_BYTES} at most")
         values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise ConfigError(f"cannot read the configuration {path}: it is nested too deep") from None
+    except (OSError, ValueError, TypeError, OverflowError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"the configuration {path} must hold names and values, not {type(values).__name__}")
@@ -180,21 +200,27 @@ def read_options(path: Path) -> dict[str, Any]:
             flat[part] = nested
     if "preset" in flat:
         flat["losses"] = flat.pop("preset")
+    for name, value in flat.items():
+        if value is not None and not isinstance(value, bool | int | float | str):
+            raise ConfigError(f"the configuration {path}: {name} must be a plain value, not a {type(value).__name__}")
+        try:
+            os.fsencode(f"{name}{value}")
+        except UnicodeEncodeError:
+            raise ConfigError(f"the configuration {path}: {name!a} holds half a character") from None
     return flat
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all; NaN becomes null, as JSON has none."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_plain(value), indent=2) + "\n")
-    partial.replace(path)
+    """Write whole or not at all; NaN and infinities become null, as JSON has none. Raises OSError naming the file."""
+    write(path, (json.dumps(plain(value), indent=2) + "\n").encode())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON would give it back: names as text, tuples as lists, None for what is not finite."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and value != value:
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import store
-from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, StoreError
 from store.similarity import Fit, compare
 
 from .augment import augment_mouth, augment_sound
@@ -33,6 +33,7 @@ NEIGHBOURS = (
     512  # windows: a partner is stored near, so that its chunks are read soon anyway, and often the same speaker
 )
 OWN, SWAP, SHIFT = range(3)
+LABELS = (-1, 0, 1)  # unknown, real, fake: of clips and of frames
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,14 @@ class Corpus:
 
     @classmethod
     def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
-        """Of the clips `rows` those whose spans hold a window."""
+        """Of the clips `rows` those whose spans hold a window. Raises StoreError for a label that is none."""
         c = reader.clips
+        odd = np.asarray(rows, np.int64)[~np.isin(np.asarray(c["label"])[rows], LABELS)]
+        if len(odd):
+            raise StoreError(
+                f"clip {c['id'][odd[0]]}: its label is {c['label'][odd[0]]}, not 0 (real), 1 (fake) or -1 "
+                "(unknown); mend the store"
+            )
         names = np.array([str(x) for x in c["corpus"]])
         rows = np.asarray(rows, np.int64)
         offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
@@ -160,7 +167,7 @@ class Windows(Dataset):
     """Maps a Key to a batch of tensors. Opens the store at first use, in whichever process that is.
 
     picture u1 [B, T, side, side] (`student.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`. Without
-    `soft_labels` nothing is compared.
+    `soft_labels` nothing is compared. All of it is finite: what is not raises StoreError naming clip and array.
     """
 
     def __init__(
@@ -204,6 +211,13 @@ class Windows(Dataset):
             assert asr is not None
             corpora = [str(self.corpus.corpus[row]) for row in key.clips]
             batch["soft"] = soft_labels(vsr, asr, batch["soft_mask"], fit, corpora)
+            odd = np.flatnonzero(~np.isfinite(batch["soft"]).all((1, 2)))
+            if len(odd):
+                clip = self.reader.clips["id"][key.clips[odd[0]]]
+                raise StoreError(
+                    f"clip {clip}: its soft labels are not finite though its projections are, so the fit of {self.path} is "
+                    f"damaged (calibration of {corpora[odd[0]]}); precompute.py --refit writes it anew"
+                )
         else:
             batch["soft"] = np.zeros(batch["soft_mask"].shape, np.float32)
             batch["soft_mask"][:] = False
@@ -237,8 +251,8 @@ class Windows(Dataset):
             "voice": _padded((sound["flags"] & VOICE_ACTIVE) > 0, t),
         }
         if self.soft_labels:
-            out["vsr"] = _padded(lips["vsr_projection"].astype(np.float32), t)
-            out["asr"] = _padded(sound["asr_projection"].astype(np.float32), t)
+            out["vsr"] = _padded(self._finite(lips["vsr_projection"], "vsr_projection", d.lips, d.lips_start), t)
+            out["asr"] = _padded(self._finite(sound["asr_projection"], "asr_projection", d.sound, d.sound_start), t)
         return out
 
     def _labels(self, d: Draw, fake: np.ndarray) -> tuple[int, np.ndarray]:
@@ -248,9 +262,25 @@ class Windows(Dataset):
         if d.kind == SHIFT:
             return -1, np.full(d.length, -1, np.int8)
         label = int(self.corpus.label[d.lips])
+        odd = np.flatnonzero(~np.isin(fake, LABELS))
+        if len(odd):
+            raise StoreError(
+                f"clip {self.reader.clips['id'][d.lips]}: frames/fake is {fake[odd[0]]} at frame {d.lips_start + odd[0]}, not "
+                "0, 1 or -1; mend the store"
+            )
         if label == 1 and (fake >= 0).all():
             return int(fake.any()), fake  # a partial forgery is real where it is
         return label, np.full(d.length, label, np.int8) if label < 1 else fake
+
+    def _finite(self, x: np.ndarray, name: str, row: int, start: int) -> np.ndarray:
+        """Frames of a clip from `start` as f4; one that is not finite would make every weight nan."""
+        odd = np.flatnonzero(~np.isfinite(x).all(-1))
+        if len(odd):
+            raise StoreError(
+                f"clip {self.reader.clips['id'][row]}: frames/{name} is not finite at frame {start + odd[0]}, so it has no "
+                f"soft label there; precompute.py --store {self.path} --refit writes it anew"
+            )
+        return x.astype(np.float32)
 
     def _weight(self, d: Draw, label: int) -> float:
         return 0.0 if label < 0 else float(self.corpus.weight[d.lips]) * self.class_weight[label]

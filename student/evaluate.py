@@ -19,6 +19,7 @@ import click
 import numpy as np
 
 from student.config import TRIMS, write_json
+from student.files import check_free, write
 
 log = logging.getLogger("student")
 
@@ -40,7 +41,8 @@ def evaluate(
 
     `variants` holds a table for each of `trims` (none = what the detector was trained with) over all clips of the split, and
     over those of `matched` (a file like `splits_file`) where given; the first one's table and trials stand at the top too.
-    Raises StoreError, CheckpointError, SplitError, and ValueError where the split has nothing to score.
+    Raises StoreError, CheckpointError, SplitError, ValueError where the split has nothing to score, and ScoreError where the
+    detector answers with no number.
     """
     import torch
 
@@ -53,7 +55,7 @@ def evaluate(
     device = accelerator.device if accelerator else torch.device("cpu")
     reader = store.open(store_path)
     model, about = load_model(checkpoint_path, device)
-    chosen = split(reader, splits_file, int(about["config"]["seed"]), need_val=split_name != "test")
+    chosen = split(reader, splits_file, int(about["config"].get("seed", 0)), need_val=split_name != "test")
     subset = split(reader, matched, need_val=False) if matched else None
     baselines = Baselines.of_store(reader)
     trims = trims or (about["config"].get("data", {}).get("trim", "none"),)  # detectors of before were trained without
@@ -98,8 +100,8 @@ def evaluate(
         "audited": baselines is not None,
         "threshold": about["threshold"],
         "temperature": about["temperature"],
-        "fitted_on": about["fitted_on"],
-        "trained_on": about["store"],
+        "fitted_on": about.get("fitted_on", "not recorded"),
+        "trained_on": about.get("store", {}),
         **{name: variants[0][name] for name in ("trim", "coverage", "methods")},
         "variants": variants,
         "trials": shown,
@@ -140,6 +142,7 @@ def _score(
     if len(found) != len(items):
         raise ValueError(f"gathered {len(found)} of {len(items)} trials")
     student, teacher, best, margin, offset = np.array([found[t.id] for t in items]).T
+    score.check_finite(items, student)
     moved = student - float(about["threshold"])
     both = moved / float(about["temperature"]) + teacher  # two log odds of evidence that is taken for independent
     scores = {"student": moved, "teacher": teacher, "teacher_offset": best, "teacher_margin": margin, "both": both}
@@ -230,13 +233,18 @@ def main(
     import torch
 
     from store import StoreError
-    from student import plots, tables
+    from student import plots, score, tables
     from student.checkpoint import CheckpointError
     from student.splits import SplitError
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     accelerator = accelerate.Accelerator(cpu=cpu or not torch.cuda.is_available())
     try:
+        check_free(output, "a report of student.evaluate", lambda begin: begin.startswith(b'{\n  "store": '))
+        check_free(markdown, "a table of student.evaluate", lambda begin: b" on split " in begin.partition(b"\n")[0])
+        if plot_path:
+            plots.kind_of(plot_path)
+            check_free(plot_path, "a picture of student.evaluate", plots.is_ours)
         report = evaluate(
             store_path,
             checkpoint,
@@ -250,22 +258,28 @@ def main(
             trims,
             matched,
         )
-    except (StoreError, CheckpointError, SplitError, ValueError) as error:
+    except (StoreError, CheckpointError, SplitError, ValueError, OSError, score.ScoreError) as error:
         if debug:
             raise
         if accelerator.is_main_process:
-            click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1 if isinstance(error, score.ScoreError) else 2)
     finally:
         accelerator.end_training()
     if accelerator.is_main_process:
         show(report)
-        if output:
-            write_json(output, report)
-        if markdown:
-            markdown.write_text(tables.markdown(report), encoding="utf-8")
-        if plot_path:
-            plots.sheet(report, plot_path)
+        try:
+            if output:
+                write_json(output, report)
+            if markdown:
+                write(markdown, tables.markdown(report).encode(errors="backslashreplace"))
+            if plot_path:
+                plots.sheet(report, plot_path)
+        except OSError as error:
+            if debug:
+                raise
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

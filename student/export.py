@@ -21,6 +21,8 @@ from typing import Any
 import click
 import numpy as np
 
+from student.files import check_free, sync, unfinished
+
 INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
 SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) that are compared
@@ -33,14 +35,17 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     """Write the ONNX file and say {difference, frames_per_second (onnxruntime, one thread), torch_frames_per_second, bytes}.
 
     `difference` is the largest of all outputs over SIZES, in units of an output's largest value where that is above 1. Raises
-    CheckpointError, and ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing.
+    CheckpointError, ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing, FileExistsError
+    where `output` is another file, ScoreError where an answer is not finite.
     """
     from student.checkpoint import load_model
+
+    check_free(output, "an exported detector", _is_ours, head=-1)
 
     model, about = load_model(checkpoint)
     if about["model"] not in EXPORTED:
         raise ValueError(f"a {about['model']} is not exported; there is {', '.join(EXPORTED)}")
-    partial = output.with_name(f".{output.name}.partial")
+    partial = unfinished(output.parent)
     try:
         _write(_answers(model).eval(), partial, about)
         difference = _difference(model, partial)
@@ -48,9 +53,15 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
             raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
         speeds = _speeds(model, partial)
         partial.replace(output)
+        sync(output.parent)
     finally:
         partial.unlink(missing_ok=True)
     return {"difference": difference, **speeds, "bytes": output.stat().st_size}
+
+
+def _is_ours(whole: bytes) -> bool:
+    """Whether it is an ONNX file of this command."""
+    return whole[:1] == b"\x08" and b"concord-av" in whole
 
 
 def _answers(model: Any) -> Any:
@@ -88,7 +99,8 @@ def _write(model: Any, path: Path, about: dict[str, Any]) -> None:
     assert program is not None
     proto = program.model_proto
     trim = about["config"].get("data", {}).get("trim", "none")
-    said = {k: about[k] for k in ("model", "threshold", "temperature", "fitted_on", "window", "store", "versions")}
+    names = ("model", "threshold", "temperature", "fitted_on", "window", "store", "versions")
+    said = {k: about.get(k) for k in names}
     onnx.helper.set_model_props(proto, {"concord-av": json.dumps({**said, "trim": trim})})
     path.write_bytes(proto.SerializeToString())
 
@@ -114,6 +126,8 @@ def _session(path: Path) -> Any:
 def _difference(model: Any, path: Path) -> float:
     import torch
 
+    from student.score import ScoreError
+
     session, worst = _session(path), 0.0
     for size in SIZES:
         arrays = _example(*size, seed=1)
@@ -122,6 +136,8 @@ def _difference(model: Any, path: Path) -> float:
             wanted = model(*map(torch.from_numpy, arrays))[:4]
         for name, ours, theirs in zip(OUTPUTS, found, (w.numpy() for w in wanted), strict=True):
             use = arrays[2] if name != "clip_logits" else slice(None)
+            if not (np.isfinite(ours[use]).all() and np.isfinite(theirs[use]).all()):
+                raise ScoreError(f"the detector's {name} are not finite, so it was not exported; train it again")
             gap = np.abs(ours[use] - theirs[use]).max() / max(1.0, np.abs(theirs[use]).max())
             worst = max(worst, float(gap))
     return worst
@@ -160,14 +176,15 @@ def main(checkpoint: Path, output: Path, debug: bool) -> None:
     Example: python -m student.export --checkpoint runs/grid --output grid.onnx
     """
     from student.checkpoint import CheckpointError
+    from student.score import ScoreError
 
     try:
         said = export(checkpoint, output)
-    except (CheckpointError, ValueError, OSError) as error:
+    except (CheckpointError, ValueError, OSError, ScoreError) as error:
         if debug:
             raise
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1 if isinstance(error, ScoreError) else 2)
     click.echo(
         f"{output}: {said['bytes'] / 1e6:.1f} MB; differs from torch by {said['difference']:.1e}; one thread "
         f"{said['frames_per_second']:,.0f} frames a second ({said['frames_per_second'] / 25:.0f} times real time), torch "

@@ -6,12 +6,16 @@ import os
 
 import accelerate
 import torch
+from accelerate.utils import DistributedType
 
 from .config import ConfigError, TrainConfig
 
+SPREAD = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+
 
 def accelerator(config: TrainConfig) -> accelerate.Accelerator:
-    """Raises ConfigError where the tracker is not there: Accelerate itself would go on without a word."""
+    """Raises ConfigError where the tracker is not there (Accelerate itself would go on without a word), or where weights would
+    be spread over the processes: checkpoints are written by one."""
     try:
         made = accelerate.Accelerator(
             cpu=config.cpu or not torch.cuda.is_available(),
@@ -23,6 +27,10 @@ def accelerator(config: TrainConfig) -> accelerate.Accelerator:
         if not config.with_tracking:
             raise
         raise ConfigError(f"--report_to {config.report_to} is no tracker that Accelerate knows") from error
+    if made.distributed_type in SPREAD:
+        raise ConfigError(
+            f"accelerate is configured for {made.distributed_type.value}, which this trainer does not know; use one of configs/"
+        )
     if config.with_tracking and not made.log_with:
         more = "; tensorboard needs the package tensorboardX" if config.report_to == "tensorboard" else ""
         raise ConfigError(f"--report_to {config.report_to}: its package is not installed{more}")

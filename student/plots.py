@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import metrics
+from . import files, metrics
 
 BINS = 10
+KINDS = ("png", "pdf", "svg")
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # ticks of the DET curve
 MOST = 6  # methods in a picture
 
 
 def sheet(report: Mapping[str, Any], path: Path) -> None:
-    """One PNG. Curves: each method that has both classes, student solid, teachers dashed; pairs made here only where the split
-    has no forged clips of its own."""
+    """One picture, whole or not at all. Curves: each method that has both classes, student solid, teachers dashed; pairs made
+    here only where the split has no forged clips of its own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -43,7 +45,22 @@ def sheet(report: Mapping[str, Any], path: Path) -> None:
     if unique:
         _histogram(histogram, unique, report)
         _reliability(reliability, unique, report)
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format=kind_of(path))
+    files.write(path, drawn.getvalue())
+
+
+def kind_of(path: Path) -> str:
+    """The kind of picture that a name asks for: png where it has no ending. Raises ValueError for one that cannot be drawn."""
+    kind = path.suffix[1:].lower() or "png"
+    if kind not in KINDS:
+        raise ValueError(f"{path}: a picture ends with {', '.join('.' + k for k in KINDS)}")
+    return kind
+
+
+def is_ours(begin: bytes) -> bool:
+    """Whether a file that begins so was drawn here, or by another with the same library."""
+    return b"atplotlib" in begin
 
 
 def _methods(report: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 QUIET_S = 15.0  # between lines in a log
+LIVE_S = 0.2  # between figures beside a bar
 
 
 class Progress:
@@ -41,15 +43,19 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def step(self, done: int, text: str = "") -> None:
-        """`done` steps of the run are done; `text` is the newest figures, which stay until there are newer ones."""
-        self.done, text = done, text or self._text
-        self._text = text
+    def step(self, done: int, text: Callable[[], str]) -> None:
+        """`done` steps of the run are done; `text` gives the newest figures, and is asked only where they are shown: reading
+        them from a GPU waits for it."""
+        self.done = done
+        now = time.monotonic()
         if self._bar:
-            self._bar.update(self._task, completed=done, description=text)
-        elif self.enabled and time.monotonic() - self._said > QUIET_S:
-            self._said = time.monotonic()
-            self.say(f"step {done} of {self.total}, {text}, {self.remaining()} left")
+            if now - self._said > LIVE_S or done == self.total:
+                self._said, self._text = now, text()
+            self._bar.update(self._task, completed=done, description=self._text)
+        elif self.enabled and now - self._said > QUIET_S:
+            self._said = now
+            left = self.remaining()
+            self.say(f"step {done} of {self.total}, {text()}" + (f", {left} left" if left else ""))
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -59,9 +65,9 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def remaining(self) -> str:
-        """Time left, from the steps of this start alone."""
+        """Time left, from the steps of this start alone; "" where they say nothing yet."""
         steps = self.done - self._first
         if steps < 1:
-            return "?"
+            return ""
         left = (time.monotonic() - self._begin) / steps * (self.total - self.done)
         return f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"

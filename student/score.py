@@ -30,6 +30,10 @@ MIN_FRAMES = 10  # shorter trials say nothing
 MADE = ("made swap", "made shift")  # no names of corpora's methods, which may well be called swap
 
 
+class ScoreError(RuntimeError):
+    """A detector that answers with no number; one line that names the clip."""
+
+
 class Frames(Protocol):
     """What logits are read from: a store, or clips that are in none."""
 
@@ -138,6 +142,17 @@ def logits(
             progress(min(first + batch_size, len(jobs)))
     model.train(was_training)
     return total / np.maximum(frames, 1)
+
+
+def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
+    """Raise ScoreError, naming the first trial, where a logit is not finite: nan is below every threshold, so it would read as
+    "real"."""
+    odd = np.flatnonzero(~np.isfinite(values))
+    if len(odd):
+        raise ScoreError(
+            f"the detector answers {values[odd[0]]} for {items[odd[0]].id} (and for {len(odd) - 1} more of {len(items)}), so "
+            "there is no figure; train it again with a lower --lr"
+        )
 
 
 def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:

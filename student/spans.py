@@ -13,6 +13,7 @@ that no length and no padding depends on the clip.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,25 +30,32 @@ FEW = 0.05  # share of the clips of a method that may be too short for a window
 
 @dataclass(frozen=True)
 class Spans:
-    """First frame and number of frames of the span of every clip of a store, i8 [clips]; 0 frames where nothing remains."""
+    """First frame and number of frames of the span of every clip of a store, i8 [clips]; 0 frames where nothing remains.
+
+    `labels`: a hash of what was read of the clips, flags and frame labels.
+    """
 
     start: np.ndarray
     length: np.ndarray
+    labels: str = ""
 
 
 def spans(reader: Reader, rows: np.ndarray, trim: str) -> Spans:
-    """Spans of the clips `rows`, which must be done; other clips have none. Reads `frames/flags` alone.
+    """Spans of the clips `rows`, which must be done; other clips have none. Reads `frames/flags` and `frames/fake`.
 
     Raises StoreError where flags are damaged, ValueError for an unknown `trim`.
     """
     if trim not in TRIMS:
         raise ValueError(f"trim must be one of {', '.join(TRIMS)}, not {trim}")
     start, length = np.zeros((2, len(reader)), np.int64)
+    seen = hashlib.sha256()
     for row in np.asarray(rows, np.int64).tolist():
-        flags = reader.frames(row, 0, int(reader.clips["length"][row]), ["flags"])["flags"]
-        first, last = span(flags, trim)
+        read = reader.frames(row, 0, int(reader.clips["length"][row]), ["flags", "fake"])
+        first, last = span(read["flags"], trim)
         start[row], length[row] = first, last - first
-    return Spans(start, length)
+        for name in ("flags", "fake"):
+            seen.update(np.ascontiguousarray(read[name]).tobytes())
+    return Spans(start, length, seen.hexdigest()[:16])
 
 
 def span(flags: np.ndarray, trim: str) -> tuple[int, int]:

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 VAL_SHARE = 0.1
+COLUMNS = ("id", "split", "weight")  # of a file
+MOST_WEIGHT = 1e6
+MOST_ROWS = 1_000_000  # of a file, where the store has few clips
 
 
 class SplitError(ValueError):
@@ -50,7 +53,7 @@ def split(reader: Reader, file: Path | None = None, seed: int = 0, need_val: boo
         by = "file"
     unknown = sorted({str(n) for n in names} - set(SPLITS) - {""})
     if unknown:
-        raise SplitError(f"unknown split {unknown[0]}; use {', '.join(SPLITS)} or leave it empty")
+        raise SplitError(f"unknown split {unknown[0][:40]!a}; use {', '.join(SPLITS)} or leave it empty")
     done = np.asarray(clips["done"]).astype(bool) & (weight > 0)
     if need_val and not (done & (names == "val")).any():
         names, by = _hold_out(names, clips["group"], done & (names == "train"), seed)
@@ -99,34 +102,59 @@ def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: in
 def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split and weight of every clip from a table of id, split and (optional) weight; clips it does not list take no part."""
     import pandas as pd
+    import pyarrow.parquet
 
     try:
-        table = (
-            pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={"id": str, "split": str})
-        )
-    except (OSError, ValueError) as error:
-        raise SplitError(f"cannot read the splits {file}: {str(error).splitlines()[0]}") from error
+        if file.suffix == ".parquet":
+            about = pyarrow.parquet.read_metadata(file)
+            if about.num_rows > max(MOST_ROWS, 10 * len(ids)):  # a file of a few bytes may say any number
+                raise ValueError(f"it has {about.num_rows} rows, the store {len(ids)} clips")
+            known = about.schema.to_arrow_schema().names
+            table = pd.read_parquet(file, columns=[name for name in COLUMNS if name in known])
+        else:
+            table = pd.read_csv(file, dtype={"id": str, "split": str}, usecols=lambda name: name in COLUMNS)
+    except (OSError, ValueError, TypeError, OverflowError, pyarrow.ArrowException, RecursionError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SplitError(f"cannot read the splits {file}: {said}") from error
     missing = {"id", "split"} - set(table.columns)
     if missing:
         raise SplitError(
             f"{file} has no column {' and '.join(sorted(missing))}; it needs id, split and may have weight"
         )
+    for name in ("id", "split"):
+        odd = [x for x in table[name] if not isinstance(x, str | int | np.integer) and not _empty(x)]
+        if odd:
+            raise SplitError(f"{file}: a value of {name} is a {type(odd[0]).__name__}, it must be text")
+    table["id"] = table["id"].map(lambda x: "" if _empty(x) else str(x))
     if table["id"].duplicated().any():
         raise SplitError(f"{file} lists clip {table['id'][table['id'].duplicated()].iloc[0]} more than once")
     rows = {str(name): row for row, name in enumerate(ids)}
     names, weight = np.full(len(ids), "", dtype=object), np.zeros(len(ids), np.float32)
-    weights = table["weight"].fillna(1.0) if "weight" in table else np.ones(len(table))
+    weights = table["weight"] if "weight" in table else np.ones(len(table))
     absent = 0
-    for name, part, value in zip(table["id"], table["split"].fillna(""), weights, strict=True):
-        row = rows.get(str(name))
+    for name, part, value in zip(table["id"], table["split"], weights, strict=True):
+        row = rows.get(name)
         if row is None:
             absent += 1
             continue
-        if not (np.isfinite(value) and value >= 0):
-            raise SplitError(f"{file}: clip {name} has weight {value}; it must be 0 or more")
-        names[row], weight[row] = str(part) or "train", value
+        try:
+            number = 1.0 if _empty(value) else float(value)
+        except (TypeError, ValueError):
+            number = np.nan
+        if not 0 <= number < MOST_WEIGHT:
+            raise SplitError(
+                f"{file}: clip {name} has weight {str(value)[:40]}; it must be 0 or more, below {MOST_WEIGHT:g}"
+            )
+        names[row], weight[row] = "train" if _empty(part) else str(part) or "train", number
     if absent == len(table):
         raise SplitError(f"{file} lists no clip of this store; its ids must be the store's")
     if absent:
         log.warning("%s lists %d clips that the store does not have", file, absent)
     return names, weight
+
+
+def _empty(value: object) -> bool:
+    """What tables hold where there is nothing."""
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )

@@ -19,6 +19,18 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 if sys.path and os.path.abspath(sys.path[0] or os.getcwd()) == _HERE:
     sys.path[0] = os.path.dirname(_HERE)
 
+import signal
+
+
+def _ended(number: int, _: object) -> None:
+    """A signal before there is anything to save ends the run at once, without a traceback."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _ended)
+    signal.signal(signal.SIGTERM, _ended)
+
 import logging
 from pathlib import Path
 from typing import Any
@@ -150,6 +162,15 @@ def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> Non
     Example: accelerate launch student/train.py --store grid.zarr --output runs/grid --epochs 20
     """
     options["mixed_precision"] = options["mixed_precision"] or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    before = [(number, signal.signal(number, _ended)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        _train(resume_from_checkpoint, debug, options)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _train(resume: str | None, debug: bool, options: dict[str, Any]) -> None:
     _log_on_main_process()
     from store import StoreError
     from student.checkpoint import CheckpointError
@@ -162,26 +183,47 @@ def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> Non
             raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
         config = TrainConfig.from_options(**options)
         _warn_of_one_process()
-        trainer = Trainer(config, resume_from_checkpoint)
+        trainer = Trainer(config, resume)
     except (ConfigError, SplitError, StoreError, CheckpointError) as error:
         if debug:
             raise
         _leave(2, str(error))
+    except Exception as error:
+        if debug:
+            raise
+        _leave(1, *_told(error))
     try:
         code = trainer.run()
     except Exception as error:
         if debug:
             raise
-        _leave(
-            1, f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else 'no message'}"
-        )
+        _leave(1, *_told(error))
     if code:
         _leave(code, f"stopped by signal {code - 128}; state saved: go on with --resume_from_checkpoint latest")
 
 
-def _leave(code: int, message: str) -> None:
-    """Say it once, from the first process, and end with that code."""
-    if int(os.environ.get("RANK", "0")) == 0:
+def _told(error: Exception) -> tuple[str, bool]:
+    """An error in one line, and whether every process of the run has the same."""
+    from student.checkpoint import SaveError
+    from student.score import ScoreError
+    from student.watch import Diverged
+
+    lines = str(error).strip().splitlines() or ["no message"]
+    if isinstance(error, (SaveError, ScoreError, Diverged)):
+        return str(error), True
+    name = type(error).__name__
+    if name == "StoreError":  # from a reading process it comes with that one's traceback
+        return lines[-1].removeprefix("store.layout.StoreError: "), False
+    torn = ("onnection closed by peer", "onnection reset", "NCCL", "gloo", "Broken pipe")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in str(error) for word in torn):
+        return "another process of this run ended, so this one cannot go on; its own line says why", True
+    return (str(error) if isinstance(error, OSError) else f"{name}: {lines[-1]}"), False
+
+
+def _leave(code: int, message: str, common: bool = True) -> None:
+    """Say it once, from the first process unless it is another's own, and end with that code."""
+    if not common or int(os.environ.get("RANK", "0")) == 0:
+        message = " ".join(message.split())
         click.echo(f"Error: {message}" if code < 128 else message, err=True)
     sys.exit(code)
 

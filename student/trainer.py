@@ -23,8 +23,8 @@ from accelerate.utils import gather_object
 
 import store
 
-from . import augment, checkpoint, launch, score, weights
-from .config import ConfigError, TrainConfig, differences
+from . import augment, checkpoint, files, launch, score, weights
+from .config import ConfigError, TrainConfig, differences, plain
 from .data import Corpus, Keys, Windows, class_weights, expected_shares, loader
 from .losses import Targets, total
 from .models import PAPER, build
@@ -32,11 +32,12 @@ from .optimize import average, decay_groups, rate
 from .outputs import Outputs
 from .picture import OF_FACES, choose
 from .progress import Progress
-from .record import claim, keep_lines, store_identity
+from .record import check_output, claim, keep_lines, store_identity
 from .spans import spans, window_for
 from .splits import split
-from .stop import Stop
+from .stop import Stop, kept_from_children
 from .validate import validate
+from .watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Trainer:
         self.too_short = len(train) - len(corpus.rows)
         self.accelerator = launch.accelerator(config)
         self.main = self.accelerator.is_main_process
+        self.on_gpu = self.accelerator.device.type != "cpu"
         self._check_trainable(corpus)
         self.split = replace(self.split, rows={**self.split.rows, "train": corpus.rows})
         self._claim_output(resume)
@@ -92,8 +94,6 @@ class Trainer:
             self.init_from = asdict(loaded)
         optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.lr)
         self.average = average(model, config.ema).to(self.accelerator.device) if config.ema else None
-        if self.average is not None:
-            self.accelerator.register_for_checkpointing(self.average)
         if config.compile:
             model.compile()
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -122,6 +122,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.seconds = {"train": 0.0, "loader": 0.0, "validation": 0.0}
+        self.watch = Watch(scaled=config.mixed_precision == "fp16")
         if resume:
             self._resume(resume)
         self.start_step = self.step
@@ -172,14 +173,14 @@ class Trainer:
         problem = None
         if self.main:
             try:
+                check_output(self.output, self.config, resume)  # before anything is made there
                 self._lock = claim(self.output)
-                found = checkpoint.checkpoints(self.output)
-                if found and not resume:
+                try:
+                    check_output(self.output, self.config, resume)  # another run may have ended while we waited
+                    files.sweep(self.output)
+                except BaseException:
                     self._release()
-                    problem = (
-                        f"{self.output} holds a run up to {found[-1].name}: go on with --resume_from_checkpoint latest, "
-                        "or choose another --output"
-                    )
+                    raise
             except (ConfigError, OSError) as error:
                 problem = str(error)
         problem = gather_object([problem])[0]
@@ -196,21 +197,24 @@ class Trainer:
             log.info("no checkpoint in %s yet: starting at the beginning", self.output)
             return
         saved = checkpoint.read_state(path)
-        changed = differences(TrainConfig.from_dict(saved["config"]), self.config)
+        try:
+            changed = differences(TrainConfig.from_dict(saved["config"]), self.config)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise checkpoint.CheckpointError(f"{path.name} holds options of another release ({error})") from error
         if changed:
             raise ConfigError(
                 f"{path.name} was made with other options ({'; '.join(changed)}): leave them as they were"
             )
-        if saved["store"]["clips"] != store_identity(self.reader)["clips"]:
-            raise ConfigError(
-                f"{path.name} was trained on another store, or the store has other clips now: start a new --output"
-            )
+        self._check_labels(path.name, saved["store"])
         if saved["threads"] != self.threads or saved["processes"] != self.accelerator.num_processes:
             log.warning(
                 "processes x threads of each were %d x %d and are %d x %d now: the run goes on, not to the same bits",
                 saved["processes"], saved["threads"], self.accelerator.num_processes, self.threads,
             )  # fmt: skip
-        state = checkpoint.load_state(self.accelerator, path)
+        own = self.accelerator.unwrap_model(self.model)
+        state = checkpoint.load_state(path, own, self.optimizer, self.average)
+        if self.accelerator.scaler is not None and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
         self.history, self.best, self.seconds = state["history"], state["best"], state["seconds"]
         self.init_from = state.get("init_from")
@@ -219,13 +223,47 @@ class Trainer:
         else:
             log.info("going on from %s: epoch %d, step %d", path.name, self.epoch + 1, self.step)
 
+    def _check_labels(self, name: str, saved: dict[str, str]) -> None:
+        """Raise ConfigError where a run that goes on would learn something else than it began with."""
+        now = self._identity()
+        if saved.get("clips") != now["clips"]:
+            raise ConfigError(
+                f"{name} was trained on another store, or the store has other clips, labels or splits now: start a new --output"
+            )
+        if self.config.losses.needs_soft_labels and saved.get("fit") != now["fit"]:
+            raise ConfigError(
+                f"the fit of {self.config.store} is not the one that {name} was trained with (a --refit, or other teachers): "
+                "its soft labels are others: start a new --output, or bring back the store as it was"
+            )
+        if saved.get("frames") != now["frames"]:
+            raise ConfigError(
+                f"flags or labels of frames in {self.config.store} are not those that {name} was trained with: start a new "
+                "--output, or bring back the store as it was"
+            )
+
+    def _identity(self) -> dict[str, str]:
+        return {**store_identity(self.reader), "frames": self.spans.labels}
+
     def _save(self) -> None:
+        """Write a checkpoint from the main process; where that fails, all processes raise."""
+        self.watch.check()
+        scaler = self.accelerator.scaler
         state = {
             "step": self.step, "epoch": self.epoch, "position": self.position, "history": self.history, "best": self.best,
             "seconds": self.seconds, "threads": self.threads, "processes": self.accelerator.num_processes,
-            "config": self.config.to_dict(), "init_from": self.init_from, "store": store_identity(self.reader),
+            "config": self.config.to_dict(), "init_from": self.init_from, "store": self._identity(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
         }  # fmt: skip
-        checkpoint.save_state(self.accelerator, self.output, self.step, state, self.config.keep_checkpoints)
+        problem = None
+        if self.main:
+            own, keep = self.accelerator.unwrap_model(self.model), self.config.keep_checkpoints
+            try:
+                checkpoint.save_state(self.output, self.step, state, keep, own, self.optimizer, self.average)
+            except checkpoint.SaveError as error:
+                problem = str(error)
+        problem = gather_object([problem])[0]
+        if problem:
+            raise checkpoint.SaveError(problem)
         self._saved_step = self.step
 
     # -- the loop -----------------------------------------------------------------------------------------------------
@@ -276,7 +314,8 @@ class Trainer:
             groups = [
                 ends[k : k + c.gradient_accumulation_steps] for k in range(0, len(ends), c.gradient_accumulation_steps)
             ]
-            batches = iter(self.loader)
+            with kept_from_children():
+                batches = iter(self.loader)
             for group in groups:
                 if c.max_steps and self.step >= c.max_steps:
                     return self._end_early(0)
@@ -329,18 +368,28 @@ class Trainer:
             self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         self.step += 1
         self.seconds["train"] += time.perf_counter() - began
-        if self.main and (self.step % LOG_STEPS == 0 or self.step == 1):
+        self.watch.add(self.step, sums["loss"], norm)
+        on_line = self.step % LOG_STEPS == 0 or self.step == self.start_step + 1
+        if on_line or not self.on_gpu:
+            self.watch.check()
+        if not self.main:
+            return
+        if on_line:
             line = {name: round(float(value), 5) for name, value in sums.items()}
-            if not math.isfinite(line["loss"]) and self.config.mixed_precision != "fp16":
-                raise FloatingPointError(f"the loss is {line['loss']} at step {self.step}; try a lower --lr")
             line |= {"grad_norm": round(float(norm), 4), "lr": self.optimizer.param_groups[0]["lr"]}
-            with open(self.output / "metrics.jsonl", "a") as file:
-                file.write(json.dumps({"step": self.step, "epoch": self.epoch + 1, **line}) + "\n")
-            if c.with_tracking:
-                self.accelerator.log({f"train/{name}": value for name, value in line.items()}, step=self.step)
-            self.progress.step(self.step, f"loss {line['loss']:.3f}")
-        elif self.main:
-            self.progress.step(self.step)
+            if self.step % LOG_STEPS == 0 or self.step == 1:
+                self._log(plain({"step": self.step, "epoch": self.epoch + 1, **line}))
+                if c.with_tracking:
+                    self.accelerator.log({f"train/{name}": value for name, value in line.items()}, step=self.step)
+        self.progress.step(self.step, lambda: f"loss {float(sums['loss']):.3f}")
+
+    def _log(self, line: dict[str, Any]) -> None:
+        path = self.output / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise files.named(error, path) from error
 
     def _detector(self) -> torch.nn.Module:
         """What is validated and kept: the running average of the weights where there is one, else the weights."""
@@ -350,6 +399,7 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the validation trials; keep the best detector."""
+        self.watch.check()
         began = time.perf_counter()
         figures = validate(
             self.accelerator, self._detector(), self.reader, self.trials, self.data.window, self.data.picture
@@ -368,7 +418,9 @@ class Trainer:
                 numbers = {k: v for k, v in figures.items() if math.isfinite(v)}
                 self.accelerator.log({f"validation/{k}": v for k, v in numbers.items()}, step=self.step)
             self._write_results(finished=False)
-            told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in figures.items() if k.startswith("auc"))
+            measured = {k: v for k, v in figures.items() if k.startswith("auc") and math.isfinite(v)}
+            told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in measured.items())
+            told = told or f"of {figures['trials']} trials, too few to say how well it tells them apart"
             self.progress.say(f"epoch {self.epoch} of {self.config.epochs}: validation {told}")
 
     def _start_tracker(self) -> None:

@@ -24,7 +24,8 @@ def validate(
     picture: str,
 ) -> dict[str, Any]:
     """Figures of validation trials, each scored once whatever the number of processes: AUC overall, of swaps and of shifts,
-    Brier score, and the threshold and temperature that fit them (0 and 1 without trials)."""
+    Brier score, and the threshold and temperature that fit them (0 and 1 without trials). Raises score.ScoreError, in all
+    processes, where a logit is not finite."""
     mine = trials[accelerator.process_index :: accelerator.num_processes]
     values = score.logits(accelerator.unwrap_model(model), reader, mine, window, accelerator.device, picture=picture)
     by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
@@ -34,6 +35,7 @@ def validate(
     labels = np.array([t.label for t in trials], int)
     if not trials:
         return {"auc": math.nan, "brier": math.nan, "threshold": 0.0, "temperature": 1.0, "trials": 0}
+    score.check_finite(trials, logits)
     used = score.headline(trials)
     threshold = metrics.fit_threshold(logits[used], labels[used])
     temperature = metrics.fit_temperature(logits[used], labels[used], threshold)

@@ -17,7 +17,7 @@ from torch import nn
 
 from store import npz
 
-from .checkpoint import MODEL_FILE, CheckpointError
+from .checkpoint import MODEL_FILE, CheckpointError, check_intact
 
 WRAPPED = "module."
 TEACHERS = ("ASRmodel.", "VSRmodel.")  # frozen, inside the authors' checkpoint
@@ -61,6 +61,7 @@ def load(model: nn.Module, name: str, path: Path | str) -> Loaded:
     path = Path(path)
     file = path / MODEL_FILE if path.is_dir() else path
     state = _unwrapped(read(file), file)
+    check_intact(file)
     own = model.state_dict()
     left = [key for key in state if key not in own]
     missing = [key for key in own if key not in state]

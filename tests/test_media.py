@@ -587,7 +587,9 @@ def test_files_that_are_cut_are_truncated(tmp_path, suffix, share):
 
 
 def test_published_clips_that_are_cut_are_truncated_wherever_the_cut_is(grid, tmp_path):
-    for i, path in enumerate(sorted((grid / "original").glob("*.mpg"))):
+    published = sorted((grid / "original").glob("*.mpg"))
+    assert published
+    for i, path in enumerate(published):
         data = path.read_bytes()
         at = len(data) * (2 + i % 7) // 10
         for end in (at, at // 2048 * 2048):  # in the middle of a packet, and between two

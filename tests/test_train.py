@@ -38,8 +38,7 @@ def train(path, output, *options, code=0):
 def weights(output):
     """The newest training checkpoint's weights and optimizer, and the detector."""
     last = checkpoint.checkpoints(Path(output))[-1]
-    optimizer = torch.load(last / "optimizer.bin", weights_only=True)["state"]
-    moments = {f"{i}.{name}": value for i, of in optimizer.items() for name, value in of.items()}
+    moments = load_file(last / "optimizer.safetensors")
     return {**load_file(last / "model.safetensors"), **moments, **load_file(Path(output) / "model.safetensors")}
 
 

@@ -43,7 +43,7 @@ def main(output: Path, epochs: int) -> None:
         "1",
     )
     train = (*train, "--mixed_precision", "no", "--dynamo_backend", "no", "student/train.py")
-    step(*train, "--store", zarr, "--output", run, "--epochs", epochs, "--cpu")
+    step(*train, "--store", zarr, "--output", run, "--epochs", epochs, "--cpu", "--resume_from_checkpoint", "latest")
     step(python, "-m", "pipelines.audit", "--store", zarr, "--html", report / "audit.html")
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")
     step(*evaluate, "--output", report / "evaluation.json", "--plot", report / "roc.png")

@@ -57,4 +57,19 @@ def build(name: str, **options: Any) -> nn.Module:
         raise ValueError(f"model {name}: {error}") from error
 
 
-__all__ = ["MODELS", "PAPER", "Output", "build"]
+def least_numbers(name: str, **options: Any) -> int:
+    """About how many weights such a student has, and never more than it has: told before one of any size is made. Raises
+    ValueError as `build` does."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name}; there is {', '.join(sorted(MODELS))}")
+    if name == "talknet":
+        return 0  # of one size
+    from .lite import LiteConfig
+
+    try:
+        return LiteConfig(**options).least_numbers()
+    except TypeError as error:
+        raise ValueError(f"model {name}: {error}") from error
+
+
+__all__ = ["MODELS", "PAPER", "Output", "build", "least_numbers"]

@@ -27,6 +27,12 @@ MEL_WINDOW = 400  # 25 ms
 CROP = 88  # of the store's 96 pixels
 
 
+LIMITS = {  # least and most of each size
+    "width": (1, 4096), "temporal_layers": (0, 64), "reach": (0, 10_000), "mels": (1, 512), "groups": (1, 4096),
+    "offsets": (0, 1000),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class LiteConfig:
     """Sizes of the network; the defaults are what the benchmarks were run with."""
@@ -42,9 +48,31 @@ class LiteConfig:
     causal: bool = False  # nothing depends on later frames, for streams
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trunk", tuple(self.trunk))  # JSON gives a list
+        """A header may say anything: ValueError for what is no number, or more than a network of this kind can have."""
+        trunk = tuple(self.trunk) if isinstance(self.trunk, tuple | list) else ()  # JSON gives a list
+        object.__setattr__(self, "trunk", trunk)
+        if not 1 <= len(trunk) <= 12:
+            raise ValueError("trunk must be a list of 1 to 12 numbers")
+        sizes = {name: (getattr(self, name), limits) for name, limits in LIMITS.items()}
+        sizes |= {f"trunk {k}": (channels, LIMITS["width"]) for k, channels in enumerate(trunk)}
+        for name, (value, (least, most)) in sizes.items():
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}")
+        if type(self.causal) is not bool or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError("causal must be true or false, and dropout a share below 1")
         if self.width % self.groups:
             raise ValueError(f"width {self.width} must be a multiple of groups {self.groups}")
+
+    def least_numbers(self) -> int:
+        """Weights of the larger layers: no more than the network has."""
+        side = 22
+        for _ in self.trunk[1:]:
+            side = (side + 1) // 2
+        convolved = sum(9 * a * b for a, b in zip(self.trunk, self.trunk[1:], strict=False))
+        projected = self.trunk[-1] * side * side * self.width
+        heard = 5 * self.mels * self.width + 8 * self.width**2
+        temporal = 2 * (5 * self.temporal_layers + 1) * self.width**2
+        return convolved + projected + heard + temporal + 32 * (self.groups + 1) * (2 * self.offsets + 1)
 
 
 class Lite(nn.Module):

@@ -10,7 +10,7 @@ then.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,15 @@ class TalkNetConfig:
     fake_logit_alone: bool = False  # a clip's logit is that of "fake" alone, not its distance from the other
     wrap: bool = False  # the last three rows of MFCC are the first three again, not what sound is left
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            right = (
+                isinstance(value, int | float) and 0 <= value < 1 if field.name == "dropout" else type(value) is bool
+            )
+            if not right:
+                raise ValueError(f"{field.name} cannot be {str(value)[:40]!a}")
 
 
 class Streams(NamedTuple):

@@ -12,7 +12,6 @@ soft_labels of a store. It drops no clip.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections import Counter
@@ -27,7 +26,8 @@ import store
 from pipelines import faults, fingerprint, isolation, leaks, manifest, measure, nuisances, progress, shortcuts, stored
 from pipelines.faults import Fault
 from pipelines.manifest import LABELS, ManifestError, Row
-from store.inspect import storage_options
+from store.command import Command, fail, log_to_stderr, say, storage_options
+from store.text import plain_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,8 +189,9 @@ def _write(path: Path, said: str) -> None:
 
 
 @click.command(
+    cls=Command,
     epilog="\b\nExample:\n  python -m pipelines.audit --corpus cmdfd:/data/CMDFD --html audit.html --strict\n"
-    "Exit codes: 0 done; 1 with --strict, a leak or a shortcut above --allow; 2 nothing could be read."
+    "Exit codes: 0 done; 1 with --strict, a leak or a shortcut above --allow; 2 nothing could be read.",
 )
 @click.option("--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to look at; may be repeated.")
 @click.option(
@@ -198,14 +199,7 @@ def _write(path: Path, said: str) -> None:
 )
 @click.option("--store", "root", metavar="PATH|URL", help="Store to look at, in place of a corpus or manifest.")
 @click.option("--media", is_flag=True, help="Decode the files that are here, and compare their bytes and content.")
-@click.option(
-    "--storage-option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=storage_options,
-    help="For what lies in buckets, beside the usual environment: aws_region=eu-west-1 ...",
-)
+@storage_options()
 @click.option(
     "--json",
     "json_file",
@@ -233,7 +227,7 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
         raise click.UsageError(
             f"--store reads what the store holds; for its files use --manifest {root}/{stored.MANIFEST} --media"
         )
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     try:
         if root:
             reader = store.open(root, options)
@@ -247,23 +241,21 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
             known = of_media(rows, options) if media else of_lists(rows)
         found = audit(rows, allow=allow, seed=seed, known=known)
         if root and (warning := stored.keep(reader, found, known.table)):
-            click.echo(f"Warning: {warning}", err=True)
+            say(f"Warning: {warning}", err=True)
         if json_file and str(json_file) != "-":
-            _write(json_file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            _write(json_file, json.dumps(found, indent=1) + "\n")
         if html:
             from pipelines import audit_page
 
             _write(html, audit_page.page(found))
     except (ManifestError, store.StoreError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        fail(f"Error: {error}", 2)
     except isolation.ChildLost as error:
-        click.echo(f"Error: no process that decodes could be started ({error}); run it again", err=True)
-        sys.exit(1)
+        fail(f"Error: no process that decodes could be started ({error}); run it again", 1)
     if str(json_file) == "-":
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=1))
     else:
-        for line in text(found):
+        for line in text(plain_all(found)):
             click.echo(line)
     sys.exit(1 if strict and found["findings"] else 0)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from store.place import Place, place
+from store.secrets import redact
 
 FILE = "ledger.parquet"
 TYPES = {"attempts": "int32", "seconds": "float32"}
@@ -45,6 +46,7 @@ def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> No
     import pandas as pd
 
     names = [f.name for f in fields(Entry)]
-    table = pd.DataFrame([asdict(entry) for entry in entries], columns=names)
+    told = [replace(entry, message=redact(entry.message)) for entry in entries]
+    table = pd.DataFrame([asdict(entry) for entry in told], columns=names)
     table = table.astype({name: TYPES.get(name, "str") for name in names})
     (place(store) / FILE).write(table.to_parquet(index=False))

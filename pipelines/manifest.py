@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from store.layout import StoreError
 from store.place import Place, is_url, place
+from store.table import read_csv, to_csv
 
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 SPLITS = ("", "train", "val", "test")
@@ -240,7 +241,7 @@ def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
         if suffix in PARQUET:
             table = pd.read_parquet(data)
         else:
-            table = pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+            table = read_csv(data.getvalue())
     except (OSError, ValueError) as error:
         raise ManifestError(f"manifest {path} cannot be read as {suffix or 'CSV'}: {error}") from error
     if "path" not in table.columns:
@@ -262,9 +263,9 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
         for name in ("label", "audio_fake", "video_fake"):
             record[name] = "" if record[name] < 0 else str(record[name])
         records.append(record)
-    table = pd.DataFrame.from_records(records, columns=[f.name for f in fields(Row)])
+    table = {f.name: [record[f.name] for record in records] for f in fields(Row)}
     parquet = Path(place(path).name).suffix.lower() in PARQUET
-    place(path).write(table.to_parquet(index=False) if parquet else table.to_csv(index=False).encode())
+    place(path).write(pd.DataFrame(table).to_parquet(index=False) if parquet else to_csv(table))
 
 
 def _absolute(path: str, base: Path | Place) -> str:

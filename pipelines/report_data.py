@@ -29,6 +29,7 @@ from pipelines.request import Config, UsageError
 from pipelines.usage import StageUsage, Summary, Usage, first_line
 from store import layout
 from store.place import Place, place
+from store.secrets import redact
 
 log = logging.getLogger(__name__)
 
@@ -274,13 +275,15 @@ def machine() -> dict[str, Any]:
 
 
 def clean(value: Any) -> Any:
-    """Plain JSON: floats of six digits, null where one is not finite."""
+    """Plain JSON: floats of six digits, null where one is not finite; texts without secrets."""
     if isinstance(value, Mapping):
         return {str(key): clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [clean(inner) for inner in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, str):
+        return redact(value)
     return int(value) if isinstance(value, np.integer) else value
 
 

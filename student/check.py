@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+
+from store import command
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,10 @@ class InputError(ValueError):
     """Arrays that the model cannot take; one line that names file and array."""
 
 
-@click.command(epilog="Example: python -m student.check talknet --init-from best.model --input in.npz --output out.npz")
+@click.command(
+    cls=command.Command,
+    epilog="Example: python -m student.check talknet --init-from best.model --input in.npz --output out.npz",
+)
 @click.argument("model")
 @click.option("--init-from", type=FILE, help="Weights: .pt, .pth, .model, .npz, .safetensors, or a run's folder.")
 @click.option(
@@ -62,10 +66,7 @@ def main(
     try:
         check(model, init_from, input_, output, device, threads)
     except (InputError, CheckpointError, OSError) as error:
-        if debug:
-            raise
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+        command.fail(f"Error: {' '.join(str(error).split())}", 2)
 
 
 def check(
@@ -233,7 +234,7 @@ def made_up(name: str) -> dict[str, np.ndarray]:
 
 
 def say(label: str, value: Any) -> None:
-    click.echo(f"{label:13}{value}")
+    command.say(f"{label:13}{value}")
 
 
 def _build(name: str, init_from: Path | None) -> Any:

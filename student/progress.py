@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from store.text import plain
+
 QUIET_S = 15.0  # between lines in a log
 
 
@@ -54,9 +56,9 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._bar:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(plain(text), highlight=False, markup=False)
         elif self.enabled:
-            print(text, file=sys.stderr, flush=True)
+            print(plain(text), file=sys.stderr, flush=True)
 
     def remaining(self) -> str:
         """Time left, from the steps of this start alone."""

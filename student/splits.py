@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from store import Reader
+from store.table import read_csv
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +102,7 @@ def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import pandas as pd
 
     try:
-        table = (
-            pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, dtype={"id": str, "split": str})
-        )
+        table = pd.read_parquet(file) if file.suffix == ".parquet" else read_csv(file.read_bytes())
     except (OSError, ValueError) as error:
         raise SplitError(f"cannot read the splits {file}: {str(error).splitlines()[0]}") from error
     missing = {"id", "split"} - set(table.columns)
@@ -115,15 +114,19 @@ def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise SplitError(f"{file} lists clip {table['id'][table['id'].duplicated()].iloc[0]} more than once")
     rows = {str(name): row for row, name in enumerate(ids)}
     names, weight = np.full(len(ids), "", dtype=object), np.zeros(len(ids), np.float32)
-    weights = table["weight"].fillna(1.0) if "weight" in table else np.ones(len(table))
+    weights = table["weight"] if "weight" in table else np.ones(len(table))
     absent = 0
     for name, part, value in zip(table["id"], table["split"].fillna(""), weights, strict=True):
         row = rows.get(str(name))
         if row is None:
             absent += 1
             continue
+        try:
+            value = 1.0 if pd.isna(value) or value == "" else float(value)
+        except (TypeError, ValueError):
+            value = np.nan
         if not (np.isfinite(value) and value >= 0):
-            raise SplitError(f"{file}: clip {name} has weight {value}; it must be 0 or more")
+            raise SplitError(f"{file}: the weight of clip {name} must be a number, 0 or more")
         names[row], weight[row] = str(part) or "train", value
     if absent == len(table):
         raise SplitError(f"{file} lists no clip of this store; its ids must be the store's")

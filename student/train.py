@@ -25,6 +25,7 @@ from typing import Any
 
 import click
 
+from store.command import log_to_stderr, say
 from student.config import (
     PRECISIONS,
     PRESETS,
@@ -182,13 +183,13 @@ def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> Non
 def _leave(code: int, message: str) -> None:
     """Say it once, from the first process, and end with that code."""
     if int(os.environ.get("RANK", "0")) == 0:
-        click.echo(f"Error: {message}" if code < 128 else message, err=True)
+        say(f"Error: {message}" if code < 128 else message, err=True)
     sys.exit(code)
 
 
 def _log_on_main_process() -> None:
     first = int(os.environ.get("RANK", "0")) == 0
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     log.setLevel(logging.INFO if first else logging.ERROR)
 
 

@@ -12,7 +12,6 @@ soft_labels of a store. It drops no clip.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,8 @@ import store
 from pipelines import faults, fingerprint, isolation, leaks, manifest, measure, nuisances, progress, shortcuts, stored
 from pipelines.faults import Fault
 from pipelines.manifest import LABELS, ManifestError, Row
-from store.command import Command, fail, log_to_stderr, say, storage_options
+from store.command import Command, fail, log_to_stderr, put, say, storage_options, told
+from store.place import place
 from store.text import plain_all
 
 if TYPE_CHECKING:
@@ -179,13 +179,11 @@ def _at(short: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _write(path: Path, said: str) -> None:
     """The whole file or none of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        part.write_text(said, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ManifestError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+        place(path).write(said.encode())
+    except (OSError, ValueError, store.StoreError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ManifestError(f"{path} cannot be written: {why}; choose another place") from error
 
 
 @click.command(
@@ -248,15 +246,15 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
             from pipelines import audit_page
 
             _write(html, audit_page.page(found))
-    except (ManifestError, store.StoreError) as error:
-        fail(f"Error: {error}", 2)
+    except (ManifestError, store.StoreError, OSError, RecursionError) as error:
+        fail(f"Error: {told(error)}", 2)
     except isolation.ChildLost as error:
         fail(f"Error: no process that decodes could be started ({error}); run it again", 1)
     if str(json_file) == "-":
-        click.echo(json.dumps(found, indent=1))
+        put(json.dumps(found, indent=1))
     else:
         for line in text(plain_all(found)):
-            click.echo(line)
+            put(line)
     sys.exit(1 if strict and found["findings"] else 0)
 
 

@@ -22,7 +22,7 @@ import click
 
 from pipelines import checks
 from pipelines.checks import Finding, Request
-from store.command import Command, storage_options
+from store.command import Command, put, storage_options
 from store.secrets import redact
 from store.text import plain
 
@@ -340,11 +340,12 @@ def main(address, store, corpus, teachers, options, as_json):
     answers = examine(address, Request(teachers=teachers, options=options), store, corpus)
     failed = any(answer.finding.level == "fail" for answer in answers)
     if as_json:
-        found = [{"node": a.node, **{k: v for k, v in asdict(a.finding).items() if k != "facts"}} for a in answers]
-        click.echo(json.dumps({"ok": not failed, "findings": found}, indent=1, ensure_ascii=False))
+        kept = ("check", "level", "says", "mend")
+        found = [{"node": a.node, **{k: redact(getattr(a.finding, k)) for k in kept}} for a in answers]
+        put(json.dumps({"ok": not failed, "findings": found}, indent=1))
     else:
         for line in text(answers):
-            click.echo(line)
+            put(line)
     sys.exit(1 if failed else 0)
 
 

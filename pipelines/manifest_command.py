@@ -17,7 +17,7 @@ import click
 
 from pipelines import faults, manifest, manifest_check, manifest_edit, manifest_summary, match, protocols
 from pipelines.manifest import PARQUET, ManifestError, Row
-from store.command import Command, fail, say
+from store.command import Command, fail, say, told
 from store.layout import StoreError
 from store.place import place
 from store.table import to_csv
@@ -32,6 +32,9 @@ def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, wh
             write_splits(file, rows, weight)
     except OSError as error:
         raise ManifestError(f"{file} cannot be written: {error.strerror}; choose another place") from error
+    except ValueError as error:  # a name with a zero byte, or text that is no Unicode
+        why = told(error) if isinstance(error, UnicodeError) else str(error)
+        raise ManifestError(f"{file} cannot be written: {why}") from error
 
 
 def write_splits(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None = None) -> None:
@@ -208,8 +211,8 @@ def main(
 
             manifest_picture.draw(rows, picture)
             say(f"drew {picture}")
-    except (ManifestError, StoreError, OSError) as error:
-        fail(f"Error: {error}", 2)
+    except (ManifestError, StoreError, OSError, RecursionError) as error:
+        fail(f"Error: {told(error)}", 2)
 
 
 def matched(

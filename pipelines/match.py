@@ -10,6 +10,7 @@ What it leaves out: numbers that were not chosen, which are reported; and traini
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ import numpy as np
 from pipelines import leaks, nuisances
 from pipelines.manifest import PARQUET, ManifestError, Row
 from pipelines.shortcuts import weighted_auc
+from store.layout import StoreError
+from store.place import place
+from store.table import unescape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +107,12 @@ def table_of(rows: Sequence[Row], file: str | os.PathLike[str] | None = None) ->
     if file is None:
         return listed
     try:
-        measured = pd.read_parquet(file) if Path(file).suffix.lower() in PARQUET else pd.read_csv(file)
-    except (OSError, ValueError) as error:
+        data = io.BytesIO(place(file).read())  # pandas would fetch any URL
+        if Path(file).suffix.lower() in PARQUET:
+            measured = pd.read_parquet(data)
+        else:
+            measured = pd.read_csv(data, converters={"id": unescape})
+    except (OSError, ValueError, StoreError) as error:
         raise ManifestError(f"nuisances {file} cannot be read: {str(error).splitlines()[0]}") from error
     if "id" not in measured.columns or measured["id"].duplicated().any():
         raise ManifestError(f"nuisances {file} need a column id that names each clip once")

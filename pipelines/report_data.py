@@ -101,7 +101,7 @@ def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state
             "version": VERSION,
             "run": {
                 "state": state,
-                "message": message,
+                "message": redact(message),
                 "during": parts.broken if state in ("stopped", "failed") else "",
                 "begun": _iso(usage.begun),
                 "written": _iso(time.time()),
@@ -195,7 +195,7 @@ def failures(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             kind["clips"] += 1
             kind["again"] = "next run" if entry.reason in stages.INFRASTRUCTURE else "--retry-failed"
             if len(kind["examples"]) < EXAMPLES:
-                kind["examples"].append({"id": entry.id, "path": entry.path, "message": entry.message})
+                kind["examples"].append({"id": entry.id, "path": entry.path, "message": redact(entry.message)})
     return sorted(found.values(), key=lambda kind: (-kind["clips"], kind["stage"], kind["reason"]))
 
 
@@ -275,15 +275,13 @@ def machine() -> dict[str, Any]:
 
 
 def clean(value: Any) -> Any:
-    """Plain JSON: floats of six digits, null where one is not finite; texts without secrets."""
+    """Plain JSON: floats of six digits, null where one is not finite."""
     if isinstance(value, Mapping):
         return {str(key): clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [clean(inner) for inner in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, str):
-        return redact(value)
     return int(value) if isinstance(value, np.integer) else value
 
 

@@ -25,7 +25,7 @@ from store import secrets
 from store.layout import StoreError
 from store.text import plain, plain_lines
 
-LONGEST = 600  # letters of an error
+LONGEST = 1200  # letters of an error
 INTERRUPTED = 130
 
 _debug = False
@@ -34,19 +34,36 @@ _debug = False
 def say(text: str = "", err: bool = False, **style: Any) -> None:
     """Print one line, safe for a terminal and without secrets; `style` is click's (fg, bold)."""
     text = plain(secrets.redact(text))
-    click.echo(click.style(text, **style) if style else text, err=err)
+    put(click.style(text, **style) if style else text, err)
 
 
 def say_lines(text: str, err: bool = False) -> None:
     """Print a text whose line ends are our own."""
-    click.echo(plain_lines(secrets.redact(text)), err=err)
+    put(plain_lines(secrets.redact(text)), err)
+
+
+def put(text: str, err: bool = False) -> None:
+    """Print a text as it is, such as JSON. Where standard output takes no more, the command ends with exit code 1: in silence
+    where its reader has gone (`| head`), with a line where a disk is full."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        if err:  # nobody can be told
+            return
+        _give_up_stdout()
+        if error.errno != errno.EPIPE:
+            say(f"Error: standard output cannot be written: {error.strerror}", err=True)
+        sys.exit(1)
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """End the command with a line and an exit code; inside an `except` with the traceback too, where --debug was given."""
+    """End the command with a line and an exit code; inside an `except` with the traceback too, where --debug was given.
+
+    The line is cut where it is long: some errors quote what they could not read.
+    """
     if _debug and (error := sys.exc_info()[1]) is not None:
         say_lines("".join(traceback.format_exception(error)).rstrip(), err=True)
-    say(text, err=True)
+    say(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}", err=True)
     sys.exit(code)
 
 
@@ -66,7 +83,7 @@ def told(error: BaseException) -> str:
         text += "; make room and run it again" if error.errno == errno.ENOSPC else ""
     elif type(error).__module__ == "builtins":  # whose texts alone say little: KeyError is a bare name
         text = f"{type(error).__name__}: {text}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return text
 
 
 class _Ends(click.Command):
@@ -121,17 +138,16 @@ def _shown(error: click.ClickException) -> int:
 
 
 def _unforeseen(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC) and not error.filename:
-        _give_up_stdout()  # else what it still holds would fail once more at the very end
-        if error.errno == errno.EPIPE:
-            return 1
+    if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+        _give_up_stdout()
     hint = "" if _debug or isinstance(error, OSError | MemoryError) else "; --debug shows where"
-    with suppress(OSError), suppress(SystemExit):
+    with suppress(SystemExit):
         fail(f"Error: {told(error)}{hint}", 1)
     return 1
 
 
 def _give_up_stdout() -> None:
+    """Have what standard output still holds go nowhere; else it would fail once more at the very end."""
     with suppress(OSError, ValueError):  # none, or one that is no file
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

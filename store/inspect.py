@@ -211,7 +211,7 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             report["damage"] = verify(reader, progress)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        command.put(json.dumps(report, indent=2))
     else:
         report = plain_all(report)
         show(report, console)

@@ -210,6 +210,12 @@ class Folder(Place):
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
         path = self.path
+        if (
+            path.exists() and not path.is_file() and not path.is_dir()
+        ):  # /dev/stdout, /dev/null, a pipe: nothing to replace
+            with path.open("wb") as file:
+                yield file
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         try:

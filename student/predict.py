@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from store import StoreError
-from store.command import Command, fail, log_to_stderr, say
+from store.command import Command, fail, log_to_stderr, put, say
 from store.text import plain
 from student.answer import answer, refusal
 from student.basis import Basis, basis
@@ -181,7 +181,7 @@ def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> i
         if json_file and str(json_file) != "-":
             write_json(json_file, found)
     if str(json_file) == "-":
-        click.echo(json.dumps(found, indent=2))
+        put(json.dumps(found, indent=2))
     return exit_code(answers)
 
 

@@ -19,7 +19,7 @@ ALLOWED = {
 INSIDE_FUNCTIONS = {
     "student/predict.py": {"pipelines", "teachers"},
     "student/experiment.py": {"pipelines", "teachers"},
-    "teachers/check.py": {"pipelines"},
+    "teachers/check.py": {"pipelines", "store"},
 }
 ONLY_IN = {"ray": "pipelines", "accelerate": "student", "zarr": "store"}
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -81,6 +82,10 @@ class Bucket(Place):
                 if left and "response body" in str(error):  # it broke off; obstore itself begins again only with some
                     continue
                 raise self._error(error) from _clean(error)
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":  # of obstore's Rust, which no module gives
+                    raise
+                raise self._error(GenericError(f"the object store's client failed: {error}")) from None
         raise AssertionError
 
     def _error(self, error: Exception) -> Exception:
@@ -301,5 +306,13 @@ def _check_addresses(options: Mapping[str, str]) -> None:
     """Raises StoreError for an address that is none: obstore's Rust panics over it, and shows it."""
     known = {**{key: value for key, value in os.environ.items() if key.startswith(("AWS_", "GOOGLE_"))}, **options}
     for key, value in known.items():
-        if re.search(r"endpoint|proxy_url|_url$", key.lower()) and not re.fullmatch(r"[\x21-\x7e]*", value):
-            raise StoreError(f"{key} is no address: it holds a space or a letter that addresses do not have")
+        if re.search(r"endpoint|proxy_url|_url$", key.lower()):
+            try:
+                urlsplit(value).port  # noqa: B018 - what it is decides
+                good = re.fullmatch(r"[\x21-\x7e]*", value)
+            except ValueError:
+                good = None
+            if not good:
+                raise StoreError(
+                    f"{key} is no address; give http(s)://HOST:PORT, with odd letters of a password as %XX"
+                )

@@ -172,7 +172,7 @@ FORMS: list[tuple[re.Pattern[str], Any]] = [
         ),
         rf"\1{HIDDEN}@",
     ),
-    (re.compile(r"(?i)(\bhttps?://[^\s?\"'<>]{0,2000})\?([^\s\"'<>)]+)"), _query),
+    (re.compile(r"(?i)(\bhttps?://[^\s?\"'<>]{0,2000})\?(?!\.\.\.)([^\s\"'<>)]+)"), _query),
     (
         re.compile(
             rf"(?i)((?:[?&;]|%3F|%26)[\w.%-]{{0,40}}(?:{_NAMES})[\w.-]{{0,40}}(?:=|%3D))(?:(?!%26)[^&\s\"'<>)])+"

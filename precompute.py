@@ -14,7 +14,7 @@ from pipelines.job import first_line, run
 from pipelines.manifest import ManifestError
 from pipelines.request import Config, UsageError
 from store import StoreError
-from store.command import Command, fail, log_to_stderr, say, say_lines, storage_options
+from store.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from store.place import is_url, place
 from store.similarity import KINDS
 from teachers import TeacherError
@@ -99,7 +99,7 @@ def _names(context, option, value):
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
     "--clip-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="What one clip may take in one stage before it is taken for hung.  [default: 300 and four times its length]",
 )
@@ -110,9 +110,7 @@ def _names(context, option, value):
     show_default=True,
     help="Times that a clip may crash or hang its worker before it has failed.",
 )
-@click.option(
-    "--max-failures", type=click.FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0."
-)
+@click.option("--max-failures", type=FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0.")
 @storage_options("storage")
 @click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours, disk and time expected.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
@@ -140,7 +138,8 @@ def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_worke
         say(f"precompute: stopped; run the same command again to go on with {store}", err=True)
         sys.exit(stop.code if isinstance(stop, SystemExit) else 130)
     except Exception as error:
-        text = f"precompute: {first_line(error)}; run the same command again to go on, or with --debug to see where"
+        what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
+        text = f"precompute: {what}; run the same command again to go on, or with --debug to see where"
         if os.strerror(errno.ENOSPC) in str(error):
             text = (
                 f"precompute: a disk is full ({first_line(error)}); make room and run the same command again to go on"

@@ -25,7 +25,7 @@ import store
 from pipelines import faults, fingerprint, isolation, leaks, manifest, measure, nuisances, progress, shortcuts, stored
 from pipelines.faults import Fault
 from pipelines.manifest import LABELS, ManifestError, Row
-from store.command import Command, fail, log_to_stderr, put, say, storage_options, told
+from store.command import Command, FloatRange, fail, log_to_stderr, put, say, storage_options, told
 from store.place import place
 from store.text import plain_all
 
@@ -211,7 +211,7 @@ def _write(path: Path, said: str) -> None:
 @click.option("--strict", is_flag=True, help="Exit 1 when a leak or a shortcut above --allow is found.")
 @click.option(
     "--allow",
-    type=click.FloatRange(0.5, 1),
+    type=FloatRange(0.5, 1),
     default=shortcuts.ALLOW,
     show_default=True,
     help="AUC up to which a shortcut is let pass.",

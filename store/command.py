@@ -12,6 +12,7 @@ import errno
 import functools
 import io
 import logging
+import math
 import os
 import sys
 import traceback
@@ -183,6 +184,16 @@ def log_to_stderr(form: str = "%(message)s", dates: str | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(form, dates))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class FloatRange(click.FloatRange):
+    """click's, for finite numbers: nan lies in each of its ranges."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

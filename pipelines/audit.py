@@ -179,6 +179,8 @@ def _at(short: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _write(path: Path, said: str) -> None:
     """The whole file or none of it."""
+    if not path.absolute().parent.is_dir():
+        raise ManifestError(f"{path} is in no folder that exists; make {path.parent} first")
     try:
         place(path).write(said.encode())
     except (OSError, ValueError, store.StoreError) as error:

@@ -38,7 +38,9 @@ def plain_all(value: Any) -> Any:
 def html(value: Any) -> str:
     """Text for a page, in an element or a quoted attribute: marks escaped; controls, which may turn the direction of writing,
     as codes."""
-    text = "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in str(value))
+    text = "".join(
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(value)
+    )
     return _html.escape(text)
 
 

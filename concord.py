@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from store.command import Group
+
 # name: (module, click command in it; None for a module that is run as a script)
 COMMANDS = {
     "precompute": ("precompute", "main"),
@@ -23,7 +25,7 @@ COMMANDS = {
 }
 
 
-class Lazy(click.Group):
+class Lazy(Group):
     """A group whose commands import their modules when asked for: training must not load Ray, nor inspecting torch."""
 
     def list_commands(self, ctx):

@@ -14,7 +14,7 @@ from pipelines.job import first_line, run
 from pipelines.manifest import ManifestError
 from pipelines.request import Config, UsageError
 from store import StoreError
-from store.inspect import storage_options
+from store.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from store.place import is_url, place
 from store.similarity import KINDS
 from teachers import TeacherError
@@ -61,9 +61,10 @@ def _names(context, option, value):
 
 
 @click.command(
+    cls=Command,
     epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
     "Exit codes: 0 every clip is done; 3 some clips failed (the ledger names them); 2 nothing was changed;\n"
-    "1 the run failed, run it again to go on; 130, 143 stopped by a signal."
+    "1 the run failed, run it again to go on; 130, 143 stopped by a signal.",
 )
 @click.option(
     "--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to add; may be given several times."
@@ -98,7 +99,7 @@ def _names(context, option, value):
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
     "--clip-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="What one clip may take in one stage before it is taken for hung.  [default: 300 and four times its length]",
 )
@@ -109,57 +110,42 @@ def _names(context, option, value):
     show_default=True,
     help="Times that a clip may crash or hang its worker before it has failed.",
 )
-@click.option(
-    "--max-failures", type=click.FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0."
-)
-@click.option(
-    "--storage-option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=storage_options,
-    help="For buckets (s3://, gs://), beside the usual environment: aws_region=eu-west-1, skip_signature=true ...",
-)
+@click.option("--max-failures", type=FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0.")
+@storage_options("storage")
 @click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours, disk and time expected.")
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
-def main(
-    corpora, store, fit_from, storage_option, asr_workers, vsr_workers, face_workers, max_failures, debug, **options
-):
+def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_workers, max_failures, debug, **options):
     """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.
 
     Run it again and it does only what is missing.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     for package in ("pipelines", "teachers", "store"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     signal.signal(signal.SIGTERM, _terminated)
     config = Config(
-        store=place(store, storage_option),
+        store=place(store, storage),
         corpora=corpora,
-        fit_from=place(fit_from, storage_option) if fit_from else None,
+        fit_from=place(fit_from, storage) if fit_from else None,
         pools=Pools(asr_workers, vsr_workers, face_workers),
         **options,
     )
     try:
         summary = run(config)
     except (UsageError, ManifestError, TeacherError, StoreError) as error:
-        if debug:
-            raise
-        click.echo(f"precompute: {error}", err=True)
-        sys.exit(2)
+        fail(f"precompute: {error}", 2)
     except (KeyboardInterrupt, SystemExit) as stop:
-        click.echo(f"precompute: stopped; run the same command again to go on with {store}", err=True)
+        say(f"precompute: stopped; run the same command again to go on with {store}", err=True)
         sys.exit(stop.code if isinstance(stop, SystemExit) else 130)
     except Exception as error:
-        if debug:
-            raise
-        text = f"precompute: {first_line(error)}; run the same command again to go on, or with --debug to see where"
+        what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
+        text = f"precompute: {what}; run the same command again to go on, or with --debug to see where"
         if os.strerror(errno.ENOSPC) in str(error):
             text = (
                 f"precompute: a disk is full ({first_line(error)}); make room and run the same command again to go on"
             )
-        click.echo(text, err=True)
-        sys.exit(1)
-    click.echo(report.text(summary, config))
+        fail(text, 1)
+    say_lines(report.text(summary, config))
     sys.exit(report.exit_code(summary, max_failures))
 
 

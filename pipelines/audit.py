@@ -12,8 +12,6 @@ soft_labels of a store. It drops no clip.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +37,9 @@ from pipelines import (
 )
 from pipelines.faults import Fault
 from pipelines.manifest import LABELS, ManifestError, Row
-from store.inspect import storage_options
+from store.command import Command, FloatRange, fail, log_to_stderr, put, say, storage_options, told
+from store.place import place
+from store.text import plain_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,18 +191,19 @@ def _at(short: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _write(path: Path, said: str) -> None:
     """The whole file or none of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if not path.absolute().parent.is_dir():
+        raise ManifestError(f"{path} is in no folder that exists; make {path.parent} first")
     try:
-        part.write_text(said, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ManifestError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+        place(path).write(said.encode())
+    except (OSError, ValueError, store.StoreError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ManifestError(f"{path} cannot be written: {why}; choose another place") from error
 
 
 @click.command(
+    cls=Command,
     epilog="\b\nExample:\n  python -m pipelines.audit --corpus cmdfd:/data/CMDFD --html audit.html --strict\n"
-    "Exit codes: 0 done; 1 with --strict, a leak or a shortcut above --allow; 2 nothing could be read."
+    "Exit codes: 0 done; 1 with --strict, a leak or a shortcut above --allow; 2 nothing could be read.",
 )
 @click.option("--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to look at; may be repeated.")
 @click.option(
@@ -210,14 +211,7 @@ def _write(path: Path, said: str) -> None:
 )
 @click.option("--store", "root", metavar="PATH|URL", help="Store to look at, in place of a corpus or manifest.")
 @click.option("--media", is_flag=True, help="Decode the files that are here, and compare their bytes and content.")
-@click.option(
-    "--storage-option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=storage_options,
-    help="For what lies in buckets, beside the usual environment: aws_region=eu-west-1 ...",
-)
+@storage_options()
 @click.option(
     "--json",
     "json_file",
@@ -231,7 +225,7 @@ def _write(path: Path, said: str) -> None:
 @click.option("--strict", is_flag=True, help="Exit 1 when a leak or a shortcut above --allow is found.")
 @click.option(
     "--allow",
-    type=click.FloatRange(0.5, 1),
+    type=FloatRange(0.5, 1),
     default=shortcuts.ALLOW,
     show_default=True,
     help="AUC up to which a shortcut is let pass.",
@@ -245,7 +239,7 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
         raise click.UsageError(
             f"--store reads what the store holds; for its files use --manifest {root}/{kept.MANIFEST} --media"
         )
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     try:
         if root:
             reader = store.open(root, options)
@@ -259,24 +253,22 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
             known = of_media(rows, options) if media else of_lists(rows)
         found = audit(rows, allow=allow, seed=seed, known=known)
         if root and (warning := stored.keep(reader, found, known.table)):
-            click.echo(f"Warning: {warning}", err=True)
+            say(f"Warning: {warning}", err=True)
         if json_file and str(json_file) != "-":
-            _write(json_file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            _write(json_file, json.dumps(found, indent=1) + "\n")
         if html:
             from pipelines import audit_page
 
             _write(html, audit_page.page(found))
-    except (ManifestError, store.StoreError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+    except (ManifestError, store.StoreError, OSError, RecursionError) as error:
+        fail(f"Error: {told(error)}", 2)
     except isolation.ChildLost as error:
-        click.echo(f"Error: no process that decodes could be started ({error}); run it again", err=True)
-        sys.exit(1)
+        fail(f"Error: no process that decodes could be started ({error}); run it again", 1)
     if str(json_file) == "-":
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        put(json.dumps(found, indent=1))
     else:
-        for line in text(found):
-            click.echo(line)
+        for line in text(plain_all(found)):
+            put(line)
     sys.exit(1 if strict and found["findings"] else 0)
 
 

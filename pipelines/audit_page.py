@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.nuisances import means
-from pipelines.report_page import STYLE, t
+from pipelines.report_page import STYLE
 from pipelines.shortcuts import why_none
+from store.text import html as t
 
 METHODS = 14  # lines of one plot
 MORE = """

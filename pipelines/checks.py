@@ -62,7 +62,7 @@ class Request:
     media: tuple[str, ...] = ()  # paths or URLs to read from
     probe: str = ""  # file or object that the doctor wrote; beside it goes the node's own, called `mark`
     mark: str = ""
-    options: dict[str, str] = field(default_factory=dict)  # of object stores
+    options: dict[str, str] = field(default_factory=dict, repr=False)  # of object stores
 
 
 def run(request: Request) -> list[Finding]:

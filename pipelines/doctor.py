@@ -22,6 +22,9 @@ import click
 
 from pipelines import checks
 from pipelines.checks import Finding, Request
+from store.command import Command, put, storage_options
+from store.secrets import redact
+from store.text import plain
 
 TIMEOUT_S = 300.0  # of the checks of one node: a cold disk takes a minute to import torch
 REACH_S = 10.0  # of a cluster's address
@@ -298,35 +301,24 @@ def text(answers: Sequence[Answer]) -> Iterator[str]:
         for (level, said, mend), names in told.items():
             if level != "ok":
                 yield _row(level, check, said + (f" ({_list(names)})" if nodes > 1 else ""))
-                yield f"      {'':13} mend: {mend}"
+                yield f"      {'':13} mend: {plain(redact(mend))}"
     count = Counter(answer.finding.level for answer in answers)
     where = f" on {nodes} nodes" if nodes > 1 else ""
     yield f"{count['ok']} ok, {count['warn']} to look at, {count['fail']} failed{where}"
 
 
 def _row(level: str, check: str, said: str) -> str:
-    return f"{click.style(f'{level:5}', fg=COLOURS[level])} {check:13} {said}"
+    return f"{click.style(f'{level:5}', fg=COLOURS[level])} {plain(check):13} {plain(redact(said))}"
 
 
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
 
 
-class Pair(click.ParamType):
-    """K=V."""
-
-    name = "k=v"
-
-    def convert(self, value, param, ctx):
-        key, separator, rest = value.partition("=")
-        if not separator or not key:
-            self.fail(f"{value} is not K=V", param, ctx)
-        return key, rest
-
-
 @click.command(
+    cls=Command,
     epilog="\b\nExample:\n  python -m pipelines.doctor --address auto --store s3://bucket/labels.zarr\n"
-    "Exit codes: 0 all is ok, or worth a look (warn) at most; 1 something failed."
+    "Exit codes: 0 all is ok, or worth a look (warn) at most; 1 something failed.",
 )
 @click.option(
     "--address",
@@ -341,20 +333,19 @@ class Pair(click.ParamType):
 @click.option(
     "--teacher", "teachers", multiple=True, metavar="NAME", help="Also load this teacher, as --asr and --vsr name it."
 )
-@click.option(
-    "--storage-option", "options", multiple=True, type=Pair(), help="Setting of the object store; may be repeated."
-)
+@storage_options()
 @click.option("--json", "as_json", is_flag=True, help="Print findings as JSON.")
 def main(address, store, corpus, teachers, options, as_json):
     """Say what is missing on this machine, or on any node of a cluster, and the command that mends it."""
-    answers = examine(address, Request(teachers=teachers, options=dict(options)), store, corpus)
+    answers = examine(address, Request(teachers=teachers, options=options), store, corpus)
     failed = any(answer.finding.level == "fail" for answer in answers)
     if as_json:
-        found = [{"node": a.node, **{k: v for k, v in asdict(a.finding).items() if k != "facts"}} for a in answers]
-        click.echo(json.dumps({"ok": not failed, "findings": found}, indent=1, ensure_ascii=False))
+        kept = ("check", "level", "says", "mend")
+        found = [{"node": a.node, **{k: redact(getattr(a.finding, k)) for k in kept}} for a in answers]
+        put(json.dumps({"ok": not failed, "findings": found}, indent=1))
     else:
         for line in text(answers):
-            click.echo(line)
+            put(line)
     sys.exit(1 if failed else 0)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from store import document
 from store.layout import StoreError
 from store.place import Place, place
+from store.secrets import redact
 
 FILE = "ledger.parquet"
 TYPES = {"attempts": "int32", "seconds": "float32"}
@@ -53,9 +54,9 @@ def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> No
     import pandas as pd
 
     names = [f.name for f in fields(Entry)]
+    told = [asdict(replace(entry, message=redact(entry.message))) for entry in entries]
     records = [
-        {name: document.text(value) if isinstance(value, str) else value for name, value in asdict(entry).items()}
-        for entry in entries
+        {name: document.text(value) if isinstance(value, str) else value for name, value in t.items()} for t in told
     ]
     table = pd.DataFrame(records, columns=names)
     table = table.astype({name: TYPES.get(name, "str") for name in names})

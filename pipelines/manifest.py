@@ -23,6 +23,7 @@ from urllib.parse import quote
 from store import document
 from store.layout import StoreError
 from store.place import Place, is_url, place
+from store.table import read_csv, to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -272,13 +273,11 @@ def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
 
 def csv_table(data: bytes) -> pd.DataFrame:
     """A CSV's cells as text; raises ValueError that says what is wrong with it."""
-    import pandas as pd
-
     if b"\0" in data:
         raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
     if data[: data.find(b"\n")].count(b",") >= COLUMNS:
         raise ValueError(f"it has more than {COLUMNS} columns")
-    return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    return read_csv(data)
 
 
 def parquet_table(data: bytes) -> pd.DataFrame:
@@ -316,11 +315,9 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
         for name in ("label", "audio_fake", "video_fake"):
             record[name] = "" if record[name] < 0 else str(record[name])
         records.append(record)
-    table = pd.DataFrame.from_records(records, columns=[f.name for f in fields(Row)])
+    table = {f.name: [record[f.name] for record in records] for f in fields(Row)}
     parquet = Path(place(path).name).suffix.lower() in PARQUET
-    as_bytes = (
-        table.to_parquet(index=False, write_page_checksum=True) if parquet else table.to_csv(index=False).encode()
-    )
+    as_bytes = pd.DataFrame(table).to_parquet(index=False, write_page_checksum=True) if parquet else to_csv(table)
     place(path).write(as_bytes)
 
 

@@ -11,13 +11,16 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipelines import faults, manifest, manifest_check, manifest_edit, manifest_summary, match, protocols
 from pipelines.manifest import PARQUET, ManifestError, Row
+from store.command import Command, fail, say, told
 from store.layout import StoreError
 from store.place import place
+from store.table import to_csv
 
 
 def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, whole: bool) -> None:
@@ -29,6 +32,9 @@ def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, wh
             write_splits(file, rows, weight)
     except OSError as error:
         raise ManifestError(f"{file} cannot be written: {error.strerror}; choose another place") from error
+    except ValueError as error:  # a name with a zero byte, or text that is no Unicode
+        why = told(error) if isinstance(error, UnicodeError) else str(error)
+        raise ManifestError(f"{file} cannot be written: {why}") from error
 
 
 def write_splits(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None = None) -> None:
@@ -37,9 +43,13 @@ def write_splits(file: str, rows: Sequence[Row], weight: Mapping[str, float] | N
 
     rows = sorted(rows, key=lambda row: row.id)
     weights = [1.0 if weight is None else weight.get(row.id, 1.0) for row in rows]
-    table = pd.DataFrame({"id": [row.id for row in rows], "split": [row.split for row in rows], "weight": weights})
+    table: dict[str, Sequence[Any]] = {
+        "id": [row.id for row in rows],
+        "split": [row.split for row in rows],
+        "weight": weights,
+    }
     parquet = Path(file).suffix.lower() in PARQUET
-    place(file).write(table.to_parquet(index=False) if parquet else table.to_csv(index=False).encode())
+    place(file).write(pd.DataFrame(table).to_parquet(index=False) if parquet else to_csv(table))
 
 
 def shares(_, __, text: str) -> tuple[float, float, float]:
@@ -60,15 +70,15 @@ def chosen(rows: list[Row], remap: Sequence[str], where: Sequence[str], drop: Se
         if not equals or not old or not new:
             raise click.UsageError(f'--remap takes OLD=NEW, two folders, not "{move}"')
         rows, changed = manifest_edit.remap(rows, old, new)
-        click.echo(f"--remap {move}: {changed:,} rows")
+        say(f"--remap {move}: {changed:,} rows")
     for condition in where:
         before = len(rows)
         rows = manifest_edit.where(rows, condition)
-        click.echo(f"--where {condition}: {len(rows):,} of {before:,} rows stay")
+        say(f"--where {condition}: {len(rows):,} of {before:,} rows stay")
     for kind in drop:
         before = len(rows)
         rows = manifest_edit.drop_fault(rows, kind)
-        click.echo(f"--drop-fault {kind}: {before - len(rows):,} rows dropped")
+        say(f"--drop-fault {kind}: {before - len(rows):,} rows dropped")
     if not rows:
         raise ManifestError("no row is left; ask for less")
     return rows
@@ -82,22 +92,20 @@ def validate(corpora: Sequence[str], files: Sequence[str], remap, where, drop) -
     looked = [manifest_check.of_file(file) for file in files]
     if bad := [fault for some, _ in looked for fault in some]:
         for fault in faults.summary(bad):
-            click.echo(f"{fault['count']:,} {fault['kind']}: {fault['examples'][0]['text']}")
-        click.echo(f"unusable: {len(bad):,} values to correct", err=True)
+            say(f"{fault['count']:,} {fault['kind']}: {fault['examples'][0]['text']}")
+        say(f"unusable: {len(bad):,} values to correct", err=True)
         return 2
     rows = chosen(manifest_edit.load(corpora, files), remap, where, drop)
     found, far = manifest_check.check(rows)
     found += [fault for _, some in looked for fault in some]
     for fault in faults.summary(found):
-        click.echo(f"{fault['count']:,} {fault['kind']}")
+        say(f"{fault['count']:,} {fault['kind']}")
         for example in fault["examples"][:3]:
-            click.echo(f"    {example['id']}: {example['text']}")
+            say(f"    {example['id']}: {example['text']}")
     if far:
-        click.echo(f"{far:,} clips lie in buckets; whether they are there was not looked at")
+        say(f"{far:,} clips lie in buckets; whether they are there was not looked at")
     faulty = len({fault.id for fault in found})
-    click.echo(
-        f"{len(rows):,} rows can be used, {faulty:,} of them with faults" if found else f"{len(rows):,} clean rows"
-    )
+    say(f"{len(rows):,} rows can be used, {faulty:,} of them with faults" if found else f"{len(rows):,} clean rows")
     return 3 if found else 0
 
 
@@ -105,18 +113,19 @@ def list_protocols(ctx: click.Context, _, value: str | None) -> str | None:
     """`--protocol list` needs no corpus."""
     if value == "list":
         for line in manifest_summary.table([[name, p.text] for name, p in protocols.PROTOCOLS.items()], 2):
-            click.echo(line)
+            say(line)
         ctx.exit()
     return value
 
 
 @click.command(
+    cls=Command,
     epilog="\b\nExamples:\n"
     "  python -m pipelines.manifest --corpus fakeavceleb:/data/FakeAVCeleb -o rows.parquet\n"
     "  python -m pipelines.manifest --manifest rows.parquet --remap /data=/mnt/data --validate\n"
     "  python -m pipelines.manifest --manifest rows.parquet --protocol favc-70-30-clean -o splits.csv\n"
     "  python -m pipelines.manifest --corpus cmdfd:/data/CMDFD --where method=real,Wav2Lip --match -o test.csv\n"
-    "Exit codes: 0 done (with --validate: clean); 2 unusable, nothing was written; 3 --validate found faults."
+    "Exit codes: 0 done (with --validate: clean); 2 unusable, nothing was written; 3 --validate found faults.",
 )
 @click.option("--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to read; may be repeated.")
 @click.option(
@@ -187,24 +196,23 @@ def main(
         weight = None
         if protocol:
             made = protocols.splits(rows, protocol, protocols.Options(shares, train_on), seed)
-            say(manifest_summary.protocol(rows, made))
+            tell(manifest_summary.protocol(rows, made))
             rows = made.rows(rows)
         elif matching is None:
-            say(manifest_summary.summary(rows))
-            say(manifest_summary.faulty(rows))
+            tell(manifest_summary.summary(rows))
+            tell(manifest_summary.faulty(rows))
         if matching is not None:
             rows, weight = matched(rows, matching, by, measured, seed, bool(protocol))
         if output:
             write(output, rows, weight, whole=protocol is None and matching is None)
-            click.echo(f"wrote {len(rows):,} rows to {output}")
+            say(f"wrote {len(rows):,} rows to {output}")
         if picture:
             from pipelines import manifest_picture
 
             manifest_picture.draw(rows, picture)
-            click.echo(f"drew {picture}")
-    except (ManifestError, StoreError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+            say(f"drew {picture}")
+    except (ManifestError, StoreError, OSError, RecursionError) as error:
+        fail(f"Error: {told(error)}", 2)
 
 
 def matched(
@@ -218,14 +226,14 @@ def matched(
     if not asked:
         raise click.UsageError("--match takes names of nuisances, such as length_difference,duration")
     weight, lines = match.match(test, match.table_of(test, measured), asked, by, seed)
-    say(manifest_summary.matched(lines, asked))
+    tell(manifest_summary.matched(lines, asked))
     if not weight:
         raise ManifestError(f"nothing is left to test on that is alike in {matching}, so nothing was written")
     kept = [replace(row, split="test") for row in test if row.id in weight]
     return [row for row in rows if split and row.split != "test"] + kept, weight
 
 
-def say(lines: Iterable[str]) -> None:
+def tell(lines: Iterable[str]) -> None:
     """Lines to the terminal."""
     for line in lines:
-        click.echo(line)
+        say(line)

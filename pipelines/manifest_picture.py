@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines import nuisances
 from pipelines.manifest import Row
+from store.text import label
 
 INK, MUTED = "#1b1b1f", "#8a8f98"
 SPLITS = {"train": "#3d5a80", "val": "#8fb3d9", "test": "#e08e45", "": "#c9cdd3"}
@@ -37,7 +38,7 @@ def draw(rows: Sequence[Row], file: str) -> None:
     for k, kind in enumerate(kinds):
         bars.text(left[k], k, f" {size[kind]:,}", va="center", fontsize=8, color=INK)
     several = len({kind[0] for kind in size}) > 1
-    bars.set_yticks(range(len(kinds)), [_name(kind, several) for kind in kinds])
+    bars.set_yticks(range(len(kinds)), [label(_name(kind, several)) for kind in kinds])
     bars.invert_yaxis()
     bars.set_xlim(0, 1.12 * left.max())
     bars.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
@@ -48,13 +49,13 @@ def draw(rows: Sequence[Row], file: str) -> None:
     bars.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.99), ncols=4)
 
     seconds = nuisances.listed(rows)["duration"].to_numpy()
-    label = np.array([row.label for row in rows])
+    labels = np.array([row.label for row in rows])
     known = ~np.isnan(seconds)
     if known.any():
         end = float(np.quantile(seconds[known], SHARE))
         edges = np.linspace(0, max(end, 1e-3), 41)
         for value, (name, colour) in LABELS.items():
-            mine = seconds[known & (label == value)]
+            mine = seconds[known & (labels == value)]
             if len(mine):
                 share = np.full(len(mine), 100 / len(mine))
                 text = f"{name}, median {np.median(mine):.1f} s"

@@ -10,6 +10,7 @@ What it leaves out: numbers that were not chosen, which are reported; and traini
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ import numpy as np
 from pipelines import leaks, nuisances
 from pipelines.manifest import PARQUET, ManifestError, Row
 from pipelines.shortcuts import weighted_auc
+from store.layout import StoreError
+from store.place import place
+from store.table import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +107,10 @@ def table_of(rows: Sequence[Row], file: str | os.PathLike[str] | None = None) ->
     if file is None:
         return listed
     try:
-        measured = pd.read_parquet(file) if Path(file).suffix.lower() in PARQUET else pd.read_csv(file)
-    except (OSError, ValueError) as error:
+        data = place(file).read()  # pandas would fetch any URL
+        parquet = Path(file).suffix.lower() in PARQUET
+        measured = pd.read_parquet(io.BytesIO(data)) if parquet else _numbers(read_csv(data))
+    except (OSError, ValueError, StoreError) as error:
         raise ManifestError(f"nuisances {file} cannot be read: {str(error).splitlines()[0]}") from error
     if "id" not in measured.columns or measured["id"].duplicated().any():
         raise ManifestError(f"nuisances {file} need a column id that names each clip once")
@@ -114,6 +120,17 @@ def table_of(rows: Sequence[Row], file: str | os.PathLike[str] | None = None) ->
         raise ManifestError(f"nuisances {file} have none of the {len(rows):,} clips; their ids must be the manifest's")
     measured = measured.reindex(ids).reset_index(drop=True)
     return pd.concat([measured, listed[[c for c in listed.columns if c not in measured.columns]]], axis=1)
+
+
+def _numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of texts with columns of numbers where that is what they hold; empty cells are not known."""
+    import pandas as pd
+
+    for name in [name for name in table.columns if name != "id"]:
+        known = table[name].where(table[name] != "")
+        numbers = pd.to_numeric(known, errors="coerce")
+        table[name] = known if (numbers.isna() & known.notna() & (known.str.lower() != "nan")).any() else numbers
+    return table
 
 
 def _weights(table: pd.DataFrame, fake: np.ndarray, names: Sequence[str], by: str, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 import store
 from store import layout
+from store.text import label
 
 CROPS = 15  # mouth crops in the strip
 INK, MUTED, GOOD, BAD = "#1b1b1f", "#8a8f98", "#1f7a4d", "#b3261e"
@@ -32,7 +33,7 @@ def timeline(reader: store.Reader, clip: int, file: Path, title: str) -> None:
             got["mouth"][t], cmap="gray", vmin=0, vmax=255, extent=(k * width, (k + 1) * width, 0, 1), aspect="auto"
         )
     strip.set(ylim=(0, 1), yticks=[])
-    strip.set_title(title, loc="left", fontsize=11, color=INK)
+    strip.set_title(label(title), loc="left", fontsize=11, color=INK)
 
     time = (np.arange(row.length) + 0.5) / layout.FPS
     for start, stop in _runs(~voiced):
@@ -72,7 +73,7 @@ def _words(axis, reader: store.Reader, clip: int, second: np.ndarray, voiced: np
         axis.text(
             (word["start"] + word["end"]) / 2,
             low,
-            word["text"].strip(),
+            label(word["text"].strip()),
             ha="center",
             va="bottom",
             fontsize=9,

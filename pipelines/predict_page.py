@@ -15,7 +15,8 @@ import numpy as np
 
 from pipelines import predict_plot, predict_words
 from pipelines.predict_plot import KINDS, MARKS, clock
-from pipelines.report_page import STYLE, t
+from pipelines.report_page import STYLE
+from store.text import html as t
 from teachers.base import FPS
 
 MOMENTS = 10  # of the strip

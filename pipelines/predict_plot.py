@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.report_page import t
+from store.text import html as t
 from teachers.base import FPS, SAMPLE_RATE
 
 ROW_S = 6.0  # most seconds in a row: words stay readable

@@ -20,6 +20,7 @@ import av
 
 from store.layout import StoreError
 from store.place import Place, is_url, place
+from store.text import plain
 
 FPS = 25
 SAMPLE_RATE = 16_000
@@ -347,7 +348,7 @@ def round_half_up(x: Fraction) -> int:
 def shown(path: Media) -> str:
     """A path or URL for messages (of a local copy, where it is from); what cannot be printed is escaped."""
     text = getattr(path, "url", None) or (str(path) if isinstance(path, Place) else os.fspath(path))
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain(text)
 
 
 def _is_picture(stream: Any) -> bool:

@@ -9,6 +9,7 @@ from pipelines import space
 from pipelines.request import Config
 from pipelines.usage import Summary
 from store import layout
+from store.text import plain
 
 EXAMPLES = 10  # failed clips named in the last lines
 
@@ -34,10 +35,10 @@ def text(summary: Summary, config: Config) -> str:
             )
     else:
         lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
-    lines.append(f"{summary.done} of {summary.clips} clips done in {config.store}{_with(summary)}")
+    lines.append(f"{summary.done} of {summary.clips} clips done in {plain(config.store)}{_with(summary)}")
     lines += _quality(summary)
     if summary.report:
-        lines.append(f"report: {summary.report}")
+        lines.append(f"report: {plain(summary.report)}")
     if summary.failed:
         reasons = Counter((entry.stage, entry.reason) for entry in summary.failed)
         listed = ", ".join(f"{n} {stage}/{reason}" for (stage, reason), n in sorted(reasons.items()))
@@ -45,19 +46,14 @@ def text(summary: Summary, config: Config) -> str:
         lines += [f"  {plain(entry.id)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]
         more = len(summary.failed) - EXAMPLES
         lines.append(
-            f"{'  and ' + str(more) + ' more; ' if more > 0 else '  '}all are in {config.store / 'ledger.parquet'}"
+            f"{'  and ' + str(more) + ' more; ' if more > 0 else '  '}all are in {plain(config.store / 'ledger.parquet')}"
         )
     if not summary.labelled:
         lines.append(
             "no soft labels yet: no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
-            f"a fit: python precompute.py --store {config.store} --fit-from OTHER_STORE"
+            f"a fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
-
-
-def plain(text: str) -> str:
-    """Text for a terminal: file names may hold what would move its cursor or change its colours."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def exit_code(summary: Summary, max_failures: float) -> int:

@@ -29,6 +29,7 @@ from pipelines.request import Config, UsageError
 from pipelines.usage import StageUsage, Summary, Usage, first_line
 from store import layout
 from store.place import Place, place
+from store.secrets import redact
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state
             "version": VERSION,
             "run": {
                 "state": state,
-                "message": message,
+                "message": redact(message),
                 "during": parts.broken if state in ("stopped", "failed") else "",
                 "begun": _iso(usage.begun),
                 "written": _iso(time.time()),
@@ -194,7 +195,7 @@ def failures(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             kind["clips"] += 1
             kind["again"] = "next run" if entry.reason in stages.INFRASTRUCTURE else "--retry-failed"
             if len(kind["examples"]) < EXAMPLES:
-                kind["examples"].append({"id": entry.id, "path": entry.path, "message": entry.message})
+                kind["examples"].append({"id": entry.id, "path": entry.path, "message": redact(entry.message)})
     return sorted(found.values(), key=lambda kind: (-kind["clips"], kind["stage"], kind["reason"]))
 
 

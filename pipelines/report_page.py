@@ -5,10 +5,10 @@ Every name and message in it comes from files and may be hostile: text goes thro
 
 from __future__ import annotations
 
-import html
-import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+from store.text import html as t
 
 STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher"}
 PARTS = ("start", "headers", "pass one", "fit", "labels", "words", "other")
@@ -91,12 +91,6 @@ def page(data: Mapping[str, Any]) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"{refresh}<style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
     )
-
-
-def t(value: Any) -> str:
-    """Text for the page: marks escaped; control characters, which may turn the direction of writing, shown as codes."""
-    text = "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in str(value))
-    return html.escape(text)
 
 
 def headline(data: Mapping[str, Any]) -> tuple[str, str]:

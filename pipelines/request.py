@@ -20,6 +20,7 @@ from pipelines.cluster import Pools
 from pipelines.manifest import Row
 from store import fitfile, inventory, layout, lease
 from store.place import Place, is_url
+from store.secrets import redact
 from store.similarity import Fit
 from store.writer import is_taken, mark
 from teachers import face_backends
@@ -262,7 +263,7 @@ def lock(root: Place, exists: bool) -> Iterator[None]:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """The command line for a shell, without the values of storage options, which are secrets."""
+    """The command line for a shell, without the values of storage options and whatever else may be a secret."""
     shown: list[str] = []
     for k, word in enumerate(arguments):
         option, given, rest = word.partition("=")
@@ -271,7 +272,7 @@ def command(arguments: Sequence[str]) -> str:
         elif k and arguments[k - 1] == "--storage-option":
             word = f"{option}=..."
         shown.append(word)
-    return shlex.join([Path(shown[0]).name, *shown[1:]]) if shown else ""
+    return shlex.join([Path(shown[0]).name, *map(redact, shown[1:])]) if shown else ""
 
 
 def commit() -> str:

@@ -12,12 +12,14 @@ import errno
 import functools
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -31,6 +33,7 @@ from obstore.exceptions import (
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from store import secrets
 from store.layout import StoreError
 from store.place import KINDS, Changed, Opened, Place
 
@@ -78,20 +81,24 @@ class Bucket(Place):
             except (BaseError, FileNotFoundError) as error:
                 if left and "response body" in str(error):  # it broke off; obstore itself begins again only with some
                     continue
-                raise self._error(error) from error
+                raise self._error(error) from _clean(error)
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":  # of obstore's Rust, which no module gives
+                    raise
+                raise self._error(GenericError(f"the object store's client failed: {error}")) from None
         raise AssertionError
 
     def _error(self, error: Exception) -> Exception:
-        why = str(error)
+        why = secrets.redact(str(error))
         if isinstance(error, PreconditionError | AlreadyExistsError):
             return Changed(f"{self} was replaced")
         if "NoSuchBucket" in why:
             return StoreError(f"{self}: there is no bucket {self.bucket}; make it, or check the URL")
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.location)
-        do = "check the network and the address (AWS_ENDPOINT_URL, --storage-option), then try again"
+        do = "check the network and the address (AWS_ENDPOINT_URL, --storage-option aws_endpoint=URL), then try again"
         if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "169.254.169.254" in why:
-            do = "give credentials that may use it, in the environment or by --storage-option"
+            do = "give credentials that may use it, in the environment or by --storage-options-file"
         return StoreError(f"{self} cannot be reached ({why.splitlines()[0][:300]}); {do}")
 
     def exists(self) -> bool:
@@ -156,6 +163,11 @@ class Bucket(Place):
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         with ThreadPoolExecutor(REQUESTS) as pool:
             return list(pool.map(function, items))
+
+
+def _clean(error: Exception) -> Exception:
+    """The same error for tracebacks, without secrets: its text ends with all that the request was made of."""
+    return type(error)(secrets.redact(str(error)))
 
 
 def _tag(meta: Any) -> dict[str, str]:
@@ -264,10 +276,34 @@ def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...], hast
     from obstore.store import GCSStore, S3Store
 
     others = tuple(start for kind, start in KINDS.items() if kind != scheme)
-    config: Any = {**CLIENT, **{key: value for key, value in options if not key.lower().startswith(others)}}
+    told = secrets.from_environment() | dict(options)
+    secrets.know(told)
+    config: Any = {**CLIENT, **{key: value for key, value in told.items() if not key.lower().startswith(others)}}
+    _check_addresses(told)
     config |= HASTY_CLIENT if hasty else {}
     try:
         kind: Any = {"s3": S3Store, "gs": GCSStore}[scheme]
         return kind(bucket, config=config, retry_config=HASTY_RETRY if hasty else RETRY)
     except (BaseError, ValueError) as error:
-        raise StoreError(f"{scheme}://{bucket} cannot be used as asked: {str(error).splitlines()[0]}") from error
+        why = secrets.redact(str(error)).splitlines()[0]
+        wrong = sorted(key for key, value in told.items() if len(value) > 2 and value in str(error))
+        for key in wrong:  # whatever it is, it was told in confidence
+            why = re.sub(rf"(?<!\w){re.escape(told[key])}(?!\w)", secrets.HIDDEN, why)
+        which = f" (option {', '.join(wrong)})" if wrong else ""
+        raise StoreError(f"{scheme}://{bucket} cannot be used as asked{which}: {why}") from None
+
+
+def _check_addresses(options: Mapping[str, str]) -> None:
+    """Raises StoreError for an address that is none: obstore's Rust panics over it, and shows it."""
+    known = {**{key: value for key, value in os.environ.items() if key.startswith(("AWS_", "GOOGLE_"))}, **options}
+    for key, value in known.items():
+        if re.search(r"endpoint|proxy_url|_url$", key.lower()):
+            try:
+                urlsplit(value).port  # noqa: B018 - what it is decides
+                good = re.fullmatch(r"[\x21-\x7e]*", value)
+            except ValueError:
+                good = None
+            if not good:
+                raise StoreError(
+                    f"{key} is no address; give http(s)://HOST:PORT, with odd letters of a password as %XX"
+                )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from store import fitfile, layout
+from store import command, fitfile, layout
 from store.layout import StoreError
 from store.reader import Reader
 from store.shards import Damage
+from store.text import plain, plain_all
 
 
 def summary(reader: Reader) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def verify(reader: Reader, progress: Progress | None = None) -> list[dict[str, s
         for a, b in zip(start // array.chunk_rows, -(-stop // array.chunk_rows), strict=True):
             used[a:b] = True
         chunks = np.flatnonzero(used).tolist()
-        task = progress.add_task(f"frames/{name}", total=len(chunks)) if progress else None
+        task = progress.add_task(plain(f"frames/{name}"), total=len(chunks)) if progress else None
         for k in chunks:
             first = k * array.chunk_rows
             try:
@@ -184,24 +184,9 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(f"beside frames/: {rest}")
 
 
-def storage_options(context: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    """A click callback: KEY=VALUE, several times, as a dict. Values are secrets and are not shown."""
-    pairs = [text.partition("=") for text in given]
-    if not all(key and separator for key, separator, _ in pairs):
-        raise click.BadParameter("takes KEY=VALUE, such as aws_region=eu-west-1", context, option)
-    return {key: value for key, _, value in pairs}
-
-
-@click.command(epilog="Example: python -m store.inspect demo.zarr --verify")
+@click.command(cls=command.Command, epilog="Example: python -m store.inspect demo.zarr --verify")
 @click.argument("path")
-@click.option(
-    "--storage-option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=storage_options,
-    help="For a store in a bucket, beside the environment: aws_region=eu-west-1, skip_signature=true ...",
-)
+@command.storage_options()
 @click.option("--verify", "check", is_flag=True, help="Read every chunk of every done clip and check its checksum.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -219,16 +204,16 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
             note = {**reader.attrs["similarity"], "clip_frames": reader.fit_length}
             fitfile.save(save_fit, reader.fit, reader.attrs["teachers"], note)
     except StoreError as e:
-        click.echo(f"Error: {e}", err=True)
-        sys.exit(2)
+        command.fail(f"Error: {e}", 2)
     report = summary(reader)
     console = Console(highlight=False, markup=False, soft_wrap=True, width=max(Console().width, 100))
     if check:
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             report["damage"] = verify(reader, progress)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        command.put(json.dumps(report, indent=2))
     else:
+        report = plain_all(report)
         show(report, console)
         for entry in report.get("damage", []):
             console.print(f"damaged: clip {entry['clip'] or '(none)'}: {entry['array']}: {entry['reason']}")

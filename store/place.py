@@ -8,7 +8,8 @@ A place that is `confined`, as stores are, is kept to: below its folder no symbo
 write, and only regular files are opened. The folder itself may be a link.
 
 Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...), from the
-machine's role, or from `options`, which no message and no `repr` shows. They travel where a place is pickled to, nowhere else.
+machine's role, or from `options`, which no message and no `repr` shows (`store.secrets`). They travel where a place is pickled
+to, nowhere else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote
 
+from store import secrets
 from store.layout import StoreError
 
 A = TypeVar("A")
@@ -60,10 +62,11 @@ def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] |
         return Folder(unquote(rest, errors="surrogateescape"), options)
     if scheme not in KINDS:
         raise StoreError(
-            f"{text}: {scheme}:// is not known; use a path, {', '.join(f'{k}://' for k in KINDS)} or file://"
+            f"{secrets.redact(text)}: {scheme}:// is not known; use a path, {', '.join(f'{k}://' for k in KINDS)} or file://"
         )
     bucket, _, key = rest.partition("/")
-    if not bucket or set("@?#") & set(bucket) or any(part in (".", "..") for part in key.split("/")):
+    signed = "?" in key and secrets.redact(text) != text
+    if not bucket or signed or set("@?#") & set(bucket) or any(part in (".", "..") for part in key.split("/")):
         raise StoreError(
             f"{scheme}:// takes BUCKET/PREFIX, without credentials, queries or dots: {scheme}://bucket/store.zarr"
         )
@@ -89,7 +92,8 @@ class Place(ABC):
     """A file or folder, or an object or prefix, whichever an operation takes it for; nothing is asked of it when made."""
 
     def __init__(self, location: str, options: Mapping[str, str] | None = None):
-        self.location, self.options = location, dict(options or {})
+        self.location, self.options = location, secrets.Options(options or {})
+        secrets.know(self.options)
 
     def __truediv__(self, key: str) -> Place:
         return type(self)(os.path.join(self.location, key), self.options)
@@ -260,6 +264,10 @@ class Folder(Place):
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
         path = Path(self._checked())
+        if path.exists() and not path.is_file() and not path.is_dir() and not self.root:
+            with path.open("wb") as file:  # /dev/stdout, /dev/null, a pipe: nothing to replace
+                yield file
+            return
         _make_folder(path.parent)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         try:

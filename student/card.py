@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from store import Reader
+from store.text import code, markdown
 
 from . import files
 
@@ -47,19 +48,19 @@ def text(reader: Reader, split: Mapping[str, np.ndarray], results: Mapping[str, 
     data, losses = config["data"], config["losses"]
     weights = ", ".join(f"{name[2:]} {losses[name]:g}" for name in ("w_detection", "w_correlation", "w_contrastive"))
     parts = [
-        f"# Detector `{config['model']}`, {results['parameters']:,} parameters",
-        f"Trained by concord-av (Apache-2.0) from the store `{reader.path}`.",
+        f"# Detector {code(config['model'])}, {results['parameters']:,} parameters",
+        f"Trained by concord-av (Apache-2.0) from the store {code(reader.path)}.",
         "## Training data",
         "| split | clips | real | fake | unlabelled | groups |\n|---|--:|--:|--:|--:|--:|\n"
         + "\n".join(_counts(reader, name, rows) for name, rows in split.items() if name != "test"),
         _methods(reader, split["train"]),
         f"Corpora: {', '.join(_corpora(reader, split['train'])) or 'none'}; their licences bind this detector too.",
         "## Protocol",
-        f"Splits: {'`' + config['splits'] + '`' if config['splits'] else 'as the store has them'}; validation {_by(results)}. "
-        f"Windows of {results['window']} frames (25 a second) of {_picture(data['picture'])}, trim {data['trim']}; "
+        f"Splits: {code(config['splits']) if config['splits'] else 'as the store has them'}; validation {_by(results)}. "
+        f"Windows of {results['window']} frames (25 a second) of {_picture(data['picture'])}, trim {markdown(data['trim'])}; "
         f"{results['too_short']} training clips were too short. Of the real clips' windows {data['pair_share']:.0%} got "
         "another clip's sound or their own shifted. "
-        f"Losses `{losses['preset']}` ({weights}); {config['epochs']} epochs at most, seed {config['seed']}.",
+        f"Losses {code(losses['preset'])} ({weights}); {config['epochs']} epochs at most, seed {config['seed']}.",
         "## Figures on validation clips",
         _figures(best),
         "These clips chose epoch, threshold and temperature, so the figures are too good: judge it by "
@@ -80,22 +81,22 @@ def _counts(reader: Reader, name: str, rows: np.ndarray) -> str:
     label = np.asarray(reader.clips["label"])[rows]
     groups = len({str(g) for g in np.asarray(reader.clips["group"])[rows]})
     real, fake, unknown = ((label == y).sum() for y in (0, 1, -1))
-    return f"| {name} | {len(rows)} | {real} | {fake} | {unknown} | {groups} |"
+    return f"| {markdown(name)} | {len(rows)} | {real} | {fake} | {unknown} | {groups} |"
 
 
 def _methods(reader: Reader, rows: np.ndarray) -> str:
     found = Counter(str(m) for m in np.asarray(reader.clips["method"])[rows] if m)
-    return f"Methods of forgery: {', '.join(f'{name} ({n})' for name, n in sorted(found.items()))}." if found else (
+    return f"Methods of forgery: {', '.join(f'{markdown(name)} ({n})' for name, n in sorted(found.items()))}." if found else (
         "No forged clips: fakes were real clips with another sound, or with their own shifted."
     )  # fmt: skip
 
 
 def _corpora(reader: Reader, rows: np.ndarray) -> list[str]:
-    return sorted({f"`{c}`" for c in np.asarray(reader.clips["corpus"])[rows]})
+    return sorted({code(c) for c in np.asarray(reader.clips["corpus"])[rows]})
 
 
 def _picture(name: str) -> str:
-    return f"{'whole faces' if name == 'face' else 'mouth crops'} (`frames/{name}`)"
+    return f"{'whole faces' if name == 'face' else 'mouth crops'} ({code(f'frames/{name}')})"
 
 
 def _by(results: Mapping[str, Any]) -> str:
@@ -112,7 +113,7 @@ def _by(results: Mapping[str, Any]) -> str:
 def _figures(best: Mapping[str, Any]) -> str:
     if not best.get("trials"):
         return "There were no validation clips with both classes: threshold and temperature are not fitted."
-    named = [(k.replace("_", " "), v) for k, v in best.items() if k.startswith(("auc", "brier"))]
+    named = [(markdown(k.replace("_", " ")), v) for k, v in best.items() if k.startswith(("auc", "brier"))]
     shown = ", ".join(f"{name} {value:.3f}" for name, value in named if value == value)
     return (
         f"After epoch {best['epoch']}, on {best['trials']} trials: {shown}; threshold {best['threshold']:.3f}, temperature "
@@ -122,4 +123,5 @@ def _figures(best: Mapping[str, Any]) -> str:
 
 def _teacher(side: str, about: Mapping[str, Any]) -> str:
     licence, sha256 = about.get("licence", "not recorded"), str(about.get("sha256", ""))[:16]
-    return f"- {side}: `{about.get('name', 'unknown')}`, licence {licence}, SHA-256 {sha256}"
+    name = code(about.get("name", "unknown"))
+    return f"- {markdown(side)}: {name}, licence {markdown(licence)}, SHA-256 {markdown(sha256)}"

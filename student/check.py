@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from store import npz
+from store import command, npz
 from student.files import check_free, write
 
 if TYPE_CHECKING:
@@ -43,7 +42,10 @@ class InputError(ValueError):
     """Arrays that the model cannot take; one line that names file and array."""
 
 
-@click.command(epilog="Example: python -m student.check talknet --init-from best.model --input in.npz --output out.npz")
+@click.command(
+    cls=command.Command,
+    epilog="Example: python -m student.check talknet --init-from best.model --input in.npz --output out.npz",
+)
 @click.argument("model")
 @click.option("--init-from", type=FILE, help="Weights: .pt, .pth, .model, .npz, .safetensors, or a run's folder.")
 @click.option(
@@ -65,10 +67,7 @@ def main(
     try:
         check(model, init_from, input_, output, device, threads)
     except (InputError, CheckpointError, OSError) as error:
-        if debug:
-            raise
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+        command.fail(f"Error: {' '.join(str(error).split())}", 2)
 
 
 def check(
@@ -238,7 +237,7 @@ def made_up(name: str) -> dict[str, np.ndarray]:
 
 
 def say(label: str, value: Any) -> None:
-    click.echo(f"{label:13}{value}")
+    command.say(f"{label:13}{value}")
 
 
 def _build(name: str, init_from: Path | None) -> Any:

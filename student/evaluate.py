@@ -18,6 +18,8 @@ from typing import Any
 import click
 import numpy as np
 
+from store.command import Command, fail, log_to_stderr
+from store.text import plain
 from student.config import TRIMS, write_json
 from student.files import check_free, write
 
@@ -172,6 +174,7 @@ def show(report: dict[str, Any]) -> None:
     """The tables on standard output."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from student import tables
 
@@ -181,13 +184,13 @@ def show(report: dict[str, Any]) -> None:
         for name in tables.COLUMNS:
             table.add_column(name, justify="left" if name in ("method", "by") else "right", no_wrap=True)
         for line in tables.lines(variant["methods"]):
-            table.add_row(*line, end_section=False)
+            table.add_row(*(Text(plain(cell)) for cell in line), end_section=False)
         console.print(table)
     if not report["audited"]:
-        console.print(tables.UNAUDITED.format(report["store"]), style="dim", highlight=False)
+        console.print(Text(plain(tables.UNAUDITED.format(report["store"])), style="dim"))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--store", "store_path", required=True, help="Folder or URL (s3://, gs://) of the store.")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="--output folder of a training run.")
 @click.option("--split", "split_name", type=click.Choice(("train", "val", "test")), default="test", show_default=True)
@@ -237,7 +240,7 @@ def main(
     from student.checkpoint import CheckpointError
     from student.splits import SplitError
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     accelerator = accelerate.Accelerator(cpu=cpu or not torch.cuda.is_available())
     try:
         check_free(output, "a report of student.evaluate", lambda begin: begin.startswith(b'{\n  "store": '))
@@ -259,11 +262,10 @@ def main(
             matched,
         )
     except (StoreError, CheckpointError, SplitError, ValueError, OSError, score.ScoreError) as error:
-        if debug:
-            raise
+        code = 1 if isinstance(error, score.ScoreError) else 2
         if accelerator.is_main_process:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        sys.exit(1 if isinstance(error, score.ScoreError) else 2)
+            fail(f"Error: {error}", code)
+        sys.exit(code)
     finally:
         accelerator.end_training()
     if accelerator.is_main_process:

@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import logging
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
+from store.command import Command, fail, say
 from student.files import check_free, sync, unfinished
 
 INPUTS = ("mouth", "audio", "mask")
@@ -166,7 +166,7 @@ def _speeds(model: Any, path: Path, rounds: int = 5) -> dict[str, float]:
     return best
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="--output folder of a training run.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="ONNX file to write.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -181,11 +181,8 @@ def main(checkpoint: Path, output: Path, debug: bool) -> None:
     try:
         said = export(checkpoint, output)
     except (CheckpointError, ValueError, OSError, ScoreError) as error:
-        if debug:
-            raise
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        sys.exit(1 if isinstance(error, ScoreError) else 2)
-    click.echo(
+        fail(f"Error: {error}", 1 if isinstance(error, ScoreError) else 2)
+    say(
         f"{output}: {said['bytes'] / 1e6:.1f} MB; differs from torch by {said['difference']:.1e}; one thread "
         f"{said['frames_per_second']:,.0f} frames a second ({said['frames_per_second'] / 25:.0f} times real time), torch "
         f"{said['torch_frames_per_second']:,.0f}"

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from store import text
+
 from . import files, metrics
 
 BINS = 10
@@ -26,7 +28,7 @@ def sheet(report: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 9), layout="constrained")
     FigureCanvasAgg(figure)
     roc, det, histogram, reliability = figure.subplots(2, 2).ravel()
-    figure.suptitle(f"split {report['split']} of {Path(report['store']).name}, trim {report['trim']}")
+    figure.suptitle(text.label(f"split {report['split']} of {Path(report['store']).name}, trim {report['trim']}"))
     methods = _methods(report)
     for k, (name, trials) in enumerate(list(methods.items())[:MOST]):
         for who, style in (("student", "-"), ("teacher", "--")):
@@ -83,7 +85,7 @@ def _columns(trials: list[Mapping[str, Any]], *names: str) -> tuple[np.ndarray, 
 def _curves(roc: Any, det: Any, trials: list, who: str, name: str, style: str, colour: str) -> None:
     scores, labels, weights = _columns(trials, who, "label", "weight")
     false, true, _ = metrics.roc(scores, labels, weights)
-    label = f"{name} ({metrics.auc(scores, labels, weights):.3f})"
+    label = f"{text.label(name)} ({metrics.auc(scores, labels, weights):.3f})"
     roc.plot(false, true, style, color=colour, label=label)
     inside = (false > 0) & (false < 1) & (true > 0) & (true < 1)
     det.plot(_deviate(false[inside]), _deviate(1 - true[inside]), style, color=colour)

@@ -22,6 +22,8 @@ from typing import Any
 import click
 
 from store import StoreError
+from store.command import Command, fail, log_to_stderr, put, say
+from store.text import plain
 from student.answer import answer, refusal
 from student.basis import Basis, basis
 from student.config import write_json
@@ -67,21 +69,16 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
 
 def line(said: Mapping[str, Any]) -> str:
     """One answer on the terminal."""
-    name = _shown(said["path"])
+    name = plain(said["path"])
     if said["decision"] == "cannot decide":
-        return f"{name}: cannot decide: {said['reason']}: {_shown(said['message'])}"
+        return f"{name}: cannot decide: {said['reason']}: {plain(said['message'])}"
     found = f"{name}: {said['decision']}, probability of fake {said['probability']:.2f} by the {said['rests_on']}"
     found += f" ({said['calibration']['text']})"
     if (said["teachers"]["probability"] >= 0.5) != (said["decision"] == "fake"):
         found += f"; the teachers contradict it, with {said['teachers']['probability']:.2f}"
     if said["disagreeing_words"]:
-        found += f"; lips disagree with: {_shown(', '.join(said['disagreeing_words']))}"
+        found += f"; lips disagree with: {plain(', '.join(said['disagreeing_words']))}"
     return found
-
-
-def _shown(text: str) -> str:
-    """Text for a terminal: characters that would steer it, or that it cannot show, as codes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def exit_code(said: Sequence[Mapping[str, Any]]) -> int:
@@ -112,6 +109,7 @@ def _terminated(signum, frame):
 
 
 @click.command(
+    cls=Command,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExample:\n  python -m student.predict interview.mp4 --checkpoint runs/first --html interview.html\n"
     "Exit codes: 0 all are decided; 3 some cannot be decided; 2 nothing could be read, or wrong options; 1 it failed.",
@@ -142,7 +140,7 @@ def main(
     for target in (json_file, html):
         if target and not target.absolute().parent.is_dir():
             raise click.UsageError(f"{target} is in no folder that exists; make {target.parent} first")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     for name in ("student", "pipelines.progress"):
         logging.getLogger(name).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminated)
@@ -153,10 +151,7 @@ def main(
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if debug:
-            raise
-        click.echo(f"Error: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-        sys.exit(2 if _asked_wrongly(error) else 1)
+        fail(f"Error: {' '.join(str(error).split()) or type(error).__name__}", 2 if _asked_wrongly(error) else 1)
     sys.exit(code)
 
 
@@ -180,13 +175,13 @@ def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> i
                     text = predict_page.page(said, on.told(), shots, seen.clip.audio if seen else None)
                     pages[len(answers) - 1].write_text(text, encoding="utf-8")
                 if str(json_file) != "-":
-                    click.echo(line(said))
+                    say(line(said))
                 shown.advance()
     finally:  # what was answered before a signal or a full disk is not lost
         if json_file and str(json_file) != "-":
             write_json(json_file, found)
     if str(json_file) == "-":
-        click.echo(json.dumps(found, indent=2))
+        put(json.dumps(found, indent=2))
     return exit_code(answers)
 
 

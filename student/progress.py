@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from store.text import plain
+
 QUIET_S = 15.0  # between lines in a log
 LIVE_S = 0.2  # between figures beside a bar
 
@@ -60,9 +62,9 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._bar:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(plain(text), highlight=False, markup=False)
         elif self.enabled:
-            print(text, file=sys.stderr, flush=True)
+            print(plain(text), file=sys.stderr, flush=True)
 
     def remaining(self) -> str:
         """Time left, from the steps of this start alone; "" where they say nothing yet."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from store import Reader
+from store.table import read_csv
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             known = about.schema.to_arrow_schema().names
             table = pd.read_parquet(file, columns=[name for name in COLUMNS if name in known])
         else:
-            table = pd.read_csv(file, dtype={"id": str, "split": str}, usecols=lambda name: name in COLUMNS)
+            table = read_csv(file.read_bytes())
     except (OSError, ValueError, TypeError, OverflowError, pyarrow.ArrowException, RecursionError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SplitError(f"cannot read the splits {file}: {said}") from error

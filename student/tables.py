@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from store.text import markdown as md
+
 from . import metrics, score
 from .baseline import Baselines
 
@@ -113,13 +115,14 @@ def title(variant: Mapping[str, Any]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The whole report as Markdown."""
-    said = [f"# {report['checkpoint']} on split {report['split']} of {report['store']}", ""]
+    said = [f"# {md(report['checkpoint'])} on split {report['split']} of {md(report['store'])}", ""]
     for variant in report["variants"]:
         said += [f"## {title(variant)}", "", _row(COLUMNS), _row(("---",) * 2 + ("--:",) * (len(COLUMNS) - 2))]
-        said += [*(_row(line) for line in lines(variant["methods"])), ""]
+        said += [*(_row(tuple(map(md, line))) for line in lines(variant["methods"])), ""]
     said.append(
         f"Threshold and temperature: {report['fitted_on']}. Intervals: 95 %, groups of clips drawn with replacement. "
-        "AP is to be read against the prevalence. " + ("" if report["audited"] else UNAUDITED.format(report["store"]))
+        "AP is to be read against the prevalence. "
+        + ("" if report["audited"] else UNAUDITED.format(md(report["store"])))
     )
     return "\n".join(said) + "\n"
 
@@ -128,4 +131,4 @@ UNAUDITED = "No trivial baselines: run python -m pipelines.audit --store {} firs
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

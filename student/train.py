@@ -37,6 +37,7 @@ from typing import Any
 
 import click
 
+from store.command import log_to_stderr, say
 from student.config import (
     PRECISIONS,
     PRESETS,
@@ -224,13 +225,13 @@ def _leave(code: int, message: str, common: bool = True) -> None:
     """Say it once, from the first process unless it is another's own, and end with that code."""
     if not common or int(os.environ.get("RANK", "0")) == 0:
         message = " ".join(message.split())
-        click.echo(f"Error: {message}" if code < 128 else message, err=True)
+        say(f"Error: {message}" if code < 128 else message, err=True)
     sys.exit(code)
 
 
 def _log_on_main_process() -> None:
     first = int(os.environ.get("RANK", "0")) == 0
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     log.setLevel(logging.INFO if first else logging.ERROR)
 
 

@@ -54,7 +54,7 @@ def main(name: str, media: Path | None, input_: Path | None, output: Path | None
         if debug:
             raise
         kind = "" if isinstance(error, (TeacherError, *_media_errors())) else f"{type(error).__name__}: "
-        click.echo(f"teachers.check: {kind}{' '.join(str(error).split())}", err=True)
+        _line(f"teachers.check: {kind}{' '.join(str(error).split())}", err=True)
         sys.exit(2)
 
 
@@ -197,7 +197,14 @@ def _say_what(teacher: Teacher) -> None:
 
 
 def _say(label: str, value: Any) -> None:
-    click.echo(f"{label:13}{value}")
+    _line(f"{label:13}{value}")
+
+
+def _line(text: str, err: bool = False) -> None:
+    """Print a line that is safe for a terminal: names come from others' files."""
+    from store.text import plain
+
+    click.echo(plain(text), err=err)
 
 
 def _frames(rows: list[np.ndarray]) -> str:

@@ -20,7 +20,7 @@ INSIDE_FUNCTIONS = {
     "student/predict.py": {"pipelines", "teachers"},
     "student/experiment.py": {"pipelines", "teachers"},
     "student/weights.py": {"teachers"},  # the reader of checkpoints that runs nothing
-    "teachers/check.py": {"pipelines"},
+    "teachers/check.py": {"pipelines", "store"},
 }
 ONLY_IN = {"ray": "pipelines", "accelerate": "student", "zarr": "store"}
 

@@ -268,10 +268,12 @@ def test_inspect_counts_verifies_and_finds_damage(root):
         store.open(root).frames(0, 0, 5, ["audio"])
 
 
-def test_inspect_takes_storage_options(s3, monkeypatch):
+def test_inspect_takes_storage_options(s3, monkeypatch, tmp_path):
     filled(f"{s3}/s.zarr")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
-    address = ["--storage-option", "aws_secret_access_key=hush", "--storage-option", "timeout=9s"]
+    (tmp_path / "options").write_text("aws_secret_access_key=hush\n")
+    (tmp_path / "options").chmod(0o600)
+    address = ["--storage-options-file", str(tmp_path / "options"), "--storage-option", "timeout=9s"]
     text = CliRunner().invoke(inspect.main, [f"{s3}/s.zarr", *address, "--json"])
     assert text.exit_code == 0, text.output
     assert "hush" not in text.output

@@ -60,7 +60,9 @@ def test_a_run_from_bucket_to_bucket_equals_one_on_the_disk(local, s3, tmp_path,
     upload(local / "set", f"{s3}/set")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")  # this one comes as an option, to driver and workers
     secret = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
-    options = ["--store", f"{s3}/s.zarr", "--storage-option", f"aws_secret_access_key={secret}"]
+    (tmp_path / "options.json").write_text(json.dumps({"aws_secret_access_key": secret}))
+    (tmp_path / "options.json").chmod(0o600)
+    options = ["--store", f"{s3}/s.zarr", "--storage-options-file", str(tmp_path / "options.json")]
     done = precompute("--corpus", f"folder:{s3}/set", *options, "--words")
     again = precompute("--corpus", f"folder:{s3}/set", *options)
     assert "nothing to do" in again.stdout

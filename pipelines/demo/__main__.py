@@ -17,11 +17,14 @@ import click
 
 import store
 from pipelines import picture
+from store.command import Command, say
+from store.text import html as t
+from store.text import markdown as md
 
 EPOCHS = 12  # the student's figures no longer move much after that
 
 
-@click.command()
+@click.command(cls=Command, epilog="Example: python -m pipelines.demo --output demo")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Of the student.")
 def main(output: Path, epochs: int) -> None:
@@ -48,13 +51,13 @@ def main(output: Path, epochs: int) -> None:
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")
     step(*evaluate, "--output", report / "evaluation.json", "--plot", report / "roc.png")
     write(output, zarr, report)
-    click.echo(f"demo: {time.monotonic() - begun:.0f} s; open {report / 'index.html'}")
+    say(f"demo: {time.monotonic() - begun:.0f} s; open {report / 'index.html'}")
 
 
 def step(*command: object) -> None:
     """Run one command, shown as a user would type it; its failure is ours."""
     words = [str(word) for word in command]
-    click.secho("$ " + " ".join(Path(w).name if w.startswith(sys.prefix) else w for w in words), bold=True, err=True)
+    say("$ " + " ".join(Path(w).name if w.startswith(sys.prefix) else w for w in words), bold=True, err=True)
     done = subprocess.run(words)
     if done.returncode:
         raise click.ClickException(f"{words[0]} ended with exit code {done.returncode}; its last lines say why")
@@ -78,7 +81,7 @@ def write(output: Path, zarr: Path, report: Path) -> None:
         f"swapped, AUC {auc['5']:.3f} over 5 frames, {auc['25']:.3f} over a second, {auc['clip']:.3f} a clip; the same fit on "
         f"shuffled pairs gives {control:.3f}."
     )
-    (report / "table.md").write_text(markdown(table) + f"\n{facts}\n\n{CAVEAT}\n")
+    (report / "table.md").write_text(markdown(table) + f"\n{md(facts)}\n\n{CAVEAT}\n")
     (report / "index.html").write_text(html(table, facts))
 
 
@@ -119,14 +122,14 @@ def rows(evaluation: dict) -> list[tuple[str, ...]]:
 
 def markdown(table: list[tuple[str, ...]]) -> str:
     """The table in Markdown."""
-    lines = [HEAD, ("---",) * len(HEAD), *table]
+    lines = [HEAD, ("---",) * len(HEAD), *(tuple(map(md, row)) for row in table)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def html(table: list[tuple[str, ...]], facts: str) -> str:
     """A page with table and pictures; the pictures lie beside it."""
     head = "".join(f"<th>{cell}</th>" for cell in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in table)
+    body = "".join("<tr>" + "".join(f"<td>{t(cell)}</td>" for cell in row) + "</tr>" for row in table)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>concord-av demonstration</title>
 <meta name="viewport" content="width=device-width"><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
@@ -141,7 +144,7 @@ td:nth-child(n+3) {{ text-align: right; font-variant-numeric: tabular-nums }} im
 heard, green where the lips agree. Frames without voice are grey: they have no label.</p>
 <h2>Held-out clips</h2><table><tr>{head}</tr>{body}</table>
 <p class="note">"student" is the light detector trained from the store; "teachers" the stored similarity itself; "one number"
-the strongest trivial baseline that <a href="audit.html">the audit</a> found, which a detector must beat. {facts}</p>
+the strongest trivial baseline that <a href="audit.html">the audit</a> found, which a detector must beat. {t(facts)}</p>
 <img src="roc.png" alt="ROC and DET curves, scores, reliability"></html>
 """
 

@@ -1,0 +1,244 @@
+"""What all commands have in common: each ends with an exit code of ours and a line or two, and prints nothing that steers a
+terminal or tells a secret.
+
+`Command` is click's with that: what nobody foresaw is one line and exit code 1, with its traceback where --debug was given;
+Ctrl-C is 130; a reader that has gone away (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do the same,
+and `storage_options` is the pair of options for buckets.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import logging
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import click
+
+from store import secrets
+from store.layout import StoreError
+from store.text import plain, plain_lines
+
+LONGEST = 1200  # letters of an error
+INTERRUPTED = 130
+
+_debug = False
+
+
+def say(text: str = "", err: bool = False, **style: Any) -> None:
+    """Print one line, safe for a terminal and without secrets; `style` is click's (fg, bold)."""
+    text = plain(secrets.redact(text))
+    put(click.style(text, **style) if style else text, err)
+
+
+def say_lines(text: str, err: bool = False) -> None:
+    """Print a text whose line ends are our own."""
+    put(plain_lines(secrets.redact(text)), err)
+
+
+def put(text: str, err: bool = False) -> None:
+    """Print a text as it is, such as JSON. Where standard output takes no more, the command ends with exit code 1: in silence
+    where its reader has gone (`| head`), with a line where a disk is full."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        if err:  # nobody can be told
+            return
+        _give_up_stdout()
+        if error.errno != errno.EPIPE:
+            say(f"Error: standard output cannot be written: {error.strerror}", err=True)
+        sys.exit(1)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """End the command with a line and an exit code; inside an `except` with the traceback too, where --debug was given.
+
+    The line is cut where it is long: some errors quote what they could not read.
+    """
+    if _debug and (error := sys.exc_info()[1]) is not None:
+        say_lines("".join(traceback.format_exception(error)).rstrip(), err=True)
+    say(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}", err=True)
+    sys.exit(code)
+
+
+def told(error: BaseException) -> str:
+    """An error that nobody foresaw, or the operating system's, in one line for a person."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; end other programs, or ask for less"
+    if isinstance(error, RecursionError):
+        return "something is nested too deeply to be read"
+    if isinstance(error, UnicodeEncodeError):
+        piece = ascii(error.object[max(0, error.start - 40) : error.end + 20])
+        return f"{piece} is no Unicode text and cannot be written"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        name = error.filename if isinstance(error.filename, str | bytes) else ""
+        text = f"{os.fsdecode(name)}: {error.strerror}" if name else error.strerror
+        text += "; make room and run it again" if error.errno == errno.ENOSPC else ""
+    elif type(error).__module__ == "builtins":  # whose texts alone say little: KeyError is a bare name
+        text = f"{type(error).__name__}: {text}"
+    return text
+
+
+class _Ends(click.Command):
+    """How a command ends, whatever happens in it."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        run = functools.partial(super().main, prog_name=prog_name, complete_var=complete_var, standalone_mode=False)
+        run = functools.partial(run, windows_expand_args=windows_expand_args, **extra)
+        if not standalone_mode:
+            return run(args)
+        global _debug
+        words = list(sys.argv[1:] if args is None else args)
+        _debug = "--debug" in words
+        for stream in (sys.stdout, sys.stderr):  # one that cannot write a letter writes its code
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        sys.exit(_ended(lambda: run(words)))
+
+
+def _ended(run: Callable[[], Any]) -> int:
+    """The exit code of what runs; its errors become lines."""
+    try:
+        answer = run()
+        sys.stdout.flush()
+        return answer if isinstance(answer, int) else 0
+    except click.ClickException as error:
+        return _shown(error)
+    except click.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # of a file that ends too early: click takes it for a person's Ctrl-D
+            return _unforeseen(error.__cause__)
+        say("stopped", err=True)
+        return INTERRUPTED
+    except Exception as error:
+        return _unforeseen(error)
+
+
+def _shown(error: click.ClickException) -> int:
+    """click's own lines for an error, which may hold words of the command line."""
+    error.message = plain(secrets.redact(str(error.message)))  # type: ignore[misc]  # its own line, not several
+    lines = io.StringIO()
+    error.show(file=lines)
+    say_lines(lines.getvalue().rstrip("\n"), err=True)
+    return error.exit_code
+
+
+def _unforeseen(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+        _give_up_stdout()
+    hint = "" if _debug or isinstance(error, OSError | MemoryError) else "; --debug shows where"
+    with suppress(SystemExit):
+        fail(f"Error: {told(error)}{hint}", 1)
+    return 1
+
+
+def _give_up_stdout() -> None:
+    """Have what standard output still holds go nowhere; else it would fail once more at the very end."""
+    with suppress(OSError, ValueError):  # none, or one that is no file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+class Command(_Ends):
+    """A click command that ends as ours do; it has --debug, of its own or this one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not any(param.name == "debug" for param in self.params):
+            self.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help="Show tracebacks."))
+
+
+class Group(_Ends, click.Group):
+    """A click group whose commands end as ours do."""
+
+
+class _Formatter(logging.Formatter):
+    """One line a message, safe for a terminal and without secrets; tracebacks by line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = plain(secrets.redact(record.message))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return plain_lines(secrets.redact(super().formatException(ei)))
+
+
+def log_to_stderr(form: str = "%(message)s", dates: str | None = None) -> None:
+    """Log warnings and worse to standard error, as `logging.basicConfig` would, in lines that are safe to read."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(form, dates))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class FloatRange(click.FloatRange):
+    """click's, for finite numbers: nan lies in each of its ranges."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
+
+
+def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--storage-option and --storage-options-file; the command gets all options, the environment's too, as parameter `name`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def with_options(
+            *args: Any, storage_option: Sequence[str], storage_options_file: str | None, **rest: Any
+        ) -> Any:
+            try:
+                found = secrets.from_environment()
+                if storage_options_file is not None:
+                    found.update(secrets.from_file(storage_options_file))
+                secrets.know(found)
+                found.update(_given(storage_option))
+            except StoreError as error:
+                raise click.UsageError(str(error)) from None
+            return function(*args, **rest, **{name: found})
+
+        first = click.option(
+            "--storage-option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="For buckets (s3://, gs://), beside the usual environment: aws_region=eu-west-1, skip_signature=true ...; no "
+            "secrets, since others can read command lines.",
+        )
+        second = click.option(
+            "--storage-options-file",
+            metavar="FILE",
+            help="The same from a file that you alone can read, secrets too: JSON, or lines of KEY=VALUE.  [env var: "
+            f"{secrets.VARIABLE} holds such lines]",
+        )
+        return first(second(with_options))
+
+    return decorate
+
+
+def _given(pairs: Sequence[str]) -> dict[str, str]:
+    """Options of the command line. Raises StoreError, which does not show what may be a secret."""
+    found = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not key.strip() or not separator:
+            raise StoreError("--storage-option takes KEY=VALUE, such as aws_region=eu-west-1")
+        secrets.check_shown(key.strip(), value)
+        found[key.strip()] = value
+    return found

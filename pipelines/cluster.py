@@ -227,10 +227,21 @@ def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: boo
     import ray
 
     gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(function)
-    waiting = [remote.remote(*job) for job in jobs[:IN_FLIGHT]]
+    # Ray ends a worker after each task that has a GPU, so one whose device failed does no other task.
+    again = [stages.DeviceError]
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=again)(_on_device)
+    waiting = [remote.remote(function, *job) for job in jobs[:IN_FLIGHT]]
     for k in range(len(jobs)):
         answer = ray.get(waiting.pop(0))
         if k + IN_FLIGHT < len(jobs):
-            waiting.append(remote.remote(*jobs[k + IN_FLIGHT]))
+            waiting.append(remote.remote(function, *jobs[k + IN_FLIGHT]))
         yield answer
+
+
+def _on_device(function: Callable[..., T], *job: Any) -> T:
+    """function(*job). Raises DeviceError where a GPU failed, which is no fault of the job's."""
+    try:
+        return function(*job)
+    except Exception as error:
+        stages.check_device(error)
+        raise

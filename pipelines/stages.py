@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -29,16 +30,24 @@ from teachers.face import NoFaceError
 
 log = logging.getLogger(__name__)
 
-INFRASTRUCTURE = {"io", "memory", "killed"}  # reasons that say nothing of the clip: the next run tries it again
+INFRASTRUCTURE = {"io", "memory", "killed", "device"}  # reasons that say nothing of the clip: the next run tries it again
 OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
 THREADS = 1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# How errors begin after which a GPU answers nothing any more in this process: cudaErrorAssert, illegal address, ECC ...
+DEVICE_ERRORS = ("CUDA error", "HIP error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS", "CUFFT")
+TRACE = 12_000  # characters of a traceback that are kept, of its beginning and its end
 _TEACHERS: dict[str, Any] = {}
+
+
+class DeviceError(Exception):
+    """A device does not answer any more, whichever clip it is given: this process must end and another do its work."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a batch reports of one clip. `reason` is empty while all is well; times are seconds of work."""
+    """What a batch reports of one clip. `reason` is empty while all is well, `trace` the traceback of an error that nobody
+    foresaw; times are seconds of work."""
 
     clip: int
     id: str
@@ -52,6 +61,7 @@ class Receipt:
     length: int = 0
     start_skew: float = 0.0
     quality: float = 0.0
+    trace: str = ""
 
     @property
     def ok(self) -> bool:
@@ -95,18 +105,36 @@ class Work:
     vsr: list[np.ndarray | None] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     staged: list[dict[str, Any]] | None = None  # receipts of a batch that was staged before
+    apart: bool = False  # its clips have stayed where it was sent from (`regain`)
 
     def __post_init__(self) -> None:
         for name in _LISTS:
             if not getattr(self, name):
                 setattr(self, name, [None] * len(self.rows))
 
-    def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1) -> None:
+    def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1, trace: str = "") -> None:
         """Record that clip i ends here."""
         self.receipts[i] = replace(
-            self.receipts[i], stage=stage, reason=reason, message=message, worker=worker(), attempts=attempts
+            self.receipts[i],
+            stage=stage,
+            reason=reason,
+            message=message,
+            worker=worker(),
+            attempts=attempts,
+            trace=shortened(trace),
         )
         self.clips[i] = None
+
+    def surprise(self, i: int, stage: str, error: Exception, where: str) -> None:
+        """Record that clip i ends here by an error that nobody foresaw. Raises DeviceError where it says nothing of the clip."""
+        check_device(error)
+        self.fail(i, stage, reason_of(error), f"{where}: {unforeseen(error)}", trace=trace(error))
+
+    def regain(self, sent: Work) -> None:
+        """Take the clips of `sent`, of which this is the answer, where they were not sent back."""
+        if self.apart:
+            self.clips = [clip if r.ok else None for clip, r in zip(sent.clips, self.receipts, strict=True)]
+            self.apart = False
 
     def only(self, i: int) -> Work:
         """Clip i as a batch of its own."""
@@ -129,10 +157,39 @@ class Work:
 
 
 def reason_of(error: Exception) -> str:
-    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is the clip's."""
+    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is our program's, on
+    this clip."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, of a GPU
         return "memory"
     return "io" if isinstance(error, OSError) else "error"
+
+
+def unforeseen(error: Exception) -> str:
+    """An unforeseen error for the ledger's sentence, so that nobody takes it for the file's fault."""
+    kept = " (the program's own error; its traceback is kept beside the ledger)" if reason_of(error) == "error" else ""
+    return f"{type(error).__name__}: {error}{kept}"
+
+
+def trace(error: BaseException) -> str:
+    """Traceback of an error, for those who mend the program."""
+    return "".join(traceback.format_exception(error))
+
+
+def shortened(text: str) -> str:
+    """The beginning and the end of a text of more than TRACE characters."""
+    half = TRACE // 2
+    return text if len(text) <= TRACE else f"{text[:half]}\n  ...\n{text[-half:]}"
+
+
+def check_device(error: Exception) -> None:
+    """Raises DeviceError where an error is a GPU's that answers no more, or says so of itself."""
+    if isinstance(error, DeviceError):
+        raise error
+    if type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and str(error).lstrip().startswith(DEVICE_ERRORS)
+    ):
+        lines = str(error).strip().splitlines()  # those after the first are torch's advice on debugging
+        raise DeviceError(f"{type(error).__name__}: {lines[0] if lines else 'without a text'}") from error
 
 
 def worker() -> str:
@@ -197,7 +254,7 @@ class FaceStage:
                 except NoFaceError as error:
                     work.fail(i, "face", "no_face", f"{row.path}: {error}")
                 except Exception as error:  # one clip's surprise must not cost its neighbours; the ledger keeps it
-                    work.fail(i, "face", reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
+                    work.surprise(i, "face", error, row.path)
         return work
 
     def _clip(self, work: Work, i: int, path: media.Media, audio_path: media.Media | None) -> None:
@@ -232,7 +289,7 @@ class FaceStage:
 
 
 class TeacherStage:
-    """One frozen teacher over the clips of a batch; side is "asr" or "vsr"."""
+    """One frozen teacher over the clips of a batch; side is "asr" or "vsr". Its answer leaves the clips where they were."""
 
     def __init__(self, name: str, side: str, device: str) -> None:
         import teachers
@@ -250,6 +307,7 @@ class TeacherStage:
         for i in index:
             work.receipts[i] = replace(work.receipts[i], seconds=work.receipts[i].seconds + share)
         setattr(work, self.side, [found.get(i) for i in range(len(work.rows))])
+        work.clips, work.apart = [None] * len(work.rows), True
         return work
 
     def _embed(self, work: Work, index: list[int]) -> dict[int, np.ndarray]:
@@ -257,6 +315,7 @@ class TeacherStage:
         try:
             found = dict(zip(index, self.teacher.embed(clips), strict=True))
         except Exception as error:
+            check_device(error)
             log.warning(
                 "batch %s: %s failed on it as a whole (%s); running its clips one by one", work.name, self.side, error
             )
@@ -265,8 +324,7 @@ class TeacherStage:
                 try:
                     found[i] = self.teacher.embed([clip])[0]
                 except Exception as alone:
-                    text = f"teacher {self.teacher.name}: {type(alone).__name__}: {alone}"
-                    work.fail(i, self.side, reason_of(alone), text)
+                    work.surprise(i, self.side, alone, f"{work.rows[i].path}: teacher {self.teacher.name}")
         for i, embedding in list(found.items()):
             clip = work.clips[i]
             if clip is not None and embedding.shape != (clip.num_frames, self.teacher.dim):
@@ -274,7 +332,7 @@ class TeacherStage:
             if not (np.abs(embedding) <= np.finfo(np.float16).max).all():  # NaN fails this too
                 work.fail(i, self.side, "not_finite", f"teacher {self.teacher.name} gave values that f2 cannot hold")
                 del found[i]
-        return found
+        return {i: embedding.astype(np.float16) for i, embedding in found.items()}  # as a store keeps it
 
 
 def stage(work: Work, root: Place) -> list[dict[str, Any]]:
@@ -294,8 +352,8 @@ def stage(work: Work, root: Place) -> list[dict[str, Any]]:
                 "blendshapes": clip.blendshapes.astype(np.float16),
                 "flags": clip.flags,
                 "fake": frame_labels(work.rows[i], clip.num_frames),
-                "asr": asr.astype(np.float16),
-                "vsr": vsr.astype(np.float16),
+                "asr": asr.astype(np.float16, copy=False),
+                "vsr": vsr.astype(np.float16, copy=False),
             }
         )
     receipts = [asdict(receipt) for receipt in work.receipts]

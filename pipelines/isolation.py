@@ -3,8 +3,8 @@
 A stage lives in the child, which is started anew after each crash or time-out; the worker around it only passes batches on and
 counts. So a worker that dies is the infrastructure's doing, and its batch is simply done again, while a child that dies on a
 clip `attempts` times has found poison. A batch that kills the child as often is run clip by clip, which finds the clips to
-leave out, and then whole again without them: every other clip keeps the bits that it has in a calm run. A child whose device is
-broken (`stages.DeviceError`) is stopped and started anew like one that died: what it says of later clips would be of the device.
+leave out, and then whole again without them: every other clip keeps the bits that it has in a calm run. A child whose device
+is broken (`stages.DeviceError`) is stopped and started anew like one that died: all later clips would seem to be at fault.
 
 The child is started by exec, never by fork, since zarr, torch and Ray have threads. It dies with its parent. Arrays cross the
 pipe as they are, into memory that is theirs on the other side: no second copy on either. Errors bring their traceback along,
@@ -213,11 +213,10 @@ def _serve(fd: int, dump: int, parent: int) -> None:
                 call, answer = value(), None
             else:
                 answer = call(value)
-            message = False, answer
-            parts = _pickled(message)
+            parts = _pickled((False, answer))
         except Exception as error:
             parts = _pickled((True, (_portable(error), traceback.format_exc())))
-        value = answer = message = None  # what follows may be as large again
+        value = answer = None  # what follows may be as large again
         _send_parts(connection, parts)
         del parts
 
@@ -255,7 +254,7 @@ def _receive(connection: Connection) -> Any:
     head, sizes = pickle.loads(connection.recv_bytes())
     buffers = [np.empty(size, np.uint8) for size in sizes]
     for buffer in buffers:
-        left = memoryview(buffer)
+        left = memoryview(buffer)  # type: ignore[arg-type]
         while left:
             count = os.readv(connection.fileno(), [left])
             if not count:

@@ -15,7 +15,7 @@ from store.place import place
 
 @dataclass(frozen=True)
 class Failure(Entry):
-    """A clip that could not be probed; `trace` is the traceback of an error that nobody foresaw, which the ledger leaves out."""
+    """A clip that could not be probed; `trace`, which the ledger leaves out, is the traceback of an error nobody foresaw."""
 
     trace: str = ""
 

@@ -1,8 +1,8 @@
 """Tracebacks of errors that nobody foresaw, in `errors.jsonl` beside the ledger: for those who mend the program.
 
 The ledger has one sentence a clip. What a file did wrong needs no more; an error of the program itself, or a crash, needs the
-lines that it came from. One JSON object a line: `error` (the last line of the traceback), `stage`, `traceback`, `clips` (ids, the
-first ones), `times` and `last` (UTC). The same traceback comes once. The driver alone writes the file, whole; it holds the last
+lines that it came from. One JSON object a line: `error` (the last line of the traceback), `stage`, `traceback`, `clips` (the
+first ids), `times` and `last` (UTC). The same traceback comes once. The driver alone writes the file, whole; it holds the last
 MOST, and nothing of it is needed for anything.
 """
 
@@ -94,7 +94,9 @@ def read(root: Place) -> dict[tuple[str, str], dict[str, Any]]:
 def _same(text: str) -> str:
     """A traceback without what differs from clip to clip: the message and addresses; files, lines and the error's name stay."""
     lines = [line for line in text.splitlines() if line.startswith(" ") or re.match(r"[\w.]+(:|$)", line)]
-    return "\n".join(re.sub(r"0x[0-9a-f]+", "", line if line.startswith(" ") else line.partition(":")[0]) for line in lines)
+    return "\n".join(
+        re.sub(r"0x[0-9a-f]+", "", line if line.startswith(" ") else line.partition(":")[0]) for line in lines
+    )
 
 
 def _clean(text: str, root: Place) -> str:

@@ -179,7 +179,7 @@ class FaceTracker:
     def _observe(
         self, frames: Iterable[np.ndarray], num_faces: int, whole_faces: bool
     ) -> tuple[list[_Track], int, dict[str, Patches], tuple[int, int], np.ndarray]:
-        """One pass: tracks, most faces at once, pictures kept, height and width, and bool [frames]: the picture before stays."""
+        """One pass: tracks, most faces at once, pictures kept, height and width, and, bool [frames], where a picture stays."""
         tracks: list[_Track] = []
         kept = {"mouth": Patches(KEEP_BYTES, _mouth_region)}
         if whole_faces:

@@ -78,9 +78,12 @@ def make(
     for crops in wanted:
         same = np.zeros(len(faced), bool)
         if stays is not None:
-            same[1:] = stays[1:] & faced[1:] & faced[:-1] & (crops.source[1:] == crops.source[:-1]).reshape(
-                len(faced) - 1, -1
-            ).all(axis=1)
+            same[1:] = (
+                stays[1:]
+                & faced[1:]
+                & faced[:-1]
+                & (crops.source[1:] == crops.source[:-1]).reshape(len(faced) - 1, -1).all(axis=1)
+            )
         copies.append((crops, np.flatnonzero(same)))
         for k in np.flatnonzero(faced & ~same).tolist():
             piece = crops.patches.find(k, crops.extents[k], shape)

@@ -49,7 +49,9 @@ def test_what_is_there_already_may_be_damaged(tmp_path):
     root, good = place(tmp_path), Trace("a", "vsr", raised(ValueError, "x"))
     traces.add(root, [good])
     first = (root / traces.FILE).read()
-    (root / traces.FILE).write(b'{"times": 1}\n[[[\n\xff\xfe\n3\n{"stage": 1, "times": "x"}\n' + b"[" * 100_000 + b"\n" + first)
+    (root / traces.FILE).write(
+        b'{"times": 1}\n[[[\n\xff\xfe\n3\n{"stage": 1, "times": "x"}\n' + b"[" * 100_000 + b"\n" + first
+    )
     traces.add(root, [good])
     assert [one["times"] for one in lines(root)] == [2]
 
@@ -111,5 +113,3 @@ def test_errors_of_a_clip_are_not_taken_for_a_devices():
 def test_the_ledger_tells_our_errors_from_the_files():
     assert "the program's own error" in stages.unforeseen(IndexError("3"))
     assert "the program's own error" not in stages.unforeseen(OSError("disk"))
-
-

@@ -27,6 +27,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from pipelines.fetch import local_copy
 from pipelines.probe import (
     FPS,
+    MAX_PIXELS,
     SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     Media,
@@ -294,6 +295,8 @@ class Converter:
         if self.size is None:
             wide, high = max(self.aspect, 1), max(1 / self.aspect, 1)
             self.size = round_half_up(frame.width * wide), round_half_up(frame.height * high)
+            if self.size[0] * self.size[1] > MAX_PIXELS:
+                raise ValueError(f"{self.size[0]}x{self.size[1]} pixels once they are square")
             if self.thumb:
                 self.size = self.thumb, self.thumb
             data = frame.side_data.get("DISPLAYMATRIX")

@@ -27,6 +27,8 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 assert SAMPLES_PER_FRAME * FPS == SAMPLE_RATE
 
 MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
+MAX_PIXELS = MAX_SIDE * 4_352  # of a picture: 8K film; a decoder may keep 17 of them, at 1.5 bytes a pixel
+MIN_RATE = 1_000  # samples a second; sound of fewer is none, and one packet of it could last for hours
 MAX_S = 6 * 3_600  # longest clip
 MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
 MAX_STREAMS = 64  # in a file; more is no film, and each costs memory before anything is read
@@ -190,6 +192,16 @@ def choose_stream(container: av.container.InputContainer, kind: str, path: Media
     if kind == "video" and max(stream.width, stream.height) > MAX_SIDE:
         size = f"{stream.width}x{stream.height}"
         raise MediaError("limit", f"{shown(path)} is {size} pixels, at most {MAX_SIDE} a side are accepted; scale it")
+    if kind == "video" and stream.width * stream.height > MAX_PIXELS:
+        text = f"{shown(path)} has pictures of {stream.width}x{stream.height} pixels, more than 8K film"
+        raise MediaError("limit", f"{text}; scale it")
+    if kind == "audio" and stream.codec_context.sample_rate < MIN_RATE:
+        text = f"{shown(path)} has sound of {stream.codec_context.sample_rate} samples a second, which is no sound"
+        raise MediaError("limit", f"{text}; convert it again")
+    if kind == "video":
+        stream.codec_context.options = {
+            "max_pixels": str(MAX_PIXELS)
+        }  # pictures further on may be larger than the first
     # One thread a decoder: workers are many, and the order of work is then the same in every run.
     stream.codec_context.thread_count = 1
     return stream

@@ -645,6 +645,18 @@ def test_many_damaged_pictures_fail_a_clip_however_long_it_seems(tmp_path, part)
     assert reason_of(path, 50)[0] == "truncated"
 
 
+def test_sound_of_a_few_samples_a_second_is_refused(tmp_path):
+    path = tmp_path / "slow.wav"
+    data = bytes(40_000)
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, 1, 2, 2, 16, b"data", len(data)
+    )
+    path.write_bytes(head + data)
+    with pytest.raises(MediaError, match="1 samples a second") as caught:
+        sound(path, None, 75)
+    assert caught.value.reason == "limit"
+
+
 def test_very_short_clips_are_too_short_and_ten_frames_are_not(tmp_path):
     for count, reason in ((5, "too_short"), (9, "too_short"), (10, None)):
         times, end = even(F(25), F(count, 25))
@@ -656,6 +668,11 @@ def test_sizes_and_lengths_have_limits(tmp_path):
     times, end = even(F(25))
     wide = make(tmp_path / "wide.avi", times[:1], end, video="mjpeg", size=(8_256, 16), audio=None)
     assert reason_of(wide)[0] == "limit"
+    square = make(tmp_path / "square.avi", times[:1], end, video="mjpeg", size=(6_000, 6_000), audio=None)
+    assert reason_of(square)[0] == "limit"
+    thin = make(tmp_path / "thin.mp4", times, end, size=(4_096, 2_304), options={"qp": "50"}, sample_aspect=F(4))
+    with pytest.raises(MediaError, match="16384x2304 pixels once they are square"):
+        list(Video(thin))
     long = make(tmp_path / "long.mkv", [F(0), F(25_000)], F(25_001), video="mpeg4", audio=None, time_base=MS)
     with pytest.raises(MediaError, match="at most 21600 s"):
         probe(long)

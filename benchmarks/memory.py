@@ -110,7 +110,7 @@ def looped(clip: Path, file: Path, seconds: int) -> Path:
 
 
 def pictures(clip: Path, file: Path, seconds: int = PICTURES_S, count: int = PICTURES) -> Path:
-    """A video of some pictures of the clip, which stay on display for so many seconds altogether, with the clip's sound first."""
+    """A video of some pictures of the clip, which stay on display for so many seconds; the clip's sound comes first."""
     base = Fraction(1, 1000)
     with av.open(str(clip)) as source:
         frames = list(source.decode(video=0))

@@ -224,11 +224,13 @@ def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fracti
                 tally.bad += 1
                 continue
             elif time > start:
+                tally.check_still(time - start)
                 gaps.append(time - start)
                 yield start, time, held
             held, start = frame, time
     if held is not None:
         tally.end = start + _shown_s(held, stream, gaps)
+        tally.check_still(tally.end - start)
         yield start, tally.end, held
 
 

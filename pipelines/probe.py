@@ -30,6 +30,9 @@ MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
 MAX_PIXELS = MAX_SIDE * 4_352  # of a picture: 8K film; a decoder may keep 17 of them, at 1.5 bytes a pixel
 MIN_RATE = 1_000  # samples a second; sound of fewer is none, and one packet of it could last for hours
 MAX_S = 6 * 3_600  # longest clip
+MAX_STILL_S = (
+    600  # that one picture may stay: a clip has rows for each moment, and a small file could ask for hours of them
+)
 MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
 MAX_STREAMS = 64  # in a file; more is no film, and each costs memory before anything is read
 MIN_SHARE = Fraction(9, 10)  # of the declared length, and of the packets, that must decode
@@ -255,6 +258,15 @@ class Tally:
 
     def check_limit(self, length: Fraction) -> None:
         check_length(self.path, length)
+
+    def check_still(self, length: Fraction) -> None:
+        """Raises MediaError (limit) where one picture stays on display for `length` seconds, and that is too long."""
+        self.check_limit(length)
+        if length > MAX_STILL_S:
+            text = (
+                f"{shown(self.path)} shows one picture for {float(length):.0f} s, at most {MAX_STILL_S} s are accepted"
+            )
+            raise MediaError("limit", f"{text}; cut the still part off")
 
     def check_complete(self) -> None:
         """Raises MediaError (truncated) where the stream did not give what was promised."""

@@ -175,7 +175,7 @@ def clip_of(frames):
     )
 
 
-@pytest.fixture(params=["disk", "bucket"])
+@pytest.fixture(params=["disk", pytest.param("bucket", marks=pytest.mark.slow)])
 def root(request, tmp_path):
     if request.param == "disk":
         return place(tmp_path / "s.zarr")

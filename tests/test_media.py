@@ -645,6 +645,16 @@ def test_many_damaged_pictures_fail_a_clip_however_long_it_seems(tmp_path, part)
     assert reason_of(path, 50)[0] == "truncated"
 
 
+@pytest.mark.parametrize("times", [[0, 700, 701], [0, 1, 700]], ids=["first", "last"])
+def test_one_picture_may_not_stay_for_ever(tmp_path, times):
+    path = make(tmp_path / "still.mkv", [F(t) for t in times], F(1400), video="mpeg4", audio=None, time_base=MS)
+    with pytest.raises(MediaError, match=r"shows one picture for \d+ s, at most 600") as caught:
+        list(Video(path))
+    assert caught.value.reason == "limit"
+    fine = make(tmp_path / "fine.mkv", [F(0), F(500), F(550)], F(551), video="mpeg4", audio=None, time_base=MS)
+    assert sum(1 for _ in Video(fine)) > 500 * 25
+
+
 def test_sound_of_a_few_samples_a_second_is_refused(tmp_path):
     path = tmp_path / "slow.wav"
     data = bytes(40_000)

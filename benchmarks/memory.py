@@ -85,7 +85,8 @@ def _role(process: psutil.Process, root: psutil.Process) -> str:
 def _own(pid: int) -> float:
     """Bytes of a process's memory that are no file's."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return 1024.0 * sum(int(status.partition(f"{name}:")[2].split()[0]) for name in ("RssAnon", "RssShmem"))
+    found = (status.partition(f"{name}:")[2].split() for name in ("RssAnon", "RssShmem"))
+    return 1024.0 * sum(int(words[0]) for words in found if words)  # one that has ended has none
 
 
 def looped(clip: Path, file: Path, seconds: int) -> Path:

@@ -147,7 +147,7 @@ class Work:
     vsr: list[np.ndarray | None] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     staged: list[dict[str, Any]] | None = None  # receipts of a batch that was staged before
-    apart: bool = False  # its clips have stayed where it was sent from (`regain`)
+    lean: bool = False  # its clips have stayed where it was sent from (`regain`)
 
     def __post_init__(self) -> None:
         for name in _LISTS:
@@ -174,9 +174,9 @@ class Work:
 
     def regain(self, sent: Work) -> None:
         """Take the clips of `sent`, of which this is the answer, where they were not sent back."""
-        if self.apart:
+        if self.lean:
             self.clips = [clip if r.ok else None for clip, r in zip(sent.clips, self.receipts, strict=True)]
-            self.apart = False
+            self.lean = False
 
     def only(self, i: int) -> Work:
         """Clip i as a batch of its own."""
@@ -355,7 +355,7 @@ class TeacherStage:
         for i in index:
             work.receipts[i] = replace(work.receipts[i], seconds=work.receipts[i].seconds + share)
         setattr(work, self.side, [found.get(i) for i in range(len(work.rows))])
-        work.clips, work.apart = [None] * len(work.rows), True
+        work.clips, work.lean = [None] * len(work.rows), True
         return work
 
     def _embed(self, work: Work, index: list[int]) -> dict[int, np.ndarray]:

@@ -192,7 +192,7 @@ def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[St
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
     builds: dict[str, Callable[[], Any]] = {
-        "face": partial(stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays),
+        "face": partial(stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays, chain.root),
         "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
         "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
     }
@@ -227,10 +227,22 @@ def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: boo
     import ray
 
     gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(function)
-    waiting = [remote.remote(*job) for job in jobs[:IN_FLIGHT]]
+    # Ray ends a worker after each task that has a GPU, so one whose device failed does no other task.
+    again: Any = [stages.DeviceError]
+    options: dict[str, Any] = {"max_retries": RETRIES, "retry_exceptions": again}
+    remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, **options)(_on_device)
+    waiting = [remote.remote(function, *job) for job in jobs[:IN_FLIGHT]]
     for k in range(len(jobs)):
         answer = ray.get(waiting.pop(0))
         if k + IN_FLIGHT < len(jobs):
-            waiting.append(remote.remote(*jobs[k + IN_FLIGHT]))
+            waiting.append(remote.remote(function, *jobs[k + IN_FLIGHT]))
         yield answer
+
+
+def _on_device(function: Callable[..., T], *job: Any) -> T:
+    """function(*job). Raises DeviceError where a GPU failed, which is no fault of the job's."""
+    try:
+        return function(*job)
+    except Exception as error:
+        stages.check_device(error)
+        raise

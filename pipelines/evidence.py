@@ -7,6 +7,7 @@ them, so a clip gets the similarities here that it has there. What it leaves out
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from store.place import place
 from store.similarity import Fit
 from teachers import ClipMedia, TeacherError
 from teachers.transcribe import Word
+
+log = logging.getLogger(__name__)
 
 UNBOUNDED = 1 << 40  # frames that a clip may have: there is no slot to overflow
 JPEG_QUALITY = 72
@@ -130,6 +133,9 @@ class Witness:
             asr, vsr = half(in_pieces(self.asr, clip, self.piece)), half(self.vsr.embed([clip])[0])
         except TeacherError as error:
             raise Unusable("not_finite", f"{row.path}: {error}") from error
+        except Exception as error:
+            stages.check_device(error)  # with its GPU gone this process can answer nothing more
+            raise _unforeseen(row, error) from error
         found = half(self.to_vsr(vsr)), half(self.to_asr(asr))
         seconds["teachers"] = time.perf_counter() - begun
 
@@ -152,9 +158,10 @@ class Witness:
         except media.MediaError as error:
             raise Unusable(error.reason, str(error)) from error
         except isolation.ChildLost as error:
+            log.debug("%s: %s\n%s", row.path, error, error.trace)
             raise Unusable(error.reason, f"{row.path}: {error}; check the file") from error
         except Exception as error:  # one file's surprise must not cost the others their answers
-            raise Unusable("error", f"{row.path}: {type(error).__name__}: {error}") from error
+            raise _unforeseen(row, error) from error
 
 
 def videos(paths: list[str]) -> list[str]:
@@ -208,6 +215,11 @@ def mouths(evidence: Evidence, frames: list[int]) -> dict[int, bytes]:
 
 def _row(path: str | os.PathLike[str]) -> manifest.Row:
     return manifest.complete([manifest.Row(os.path.abspath(path))], "video", Path("/"))[0]
+
+
+def _unforeseen(row: manifest.Row, error: Exception) -> Unusable:
+    log.debug("%s:\n%s", row.path, stages.trace(error))
+    return Unusable(stages.reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
 
 
 def _pictures(path: str, frames: list[int], width: int) -> dict[int, bytes]:

@@ -3,9 +3,12 @@
 A stage lives in the child, which is started anew after each crash or time-out; the worker around it only passes batches on and
 counts. So a worker that dies is the infrastructure's doing, and its batch is simply done again, while a child that dies on a
 clip `attempts` times has found poison. A batch that kills the child as often is run clip by clip, which finds the clips to
-leave out, and then whole again without them: every other clip keeps the bits that it has in a calm run.
+leave out, and then whole again without them: every other clip keeps the bits that it has in a calm run. A child whose device
+is broken (`stages.DeviceError`) is stopped and started anew like one that died: all later clips would seem to be at fault.
 
-The child is started by exec, never by fork, since zarr, torch and Ray have threads. It dies with its parent.
+The child is started by exec, never by fork, since zarr, torch and Ray have threads. It dies with its parent. Arrays cross the
+pipe as they are, into memory that is theirs on the other side: no second copy on either. Errors bring their traceback along,
+and a crash the Python lines that it happened in.
 """
 
 from __future__ import annotations
@@ -17,32 +20,44 @@ import pickle
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from pipelines.media import FPS
-from pipelines.stages import INFRASTRUCTURE, Work
+from pipelines.stages import INFRASTRUCTURE, DeviceError, Work
 
 START_S = 1800.0  # a child may have to wait for weights that another process downloads
 STARTS = 3  # tries; a child may be killed while it loads weights
 BASE_S = 300.0  # without a time limit of the user's: what any clip may take in one stage,
 TIMES = 4.0  # and on top this many times what its header promises
 _PR_SET_PDEATHSIG = 1
-_MAIN = "import sys; sys.path[:] = {path!r}; from pipelines.isolation import _serve; _serve({fd}, {parent})"
+DUMP_BYTES = 16 << 10  # of what a crashed child leaves behind
+_MAIN = "import sys; sys.path[:] = {path!r}; from pipelines.isolation import _serve; _serve({fd}, {dump}, {parent})"
 
 
 class ChildLost(Exception):
-    """The child died or took too long and was stopped; `reason` is crash, killed or timeout."""
+    """The child died or took too long and was stopped; `reason` is crash, killed, timeout or device, `trace` the Python lines
+    that it was at, where they are known."""
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
+    def __init__(self, reason: str, message: str, trace: str = "") -> None:
+        super().__init__(reason, message, trace)
+        self.reason, self.trace = reason, trace
 
     def __str__(self) -> str:
         return self.args[1]
+
+
+class Elsewhere(Exception):
+    """The cause of an error that was raised in a child: its traceback there, as text."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 class Child:
@@ -71,6 +86,7 @@ class Child:
             self._process.kill()
             self._process.wait()
             self._connection.close()
+            os.close(self._dump)
             self._process = None
 
     def __del__(self) -> None:
@@ -78,10 +94,11 @@ class Child:
 
     def _start(self) -> None:
         self._connection, theirs = Pipe()
-        code = _MAIN.format(path=sys.path, fd=theirs.fileno(), parent=os.getpid())
+        self._dump = os.memfd_create("crash")  # not the terminal, where it would be pages
+        code = _MAIN.format(path=sys.path, fd=theirs.fileno(), dump=self._dump, parent=os.getpid())
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno(), self._dump]
             )
         try:
             self._ask(self._build, START_S)
@@ -91,25 +108,30 @@ class Child:
 
     def _ask(self, value: Any, limit_s: float) -> Any:
         try:
-            self._connection.send_bytes(pickle.dumps(value, protocol=5))
+            _send(self._connection, value)
             if not self._connection.poll(limit_s):
                 self.close()
                 raise ChildLost("timeout", f"its worker took longer than {limit_s:g} s and was stopped")
-            raised, answer = pickle.loads(self._connection.recv_bytes())
+            raised, answer = _receive(self._connection)
         except (EOFError, ConnectionError):
             raise self._lost() from None
-        if raised:
-            raise answer
-        return answer
+        if not raised:
+            return answer
+        error, trace = answer
+        if isinstance(error, DeviceError):
+            self.close()
+            raise ChildLost("device", f"its worker's device failed ({error})", trace)
+        raise error from Elsewhere(trace)
 
     def _lost(self) -> ChildLost:
         assert self._process is not None
         code = self._process.wait()
+        trace = os.pread(self._dump, DUMP_BYTES, 0).decode(errors="replace")
         self.close()
         if code == -signal.SIGKILL:
             return ChildLost("killed", "its worker was killed from outside, or for want of memory")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return ChildLost("crash", f"its worker crashed ({how})")
+        return ChildLost("crash", f"its worker crashed ({how})", trace)
 
 
 def run(child: Child, work: Work, stage: str, clip_timeout: float | None, attempts: int, apart: bool) -> Work:
@@ -129,7 +151,8 @@ def run(child: Child, work: Work, stage: str, clip_timeout: float | None, attemp
         if isinstance(one, ChildLost):
             tries = f"{attempts} times" if attempts > 1 else "once"
             path = work.rows[i].path
-            work.fail(i, stage, one.reason, f"{path}: {one}, tried {tries}; check the file, or leave it out", attempts)
+            do = "run again on another device" if one.reason == "device" else "check the file, or leave it out"
+            work.fail(i, stage, one.reason, f"{path}: {one}, tried {tries}; {do}", attempts, one.trace)
         elif apart:
             work.take(i, one)
     if apart:
@@ -139,7 +162,8 @@ def run(child: Child, work: Work, stage: str, clip_timeout: float | None, attemp
         return whole
     for i, receipt in enumerate(work.receipts):  # none of them alone, all of them together
         if receipt.ok:
-            work.fail(i, stage, whole.reason, f"{work.rows[i].path}: {whole} when given with its neighbours", attempts)
+            text = f"{work.rows[i].path}: {whole} when given with its neighbours"
+            work.fail(i, stage, whole.reason, text, attempts, whole.trace)
     return work
 
 
@@ -156,6 +180,7 @@ def _try(child: Child, work: Work, clip_timeout: float | None, attempts: int) ->
         except ChildLost as error:
             last = error
             continue
+        done.regain(work)
         if len(done.rows) > 1 or done.receipts[0].reason not in INFRASTRUCTURE:
             return done
         done.receipts[0] = replace(done.receipts[0], attempts=attempt)
@@ -169,18 +194,18 @@ def limit_s(frames: int, clip_timeout: float | None) -> float:
     return clip_timeout if clip_timeout is not None else BASE_S + TIMES * frames / FPS
 
 
-def _serve(fd: int, parent: int) -> None:
-    """The child's life: build, then answer until the other end closes."""
+def _serve(fd: int, dump: int, parent: int) -> None:
+    """The child's life: build, then answer until the other end closes. A crash leaves its place in the file `dump`."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before it could be asked to take us with it
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    faulthandler.enable()  # a crash leaves its place in the worker's log
+    faulthandler.enable(file=dump)
     connection = Connection(fd)
     call = None
     while True:
         try:
-            value = pickle.loads(connection.recv_bytes())
+            value = _receive(connection)
         except EOFError:
             return
         try:
@@ -188,16 +213,51 @@ def _serve(fd: int, parent: int) -> None:
                 call, answer = value(), None
             else:
                 answer = call(value)
-            message = pickle.dumps((False, answer), protocol=5)
+            parts = _pickled((False, answer))
         except Exception as error:
-            message = _pickled(error)
-        connection.send_bytes(message)
+            parts = _pickled((True, (_portable(error), traceback.format_exc())))
+        value = answer = None  # what follows may be as large again
+        _send_parts(connection, parts)
+        del parts
 
 
-def _pickled(error: Exception) -> bytes:
+def _portable(error: Exception) -> Exception:
+    """The error itself where it pickles; that of somebody's library need not, but its text does."""
     try:
-        message = pickle.dumps((True, error), protocol=5)
-        pickle.loads(message)
-        return message
-    except Exception:  # an error of somebody's library need not pickle; its text does
-        return pickle.dumps((True, RuntimeError(f"{type(error).__name__}: {error}")), protocol=5)
+        pickle.loads(pickle.dumps(error, protocol=5))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _pickled(value: Any) -> tuple[bytes, list[memoryview]]:
+    """A value as its pickle and the memory of its arrays, beside it, which is not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return head, [buffer.raw() for buffer in buffers]
+
+
+def _send(connection: Connection, value: Any) -> None:
+    _send_parts(connection, _pickled(value))
+
+
+def _send_parts(connection: Connection, parts: tuple[bytes, list[memoryview]]) -> None:
+    head, buffers = parts
+    connection.send_bytes(pickle.dumps((head, [len(buffer) for buffer in buffers])))
+    for buffer in buffers:
+        while buffer:
+            buffer = buffer[os.write(connection.fileno(), buffer) :]
+
+
+def _receive(connection: Connection) -> Any:
+    """What `_send` sent; its arrays lie in memory of their own. Raises EOFError where the other end is gone."""
+    head, sizes = pickle.loads(connection.recv_bytes())
+    buffers = [np.empty(size, np.uint8) for size in sizes]
+    for buffer in buffers:
+        left = memoryview(buffer)  # type: ignore[arg-type]
+        while left:
+            count = os.readv(connection.fileno(), [left])
+            if not count:
+                raise EOFError
+            left = left[count:]
+    return pickle.loads(head, buffers=buffers)

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from pipelines import (
     request,
     space,
     stages,
+    traces,
     words,
 )
 from pipelines.ledger import Entry
@@ -72,6 +73,12 @@ def run(config: Config) -> Summary:
             raise
         except (store.StoreError, TeacherError) as error:  # from here on the store may have changed
             raise RunError(str(error)) from error
+        except RunError:
+            raise
+        except Exception as error:
+            if traces.add(config.store, [traces.Trace("", "run", stages.trace(error))]):
+                log.warning("the traceback of what ended this run is in %s", config.store / traces.FILE)
+            raise
 
 
 class _Job:
@@ -207,7 +214,9 @@ class _Job:
         config = self.config
         how = config.clip_timeout, config.attempts, config.store.options
         chunks = [(rows[k : k + PROBES], *how) for k in range(0, len(rows), PROBES)]
-        return [answer for chunk in self._spread(probing.probe_rows, chunks) for answer in chunk]
+        found = [answer for chunk in self._spread(probing.probe_rows, chunks) for answer in chunk]
+        self._keep(traces.Trace(f.id, f.stage, f.trace) for f in found if isinstance(f, probing.Failure))
+        return found
 
     # -- pass one: decode, face, teachers, packing
 
@@ -365,6 +374,7 @@ class _Job:
                 round(receipt.seconds, 3),
                 receipt.worker,
             )
+        self._keep(traces.Trace(r.id, r.stage, r.trace) for r in receipts)
         self._write_ledger()
         if finished:
             columns = store.open(self.root).clips
@@ -383,6 +393,11 @@ class _Job:
         staging.discard(self.root, names)
         self.tell()
         return {r.clip: r.length for r in receipts if r.reason == stages.OVERFLOW}
+
+    def _keep(self, found: Iterable[traces.Trace]) -> None:
+        """Tracebacks of errors that nobody foresaw, beside the ledger."""
+        if traces.add(self.root, found):
+            self.summary.traces = str(self.root / traces.FILE)
 
     def _attempts(self, clip_id: str) -> int:
         before = self.entries.get(clip_id)

@@ -7,6 +7,7 @@ ffmpeg costs a child process and is a fault too (`pipelines.isolation`). The out
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ from store.place import is_url, place
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 NUMBERS = (
     "length_difference",
@@ -128,19 +131,21 @@ class Measurer:
             coarse: list[np.ndarray] = []
             faces: list[np.ndarray] = []
             looks = [float(declared) * share for share in FACES] if declared else [0.2, 1.0, 2.0]
-            held = thumb = None
+            held = thumb = grey = None
             try:
                 for k, frame in enumerate(media.select_frames(spans(), tally.check_limit)):
                     with media.convertible(path):
                         if frame is not held:
                             held, thumb = frame, fingerprint.shrink(small(frame)[None])[0]
+                            grey = np.round(thumb).astype(np.uint8)
                         if self.faces and looks and k / media.FPS >= looks[0]:
                             looks.pop(0)
                             faces.append(np.ascontiguousarray(whole(frame)))
                     assert thumb is not None
+                    assert grey is not None
                     if len(fine) < fingerprint.SPAN_S * media.FPS:
                         fine.append(thumb)
-                    coarse.append(np.round(thumb).astype(np.uint8))
+                    coarse.append(grey)
                 tally.check_complete()
             except MediaError as error:
                 found.faults.append(Fault(error.reason, row.id, str(error)))
@@ -231,6 +236,7 @@ def run(
                 faults=[Fault(error.reason, row.id, f"{row.path}: {error}; check the file or leave it out")]
             )
         except Exception as error:  # one clip's surprise must not cost the others
+            log.debug("%s:\n%s", row.path, stages.trace(error))
             text = f"{row.path}: {type(error).__name__}: {error}"
             return Measured(faults=[Fault(stages.reason_of(error), row.id, text)])
         finally:

@@ -27,6 +27,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from pipelines.fetch import local_copy
 from pipelines.probe import (
     FPS,
+    MAX_PIXELS,
     SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     Media,
@@ -223,11 +224,13 @@ def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fracti
                 tally.bad += 1
                 continue
             elif time > start:
+                tally.check_still(time - start)
                 gaps.append(time - start)
                 yield start, time, held
             held, start = frame, time
     if held is not None:
         tally.end = start + _shown_s(held, stream, gaps)
+        tally.check_still(tally.end - start)
         yield start, tally.end, held
 
 
@@ -294,6 +297,8 @@ class Converter:
         if self.size is None:
             wide, high = max(self.aspect, 1), max(1 / self.aspect, 1)
             self.size = round_half_up(frame.width * wide), round_half_up(frame.height * high)
+            if self.size[0] * self.size[1] > MAX_PIXELS:
+                raise ValueError(f"{self.size[0]}x{self.size[1]} pixels once they are square")
             if self.thumb:
                 self.size = self.thumb, self.thumb
             data = frame.side_data.get("DISPLAYMATRIX")

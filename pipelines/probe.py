@@ -28,7 +28,12 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 assert SAMPLES_PER_FRAME * FPS == SAMPLE_RATE
 
 MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
+MAX_PIXELS = MAX_SIDE * 4_352  # of a picture: 8K film; a decoder may keep 17 of them, at 1.5 bytes a pixel
+MIN_RATE = 1_000  # samples a second; sound of fewer is none, and one packet of it could last for hours
 MAX_S = 6 * 3_600  # longest clip
+MAX_STILL_S = (
+    600  # that one picture may stay: a clip has rows for each moment, and a small file could ask for hours of them
+)
 MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
 MAX_STREAMS = 64  # in a file; more is no film, and each costs memory before anything is read
 MIN_SHARE = Fraction(9, 10)  # of the declared length, and of the packets, that must decode
@@ -191,6 +196,16 @@ def choose_stream(container: av.container.InputContainer, kind: str, path: Media
     if kind == "video" and max(stream.width, stream.height) > MAX_SIDE:
         size = f"{stream.width}x{stream.height}"
         raise MediaError("limit", f"{shown(path)} is {size} pixels, at most {MAX_SIDE} a side are accepted; scale it")
+    if kind == "video" and stream.width * stream.height > MAX_PIXELS:
+        text = f"{shown(path)} has pictures of {stream.width}x{stream.height} pixels, more than 8K film"
+        raise MediaError("limit", f"{text}; scale it")
+    if kind == "audio" and stream.codec_context.sample_rate < MIN_RATE:
+        text = f"{shown(path)} has sound of {stream.codec_context.sample_rate} samples a second, which is no sound"
+        raise MediaError("limit", f"{text}; convert it again")
+    if kind == "video":
+        stream.codec_context.options = {
+            "max_pixels": str(MAX_PIXELS)
+        }  # pictures further on may be larger than the first
     # One thread a decoder: workers are many, and the order of work is then the same in every run.
     stream.codec_context.thread_count = 1
     return stream
@@ -244,6 +259,15 @@ class Tally:
 
     def check_limit(self, length: Fraction) -> None:
         check_length(self.path, length)
+
+    def check_still(self, length: Fraction) -> None:
+        """Raises MediaError (limit) where one picture stays on display for `length` seconds, and that is too long."""
+        self.check_limit(length)
+        if length > MAX_STILL_S:
+            text = (
+                f"{shown(self.path)} shows one picture for {float(length):.0f} s, at most {MAX_STILL_S} s are accepted"
+            )
+            raise MediaError("limit", f"{text}; cut the still part off")
 
     def check_complete(self) -> None:
         """Raises MediaError (truncated) where the stream did not give what was promised."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from pipelines import isolation, media, stages
 from pipelines.ledger import Entry
 from pipelines.manifest import Row
 from store.place import place
+
+
+@dataclass(frozen=True)
+class Failure(Entry):
+    """A clip that could not be probed; `trace`, which the ledger leaves out, is the traceback of an error nobody foresaw."""
+
+    trace: str = ""
 
 
 def probe_rows(
@@ -28,7 +36,7 @@ def probe_rows(
 
 def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempts: int) -> int | Entry:
     begun = time.perf_counter()
-    reason, message, attempt = "", "", 0
+    reason, message, attempt, trace = "", "", 0, ""
     while attempt < attempts:
         attempt += 1
         try:
@@ -39,11 +47,14 @@ def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempt
                 break
         except isolation.ChildLost as error:
             reason, message = error.reason, f"{row.path}: {error}; check the file, or leave it out"
+            trace = error.trace
         except Exception as error:  # one clip's surprise must not cost the others; the ledger keeps it
-            reason, message = stages.reason_of(error), f"{row.path}: {type(error).__name__}: {error}"
+            reason, message = stages.reason_of(error), f"{row.path}: {stages.unforeseen(error)}"
+            trace = stages.trace(error)
             if reason not in stages.INFRASTRUCTURE:
                 break
-    return Entry(row.id, row.path, "probe", reason, message, attempt, time.perf_counter() - begun, stages.worker())
+    seconds = time.perf_counter() - begun
+    return Failure(row.id, row.path, "probe", reason, message, attempt, seconds, stages.worker(), trace)
 
 
 def _prober(options: Mapping[str, str] | None) -> Callable[[Row], int]:

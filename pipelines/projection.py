@@ -14,8 +14,30 @@ from store.similarity import Fit
 Map = Callable[[np.ndarray], np.ndarray]  # embedding [frames, D] to projection [frames, K] f4
 
 
+# Frames that are mapped at once, five minutes: with the context of each frame they are ten times their size.
+PIECE = 7_500
+REACH = 8  # frames on each side that a row may depend on: a fit's context is 4, the network's 5
+
+
 def maps(fit: Fit) -> tuple[Map, Map]:
     """The picture's map and the sound's. Raises StoreError for a fit whose network is none."""
+    vsr, asr = _maps(fit)
+    reach = max(REACH, fit.context)
+    return partial(_in_pieces, vsr, reach), partial(_in_pieces, asr, reach)
+
+
+def _in_pieces(whole: Map, reach: int, x: np.ndarray) -> np.ndarray:
+    """The map of an embedding of any length, PIECE frames at a time, each with `reach` more on both sides."""
+    if len(x) <= PIECE:
+        return whole(x)
+    found = []
+    for start in range(0, len(x), PIECE):
+        first = max(start - reach, 0)
+        found.append(whole(x[first : start + PIECE + reach])[start - first :][:PIECE])
+    return np.concatenate(found)
+
+
+def _maps(fit: Fit) -> tuple[Map, Map]:
     linear = partial(similarity.project_vsr, fit=fit), partial(similarity.project_asr, fit=fit)
     if not fit.network:
         return linear

@@ -48,6 +48,8 @@ def text(summary: Summary, config: Config) -> str:
         lines.append(
             f"{'  and ' + str(more) + ' more; ' if more > 0 else '  '}all are in {plain(config.store / 'ledger.parquet')}"
         )
+    if summary.traces:
+        lines.append(f"some met errors of the program itself; their tracebacks are in {plain(summary.traces)}")
     if not summary.labelled:
         lines.append(
             "no soft labels yet: no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -29,16 +30,37 @@ from teachers.face import NoFaceError
 
 log = logging.getLogger(__name__)
 
-INFRASTRUCTURE = {"io", "memory", "killed"}  # reasons that say nothing of the clip: the next run tries it again
+INFRASTRUCTURE = {
+    "io",
+    "memory",
+    "killed",
+    "device",
+}  # reasons that say nothing of the clip: the next run tries it again
 OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
 THREADS = 1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# How errors begin after which a GPU answers nothing any more in this process: cudaErrorAssert, illegal address, ECC ...
+DEVICE_ERRORS = (
+    "CUDA error",
+    "HIP error",
+    "CUDA driver error",
+    "cuDNN error",
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+    "CUFFT",
+)
+TRACE = 12_000  # characters of a traceback that are kept, of its beginning and its end
 _TEACHERS: dict[str, Any] = {}
+
+
+class DeviceError(Exception):
+    """A device does not answer any more, whichever clip it is given: this process must end and another do its work."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a batch reports of one clip. `reason` is empty while all is well; times are seconds of work."""
+    """What a batch reports of one clip. `reason` is empty while all is well, `trace` the traceback of an error that nobody
+    foresaw; times are seconds of work."""
 
     clip: int
     id: str
@@ -52,6 +74,7 @@ class Receipt:
     length: int = 0
     start_skew: float = 0.0
     quality: float = 0.0
+    trace: str = ""
 
     @property
     def ok(self) -> bool:
@@ -79,7 +102,36 @@ class Span:
         return cls(stage, worker(), begun, time.time(), len(lengths), sum(lengths), padded)
 
 
+@dataclass(frozen=True)
+class Spooled:
+    """A clip longer than a shard, which goes from stage to stage as a file under `_staging/`: through pipes and Ray's object
+    store it would be in memory once for each worker, and beyond two hours not fit Ray at all."""
+
+    id: str
+    root: Place
+    name: str
+    num_frames: int
+
+    @classmethod
+    def of(cls, clip: ClipMedia, root: Place, batch: str) -> Spooled:
+        """`clip` laid down in the file of its batch."""
+        arrays = {name: getattr(clip, name) for name in _MEDIA if getattr(clip, name) is not None}
+        staging.stage(root, spool(batch), [arrays], [])
+        return cls(clip.id, root, spool(batch), clip.num_frames)
+
+    def open(self) -> ClipMedia:
+        """The clip, its arrays as pages of that file where it lies on this machine. Raises StoreError where it is gone."""
+        found = staging.rows(self.root, self.name)[0][0]
+        return ClipMedia(self.id, **{name: rows.mapped() for name, rows in found.items()})
+
+
+_MEDIA = ("audio", "mouth", "lips", "blendshapes", "flags", "face")
 _LISTS = ("clips", "asr", "vsr")
+
+
+def spool(batch: str) -> str:
+    """Name of the file of a batch's long clip."""
+    return f"{batch}.face"
 
 
 @dataclass
@@ -90,27 +142,45 @@ class Work:
     slots: list[Slot]
     rows: list[Row]
     receipts: list[Receipt]
-    clips: list[ClipMedia | None] = field(default_factory=list)
+    clips: list[ClipMedia | Spooled | None] = field(default_factory=list)
     asr: list[np.ndarray | None] = field(default_factory=list)
     vsr: list[np.ndarray | None] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     staged: list[dict[str, Any]] | None = None  # receipts of a batch that was staged before
+    lean: bool = False  # its clips have stayed where it was sent from (`regain`)
 
     def __post_init__(self) -> None:
         for name in _LISTS:
             if not getattr(self, name):
                 setattr(self, name, [None] * len(self.rows))
 
-    def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1) -> None:
+    def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1, trace: str = "") -> None:
         """Record that clip i ends here."""
         self.receipts[i] = replace(
-            self.receipts[i], stage=stage, reason=reason, message=message, worker=worker(), attempts=attempts
+            self.receipts[i],
+            stage=stage,
+            reason=reason,
+            message=message,
+            worker=worker(),
+            attempts=attempts,
+            trace=shortened(trace),
         )
         self.clips[i] = None
 
+    def surprise(self, i: int, stage: str, error: Exception, where: str) -> None:
+        """Record that clip i ends here by an error that nobody foresaw. Raises DeviceError where it is the device's."""
+        check_device(error)
+        self.fail(i, stage, reason_of(error), f"{where}: {unforeseen(error)}", trace=trace(error))
+
+    def regain(self, sent: Work) -> None:
+        """Take the clips of `sent`, of which this is the answer, where they were not sent back."""
+        if self.lean:
+            self.clips = [clip if r.ok else None for clip, r in zip(sent.clips, self.receipts, strict=True)]
+            self.lean = False
+
     def only(self, i: int) -> Work:
         """Clip i as a batch of its own."""
-        lists = {name: [getattr(self, name)[i]] for name in _LISTS}
+        lists: dict[str, Any] = {name: [getattr(self, name)[i]] for name in _LISTS}
         return Work(self.name, [self.slots[i]], [self.rows[i]], [self.receipts[i]], **lists)
 
     def take(self, i: int, one: Work) -> None:
@@ -129,10 +199,39 @@ class Work:
 
 
 def reason_of(error: Exception) -> str:
-    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is the clip's."""
+    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is our program's, on
+    this clip."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, of a GPU
         return "memory"
     return "io" if isinstance(error, OSError) else "error"
+
+
+def unforeseen(error: Exception) -> str:
+    """An unforeseen error for the ledger's sentence, so that nobody takes it for the file's fault."""
+    kept = " (the program's own error; its traceback is kept beside the ledger)" if reason_of(error) == "error" else ""
+    return f"{type(error).__name__}: {error}{kept}"
+
+
+def trace(error: BaseException) -> str:
+    """Traceback of an error, for those who mend the program."""
+    return "".join(traceback.format_exception(error))
+
+
+def shortened(text: str) -> str:
+    """The beginning and the end of a text of more than TRACE characters."""
+    half = TRACE // 2
+    return text if len(text) <= TRACE else f"{text[:half]}\n  ...\n{text[-half:]}"
+
+
+def check_device(error: Exception) -> None:
+    """Raises DeviceError where an error is a GPU's that answers no more, or says so of itself."""
+    if isinstance(error, DeviceError):
+        raise error
+    if type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and str(error).lstrip().startswith(DEVICE_ERRORS)
+    ):
+        lines = str(error).strip().splitlines()  # those after the first are torch's advice on debugging
+        raise DeviceError(f"{type(error).__name__}: {lines[0] if lines else 'without a text'}") from error
 
 
 def worker() -> str:
@@ -168,16 +267,20 @@ class FaceStage:
     """Decode, track the face, find the voice: everything of a clip that the teachers and the store need."""
 
     def __init__(
-        self, backend: str | None = None, options: Mapping[str, str] | None = None, arrays: Sequence[str] = ()
+        self,
+        backend: str | None = None,
+        options: Mapping[str, str] | None = None,
+        arrays: Sequence[str] = (),
+        root: Place | None = None,
     ) -> None:
         """`backend` is who runs the face networks (teachers.face); `options` are for media in buckets; `arrays` are those of
-        layout.OPTIONAL_ARRAYS that are wanted."""
+        layout.OPTIONAL_ARRAYS that are wanted; `root` is the store where clips longer than a shard are laid down meanwhile."""
         import cv2  # noqa: F401 - which crops; here, so that fix_threads finds it
 
         from teachers.face import FaceTracker
         from teachers.voice import VoiceActivity
 
-        self.options, self.arrays = options, arrays
+        self.options, self.arrays, self.root = options, arrays, root
         self.tracker = FaceTracker(backend=backend)
         self.voice = VoiceActivity()
         fix_threads()
@@ -197,7 +300,7 @@ class FaceStage:
                 except NoFaceError as error:
                     work.fail(i, "face", "no_face", f"{row.path}: {error}")
                 except Exception as error:  # one clip's surprise must not cost its neighbours; the ledger keeps it
-                    work.fail(i, "face", reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
+                    work.surprise(i, "face", error, row.path)
         return work
 
     def _clip(self, work: Work, i: int, path: media.Media, audio_path: media.Media | None) -> None:
@@ -228,11 +331,13 @@ class FaceStage:
         )
         flags |= sound.present * np.uint8(layout.AUDIO_PRESENT)
         flags |= (self.voice.frames(sound.samples) & sound.present) * np.uint8(layout.VOICE_ACTIVE)
-        work.clips[i] = ClipMedia(row.id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
+        clip = ClipMedia(row.id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
+        long = self.root is not None and slot.capacity > layout.SHARD  # then it is alone in its batch
+        work.clips[i] = Spooled.of(clip, self.root, work.name) if self.root is not None and long else clip
 
 
 class TeacherStage:
-    """One frozen teacher over the clips of a batch; side is "asr" or "vsr"."""
+    """One frozen teacher over the clips of a batch; side is "asr" or "vsr". Its answer leaves the clips where they were."""
 
     def __init__(self, name: str, side: str, device: str) -> None:
         import teachers
@@ -250,13 +355,21 @@ class TeacherStage:
         for i in index:
             work.receipts[i] = replace(work.receipts[i], seconds=work.receipts[i].seconds + share)
         setattr(work, self.side, [found.get(i) for i in range(len(work.rows))])
+        work.clips, work.lean = [None] * len(work.rows), True
         return work
 
     def _embed(self, work: Work, index: list[int]) -> dict[int, np.ndarray]:
-        clips = [clip for i in index if (clip := work.clips[i]) is not None]
+        clips: list[ClipMedia] = []
+        for i in list(index):
+            try:
+                clips.append(_opened(work.clips[i]))
+            except (OSError, store.StoreError) as error:
+                work.fail(i, self.side, "io", f"{work.rows[i].path}: {error}")
+                index.remove(i)
         try:
             found = dict(zip(index, self.teacher.embed(clips), strict=True))
         except Exception as error:
+            check_device(error)
             log.warning(
                 "batch %s: %s failed on it as a whole (%s); running its clips one by one", work.name, self.side, error
             )
@@ -265,26 +378,31 @@ class TeacherStage:
                 try:
                     found[i] = self.teacher.embed([clip])[0]
                 except Exception as alone:
-                    text = f"teacher {self.teacher.name}: {type(alone).__name__}: {alone}"
-                    work.fail(i, self.side, reason_of(alone), text)
+                    work.surprise(i, self.side, alone, f"{work.rows[i].path}: teacher {self.teacher.name}")
+        lengths = {i: clip.num_frames for i, clip in zip(index, clips, strict=True)}
         for i, embedding in list(found.items()):
-            clip = work.clips[i]
-            if clip is not None and embedding.shape != (clip.num_frames, self.teacher.dim):
-                raise AssertionError(f"teacher {self.teacher.name} gave {embedding.shape} for {clip.num_frames} frames")
+            if embedding.shape != (lengths[i], self.teacher.dim):
+                raise AssertionError(f"teacher {self.teacher.name} gave {embedding.shape} for {lengths[i]} frames")
             if not (np.abs(embedding) <= np.finfo(np.float16).max).all():  # NaN fails this too
                 work.fail(i, self.side, "not_finite", f"teacher {self.teacher.name} gave values that f2 cannot hold")
                 del found[i]
-        return found
+        return {i: embedding.astype(np.float16) for i, embedding in found.items()}  # as a store keeps it
+
+
+def _opened(clip: ClipMedia | Spooled | None) -> ClipMedia:
+    assert clip is not None
+    return clip.open() if isinstance(clip, Spooled) else clip
 
 
 def stage(work: Work, root: Place) -> list[dict[str, Any]]:
     """Write a finished batch under `_staging/`, atomically; its receipts as dicts, which is all that goes to the driver."""
     arrays: list[dict[str, np.ndarray]] = []
-    for i, clip in enumerate(work.clips):
+    for i, sent in enumerate(work.clips):
         asr, vsr = work.asr[i], work.vsr[i]
-        if clip is None or asr is None or vsr is None:
+        if sent is None or asr is None or vsr is None:
             arrays.append({})
             continue
+        clip = _opened(sent)
         arrays.append(
             {
                 "mouth": clip.mouth,
@@ -294,12 +412,13 @@ def stage(work: Work, root: Place) -> list[dict[str, Any]]:
                 "blendshapes": clip.blendshapes.astype(np.float16),
                 "flags": clip.flags,
                 "fake": frame_labels(work.rows[i], clip.num_frames),
-                "asr": asr.astype(np.float16),
-                "vsr": vsr.astype(np.float16),
+                "asr": asr.astype(np.float16, copy=False),
+                "vsr": vsr.astype(np.float16, copy=False),
             }
         )
     receipts = [asdict(receipt) for receipt in work.receipts]
     staging.stage(root, work.name, arrays, receipts)
+    staging.discard(root, [spool(work.name)])
     return receipts
 
 
@@ -328,26 +447,33 @@ def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
     Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips laid in.
     """
     writer, reader = store.Writer.open(root), store.open(root)
-    start = group.first * layout.SHARD
     slots = {slot.clip: slot for slot in group.slots}
-    laid: dict[int, tuple[int, dict[str, np.ndarray]]] = {}  # clip row: first frame row, arrays
+    laid: dict[int, tuple[int, Mapping[str, Any]]] = {}  # clip row: first frame row, arrays
     for name in names:
-        for arrays, receipt in zip(*staging.load(root, name), strict=True):
-            if arrays:
-                laid[receipt["clip"]] = slots[receipt["clip"]].offset - start, arrays
-    arrays_of_pass_one = [name for name in writer.frame_arrays if name not in layout.PROJECTIONS]
-    kept = [c for shard in range(group.first, group.last + 1) for c in clips_of_shard(reader.clips, shard)]
-    for name in arrays_of_pass_one:
-        blank = writer.blank_shard([name])[name]
-        rows = np.concatenate([blank] * (group.last - group.first + 1))
-        for clip in dict.fromkeys(kept):
-            if clip not in laid and name != "similarity":
-                begin, length = int(reader.clips["offset"][clip]) - start, int(reader.clips["length"][clip])
-                rows[begin : begin + length] = reader.frames(clip, 0, length, [name])[name]
-        for begin, arrays in laid.values():
-            if name in arrays:
-                rows[begin : begin + len(arrays["flags"])] = arrays[name]
-        for shard in range(group.first, group.last + 1):
-            at = (shard - group.first) * layout.SHARD
-            writer.write_shard(shard, {name: rows[at : at + layout.SHARD]})
+        staged = staging.rows(root, name) if group.first < group.last else staging.load(root, name)
+        for found, receipt in zip(*staged, strict=True):
+            if found:
+                laid[receipt["clip"]] = slots[receipt["clip"]].offset, found
+    for shard in range(group.first, group.last + 1):
+        kept = [clip for clip in clips_of_shard(reader.clips, shard) if clip not in laid]
+        for name in writer.frame_arrays:
+            if name not in layout.PROJECTIONS:
+                rows = writer.blank_shard([name])[name]
+                for clip in kept if name != "similarity" else ():
+                    begin, length = int(reader.clips["offset"][clip]), int(reader.clips["length"][clip])
+                    here, own = _inside(shard, begin, length)
+                    rows[here] = reader.frames(clip, own.start, own.stop, [name])[name]
+                for begin, arrays in laid.values():
+                    if name in arrays:
+                        here, own = _inside(shard, begin, len(arrays["flags"]))
+                        rows[here] = arrays[name][own]
+                writer.write_shard(shard, {name: rows})
     return len(laid)
+
+
+def _inside(shard: int, begin: int, length: int) -> tuple[slice, slice]:
+    """Which rows of a shard a clip has that begins at frame row `begin`, and which of its own frames they are."""
+    start, end = shard * layout.SHARD, begin + length
+    first = min(max(begin, start), start + layout.SHARD)
+    last = max(min(end, start + layout.SHARD), first)
+    return slice(first - start, last - start), slice(first - begin, last - begin)

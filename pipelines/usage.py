@@ -156,6 +156,7 @@ class Summary:
     dims: int = 0  # of a dry run: columns of both embeddings
     arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS, that the store has
     report: str = ""  # where the page is that tells all this
+    traces: str = ""  # where the tracebacks are of errors of our own, if this run met any
 
 
 def first_line(error: BaseException) -> str:

@@ -7,9 +7,11 @@ is removed. Only files that are named as batches are (`pipelines.plan.Batch`) ar
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import struct
 import tokenize
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,15 +21,16 @@ import numpy as np
 
 from store import document, npz
 from store.layout import StoreError
-from store.place import Place, is_url, place
+from store.place import Opened, Place, is_url, place
 
 FOLDER = "_staging"
 RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
+LOCAL, HEAD = 30, 1 << 12  # bytes of a member's own header, and at most of an array's
 BATCH_FILE = re.compile(r"\d{12}-\d{9}-\d+\.npz")
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
-_TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError, tokenize.TokenError)
+_TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError, tokenize.TokenError, struct.error)
 MOST_CLIPS = 1 << 16  # of a batch
 
 
@@ -121,6 +124,70 @@ def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[s
     except _TORN as e:
         file.delete()
         raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
+
+
+class Rows:
+    """An array of a staged batch that is read by its rows: `rows[a:b]`, and no more than that comes into memory."""
+
+    def __init__(self, opened: Opened, file: Place, at: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self._opened, self._file, self._at = opened, file, at
+        self.dtype, self.shape = dtype, shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        each = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        data = self._opened.read(self._at + start * each, max(stop - start, 0) * each)
+        return np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
+
+    def mapped(self) -> np.ndarray:
+        """All rows, read-only: on this machine as pages of the file, which the system may drop; of a bucket in memory."""
+        if is_url(self._file) or not self.shape[0]:
+            return self[:]
+        return np.memmap(self._file.path, self.dtype, "r", self._at, self.shape)
+
+
+def rows(root: str | os.PathLike[str] | Place, batch_id: str) -> tuple[list[dict[str, Rows]], list[dict[str, Any]]]:
+    """As `load`, the arrays to be read by rows; for clips too long to have in memory several times.
+
+    The file is read once, to see that it is whole. Raises StoreError, and removes the file, where it is torn.
+    """
+    file = _file(root, batch_id)
+    try:
+        opened = file.open()
+        with zipfile.ZipFile(opened.file(BATCH)) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a member's checksum does not match")
+            npz.bounded(archive)
+            notes = _receipts(archive)
+            clips: list[dict[str, Rows]] = [{} for _ in range(notes["num_clips"])]
+            for info in archive.infolist():
+                if info.filename != RECEIPTS:
+                    number, name = info.filename.removesuffix(".npy").split("/")
+                    clips[int(number)][name] = Rows(opened, file, *_array(opened, info))
+        return clips, notes["receipts"]
+    except FileNotFoundError:
+        raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
+    except _TORN as e:
+        file.delete()
+        raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
+
+
+def _array(opened: Opened, info: zipfile.ZipInfo) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
+    """Where the rows of a member begin in the file, and their type and shape. Raises one of _TORN."""
+    local = opened.read(info.header_offset, LOCAL)  # its name and extra field may differ from the table's
+    start = info.header_offset + LOCAL + sum(struct.unpack("<HH", local[26:]))
+    head = io.BytesIO(opened.read(start, min(info.file_size, HEAD)))
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(head)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    stored = info.compress_type == zipfile.ZIP_STORED and not fortran and not dtype.hasobject
+    if not stored or head.tell() + size != info.file_size:
+        raise zipfile.BadZipFile(f"{info.filename} is not the array that its header tells of")
+    return start + head.tell(), dtype, shape
 
 
 def discard(root: str | os.PathLike[str] | Place, batch_ids: Iterable[str]) -> None:

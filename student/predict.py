@@ -143,6 +143,8 @@ def main(
     log_to_stderr()
     for name in ("student", "pipelines.progress"):
         logging.getLogger(name).setLevel(logging.INFO)
+    if debug:
+        logging.getLogger("pipelines").setLevel(logging.DEBUG)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = _run(videos, checkpoint, fit_from, corpus, not no_words, json_file, html, cpu)

@@ -156,6 +156,6 @@ def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _empty(value: object) -> bool:
     """What tables hold where there is nothing."""
-    return (
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
-    )
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return value != value if isinstance(value, float) else isinstance(value, str) and not value

@@ -7,8 +7,10 @@ prominent one (area summed over frames); another face never continues it. Gaps o
 marked; longer ones stay empty.
 
 Frames are streamed. Only the surroundings of the mouth (of the face, where faces are asked for) are kept, up to KEEP_BYTES;
-crops that need more are made in a second pass over the frames (patches). What it leaves out: identity. After a cut to
-another face at the same place the track goes on.
+crops that need more are made in a second pass over the frames (patches). So memory is that of the answer, of KEEP_BYTES, and of
+2.5 kB a frame for the points. A picture that stays on display is read READ times, after which its faces stay as they are: the
+work follows the pictures, not the frames that repeat them. What it leaves out: identity. After a cut to another face at the
+same place the track goes on.
 """
 
 import math
@@ -34,6 +36,7 @@ PROBE_EVERY = 25  # frames between looks for further faces
 MAX_FACES = 4  # followed at once where there are several
 MIN_FRAMES = 10  # with a detected face, else the clip has none
 MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fps a face moves far less
+READ = 5  # times that one picture is read: a film of 5 pictures a second is read at each frame
 KEEP_BYTES = 256 << 20  # of picture around mouths kept between the passes, and as much around faces
 NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
 
@@ -110,13 +113,16 @@ class FaceTracker:
         """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps; `whole_faces`: with `FaceTrack.face`.
 
         `frames` must be re-iterable: it is read once or, where there are several faces or the regions to crop exceed
-        KEEP_BYTES, again. Raises NoFaceError where fewer than MIN_FRAMES frames show a face.
+        KEEP_BYTES, again. A picture that stays may come as the same array; another must be another array. Raises NoFaceError
+        where fewer than MIN_FRAMES frames show a face.
         """
         try:
-            tracks, num_frames, num_faces, kept, shape = self._observe(frames, 1, whole_faces)
+            tracks, num_faces, kept, shape, stays = self._observe(frames, 1, whole_faces)
         except _SeveralFaces:
-            tracks, num_frames, num_faces, kept, shape = self._observe(frames, MAX_FACES, whole_faces)
+            tracks, num_faces, kept, shape, stays = self._observe(frames, MAX_FACES, whole_faces)
+        num_frames = len(stays)
         best = max(tracks, key=lambda track: track.area, default=_Track())
+        del tracks
         if len(best.faces) < MIN_FRAMES:
             raise NoFaceError(
                 f"a face was found in {len(best.faces)} of {num_frames} frames; at least {MIN_FRAMES} are needed"
@@ -124,27 +130,26 @@ class FaceTracker:
         detected = np.zeros(num_frames, bool)
         points = np.zeros((num_frames, len(POINTS), 2))
         blendshapes = np.zeros((num_frames, NUM_BLENDSHAPES))
+        boxes = np.zeros((num_frames, 4))
+        read, values = None, np.zeros(0)
         for k, face in best.faces.items():
-            detected[k], points[k], blendshapes[k] = True, face.points, face.blendshapes()
+            if face is not read:
+                read, values = face, face.blendshapes()
+            detected[k], points[k], boxes[k], blendshapes[k] = True, face.points, face.box, values
+        del best, read, face
         points, interpolated = align.fill_gaps(points, detected)
         blendshapes, _ = align.fill_gaps(blendshapes, detected)
-
-        lips = np.zeros((num_frames, len(LIPS), 2), np.float32)
-        source = np.zeros((num_frames, 2, 3))
         faced = detected | interpolated
-        for start, stop in align.runs(faced):
-            transform = align.transforms(points[start:stop, _STABLE])
-            aligned = align.apply(transform, points[start:stop])
-            lips[start:stop] = aligned[:, _LIPS] - align.MEAN_MOUTH
-            source[start:stop] = align.to_source(transform, align.corners(aligned[:, _MOUTH]))
+        lips, source = _aligned(points, faced)
+        del points  # what follows is as large again
         mouth = np.zeros((num_frames, align.CROP, align.CROP), np.uint8)
         wanted = [Crops(kept["mouth"], mouth, source, align.extent(source), align.crop)]
         whole = None
         if whole_faces:
             whole = np.zeros((num_frames, whole_face.SIDE, whole_face.SIDE), np.uint8)
-            squares = _squares(best, detected, faced)
+            squares = _squares(boxes, detected, faced)
             wanted.append(Crops(kept["face"], whole, squares, whole_face.extent(squares), whole_face.crop))
-        patches.make(frames, faced, wanted, shape)
+        patches.make(frames, faced, wanted, shape, stays)
         return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces, whole)
 
     def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
@@ -173,33 +178,54 @@ class FaceTracker:
 
     def _observe(
         self, frames: Iterable[np.ndarray], num_faces: int, whole_faces: bool
-    ) -> tuple[list[_Track], int, int, dict[str, Patches], tuple[int, int]]:
-        """One pass: tracks, number of frames, most faces at once, pictures kept, height and width."""
+    ) -> tuple[list[_Track], int, dict[str, Patches], tuple[int, int], np.ndarray]:
+        """One pass: tracks, most faces at once, pictures kept, height and width, and, bool [frames], where a picture stays."""
         tracks: list[_Track] = []
         kept = {"mouth": Patches(KEEP_BYTES, _mouth_region)}
         if whole_faces:
             kept["face"] = Patches(KEEP_BYTES, lambda face: whole_face.region(face.box), grey=True)
-        most = count = 0
+        most = times = 0
         shape = (0, 0)
+        stays = bytearray()  # by frame
+        picture = None  # on display
+        counted = False  # whether the detector has looked at it
         with self._backend.landmarker(num_faces) as landmarker:
+            faces: list[_Face] = []
             last: list[_Face] = []
             for k, frame in enumerate(frames):
                 if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
                     raise ValueError(f"frame {k} is {frame.dtype} {frame.shape}; expected uint8 (height, width, 3)")
                 frame = np.ascontiguousarray(frame)  # MediaPipe misreads any other without a word
-                shape, count = frame.shape[:2], k + 1
-                if k % PROBE_EVERY == 0:
+                shape = frame.shape[:2]
+                same = picture is not None and _same(frame, picture)
+                stays.append(same)
+                times, counted, picture = (times + 1, counted, picture) if same else (1, False, frame)
+                if k % PROBE_EVERY == 0 and not counted:
+                    counted = True
                     seen = self._backend.count(frame)
                     most = max(most, min(seen, MAX_FACES))
                     if seen > 1 and num_faces == 1:
                         raise _SeveralFaces
+                if times > READ:
+                    for pieces in kept.values():
+                        pieces.again(k)
+                    _join(tracks, k, faces)
+                    continue
                 faces = [_face(found, shape) for found in landmarker.read(frame, k * MS_PER_FRAME)]
                 most = max(most, len(faces))
                 last = faces or last
                 for pieces in kept.values():
                     pieces.add(k, frame, last)
                 _join(tracks, k, faces)
-        return tracks, count, most, kept, shape
+        return tracks, most, kept, shape, np.array(stays, bool)
+
+
+def _same(frame: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures are the same to the bit; pictures that differ mostly do so in the few pixels looked at first."""
+    if frame is other:
+        return True
+    few = (slice(None, None, 31), slice(None, None, 17))
+    return frame.shape == other.shape and np.array_equal(frame[few], other[few]) and np.array_equal(frame, other)
 
 
 def _face(found: face_backends.Reading, shape: tuple[int, int]) -> _Face:
@@ -217,11 +243,21 @@ def _mouth_region(face: _Face) -> tuple[float, float, float]:
     return across, down, 1.3 * math.dist(face.points[4], face.points[1])
 
 
-def _squares(track: _Track, detected: np.ndarray, faced: np.ndarray) -> np.ndarray:
-    """Squares of whole faces f8 [frames, 3], gaps filled as those of the points; 0 where there is no face."""
-    boxes = np.zeros((len(detected), 4))
-    for k, face in track.faces.items():
-        boxes[k] = face.box
+def _aligned(points: np.ndarray, faced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lips as in FaceTrack, and the map [frames, 2, 3] from pixels of a mouth crop to those of its frame; 0 without a face."""
+    lips = np.zeros((len(points), len(LIPS), 2), np.float32)
+    source = np.zeros((len(points), 2, 3))
+    for start, stop in align.runs(faced):
+        transform = align.transforms(points[start:stop, _STABLE])
+        aligned = align.apply(transform, points[start:stop])
+        lips[start:stop] = aligned[:, _LIPS] - align.MEAN_MOUTH
+        source[start:stop] = align.to_source(transform, align.corners(aligned[:, _MOUTH]))
+    return lips, source
+
+
+def _squares(boxes: np.ndarray, detected: np.ndarray, faced: np.ndarray) -> np.ndarray:
+    """Squares of whole faces f8 [frames, 3] from boxes [frames, 4], gaps filled as those of the points; 0 where there is no
+    face."""
     boxes, _ = align.fill_gaps(boxes, detected)
     squares = np.zeros((len(detected), 3))
     for start, stop in align.runs(faced):
@@ -235,14 +271,15 @@ class _SeveralFaces(Exception):
 
 def _join(tracks: list[_Track], frame: int, faces: list[_Face]) -> None:
     """Give each face to the track whose last box it overlaps most, else a new one; at most one face a track."""
-    pairs = sorted(
-        ((_overlap(track.last, face.box), t, f) for t, track in enumerate(tracks) for f, face in enumerate(faces)),
-        key=lambda pair: (-pair[0], pair[1], pair[2]),
-    )
+    last = np.array([track.last for track in tracks]).reshape(-1, 4)
+    pairs = []
+    for f, face in enumerate(faces):
+        shares = _overlaps(last, face.box)
+        pairs += [(-float(shares[t]), int(t), f) for t in np.flatnonzero(shares >= MIN_OVERLAP)]
     used_tracks: set[int] = set()
     used_faces: set[int] = set()
-    for overlap, t, f in pairs:
-        if overlap >= MIN_OVERLAP and t not in used_tracks and f not in used_faces:
+    for _, t, f in sorted(pairs):
+        if t not in used_tracks and f not in used_faces:
             tracks[t].add(frame, faces[f])
             used_tracks.add(t)
             used_faces.add(f)
@@ -257,7 +294,9 @@ def _area(box: tuple[float, float, float, float]) -> float:
     return max(right - left, 0) * max(bottom - top, 0)
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom)."""
-    inner = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    return inner / max(_area(a) + _area(b) - inner, 1e-9)
+def _overlaps(boxes: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Intersection over union f8 [n] of boxes [n, 4] (left, top, right, bottom) with one."""
+    low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
+    inner = np.maximum(high - low, 0).prod(axis=1)
+    areas = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
+    return inner / np.maximum(areas + _area(box) - inner, 1e-9)

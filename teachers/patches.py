@@ -4,7 +4,7 @@ While frames are streamed, pieces around what will be cropped are kept, within a
 or too small are made in one more pass over the frames, to the same bytes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,11 @@ class Patches:
             if size <= self.left:
                 self.left -= size
                 self.kept.setdefault(frame, []).append((x, y, _grey(piece) if self.grey else piece.copy()))
+
+    def again(self, frame: int) -> None:
+        """Frame shows what the one before it shows, and the same faces: their pieces serve both."""
+        if frame - 1 in self.kept:
+            self.kept[frame] = self.kept[frame - 1]
 
     def find(self, frame: int, extent: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, np.ndarray] | None:
         """A piece of this frame that holds extent (left, top, right, bottom) as far as it lies in the picture."""
@@ -56,27 +61,47 @@ class Crops:
         self.out[k] = self.crop(image, self.source[k], origin, self.extents[k])
 
 
-def make(frames: Iterable[np.ndarray], faced: np.ndarray, wanted: Iterable[Crops], shape: tuple[int, int]) -> None:
-    """Make all crops of the frames that `faced`, bool [frames], marks; `shape` is height and width of a frame.
+def make(
+    frames: Iterable[np.ndarray],
+    faced: np.ndarray,
+    wanted: Sequence[Crops],
+    shape: tuple[int, int],
+    stays: np.ndarray | None = None,
+) -> None:
+    """Make all crops of the frames that `faced`, bool [frames], marks; `shape` is height and width of a frame, `stays`, bool
+    [frames], marks frames that show the picture of the one before, whose crop is copied where it is the same.
 
     Reads the frames again only if a kept piece is missing or too small. RuntimeError where they are fewer than before.
     """
     missing: dict[int, list[Crops]] = {}
+    copies: list[tuple[Crops, np.ndarray]] = []
     for crops in wanted:
-        for k in np.flatnonzero(faced).tolist():
+        same = np.zeros(len(faced), bool)
+        if stays is not None:
+            same[1:] = (
+                stays[1:]
+                & faced[1:]
+                & faced[:-1]
+                & (crops.source[1:] == crops.source[:-1]).reshape(len(faced) - 1, -1).all(axis=1)
+            )
+        copies.append((crops, np.flatnonzero(same)))
+        for k in np.flatnonzero(faced & ~same).tolist():
             piece = crops.patches.find(k, crops.extents[k], shape)
             if piece is None:
                 missing.setdefault(k, []).append(crops)
             else:
                 crops.make(k, piece[2], piece[:2])
-    if not missing:
-        return
-    for k, frame in enumerate(frames):
-        for crops in missing.pop(k, ()):
-            crops.make(k, frame)
-        if not missing:
-            return
-    raise RuntimeError(f"frames gave fewer in the second pass: {len(missing)} of {len(faced)} are missing")
+    if missing:
+        for k, frame in enumerate(frames):
+            for crops in missing.pop(k, ()):
+                crops.make(k, frame)
+            if not missing:
+                break
+    if missing:
+        raise RuntimeError(f"frames gave fewer in the second pass: {len(missing)} of {len(faced)} are missing")
+    for crops, rows in copies:
+        for k in rows.tolist():  # in order: one picture may stay for many frames
+            crops.out[k] = crops.out[k - 1]
 
 
 def _grey(piece: np.ndarray) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import re
+import subprocess
+import sys
 import tempfile
 from fractions import Fraction as F
 from pathlib import Path
@@ -96,21 +99,88 @@ def test_one_copy_serves_pictures_and_sound_and_is_removed(clips, s3, own_tmp, m
 def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_kept(clips, s3, own_tmp):
     url = put(s3, clips / "clips" / "bbaf2n.mp4")
     with local_copy(url) as mine:
-        left = Path(mine).with_name("left.mp4")  # as a worker that was killed leaves it: nobody holds its lock
+        left = Path(mine).with_name(f"{fetch.MARK}{'0' * 32}.mp4")  # as a worker that was killed leaves it: not locked
         left.write_bytes(b"x")
         with local_copy(url) as other:
             assert sorted(copies(own_tmp)) == sorted(Path(p).name for p in (mine, other))
 
 
-def test_the_folder_of_copies_must_be_ones_own(clips, s3, own_tmp, monkeypatch):
+def test_a_download_that_was_killed_at_any_moment_is_removed(clips, s3, own_tmp):
     url = put(s3, clips / "clips" / "bbaf2n.mp4")
+    code = (
+        "import os, sys, tempfile\n"
+        "from pipelines import fetch\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "fetch.{where} = lambda *a: os._exit(9)\n"
+        "with fetch.local_copy(sys.argv[2]): os._exit(9)\n"
+    )
+    for where in ("fcntl.flock", "os.fdopen", "Copy"):
+        run = [sys.executable, "-c", code.format(where=where), str(own_tmp), url]
+        assert subprocess.run(run, cwd=Path(__file__).parent.parent).returncode == 9
+        assert len(copies(own_tmp)) == 1
+        with local_copy(url) as mine:
+            assert copies(own_tmp) == [Path(mine).name]
+
+
+def test_what_others_put_into_the_folder_of_copies_is_not_touched(clips, s3, own_tmp):
+    url = put(s3, clips / "clips" / "bbaf2n.mp4")
+    folder = own_tmp / f"concord-av-media-{os.getuid()}"
+    folder.mkdir(mode=0o700)
+    kept = own_tmp / "thesis.mp4"
+    kept.write_bytes(b"mine")
+    ours = f"{fetch.MARK}{'1' * 32}"
+    for name in (
+        "holiday.mp4",
+        ".hidden",
+        "0" * 32 + ".mp4",
+        "concord-av-notes.txt",
+        ours + "x.mp4",
+        ours + ".mp4.txt",
+    ):
+        (folder / name).write_bytes(b"mine")
+    (folder / f"{ours}.mp4").symlink_to(kept)
+    (folder / f"{ours}.mkv").mkdir()
+    os.mkfifo(folder / f"{ours}.avi")
+    before = sorted(os.listdir(folder))
     with local_copy(url):
         pass
-    other = os.getuid() + 1
-    monkeypatch.setattr(os, "getuid", lambda: other)
-    next(own_tmp.iterdir()).rename(own_tmp / f"concord-av-media-{os.getuid()}")
-    with pytest.raises(PermissionError, match="belongs to another user"), local_copy(url):
+    assert sorted(os.listdir(folder)) == before
+    assert kept.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "file", "open", "other"])
+def test_the_folder_of_copies_must_be_ones_own(clips, s3, own_tmp, monkeypatch, kind):
+    url = put(s3, clips / "clips" / "bbaf2n.mp4")
+    folder, target = own_tmp / f"concord-av-media-{os.getuid()}", own_tmp / "target"
+    if kind != "dangling":
+        target.mkdir(mode=0o700)
+        (target / f"{fetch.MARK}{'0' * 32}.mp4").write_bytes(b"x")
+    match kind:
+        case "link" | "dangling":
+            folder.symlink_to(target)
+        case "file":
+            folder.write_bytes(b"x")
+        case "open":
+            folder.mkdir()
+            folder.chmod(0o777)
+        case "other":
+            folder.mkdir(mode=0o700)
+            other = os.getuid() + 1
+            folder.rename(own_tmp / f"concord-av-media-{other}")
+            monkeypatch.setattr(os, "getuid", lambda: other)
+    before = copies(own_tmp)
+    with pytest.raises(MediaError, match="set TMPDIR to a folder of your own") as caught, local_copy(url):
         pass
+    assert caught.value.reason == "io"
+    assert copies(own_tmp) == before
+
+
+@pytest.mark.parametrize("name", ["clip", "clip.", "clip.a b", "clip." + "x" * 200])
+def test_odd_suffixes_make_no_odd_files(clips, s3, own_tmp, name):
+    url = f"{s3}/{name}"
+    place(url).write((clips / "clips" / "bbaf2n.mp4").read_bytes())
+    with local_copy(url) as path:
+        assert re.fullmatch(r"concord-av-[0-9a-f]{32}", Path(path).name)
 
 
 @pytest.mark.parametrize("name", ["junk.mp4", "empty.mp4", "missing.mp4", "cut.mp4"])

@@ -7,9 +7,10 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipelines import isolation, probing
+from pipelines import isolation, probing, stages
 from pipelines.isolation import Child, ChildLost
 from pipelines.manifest import Row
 from pipelines.plan import Slot
@@ -33,10 +34,17 @@ class Stage:
                 case ["once", mark] if not Path(mark).exists():
                     Path(mark).touch()
                     os.kill(os.getpid(), signal.SIGKILL)
+                case ["device", mark] if not Path(mark).exists():
+                    Path(mark).touch()
+                    stages.check_device(RuntimeError("CUDA error: device-side assert triggered"))
+                case ["device"]:
+                    stages.check_device(RuntimeError("CUDA error: an illegal memory access was encountered"))
                 case ["io"]:
                     work.fail(i, "decode", "io", "the network disk is gone")
         with self.seen.open("a") as f:
             f.write(" ".join(work.rows[i].path for i in live) + "\n")
+        with self.seen.with_suffix(".pids").open("a") as f:
+            f.write(f"{os.getpid()}\n")
         return work
 
 
@@ -87,6 +95,82 @@ def test_an_error_of_the_machine_is_tried_again_and_says_how_often(child, tmp_pa
     work = isolation.run(child, batch("io"), "face", 20, 3, apart=True)
     assert (work.receipts[0].reason, work.receipts[0].attempts) == ("io", 3)
     assert len(seen(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_device_that_failed_costs_a_child_and_no_clip(child, tmp_path, apart):
+    child(batch("first"), 20)
+    work = isolation.run(child, batch("a", f"device:{tmp_path / 'mark'}", "b"), "vsr", 20, 2, apart)
+    assert all(r.ok for r in work.receipts)
+    before, *_, after = (tmp_path / "seen.pids").read_text().split()
+    assert before != after
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_clip_that_breaks_the_device_each_time_fails_alone_and_is_tried_in_the_next_run(child, tmp_path, apart):
+    work = isolation.run(child, batch("a", "device", "b"), "vsr", 20, 2, apart)
+    assert [r.reason for r in work.receipts] == ["", "device", ""]
+    found = work.receipts[1]
+    assert found.attempts == 2
+    assert "illegal memory access" in found.message
+    assert "check_device" in found.trace
+    assert found.reason in stages.INFRASTRUCTURE
+    if not apart:
+        assert seen(tmp_path)[-1] == "a b"
+
+
+def test_a_crash_leaves_its_place_with_the_clip_and_nothing_on_the_terminal(tmp_path, capfd):
+    child = Child(partial(Stage, str(tmp_path / "seen")))
+    work = isolation.run(child, batch("crash"), "face", 20, 1, apart=True)
+    child.close()
+    assert "test_isolation.py" in work.receipts[0].trace
+    assert "in __call__" in work.receipts[0].trace
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
+
+
+def deep():
+    def call(value):
+        return {}[value]
+
+    return call
+
+
+def test_an_error_of_the_child_brings_its_traceback():
+    child = Child(deep)
+    with pytest.raises(KeyError) as caught:
+        child("key", 20)
+    child.close()
+    assert "return {}[value]" in stages.trace(caught.value)
+
+
+class Grow:
+    """Gives an array of so many bytes, and says how much memory the process took at most meanwhile."""
+
+    def __call__(self, asked):
+        if isinstance(asked, np.ndarray):
+            return resident()
+        return {"rows": np.ones((asked, 1000), np.uint8)}
+
+
+def resident():
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def test_arrays_cross_to_and_from_a_child_without_a_second_copy():
+    size = 200_000_000
+    child = Child(Grow)
+    Path("/proc/self/clear_refs").write_text("5")  # what was reached by other tests does not count
+    before = resident()
+    rows = child(size // 1000, 30)["rows"]
+    assert rows.shape == (size // 1000, 1000)
+    assert rows.flags.writeable
+    assert rows[-1].all()
+    assert resident() - before < 1.3 * size
+    at_rest = child(np.ones(1), 30)
+    assert child(rows, 30) - at_rest < 0.3 * size  # it held as much before
+    child.close()
 
 
 def raising():

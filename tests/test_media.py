@@ -647,6 +647,28 @@ def test_many_damaged_pictures_fail_a_clip_however_long_it_seems(tmp_path, part)
     assert reason_of(path, 50)[0] == "truncated"
 
 
+@pytest.mark.parametrize("times", [[0, 700, 701], [0, 1, 700]], ids=["first", "last"])
+def test_one_picture_may_not_stay_for_ever(tmp_path, times):
+    path = make(tmp_path / "still.mkv", [F(t) for t in times], F(1400), video="mpeg4", audio=None, time_base=MS)
+    with pytest.raises(MediaError, match=r"shows one picture for \d+ s, at most 600") as caught:
+        list(Video(path))
+    assert caught.value.reason == "limit"
+    fine = make(tmp_path / "fine.mkv", [F(0), F(500), F(550)], F(551), video="mpeg4", audio=None, time_base=MS)
+    assert sum(1 for _ in Video(fine)) > 500 * 25
+
+
+def test_sound_of_a_few_samples_a_second_is_refused(tmp_path):
+    path = tmp_path / "slow.wav"
+    data = bytes(40_000)
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, 1, 2, 2, 16, b"data", len(data)
+    )
+    path.write_bytes(head + data)
+    with pytest.raises(MediaError, match="1 samples a second") as caught:
+        sound(path, None, 75)
+    assert caught.value.reason == "limit"
+
+
 def test_very_short_clips_are_too_short_and_ten_frames_are_not(tmp_path):
     for count, reason in ((5, "too_short"), (9, "too_short"), (10, None)):
         times, end = even(F(25), F(count, 25))
@@ -658,6 +680,11 @@ def test_sizes_and_lengths_have_limits(tmp_path):
     times, end = even(F(25))
     wide = make(tmp_path / "wide.avi", times[:1], end, video="mjpeg", size=(8_256, 16), audio=None)
     assert reason_of(wide)[0] == "limit"
+    square = make(tmp_path / "square.avi", times[:1], end, video="mjpeg", size=(6_000, 6_000), audio=None)
+    assert reason_of(square)[0] == "limit"
+    thin = make(tmp_path / "thin.mp4", times, end, size=(4_096, 2_304), options={"qp": "50"}, sample_aspect=F(4))
+    with pytest.raises(MediaError, match="16384x2304 pixels once they are square"):
+        list(Video(thin))
     long = make(tmp_path / "long.mkv", [F(0), F(25_000)], F(25_001), video="mpeg4", audio=None, time_base=MS)
     with pytest.raises(MediaError, match="at most 21600 s"):
         probe(long)

@@ -1,5 +1,6 @@
 """Runs that something goes wrong in: poison clips, a full disk, workers and nodes that are killed. Real Ray, real clips."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,13 +15,14 @@ from pipelines import ledger
 
 ROOT = Path(__file__).parent.parent
 CRASHES, HANGS = "bbaf2n.mp4", "lgas5a.mp4"
+BREAKS, SURPRISES = "breaks.mp4", "surprises.mp4"  # a GPU's error that sticks; an error that nobody foresaw
 
 TEACHER = """
 import os, signal
 import numpy as np
 
 class Poison:
-    name, dim, stream = "poison", 2, "video"
+    name, dim, stream, broken = "poison", 2, "video", False
 
     def embed(self, clips):
         for clip in clips if os.environ.get("POISON") else []:
@@ -28,6 +30,11 @@ class Poison:
                 os.kill(os.getpid(), signal.SIGSEGV)
             if clip.id.endswith("HANGS"):
                 signal.pause()
+            if self.broken or clip.id.endswith("BREAKS"):
+                self.broken = True  # as a CUDA context is after such an error
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            if clip.id.endswith("SURPRISES"):
+                raise ValueError("a row that nobody foresaw")
         return [clip.lips[:, 0] - clip.lips[:, 20] for clip in clips]
 
     def provenance(self):
@@ -67,12 +74,18 @@ def corpus(tmp_path_factory, clips):
     return folder
 
 
-def test_clips_that_crash_or_hang_a_teacher_fail_alone_and_can_be_retried(corpus, tmp_path):
+def test_clips_that_crash_hang_or_break_a_teacher_fail_alone_and_can_be_retried(corpus, tmp_path):
+    corpus = shutil.copytree(corpus, tmp_path / "corpus")
+    for name in (BREAKS, SURPRISES):
+        shutil.copy(corpus / "real" / CRASHES, corpus / "real" / name)
     plugin, path = tmp_path / "plugin", tmp_path / "s.zarr"
     (plugin / "poison-1.dist-info").mkdir(parents=True)
     (plugin / "poison-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: poison\nVersion: 1\n")
     (plugin / "poison-1.dist-info" / "entry_points.txt").write_text("[concord.teachers]\npoison = poison:load\n")
-    (plugin / "poison.py").write_text(TEACHER.replace("CRASHES", CRASHES).replace("HANGS", HANGS))
+    teacher = TEACHER
+    for what, name in {"CRASHES": CRASHES, "HANGS": HANGS, "BREAKS": BREAKS, "SURPRISES": SURPRISES}.items():
+        teacher = teacher.replace(what, name)
+    (plugin / "poison.py").write_text(teacher)
     with_plugin = environment(PYTHONPATH=f"{plugin}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     options = ("--vsr", "poison", "--attempts", 1, "--clip-timeout", 15)
     done = subprocess.run(
@@ -80,11 +93,21 @@ def test_clips_that_crash_or_hang_a_teacher_fail_alone_and_can_be_retried(corpus
     )
     assert done.returncode == 3, done.stderr
     found = {Path(e.path).name: e for e in ledger.read(path).values()}
-    assert {name: e.reason for name, e in found.items() if e.reason} == {CRASHES: "crash", HANGS: "timeout"}
+    reasons = {CRASHES: "crash", HANGS: "timeout", BREAKS: "device", SURPRISES: "error"}
+    assert {name: e.reason for name, e in found.items() if e.reason} == reasons
     assert (found[CRASHES].stage, found[CRASHES].attempts) == ("vsr", 1)
     assert "SIGSEGV" in found[CRASHES].message
     assert "15 s" in found[HANGS].message
-    assert int(store.open(path).clips["done"].sum()) == len(found) - 2
+    assert "device-side assert" in found[BREAKS].message
+    assert "the program's own error" in found[SURPRISES].message
+    assert int(store.open(path).clips["done"].sum()) == len(found) - 4
+    kept = [json.loads(line) for line in (path / "errors.jsonl").read_text().splitlines()]
+    lines = {name: one["traceback"] for one in kept for name in one["clips"]}
+    for name, line in {CRASHES: "poison.py", BREAKS: "device-side assert", SURPRISES: "raise ValueError("}.items():
+        assert line in lines[found[name].id]
+    assert f"their tracebacks are in {path / 'errors.jsonl'}" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Fatal Python error" not in done.stdout + done.stderr
 
     again = [sys.executable, str(ROOT / "precompute.py"), "--store", str(path), "--retry-failed"]
     subprocess.run(again, env=with_plugin, cwd=ROOT, check=True, capture_output=True)

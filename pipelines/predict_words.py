@@ -94,8 +94,8 @@ def advice(said: Mapping[str, Any]) -> list[tuple[str, str]]:
         ]
     if reason == "uncalibrated":
         compare = (
-            "Compare it with videos of the same person, filmed alike, that you know to be genuine: ask about all of them together "
-            "and see whether this one's number lies among theirs."
+            "Compare it with videos of the same person, filmed alike, that you know to be genuine: ask about all of them "
+            "together and see whether this one's number lies among theirs."
         )
         found = [(compare, "python -m student.predict FOLDER --teacher-only")]
         if corpora := said["calibration"]["corpora"]:

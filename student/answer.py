@@ -48,8 +48,8 @@ def answer(
 
     `corpus` chooses the fit's calibration; `calibration` says whose it is and what it licenses (`Basis.calibration`); `judge`
     is the student's (`student.basis`), None without one. Sound that clearly fits at another time is moved there before anything
-    is judged: people let up to 80 ms pass, and from 120 ms on there is no decision. Words, passages and `similarity_moved` are on
-    the clock of the sound. Nothing in it is a number that is not finite: None stands for it.
+    is judged: people let up to 80 ms pass, and from 120 ms on there is no decision. Words, passages and `similarity_moved` are
+    on the clock of the sound. Nothing in it is a number that is not finite: None stands for it.
     """
     face, voice = evidence.face, evidence.voice
     near, both = agreement(evidence, fit, corpus, 5)

@@ -343,7 +343,15 @@ def test_pages_without_a_licence_accuse_nobody(stranger):
         assert "--corpus grid:grid_s1" in body
         for accusing in ("disagree", "do not belong", "belong together", "forged mouth", "≠"):
             assert accusing not in body.partition("What this cannot tell")[0], (name, accusing)
-        for colour in ('class="no', 'class="yes', 'class="bad', 'class="good', 'class="up', 'class="down'):
+        for colour in (
+            'class="no"',
+            'class="yes"',
+            'class="maybe"',
+            'class="bad',
+            'class="good',
+            'class="up',
+            'class="down',
+        ):
             assert colour not in body, (name, colour)
 
 

@@ -134,6 +134,7 @@ def _not_shared(
     found: Mapping[str, Any], made: Mapping[str, audit_words.Check], kinds: Sequence[str], what: str
 ) -> tuple[str, str, str, str]:
     """The card of what is in one part alone, or was not looked at."""
+    kinds = [kind for kind in kinds if kind in made]
     done = [kind for kind in kinds if made[kind].state != "unchecked"]
     said = " ".join(f"{kind.capitalize()}: {made[kind].text}." for kind in kinds)
     if not done:
@@ -162,7 +163,7 @@ def _checked(found: Mapping[str, Any]) -> str:
              "unchecked": ("warn", "not checked")}  # fmt: skip
     rows = "".join(
         f'<tr><td class="name">{t(c.what)}</td><td class="state {marks[c.state][0]}">{marks[c.state][1]}</td>'
-        f'<td class="told">{t(c.text)}</td></tr>'
+        f'<td class="told">{t(c.text.removeprefix("not checked: "))}</td></tr>'
         for c in audit_words.checks(found)
     )
     return (

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.coverage import FOLLOW
 from pipelines.nuisances import means
 from pipelines.shortcuts import FEW_CLIPS, FEW_GROUPS, why_none
 
@@ -19,7 +20,8 @@ GAPS = {
     ("shared person", "unchecked"): "shared people were not looked for",
     ("shared person", "few"): "too few people to speak of shared ones",
     ("shortcut", "unchecked"): "shortcuts could not be looked for",
-    ("shortcut", "few"): "too few clips or people to speak of every shortcut",
+    ("shortcut", "few"): "too few clips or people to speak of shortcuts",
+    ("shortcut", "some"): "too few clips to speak of the shortcuts of every method",
 }
 
 
@@ -34,7 +36,8 @@ class Check:
 
 def checks(found: Mapping[str, Any]) -> list[Check]:
     """People, sources, files and fingerprints shared between splits, then shortcuts by corpus and method."""
-    return [*(_shared(kind, found) for kind in SHARED), *_shortcuts(found)]
+    kinds = [kind for kind in SHARED if found["checked"][kind]["why"] != FOLLOW]  # said of the people already
+    return [*(_shared(kind, found) for kind in kinds), *_shortcuts(found)]
 
 
 def _shared(kind: str, found: Mapping[str, Any]) -> Check:
@@ -126,7 +129,7 @@ def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
     sides = {
         "shared clip": _state([c for c in shared if c.what in ("files", "fingerprints")]),
         "shared person": _state([c for c in shared if c.what in ("people", "sources")]),
-        "shortcut": "few" if any(c.state == "few" for c in short) else _state(short),
+        "shortcut": "some" if {c.state for c in short} == {"none", "few"} else _state(short),
     }
     clear = [what for what, state in sides.items() if state == "none"]
     if len(clear) == len(sides):
@@ -135,7 +138,10 @@ def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
             "No leak and no shortcut found",
             f"Of what was checked nothing gives the answers away.{_gaps(made)}",
         )
-    open_ = ", ".join(GAPS[what, state] for what, state in sides.items() if state != "none")
+    missing = [GAPS[what, state] for what, state in sides.items() if state != "none"]
+    if sides["shared clip"] == sides["shared person"] == "unchecked":
+        missing[:2] = ["shared clips and people were not looked for"]
+    open_ = ", ".join(missing)
     head = f"No {' and no '.join(clear)} found; {open_}" if clear else f"{open_[:1].upper()}{open_[1:]}"
     if all(state == "unchecked" for state in sides.values()):
         head = "There was nothing to check"

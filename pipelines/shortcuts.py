@@ -7,7 +7,7 @@ from. Clips listed twice in one split count once.
 
 Intervals (95 %) come from drawing groups with replacement. Where one group holds more than half of the clips (people linked
 through targets), the first-named person is the group instead; where that leaves fewer than ten, each clip. None is narrower
-than so many groups allow (`store.intervals`). Below FEW_CLIPS fakes or reals, or FEW_GROUPS people where they are named, that
+than so many clips allow (`store.intervals`). Below FEW_CLIPS fakes or reals, or FEW_GROUPS people where they are named, that
 nothing was found says nothing: `few`.
 """
 
@@ -230,10 +230,16 @@ def _judged(
     sure = value - 0.5 > SURE * error and (
         value - 0.5 > SURE * by_luck or (value - 0.5 > SURE / 2 * by_luck and _rare(value, reals, fakes))
     )
-    # Drawing groups anew says nothing of groups that are not there, so few groups widen the interval.
-    least, most = auc_bounds(value, len(set(group[fake])), len(set(group[~fake])))
+    # Drawing again says nothing of what is not there: no interval is narrower than so many clips allow, or groups if few.
+    least, most = auc_bounds(value, *(_independent(group[kind]) for kind in (fake, ~fake)))
     low, high = min(float(low), least, value), max(float(high), most, value)
     return Shortcut(corpus, nuisance, method, value, low, high, reals, fakes, bool(sure), people)
+
+
+def _independent(group: np.ndarray) -> int:
+    """How many witnesses clips of those groups [n] are: their groups where these are few; else the draws see to that."""
+    groups = len(np.unique(group))
+    return groups if groups < FEW_GROUPS else len(group)
 
 
 def _rare(value: float, reals: int, fakes: int) -> bool:

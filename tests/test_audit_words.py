@@ -61,6 +61,7 @@ def test_groups_that_follow_from_identities_are_no_second_leak():
     found = audit(clips)
     assert [(leak["who"], leak["column"]) for leak in found["leaks"]] == [("any", "identities")]
     assert found["checked"]["sources"]["why"] == coverage.FOLLOW
+    assert "sources" not in by_name(found)
 
 
 def test_a_clip_with_people_and_one_with_its_group_alone_are_compared():
@@ -103,8 +104,7 @@ def test_six_fakes_are_too_few_to_say():
     assert worst["high"] - worst["low"] > 0.2
     tone, head, _ = audit_words.headline(found)
     assert tone == "warn"
-    assert head == "Shared clips were not looked for, shared people were not looked for, too few clips or people to speak of " \
-        "every shortcut"  # fmt: skip
+    assert head == "Shared clips and people were not looked for, too few clips or people to speak of shortcuts"
     page = audit_page.page(found)
     for claim in ("No leak", "No shortcut", "no shortcut found", "about 50 in 100", "cannot be told", "Nothing shared"):
         assert claim not in page

@@ -76,7 +76,7 @@ def auc_interval(
 
     Clips of one person are no independent witnesses, so whole groups are drawn. Where one group holds more than half of the
     clips, or there are fewer than FEW_GROUPS, clips are drawn instead, which gives too narrow an interval. None is narrower
-    than so many clips, or groups where they are few, allow (`store.intervals`): one fake has no interval of zero width. NaN with
+    than so many clips, or groups where they are few, allow (`store.intervals`): one fake has an interval, too. NaN with
     one class.
     """
     groups = np.asarray(groups)[np.asarray(weights) > 0] if weights is not None else np.asarray(groups)

@@ -94,8 +94,8 @@ def measured(short: Mapping[str, Any]) -> str:
     """One number's figure, its interval and the clips behind both."""
     people = f" of {short['people']:,} people" if short["people"] else ""
     return (
-        f"{means(short['nuisance'])}, picks the fake {100 * short['auc']:.1f} times in 100 (95 %: {100 * short['low']:.0f} to "
-        f"{100 * short['high']:.0f}; guessing: 50) on {short['fakes']:,} fakes and {short['reals']:,} reals{people}"
+        f"{means(short['nuisance'])}, picks the fake {100 * short['auc']:.1f} times in 100 (95 %: {100 * short['low']:.1f} to "
+        f"{100 * short['high']:.1f}; guessing: 50) on {short['fakes']:,} fakes and {short['reals']:,} reals{people}"
     )
 
 

@@ -42,7 +42,7 @@ class Grounds:
         note = note if isinstance(note, Mapping) else {}
         if "real" not in note and str(note.get("which", "")).startswith("real"):  # as releases before wrote it
             note = {**note, "real": note.get("clips")}
-        counts = [_count(note.get(name)) for name in ("real", "speakers", "strangers")]
+        counts = [whole(note.get(name)) for name in ("real", "speakers", "strangers")]
         share = note.get("alarms")
         known = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1
         return cls(counts[0] or 0, counts[1], counts[2], float(share) if known else None)
@@ -76,7 +76,8 @@ def number(count: int, what: str) -> str:
     return f"{({0: 'no', 1: 'one'}).get(count, f'{count:,}')} {what}{'s' if count > 1 else ''}"
 
 
-def _count(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
+    """A number of things, as an attribute or header has it; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         return None
     return int(value)

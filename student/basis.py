@@ -185,7 +185,8 @@ def basis(
     if checkpoint:
         model, about = load_model(checkpoint, device)
         _check_scale(about, checkpoint)
-        trained_on = str(about["store"].get("path", ""))
+        where = about.get("store")
+        trained_on = str(where.get("path", "")) if isinstance(where, Mapping) else ""
         if not ((Path(trained_on) / "zarr.json").is_file() or "://" in trained_on):
             trained_on = ""
         detector = Detector(model, about, str(checkpoint), torch.device(device))
@@ -222,7 +223,7 @@ def _basis(
         )
     told = note.get("calibrated_on")
     on = {str(k): Grounds.of(v) for k, v in told.items()} if isinstance(told, Mapping) else {}
-    return Basis(fit, made_by, source, int(note.get("clip_frames", 0)), corpus, detector, on)
+    return Basis(fit, made_by, source, grounds.whole(note.get("clip_frames")) or 0, corpus, detector, on)
 
 
 def _check_scale(about: Mapping[str, Any], path: Path) -> None:

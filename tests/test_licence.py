@@ -153,6 +153,17 @@ def test_a_scale_that_makes_no_probability_is_refused(scale, tmp_path):
         basis(tmp_path)
 
 
+@pytest.mark.parametrize("hostile", [{"calibrated_on": [1], "clip_frames": "x"}, {"calibrated_on": {OURS: math.nan}},
+                                     {"clip_frames": math.nan}, {"calibrated_on": {OURS: {"real": True}}}])  # fmt: skip
+def test_a_hostile_note_licenses_nothing_and_raises_nothing(hostile, tmp_path):
+    good, made_by, note = fitfile.default()
+    fitfile.save(tmp_path / "f.npz", good, made_by, {k: v for k, v in note.items() if k != "calibrated_on"} | hostile)
+    for corpus in (None, OURS, ""):
+        told = basis(None, str(tmp_path / "f.npz"), corpus).calibration()
+        assert told["lacks"]
+        assert not told["teachers"]
+
+
 # -- who was calibrated on ---------------------------------------------------------------------------------------------
 
 

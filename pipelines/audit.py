@@ -6,7 +6,7 @@
 
 Lists alone need no media; `--media` decodes the files that are here; `--store` reads what a store holds of its clips and leaves
 audit.json and nuisances.parquet in its root. The JSON's layout is stable: rows, distinct, counts, shortcuts, leaks, faults, and
-soft_labels of a store. It drops no clip.
+soft_labels of a store; `checked` says on how many clips each leak was looked for, or why not. It drops no clip.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import click
 
 import store
 from pipelines import (
+    audit_words,
+    coverage,
     faults,
     fingerprint,
     isolation,
@@ -113,7 +115,11 @@ def audit(
         "rows": len(rows),
         "distinct": len({(row.corpus, key) for row, key in zip(rows, keys, strict=True)}),
         "counts": counts(rows),
-        "shortcuts": [{k: v for k, v in asdict(s).items() if k != "sure"} | {"finding": s.above(allow)} for s in short],
+        "shortcuts": [
+            {k: v for k, v in asdict(s).items() if k != "sure"} | {"finding": s.above(allow), "few": s.few}
+            for s in short
+        ],
+        "checked": coverage.checked(rows, prints, known.files),
         "leaks": [{**asdict(leak), "splits": list(leak.splits), "text": leak.text()} for leak in leaking],
         "faults": faults.summary([*faults.of_rows(rows), *known.faults]),
         "allow": allow,
@@ -141,9 +147,10 @@ def text(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['rows']:,} rows, {found['distinct']:,} distinct clips: {labels}"
     yield ""
     yield click.style("Leaks between splits", bold=True)
-    splits = [name for name in found["counts"]["split"] if name]
-    if not found["leaks"]:
-        yield "  none found" if len(splits) > 1 else "  nothing to compare: rows name fewer than two splits"
+    made = audit_words.checks(found)
+    for check in made:
+        if check.what in audit_words.SHARED and check.state != "found":
+            yield f"  {check.what:12} {check.text}"
     for leak in found["leaks"]:
         yield click.style(f"  {leak['kind']:9} {leak['text']}", fg="red")
         yield f"            for instance {leak['examples'][0]['what']}"
@@ -164,7 +171,8 @@ def text(found: Mapping[str, Any]) -> Iterator[str]:
                 f"    {name:22} {short['auc']:.3f} ({short['low']:.3f} to {short['high']:.3f})  "
                 f"{short['method']}: {short['fakes']:,} fakes, {short['reals']:,} reals{overall}"
             )
-            yield click.style(line, fg="red") if short["finding"] else line
+            few = f"; too few to say: {audit_words.few(short)}" if short["few"] and not short["finding"] else ""
+            yield click.style(line, fg="red") if short["finding"] else f"{line}{few}"
     yield ""
     yield click.style("Faults", bold=True)
     if not found["faults"]:
@@ -182,7 +190,8 @@ def text(found: Mapping[str, Any]) -> Iterator[str]:
             )
     yield ""
     above = sum(s["finding"] for s in found["shortcuts"])
-    yield f"{len(found['leaks'])} leaks, {above} shortcuts above {found['allow']:g}"
+    yield audit_words.headline(found)[1]
+    yield f"{len(found['leaks'])} leaks, {above} shortcuts above {found['allow']:g}{audit_words.unsaid(made)}"
 
 
 def _at(short: Mapping[str, Any]) -> tuple[str, str, str]:

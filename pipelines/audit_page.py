@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines import audit_words
 from pipelines.nuisances import means
 from pipelines.report_page import STYLE
 from pipelines.shortcuts import why_none
@@ -30,17 +31,20 @@ svg .ok{fill:var(--fill);stroke:var(--fill)}
 svg.hist{display:block;width:15rem;height:3.9rem}
 svg.plot{display:block;width:100%;min-width:34rem;height:auto}
 td.red{color:var(--bad);font-weight:600}
+td.state{color:var(--tone);font-weight:600;white-space:nowrap}
+td.told{min-width:18rem;overflow-wrap:anywhere}
 """
 
 
 def page(found: Mapping[str, Any]) -> str:
     """The whole page for what `pipelines.audit.audit` gave."""
-    tone, head, why = headline(found)
+    tone, head, why = audit_words.headline(found)
     names = ", ".join(found["counts"]["corpus"])
     body = [
         f'<header class="{tone}"><p class="kicker">concord-av audit of {t(names)}</p>'
         f"<h1>{t(head)}</h1><p>{t(why)}</p></header>",
         _first(found),
+        _checked(found),
         *(_corpus(name, found) for name in dict.fromkeys(s["corpus"] for s in found["shortcuts"])),
         _leaks(found),
         _soft_labels(found.get("soft_labels")),
@@ -55,71 +59,10 @@ def page(found: Mapping[str, Any]) -> str:
     )
 
 
-def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Tone (good, warn, bad), the sentence that says what was found, and what follows from it."""
-    short, leak = any(s["finding"] for s in found["shortcuts"]), bool(found["leaks"])
-    splits = len([s for s in found["counts"]["split"] if s]) > 1
-    why = f"Shortcuts: {why_none(found['counts']['label'])}."
-    if not short and not leak:
-        if not found["shortcuts"] and not splits:
-            return "warn", "There was nothing to check", f"No training and test parts are named. {why}"
-        if not found["shortcuts"]:
-            return "warn", "No leak found; shortcuts could not be looked for", why
-        return "good", "No leak and no shortcut found", "Nothing that was checked gives the answers away."
-    what = {
-        (True, True): "Some test clips were seen in training, and fakes can be told without looking",
-        (True, False): "Fakes can be told from real clips without looking at them",
-        (False, True): "The test is not new: it shares clips or people with the training",
-    }[short, leak]
-    why = (
-        "A deepfake detector can score well on this data without having learned anything about forgery. "
-        "Do not trust a score on it until what is listed here is removed."
-    )
-    return "bad", what, why
-
-
 def _first(found: Mapping[str, Any]) -> str:
-    """Cards in plain words: the worst shortcut, clips and people on both sides."""
-    cards = []
-    worst = max((s for s in found["shortcuts"] if s["finding"] and s["nuisance"] != "together"), key=_auc, default=None)
-    worst = worst or max((s for s in found["shortcuts"] if s["finding"]), key=_auc, default=None)
-    if worst:
-        whose = "one fake" if worst["method"] == "all" else f"one fake made by {worst['method']}"
-        cards.append(
-            ("bad", "Fakes can be told from outside", f"{_times(worst['auc'])} in 100",
-             f"Take one real clip and {whose}. A rule that knows one number alone ({means(worst['nuisance'])}) picks the "
-             "fake this often; guessing gets 50. A detector may learn that number instead of the forgery.")
-        )  # fmt: skip
-    elif not found["shortcuts"]:
-        cards.append(("warn", "Outside not checked", "–", f"{why_none(found['counts']['label']).capitalize()}."))
-    else:
-        cards.append(("good", "Fakes cannot be told from outside", "about 50 in 100",
-                      "No single number, such as a clip's length, picks the fakes better than allowed."))  # fmt: skip
-    clips = max((x for x in found["leaks"] if x["kind"] != "identity"), key=lambda x: x["count"], default=None)
-    if clips:
-        early, late = clips["splits"]
-        cards.append(
-            ("bad", "The test was in the training", f"{clips['count']:,} of {clips['of']:,}",
-             f"clips of part “{late}” are also in part “{early}”, like exam questions that were in the exercise book. "
-             "A detector may simply remember them.")
-        )  # fmt: skip
-    people = next((x for x in found["leaks"] if x["kind"] == "identity"), None)
-    if people:
-        early, late = people["splits"]
-        cards.append(
-            ("bad", "The test shows people from the training", f"{people['count']:,} of {people['of']:,}",
-             f"people of part “{late}” also appear in part “{early}”. A detector may know their faces and voices; its "
-             "score says little about people it has never met.")
-        )  # fmt: skip
-    if not clips and not people:
-        splits = [s for s in found["counts"]["split"] if s]
-        said = (
-            "Training and test share no clip and no named person."
-            if len(splits) > 1
-            else "No training and test parts are named."
-        )
-        cards.append(("good" if len(splits) > 1 else "warn", "Nothing shared" if len(splits) > 1 else "Sharing not checked",
-                      "0" if len(splits) > 1 else "–", said))  # fmt: skip
+    """Cards in plain words: the worst shortcut, clips and people on both sides; of each what was measured and on how many."""
+    made = {c.what: c for c in audit_words.checks(found)}
+    cards = [_outside(found), _clips(found, made), _people(found, made)]
     cards.append(
         ("plain", "What was looked at", f"{found['distinct']:,} clips",
          f"in {found['rows']:,} rows: " + ", ".join(f"{n:,} {name}" for name, n in found["counts"]["label"].items()) + ".")
@@ -131,12 +74,104 @@ def _first(found: Mapping[str, Any]) -> str:
     return f'<div class="say">{"".join(told)}</div>'
 
 
+def _outside(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """The card of the worst number: tone, title, figure, sentence."""
+    short = found["shortcuts"]
+    if not short:
+        return "warn", "Outside not checked", "–", f"{why_none(found['counts']['label']).capitalize()}."
+    worst = max((s for s in short if s["finding"] and s["nuisance"] != "together"), key=_auc, default=None)
+    worst = worst or max((s for s in short if s["finding"]), key=_auc, default=None)
+    if worst:
+        whose = "one fake" if worst["method"] == "all" else f"one fake made by {worst['method']}"
+        return (
+            "bad", "Fakes can be told from outside", f"{_times(worst['auc'])} in 100",
+            f"Take one real clip and {whose}. A rule that knows one number alone ({means(worst['nuisance'])}) picks the fake "
+            "this often; guessing gets 50. A detector may learn that number instead of the forgery.",
+        )  # fmt: skip
+    judged = [s for s in short if not s["few"]]
+    if not judged:
+        worst = max(short, key=_auc)
+        return (
+            "warn", "Too few to say", f"{worst['fakes']:,} fakes, {worst['reals']:,} reals",
+            f"The worst number, {audit_words.measured(worst)}. Luck does that, too, with so few: {audit_words.few(worst)}.",
+        )  # fmt: skip
+    worst = max(judged, key=_auc)
+    left = sorted({s["method"] for s in short} - {s["method"] for s in judged})
+    more = f" Too few to say of {', '.join(left)}." if left else ""
+    return (
+        "warn" if left else "good", "No number tells fakes beyond luck", f"{_times(worst['auc'])} in 100 at most",
+        f"The worst number, {audit_words.measured(worst)}.{more}",
+    )  # fmt: skip
+
+
+def _clips(found: Mapping[str, Any], made: Mapping[str, audit_words.Check]) -> tuple[str, str, str, str]:
+    """The card of clips in two parts."""
+    clips = max((x for x in found["leaks"] if x["kind"] != "identity"), key=lambda x: x["count"], default=None)
+    if clips:
+        early, late = clips["splits"]
+        return (
+            "bad", "The test was in the training", f"{clips['count']:,} of {clips['of']:,}",
+            f"clips of part “{late}” are also in part “{early}”, like exam questions that were in the exercise book. "
+            "A detector may simply remember them.",
+        )  # fmt: skip
+    return _not_shared(found, made, ("files", "fingerprints"), "clip")
+
+
+def _people(found: Mapping[str, Any], made: Mapping[str, audit_words.Check]) -> tuple[str, str, str, str]:
+    """The card of people in two parts."""
+    people = next((x for x in found["leaks"] if x["kind"] == "identity"), None)
+    if people:
+        early, late = people["splits"]
+        who = "people or sources (column group)" if people["who"] == "group" else "people"
+        return (
+            "bad", "The test shows people from the training", f"{people['count']:,} of {people['of']:,}",
+            f"{who} of part “{late}” also appear in part “{early}”. A detector may know their faces and voices; its "
+            "score says little about people it has never met.",
+        )  # fmt: skip
+    return _not_shared(found, made, ("people", "sources"), "person")
+
+
+def _not_shared(
+    found: Mapping[str, Any], made: Mapping[str, audit_words.Check], kinds: Sequence[str], what: str
+) -> tuple[str, str, str, str]:
+    """The card of what is in one part alone, or was not looked at."""
+    kinds = [kind for kind in kinds if kind in made]
+    done = [kind for kind in kinds if made[kind].state != "unchecked"]
+    said = " ".join(f"{kind.capitalize()}: {made[kind].text}." for kind in kinds)
+    if not done:
+        return "warn", f"Shared {'people' if what == 'person' else 'clips'} not checked", "–", said
+    sure = any(made[kind].state == "none" for kind in done)
+    on = max(found["checked"][kind]["on"] for kind in done)
+    return (
+        "good" if sure else "warn",
+        f"No {what} shared" + ("" if sure else ", of very few"),
+        f"0 on {on:,} clips",
+        said,
+    )
+
+
 def _auc(short: Mapping[str, Any]) -> float:
     return short["auc"]
 
 
 def _times(auc: float) -> str:
     return "100" if auc >= 0.9995 else f"{100 * auc:.1f}"
+
+
+def _checked(found: Mapping[str, Any]) -> str:
+    """Everything looked for, in a line each: on how many, or why not."""
+    marks = {"found": ("bad", "found"), "none": ("good", "not there"), "few": ("warn", "too few to say"),
+             "unchecked": ("warn", "not checked")}  # fmt: skip
+    rows = "".join(
+        f'<tr><td class="name">{t(c.what)}</td><td class="state {marks[c.state][0]}">{marks[c.state][1]}</td>'
+        f'<td class="told">{t(c.text.removeprefix("not checked: "))}</td></tr>'
+        for c in audit_words.checks(found)
+    )
+    return (
+        "<section><h2>What was checked, and on how many</h2>"
+        f'<div class="wide"><table><thead><tr><th>looked for</th><th>result</th><th>on</th></tr></thead><tbody>{rows}</tbody>'
+        "</table></div></section>"
+    )
 
 
 def _corpus(name: str, found: Mapping[str, Any]) -> str:
@@ -154,16 +189,21 @@ def _corpus(name: str, found: Mapping[str, Any]) -> str:
         for method in methods:
             one = at.get((kind, method))
             cells.append(
-                f'<td class="n{" red" if one["finding"] else ""}">{one["auc"]:.3f}</td>'
+                f'<td class="n{" red" if one["finding"] else ""}">{one["auc"]:.3f}<br><span class="soft">'
+                f"{one['low']:.2f}–{one['high']:.2f}</span></td>"
                 if one
                 else '<td class="n">–</td>'
             )
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    heads = "".join(f'<th class="n">{t(m)}</th>' for m in methods)
+    most = {m: max((s for s in short if s["method"] == m), key=lambda s: s["fakes"]) for m in methods}
+    heads = "".join(
+        f'<th class="n">{t(m)}<br><span class="soft">{most[m]["fakes"]:,} fakes, {most[m]["reals"]:,} reals</span></th>'
+        for m in methods
+    )
     return (
         f"<section><h2>{t(name)}: how often one number alone picks the fake</h2>"
         f"<p>Each line is one way of making fakes. At 0.5 the number is of no use; at 1.0 it always picks the fake. "
-        f"Red: above {found['allow']:g}, and not by luck.</p>"
+        f"Red: above {found['allow']:g}, and not by luck. Small: the 95 % interval.</p>"
         f'<figure><figcaption>{t(means(plotted[0]))}</figcaption><div class="wide">'
         f"{_plot([at[plotted[0], m] for m in methods if (plotted[0], m) in at][-METHODS:])}</div></figure>"
         f'<div class="wide"><table><thead><tr><th class="name">number (AUC)</th>{heads}</tr></thead>'

@@ -14,7 +14,7 @@ import numpy as np
 
 import store
 from pipelines import projection
-from store import layout, similarity
+from store import grounds, layout, similarity
 from store.place import Place
 from store.similarity import Fit
 
@@ -83,7 +83,10 @@ def calibrate(
             fit = fit.calibrated(
                 corpus, {w: similarity.fit_logistic(positive[w], negative[w]) for w in similarity.WINDOWS}
             )
-            note["calibrated_on"][corpus] = {"clips": len(use), "which": on}
+            named = _speakers(reader, use[c["label"][use] == 0], note, seen)
+            own = similarity.probability(positive["clip"], fit, "clip", corpus)
+            basis = grounds.Grounds(int((c["label"][use] == 0).sum()), *named, grounds.alarms(1 - own))
+            note["calibrated_on"][corpus] = {"clips": len(use), "which": on, **basis.told()}
         note["auc"][corpus] = {w: rounded(similarity.auc(positive[w], negative[w])) for w in similarity.WINDOWS}
         note["brier"][corpus] = {
             w: rounded(similarity.brier(*(similarity.probability(s[w], fit, w, corpus) for s in (positive, negative))))
@@ -96,6 +99,32 @@ def calibrate(
             "margin": rounded(np.median([offset.margin for offset in pairs.offsets])),
         }
     return fit, note
+
+
+def _speakers(
+    reader: store.Reader,
+    real: np.ndarray,
+    note: dict[str, Any],
+    seen: tuple[dict[int, int], list[Fit | None]] | None,
+) -> tuple[int | None, int | None]:
+    """People in the clips `real`, and those of them that no fit which judged their clips had learned from.
+
+    A fit that came from elsewhere may have learned from all clips of the corpora that it names, or of any if it names none.
+    """
+    names = grounds.people(reader.clips["identities"])
+    if seen is None:
+        learned = note.get("fitted_on")
+        corpora = learned.get("corpora") if learned else []
+        of = zip(names, reader.clips["corpus"].astype(str), strict=True)
+        taught = {name for name, corpus in of if corpora is None or corpus in corpora}
+        return grounds.count([names[k] for k in real], taught)
+    part_of, judges = seen
+    parts: dict[str, set[int]] = {}
+    for clip, part in part_of.items():
+        parts.setdefault(names[clip], set()).add(part)
+    outside = {names[k] for k in real if int(k) not in part_of}  # judged by the whole fit
+    taught = {name for name, own in parts.items() if len(own) > 1 or len(judges) == 1 or name in outside}
+    return grounds.count([names[k] for k in real], taught)
 
 
 def judged(clips: np.ndarray, parts: np.ndarray, judges: Sequence[Fit | None]) -> tuple[np.ndarray, np.ndarray]:

@@ -130,13 +130,15 @@ class Witness:
 
         begun = time.perf_counter()
         try:
-            asr, vsr = half(in_pieces(self.asr, clip, self.piece)), half(self.vsr.embed([clip])[0])
+            asr, vsr = in_pieces(self.asr, clip, self.piece), self.vsr.embed([clip])[0]
         except TeacherError as error:
             raise Unusable("not_finite", f"{row.path}: {error}") from error
         except Exception as error:
             stages.check_device(error)  # with its GPU gone this process can answer nothing more
             raise _unforeseen(row, error) from error
-        found = half(self.to_vsr(vsr)), half(self.to_asr(asr))
+        # half() holds infinite values inside its range: looked at before, or they would pass for numbers
+        asr, vsr = (half(_finite(x, row.path)) for x in (asr, vsr))
+        found = half(_finite(self.to_vsr(vsr), row.path)), half(_finite(self.to_asr(asr), row.path))
         seconds["teachers"] = time.perf_counter() - begun
 
         begun = time.perf_counter()
@@ -206,6 +208,14 @@ def _part(clip: ClipMedia, start: int, frames: int) -> ClipMedia:
     per_frame = layout.SAMPLES_PER_FRAME
     sound = clip.audio[start * per_frame : (start + frames) * per_frame]
     return ClipMedia(clip.id, sound, clip.mouth[rows], clip.lips[rows], clip.blendshapes[rows], clip.flags[rows])
+
+
+def _finite(x: np.ndarray, path: str) -> np.ndarray:
+    """The array as it is. Raises Unusable where it holds a value that is not finite."""
+    if not np.isfinite(x).all():
+        message = f"{path}: the models gave numbers that are not finite: their weights or the fit are damaged"
+        raise Unusable("not_finite", message)
+    return x
 
 
 def mouths(evidence: Evidence, frames: list[int]) -> dict[int, bytes]:

@@ -20,7 +20,7 @@ import numpy as np
 import store
 from pipelines import calibration, contrast, projection
 from pipelines.cluster import Spread
-from store import layout, similarity
+from store import grounds, layout, similarity
 from store.place import Place
 from store.similarity import Fit, Moments
 
@@ -114,6 +114,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
         "fitted_on": {
             **found.note["fitted_on"],
             "groups": len(set(reader.clips["group"][clips].astype(str))),
+            "speakers": grounds.count(grounds.people(reader.clips["identities"][clips]), ())[0],
+            "corpora": sorted(set(reader.clips["corpus"][clips].astype(str))),
         },
     }
     if all(found.control[part] is not None for part in np.unique(parts) if found.held_out[part] is not None):

@@ -13,9 +13,11 @@ content: equal fingerprints of picture and sound (`prints`), for copies coded an
 file are counted as files alone.
 
 identity: the same person. Two counts where clips name more than one: `who` "source", of the first-named person (whose folder
-the clip is in), and "any", targets included.
+the clip is in), and "any", targets included. Where clips name nobody but were given a group (a person, or a source such as a
+recording), groups are compared, too: `who` "group".
 
-Rows without a split leak nothing. What it leaves out: near-duplicates that no fingerprint was given for.
+Rows without a split leak nothing. What it leaves out: near-duplicates that no fingerprint was given for, and what could not be
+compared at all, of which `pipelines.coverage` tells.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Leak:
     """`count` distinct things of splits[1] are also in splits[0], `of` all in splits[1].
 
     examples: the first few, for file and content {"what", one id by split}, for identity {"what", number of clips by split}.
-    who: for identity which persons are counted ("source", "any"), else "".
+    who: for identity which persons are counted ("source", "any", "group"), else "". column: that of the manifest they stand in.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Leak:
     of: int
     examples: list[dict[str, Any]] = field(default_factory=list)
     who: str = ""
+    column: str = ""
 
     def text(self) -> str:
         """One sentence that says what it means."""
@@ -65,6 +68,7 @@ class Leak:
             ("file", ""): f"clips of {late} are also in {early}: the same file",
             ("content", ""): f"clips of {late} are also in {early}: the same picture and sound, in other files",
             ("identity", "source"): f"people whose own clips are in {late} also have clips of their own in {early}",
+            ("identity", "group"): f"people or sources (column group) in {late} are also in {early}",
             ("identity", "any"): f"people in {late} are also in {early}, counting whose face or voice went into a fake",
         }[self.kind, self.who]
         return f"{self.count:,} of {self.of:,} {what}"
@@ -98,6 +102,7 @@ def find(
         if several:
             found.append(_people(rows, pair, "source"))
         found.append(_people(rows, pair, "any"))
+        found.append(_groups(rows, pair))
     return [leak for leak in found if leak.count]
 
 
@@ -243,11 +248,16 @@ def _same(tail: tuple[str, ...], a: Row, b: Row) -> bool:
         a.identities and b.identities and a.identities != b.identities
     ):
         return False
-    telling = (part.rpartition(".")[0] or part for part in tail[-3:])
+    return bool(known) or telling(tail, a, b)
+
+
+def telling(tail: tuple[str, ...] | Hashable, a: Row, b: Row) -> bool:
+    """Whether a path tail of two rows (or of one, twice) tells more than a running number, a common word or a person."""
+    if not isinstance(tail, tuple):
+        return True
+    parts = (part.rpartition(".")[0] or part for part in tail[-3:])
     people = {*a.identities, *b.identities}
-    return bool(known) or any(
-        not RUNNING.fullmatch(part) and part.lower() not in COMMON and part not in people for part in telling
-    )
+    return any(not RUNNING.fullmatch(part) and part.lower() not in COMMON and part not in people for part in parts)
 
 
 def _people(rows: Sequence[Row], pair: tuple[str, str], who: str) -> Leak:
@@ -259,4 +269,22 @@ def _people(rows: Sequence[Row], pair: tuple[str, str], who: str) -> Leak:
     early, late = clips[pair[0]], clips[pair[1]]
     both = sorted(name for name in late if name in early)
     examples = [{"what": name, pair[0]: early[name], pair[1]: late[name]} for name in both[:EXAMPLES]]
-    return Leak("identity", pair, len(both), len(late), examples, who)
+    return Leak("identity", pair, len(both), len(late), examples, who, "identities")
+
+
+def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
+    """Given groups on both sides, of those that hold a clip which names nobody: other groups follow from the people named."""
+    nameless = {group for row in rows if row.split in pair and not row.identities and (group := given_group(row))}
+    clips: dict[str, dict[str, int]] = {split: {} for split in pair}
+    for row in rows:
+        if row.split in pair and row.group in nameless:
+            clips[row.split][row.group] = clips[row.split].get(row.group, 0) + 1
+    early, late = clips[pair[0]], clips[pair[1]]
+    both = sorted(name for name in late if name in early)
+    examples = [{"what": name, pair[0]: early[name], pair[1]: late[name]} for name in both[:EXAMPLES]]
+    return Leak("identity", pair, len(both), len(late), examples, "group", "group")
+
+
+def given_group(row: Row) -> str:
+    """The row's group, "" where it is the row's own id: then nobody gave one."""
+    return "" if row.group == row.id else row.group

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines import faults, leaks, nuisances
+from pipelines import coverage, faults, leaks, nuisances
 from pipelines.manifest import Row
 from pipelines.manifest_edit import LABELS
 from pipelines.match import Matched
 from pipelines.protocols import Splits
+from pipelines.shortcuts import FEW_CLIPS
 
 SPLITS = ("train", "val", "test", "")
 
@@ -81,8 +82,14 @@ def protocol(rows: Sequence[Row], made: Splits) -> Iterator[str]:
     shared = leaks.find(chosen)
     for leak in shared:
         yield f"  leak: {leak.text()}"
+    for kind, told in coverage.checked(chosen).items():
+        if kind != "fingerprints" and not (kind == "sources" and told["why"] == coverage.FOLLOW):
+            was = (
+                f"not checked: {told['why']}" if told["why"] else f"compared on {told['on']:,} of {told['of']:,} clips"
+            )
+            yield f"  {kind}: {was}"
     if not shared:
-        yield "  no clip and no person on two sides"
+        yield "  nothing that was compared is on two sides"
 
 
 def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
@@ -106,8 +113,10 @@ def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
             )
         yield from table(cells)
         for line in mine:
+            whose = line.method or "fakes of no method"
+            if 0 < min(line.kept_fakes, line.kept_reals) < FEW_CLIPS:
+                yield f"  {whose}: so few are left that the AUC after says nothing; {FEW_CLIPS} of each are needed"
             if not line.kept_fakes:
-                whose = line.method or "fakes of no method"
                 yield f"  {whose}: rows kept 0: no choice makes its fakes and the reals alike in {', '.join(names)}"
         if unknown := max(line.unknown for line in mine):
             yield f"  {unknown:,} clips do not say their {', '.join(names)} and are left out"

@@ -134,33 +134,50 @@ def _answer(said: Mapping[str, Any], tone: str) -> str:
             f"lips and voice agree with similarity {said['offset']['similarity']:.2f} of 1.</p>"
         )
     elif fake is None:
-        number = "<b>–</b><p class=soft>no probability is given</p>"
+        number = f"<b>–</b><p>no probability is given</p>{_ranking(said)}"
     else:
         shown = "&lt; 1 %" if fake < 0.01 else "&gt; 99 %" if fake > 0.99 else f"{100 * fake:.0f} %"
-        own = said["calibration"]["this_kind"]
-        trust = (
-            ""
-            if own
-            else " Not calibrated for this kind of video: read it as more or less likely, not as so many in a hundred."
-        )
         by = "two general models, without a trained detector"
         if said["rests_on"] == "student":
             theirs = said["teachers"]["probability"]
-            by = f"a trained detector; the two general models that taught it say {100 * theirs:.0f} %"
+            by = "a trained detector"
+            if theirs is not None:
+                by += f"; the two general models that taught it say {100 * theirs:.0f} %"
         number = (
             f'<b>{shown}</b><div class="meter" aria-hidden="true"><i style="width:{100 * fake:.1f}%"></i></div>'
-            f"<p>probability that lips and voice do not belong together</p><p class=soft>by {by}.{trust}</p>"
+            f"<p>probability that lips and voice do not belong together</p><p class=soft>by {by}.</p>"
         )
     return f'<section class="answer {tone}"><div>{number}</div><div><h2>What to do</h2><ul>{steps}</ul></div></section>'
+
+
+def _ranking(said: Mapping[str, Any]) -> str:
+    """The number that is left where nothing licenses a probability, and how far it may be read."""
+    if said["reason"] != "uncalibrated" or said["ranking"]["value"] is None:
+        return ""
+    more = (
+        "lips and voice are more alike"
+        if said["ranking"]["by"] == "similarity"
+        else "the detector found more of what it was trained to find"
+    )
+    number = f"{said['ranking']['by']} {said['ranking']['value']:.3g}"
+    return (
+        f"<p class=soft>For ranking only: {number}. Of several videos asked about in one sitting, where it is higher {more}. "
+        "It is no probability of forgery.</p>"
+    )
 
 
 def _speech(said: Mapping[str, Any], audio: np.ndarray | None) -> str:
     moved = ""
     if _moved(said):
         moved = " Dashed, and the words: the same with the sound moved into place."
+    head, told = "Where lips and voice agree", "Up: the lips form what is heard. Down: they form something else."
+    if not said["calibration"]["teachers"]:
+        head = "Where lips and voice are more and less alike"
+        told = (
+            "Within this video alone: for these people it is not known which height is usual, so none is good or bad."
+        )
     return (
-        '<section class="speech"><h2>Where lips and voice agree</h2><p class="soft">Up: the lips form what is heard. '
-        f"Down: they form something else. Grey: cannot be judged.{moved}</p>"
+        f'<section class="speech"><h2>{head}</h2><p class="soft">{told} Grey: cannot be judged.{moved}</p>'
         f'<div class="wide">{predict_plot.figure(said, audio)}</div>{_transcript(said)}</section>'
     )
 
@@ -173,7 +190,7 @@ def _strip(shots: Sequence[Mapping[str, Any]]) -> str:
         word = shot["word"]
         kind = KINDS[word["verdict"]] if word else "none"
         told = f"{MARKS[word['verdict']]}{word['text']}" if word else ""
-        small = f", agreement {word['agreement']:.2f}" if word else ""
+        small = f", agreement {word['agreement']:.2f}" if word and word["verdict"] != "not judged" else ""
         picture = _image(shot["picture"], "", "video frame") if shot["picture"] else ""
         mouth = _image(shot["mouth"], "mouth" if picture else "", "mouth")
         cells.append(
@@ -196,6 +213,8 @@ def _transcript(said: Mapping[str, Any]) -> str:
     )
     more = f"<p class=soft>and {len(words) - TRANSCRIPT:,} more words</p>" if len(words) > TRANSCRIPT else ""
     says = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
+    if not said["calibration"]["teachers"]:
+        says = {"not judged": "as it was heard; whether lips agree is not judged"}
     keys = "".join(f'<span class="{KINDS[v]}">{MARKS[v]}{says[v]}</span>' for v in says)
     return f'<h2>What was heard</h2><p class="said">{shown}</p>{more}<div class="legend">{keys}</div>'
 
@@ -224,13 +243,19 @@ def _facts(said: Mapping[str, Any], basis: Mapping[str, Any]) -> str:
             ("Voice heard", f"{said['voice_share']:.0%} of the time"),
         ]
         if (teacher := said["teachers"]["similarity"]) is not None:
-            facts.append(("Similarity", f"{teacher:.2f} over the whole video, 1 = lips and voice belong together"))
+            means = (
+                "1 = lips and voice belong together"
+                if said["calibration"]["teachers"]
+                else "by the measure of other people: for ranking only, no probability"
+            )
+            facts.append(("Similarity", f"{teacher:.3g} over the whole video, {means}"))
         if (offset := said["offset"]) is not None:
             late = offset["sound_late_ms"]
             where = "as they are" if late == 0 else f"with the sound moved by {-late:+d} ms"
-            facts.append(
-                ("Best fit", f"{where}, similarity {offset['similarity']:.2f}, margin {offset['margin'] or 0:.2f}")
+            there, margin = (
+                f"{offset[k]:.2f}" if offset[k] is not None else "unknown" for k in ("similarity", "margin")
             )
+            facts.append(("Best fit", f"{where}, similarity {there}, margin {margin}"))
         if said["student"] and said["student"]["logit"] is not None:
             facts.append(
                 ("Detector's logit", f"{said['student']['logit']:.2f} over {said['student']['frames']} frames")

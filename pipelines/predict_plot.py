@@ -1,6 +1,7 @@
 """The picture of a video's speech: waveform, similarity under it, heard words under that, as SVG in rows of a few seconds.
 
-Stretches that cannot be judged are shaded and named, and what disagrees is told by a mark as well as by its colour.
+Stretches that cannot be judged are shaded and named, and what disagrees is told by a mark as well as by its colour. Where the
+similarity is calibrated for other people alone, one colour says nothing of good or bad, and there is no middle line.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from teachers.base import FPS, SAMPLE_RATE
 
 ROW_S = 6.0  # most seconds in a row: words stay readable
 LONG_S = 240.0  # from here on one row for all of it, of one-second similarities and without words
-WIDTH, LEFT, RIGHT = 760, 62, 6
+WIDTH, LEFT, RIGHT = 760, 66, 6
 WAVE, PLOT, WORDS = 46, 96, 68  # heights of the three bands
 TOP = 6
 LANES = 3  # of words
-MARKS = {"agrees": "", "unclear": "? ", "disagrees": "≠ ", "not seen": "· "}
-KINDS = {"agrees": "yes", "unclear": "maybe", "disagrees": "no", "not seen": "none"}  # class names
+MARKS = {"agrees": "", "unclear": "? ", "disagrees": "≠ ", "not seen": "· ", "not judged": ""}
+KINDS = {
+    "agrees": "yes",
+    "unclear": "maybe",
+    "disagrees": "no",
+    "not seen": "none",
+    "not judged": "none",
+}  # class names
 
 STYLE = """
 .speech svg{display:block;width:100%;min-width:34rem;height:auto;margin:.4rem 0}
@@ -32,6 +39,7 @@ STYLE = """
 .speech .half{stroke:var(--soft);stroke-dasharray:3 3}
 .speech .up,.speech .down{fill:none;stroke:var(--good);stroke-width:2.5;stroke-linejoin:round}
 .speech .down{stroke:var(--bad)}
+.speech .unjudged{fill:none;stroke:var(--p0);stroke-width:2.5;stroke-linejoin:round}
 .speech .similarity_moved{stroke-dasharray:6 4}
 .speech text{fill:var(--ink);font:12px system-ui,sans-serif}
 .speech .s{fill:var(--soft);font-size:11px}
@@ -65,17 +73,19 @@ def _row(said: Mapping[str, Any], first: int, last: int, per_row: int, audio: np
     plot = TOP + WAVE + 8
     base = plot + PLOT
     short = per_row <= LONG_S * FPS
+    judged = said["calibration"]["teachers"]
     parts = [_gaps(said["timeline"], first, last, x, plot)]
     if audio is not None:
         parts.append(_wave(audio, first, last, x, level))
-    for value, name in ((1, "agree"), (0.5, ""), (0, "disagree")):
+    lines = ((1, "agree"), (0.5, ""), (0, "disagree")) if judged else ((1, "more alike"), (0, "less alike"))
+    for value, name in lines:
         y = base - value * PLOT
         kind = "half" if value == 0.5 else "axis"
         parts.append(f'<line class="{kind}" x1="{LEFT}" x2="{x(last):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="s" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
     parts.append(f'<text class="s" x="{LEFT - 8}" y="{TOP + WAVE / 2 + 4:.1f}" text-anchor="end">sound</text>')
-    parts.append(_curve(said["timeline"], first, last, x, plot, "similarity" if short else "similarity_1s"))
-    parts.append(_curve(said["timeline"], first, last, x, plot, "similarity_moved"))
+    parts.append(_curve(said["timeline"], first, last, x, plot, "similarity" if short else "similarity_1s", judged))
+    parts.append(_curve(said["timeline"], first, last, x, plot, "similarity_moved", judged))
     parts.append(_ticks(first, last, scale, x, base))
     height = base + 20
     if short:
@@ -119,8 +129,10 @@ def _gaps(line: Sequence[Mapping[str, Any]], first: int, last: int, x: Any, plot
     return "".join(parts)
 
 
-def _curve(line: Sequence[Mapping[str, Any]], first: int, last: int, x: Any, plot: float, name: str) -> str:
-    """The similarity where there is one: green above the middle, red below it."""
+def _curve(
+    line: Sequence[Mapping[str, Any]], first: int, last: int, x: Any, plot: float, name: str, judged: bool
+) -> str:
+    """The similarity where there is one: green above the middle and red below it or, not `judged`, of one colour."""
     step = max(1, (last - first) // 1400)
     parts, at = [], first
     for known, run in groupby(line[first:last:step], key=lambda m: m[name] is not None):
@@ -131,6 +143,8 @@ def _curve(line: Sequence[Mapping[str, Any]], first: int, last: int, x: Any, plo
             parts.append(d)
         at += len(values) * step
     d = "".join(f"M{part}" for part in parts)
+    if d and not judged:
+        return f'<path class="unjudged {name}" d="{d}"/>'
     halves = (("up", plot - 3, PLOT / 2 + 3), ("down", plot + PLOT / 2, PLOT / 2 + 3))
     return "".join(
         f'<clipPath id="{name}-{kind}{first}"><rect x="0" y="{y}" width="{WIDTH}" height="{high}"/></clipPath>'

@@ -34,8 +34,17 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
             "Moved into place, it fits the lips well. A careless copy does that to a genuine video: by itself it is no sign of "
             "a forgery, but the video cannot be judged as it is.",
         )
+    if reason == "uncalibrated":
+        lacks = said["calibration"]["lacks"]
+        return (
+            "plain",
+            f"No answer: {lacks}",
+            "How well lips and voice agree differs from person to person, camera to camera and room to room. What was measured "
+            "on those clips does not say what is usual for the people in this one, so nothing is said for or against it.",
+        )
     if reason:
         heads = {
+            "not finite": "No answer: the models gave no number",
             "no face": "No answer: no face is seen speaking",
             "no speech": "No answer: nobody is heard speaking",
             "too short": "No answer: there is too little of it",
@@ -43,7 +52,7 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
         }
         return "plain", heads[reason], f"{said['message'][:1].upper()}{said['message'][1:]}."
     theirs = said["teachers"]["probability"]
-    if (theirs >= 0.5) != (fake >= 0.5):
+    if theirs is not None and (theirs >= 0.5) != (fake >= 0.5):
         sides = ("belong together", "do not") if fake < 0.5 else ("do not belong together", "do")
         return (
             "warn",
@@ -83,8 +92,20 @@ def advice(said: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("Look for a copy nearer to the original, and ask again with that.", ""),
             ("Or move the sound, and ask again:", moved),
         ]
+    if reason == "uncalibrated":
+        compare = (
+            "Compare it with videos of the same person, filmed alike, that you know to be genuine: ask about all of them "
+            "together and see whether this one's number lies among theirs."
+        )
+        found = [(compare, "python -m student.predict FOLDER --teacher-only")]
+        if corpora := said["calibration"]["corpora"]:
+            found.append(
+                (f"If it is of the same people and recordings as {corpora[0]}, say so:", f"--corpus {corpora[0]}")
+            )
+        return [*found, ("The video is neither suspected nor cleared.", "")]
     if reason:
         other = {
+            "not finite": ("Bring the models' weights and the fit back from a sound copy, and ask again.", ""),
             "no face": ("Take a part in which the speaker's face is large and in the picture while speaking.", ""),
             "no speech": ("Take a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
             "too short": ("Take a longer part: a second of speech at least, better a whole sentence.", ""),

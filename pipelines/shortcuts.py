@@ -6,7 +6,9 @@ that its word has among the other groups' clips. `together` is a small boosted f
 from. Clips listed twice in one split count once.
 
 Intervals (95 %) come from drawing groups with replacement. Where one group holds more than half of the clips (people linked
-through targets), the first-named person is the group instead; where that leaves fewer than ten, each clip.
+through targets), the first-named person is the group instead; where that leaves fewer than ten, each clip. None is narrower
+than so many clips allow (`store.intervals`). Below FEW_CLIPS fakes or reals, or FEW_GROUPS people where they are named, that
+nothing was found says nothing: `few`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from pipelines.leaks import file_keys
 from pipelines.manifest import Row
 from pipelines.nuisances import means
+from store.intervals import auc_bounds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +33,7 @@ ALLOW = 0.6
 DRAWS = 200
 FOLDS = 5
 FEW_GROUPS = 10
+FEW_CLIPS = 20  # of either kind: with 20 of each, luck alone must bring .87 before it counts as none (SURE)
 CELLS = 1_000_000  # weights held at once while drawing
 MOST_ROWS = 10_000  # of one small model, drawn by seed; bounds its time
 EXACT = 20, 60  # clips of the rarer and of the other kind up to which chance is counted out
@@ -40,7 +44,8 @@ SURE = 4.0  # standard errors from chance: holds when hundreds of nuisances are 
 class Shortcut:
     """AUC of `nuisance` for `method` ("all" = every fake) against the reals of `corpus`, with its 95 % interval by group.
 
-    reals and fakes are the clips whose nuisance is known. `sure`: farther from 0.5 than luck brings it (four standard errors).
+    reals and fakes are the clips whose nuisance is known; people are those named in them (or their given groups), 0 where none
+    is. `sure`: farther from 0.5 than luck brings it (four standard errors).
     """
 
     corpus: str
@@ -52,6 +57,12 @@ class Shortcut:
     reals: int
     fakes: int
     sure: bool = False
+    people: int = 0
+
+    @property
+    def few(self) -> bool:
+        """Whether clips or people are too few to say that there is no shortcut."""
+        return min(self.reals, self.fakes) < FEW_CLIPS or 0 < self.people < FEW_GROUPS
 
     def above(self, allow: float) -> bool:
         """Whether it is a finding: the AUC is above `allow`, and not by luck."""
@@ -163,6 +174,7 @@ def _corpus(
     label = np.array([row.label for row in rows])
     method = np.array([row.method for row in rows], object)
     group = groups(rows)
+    person = np.array([next(iter(row.identities), "" if row.group == row.id else row.group) for row in rows], object)
     named = sorted({str(m) for m, y in zip(method, label, strict=True) if y == 1 and m})
     found = []
     for which in [*named, "all"] if len(named) != 1 else named:
@@ -178,18 +190,19 @@ def _corpus(
             if not fake[known].any() or fake[known].all() or column[known].nunique() < 2:
                 continue
             clips = (fake[known], group[picked][known])
+            people = len(set(person[picked][known]) - {""})
             words = not pd.api.types.is_numeric_dtype(column)
             scores = (
                 _words(column[known].astype(str).to_numpy(), *clips, seed) if words else column[known].to_numpy(float)
             )
-            found.append(_judged(name, str(nuisance), which, scores, *clips, seed, draws, flip=not words))
+            found.append(_judged(name, str(nuisance), which, scores, *clips, seed, draws, not words, people))
         varied = [c for c in some.columns if some[c].nunique() > 1]
         if together and len(varied) > 1:
             scores, kept = _forest(some[varied], fake, group[picked], seed)
             if scores is not None:
-                found.append(
-                    _judged(name, "together", which, scores, fake[kept], group[picked][kept], seed, draws, flip=False)
-                )
+                clips = (fake[kept], group[picked][kept])
+                people = len(set(person[picked][kept]) - {""})
+                found.append(_judged(name, "together", which, scores, *clips, seed, draws, False, people))
     return sorted(found, key=lambda s: (-round(s.auc, 3), s.nuisance, s.method))
 
 
@@ -203,6 +216,7 @@ def _judged(
     seed: int,
     draws: int,
     flip: bool,
+    people: int,
 ) -> Shortcut:
     """The shortcut that scores [n] make; `flip`: their better direction counts."""
     value, drawn = auc(scores, fake, group, seed, draws)
@@ -216,10 +230,16 @@ def _judged(
     sure = value - 0.5 > SURE * error and (
         value - 0.5 > SURE * by_luck or (value - 0.5 > SURE / 2 * by_luck and _rare(value, reals, fakes))
     )
-    # The interval of a percentile bootstrap may miss the value by rounding alone.
-    return Shortcut(
-        corpus, nuisance, method, value, min(float(low), value), max(float(high), value), reals, fakes, bool(sure)
-    )
+    # Drawing again says nothing of what is not there: no interval is narrower than so many clips allow, or groups if few.
+    least, most = auc_bounds(value, *(_independent(group[kind]) for kind in (fake, ~fake)))
+    low, high = min(float(low), least, value), max(float(high), most, value)
+    return Shortcut(corpus, nuisance, method, value, low, high, reals, fakes, bool(sure), people)
+
+
+def _independent(group: np.ndarray) -> int:
+    """How many witnesses clips of those groups [n] are: their groups where these are few; else the draws see to that."""
+    groups = len(np.unique(group))
+    return groups if groups < FEW_GROUPS else len(group)
 
 
 def _rare(value: float, reals: int, fakes: int) -> bool:

@@ -1,14 +1,17 @@
 """What is said of one video, from the teachers' evidence and the student's logit: a decision or why there is none, and grounds.
 
 "Real" says that lips and voice agree, "fake" that they do not. Where too little is seen or heard, or the sound fits its lips
-well at another time, there is no decision: late sound alone would otherwise read as a forgery. The limits were set on 54 GRID
+well at another time, there is no decision: late sound alone would otherwise read as a forgery. Nor is there one where nothing
+licenses it (`store.grounds`): people whom a calibration has not seen agree less for reasons that are no forgery, so they get a
+number that ranks and no verdict, on words neither. A number that is not finite decides nothing. The limits were set on 54 GRID
 clips that the fit had not learned from and checked on 60 more (docs/predict.md). What it leaves out: it opens nothing and
 computes no embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,9 @@ REASONS = {
     "no_face": "no face",
     "no_audio": "no speech",
     "too_short": "too short",
+    "not_finite": "not finite",
 }  # the ledger's words; others: unreadable
+UNLICENSED = "uncalibrated"  # the reason of an answer that nothing licenses
 MS = 1000 // FPS
 
 
@@ -41,9 +46,10 @@ def answer(
     """Everything that is said of one video (`pipelines.evidence.Evidence`), as plain values for JSON; nothing in it depends on
     time or machine.
 
-    `corpus` chooses the fit's calibration, `calibration` says whose it is; `judge` is the student's (`student.basis`), None
-    without one. Sound that clearly fits at another time is moved there before anything is judged: people let up to 80 ms pass,
-    and from 120 ms on there is no decision. Words, passages and `similarity_moved` are on the clock of the sound.
+    `corpus` chooses the fit's calibration; `calibration` says whose it is and what it licenses (`Basis.calibration`); `judge`
+    is the student's (`student.basis`), None without one. Sound that clearly fits at another time is moved there before anything
+    is judged: people let up to 80 ms pass, and from 120 ms on there is no decision. Words, passages and `similarity_moved` are
+    on the clock of the sound. Nothing in it is a number that is not finite: None stands for it.
     """
     face, voice = evidence.face, evidence.voice
     near, both = agreement(evidence, fit, corpus, 5)
@@ -55,26 +61,37 @@ def answer(
         offset = similarity.best_offset(v, a, fit, face, voice)
         at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
     shift = offset.frames if offset and at_best is not None and fits_elsewhere(offset, at_best) else 0
-    student = judge(evidence.clip, shift) if judge and both.any() else None
+    student = dict(judge(evidence.clip, shift)) if judge and both.any() else None
     theirs = None if at_best is None or teacher is None else 1 - (at_best if shift else teacher)
     fake = student["probability"] if student else theirs
+    numbers = [teacher, at_best, theirs, *((offset.best, offset.at_zero) if offset else ())]
+    numbers += [student["probability"], student["logit"]] if student else []
+    value = student["logit"] if student else None if theirs is None else 1 - theirs
+    ranking = {"by": "logit" if judge else "similarity", "value": _rounded(value)}
     reason, message = doubt(face, voice, offset, at_best)
-    if not reason and fake is None:
-        reason, message = "too short", "nothing is left for the student inside both tracks, away from their ends"
+    if not reason:
+        lacks = calibration["lacks"] and f"{calibration['lacks']}; {ranked(ranking)}"
+        decision, reason, message = verdict(fake, numbers, lacks)
+    else:
+        decision = "cannot decide"
+    if student and (reason or not finite(fake)):
+        student["probability"] = None
 
     in_sync, heard_and_seen = agreement(evidence, fit, corpus, 5, shift) if shift else (near, both)
     in_sync_second = agreement(evidence, fit, corpus, 25, shift)[0] if shift else second
-    words = [_word(word, in_sync, heard_and_seen) for word in evidence.words]
+    judged = calibration["teachers"]
+    words = [_word(word, in_sync, heard_and_seen, judged) for word in evidence.words]
     return {
         "path": evidence.path,
-        "decision": "cannot decide" if reason or fake is None else "fake" if fake >= 0.5 else "real",
+        "decision": decision,
         "reason": reason,
         "message": message,
         "probability": None if reason else _rounded(fake),
+        "ranking": ranking,
         "rests_on": "student" if judge else "teachers",
         "calibration": dict(calibration),
         "student": {k: v if k == "frames" else _rounded(v) for k, v in student.items()} if student else None,
-        "teachers": {"similarity": _rounded(teacher), "probability": _rounded(theirs)},
+        "teachers": {"similarity": _rounded(teacher), "probability": _rounded(theirs) if judged else None},
         "duration": len(both) / FPS,
         "face_share": _rounded(face.mean()),
         "voice_share": _rounded(voice.mean()),
@@ -83,7 +100,7 @@ def answer(
         "offset": None if offset is None else _offset(offset, at_best),
         "words": words,
         "disagreeing_words": [word["text"] for word in words if word["verdict"] == "disagrees"],
-        "passages": passages(in_sync_second, heard_and_seen),
+        "passages": passages(in_sync_second, heard_and_seen) if judged else [],
         "timeline": [
             {
                 "time": round(k / FPS, 2),
@@ -96,6 +113,41 @@ def answer(
             for k in range(len(both))
         ],
     }
+
+
+def verdict(fake: float | None, numbers: Sequence[float | None], lacks: str) -> tuple[str, str, str]:
+    """Decision, reason and sentence for a video with evidence enough, from the probability of fake, None where the student had
+    nothing to look at; from all numbers on the way to it; and from what a licence lacks, "" where there is one.
+
+    No verdict comes of a number that is not finite, whatever the others are.
+    """
+    if not all(finite(x) for x in (fake, *numbers) if x is not None):
+        return "cannot decide", "not finite", "the models gave numbers that are not finite: weights or fit are damaged"
+    if fake is None:
+        return "cannot decide", "too short", "nothing is left for the student inside both tracks, away from their ends"
+    if not 0 <= fake <= 1:
+        return (
+            "cannot decide",
+            "not finite",
+            f"the models gave {fake:g}, which is no probability: weights or fit are damaged",
+        )
+    if lacks:
+        return "cannot decide", UNLICENSED, lacks
+    return ("fake" if fake >= 0.5 else "real"), "", ""
+
+
+def finite(x: float | None) -> bool:
+    """Whether it is a number, and neither infinite nor NaN."""
+    return x is not None and math.isfinite(x)
+
+
+def ranked(ranking: Mapping[str, Any]) -> str:
+    """What the number that is left without a licence says, as part of a sentence."""
+    return (
+        f"{ranking['by']} {ranking['value']:.3g} only ranks videos of one sitting and is no probability of forgery"
+        if ranking["value"] is not None
+        else "there is no number to rank it by either"
+    )
 
 
 def agreement(
@@ -167,13 +219,16 @@ def passages(second: np.ndarray, both: np.ndarray) -> list[dict[str, float]]:
     ]
 
 
-def _word(word: Any, near: np.ndarray, both: np.ndarray) -> dict[str, Any]:
-    """A heard word and how well its lips agree: mean similarity of its frames with face and voice, None without any."""
+def _word(word: Any, near: np.ndarray, both: np.ndarray, judged: bool) -> dict[str, Any]:
+    """A heard word and how well its lips agree: mean similarity of its frames with face and voice, None without any. No verdict
+    but "not judged" where that similarity means nothing for these people (`judged`)."""
     first, last = int(word.start_s * FPS), max(int(np.ceil(word.end_s * FPS)), int(word.start_s * FPS) + 1)
     mine = np.flatnonzero(both[first:last]) + first
     agreement = _rounded(near[mine].mean()) if len(mine) else None
     verdict = "not seen"
-    if agreement is not None:
+    if not judged:
+        verdict = "not judged"
+    elif agreement is not None:
         verdict = "agrees" if agreement >= AGREES else "disagrees" if agreement <= DISAGREES else "unclear"
     return {
         "start": _rounded(word.start_s),
@@ -211,6 +266,7 @@ def refusal(path: str, reason: str, message: str) -> dict[str, Any]:
         "reason": known,
         "message": message.removeprefix(str(path)).lstrip(": "),
         "probability": None,
+        "ranking": None,
         "words": [],
         "disagreeing_words": [],
         "passages": [],

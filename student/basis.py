@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from store import StoreError, fitfile, layout, similarity
+from store import StoreError, fitfile, grounds, layout, similarity
+from store.grounds import Grounds
 from store.similarity import Fit
 
 if TYPE_CHECKING:
@@ -22,13 +24,31 @@ log = logging.getLogger("student")
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained student; `about` is what its header says, `corpora` those of the store it was trained on, if that is here."""
+    """A trained student; `about` is what its header says."""
 
     model: Any
     about: Mapping[str, Any]
     path: str
     device: torch.device
-    corpora: tuple[str, ...] = ()
+
+    @property
+    def corpora(self) -> dict[str, int]:
+        """Real clips by corpus of the validation that set its threshold; {} where the header does not say."""
+        note = self.about.get("calibrated_on")
+        found = note.get("corpora") if isinstance(note, Mapping) else None
+        return {str(k): v for k, v in found.items() if isinstance(v, int)} if isinstance(found, Mapping) else {}
+
+    def lacks(self, corpus: str | None) -> str:
+        """Why no verdict may rest on it, for a video said to be of `corpus`; "" where one may."""
+        from student.checkpoint import is_fitted
+
+        if not is_fitted(self.about):
+            return "the detector's threshold and temperature were fitted on nothing"
+        if corpus in self.corpora:
+            return Grounds(self.corpora[str(corpus)]).lacks_for_its_own()
+        if not self.about.get("calibrated_on"):
+            return "the detector does not say on whom it was calibrated"
+        return Grounds.of(self.about["calibrated_on"]).lacks_for_strangers()
 
     @property
     def picture(self) -> str:
@@ -73,7 +93,7 @@ class _OneClip:
 class Basis:
     """What answers rest on: a fit, its teachers' provenance by side, where it is from and how long the clips were that it
     learned from, in frames, 0 where that is not known; the corpus that the videos are said to be of; a student, if there is
-    one."""
+    one; and on whom each corpus's map in the fit was calibrated."""
 
     fit: Fit
     teachers: Mapping[str, Any]
@@ -81,26 +101,53 @@ class Basis:
     clip_frames: int = 0
     corpus: str | None = None
     detector: Detector | None = None
+    calibrated_on: Mapping[str, Grounds] = field(default_factory=dict)
+
+    @property
+    def map_of(self) -> str | None:
+        """The corpus whose map reads the teachers' scores: the one that the videos are said to be of, where the fit knows it,
+        else the one calibrated on most strangers, else the fit's first."""
+        if similarity.is_calibrated(self.fit, "clip", self.corpus):
+            return self.corpus
+        known = [name for name in self.fit.calibration if name in self.calibrated_on]
+        return max(known, key=lambda name: self.calibrated_on[name].strangers or 0, default=self.corpus)
+
+    def fit_lacks(self) -> str:
+        """Why no verdict may rest on the teachers' similarity of these videos; "" where one may."""
+        name = self.map_of
+        if name is None or not similarity.is_calibrated(self.fit, "clip", name):
+            return "the fit is calibrated on nothing" if self.fit.kind != "posterior" else "this fit has no calibration"
+        known = self.calibrated_on.get(name)
+        if known is None:
+            return "the fit does not say on whom it was calibrated"
+        return known.lacks_for_its_own() if name == self.corpus else known.lacks_for_strangers()
 
     def calibration(self) -> dict[str, Any]:
-        """Whose clips the probability was calibrated on, and whether this kind of video is among them."""
+        """Whose clips the probability was calibrated on; whether that licenses a verdict on these videos (`this_kind`) and, if
+        not, why (`lacks`); whether it licenses words and passages, which are the teachers' (`teachers`)."""
+        fit_lacks = self.fit_lacks()
         if self.detector:
-            from student.checkpoint import is_fitted
-
-            if not is_fitted(self.detector.about):
-                text = "uncalibrated: the detector's threshold and temperature were fitted on nothing"
-                return {"corpora": [], "this_kind": False, "text": text}
-            names = list(self.detector.corpora)
-            own = self.corpus in names
+            lacks, corpora = self.detector.lacks(self.corpus), list(self.detector.corpora)
+            known = Grounds.of(self.detector.about.get("calibrated_on"))
         else:
-            own = similarity.is_calibrated(self.fit, "clip", self.corpus)
-            names = [str(self.corpus)] if own else list(self.fit.calibration)[:1]
-        where = ", ".join(names)
-        if own:
-            text = f"calibrated on {where}"
+            lacks, corpora = fit_lacks, [name] if (name := self.map_of) in self.calibrated_on and name else []
+            known = self.calibrated_on.get(str(self.map_of), Grounds())
+        where = ", ".join(corpora)
+        if lacks and self.corpus and self.corpus not in corpora:
+            lacks += f", not on {self.corpus}"
+        if not lacks:
+            who = "" if self.corpus in corpora else f", {grounds.number(known.speakers or 0, 'speaker')}"
+            text = f"calibrated on {where}{who}"
         else:
-            text = "uncalibrated for this kind of video" + (f"; calibrated on {where}" if where else "")
-        return {"corpora": names, "this_kind": own, "text": text}
+            text = f"not calibrated for this video: {lacks}" + (f" ({where})" if where else "")
+        return {
+            "corpora": corpora,
+            "this_kind": not lacks,
+            "lacks": lacks,
+            "teachers": not fit_lacks,
+            "speakers": known.speakers,
+            "text": text,
+        }
 
     def told(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -109,6 +156,7 @@ class Basis:
             "teachers": {side: models[side] for side in ("asr", "vsr")},
             "fit": {"from": self.source, "kind": self.fit.kind},
             "corpus": self.corpus,
+            "calibrated_on": {name: known.told() for name, known in self.calibrated_on.items()},
             "student": None,
         }
         if self.detector:
@@ -136,26 +184,53 @@ def basis(
     detector, trained_on = None, ""
     if checkpoint:
         model, about = load_model(checkpoint, device)
-        trained_on = str(about["store"].get("path", ""))
-        corpora: tuple[str, ...] = ()
-        if (Path(trained_on) / "zarr.json").is_file() or "://" in trained_on:
-            try:
-                corpora = tuple(store.open(trained_on).attrs["corpora"])
-            except StoreError as error:
-                log.warning("the store that the detector was trained on cannot be read: %s", error)
-                trained_on = ""
-        else:
+        _check_scale(about, checkpoint)
+        where = about.get("store")
+        trained_on = str(where.get("path", "")) if isinstance(where, Mapping) else ""
+        if not ((Path(trained_on) / "zarr.json").is_file() or "://" in trained_on):
             trained_on = ""
-        detector = Detector(model, about, str(checkpoint), torch.device(device), corpora)
+        detector = Detector(model, about, str(checkpoint), torch.device(device))
     if fit_from and os.path.isfile(fit_from):
         fit, made_by, note = fitfile.load(fit_from)
-        return Basis(fit, made_by, fit_from, int(note.get("clip_frames", 0)), corpus, detector)
+        return _basis(fit, made_by, fit_from, note, corpus, detector)
     for place in filter(None, (fit_from, trained_on)):
-        reader = store.open(place)
+        try:
+            reader = store.open(place)
+        except StoreError as error:
+            if fit_from:
+                raise
+            log.warning("the store that the detector was trained on cannot be read: %s", error)
+            continue
         if reader.fit is not None:
-            return Basis(reader.fit, reader.attrs["teachers"], place, reader.fit_length, corpus, detector)
+            note = {**(reader.attrs.get("similarity") or {}), "clip_frames": reader.fit_length}
+            return _basis(reader.fit, reader.attrs["teachers"], place, note, corpus, detector)
         if fit_from:
             raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
     fit, made_by, note = fitfile.default()
-    source = f"the package, learned on {note['learned_on']}"
-    return Basis(fit, made_by, source, int(note["clip_frames"]), corpus, detector)
+    return _basis(fit, made_by, f"the package, learned on {note['learned_on']}", note, corpus, detector)
+
+
+def _basis(
+    fit: Fit, made_by: Mapping[str, Any], source: str, note: Mapping[str, Any], corpus: str | None, detector: Any
+) -> Basis:
+    """A basis by a fit and its note. Raises StoreError for a fit that would give numbers that are none."""
+    numbers = [fit.vsr_mean, fit.vsr_matrix, fit.asr_mean, fit.asr_matrix, fit.correlations, *fit.network.values()]
+    numbers += [np.array(line) for maps in fit.calibration.values() for line in maps.values()]
+    if not all(np.isfinite(array).all() for array in numbers):
+        raise StoreError(
+            f"the fit of {source} holds numbers that are not finite: it is damaged; make it anew (precompute.py --refit), or "
+            "name another with --fit-from"
+        )
+    told = note.get("calibrated_on")
+    on = {str(k): Grounds.of(v) for k, v in told.items()} if isinstance(told, Mapping) else {}
+    return Basis(fit, made_by, source, grounds.whole(note.get("clip_frames")) or 0, corpus, detector, on)
+
+
+def _check_scale(about: Mapping[str, Any], path: Path) -> None:
+    """Raises CheckpointError for a threshold or temperature that makes no probability of a logit."""
+    from student.checkpoint import CheckpointError
+
+    for name, least in (("threshold", -math.inf), ("temperature", 0.0)):
+        value = about.get(name)
+        if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > least):
+            raise CheckpointError(f"{path}: the detector's {name} is {value}, which scales nothing; train it again")

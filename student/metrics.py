@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from store.intervals import auc_bounds
 from store.similarity import auc as _auc
 
 DRAWS = 500
@@ -74,7 +75,9 @@ def auc_interval(
     """95 % interval of `auc` when groups [n] (people, sources) are drawn with replacement (Efron 1979, percentiles).
 
     Clips of one person are no independent witnesses, so whole groups are drawn. Where one group holds more than half of the
-    clips, or there are fewer than FEW_GROUPS, clips are drawn instead, which gives too narrow an interval. NaN with one class.
+    clips, or there are fewer than FEW_GROUPS, clips are drawn instead, which gives too narrow an interval. None is narrower
+    than so many clips, or groups where they are few, allow (`store.intervals`): one fake has an interval, too. NaN with
+    one class.
     """
     groups = np.asarray(groups)[np.asarray(weights) > 0] if weights is not None else np.asarray(groups)
     scores, labels, w = _weighted(scores, labels, weights)
@@ -93,7 +96,15 @@ def auc_interval(
         with np.errstate(invalid="ignore"):
             found[k] = fakes @ (np.cumsum(real) - real / 2) / (real.sum() * fakes.sum())
     low, high = np.nanquantile(found, [0.025, 0.975]) if np.isfinite(found).any() else (0.0, 1.0)
-    return float(low), float(high)
+    value = min(max(auc(scores, fake, w), 0.0), 1.0)
+    least, most = auc_bounds(value, *(_independent(group[kind]) for kind in (fake, ~fake)))
+    return min(float(low), least), max(float(high), most)
+
+
+def _independent(group: np.ndarray) -> int:
+    """How many witnesses clips of those groups [n] are: their groups where these are few; else the draws see to that."""
+    groups = len(np.unique(group))
+    return groups if groups < FEW_GROUPS else len(group)
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from store import Reader
+from store import Reader, grounds
 
 from . import card, checkpoint
 from .config import TrainConfig, write_json
 from .record import peak_memory, store_identity, versions
+from .score import MIN_FRAMES
 from .splits import Split
 
 
@@ -49,6 +50,7 @@ class Outputs:
             "threshold": best.get("threshold", 0.0),
             "temperature": best.get("temperature", 1.0),
             "fitted_on": f"validation, {trials} trials" if trials else checkpoint.NOT_FITTED,
+            "calibrated_on": self._grounds(best.get("alarms")) if trials else {},
             "window": self.facts["window"],
             "epoch": epoch,
             "step": step,
@@ -85,6 +87,11 @@ class Outputs:
             }
             | self._always(),
         )
+
+    def _grounds(self, alarms: float | None) -> dict[str, Any]:
+        long_enough = self.reader.clips["length"] >= MIN_FRAMES
+        train, val = self.split.rows["train"], self.split.rows["val"]
+        return grounds.of_validation(self.reader.clips, train, val[long_enough[val]], alarms)
 
     def _always(self) -> dict[str, Any]:
         return {**self.facts, "store": store_identity(self.reader), "versions": versions()}

@@ -1,7 +1,8 @@
 """A decision on single videos: `python -m student.predict VIDEO... --checkpoint RUN`, or `--teacher-only` without a student.
 
 Every video gets one answer (`student.answer`): real, fake, or that it cannot be decided and why. The probability is the
-student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip similarity. What
+student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip similarity. A verdict
+needs a calibration on enough people, or the user's word (--corpus) that the video is of the corpus calibrated on. What
 happens to one file is its own answer and never ends the rest.
 
 What it leaves out: identity, artefacts of the picture, and faces other than the most prominent one.
@@ -24,7 +25,7 @@ import click
 from store import StoreError
 from store.command import Command, fail, log_to_stderr, put, say
 from store.text import plain
-from student.answer import answer, refusal
+from student.answer import UNLICENSED, answer, refusal
 from student.basis import Basis, basis
 from student.config import write_json
 
@@ -60,7 +61,7 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
                 yield refusal(path, error.reason, str(error)), None, witness
                 continue
             before = time.perf_counter()
-            said = answer(found, on.fit, on.corpus, on.calibration(), on.detector.judge if on.detector else None)
+            said = answer(found, on.fit, on.map_of, on.calibration(), on.detector.judge if on.detector else None)
             seconds["answer"] = time.perf_counter() - before
             told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
             log.info("%s: %.2f s (%s)", os.path.basename(path), time.perf_counter() - begun, told)
@@ -71,11 +72,13 @@ def line(said: Mapping[str, Any]) -> str:
     """One answer on the terminal."""
     name = plain(said["path"])
     if said["decision"] == "cannot decide":
-        return f"{name}: cannot decide: {said['reason']}: {plain(said['message'])}"
+        why = [] if said["reason"] == UNLICENSED else [said["reason"]]
+        return ": ".join([name, "cannot decide", *why, plain(said["message"])])
     found = f"{name}: {said['decision']}, probability of fake {said['probability']:.2f} by the {said['rests_on']}"
     found += f" ({said['calibration']['text']})"
-    if (said["teachers"]["probability"] >= 0.5) != (said["decision"] == "fake"):
-        found += f"; the teachers contradict it, with {said['teachers']['probability']:.2f}"
+    theirs = said["teachers"]["probability"]
+    if theirs is not None and (theirs >= 0.5) != (said["decision"] == "fake"):
+        found += f"; the teachers contradict it, with {theirs:.2f}"
     if said["disagreeing_words"]:
         found += f"; lips disagree with: {plain(', '.join(said['disagreeing_words']))}"
     return found
@@ -118,7 +121,10 @@ def _terminated(signum, frame):
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="--output folder of a training run.")
 @click.option("--teacher-only", is_flag=True, help="Decide by the teachers' similarity, without a student.")
 @click.option("--fit-from", help="Store or file whose fit to use.  [default: the student's store, or the package's]")
-@click.option("--corpus", help="Corpus of the store that these videos are of, whose calibration then holds for them.")
+@click.option(
+    "--corpus",
+    help="Corpus that was calibrated on, as the store names it: says that these videos are of the same people.",
+)
 @click.option("--no-words", is_flag=True, help="Leave out what was said; most of the time goes there.")
 @click.option(
     "--json",
@@ -183,7 +189,7 @@ def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> i
         if json_file and str(json_file) != "-":
             write_json(json_file, found)
     if str(json_file) == "-":
-        put(json.dumps(found, indent=2))
+        put(json.dumps(found, indent=2, allow_nan=False))
     return exit_code(answers)
 
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from store import Reader
+from store import Reader, grounds
 
 from . import metrics, score
 
@@ -24,8 +24,8 @@ def validate(
     picture: str,
 ) -> dict[str, Any]:
     """Figures of validation trials, each scored once whatever the number of processes: AUC overall, of swaps and of shifts,
-    Brier score, and the threshold and temperature that fit them (0 and 1 without trials). Raises score.ScoreError, in all
-    processes, where a logit is not finite."""
+    the share of reals that read as fake (alarms), Brier score, and the threshold and temperature that fit them (0 and 1 without
+    trials). Raises score.ScoreError, in all processes, where a logit is not finite."""
     mine = trials[accelerator.process_index :: accelerator.num_processes]
     values = score.logits(accelerator.unwrap_model(model), reader, mine, window, accelerator.device, picture=picture)
     by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
@@ -44,5 +44,6 @@ def validate(
     for method in score.MADE:
         chosen = score.of_method(trials, method)
         out[f"auc_{method.removeprefix('made ')}"] = metrics.auc(logits[chosen], labels[chosen])
+    out["alarms"] = grounds.alarms(probability[labels[used] == 0])
     out["brier"] = float(np.mean((probability - labels[used]) ** 2))
     return out | {"threshold": threshold, "temperature": temperature, "trials": int(used.sum())}

@@ -81,8 +81,11 @@ def test_a_seed_gives_the_same_fit_and_held_out_clips_calibrate_it(path):
         np.testing.assert_array_equal(array, second.network[name])
     assert first.calibration == second.calibration
     assert not np.array_equal(first.network["sound_out.weight"], other.network["sound_out.weight"])
-    assert note["fitted_on"] == {"clips": 36, "frames": 36 * 40, "held_out": 4, "groups": 40}
-    assert note["calibrated_on"]["synthetic"] == {"clips": 10, "which": "real train and val clips"}
+    held_out = {"held_out": 4, "groups": 40, "speakers": None, "corpora": ["synthetic"]}
+    assert note["fitted_on"] == {"clips": 36, "frames": 36 * 40, **held_out}
+    told = note["calibrated_on"]["synthetic"]
+    assert (told["clips"], told["which"], told["real"]) == (10, "real train and val clips", 10)
+    assert (told["speakers"], told["strangers"]) == (None, None)  # nobody named the people
 
 
 @pytest.mark.parametrize("kind", ["cosine", "js", "posterior"])

@@ -27,7 +27,7 @@ FOLDER = "_staging"
 RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
 LOCAL, HEAD = 30, 1 << 12  # bytes of a member's own header, and at most of an array's
-BATCH_FILE = re.compile(r"\d{12}-\d{9}-\d+\.npz")
+BATCH_FILE = re.compile(r"\d{12}-\d{9}-\d+(\.[a-z]+)?\.npz")  # with the name of a stage: a long clip between two
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
 _TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError, tokenize.TokenError, struct.error)

@@ -278,10 +278,7 @@ def main(
             if plot_path:
                 plots.sheet(report, plot_path)
         except OSError as error:
-            if debug:
-                raise
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(1)
+            fail(f"Error: {error}", 1)
 
 
 if __name__ == "__main__":

@@ -386,3 +386,22 @@ def test_the_map_of_most_strangers_reads_the_scores():
     assert not Basis(two, {}, "x", calibrated_on=known).fit_lacks()
     assert Basis(two, {}, "x", corpus="c", calibrated_on=known).map_of == "c"
     assert Basis(two, {}, "x", calibrated_on={}).fit_lacks()
+
+
+def test_a_trained_detector_carries_on_whom_it_was_validated(tmp_path):
+    from student.config import TrainConfig
+    from student.outputs import Outputs
+    from student.splits import split
+
+    reader = store.open(make_store(tmp_path / "s.zarr", {"train": 6, "val": 4}, fakes=1, shard_rows=500))
+    facts = {"window": 25, "too_short": 0, "validation_by": "store", "parameters": 1}
+    outputs = Outputs(
+        tmp_path, TrainConfig(store=str(tmp_path / "s.zarr"), output=str(tmp_path)), reader, split(reader), facts
+    )
+    best = {"trials": 8, "epoch": 1, "threshold": 0.1, "temperature": 1.0, "auc": 0.9, "brier": 0.1, "alarms": 0.25}
+    for figures, real in ((best, 4), ({}, 0)):
+        outputs.detector(build("lite"), figures, 1, 1)
+        about = checkpoint.load_model(tmp_path)[1]
+        assert Grounds.of(about["calibrated_on"]) == Grounds(real, None, None, 0.25 if real else None)
+        assert about["calibrated_on"].get("corpora", {}) == ({"synthetic": 4} if real else {})
+        assert basis(tmp_path, corpus="synthetic").calibration()["lacks"]  # four clips are too few

@@ -253,6 +253,17 @@ class Hook:
                 self.opened.append(real)
 
 
+def test_xarray_reads_by_the_same_rules(path):
+    pytest.importorskip("xarray")
+    chunk = bytearray(blosc.compress(np.arange(2000, dtype="<f2").view("u1"), b"zstd", 5, 1, typesize=2))
+    chunk[12:16] = (2**31 - 16).to_bytes(4, "little")
+    replaced_chunk(path, "lips", chunk)
+    lips = store.open(path).to_xarray()["frames"]["lips"]
+    with pytest.raises(StoreError, match="frames/lips cannot be read"):
+        lips[:30].load()
+    assert lips[30:60].values.shape == (30, 40, 2)
+
+
 def test_links_within_the_store_and_to_the_store_are_followed(path, tmp_path):
     shutil.move(path / "frames/lips/c", path / "elsewhere")
     (path / "frames/lips/c").symlink_to(path / "elsewhere")

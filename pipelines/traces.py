@@ -19,6 +19,7 @@ from typing import Any
 from pipelines import stages
 from store.layout import StoreError
 from store.place import Place
+from store.secrets import redact
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ LINE = 500  # characters of the line that names the error
 CLIPS = 20  # ids named with one
 BYTES = 8 << 20  # of a file that is read: ours are smaller
 # What may stand in the text of an error and is nobody's business: passwords in URLs, what follows a question mark in one.
-SECRETS = re.compile(r"(?<=://)[^/\s@]+@|(?<=\?)[^\s'\"]*(?:signature|token|key|credential)[^\s'\"]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def add(root: Place, found: Iterable[Trace]) -> int:
         return 0
     kept = read(root)
     for trace in new:
-        text = stages.shortened(_clean(trace.text, root))
+        text = stages.shortened(redact(trace.text))
         log.debug("%s of %s:\n%s", trace.stage, trace.clip or "the run", text)
         one = kept.pop((trace.stage, _same(text)), None) or {
             "error": (text.strip().splitlines() or [""])[-1][:LINE],
@@ -97,11 +97,3 @@ def _same(text: str) -> str:
     return "\n".join(
         re.sub(r"0x[0-9a-f]+", "", line if line.startswith(" ") else line.partition(":")[0]) for line in lines
     )
-
-
-def _clean(text: str, root: Place) -> str:
-    """The text without credentials."""
-    for value in root.options.values():
-        if len(value) > 5:  # shorter ones are switches and regions
-            text = text.replace(value, "...")
-    return SECRETS.sub("...", text)

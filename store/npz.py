@@ -71,7 +71,7 @@ def member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         if count * dtype.itemsize != info.file_size - member.tell():
             raise ValueError(f"{info.filename} says that it is {dtype} {list(shape)}, which does not fit its size")
         out = np.empty(count, dtype)
-        view = memoryview(out.view("u1").data) if count else memoryview(bytearray())
+        view = out.view("u1").data if count else memoryview(bytearray())
         for at in range(0, len(view), _PART):
             part = view[at : at + _PART]
             if _fill(member, part) != len(part):

@@ -364,14 +364,19 @@ class Reader:
         """Whether the store has transcripts (`precompute.py --words`)."""
         return is_node(self.place / "words")
 
+    @property
+    def words_table(self) -> dict[str, np.ndarray]:
+        """`words/` as columns, in the order of clips; read once."""
+        if not self._words:
+            self._words.append(self._table("words", layout.WORD_ARRAYS, rows_of="clip"))
+        return self._words[0]
+
     def words(self, i: int) -> list[dict[str, Any]]:
         """Words of clip i in order: dicts of start, end (seconds), text, probability."""
         self._slot(i)
         if not self.has_words:
             raise StoreError(f"{self.path} has no words; run precompute.py with --words")
-        if not self._words:
-            self._words.append(self._table("words", layout.WORD_ARRAYS, rows_of="clip"))
-        table = self._words[0]
+        table = self.words_table
         first, last = np.searchsorted(table["clip"], [i, i + 1])
         columns = {name: table[name][first:last].tolist() for name in ("start", "end", "text", "probability")}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -387,27 +392,10 @@ class Reader:
     def to_xarray(self) -> xarray.DataTree:
         """Both tables as an xarray tree (`clips`, `frames`, and `words` where there are any); values are read when used."""
         try:
-            import xarray
+            from store.tree import tree_of
         except ModuleNotFoundError:
             raise StoreError("to_xarray needs xarray: pip install xarray") from None
-
-        groups = ["clips", "frames", *(["words"] if self.has_words else [])]
-        return xarray.DataTree.from_dict(
-            {
-                "/": xarray.Dataset(attrs=self.attrs),
-                **{
-                    f"/{name}": xarray.open_zarr(
-                        self.place.zarr(),
-                        group=name,
-                        chunks=None,
-                        consolidated=False,
-                        zarr_format=3,
-                        mask_and_scale=False,
-                    )
-                    for name in groups
-                },
-            }
-        )
+        return tree_of(self)
 
     # -- tables --------------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ OPCODES = [
 ]
 
 
-OPCODES_LIMIT = 1_000_000  # a tensor takes some 30; a set, the largest thing that one opcode makes, 216 bytes
+OPCODES_LIMIT = 600_000  # a tensor takes some 30; a set, the largest thing that one opcode makes, 216 bytes
 PICKLE_LIMIT = 1 << 25  # bytes of a pickle; real ones have a few hundred kB
 LINE_LIMIT = 1 << 12  # bytes of a name
 KEY_PARTS = 16  # of a tuple as a key

@@ -256,6 +256,17 @@ class Hook:
                 self.opened.append(real)
 
 
+def test_xarray_reads_by_the_same_rules(path):
+    pytest.importorskip("xarray")
+    chunk = bytearray(blosc.compress(np.arange(2000, dtype="<f2").view("u1"), b"zstd", 5, 1, typesize=2))
+    chunk[12:16] = (2**31 - 16).to_bytes(4, "little")
+    replaced_chunk(path, "lips", chunk)
+    lips = store.open(path).to_xarray()["frames"]["lips"]
+    with pytest.raises(StoreError, match="frames/lips cannot be read"):
+        lips[:30].load()
+    assert lips[30:60].values.shape == (30, 40, 2)
+
+
 def test_a_link_to_the_store_is_followed_and_one_within_it_is_not(path, tmp_path):
     (tmp_path / "link").symlink_to(path)
     assert len(everything(tmp_path / "link")) == 6

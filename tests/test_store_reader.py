@@ -284,6 +284,9 @@ def test_xarray_reads_the_same_values(whole):
     tree = reader.to_xarray()
     np.testing.assert_array_equal(tree["frames"]["mouth"][30:52].values, reader.frames(1, 0, 22, ["mouth"])["mouth"])
     assert tree["frames"]["lips"].dims == ("frame", "point", "xy")
+    lips, rows = tree["frames"]["lips"], reader.rows(0, 40, ["lips"])["lips"]
+    for key in (np.s_[3], np.s_[5:20:3, 2], np.s_[20:5:-3, :, 1], np.s_[[7, 1, 7], 0], np.s_[4:4], np.s_[2, 3, 1]):
+        np.testing.assert_array_equal(lips[key].values, rows[key])
     assert tree["clips"]["id"].values.tolist() == ["a", "b", "c", "d"]
 
 

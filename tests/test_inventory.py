@@ -36,7 +36,7 @@ def test_a_lost_window_of_the_calibration_is_no_other_number(path):
     with pytest.raises(StoreError, match=r"fit/calibration/synthetic/5.* is damaged; precompute.py --refit"):
         values(path)
     damage = inspect.verify(store.open(path))
-    assert [entry["array"] for entry in damage] == ["fit"]
+    assert [entry["array"] for entry in damage] == ["fit/calibration/synthetic/5"]
     assert len(want)
 
 

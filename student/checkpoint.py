@@ -374,7 +374,8 @@ def load_state(path: Path, model: nn.Module, optimizer: Any, average: nn.Module 
             data = (path / name).read_bytes()
             if hashlib.sha256(data).hexdigest() != sums["sha256"]:
                 raise ValueError("it does not hold what was written (its checksum is another)")
-            parts[name] = load(data)
+            # copies: an optimizer keeps what it is given, and would work on in the buffer that was read, aligned as it happens
+            parts[name] = {key: value.clone() for key, value in load(data).items()}
             if odd := _not_finite(parts[name]):
                 raise ValueError(f"{odd} is not finite")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

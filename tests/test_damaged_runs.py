@@ -203,6 +203,15 @@ def test_a_damaged_checkpoint_is_refused_before_any_of_it_is_loaded(saved):
     assert damaged_runs.checkpoint_outcome(folder, wanted, state, 0.9) == damaged_runs.SAME
 
 
+def test_what_is_loaded_lies_in_memory_as_what_was_trained_does(saved):
+    """Not in the buffer that was read: kernels may round by alignment, and a run that goes on must end with the same bits."""
+    model, optimizer, mean = damaged_runs.fresh(0.9)
+    checkpoint.load_state(saved[0], model, optimizer, mean)
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    assert len(moments) > 20
+    assert all(x.data_ptr() % 64 == torch.zeros_like(x).data_ptr() % 64 for x in moments)
+
+
 class Sly:
     def __init__(self, target):
         self.target = target

@@ -8,6 +8,7 @@ Prints what became of each kind of file. Exit code 1 where a number changed in s
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import tempfile
@@ -106,8 +107,12 @@ def kind_of(file: Path, root: Path) -> str:
 @click.option("--seed", default=0, show_default=True)
 def main(stores: Path | None, runs: Path | None, count: int, seed: int) -> None:
     """Damage files one at a time and see what reading them comes to."""
+    import torch
+
     from store import fitfile
 
+    torch.set_num_threads(1)  # children are forked, and a pool of threads would not come along
+    logging.disable(logging.WARNING)
     bad: list[str] = []
     table: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     begun = time.perf_counter()

@@ -333,6 +333,38 @@ def test_shards_that_are_cut_short_or_gone_are_written_anew(made, tmp_path):
     equal(made[0], path)
 
 
+def test_a_run_mends_tables_and_metadata_and_names_what_mends_the_rest(made, corpus, tmp_path):
+    path = tmp_path / "damaged.zarr"
+    shutil.copytree(made[0], path)
+    want, command = store.open(made[0]), ("--corpus", f"folder:{corpus[0]}", "--store", path)
+    (path / "fit/calibration").rename(tmp_path / "away")
+    said = precompute("--store", path, code=2).stderr
+    assert "fit/calibration" in said
+    assert "precompute.py --refit" in said
+    (tmp_path / "away").rename(path / "fit/calibration")
+
+    for name in ("ledger.parquet", "manifest.parquet", "clips/label/zarr.json"):
+        (path / name).write_bytes(b"PAR1")
+    (path / "frames/vsr/zarr.json").unlink()
+    said = precompute("--store", path, code=2).stderr  # what the manifest held is not in the store
+    assert "the manifest of" in said
+    assert "--corpus" in said
+    said = precompute(*command, code=3)
+    assert "ledger of the store is made anew" in said.stderr
+    assert list(ledger.read(path)) == [str(i) for i in want.clips["id"]]
+    assert store.open(path).inventory.complete
+    equal(made[0], path)
+
+
+def test_a_corpus_is_not_taken_for_a_store(clips, tmp_path):
+    (tmp_path / "s1").mkdir()
+    shutil.copytree(clips / "clips", tmp_path / "s1/clips")
+    before = {p: p.read_bytes() for p in (tmp_path / "s1").rglob("*") if p.is_file()}
+    said = precompute("--corpus", f"grid:{tmp_path / 's1'}", "--store", tmp_path / "s1", code=2).stderr
+    assert "nothing in it was touched" in said
+    assert {p: p.read_bytes() for p in (tmp_path / "s1").rglob("*") if p.is_file()} == before
+
+
 def test_a_store_keeps_the_face_backend_it_was_made_with(made, tmp_path):
     path = tmp_path / "s.zarr"
     shutil.copytree(made[0], path)

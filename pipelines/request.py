@@ -77,6 +77,7 @@ def check_place(config: Config) -> bool:
     """Whether the store exists; raises UsageError for a place where none is and none can be made."""
     try:
         if (config.store / "zarr.json").exists():
+            _check_teachers(config.store, store.Writer.open(config.store).attrs)
             return True
         taken = is_taken(config.store)
     except OSError as error:
@@ -89,6 +90,17 @@ def check_place(config: Config) -> bool:
             "for --store"
         )
     return False
+
+
+def _check_teachers(place: Place, attrs: dict[str, Any]) -> None:
+    """Raises UsageError where a store does not say which teachers it was made with."""
+    told = attrs.get("teachers") or {}
+    for side, needed in (("asr", ("name", "dim")), ("vsr", ("name", "dim")), ("face", ("options",))):
+        teacher = told.get(side) or {}
+        if not all(name in teacher for name in needed):
+            raise UsageError(
+                f"{place} does not say which teacher of {side} it was made with, so it cannot be used here"
+            )
 
 
 def optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
@@ -208,8 +220,9 @@ def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]
         other = store.open(path)
         if other.fit is None:
             raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
+        _check_teachers(path, {"teachers": {"face": {"options": {}}, **(other.attrs.get("teachers") or {})}})
         fit, theirs = other.fit, other.attrs["teachers"]
-        note = {**other.attrs["similarity"], "clip_frames": other.fit_length}
+        note = {**(other.attrs.get("similarity") or {}), "clip_frames": other.fit_length}
     for side in ("asr", "vsr"):
         ours, its = mine[side], theirs[side]
         if (ours["name"], ours.get("sha256"), ours["dim"]) != (its["name"], its.get("sha256"), its["dim"]):

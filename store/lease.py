@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from store import document
 from store.layout import StoreError
 from store.place import Changed, Folder, Place, place
 
@@ -187,7 +188,7 @@ class _Lease:
     def _look(self) -> None:
         try:
             data, self.tag = self.file.read_tagged()
-            self.state: dict[str, Any] = json.loads(data)
+            self.state: dict[str, Any] = document.parse_dict(data)
         except FileNotFoundError:
             self.state, self.tag = {}, None
         except ValueError:

@@ -10,6 +10,7 @@ import math
 import os
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ RATIO = 4  # bytes unpacked for each byte of a file, beyond that: weights shrink
 _PART = 1 << 20  # bytes unpacked at a time
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # What `read` raises for a file that is damaged or asks for too much; RuntimeError is zipfile's for one that is encrypted.
-ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
+ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def read(file: str | os.PathLike[str] | IO[bytes], names: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ but what the project needs anyway. They agree within hundredths of a pixel, not 
 
 import importlib.util
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def load(name: str | None, model: Path) -> Backend:
         )
     try:
         return _open(name, model)
-    except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise TeacherError(f"face backend '{name}' cannot run {model}: {error}") from error
 
 

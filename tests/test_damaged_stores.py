@@ -1,11 +1,14 @@
 """No damage to a store gives another number without a word."""
 
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from damaged_runs import KINDS, REFUSED, SAME, damaged, plan
 from damaged_stores import in_child, numbers, outcome
 from small_store import make_store
+
+from store import StoreError, fitfile
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +48,13 @@ def test_damage_to_any_file_is_noticed_or_harmless(path, part):
         seen[came] += 1
     assert seen[REFUSED] > seen[SAME]
     assert in_child(lambda: outcome(path, "", wanted, False)) == SAME
+
+
+def test_a_damaged_fit_is_one_line(tmp_path):
+    (tmp_path / "fit.npz").write_bytes(fitfile.DEFAULT.read_bytes())
+    for file, kind, dice in plan(tmp_path, seed=3, count=120):
+        with (
+            damaged(file, kind, dice),
+            suppress(StoreError),
+        ):  # some bytes are of the zip's own, and say nothing of the fit
+            fitfile.load(file)

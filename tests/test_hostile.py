@@ -24,7 +24,7 @@ CASES = 150
 def test_hostile_files_run_nothing_reach_nothing_and_take_little(tmp_path):
     outcomes = hostile.run(CASES, 0, hostile.sound_store(tmp_path / "s.zarr"))
     assert len(outcomes) == CASES
-    assert [o for o in outcomes if o.is_bad and (o.kind, o.what) != ("detector", "failed")] == []
+    assert [o for o in outcomes if o.is_bad] == []
     assert {o.what for o in outcomes} >= {"read", "refused"}  # some are sound enough to be read
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ import store
 from pipelines import stages
 from pipelines.cluster import Spread
 from store import layout
+from store.inventory import digest
 from store.place import Place, place
 from store.staging import FOLDER
 
@@ -41,7 +43,7 @@ def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) 
         files = list(spread(decode, parts, gpu=True))
         found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}
         for file in files:
-            found.update({int(i): words for i, words in json.loads(file.read()).items()})
+            found.update({int(i): words for i, words in _unpacked(file.read()).items()})
         rows = [{"clip": i, **word} for i in sorted(found) for word in found[i]]
         writer.write_words({name: [row[name] for row in rows] for name in layout.WORD_ARRAYS})
         writer.update_attrs({"words": {"teacher": teacher}})
@@ -54,7 +56,7 @@ def decode(root: Place, clips: list[int], teacher_name: str) -> Place:
     import teachers
 
     final = place(root) / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
-    if final.exists():
+    if final.exists() and _is_whole(final):
         return final
     reader, teacher = store.open(root), stages.teacher(teacher_name)
     found = {}
@@ -66,8 +68,25 @@ def decode(root: Place, clips: list[int], teacher_name: str) -> Place:
             {"start": word.start_s, "end": word.end_s, "text": word.text, "probability": word.probability}
             for word in teacher.transcribe(clip)
         ]
-    final.write(json.dumps(found).encode())
+    text = json.dumps(found).encode()
+    final.write(digest(text).encode() + b"\n" + text)
     return final
+
+
+def _unpacked(data: bytes) -> dict[str, Any]:
+    """What `decode` staged: a SHA-256, a line end, JSON. Raises StoreError where they do not go together."""
+    checksum, _, text = data.partition(b"\n")
+    if checksum.decode(errors="replace") != digest(text):
+        raise store.StoreError("words that were staged are damaged; run the same command again to go on")
+    return json.loads(text)
+
+
+def _is_whole(file: Place) -> bool:
+    try:
+        _unpacked(file.read())
+    except store.StoreError:
+        return False
+    return True
 
 
 def _voiced(reader: store.Reader, clip: int) -> bool:

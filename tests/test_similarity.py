@@ -216,3 +216,30 @@ def test_a_fit_survives_its_arrays():
 def test_an_uncalibrated_corpus_is_known_as_such():
     assert similarity.is_calibrated(FIT, 5, "c")
     assert not similarity.is_calibrated(FIT, 5, "unknown")
+
+
+def test_few_clips_fit_where_the_svd_of_the_processor_gives_up(monkeypatch):
+    import scipy.linalg
+
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((60, 5))  # few frames: far fewer than the 120 and 70 columns
+    x = hidden @ rng.standard_normal((5, 120)) + 0.1 * rng.standard_normal((60, 120))
+    y = hidden @ rng.standard_normal((5, 70)) + 0.1 * rng.standard_normal((60, 70))
+    moments = Moments.of(x, y)
+
+    def gives_up(*_, **__):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", gives_up)  # as LAPACK's gesdd does on some processors
+    fit = similarity.fit_cca(moments, 0)
+    assert fit.dims == 32
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    cxx, cyy = (np.cov(z.T, bias=True) for z in (x, y))
+    white = [similarity._whitener(c, similarity.SHRINKAGE) for c in (cxx, cyy)]
+    m = white[0] @ ((x - mean_x).T @ (y - mean_y) / 60) @ white[1]
+    wanted = scipy.linalg.svd(m, compute_uv=False, lapack_driver="gesvd")[:32]
+    np.testing.assert_allclose(fit.correlations, wanted.clip(0, 1), atol=2e-6)
+    own = np.corrcoef(similarity.project_vsr(x, fit)[:, 0], similarity.project_asr(y, fit)[:, 0])[0, 1]
+    assert own > 0.98
+    assert np.isfinite(fit.vsr_matrix).all()
+    assert np.isfinite(fit.asr_matrix).all()

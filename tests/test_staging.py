@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from store import place as places
 from store import staging
 from store.layout import StoreError
 
@@ -90,3 +91,29 @@ def test_a_batch_being_written_is_not_staged(tmp_path):
     file.rename(file.with_name("b.npz.0123.tmp"))
     assert staging.staged(tmp_path) == set()
     assert len(list((tmp_path / "_staging").iterdir())) == 1
+
+
+def test_receipts_are_read_without_their_batch(tmp_path, monkeypatch):
+    clips = [{"mouth": np.random.default_rng(k).integers(0, 255, (100, 96, 96), "u1")} for k in range(3)]
+    file = staging.stage(tmp_path, BATCH, clips, [{"id": "a"}, {"id": "b"}, {"id": "c"}])
+    read, original = [], places._File.read
+
+    def counted(self, offset, length):
+        data = original(self, offset, length)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(places._File, "read", counted)
+    assert staging.receipts(tmp_path, BATCH) == [{"id": "a"}, {"id": "b"}, {"id": "c"}]
+    assert sum(read) < 200_000 < file.path.stat().st_size / 10
+    (tmp_path / "_staging" / f"{BATCH}.npz").write_bytes(b"PK")
+    with pytest.raises(StoreError, match=f"{BATCH} is torn"):
+        staging.receipts(tmp_path, BATCH)
+
+
+def test_files_that_are_named_otherwise_are_nobodys_batches(tmp_path):
+    (tmp_path / "_staging").mkdir()
+    for name in ("mine.npz", "b.npz", "000000000000-x-3.npz"):
+        (tmp_path / "_staging" / name).write_bytes(b"mine")
+    assert staging.staged(tmp_path) == set()
+    assert len(list((tmp_path / "_staging").iterdir())) == 3

@@ -77,7 +77,6 @@ def check_place(config: Config) -> bool:
     """Whether the store exists; raises UsageError for a place where none is and none can be made."""
     try:
         if (config.store / "zarr.json").exists():
-            _check_teachers(config.store, store.Writer.open(config.store).attrs)
             return True
         taken = is_taken(config.store)
     except OSError as error:
@@ -125,6 +124,7 @@ def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teach
     names = {"asr": config.asr or ASR, "vsr": config.vsr or VSR}
     if exists:
         attrs = store.Writer.open(config.store).attrs
+        _check_teachers(config.store, attrs)
         for side, wanted in (("asr", config.asr), ("vsr", config.vsr)):
             has = attrs["teachers"][side]["name"]
             if wanted not in (None, has):

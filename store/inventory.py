@@ -170,7 +170,7 @@ def remedy(key: str) -> str:
         return "run precompute.py on the store again: it mends that"
     if key == "manifest.parquet":
         return "run precompute.py with the --corpus options that the store was made with: it makes that anew"
-    return "restore it from a copy"
+    return f"restore it from a copy, or, if you changed it on purpose, remove {FILE} and run precompute.py on the store"
 
 
 def digest(data: bytes) -> str:

@@ -96,6 +96,8 @@ def _locked(root: Folder) -> int:
         if not stat.S_ISREG(os.fstat(lock).st_mode):
             raise StoreError(f"{file} is no file, and the lock needs one of that name; remove it")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.exists(file) or not os.path.samestat(os.fstat(lock), os.stat(file)):
+            raise BlockingIOError  # its holder has just taken the store back
     except BlockingIOError:
         os.close(lock)
         raise Held(f"another run is writing to {root}; wait for it to end, or stop it") from None

@@ -46,7 +46,7 @@ from store.nodes import (
     write_column,
     write_document,
 )
-from store.place import Place, is_leftover, place
+from store.place import Folder, Place, is_leftover, place
 from store.staging import FOLDER as STAGING
 
 TABLES = ("clips", "frames")
@@ -120,8 +120,8 @@ def is_taken(root: Place) -> bool:
 
 
 def unmake(root: Place) -> None:
-    """Take back a store that was just made and has no clips: what creation wrote goes, the lock stays, and so does whatever
-    else there is."""
+    """Take back a store that was just made and has no clips, under its lock: what creation wrote goes, on this machine the lock
+    and the folder, too; whatever else there is stays."""
     files = [key for key in root.files() if key.startswith(tuple(f"{table}/" for table in TABLES)) and is_of_node(key)]
     mark(root, files)
     (root / "zarr.json").delete()
@@ -129,6 +129,10 @@ def unmake(root: Place) -> None:
         (root / key).delete()
     for table in TABLES:
         (root / table).prune()
+    if isinstance(root, Folder) and set(root.names()) <= {CREATION, lease.FILE}:
+        (root / lease.FILE).delete()
+        (root / CREATION).delete()
+        root.prune()
 
 
 def _marked(root: Place) -> list[str]:

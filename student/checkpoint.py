@@ -65,7 +65,7 @@ def save_model(folder: Path, model: nn.Module, name: str, about: dict[str, Any])
     if odd := _not_finite(state):
         raise SaveError(f"the weights {odd} are not finite, so no detector was written; try a lower --lr")
     for key in ("threshold", "temperature"):
-        if not math.isfinite(about[key]):
+        if not isinstance(about[key], int | float) or not math.isfinite(about[key]):
             raise SaveError(f"the {key} is {about[key]}, so no detector was written")
     text = json.dumps(plain(header))
     files.write(folder / MODEL_FILE, save(state, metadata={HEADER: text, DIGEST: _digest(text, state)}))

@@ -226,7 +226,9 @@ def _build(path: Path, heads: bytes | None) -> Any:
         AttributeError,
         RuntimeError,
     ) as error:  # what foreign keys and shapes make of it
-        raise TeacherError(f"{path} is no Whisper checkpoint: {' '.join(str(error).split())[:300]}") from error
+        said = " ".join(str(error).split())[:300]
+        said = f"{said} is missing" if isinstance(error, KeyError) else said
+        raise TeacherError(f"{path} is no Whisper checkpoint: {said}") from error
     if heads is not None:
         model.set_alignment_heads(heads)
     return model

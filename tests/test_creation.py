@@ -156,6 +156,8 @@ def test_what_was_made_for_a_run_that_ends_at_once_goes_and_nothing_else(tmp_pat
     (tmp_path / "s/clips/mine.mp4").unlink()
     (tmp_path / "s/notes.txt").unlink()
     store.create(root, WIDTHS, {})
+    unmake(root)
+    assert not (tmp_path / "s").exists()
 
 
 TWO = """

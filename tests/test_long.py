@@ -19,6 +19,7 @@ from teachers import ClipMedia, face
 from teachers.face import FaceTracker
 from teachers.voice import PART, VoiceActivity
 
+BATCH = "000000000000-000000000-1"
 ROOT = Path(__file__).parent.parent
 GOOD = "bbaf2n.mp4"
 ROWS = layout.SHARD + 300  # frames of a long clip
@@ -187,8 +188,8 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
     clip = clip_of(ROWS)
     slot = Slot(0, 0, plan.place([(0, ROWS)], 0)[0].capacity, ROWS)
     row = manifest.Row("long.mp4", id="long", label=0)
-    work = stages.Work("batch", [slot], [row], [stages.Receipt(0, "long", "long.mp4", length=ROWS)])
-    spooled = stages.Spooled.of(clip, root, "batch")
+    work = stages.Work(BATCH, [slot], [row], [stages.Receipt(0, "long", "long.mp4", length=ROWS)])
+    spooled = stages.Spooled.of(clip, root, BATCH)
     assert spooled.num_frames == ROWS
     opened = spooled.open()
     for name in ("audio", "mouth", "lips", "blendshapes", "flags"):
@@ -198,7 +199,7 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
     draw = np.random.default_rng(1)
     work.asr, work.vsr = [draw.random((ROWS, 3)).astype(np.float16)], [draw.random((ROWS, 2)).astype(np.float16)]
     stages.stage(work, root)
-    assert staging.staged(root) == {"batch"}  # the file of the face stage is gone
+    assert staging.staged(root) == {BATCH}  # the file of the face stage is gone
     (group,) = plan.groups([slot])
     assert (group.first, group.last) == (0, 1)
     writer = store.Writer.open(root)
@@ -210,7 +211,7 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
         }
     )  # fmt: skip
     writer.grow_rows(plan.num_rows([slot]))
-    assert stages.pack(root, group, ["batch"]) == 1
+    assert stages.pack(root, group, [BATCH]) == 1
     writer.write_clips(0, {"length": np.array([ROWS]), "done": np.array([1], np.uint8)})
     got = store.open(root).frames(0, 0, ROWS, ["mouth", "audio", "lips", "asr", "vsr", "flags"])
     np.testing.assert_array_equal(got["mouth"], clip.mouth)
@@ -223,7 +224,7 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_a_long_clips_file_that_is_torn_is_found_out(tmp_path, damage):
     root = place(tmp_path)
-    spooled = stages.Spooled.of(clip_of(50), root, "batch")
+    spooled = stages.Spooled.of(clip_of(50), root, BATCH)
     file = tmp_path / "_staging" / f"{spooled.name}.npz"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -241,13 +242,13 @@ class Never:
 
 
 def test_a_long_clips_file_that_is_gone_is_the_machines_fault(tmp_path):
-    spooled = stages.Spooled.of(clip_of(50), place(tmp_path), "batch")
+    spooled = stages.Spooled.of(clip_of(50), place(tmp_path), BATCH)
     staging.discard(tmp_path, [spooled.name])
     stage = stages.TeacherStage.__new__(stages.TeacherStage)
     stage.side, stage.teacher = "vsr", Never()
     rows = [manifest.Row(name, id=name) for name in ("long", "short")]
     work = stages.Work(
-        "batch", [Slot(0, 0, 50, 50)] * 2, rows, [stages.Receipt(i, r.id, r.path) for i, r in enumerate(rows)]
+        BATCH, [Slot(0, 0, 50, 50)] * 2, rows, [stages.Receipt(i, r.id, r.path) for i, r in enumerate(rows)]
     )
     work.clips = [spooled, clip_of(50)]
     done = stage(work)

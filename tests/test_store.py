@@ -299,6 +299,7 @@ writer = store.Writer.open(sys.argv[1])
 arrays = writer.blank_shard()
 arrays["mouth"] = np.random.default_rng(0).integers(0, 255, arrays["mouth"].shape, "u1")
 arrays["flags"][:] = 16
+arrays["asr"][:] = arrays["vsr"][:] = 0
 k = 0
 while True:
     writer.write_shard(k % 4, arrays)

@@ -82,7 +82,7 @@ def test_a_manifest_of_hostile_names_comes_back(tmp_path):
             path=f"/v/{k}.mp4", method=name, category=name, identities=(name,), group=name, id=f"{name}{k}", corpus=name
         )
         for k, name in enumerate(NAMES)
-        if name.strip()
+        if name.strip() and "\x00" not in name  # no manifest holds NUL
     ]
     for file in ("m.csv", "m.parquet"):
         manifest.write(rows, tmp_path / file)
@@ -113,7 +113,7 @@ def test_splits_reach_clips_of_any_name(hostile_store, tmp_path):
 @pytest.mark.parametrize("weight", ["abc", "-1", "inf", "nan", "[1]"])
 def test_a_weight_that_is_none_is_named(hostile_store, tmp_path, weight):
     (tmp_path / "s.csv").write_text(f"id,split,weight\n007,train,{weight}\n")
-    with pytest.raises(SplitError, match=r"weight of clip 007 must be a number"):
+    with pytest.raises(SplitError, match=r"clip 007 has weight .*; it must be 0 or more"):
         split(hostile_store, tmp_path / "s.csv")
 
 

@@ -66,7 +66,7 @@ def test_secrets_are_left_out(tmp_path):
     kept = (root / traces.FILE).read().decode()
     for secret in ("sesame", "pass@", "abc", "Credential=d"):
         assert secret not in kept
-    assert "eu https://...host/x?..." in kept
+    assert "eu https://...@host/x?..." in kept
 
 
 def test_nothing_to_keep_makes_no_file(tmp_path):

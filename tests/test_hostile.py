@@ -18,7 +18,7 @@ from student import weights
 from student.checkpoint import CheckpointError
 from teachers import TeacherError, arrays, ctranslate2
 
-CASES = 150
+CASES = 90
 
 
 def test_hostile_files_run_nothing_reach_nothing_and_take_little(tmp_path):

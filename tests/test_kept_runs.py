@@ -409,7 +409,8 @@ def check_stopped(path, output, said, number, ours=True):
     assert not list(output.glob(f"{files.MARK}*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_of_a_run_with_readers_saves(path, tmp_path, number):
     """As a terminal sends Ctrl-C, and a scheduler SIGTERM: readers get it, too."""
     code, said = stopped(path, tmp_path, [sys.executable], number, True, "--num-workers", "2")

@@ -74,6 +74,8 @@ def read(root: Place, attributes: Mapping[str, Any]) -> Inventory:
         if attributes.get(MARK):
             raise Damaged(f"{root / FILE} is missing: part of the store was lost or not copied; {anew}") from None
         return Inventory()
+    except OSError as e:
+        raise Damaged(f"{root / FILE} cannot be read ({e.strerror}); remove it and {anew}") from e
     try:
         document = json.loads(data)
         seal = document.pop("sha256")
@@ -94,7 +96,7 @@ def is_closed(root: Place) -> bool:
         return json.loads((root / FILE).read())["complete"] is not False
     except FileNotFoundError:
         return True
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
 
 

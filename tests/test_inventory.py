@@ -1,6 +1,7 @@
 """The inventory of a store: whatever is lost or changed is noticed by readers and by --verify, and mended where it can be."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -122,6 +123,13 @@ def test_a_changed_inventory_is_said(path, change):
     file = path / inventory.FILE
     file.write_bytes(file.read_bytes().replace(change, b"[]", 1))
     with pytest.raises(StoreError, match=r"inventory.json is damaged"):
+        store.open(path)
+
+
+def test_an_inventory_that_is_no_file_is_said(path):
+    (path / inventory.FILE).unlink()
+    os.mkfifo(path / inventory.FILE)
+    with pytest.raises(StoreError, match=r"inventory.json cannot be read \(it is no plain file\)"):
         store.open(path)
 
 

@@ -14,7 +14,8 @@ import re
 import struct
 import tokenize
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def load(
 ) -> tuple[list[dict[str, np.ndarray]], list[dict[str, Any]]]:
     """Arrays and receipts of a staged batch; raises StoreError, and removes the file, where it is torn."""
     file = _file(root, batch_id)
-    try:
+    with _torn_is_removed(file, batch_id):
         with zipfile.ZipFile(file.open().file(BATCH)) as archive:
             members = npz.bounded(archive)
             notes = _receipts(archive)
@@ -98,6 +99,13 @@ def load(
                 number, name = member.removesuffix(".npy").split("/")
                 clips[int(number)][name] = npz.member_array(archive, info)
         return clips, notes["receipts"]
+
+
+@contextmanager
+def _torn_is_removed(file: Place, batch_id: str) -> Iterator[None]:
+    """Turns what reading a staged file raises into a StoreError, and removes the file where it is torn."""
+    try:
+        yield
     except FileNotFoundError:
         raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
     except _TORN as e:
@@ -115,15 +123,9 @@ def _receipts(archive: zipfile.ZipFile) -> dict[str, Any]:
 def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[str, Any]]:
     """The receipts of a staged batch alone, some kilobytes of a file of megabytes; StoreError where it is torn or gone."""
     file = _file(root, batch_id)
-    try:
-        with zipfile.ZipFile(file.open().file(TABLE)) as archive:
-            npz.bounded(archive)
-            return _receipts(archive)["receipts"]
-    except FileNotFoundError:
-        raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
-    except _TORN as e:
-        file.delete()
-        raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
+    with _torn_is_removed(file, batch_id), zipfile.ZipFile(file.open().file(TABLE)) as archive:
+        npz.bounded(archive)
+        return _receipts(archive)["receipts"]
 
 
 class Rows:
@@ -155,7 +157,7 @@ def rows(root: str | os.PathLike[str] | Place, batch_id: str) -> tuple[list[dict
     The file is read once, to see that it is whole. Raises StoreError, and removes the file, where it is torn.
     """
     file = _file(root, batch_id)
-    try:
+    with _torn_is_removed(file, batch_id):
         opened = file.open()
         with zipfile.ZipFile(opened.file(BATCH)) as archive:
             if archive.testzip() is not None:
@@ -168,11 +170,6 @@ def rows(root: str | os.PathLike[str] | Place, batch_id: str) -> tuple[list[dict
                     number, name = info.filename.removesuffix(".npy").split("/")
                     clips[int(number)][name] = Rows(opened, file, *_array(opened, info))
         return clips, notes["receipts"]
-    except FileNotFoundError:
-        raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
-    except _TORN as e:
-        file.delete()
-        raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
 
 
 def _array(opened: Opened, info: zipfile.ZipInfo) -> tuple[int, np.dtype[Any], tuple[int, ...]]:

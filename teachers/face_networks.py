@@ -5,6 +5,7 @@ fixed: float32 (OpenVINO takes bfloat16 by itself where the processor has it), b
 pinning to a core (workers would share the first one).
 """
 
+import ctypes
 import os
 import tempfile
 import zipfile
@@ -55,7 +56,7 @@ class OpenVino:
             "ENABLE_CPU_PINNING": False,
         }
         # OpenVINO reads .tflite from files alone.
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(model) as task:
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(model) as task, signals_keep_their_stack():
             networks = {name: core.read_model(task.extract(name, folder)) for name in _NAMES}
             landmarks = networks[_LANDMARKS]
             landmarks.reshape([1, LANDMARK_SIDE, LANDMARK_SIDE, 3])
@@ -152,6 +153,22 @@ def _vectors_that_pay() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def signals_keep_their_stack() -> Iterator[None]:
+    """The thread's alternate signal stack as it was before.
+
+    OpenVINO's CPU plugin gives the thread that loads it a new one, and unmaps that with itself: from another thread, or before
+    an older plugin, without taking it away first. The next signal to the thread (Ctrl-C) then ends the process by SIGSEGV.
+    """
+    libc = ctypes.CDLL(None)
+    before = ctypes.create_string_buffer(64)  # a stack_t, which has 24 bytes
+    libc.sigaltstack(None, before)
+    try:
+        yield
+    finally:
+        libc.sigaltstack(before, None)
 
 
 def _halved() -> bool:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from teachers import face, face_backends, face_detector, weights
+from teachers import face, face_backends, face_detector, face_networks, weights
 from teachers.base import TeacherError
 from teachers.face import LIPS, FaceTracker
 
@@ -285,6 +285,24 @@ def test_commands_install_what_the_lock_pins():
             assert pin in lock
 
 
+def test_a_signal_after_networks_were_freed_is_handled(model):
+    """They were freed by another thread, and in the order of their making: OpenVINO leaves a signal stack that is gone."""
+    pytest.importorskip("openvino")
+    script = """
+import os, pathlib, signal, sys, threading
+from teachers.face_networks import OpenVino
+made = [OpenVino(pathlib.Path(sys.argv[1])) for _ in range(3)]
+del made[0]
+thread = threading.Thread(target=made.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    run = subprocess.run([sys.executable, "-c", script, str(model)], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "handled\n"), run.stderr
+
+
 def test_rewritten_networks_compute_the_same(model, tmp_path):
     """A bias moved, coordinates left out, one network built anew: differences of rounding."""
     openvino = pytest.importorskip("openvino")
@@ -302,7 +320,8 @@ def test_rewritten_networks_compute_the_same(model, tmp_path):
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
     def run(network, given):
-        compiled = core.compile_model(network, "CPU", options)
+        with face_networks.signals_keep_their_stack():
+            compiled = core.compile_model(network, "CPU", options)
         found = compiled([given])
         return [found[i] for i in range(len(found))], compiled.get_runtime_model().get_ordered_ops()
 

@@ -75,12 +75,18 @@ def _whole(file: Place) -> bool | None:
     try:
         with zipfile.ZipFile(file.open().file(TABLE)) as archive:
             return RECEIPTS in archive.namelist() and (is_url(file) or archive.testzip() is None)
-    except StoreError:
-        raise
     except FileNotFoundError:  # discarded since it was listed
         return None
-    except _TORN:
+    except _TORN as e:
+        _raise_if_unread(file, e)
         return False
+
+
+def _raise_if_unread(file: Place, error: Exception) -> None:
+    """Raises StoreError for a disk that fails, which says nothing of the file; zipfile may hide it behind a BadZipFile."""
+    for one in (error, error.__context__):
+        if isinstance(one, OSError) and one.errno:  # none: a damaged table led before the file's beginning
+            raise StoreError(f"{file} cannot be read ({one.strerror}); see to its disk and run again") from error
 
 
 def load(
@@ -109,6 +115,7 @@ def _torn_is_removed(file: Place, batch_id: str) -> Iterator[None]:
     except FileNotFoundError:
         raise StoreError(f"batch {batch_id} is not staged in {file.parent}") from None
     except _TORN as e:
+        _raise_if_unread(file, e)
         file.delete()
         raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
 

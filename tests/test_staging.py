@@ -1,5 +1,8 @@
 """Finished batches under `_staging/`: there whole or not at all."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -33,6 +36,31 @@ def test_a_staged_batch_reads_back(tmp_path):
     assert staging.staged(tmp_path) == set()
     with pytest.raises(StoreError, match=f"{BATCH} is not staged"):
         staging.load(tmp_path, BATCH)
+
+
+@pytest.mark.parametrize(
+    "call", [staging.staged, *(lambda root, f=f: f(root, BATCH) for f in (staging.load, staging.receipts))]
+)
+@pytest.mark.parametrize("fails", [0, 1])
+def test_a_disk_that_fails_to_read_costs_no_batch(tmp_path, monkeypatch, call, fails):
+    """At the table, or after it."""
+    file = staging.stage(tmp_path, BATCH, *batch()).path
+    read, reads = places._File.read, []
+
+    def failing(opened, offset, length):
+        reads.append(offset)
+        if len(reads) > fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(opened, offset, length)
+
+    monkeypatch.setattr(places._File, "read", failing)
+    monkeypatch.setattr(staging, "TABLE", 1 << 10)
+    monkeypatch.setattr(staging, "BATCH", 1 << 10)
+    with pytest.raises(StoreError, match=r"cannot be read \(Input/output error\)"):
+        call(tmp_path)
+    monkeypatch.undo()
+    assert file.exists()
+    assert staging.staged(tmp_path) == {BATCH}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

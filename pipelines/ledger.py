@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,6 +10,7 @@ from store import document
 from store.layout import StoreError
 from store.place import Place, place
 from store.secrets import redact
+from store.table import read_parquet
 
 FILE = "ledger.parquet"
 TYPES = {"attempts": "int32", "seconds": "float32"}
@@ -33,14 +33,12 @@ class Entry:
 
 def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
     """Entries by clip id, empty where the store has no ledger yet. Raises StoreError where it is damaged."""
-    import pandas as pd
-
     try:
         data = (place(store) / FILE).read()
     except FileNotFoundError:
         return {}
     try:
-        records = pd.read_parquet(io.BytesIO(data), page_checksum_verification=True).to_dict("records")
+        records = read_parquet(data).to_dict("records")
         return {record["id"]: Entry(**{f.name: record[f.name] for f in fields(Entry)}) for record in records}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]

@@ -7,7 +7,6 @@ and the media they name may lie in buckets (s3://, gs://).
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import numbers
@@ -17,24 +16,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from store import document
 from store.layout import StoreError
 from store.place import Place, is_url, place
-from store.table import read_csv, to_csv
-
-if TYPE_CHECKING:
-    import pandas as pd
+from store.table import read_csv, read_parquet, to_csv
 
 PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
 LONGEST = 1 << 16  # letters of a cell
-COLUMNS = 1000  # of a table
-UNPACKED, UNPACKED_RATIO = (
-    1 << 26,
-    64,
-)  # bytes or cells of a Parquet file of any size, and for each of its bytes beyond that
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 SPLITS = ("", "train", "val", "test")
 PARQUET = (".parquet", ".pq")
@@ -261,7 +252,9 @@ def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
     suffix = Path(place(path).name).suffix.lower()
     try:
         data = place(path).read()
-        table = parquet_table(data) if suffix in PARQUET else csv_table(data)
+        if suffix not in PARQUET and b"\0" in data:
+            raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
+        table = read_parquet(data) if suffix in PARQUET else read_csv(data)
     except (OSError, ValueError) as error:
         said = str(error).strip().partition("\n")[0]
         raise ManifestError(f"manifest {path} cannot be read as {suffix or 'CSV'}: {said}") from error
@@ -269,38 +262,6 @@ def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
         listed = ", ".join(map(str, table.columns[:20])) or "none"
         raise ManifestError(f"manifest {path} has no column path; it has {listed}")
     return table.to_dict("records")  # type: ignore[return-value]
-
-
-def csv_table(data: bytes) -> pd.DataFrame:
-    """A CSV's cells as text; raises ValueError that says what is wrong with it."""
-    if b"\0" in data:
-        raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
-    if data[: data.find(b"\n")].count(b",") >= COLUMNS:
-        raise ValueError(f"it has more than {COLUMNS} columns")
-    return read_csv(data)
-
-
-def parquet_table(data: bytes) -> pd.DataFrame:
-    """A Parquet file's table, of columns with plain values or lists of them; raises ValueError that says what is wrong.
-
-    What it takes in memory is bounded before it is unpacked, by what its footer says of its rows and columns.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-        about = file.metadata
-        size = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))
-        cells = about.num_rows * about.num_columns
-        if about.num_columns > COLUMNS or not 0 <= max(size, cells) <= max(UNPACKED, UNPACKED_RATIO * len(data)):
-            raise ValueError(f"its {about.num_rows} rows of {about.num_columns} columns are too many for its size")
-        table = file.read()
-        if len(set(table.column_names)) < table.num_columns:
-            raise ValueError("two of its columns have one name")
-        return table.to_pandas(ignore_metadata=True)
-    except (pyarrow.ArrowException, OSError, TypeError, OverflowError, UnicodeDecodeError, MemoryError) as error:
-        raise ValueError(str(error).strip().partition("\n")[0] or type(error).__name__) from error
 
 
 def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:

@@ -10,7 +10,6 @@ What it leaves out: numbers that were not chosen, which are reported; and traini
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pipelines.manifest import PARQUET, ManifestError, Row
 from pipelines.shortcuts import weighted_auc
 from store.layout import StoreError
 from store.place import place
-from store.table import read_csv
+from store.table import read_csv, read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +108,7 @@ def table_of(rows: Sequence[Row], file: str | os.PathLike[str] | None = None) ->
     try:
         data = place(file).read()  # pandas would fetch any URL
         parquet = Path(file).suffix.lower() in PARQUET
-        measured = pd.read_parquet(io.BytesIO(data)) if parquet else _numbers(read_csv(data))
+        measured = read_parquet(data) if parquet else _numbers(read_csv(data))
     except (OSError, ValueError, StoreError) as error:
         raise ManifestError(f"nuisances {file} cannot be read: {str(error).splitlines()[0]}") from error
     if "id" not in measured.columns or measured["id"].duplicated().any():

@@ -1,4 +1,4 @@
-"""CSV as this project writes and reads it: every value comes back as it was, and none is a formula in a spreadsheet.
+"""CSV as this project writes and reads it, every value as it was and none a formula in a spreadsheet; Parquet with bounds.
 
 Spreadsheets run cells that begin with =, +, -, @, a tab or a line end. Such text is written with an apostrophe before it, and
 so is text that has apostrophes and then one of these; reading takes one apostrophe off again from just what has that form. So
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_COLUMNS = 1000
+UNPACKED = 1 << 26  # bytes or cells of a Parquet file of any size,
+UNPACKED_RATIO = 64  # and for each of its bytes beyond that
 # Full-width forms too: some spreadsheets take them for the plain ones. Spaces before them are skipped.
 FORMULA = re.compile("'*[ \u00a0]*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 BARE = re.compile(r"(?! )[^,\"\r\n\x00-\x1f\x7f-\x9f\u2028\u2029]*(?<! )")  # what needs no quotes
@@ -47,14 +50,47 @@ def to_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def read_csv(data: bytes) -> pd.DataFrame:
-    """All cells as text, as `to_csv` was given them; raises ValueError where it is no CSV."""
+    """All cells as text, as `to_csv` was given them; raises ValueError that says what is wrong where it is no CSV."""
     import pandas as pd
 
+    if data[: data.find(b"\n")].count(b",") >= MOST_COLUMNS:
+        raise ValueError(f"it has more than {MOST_COLUMNS} columns")
     table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     for name in table.columns:
         if table[name].str.startswith("'").any():
             table[name] = table[name].map(unescape)
     return table
+
+
+def read_parquet(data: bytes) -> pd.DataFrame:
+    """A Parquet file's table, of columns with plain values or lists of them; raises ValueError that says what is wrong.
+
+    What it takes in memory is bounded before it is unpacked, by what its footer says of its rows and columns.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        about = file.metadata
+        size = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))
+        cells = about.num_rows * about.num_columns
+        if about.num_columns > MOST_COLUMNS or not 0 <= max(size, cells) <= max(UNPACKED, UNPACKED_RATIO * len(data)):
+            raise ValueError(f"its {about.num_rows} rows of {about.num_columns} columns are too many for its size")
+        table = file.read()
+        if len(set(table.column_names)) < table.num_columns:
+            raise ValueError("two of its columns have one name")
+        return table.to_pandas(ignore_metadata=True)
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        TypeError,
+        OverflowError,
+        UnicodeDecodeError,
+        MemoryError,
+        RecursionError,
+    ) as error:
+        raise ValueError(str(error).strip().partition("\n")[0] or type(error).__name__) from error
 
 
 def _cell(value: Any) -> str:

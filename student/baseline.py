@@ -7,7 +7,6 @@ a detector's logits, on the same trials. A detector that does not beat it has sh
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store import Reader, StoreError
+from store.table import read_parquet
 
 from .metrics import auc
 from .score import Trial
@@ -33,13 +33,11 @@ class Baselines:
     @classmethod
     def of_store(cls, reader: Reader) -> Baselines | None:
         """Raises StoreError where the audit's files cannot be read."""
-        import pandas as pd
-
         found, table = reader.place / "audit.json", reader.place / "nuisances.parquet"
         try:
             if not (found.exists() and table.exists()):
                 return None
-            return cls(json.loads(found.read())["shortcuts"], pd.read_parquet(io.BytesIO(table.read())), reader)
+            return cls(json.loads(found.read())["shortcuts"], read_parquet(table.read()), reader)
         except (OSError, ValueError, KeyError, TypeError) as error:
             text = f"the audit in {reader.path} cannot be read ({error}); run python -m pipelines.audit --store again"
             raise StoreError(text) from error

@@ -4,7 +4,8 @@
 
 Each time driver, Ray and all workers die at once (SIGKILL to the driver, which Ray's local processes do not outlive), 0 to 25
 seconds after the start. Workers log each batch that they begin; so it is known which were begun anew although they were staged
-(none may be), how many clips a kill lost, and how much was computed in all. The store is compared with a calm run's.
+(none may be), how many clips a kill lost, and how much was computed in all. The store is compared with a calm run's. With
+--refits, a refit of both stores by another seed follows, that of one of them under as many kills.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,13 +50,23 @@ def kept(path: Path, names: set[str]) -> set[str]:
 @click.option("--corpus", required=True, metavar="KIND:ROOT")
 @click.option("--clips", default=400, show_default=True)
 @click.option("--kills", default=20, show_default=True)
+@click.option("--refits", default=0, show_default=True, help="Kills of a refit, after that.")
 @click.option("--within", default=25.0, show_default=True, help="Seconds from the start in which the kill falls.")
 @click.option("--calm", type=click.Path(path_type=Path), help="Store of a calm run of the same clips.")
 @click.option("--seed", default=0, show_default=True)
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="Where stores and logs go.  [default: a temporary folder]"
 )
-def main(corpus: str, clips: int, kills: int, within: float, calm: Path | None, seed: int, folder: Path | None) -> None:
+def main(
+    corpus: str,
+    clips: int,
+    kills: int,
+    refits: int,
+    within: float,
+    calm: Path | None,
+    seed: int,
+    folder: Path | None,
+) -> None:
     """Run it and print what was lost. Example: see the module."""
     folder = folder or Path(tempfile.mkdtemp(prefix="kills-"))
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", corpus, "--limit", str(clips)]
@@ -72,20 +84,9 @@ def main(corpus: str, clips: int, kills: int, within: float, calm: Path | None, 
     for k in range(kills + 1):
         session = folder / f"r{k}"
         session.mkdir(parents=True)
-        with (folder / "driver.log").open("a") as log:
-            run = subprocess.Popen(
-                [*command, "--store", str(path)],
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env={**environment, "RAY_TMPDIR": str(session)},
-            )
-            try:
-                run.wait(None if k == kills else dice.uniform(0, within))
-            except subprocess.TimeoutExpired:
-                run.kill()
-                run.wait()
-                wait_for_end(session)
+        code = killed(
+            [*command, "--store", str(path)], None if k == kills else dice.uniform(0, within), session, environment
+        )
         now = begun(session)
         again |= safe & set(now)
         seen |= set(now)
@@ -102,7 +103,38 @@ def main(corpus: str, clips: int, kills: int, within: float, calm: Path | None, 
     for line in found:
         click.echo(line)
     click.echo(f"{len(found)} differences" if found else "equal: every array, every value, every ledger row")
-    sys.exit(1 if found or again or run.returncode else 0)
+    if refits:
+        other = folder / "refit.zarr"  # the calm store stays as it is
+        shutil.copytree(calm, other)
+        refit = [*command, "--refit", "--seed", "1", "--store"]
+        subprocess.run([*refit, str(other)], check=True, cwd=ROOT, env=environment)
+        for k in range(refits + 1):
+            session = folder / f"f{k}"
+            session.mkdir()
+            code = killed([*refit, str(path)], None if k == refits else dice.uniform(0, within), session, environment)
+        differ = [*faults(path), *differences(other, path)]
+        for line in differ:
+            click.echo(line)
+        if not differences(calm, other):
+            differ.append("the other seed gave the same numbers, so this shows nothing")
+        click.echo(f"{refits} kills of a refit: {f'{len(differ)} differences' if differ else 'equal'}")
+        found += differ
+    sys.exit(1 if found or again or code else 0)
+
+
+def killed(command: list[str], after: float | None, session: Path, environment: dict[str, str]) -> int:
+    """Run the command in a Ray session of that folder, SIGKILL after so many seconds; its exit code, 0 where it was killed."""
+    with (session.parent / "driver.log").open("a") as log:
+        run = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=ROOT, env={**environment, "RAY_TMPDIR": str(session)}
+        )
+        try:
+            return run.wait(after)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.wait()
+            wait_for_end(session)
+            return 0
 
 
 def wait_for_end(session: Path) -> None:

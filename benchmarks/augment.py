@@ -22,7 +22,8 @@ import numpy as np
 import store
 from student import augment
 from student.config import DataConfig
-from student.data import CROP, Corpus, Keys, Windows
+from student.data import Corpus, Keys, Windows
+from student.picture import CROP
 from student.spans import spans, window_for
 
 

@@ -80,3 +80,12 @@ def test_training_needs_no_teacher_and_no_cluster():
 
 def test_the_store_needs_no_torch():
     assert not loads("store") & {"torch", "ray", "accelerate", "mediapipe"}
+
+
+def test_every_module_can_be_imported():
+    """Benchmarks, too, which no other test runs."""
+    files = [path for top in (*ALLOWED, "benchmarks") for path in sorted((ROOT / top).rglob("*.py"))]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    found = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr

@@ -2,10 +2,10 @@
 
     python -m benchmarks.kills --corpus grid:/data/grid_s1
 
-Each time driver, Ray and all workers die at once (SIGKILL to the driver, which Ray's local processes do not outlive), 0 to 25
-seconds after the start. Workers log each batch that they begin; so it is known which were begun anew although they were staged
+Each time driver, Ray and all workers die at once (SIGKILL to the driver, which Ray's local processes do not outlive), at some
+moment of the time that a calm run takes. Workers log each batch that they begin; so it is known which were begun anew although they were staged
 (none may be), how many clips a kill lost, and how much was computed in all. The store is compared with a calm run's. With
---refits, a refit of both stores by another seed follows, that of one of them under as many kills.
+--refits, a refit of both stores to another kind of similarity follows, that of one of them under as many kills.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def kept(path: Path, names: set[str]) -> set[str]:
 @click.option("--clips", default=400, show_default=True)
 @click.option("--kills", default=20, show_default=True)
 @click.option("--refits", default=0, show_default=True, help="Kills of a refit, after that.")
-@click.option("--within", default=25.0, show_default=True, help="Seconds from the start in which the kill falls.")
+@click.option("--within", type=float, help="Seconds from the start in which a kill falls.  [default: a calm run's]")
 @click.option("--calm", type=click.Path(path_type=Path), help="Store of a calm run of the same clips.")
 @click.option("--seed", default=0, show_default=True)
 @click.option(
@@ -62,7 +62,7 @@ def main(
     clips: int,
     kills: int,
     refits: int,
-    within: float,
+    within: float | None,
     calm: Path | None,
     seed: int,
     folder: Path | None,
@@ -75,7 +75,9 @@ def main(
     environment.pop("RAY_ADDRESS", None)
     if calm is None:
         calm = folder / "calm.zarr"
-        subprocess.run([*command, "--store", str(calm)], check=True, cwd=ROOT, env=environment)
+        took = timed([*command, "--store", str(calm)], environment)
+    else:
+        took = 25.0
     dice, path = random.Random(seed), folder / "killed.zarr"
     total, lost = 0, []
     seen: set[str] = set()  # batches begun so far,
@@ -85,7 +87,10 @@ def main(
         session = folder / f"r{k}"
         session.mkdir(parents=True)
         code = killed(
-            [*command, "--store", str(path)], None if k == kills else dice.uniform(0, within), session, environment
+            [*command, "--store", str(path)],
+            None if k == kills else dice.uniform(0, within or took),
+            session,
+            environment,
         )
         now = begun(session)
         again |= safe & set(now)
@@ -106,20 +111,28 @@ def main(
     if refits:
         other = folder / "refit.zarr"  # the calm store stays as it is
         shutil.copytree(calm, other)
-        refit = [*command, "--refit", "--seed", "1", "--store"]
-        subprocess.run([*refit, str(other)], check=True, cwd=ROOT, env=environment)
+        refit = [*command, "--refit", "--similarity", "contrast", "--store"]
+        took = timed([*refit, str(other)], environment)
         for k in range(refits + 1):
             session = folder / f"f{k}"
             session.mkdir()
-            code = killed([*refit, str(path)], None if k == refits else dice.uniform(0, within), session, environment)
+            after = None if k == refits else dice.uniform(0, within or took)
+            code = killed([*refit, str(path)], after, session, environment)
         differ = [*faults(path), *differences(other, path)]
         for line in differ:
             click.echo(line)
         if not differences(calm, other):
-            differ.append("the other seed gave the same numbers, so this shows nothing")
+            differ.append("the other kind gave the same numbers, so this shows nothing")
         click.echo(f"{refits} kills of a refit: {f'{len(differ)} differences' if differ else 'equal'}")
         found += differ
     sys.exit(1 if found or again or code else 0)
+
+
+def timed(command: list[str], environment: dict[str, str]) -> float:
+    """Seconds that a run of the command takes; raises CalledProcessError where it fails."""
+    begun = time.monotonic()
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+    return time.monotonic() - begun
 
 
 def killed(command: list[str], after: float | None, session: Path, environment: dict[str, str]) -> int:

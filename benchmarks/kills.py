@@ -3,8 +3,9 @@
     python -m benchmarks.kills --corpus grid:/data/grid_s1
 
 Each time driver, Ray and all workers die at once (SIGKILL to the driver, which Ray's local processes do not outlive), at some
-moment of the time that a calm run takes. Workers log each batch that they begin; so it is known which were begun anew although they were staged
-(none may be), how many clips a kill lost, and how much was computed in all. The store is compared with a calm run's. With
+moment of the time that a calm run takes. Workers log each batch that they begin; so it is known which were begun anew although
+they were staged (none may be), how many clips a kill lost, and how much was computed in all. The store is compared with a calm
+run's. With
 --refits, a refit of both stores to another kind of similarity follows, that of one of them under as many kills.
 """
 

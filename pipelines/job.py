@@ -90,6 +90,7 @@ class _Job:
         self.config, self.writer, self.names, self.arrays = config, writer, names, arrays
         self.root = config.store
         self.reader = store.open(self.root)
+        self.foreign = labels.foreign_shards(self.reader)
         tables = kept.read(self.reader, rows)
         self.rows, self.entries = tables.rows, tables.entries
         writer.begin()
@@ -122,7 +123,7 @@ class _Job:
             with self.summary.parts.part("pass one"):
                 self._first_pass(pending)
         with self.summary.parts.part("fit"):
-            note = labels.second_pass(self.root, self.writer, self.config, self._spread)
+            note = labels.second_pass(self.root, self.writer, self.config, self._spread, self.foreign)
         self.summary.labelled, self.summary.similarity = bool(note), note
         if self.config.words:
             words.transcribe(self.root, self.writer, self.names["asr"], self._spread)
@@ -157,7 +158,7 @@ class _Job:
 
         Sizes and indexes tell, which is cheap; `store.inspect --verify` reads every byte.
         """
-        given = [name for name in self.reader.names if name not in (*layout.PROJECTIONS, "similarity")]
+        given = [name for name in self.reader.names if name not in layout.LEARNED_ARRAYS]
         damaged = self.reader.damaged_shards(given)
         shards = sorted({shard for found in damaged.values() for shard in found})
         clips = sorted({clip for shard in shards for clip in plan.clips_of_shard(self.reader.clips, shard)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +24,10 @@ LONGER = 2  # times as long as those the fit has seen: clips get a warning
 DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
 
 
-def second_pass(root: Place, writer: store.Writer, config: Config, spread: Spread) -> dict[str, Any]:
-    """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it.
+def second_pass(
+    root: Place, writer: store.Writer, config: Config, spread: Spread, foreign: Collection[int] = ()
+) -> dict[str, Any]:
+    """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it and the `foreign`.
 
     Returns the note of the fit (the store's attribute `similarity`), empty where nothing could be fitted.
     """
@@ -32,9 +35,9 @@ def second_pass(root: Place, writer: store.Writer, config: Config, spread: Sprea
     done = reader.clips["done"] == 1
     corpora = sorted(set(reader.clips["corpus"][done].astype(str)))
     note = dict(writer.attrs.get("similarity") or {})
-    here = _stored_fit(reader, config.refit or config.fit_from is not None)
     # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
     interrupted = bool(note) and not note.get("complete")
+    here = _stored_fit(reader, interrupted or config.refit or config.fit_from is not None)
     source = config.fit_from or (note.get("fit_from") if interrupted and not config.refit else None)
     borrow = source is not None and (interrupted or here is None or note.get("fit_from") != str(source))
     learn = not borrow and (config.refit or here is None or interrupted)
@@ -63,7 +66,7 @@ def second_pass(root: Place, writer: store.Writer, config: Config, spread: Sprea
         writer.ensure_projections(here.dims)
     if anew or fresh:
         writer.write_fit(here.to_arrays())
-    shards = shards_to_label(store.open(root), anew)
+    shards = sorted({*shards_to_label(store.open(root), anew), *foreign})
     if shards:
         log.info("writing projections and soft labels of %d shards", len(shards))
         for _ in spread(label_shard, [(root, shard) for shard in shards]):
@@ -74,7 +77,7 @@ def second_pass(root: Place, writer: store.Writer, config: Config, spread: Sprea
 
 
 def _stored_fit(reader: store.Reader, is_replaced: bool) -> Fit | None:
-    """The store's fit; None without one, and where it is damaged and this run makes another."""
+    """The store's fit; None without one, and where this run makes another and it is damaged or half replaced."""
     try:
         return reader.fit
     except store.StoreError:
@@ -92,7 +95,7 @@ def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
     """Shards with done clips: all of them, or those whose projections or soft labels are damaged or still empty."""
     if everything:
         return reader.shards_in_use()
-    damaged = reader.damaged_shards([*layout.PROJECTIONS, "similarity"])
+    damaged = reader.damaged_shards(layout.LEARNED_ARRAYS)
     shards = {shard for found in damaged.values() for shard in found}
     c = reader.clips
     for clip in np.flatnonzero(c["done"] == 1).tolist():
@@ -103,6 +106,14 @@ def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
     return sorted(shards)
 
 
+def foreign_shards(reader: store.Reader) -> list[int]:
+    """Shards whose projections or soft labels are not those that were written, as a closed inventory tells; to be asked before
+    a run opens it."""
+    if not (reader.inventory.complete and set(layout.LEARNED_ARRAYS) <= set(reader.names)):
+        return []
+    return sorted({shard for found in reader.damaged_shards(layout.LEARNED_ARRAYS).values() for shard in found})
+
+
 def _unlabelled(reader: store.Reader, clip: int) -> bool:
     return bool(np.isnan(reader.frames(clip, 0, 1, ["similarity"])["similarity"][0]))
 
@@ -110,12 +121,12 @@ def _unlabelled(reader: store.Reader, clip: int) -> bool:
 def label_shard(root: Place, shard: int) -> int:
     """Write the shard's projections and soft labels whole, from its embeddings and the stored fit; clips labelled."""
     reader, writer = store.open(root), store.Writer.open(root)
-    fit = reader.fit
+    fit = reader.new_fit
     if fit is None:
         raise store.StoreError(f"{root} has no fit to label with")
     to_vsr, to_asr = projection.maps(fit)
     start = shard * layout.SHARD
-    arrays = writer.blank_shard([*layout.PROJECTIONS, "similarity"])
+    arrays = writer.blank_shard(layout.LEARNED_ARRAYS)
     clips = clips_of_shard(reader.clips, shard)
     for clip in clips:
         got = calibration.embeddings(reader, clip)

@@ -3,16 +3,18 @@ shows.
 
 `inventory.json` lies beside the root's zarr.json. It is *open* while a run writes and after one that was cut off: then it says
 nothing but that. The driver's last act closes it. It covers every small file: metadata of all nodes, the chunks of `clips/`,
-`fit/` and `words/`, ledger and manifest; the shards of `frames/` carry a CRC-32C for every chunk instead. Root attributes are
-covered one by one, so that people may add their own. Stores of before have none, and readers take them as they are. Who removes
-the file and runs precompute.py has what is there taken as it is.
+`fit/` and `words/`, ledger and manifest. Shards of `frames/` are known by their size and their last TAIL bytes: the index,
+which tells the length of every chunk, and all of a small shard. So a shard of another array, fit or store is noticed; each
+chunk has a CRC-32C of its own. Root attributes are covered one by one, so that people may add their own. Stores of before have
+none, and readers take them as they are. Who removes the file and runs precompute.py has what is there taken as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +27,9 @@ MARK = "inventory"  # the root attribute that says that a store has one
 FORMAT, VERSION = "concord-av inventory", 1
 TABLES = ("ledger.parquet", "manifest.parquet")  # of the driver, beside zarr.json
 WHOLE = ("clips", "fit", "words")  # groups that are covered with their chunks
+TAIL = 1 << 14  # bytes at the end of a shard
+PRINT = 16  # hexadecimal digits by which a shard is known
+_SHARD = re.compile(r"frames/([^/]+)/c/(\d+)(?:/0)*")
 
 
 class Damaged(StoreError):
@@ -33,11 +38,21 @@ class Damaged(StoreError):
 
 @dataclass(frozen=True)
 class Inventory:
-    """SHA-256 (hexadecimal) of root attributes by name and of files by key; `complete` is False while a run writes."""
+    """SHA-256 (hexadecimal) of root attributes by name and of files by key; `complete` is False while a run writes.
+
+    `shards` has the `fingerprint` of every shard by array, one after the other, spaces for those that are not there.
+    """
 
     complete: bool = False
     attributes: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    shards: Mapping[str, str] = field(default_factory=dict)
+
+    def knows_shard(self, array: str, number: int, size: int, tail: bytes) -> bool:
+        """Whether a shard of frames/`array` is the one that was written, by its size and its last TAIL bytes; True where the
+        inventory tells nothing of it."""
+        wanted = self.shards.get(array, "")[PRINT * number : PRINT * (number + 1)].strip()
+        return not wanted or fingerprint(size, tail) == wanted
 
     def check(self, root: Place, key: str, data: bytes) -> None:
         """Raises Damaged where the inventory knows a file by that key and it held something else."""
@@ -85,7 +100,10 @@ def read(root: Place, attributes: Mapping[str, Any]) -> Inventory:
             raise StoreError(f"{root / FILE} was made by a newer concord-av: upgrade")
         if seal != digest(canonical(document)):
             raise ValueError("its checksum is wrong")
-        return Inventory(bool(document["complete"]), dict(document["attributes"]), dict(document["files"]))
+        shards = dict(document.get("shards", {}))  # inventories of before have none
+        if not all(isinstance(prints, str) for prints in shards.values()):
+            raise ValueError("its shards are none")
+        return Inventory(bool(document["complete"]), dict(document["attributes"]), dict(document["files"]), shards)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise Damaged(f"{root / FILE} is damaged ({e}); remove it and {anew}") from e
 
@@ -108,6 +126,7 @@ def write(root: Place, inventory: Inventory) -> None:
         "complete": inventory.complete,
         "attributes": dict(sorted(inventory.attributes.items())),
         "files": dict(sorted(inventory.files.items())),
+        "shards": dict(sorted(inventory.shards.items())),
     }
     document["sha256"] = digest(canonical(document))
     (root / FILE).write(json.dumps(document, indent=1).encode())
@@ -115,13 +134,35 @@ def write(root: Place, inventory: Inventory) -> None:
 
 def take(root: Place, attributes: Mapping[str, Any]) -> Inventory:
     """The complete inventory of a store as it is now."""
-    keys = [key for key in root.files() if is_covered(key)]
+    there = root.files()
+    keys = [key for key in there if is_covered(key)]
     hashes = root.map(lambda key: digest((root / key).read()), keys)
     return Inventory(
         True,
         {name: digest(canonical(value)) for name, value in attributes.items()},
         dict(zip(keys, hashes, strict=True)),
+        _shards(root, there),
     )
+
+
+def _shards(root: Place, keys: Iterable[str]) -> dict[str, str]:
+    """Fingerprints of the shards among these keys, by array."""
+    found = [(match[1], int(match[2]), key) for key in keys if (match := _SHARD.fullmatch(key))]
+
+    def look(shard: tuple[str, int, str]) -> str:
+        opened = (root / shard[2]).open(TAIL)
+        return fingerprint(opened.size, opened.tail)
+
+    prints: dict[str, dict[int, str]] = {}
+    for (array, number, _), text in zip(found, root.map(look, found), strict=True):
+        prints.setdefault(array, {})[number] = text
+    blank = " " * PRINT
+    return {array: "".join(row.get(k, blank) for k in range(max(row) + 1)) for array, row in prints.items()}
+
+
+def fingerprint(size: int, tail: bytes) -> str:
+    """PRINT hexadecimal digits for a shard of that many bytes whose last TAIL bytes are these (more may be given)."""
+    return digest(size.to_bytes(8, "little") + tail[-TAIL:])[:PRINT]
 
 
 def is_covered(key: str) -> bool:

@@ -50,6 +50,7 @@ OPTIONAL_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 EMBEDDINGS = ("asr", "vsr")
 PROJECTIONS = ("asr_projection", "vsr_projection")
+LEARNED_ARRAYS = (*PROJECTIONS, "similarity")  # what follows from a fit
 
 # Names of the axes after the first, so that xarray and people know them.
 AXES = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -110,6 +110,7 @@ class Reader:
                 self.place / "frames" / name,
                 cache,
                 lambda key, data: self.inventory.check(self.place, f"frames/{name}/{key}", data),
+                partial(self._knows_shard, name),
             ),
             self.names,
         )
@@ -220,12 +221,31 @@ class Reader:
             raise StoreError(f"{self._whose(i, start)}: {self._no_array(name)}")
         if stop > array.shape[0]:
             raise StoreError(f"{self._whose(i, start)}: frames/{name} ends before it; run precompute.py again")
+        learned = name in layout.LEARNED_ARRAYS
+        if learned and (self.attrs.get("similarity") or {}).get("complete") is False:
+            raise StoreError(self._half())
         try:
             return array.read(start, stop)
         except Damage as e:
-            again = name in layout.PROJECTIONS or name == "similarity"
-            remedy = "precompute.py --refit writes it anew" if again else "restore that file from a copy"
+            if self.inventory.complete and self._has_changed():
+                raise self._changed() from e
+            remedy = "precompute.py --refit writes it anew" if learned else "restore that file from a copy"
             raise StoreError(f"{self._whose(i, start)}: frames/{name} cannot be read: {e}; {remedy}") from e
+
+    def _knows_shard(self, name: str, number: int, size: int, tail: bytes) -> bool:
+        """Whether a shard is the one that was written. Raises StoreError where a store without inventory has another fit
+        now."""
+        if self.inventory.complete or name not in layout.LEARNED_ARRAYS:
+            return self.inventory.knows_shard(name, number, size, tail)
+        if root_attrs(self.place).get("similarity") != self.attrs.get("similarity"):
+            raise self._changed()
+        return True
+
+    def _half(self) -> str:
+        return (
+            f"the fit of {self.path} is being replaced, or a run that did so was cut off: soft labels of two fits may lie "
+            f"side by side; wait for that run, or go on with it: precompute.py --store {self.path}"
+        )
 
     def _whose(self, i: int | None, row: int) -> str:
         if i is not None:
@@ -288,7 +308,17 @@ class Reader:
 
     @property
     def fit(self) -> Fit | None:
-        """The maps into the shared space and their calibration; None before a fit."""
+        """The maps into the shared space and their calibration; None before a fit.
+
+        Raises StoreError where it is damaged, and while it is being replaced (`new_fit` is for who does that).
+        """
+        if (self.attrs.get("similarity") or {}).get("complete") is False:
+            raise StoreError(self._half())
+        return self.new_fit
+
+    @property
+    def new_fit(self) -> Fit | None:
+        """The same, also where not all projections are of this fit yet."""
         if not self._fit:
             self._fit.append(self._read_fit())
         return self._fit[0]

@@ -15,11 +15,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import google_crc32c
 import numpy as np
 
 from store import chunks, document, metadata
+from store.inventory import TAIL
 from store.layout import StoreError
 from store.metadata import Metadata
 from store.place import Changed, Outside, Place
@@ -37,11 +39,14 @@ class Damage(Exception):
 class Shard:
     """An open shard and its index; closed when the last one who uses it lets go."""
 
-    def __init__(self, path: Place, num_chunks: int, meta: Metadata):
-        """Raises Damage for a file that is missing, too short, or whose index is broken or lies."""
+    def __init__(self, path: Place, num_chunks: int, meta: Metadata, is_known: Callable[[int, bytes], bool]):
+        """`is_known` is told the size and the last inventory.TAIL bytes of the file.
+
+        Raises Damage for a file that is missing, too short, not known, or whose index is broken or lies.
+        """
         length = 16 * num_chunks + (4 if meta.index_crc else 0)
         try:
-            self._opened = path.open(0 if meta.index_first else length)
+            self._opened = path.open(max(length, TAIL))
         except FileNotFoundError:
             raise Damage(f"{path} is missing") from None
         except Outside as e:
@@ -49,10 +54,10 @@ class Shard:
         except OSError as e:
             raise Damage(f"{path} cannot be opened: {e.strerror}") from e
         self.path = path
-        size = self._opened.size
+        size = whole = self._opened.size
         if size < length:
             raise Damage(f"{path} is cut short ({size} bytes, its index alone has {length})")
-        index = self.read(0, length) if meta.index_first else self._opened.tail
+        index = self.read(0, length) if meta.index_first else self._opened.tail[-length:]
         if meta.index_crc and google_crc32c.value(index) != chunks.RESIDUE:
             raise Damage(f"{path}: the index fails its checksum, the file is cut short or overwritten")
         entries = np.frombuffer(index, "<u8", 2 * num_chunks).tolist()
@@ -64,6 +69,18 @@ class Shard:
             if offset < end or size > chunks.most_stored(meta.chunk_bytes):
                 raise Damage(f"{path}: the index names chunks that overlap or are longer than any can be")
             end = offset + size
+        if not is_known(whole, self._opened.tail) and not self._is_torn(meta):
+            raise Damage(f"{path} is not the shard that the run wrote: it was replaced or changed")
+
+    def _is_torn(self, meta: Metadata) -> bool:
+        """Whether a chunk fails its checksum: then what is wrong is told chunk by chunk, and the others can be read."""
+        for offset, size in self.entries if meta.crc else []:
+            if (offset, size) != ABSENT:
+                try:
+                    chunks.checked(self.read(offset, size), meta.crc)
+                except ValueError:
+                    return True
+        return False
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the file; raises Damage where they are not all there."""
@@ -119,10 +136,18 @@ class ShardCache:
 class ShardedArray:
     """One array of `frames/`: shape [rows, ...], dtype, and `read` for a range of rows."""
 
-    def __init__(self, folder: Place, cache: ShardCache, check: Callable[[str, bytes], None] = lambda key, data: None):
-        """Parse the metadata, which `check` sees first; raises StoreError for an array that is not cut or coded the way this
-        reader knows."""
-        self.folder, self.name, self._cache = folder, folder.name, cache
+    def __init__(
+        self,
+        folder: Place,
+        cache: ShardCache,
+        check: Callable[[str, bytes], None] = lambda key, data: None,
+        is_known: Callable[[int, int, bytes], bool] = lambda number, size, tail: True,
+    ):
+        """Parse the metadata, which `check` sees first; `is_known` is asked of each shard that is opened.
+
+        Raises StoreError for an array that is not cut or coded the way this reader knows.
+        """
+        self.folder, self.name, self._cache, self._is_known = folder, folder.name, cache, is_known
         try:
             content = (folder / "zarr.json").read()
             check("zarr.json", content)
@@ -190,7 +215,7 @@ class ShardedArray:
 
     def open_shard(self, number: int) -> Shard:
         """A shard as it is now; raises Damage where it cannot be opened."""
-        return Shard(self.folder / self.shard_key(number), self._chunks, self._meta)
+        return Shard(self.folder / self.shard_key(number), self._chunks, self._meta, partial(self._is_known, number))
 
     def _chunk(self, shard: Shard, number: int, data: bytes, out: np.ndarray) -> None:
         try:

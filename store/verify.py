@@ -21,8 +21,6 @@ from store.reader import Reader
 from store.shards import Damage
 from store.text import plain
 
-FITTED = (*layout.PROJECTIONS, "similarity")
-
 
 def verify(reader: Reader, progress: Progress | None = None) -> list[dict[str, str]]:
     """Damage in a store: dicts of clip (id, empty where it is not about one), array and reason; an empty list is good news."""
@@ -43,7 +41,7 @@ def verify(reader: Reader, progress: Progress | None = None) -> list[dict[str, s
             {"clip": str(reader.clips["id"][i]), "array": "clips/offset", "reason": "its rows are not all in frames/"}
         )
     is_fitted = reader.inventory.complete and bool((reader.attrs.get("similarity") or {}).get("complete"))
-    numbers = {*layout.EMBEDDINGS, *(FITTED if is_fitted else ())}
+    numbers = {*layout.EMBEDDINGS, *(layout.LEARNED_ARRAYS if is_fitted else ())}
     start, stop, done = start[~outside], stop[~outside], done[~outside]
     for name in reader.names:
         array = reader.array(name)

@@ -119,7 +119,7 @@ def test_a_run_that_died_while_it_replaced_the_fit_is_done_again_as_asked(path, 
         patch.setattr(store.Writer, "write_fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             labels.second_pass(path, writer, Config(path, similarity="contrast", refit=True, seed=5), here)
-    assert store.open(path).fit.kind == "cca"
+    assert store.open(path).new_fit.kind == "cca"
     note = labels.second_pass(path, store.Writer.open(path), Config(path), here)
     assert (store.open(path).fit.kind, note["kind"], note["seed"]) == ("contrast", "contrast", 5)
     assert store.open(path).attrs["similarity"]["complete"]

@@ -6,9 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+import zarr
 from small_store import make_store
 
 import store
+from pipelines import labels
+from pipelines.request import Config
 from store import inspect, inventory
 from store.layout import StoreError
 
@@ -159,4 +162,108 @@ def test_a_store_of_before_has_no_inventory_and_gets_one(path):
     writer.begin()
     writer.consolidate()
     assert store.open(path).inventory.complete
+    assert_same(values(path), want)
+
+
+# -- shards that were written, but not there ---------------------------------------------------------------------------
+
+
+def swapped_arrays(path, other):
+    """Two arrays of one kind, each in the other's place."""
+    a, b = (path / "frames" / name / "c/0/0" for name in ("asr_projection", "vsr_projection"))
+    a.rename(path / "aside")
+    b.rename(a)
+    (path / "aside").rename(b)
+
+
+def shard_of_another_store(path, other):
+    shutil.copy(other / "frames/mouth/c/0/0/0", path / "frames/mouth/c/0/0/0")
+
+
+def labels_of_another_fit(path, other):
+    shutil.copy(other / "frames/similarity/c/0", path / "frames/similarity/c/0")
+
+
+def fit_of_another_store(path, other):
+    """With all that knows of it."""
+    shutil.rmtree(path / "fit")
+    shutil.copytree(other / "fit", path / "fit")
+    for name in ("inventory.json", "zarr.json"):
+        shutil.copy(other / name, path / name)
+
+
+def labels_edited_by_zarr(path, other):
+    zarr.open(path, mode="r+")["frames/similarity"][:7] = 0.25
+
+
+def one_method_for_all(path, other):
+    zarr.open(path, mode="r+")["frames/fake"][:] = 1
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        swapped_arrays,
+        shard_of_another_store,
+        labels_of_another_fit,
+        fit_of_another_store,
+        labels_edited_by_zarr,
+        one_method_for_all,
+    ],
+)
+def test_a_shard_that_was_written_for_another_place_is_no_other_number(path, tmp_path, harm):
+    other = make_store(tmp_path / "o.zarr", {"train": 6}, fit=True, seed=1)
+    open_before = store.open(path)
+    before = values(path)
+    harm(path, other)
+    with pytest.raises(StoreError, match=r"is not the shard that the run wrote|is damaged|put there by no run"):
+        values(path)
+    assert inspect.verify(store.open(path))
+    for k in range(6):
+        try:
+            mouth = open_before.frames(k, 0, 40, ["mouth"])["mouth"]
+        except StoreError:
+            continue
+        np.testing.assert_array_equal(
+            mouth, before[[*store.open(path).names].index("mouth") + 6 + k * len(open_before.names)]
+        )
+
+
+def second_pass(path, config, foreign=()):
+    writer = store.Writer.open(path)
+    writer.begin()
+    labels.second_pass(
+        path, writer, config, lambda function, jobs, gpu=False: (function(*job) for job in jobs), foreign
+    )
+    writer.consolidate()
+
+
+def test_a_run_writes_foreign_labels_anew(path, tmp_path):
+    second_pass(path, Config(path, similarity="cosine", refit=True))
+    want = values(path)
+    labels_of_another_fit(path, make_store(tmp_path / "o.zarr", {"train": 6}, fit=True, seed=1))
+    foreign = labels.foreign_shards(store.open(path))
+    assert foreign == [0]
+    second_pass(path, Config(path), foreign)
+    assert_same(values(path), want)
+
+
+def test_two_fits_side_by_side_give_no_number(path):
+    """Of a refit that was cut off after it had written the fit, and for a reader that was opened before one."""
+    second_pass(path, Config(path, similarity="cosine", refit=True))
+    want, early, writer = values(path), store.open(path), store.Writer.open(path)
+    assert early.fit is not None
+    writer.begin()
+    writer.update_attrs({"similarity": {**writer.attrs["similarity"], "complete": False}})
+    late = store.open(path)
+    for ask in (lambda r: r.fit, lambda r: r.pair_similarity(0, 1), lambda r: r.frames(0, 0, 5, ["similarity"])):
+        with pytest.raises(StoreError, match=r"is being replaced, or a run that did so was cut off"):
+            ask(late)
+    assert late.new_fit is not None
+    assert late.frames(0, 0, 5, ["asr"])["asr"].any()
+    assert [entry["array"] for entry in inspect.verify(late)] == ["fit"]
+    labels_edited_by_zarr(path, None)
+    with pytest.raises(StoreError, match="was changed by a run"):
+        early.frames(0, 0, 5, ["similarity"])
+    second_pass(path, Config(path))
     assert_same(values(path), want)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import MODEL_FILE, CheckpointError, checkpoints, load_model, read_state, weights_digest
-from .config import TrainConfig, differences
+from .config import ConfigError, TrainConfig, differences
 
 
 class Found(Enum):
@@ -34,6 +34,8 @@ def find_detector(
     Raises CheckpointError, with what helps, where the detector is lost for good or of another run.
     """
     file = path.parent / MODEL_FILE
+    if best and not (_whole(best.get("step")) and _whole(best.get("epoch")) and _is_rank(best.get("rank"))):
+        raise CheckpointError(f"{path} has no best figures that can be used; name an earlier checkpoint of the run")
     held = bool(best) and (best["weights"] == own if "weights" in best else best.get("step") == step)
     if not os.path.lexists(file):
         if not best:
@@ -74,7 +76,7 @@ def _is(best: Mapping[str, Any], about: Mapping[str, Any], digest: str) -> bool:
 def _of_this_run(about: Mapping[str, Any], config: TrainConfig, store: Mapping[str, str]) -> bool:
     try:
         same = not differences(TrainConfig.from_dict(about["config"]), config)
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError):
         return False
     known = about.get("store", {})
     names = ["clips", "fit"] if config.losses.needs_soft_labels else ["clips"]
@@ -84,6 +86,14 @@ def _of_this_run(about: Mapping[str, Any], config: TrainConfig, store: Mapping[s
 def _step(about: Mapping[str, Any]) -> int:
     found = about.get("step")
     return found if isinstance(found, int) else 0
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_rank(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(x, int | float) for x in value)
 
 
 def _without(path: Path, best: Mapping[str, Any], held: bool) -> str:

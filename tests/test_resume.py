@@ -190,6 +190,28 @@ def test_another_threshold_is_another_detector(runs, path):
     assert content(run) == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"best": {"step": "x"}}, {"best": {"step": 3, "epoch": 1, "rank": [[], 1]}}, {"best": []}, {"step": "6"}, {"step": -1},
+        {"history": {}}, {"seconds": 3}, {"threads": None}, {"config": 7}, {"epoch": 1.5}, {"position": []},
+    ],
+)  # fmt: skip
+def test_a_sealed_state_of_wrong_types_is_one_line(runs, path, change):
+    last = checkpoint.checkpoints(runs / "a")[-1]
+    state = {**checkpoint.read_state(last), **change}
+    (last / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint._sum_of(state)}))
+    assert "can be used" in refused(runs, train(path, runs / "a", *OPTIONS, *LATEST, code=2))
+
+
+@pytest.mark.parametrize("config", [{"lr": float("inf")}, {}, {"data": {"window": "x"}}, {"losses": {"preset": []}}])
+def test_a_foreign_detectors_odd_header_is_one_line(runs, path, config):
+    run = runs / "a"
+    model, about = checkpoint.load_model(run)
+    checkpoint.save_model(run, model, "lite", about | {"config": config, "threshold": 9.0, "step": "x"})
+    assert "of another run" in refused(run, train(path, run, *OPTIONS, *LATEST, code=2))
+
+
 def test_killed_between_a_validation_and_its_checkpoint_it_ends_with_the_same_bits(path, tmp_path):
     """The detector in the folder is then of a later step than the newest checkpoint."""
     options = ("--checkpointing_steps", "2", "--epochs", "2", "--keep-checkpoints", "9")

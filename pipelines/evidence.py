@@ -25,7 +25,7 @@ from pipelines.plan import Slot
 from store import layout
 from store.place import place
 from store.similarity import Fit
-from teachers import ClipMedia, TeacherError
+from teachers import ClipMedia, TeacherError, recorded
 from teachers.transcribe import Word
 
 log = logging.getLogger(__name__)
@@ -95,13 +95,21 @@ class Witness:
     """Child, both teachers and the fit's maps, loaded once for many videos. Use as a context manager."""
 
     def __init__(
-        self, fit: Fit, names: Mapping[str, str], device: str = "cpu", piece: int = 0, arrays: Sequence[str] = ()
+        self,
+        fit: Fit,
+        records: Mapping[str, Mapping[str, Any]],
+        device: str = "cpu",
+        piece: int = 0,
+        arrays: Sequence[str] = (),
     ) -> None:
-        """`names` are those of the fit's teachers, {"asr": .., "vsr": ..}; `piece` is the length in frames of the clips that
-        the fit has learned from (see `in_pieces`), 0 for any; `arrays` are those of layout.OPTIONAL_ARRAYS that clips shall
-        have. Raises TeacherError, WeightsError, ChildLost.
+        """`records` are what the fit tells of its teachers, {"asr": .., "vsr": ..}: of a path the file's name alone counts, and
+        weights are used only if their SHA-256 is the recorded one (`teachers.recorded`). `piece` is the length in frames of
+        the clips that the fit has learned from (see `in_pieces`), 0 for any; `arrays` are those of layout.OPTIONAL_ARRAYS
+        that clips shall have.
+
+        Raises TeacherError, WeightsError, OtherWeights, ChildLost.
         """
-        self.asr, self.vsr = (teachers.load(names[side], device) for side in ("asr", "vsr"))
+        self.asr, self.vsr = (recorded.load(records[side], device, foreign=True) for side in ("asr", "vsr"))
         self.to_vsr, self.to_asr = projection.maps(fit)
         self.piece = piece
         stages.fix_threads()

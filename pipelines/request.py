@@ -23,7 +23,8 @@ from store.place import Place, is_url
 from store.secrets import redact
 from store.similarity import Fit
 from store.writer import is_taken, mark
-from teachers import face_backends
+from teachers import face_backends, recorded
+from teachers.weights import OtherWeights
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teach
                     f"store; leave --{side} out, or make another store"
                 )
             names[side] = has
-    asr, vsr = teachers.load(names["asr"]), teachers.load(names["vsr"])
+    asr, vsr = (_teacher(config, side, names[side], exists) for side in ("asr", "vsr"))
     for side, teacher, stream in (("asr", asr, "audio"), ("vsr", vsr, "video")):
         if teacher.stream != stream:
             raise UsageError(f"--{side} takes a teacher of {stream}; {teacher.name} looks at {teacher.stream}")
@@ -153,6 +154,20 @@ def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teach
         raise UsageError(f"--words needs a teacher that writes text, such as whisper:tiny.en; {asr.name} does not")
     _check_similarity(config, exists, asr, vsr)
     return asr, vsr
+
+
+def _teacher(config: Config, side: str, name: str, exists: bool) -> teachers.Teacher:
+    """The teacher called `name`; for a store that exists the weights are compared with its record before they are parsed."""
+    if not exists:
+        return teachers.load(name)
+    has = store.Writer.open(config.store).attrs["teachers"][side]
+    try:
+        return recorded.load(has, foreign=False)
+    except OtherWeights as error:
+        raise UsageError(
+            f"the weights of {name} here are not those that {config.store} was made with: {error}, expected "
+            f"{has.get('sha256')}; bring back the same file"
+        ) from error
 
 
 def _check_similarity(config: Config, exists: bool, asr: teachers.Teacher, vsr: teachers.Teacher) -> None:

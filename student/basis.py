@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from store import StoreError, fitfile, grounds, layout, similarity
+from store import Reader, StoreError, fitfile, grounds, layout, similarity
 from store.grounds import Grounds
 from store.similarity import Fit
 
@@ -181,33 +181,52 @@ def basis(
     import store
     from student.checkpoint import load_model
 
-    detector, trained_on = None, ""
+    detector = None
     if checkpoint:
         model, about = load_model(checkpoint, device)
         _check_scale(about, checkpoint)
-        where = about.get("store")
-        trained_on = str(where.get("path", "")) if isinstance(where, Mapping) else ""
-        if not ((Path(trained_on) / "zarr.json").is_file() or "://" in trained_on):
-            trained_on = ""
         detector = Detector(model, about, str(checkpoint), torch.device(device))
     if fit_from and os.path.isfile(fit_from):
         fit, made_by, note = fitfile.load(fit_from)
         return _basis(fit, made_by, fit_from, note, corpus, detector)
-    for place in filter(None, (fit_from, trained_on)):
-        try:
-            reader = store.open(place)
-        except StoreError as error:
-            if fit_from:
-                raise
-            log.warning("the store that the detector was trained on cannot be read: %s", error)
-            continue
-        if reader.fit is not None:
-            note = {**(reader.attrs.get("similarity") or {}), "clip_frames": reader.fit_length}
-            return _basis(reader.fit, reader.attrs["teachers"], place, note, corpus, detector)
-        if fit_from:
+    reader = store.open(fit_from) if fit_from else _trained_on(detector) if detector else None
+    if reader is not None:
+        place = fit_from or str(reader.path)
+        if reader.fit is None:
             raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
+        note = {**(reader.attrs.get("similarity") or {}), "clip_frames": reader.fit_length}
+        return _basis(reader.fit, reader.attrs.get("teachers") or {}, place, note, corpus, detector)
     fit, made_by, note = fitfile.default()
     return _basis(fit, made_by, f"the package, learned on {note['learned_on']}", note, corpus, detector)
+
+
+def _trained_on(detector: Detector) -> Reader | None:
+    """The store that a detector says it was trained on, where it lies on this machine and has the very fit; None elsewhere.
+
+    The detector may be anybody's: it sends no request to a bucket, and no other store's fit is taken for its own.
+    """
+    import store
+    from student.record import store_identity
+
+    told = detector.about.get("store")
+    path, fit = (told.get("path"), told.get("fit")) if isinstance(told, Mapping) else (None, None)
+    if not path or not isinstance(path, str):
+        return None
+    if "://" not in path:
+        try:
+            if (Path(path) / "zarr.json").is_file():
+                reader = store.open(path)
+                if reader.fit is not None and store_identity(reader)["fit"] == fit:
+                    return reader
+        except (StoreError, OSError, ValueError) as error:
+            log.debug("%s: %s", path, error)
+    log.warning(
+        "the detector says that it was trained on %s, where there is no store now, or not on this machine, or one with "
+        "another fit: the fit in the package takes its place; --fit-from %s would use that store",
+        path,
+        path,
+    )
+    return None
 
 
 def _basis(
@@ -221,6 +240,12 @@ def _basis(
             f"the fit of {source} holds numbers that are not finite: it is damaged; make it anew (precompute.py --refit), or "
             "name another with --fit-from"
         )
+    for side in ("asr", "vsr"):
+        if not isinstance((made_by.get(side) or {}).get("name"), str):
+            raise StoreError(
+                f"the fit of {source} does not say which teacher of {side} it was learned with, so it is of no use"
+            )
+    log.info("words and the teachers' similarity rest on the fit of %s", source)
     told = note.get("calibrated_on")
     on = {str(k): Grounds.of(v) for k, v in told.items()} if isinstance(told, Mapping) else {}
     return Basis(fit, made_by, source, grounds.whole(note.get("clip_frames")) or 0, corpus, detector, on)

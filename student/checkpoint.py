@@ -40,6 +40,9 @@ FORMAT = 2  # of detectors with a checksum; those of before say none
 MOST_HEADER = 1 << 20  # bytes; ours have some ten thousand
 MOST_MODEL = 1 << 29  # bytes of a detector; talknet has 63 million
 MOST_STATE = 1 << 26  # bytes of trainer.json
+STATE = {"config": dict, "store": dict, "step": int, "epoch": int, "position": int, "history": list, "best": dict,
+         "seconds": dict, "threads": int, "processes": int}  # fmt: skip
+OPTIONAL = {"history", "best", "seconds", "threads", "processes"}  # whoever reads a state alone needs none of these
 
 
 class CheckpointError(Exception):
@@ -251,14 +254,24 @@ def _step(path: Path) -> int | None:
 
 
 def find(folder: Path, wanted: str) -> Path | None:
-    """The checkpoint that `--resume_from_checkpoint` names: `latest` of the run (None where there is none yet) or a folder."""
+    """The checkpoint that `--resume_from_checkpoint` names: `latest` of the run (None where there is none yet) or a folder.
+
+    Raises CheckpointError where there is none, or one of another run: a run goes on in its own folder alone.
+    """
     if wanted == "latest":
         found = checkpoints(folder)
         return found[-1] if found else None
     path = Path(wanted)
     if not (path / STATE_FILE).is_file():
-        raise CheckpointError(f'no checkpoint at {path}; give a folder {PREFIX}STEP of a run, or "latest"')
-    return path
+        raise CheckpointError(f'no checkpoint at {path}; give a folder {PREFIX}STEP of --output, or "latest"')
+    real = path.resolve()
+    if real.parent != folder.resolve():
+        raise CheckpointError(
+            f"{path} is a checkpoint of the run in {real.parent}, and a run goes on in its own folder: give --output "
+            f"{real.parent}, or copy that folder first, or begin a new run from the weights alone with --init-from "
+            f"{path / MODEL_FILE}"
+        )
+    return folder / real.name
 
 
 def save_state(
@@ -319,7 +332,7 @@ def read_state(path: Path) -> dict[str, Any]:
         if file.stat().st_size > MOST_STATE:
             raise ValueError("it is larger than any of ours")
         state = files.parse_json(file.read_bytes())
-        missing = {"config", "store", "step", "epoch", "position"} - state.keys()
+        missing = STATE.keys() - OPTIONAL - state.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{file} cannot be read ({_first(error)}); name an earlier checkpoint of the run"
@@ -334,6 +347,12 @@ def read_state(path: Path) -> dict[str, Any]:
     told = state.pop("sha256", None)
     if told != _sum_of(state) or not isinstance(state["files"], dict):
         raise CheckpointError(f"{file} is damaged (its checksum is another); name an earlier checkpoint of the run")
+    for name, kind in STATE.items():
+        if name in state and not (isinstance(state[name], kind) and (kind is not int or state[name] >= 0)):
+            raise CheckpointError(f"{file} has no {name} that can be used; name an earlier checkpoint of the run")
+    right = f"{PREFIX}{state['step']}"
+    if path.resolve().name != right:
+        raise CheckpointError(f"{path} holds step {state['step']}: give the folder its own name again, {right}")
     return state
 
 
@@ -415,6 +434,11 @@ def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
     """Name of the first tensor that holds nan or an infinity; "" where none does."""
     return next((key for key, x in tensors.items() if x.is_floating_point() and not torch.isfinite(x).all()), "")
+
+
+def weights_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 that tells these weights, with their names and types, from any others."""
+    return _digest("", tensors)
 
 
 def _digest(header: str, tensors: Mapping[str, torch.Tensor]) -> str:

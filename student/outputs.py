@@ -75,7 +75,7 @@ class Outputs:
                 "epochs": epoch,
                 "steps": step,
                 "history": history,
-                "best": {k: v for k, v in best.items() if k != "rank"},
+                "best": {k: v for k, v in best.items() if k not in ("rank", "weights")},
                 "threshold": best.get("threshold", 0.0),
                 "temperature": best.get("temperature", 1.0),
                 "seconds": dict(seconds),

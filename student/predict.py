@@ -42,17 +42,21 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
     """
     from pipelines.evidence import Unusable, Witness
     from teachers import TeacherError
+    from teachers.weights import OtherWeights
 
-    names = {side: on.teachers[side]["name"] for side in ("asr", "vsr")}
+    records = {side: on.teachers.get(side) or {} for side in ("asr", "vsr")}
     device = str(on.detector.device) if on.detector else "cpu"
     arrays = ["face"] if on.detector and on.detector.picture == "face" else []
-    with Witness(on.fit, names, device, on.clip_frames, arrays) as witness:
+    other = f"the weights here are not those that the fit of {on.source} was learned with"
+    helps = "bring back the same file, or name another fit with --fit-from"
+    try:
+        witness = Witness(on.fit, records, device, on.clip_frames, arrays)
+    except OtherWeights as error:
+        raise TeacherError(f"{other}: {error}; {helps}") from error
+    with witness:
         for side, mine in witness.provenance().items():
-            if mine.get("sha256") != on.teachers[side].get("sha256"):
-                raise TeacherError(
-                    f"the weights of {mine['name']} here are not those that the fit of {on.source} was learned with; bring "
-                    "back the same file, or name another fit with --fit-from"
-                )
+            if mine.get("sha256") != records[side].get("sha256"):
+                raise TeacherError(f"{other}: {mine['name']} has others; {helps}")
         for path in paths:
             begun = time.perf_counter()
             try:

@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +52,14 @@ def store_identity(reader: Reader) -> dict[str, str]:
         "clips": hashlib.sha256(table.encode()).hexdigest()[:16],
         "fit": fit.hexdigest()[:16],
     }
+
+
+def shards_digest(reader: Reader, names: Iterable[str]) -> str:
+    """A hash of the contents of frames/NAME of these names, by what the store's inventory tells of its shards; "" where it
+    tells nothing: stores of before, and those that a run has open."""
+    known = getattr(reader.inventory, "shards", {})
+    found = {name: known[name] for name in names if name in known}
+    return hashlib.sha256(_text(found)).hexdigest()[:16] if found else ""
 
 
 def _text(value: Any) -> bytes:

@@ -151,7 +151,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     "--checkpointing_steps", default=CONFIG.checkpointing_steps, help='Number of steps between checkpoints, or "epoch".'
 )
 @option("--keep-checkpoints", default=CONFIG.keep_checkpoints, help="Newest checkpoints that stay.")
-@option("--resume_from_checkpoint", help='Go on from a checkpoint folder, or from the "latest" of --output.')
+@option("--resume_from_checkpoint", help='Go on from that checkpoint of --output, or from its "latest".')
 @option("--compile", is_flag=True, help="Compile the student by torch.compile: minutes at first, then faster steps.")
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
 @option("--report_to", default=CONFIG.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")

@@ -32,7 +32,8 @@ from .optimize import average, decay_groups, rate
 from .outputs import Outputs
 from .picture import OF_FACES, choose
 from .progress import Progress
-from .record import check_output, claim, keep_lines, store_identity
+from .record import check_output, claim, keep_lines, shards_digest, store_identity
+from .resume import Found, find_detector
 from .spans import spans, window_for
 from .splits import split
 from .stop import Stop, kept_from_children
@@ -121,6 +122,7 @@ class Trainer:
         self.step = self.epoch = self.position = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
+        self.found = Found.KEPT  # what became of the detector of a run that goes on
         self.seconds = {"train": 0.0, "loader": 0.0, "validation": 0.0}
         self.watch = Watch(scaled=config.mixed_precision == "fp16")
         if resume:
@@ -218,10 +220,24 @@ class Trainer:
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
         self.history, self.best, self.seconds = state["history"], state["best"], state["seconds"]
         self.init_from = state.get("init_from")
+        self._find_detector(path)
         if self.epoch >= self.config.epochs:
             log.info("%s is the end of the run: nothing is left to do", path.name)
         else:
             log.info("going on from %s: epoch %d, step %d", path.name, self.epoch + 1, self.step)
+
+    def _find_detector(self, path: Path) -> None:
+        """See that the detector in the folder is the one that this run's figures are of."""
+        problem, found = None, Found.KEPT
+        if self.main:
+            own = checkpoint.weights_digest(self._detector().state_dict())
+            try:
+                found = find_detector(path, self.step, self.best, own, self.config, self._identity())
+            except checkpoint.CheckpointError as error:
+                problem = str(error)
+        problem, self.found = gather_object([(problem, found)])[0]
+        if problem:
+            raise checkpoint.CheckpointError(problem)
 
     def _check_labels(self, name: str, saved: dict[str, str]) -> None:
         """Raise ConfigError where a run that goes on would learn something else than it began with."""
@@ -240,9 +256,20 @@ class Trainer:
                 f"flags or labels of frames in {self.config.store} are not those that {name} was trained with: start a new "
                 "--output, or bring back the store as it was"
             )
+        if now["shards"] and saved.get("shards") and saved["shards"] != now["shards"]:
+            raise ConfigError(
+                f"pictures, sound or projections in {self.config.store} are not those that {name} was trained with: start a "
+                "new --output, or bring back the store as it was"
+            )
 
     def _identity(self) -> dict[str, str]:
-        return {**store_identity(self.reader), "frames": self.spans.labels}
+        read = [self.config.data.picture, "audio", "flags", "fake"]
+        read += ["asr_projection", "vsr_projection"] if self.config.losses.needs_soft_labels else []
+        return {
+            **store_identity(self.reader),
+            "frames": self.spans.labels,
+            "shards": shards_digest(self.reader, read),
+        }
 
     def _save(self) -> None:
         """Write a checkpoint from the main process; where that fails, all processes raise."""
@@ -276,6 +303,11 @@ class Trainer:
             if self.main:
                 self.outputs.begin(self.accelerator.unwrap_model(self.model).config.__dict__, self.init_from)
                 self._start_tracker()
+                if self.found is Found.TO_RESTORE:
+                    log.warning(
+                        "%s is written anew from the checkpoint, which holds it", self.output / checkpoint.MODEL_FILE
+                    )
+                    self.outputs.detector(self._detector(), self.best, self.best["epoch"], self.best["step"])
                 keep_lines(self.output / "metrics.jsonl", self.step)
             with Progress(self._total_steps(), self.step, self.main) as self.progress:
                 code = self._epochs(stop)
@@ -304,7 +336,7 @@ class Trainer:
     def _epochs(self, stop: Stop) -> int:
         c = self.config
         while self.epoch < c.epochs:
-            waited = self.epoch - self.best["epoch"] if self.best else 0
+            waited = self.epoch - self.best["epoch"] if self.best and self.found is not Found.LATER else 0
             if c.patience and waited >= c.patience:
                 if self.main:
                     self.progress.say(f"no better detector for {waited} epochs: ending (--patience {c.patience})")
@@ -408,8 +440,10 @@ class Trainer:
         self.history.append({"epoch": self.epoch, "step": self.step, "seconds": dict(self.seconds), **figures})
         # near 1 the AUC says no more: three digits of it, then calibration
         rank = [round(figures["auc"], 3), -figures["brier"]] if math.isfinite(figures["auc"]) else [0.0, -1.0]
-        if not self.best or rank >= self.best["rank"]:
-            self.best = {"rank": rank, "epoch": self.epoch, "step": self.step}
+        if not self.best or self.found is Found.LATER or rank >= self.best["rank"]:
+            self.found = Found.KEPT
+            digest = checkpoint.weights_digest(self._detector().state_dict())
+            self.best = {"rank": rank, "epoch": self.epoch, "step": self.step, "weights": digest}
             self.best |= {k: v for k, v in figures.items() if k not in self.best}
             if self.main:
                 self.outputs.detector(self._detector(), self.best, self.epoch, self.step)
@@ -431,7 +465,8 @@ class Trainer:
 
     def _write_results(self, finished: bool) -> None:
         done = self.epoch + self.position / max(1, self.keys.windows)
-        self.outputs.results(finished, self.epoch, self.step, done, self.best, self.history, self.seconds)
+        best = {} if self.found is Found.LATER else self.best  # figures of a detector that is not there
+        self.outputs.results(finished, self.epoch, self.step, done, best, self.history, self.seconds)
 
 
 def _step_seed(seed: int, epoch: int, position: int, rank: int) -> int:

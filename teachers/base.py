@@ -7,7 +7,7 @@ last and has a default, which breaks nothing.
 """
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,6 +68,16 @@ def known() -> list[str]:
 def load(name: str, device: str = "cpu") -> Teacher:
     """The teacher called `name` ("NAME" or "NAME:ARGUMENT"), its weights on `device`; TeacherError if it cannot be had."""
     kind, _, argument = name.partition(":")
+    point = entry_point(kind)
+    try:
+        factory = point.load()
+    except ImportError as error:
+        raise TeacherError(f"teacher '{kind}' ({point.value}) cannot be imported: {error}") from error
+    return factory(argument, device)
+
+
+def entry_point(kind: str) -> EntryPoint:
+    """The entry point of teachers called `kind`; TeacherError if there is none."""
     points = list(entry_points(group=GROUP, name=kind))
     if not points:
         listed = ", ".join(known()) or "none: is concord-av itself installed?"
@@ -75,8 +85,4 @@ def load(name: str, device: str = "cpu") -> Teacher:
             f"unknown teacher '{kind}' (known here: {listed}); a teacher's package must be installed on the head and on "
             "every worker node"
         )
-    try:
-        factory = next(iter(points)).load()
-    except ImportError as error:
-        raise TeacherError(f"teacher '{kind}' ({points[0].value}) cannot be imported: {error}") from error
-    return factory(argument, device)
+    return points[0]

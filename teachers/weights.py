@@ -5,6 +5,10 @@ Looked for in this order: a path that the user gives; the folder $CONCORD_WEIGHT
 is known it is checked each time; sums are remembered by size and modification time, so a large file is read once.
 Downloads resume and appear under their name only when whole. What comes from a URL without a known checksum has the URL's mark
 in its name in the cache: one site may have different weights of one name in two folders.
+
+Where a store, a fit or a detector names the weights (`recorded`), they are used only if their SHA-256 is the one that it
+recorded, which is compared before anything of them is parsed. What another's file names is looked for by its name in
+$CONCORD_WEIGHTS and the cache alone: never at the path that it tells, nor at its URL.
 """
 
 import fcntl
@@ -19,8 +23,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +41,36 @@ TIMEOUT_S = 30.0  # of one connection
 
 class WeightsError(TeacherError):
     """Weights are missing, are not what they should be, or could not be downloaded."""
+
+
+class OtherWeights(WeightsError):
+    """Weights are there, and are not those that were recorded."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    sums: frozenset[str]
+    foreign: bool
+
+
+_RECORD: ContextVar[_Record | None] = ContextVar("record", default=None)
+
+
+@contextmanager
+def recorded(sums: Iterable[str], foreign: bool) -> Iterator[None]:
+    """While it is open, `resolve` gives weights of these SHA-256 alone and raises OtherWeights for any others. `foreign`: they
+    are named by somebody else's file, not by the user, so paths and URLs count by their names alone."""
+    token = _RECORD.set(_Record(frozenset(sums), foreign))
+    try:
+        yield
+    finally:
+        _RECORD.reset(token)
+
+
+def is_given(path: str) -> bool:
+    """Whether what stands behind "NAME:" is a file here; where somebody else's file says it, nobody looks."""
+    record = _RECORD.get()
+    return not (record and record.foreign) and Path(path).exists()
 
 
 @dataclass(frozen=True)
@@ -90,6 +125,27 @@ def resolve(
     Raises WeightsError if none has them or a checksum differs. `sha256` is that of the file under its own name: checked in a
     given path, $CONCORD_WEIGHTS, the cache and the download.
     """
+    record = _RECORD.get()
+    if record is None:
+        return _resolve(name, path, package, url, sha256)
+    if sha256 is not None and sha256 not in record.sums:
+        url = None  # no download of what could not be used; a package may have the very file
+    if record.foreign:
+        path, url = None, url if sha256 is not None else _fetched(name, url)
+    found = _resolve(name, path, package, url, sha256)
+    if found.sha256 not in record.sums:
+        raise OtherWeights(f"{found.path} is not what was recorded (SHA-256 {found.sha256})")
+    return found
+
+
+def _fetched(name: str, url: str | None) -> str | None:
+    """The URL, where the cache has what comes from it."""
+    return url if url is not None and cached_path(name, url).is_file() else None
+
+
+def _resolve(
+    name: str, path: Path | str | None, package: Package | None, url: str | None, sha256: str | None
+) -> Weights:
     if path is not None:
         file = Path(path).expanduser()  # no shell expands what stands behind "NAME:"
         if not file.is_file():

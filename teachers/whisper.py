@@ -189,7 +189,7 @@ def _parse(argument: str, name: str) -> tuple[str, int | None]:
         return argument or DEFAULT, None
     if layer.isdecimal():
         return model or DEFAULT, int(layer)
-    if Path(argument).exists():  # a path with an @ in it
+    if weights.is_given(argument):  # a path with an @ in it
         return argument, None
     raise TeacherError(f"{name}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
 
@@ -203,7 +203,7 @@ def _find(model: str, name: str) -> tuple[weights.Weights, bytes | None]:
         sha256 = url.split("/")[-2]
         found = weights.resolve(f"{model}.pt", package=PACKAGES.get(model), url=url, sha256=sha256)
         return found, whisper._ALIGNMENT_HEADS[model]
-    if Path(model).exists() or "/" in model or model.endswith(".pt"):
+    if weights.is_given(model) or "/" in model or model.endswith(".pt"):
         return weights.resolve(Path(model).name, path=model), None
     raise TeacherError(f"{name}: no such model or file; names are {', '.join(whisper.available_models())}")
 

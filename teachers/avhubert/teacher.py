@@ -127,7 +127,7 @@ def both(argument: str, device: str) -> AVHubertTeacher:
 def _parse(name: str, argument: str) -> tuple[str, int | None]:
     """(path or URL, layer) of PATH|URL[@LAYER]."""
     source, at, layer = argument.rpartition("@")
-    if not at or "/" in layer or Path(argument).exists():  # no @, or one within the path
+    if not at or "/" in layer or weights.is_given(argument):  # no @, or one within the path
         source, layer = argument, ""
     elif not layer.isdecimal():
         raise TeacherError(f"{name}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
@@ -140,6 +140,6 @@ def _find(source: str) -> weights.Weights:
     """The file of a path or URL, or of a name in one of the folders that weights are looked for in."""
     if source.startswith(("http://", "https://")):
         return weights.resolve(Path(urllib.parse.urlsplit(source).path).name, url=source)
-    if "/" in source or Path(source).exists():
+    if "/" in source or weights.is_given(source):
         return weights.resolve(Path(source).name, path=source)
     return weights.resolve(source)

@@ -109,7 +109,7 @@ class DeepAVSRVideo(_DeepAVSR):
         from teachers.deep_avsr.visual_frontend import PART, VisualFrontend
 
         super().__init__(argument, device)
-        name, comma, second = (argument, "", "") if Path(argument).is_file() else argument.rpartition(",")
+        name, comma, second = (argument, "", "") if weights.is_given(argument) else argument.rpartition(",")
         self._weights = _find(self.kind, name if comma else argument)
         file = states.StateFile(self._weights.path)
         self._network = file.load(VideoNet(), states.VIDEO, "the video-only network").to(self.device)
@@ -151,4 +151,4 @@ def _find(kind: str, name: str) -> weights.Weights:
     """A file by its path, else by its name among the user's and cached weights."""
     if not name:
         raise TeacherError(f"{kind} needs a file of weights: {kind}:PATH")
-    return weights.resolve(name, path=name if Path(name).exists() or "/" in name else None)
+    return weights.resolve(Path(name).name, path=name if weights.is_given(name) or "/" in name else None)

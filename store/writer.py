@@ -264,7 +264,7 @@ class Writer:
         """Write one shard of some frame arrays, whole: each [shard rows, ...], each file replaced in one step and flushed.
 
         Floats may come wider than stored; a value that f2 cannot hold raises StoreError, like a wrong shape or dtype, before
-        anything is written. Arrays not named stay as they are.
+        anything is written. Arrays not named stay as they are. Readers do not take it for what was there until `consolidate`.
         """
         ready = {}
         for name, data in arrays.items():
@@ -274,6 +274,7 @@ class Writer:
             if not 0 <= shard < array.shape[0] // self.shard_rows:
                 raise StoreError(f"frames/{name} has no shard {shard}: grow_rows first")
             ready[name] = array, _fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
+        self._open_inventory()
         for name, (array, data) in ready.items():
             key = array.metadata.encode_chunk_key((shard,) + (0,) * (data.ndim - 1))
             (self.place / "frames" / name / key).write(encoded_shard(array, data))

@@ -151,6 +151,16 @@ def test_half_precision_gives_nearly_the_same_rows(block3, sounds):
             assert np.abs(half - single).max() < 0.05 * np.abs(single).max()
 
 
+@pytest.fixture
+def one_thread():
+    """As in workers: sums stay in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_rows_do_not_depend_on_neighbours_at_all_on_the_cpu(block3, sounds):
     given = [media(sound[: 640 * frames]) for sound, frames in zip(sounds.values(), [75, 10, 33, 75], strict=True)]
     for one, rows in zip(given, block3.embed(given), strict=True):

@@ -20,14 +20,18 @@ from typing import Any
 import click
 import numpy as np
 
+from store import output as outputs
 from store.command import Command, fail, say
-from student.files import check_free, sync, unfinished
+from store.layout import StoreError
 
 INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
 SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) that are compared
 CLOSE = 1e-4
 EXPORTED = ("lite", "lite-causal")
+DETECTOR = outputs.marked(
+    "an exported detector", b"\x08", b"concord-av\x12"
+)  # of its metadata, the last part of the file
 NEEDS = "export needs the packages onnx and onnxscript: pip install 'concord-av[export]'"
 
 
@@ -40,28 +44,17 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     """
     from student.checkpoint import load_model
 
-    check_free(output, "an exported detector", _is_ours, head=-1)
-
+    outputs.check([outputs.Output(output, DETECTOR)], [checkpoint])
     model, about = load_model(checkpoint)
     if about["model"] not in EXPORTED:
         raise ValueError(f"a {about['model']} is not exported; there is {', '.join(EXPORTED)}")
-    partial = unfinished(output.parent)
-    try:
-        _write(_answers(model).eval(), partial, about)
-        difference = _difference(model, partial)
-        if not difference <= CLOSE:
-            raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
-        speeds = _speeds(model, partial)
-        partial.replace(output)
-        sync(output.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-    return {"difference": difference, **speeds, "bytes": output.stat().st_size}
-
-
-def _is_ours(whole: bytes) -> bool:
-    """Whether it is an ONNX file of this command."""
-    return whole[:1] == b"\x08" and b"concord-av" in whole
+    made = _made(_answers(model).eval(), about)
+    difference = _difference(model, made)
+    if not difference <= CLOSE:
+        raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
+    speeds = _speeds(model, made)
+    outputs.write(output, made)
+    return {"difference": difference, **speeds, "bytes": len(made)}
 
 
 def _answers(model: Any) -> Any:
@@ -79,7 +72,8 @@ def _answers(model: Any) -> Any:
     return Answers()
 
 
-def _write(model: Any, path: Path, about: dict[str, Any]) -> None:
+def _made(model: Any, about: dict[str, Any]) -> bytes:
+    """The ONNX file."""
     import torch
 
     try:
@@ -102,7 +96,7 @@ def _write(model: Any, path: Path, about: dict[str, Any]) -> None:
     names = ("model", "threshold", "temperature", "fitted_on", "window", "store", "versions")
     said = {k: about.get(k) for k in names}
     onnx.helper.set_model_props(proto, {"concord-av": json.dumps({**said, "trim": trim})})
-    path.write_bytes(proto.SerializeToString())
+    return proto.SerializeToString()
 
 
 def _example(batch: int, frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,21 +108,21 @@ def _example(batch: int, frames: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     return mouth, rng.integers(-9000, 9000, (batch, 640 * frames)).astype(np.int16), mask
 
 
-def _session(path: Path) -> Any:
+def _session(made: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
 
 
-def _difference(model: Any, path: Path) -> float:
+def _difference(model: Any, made: bytes) -> float:
     import torch
 
     from student.score import ScoreError
 
-    session, worst = _session(path), 0.0
+    session, worst = _session(made), 0.0
     for size in SIZES:
         arrays = _example(*size, seed=1)
         found = session.run(list(OUTPUTS), dict(zip(INPUTS, arrays, strict=True)))
@@ -143,11 +137,11 @@ def _difference(model: Any, path: Path) -> float:
     return worst
 
 
-def _speeds(model: Any, path: Path, rounds: int = 5) -> dict[str, float]:
+def _speeds(model: Any, made: bytes, rounds: int = 5) -> dict[str, float]:
     """Frames a second of windows of 75 frames on one thread, best of `rounds`, onnxruntime and torch in turn."""
     import torch
 
-    session, arrays, threads = _session(path), _example(4, 75), torch.get_num_threads()
+    session, arrays, threads = _session(made), _example(4, 75), torch.get_num_threads()
     tensors, feed = [torch.from_numpy(a) for a in arrays], dict(zip(INPUTS, arrays, strict=True))
     best = {"frames_per_second": 0.0, "torch_frames_per_second": 0.0}
     torch.set_num_threads(1)
@@ -180,7 +174,7 @@ def main(checkpoint: Path, output: Path, debug: bool) -> None:
 
     try:
         said = export(checkpoint, output)
-    except (CheckpointError, ValueError, OSError, ScoreError) as error:
+    except (CheckpointError, StoreError, ValueError, OSError, ScoreError) as error:
         fail(f"Error: {error}", 1 if isinstance(error, ScoreError) else 2)
     say(
         f"{output}: {said['bytes'] / 1e6:.1f} MB; differs from torch by {said['difference']:.1e}; one thread "

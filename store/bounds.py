@@ -44,6 +44,6 @@ def store_of(location: str | os.PathLike[str] | Place, above: bool = False) -> P
         if is_store(at):
             return at
         upper = at.parent
-        if upper == at or upper.location.endswith((":/", "://")):
+        if upper == at or upper.location.rstrip("/").endswith(":"):  # the root, or beyond the bucket
             return None
         at = upper

@@ -146,6 +146,11 @@ def write(path: Location, data: bytes) -> None:
         raise OSError(error.errno or 0, error.strerror or str(error), str(where)) from error
 
 
+def is_stream(path: Path) -> bool:
+    """Whether it is a device or a pipe, which has no file to replace."""
+    return stream(str(path)) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 def _check_one(output: Output, inputs: Sequence[Location], made: set[str]) -> None:
     where, name = place(output.path), output.kind.name
     if is_url(where):

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import logging
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any
 import click
 import numpy as np
 
+from store import StoreError
 from store import output as outputs
 from store.command import Command, fail, say
-from store.layout import StoreError
+from student.files import named, sync, unfinished
 
 INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
@@ -39,7 +41,7 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     """Write the ONNX file and say {difference, frames_per_second (onnxruntime, one thread), torch_frames_per_second, bytes}.
 
     `difference` is the largest of all outputs over SIZES, in units of an output's largest value where that is above 1. Raises
-    CheckpointError, ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing, FileExistsError
+    CheckpointError, ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing, output.Refused
     where `output` is another file, ScoreError where an answer is not finite.
     """
     from student.checkpoint import load_model
@@ -48,13 +50,24 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     model, about = load_model(checkpoint)
     if about["model"] not in EXPORTED:
         raise ValueError(f"a {about['model']} is not exported; there is {', '.join(EXPORTED)}")
-    made = _made(_answers(model).eval(), about)
-    difference = _difference(model, made)
-    if not difference <= CLOSE:
-        raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
-    speeds = _speeds(model, made)
-    outputs.write(output, made)
-    return {"difference": difference, **speeds, "bytes": len(made)}
+    folder = Path(tempfile.gettempdir()) if outputs.is_stream(output) else output.parent
+    partial = unfinished(folder)
+    try:
+        _write(_answers(model).eval(), partial, about)
+        difference = _difference(model, partial)
+        if not difference <= CLOSE:
+            raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
+        speeds, size = _speeds(model, partial), partial.stat().st_size
+        if outputs.is_stream(output):
+            outputs.write(output, partial.read_bytes())
+        else:
+            partial.replace(output)
+            sync(output.parent)
+    except OSError as error:
+        raise named(error, output) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return {"difference": difference, **speeds, "bytes": size}
 
 
 def _answers(model: Any) -> Any:
@@ -72,8 +85,7 @@ def _answers(model: Any) -> Any:
     return Answers()
 
 
-def _made(model: Any, about: dict[str, Any]) -> bytes:
-    """The ONNX file."""
+def _write(model: Any, path: Path, about: dict[str, Any]) -> None:
     import torch
 
     try:
@@ -96,7 +108,7 @@ def _made(model: Any, about: dict[str, Any]) -> bytes:
     names = ("model", "threshold", "temperature", "fitted_on", "window", "store", "versions")
     said = {k: about.get(k) for k in names}
     onnx.helper.set_model_props(proto, {"concord-av": json.dumps({**said, "trim": trim})})
-    return proto.SerializeToString()
+    path.write_bytes(proto.SerializeToString())
 
 
 def _example(batch: int, frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -108,21 +120,21 @@ def _example(batch: int, frames: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     return mouth, rng.integers(-9000, 9000, (batch, 640 * frames)).astype(np.int16), mask
 
 
-def _session(made: bytes) -> Any:
+def _session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _difference(model: Any, made: bytes) -> float:
+def _difference(model: Any, path: Path) -> float:
     import torch
 
     from student.score import ScoreError
 
-    session, worst = _session(made), 0.0
+    session, worst = _session(path), 0.0
     for size in SIZES:
         arrays = _example(*size, seed=1)
         found = session.run(list(OUTPUTS), dict(zip(INPUTS, arrays, strict=True)))
@@ -137,11 +149,11 @@ def _difference(model: Any, made: bytes) -> float:
     return worst
 
 
-def _speeds(model: Any, made: bytes, rounds: int = 5) -> dict[str, float]:
+def _speeds(model: Any, path: Path, rounds: int = 5) -> dict[str, float]:
     """Frames a second of windows of 75 frames on one thread, best of `rounds`, onnxruntime and torch in turn."""
     import torch
 
-    session, arrays, threads = _session(made), _example(4, 75), torch.get_num_threads()
+    session, arrays, threads = _session(path), _example(4, 75), torch.get_num_threads()
     tensors, feed = [torch.from_numpy(a) for a in arrays], dict(zip(INPUTS, arrays, strict=True))
     best = {"frames_per_second": 0.0, "torch_frames_per_second": 0.0}
     torch.set_num_threads(1)

@@ -169,8 +169,8 @@ def test_no_manifest_makes_a_command_print_more_than_two_lines(tmp_path):
         file, out = tmp_path / name, tmp_path / "out"
         for main, words in (
             (manifest_command.main, ["--validate"]),
-            (manifest_command.main, ["-o", out / "rows.csv"]),
-            (manifest_command.main, ["-o", out / "rows.parquet"]),
+            (manifest_command.main, ["-o", out / "rows.csv", "--overwrite"]),
+            (manifest_command.main, ["-o", out / "rows.parquet", "--overwrite"]),
             (audit.main, ["--json", out / "a.json", "--html", out / "a.html"]),
         ):
             done = ran(main, "--manifest", file, *words)

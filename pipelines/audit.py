@@ -11,6 +11,11 @@ soft_labels of a store; `checked` says on how many clips each leak was looked fo
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import sys
 from collections import Counter

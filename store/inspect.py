@@ -9,6 +9,11 @@ Exit code 0 where all is well, 1 where --verify found damage, 2 where the path i
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import sys
 from collections import Counter

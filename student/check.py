@@ -11,6 +11,11 @@ every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import io
 import os
 import platform

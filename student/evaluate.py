@@ -10,6 +10,11 @@ clip's sound (`made swap`), their own shifted (`made shift`). `--trim` given twi
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import logging
 import sys
 from collections.abc import Callable

@@ -8,6 +8,11 @@ temperature). What onnxruntime answers is compared with torch before the file ge
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import contextlib
 import io
 import json

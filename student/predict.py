@@ -10,6 +10,11 @@ What it leaves out: identity, artefacts of the picture, and faces other than the
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What a command writes for its user takes nothing from anybody: no file that was there, no input, no store, no other output."""
+"""What a command writes takes nothing from anybody: no file that was there, no input, no store, no other output."""
 
 import errno
 import json

@@ -7,6 +7,11 @@ Everything goes below the output folder: corpus/, store.zarr, run/, report/. Wha
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import subprocess
 import sys

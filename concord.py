@@ -1,5 +1,10 @@
 """The `concord` command: every command of the project under one name, each loaded only when it is called."""
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import importlib
 import runpy
 import sys

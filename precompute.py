@@ -1,9 +1,13 @@
 """Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out. Options in, exit code out."""
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import errno
 import logging
 import os
-import signal
 import sys
 
 import click
@@ -36,11 +40,6 @@ class Workers(click.ParamType):
         if not 1 <= span[0] <= span[1]:
             self.fail(f'"{value}" is not N or MIN-MAX with 1 <= MIN <= MAX', param, ctx)
         return span
-
-
-def _terminated(signum, frame):
-    """SIGTERM ends the run like Ctrl-C does, with its own exit code."""
-    raise SystemExit(128 + signum)
 
 
 class Location(click.ParamType):
@@ -122,7 +121,6 @@ def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_worke
     log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     for package in ("pipelines", "teachers", "store"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
-    signal.signal(signal.SIGTERM, _terminated)
     config = Config(
         store=place(store, storage),
         corpora=corpora,
@@ -136,7 +134,7 @@ def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_worke
         fail(f"precompute: {error}", 2)
     except (KeyboardInterrupt, SystemExit) as stop:
         say(f"precompute: stopped; run the same command again to go on with {store}", err=True)
-        sys.exit(stop.code if isinstance(stop, SystemExit) else 130)
+        return stop.code if isinstance(stop, SystemExit) else 130
     except Exception as error:
         what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
         text = f"precompute: {what}; run the same command again to go on, or with --debug to see where"

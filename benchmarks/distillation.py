@@ -20,6 +20,7 @@ import click
 import numpy as np
 
 import store
+from store import output as outputs
 from student.evaluate import evaluate
 
 TERMS = {
@@ -27,6 +28,8 @@ TERMS = {
     "confident": ["--confidence", "1"],
     "without": ["--w-correlation", "0", "--w-contrastive", "0"],
 }
+SPLITS = outputs.marked("splits of benchmarks.distillation", b"id,split\n", makes_folder=True)
+FIGURES = outputs.marked("figures of benchmarks.distillation", b'{\n "auc": {', b'\n "intervals": {', makes_folder=True)
 METHODS = ("made swap", "made shift")
 
 
@@ -43,6 +46,8 @@ def main(
     path: str, output: Path, seeds: int, epochs: int, clips: int | None, threads: int, trim: str, ways: tuple[str, ...]
 ) -> None:
     """Print a table of AUCs; everything goes to OUTPUT/distillation.json too."""
+    files = ((output / "splits.csv", SPLITS), (output / "distillation.json", FIGURES))
+    outputs.check([outputs.Output(path, kind) for path, kind in files])
     output.mkdir(parents=True, exist_ok=True)
     splits = _splits(path, clips, output / "splits.csv")
     found: dict[str, dict[str, list[float]]] = {}

@@ -25,7 +25,9 @@ from typing import Any
 import click
 
 from benchmarks import hostile_files
+from store import output as outputs
 
+OUTCOMES = outputs.marked("outcomes of benchmarks.hostile", b'[\n {\n  "kind": ', b'"acts": ', b'"peak": ')
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60.0  # of one case, after which the child is killed
 MEMORY = 8 << 30  # bytes of address space of a child: a machine must outlast the test
@@ -314,6 +316,8 @@ def sound_store(path: Path) -> Path:
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Write every outcome there.")
 def main(cases: int, seed: int, kinds: tuple[str, ...], report: Path | None) -> None:
     """Read hostile files and print what became of them. Example: see the module."""
+    if report:
+        outputs.check([outputs.Output(report, OUTCOMES)])
     with tempfile.TemporaryDirectory(prefix="hostile-store-") as folder:
         outcomes = run(cases, seed, sound_store(Path(folder) / "s.zarr"), kinds or tuple(hostile_files.KINDS))
     for kind in hostile_files.KINDS:
@@ -329,7 +333,7 @@ def main(cases: int, seed: int, kinds: tuple[str, ...], report: Path | None) -> 
     for o in bad[:40]:
         click.echo(f"{o.kind} {o.seed}: {o.what} {o.seconds:.1f} s {o.peak / 1e6:.0f} MB {o.acts} {o.said}")
     if report:
-        report.write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
+        outputs.write(report, json.dumps([asdict(o) for o in outcomes], indent=1).encode())
     click.echo(f"{len(outcomes)} hostile files, {len(bad)} that did what they must not")
     sys.exit(1 if bad else 0)
 

@@ -21,12 +21,14 @@ import torch
 
 import store
 from benchmarks.degradations import Degradation, degradations
+from store import output as outputs
 from student import score
 from student.checkpoint import load_model
 from student.metrics import auc
 from student.spans import spans
 from student.splits import split
 
+FIGURES = outputs.marked("figures of benchmarks.robustness", b'{\n "runs": [', b'\n "auc": {')
 METHODS = (*score.MADE, "both")
 
 
@@ -88,6 +90,8 @@ def main(
     path: str, splits: Path | None, part: str, runs: tuple[str, ...], only: tuple[str, ...], output: Path | None, threads: int
 ) -> None:  # fmt: skip
     """Print the table of AUCs."""
+    if output:
+        outputs.check([outputs.Output(output, FIGURES)])
     torch.set_num_threads(threads)
     reader, every = store.open(path), degradations()
     if unknown := set(only) - set(every):
@@ -121,7 +125,7 @@ def main(
         cells = [_cell(found[label][name]["both"]) for name in names]
         click.echo(f"| {label} | " + " | ".join(cells) + " |")
         if output:
-            output.write_text(json.dumps({"runs": runs, "auc": found}, indent=1))
+            outputs.write(output, json.dumps({"runs": runs, "auc": found}, indent=1).encode())
     worse = [by for label, by in found.items() if label != "clean"]
     if len(worse) > 1:
         cells = [_cell(np.mean([by[name]["both"] for by in worse], 0)) for name in names]

@@ -11,6 +11,11 @@ soft_labels of a store; `checked` says on how many clips each leak was looked fo
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import sys
 from collections import Counter
@@ -39,14 +44,16 @@ from pipelines import (
 )
 from pipelines.faults import Fault
 from pipelines.manifest import LABELS, ManifestError, Row
+from store import output
 from store.command import Command, FloatRange, fail, log_to_stderr, put, say, storage_options, told
-from store.place import place
+from store.output import Output
 from store.text import plain_all
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COUNTED = ("corpus", "split", "label", "method", "category")
+FOUND = output.marked("a report of pipelines.audit", b'{\n "rows": ', b'\n "distinct": ', b'\n "counts": {')
 SHOWN = 12  # nuisances of a corpus in the terminal
 
 
@@ -198,15 +205,14 @@ def _at(short: Mapping[str, Any]) -> tuple[str, str, str]:
     return short["corpus"], short["nuisance"], short["method"]
 
 
-def _write(path: Path, said: str) -> None:
-    """The whole file or none of it."""
-    if not path.absolute().parent.is_dir():
-        raise ManifestError(f"{path} is in no folder that exists; make {path.parent} first")
-    try:
-        place(path).write(said.encode())
-    except (OSError, ValueError, store.StoreError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise ManifestError(f"{path} cannot be written: {why}; choose another place") from error
+def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[Any]) -> None:
+    """Raises output.Refused for an output that would take something away."""
+    from pipelines import audit_page
+
+    outputs = [Output(html, output.page(audit_page.COMMAND))] if html else []
+    if json_file:
+        outputs.append(Output("/dev/stdout" if str(json_file) == "-" else json_file, FOUND))
+    output.check(outputs, inputs)
 
 
 @click.command(
@@ -250,6 +256,8 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
         )
     log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     try:
+        listed = [corpus.partition(":")[2] for corpus in corpora]
+        _check_outputs(json_file, html, [*manifests, *listed])
         if root:
             reader = store.open(root, options)
             rows = manifest.with_groups(stored.rows(reader))
@@ -263,22 +271,36 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
         found = audit(rows, allow=allow, seed=seed, known=known)
         if root and (warning := stored.keep(reader, found, known.table)):
             say(f"Warning: {warning}", err=True)
-        if json_file and str(json_file) != "-":
-            _write(json_file, json.dumps(found, indent=1) + "\n")
-        if html:
-            from pipelines import audit_page
-
-            _write(html, audit_page.page(found))
     except (ManifestError, store.StoreError, OSError, RecursionError) as error:
         fail(f"Error: {told(error)}", 2)
     except isolation.ChildLost as error:
         fail(f"Error: no process that decodes could be started ({error}); run it again", 1)
+    lost = _write(json_file, html, found)
     if str(json_file) == "-":
         put(json.dumps(found, indent=1))
     else:
         for line in text(plain_all(found)):
             put(line)
-    sys.exit(1 if strict and found["findings"] else 0)
+    sys.exit(1 if lost or (strict and found["findings"]) else 0)
+
+
+def _write(json_file: Path | None, html: Path | None, found: Mapping[str, Any]) -> bool:
+    """Write what was asked for; whether any of it could not be written, which a line then says."""
+    said: list[tuple[Path, str]] = []
+    if json_file and str(json_file) != "-":
+        said.append((json_file, json.dumps(found, indent=1) + "\n"))
+    if html:
+        from pipelines import audit_page
+
+        said.append((html, audit_page.page(found)))
+    lost = False
+    for path, told_there in said:
+        try:
+            output.write(path, told_there.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            say(f"Error: {told(error)}", err=True)
+            lost = True
+    return lost
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from pipelines import audit_words
 from pipelines.nuisances import means
 from pipelines.report_page import STYLE
 from pipelines.shortcuts import why_none
+from store import output
 from store.text import html as t
 
+COMMAND = "pipelines.audit"
 METHODS = 14  # lines of one plot
 MORE = """
 .say{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(21rem,100%),1fr));gap:.75rem;margin:0 0 1rem}
@@ -52,7 +54,7 @@ def page(found: Mapping[str, Any]) -> str:
         _balance(found["counts"]),
     ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{t(head)}</title>'
+        f"{output.head(COMMAND)}<title>{t(head)}</title>"
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<style>{STYLE}{MORE}</style></head><body><main>{''.join(body)}</main></body></html>\n"

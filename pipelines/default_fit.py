@@ -10,6 +10,11 @@ together, not how probable that is elsewhere.
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import logging
 import sys
 import tempfile
@@ -23,7 +28,7 @@ import store
 from pipelines import job, manifest
 from pipelines.manifest import ManifestError
 from pipelines.request import Config, RunError, UsageError
-from store import StoreError, fitfile
+from store import StoreError, fitfile, output
 from store.place import place
 from store.similarity import Fit
 from teachers import TeacherError
@@ -63,11 +68,12 @@ def _rounded(x: np.ndarray) -> np.ndarray:
     return np.asarray(rounded, np.uint16).view(np.float16)
 
 
-def make(corpus: str, root: Path, output: Path) -> None:
-    """Precompute the corpus into a store at `root`, as far as it is not there yet, and write its fit to `output`.
+def make(corpus: str, root: Path, file: Path) -> None:
+    """Precompute the corpus into a store at `root`, as far as it is not there yet, and write its fit to `file`.
 
     Raises ManifestError, UsageError, StoreError, TeacherError, RunError.
     """
+    output.check([output.Output(file, fitfile.KIND)])
     rows = held_out(manifest.load(corpus))
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "rows.csv"
@@ -82,7 +88,7 @@ def make(corpus: str, root: Path, output: Path) -> None:
     note["rounded_to_bits"] = BITS
     note["clip_frames"] = reader.typical_length
     teachers = {side: reader.attrs["teachers"][side] for side in ("asr", "vsr")}
-    fitfile.save(output, small(reader.fit), teachers, note)
+    fitfile.save(file, small(reader.fit), teachers, note)
 
 
 @click.command(

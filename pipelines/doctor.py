@@ -6,6 +6,11 @@ what must be the same everywhere (code, models, clocks), and prints one line a c
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import sys
 import time

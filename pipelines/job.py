@@ -38,6 +38,7 @@ from pipelines.manifest import Row
 from pipelines.request import Config, RunError
 from pipelines.usage import Summary, first_line
 from store import layout, staging
+from store.place import Place
 from store.writer import unmake
 from teachers import TeacherError
 
@@ -71,14 +72,27 @@ def run(config: Config) -> Summary:
             if not exists and not writer.num_clips:  # what was made for the run goes with it
                 unmake(config.store)
             raise
-        except (store.StoreError, TeacherError) as error:  # from here on the store may have changed
-            raise RunError(str(error)) from error
-        except RunError:
-            raise
-        except Exception as error:
+        except Exception as error:  # from here on the store may have changed
+            _check_there(config.store, error)
+            if isinstance(error, store.StoreError | TeacherError):
+                raise RunError(str(error)) from error
+            if isinstance(error, RunError):
+                raise
             if traces.add(config.store, [traces.Trace("", "run", stages.trace(error))]):
                 log.warning("the traceback of what ended this run is in %s", config.store / traces.FILE)
             raise
+
+
+def _check_there(root: Place, error: Exception) -> None:
+    """Raises RunError where the store was moved or removed meanwhile, whatever error that led to."""
+    try:
+        is_there = (root / "zarr.json").exists()
+    except (OSError, store.StoreError):  # a disk or network that is away, of which `error` tells
+        return
+    if not is_there:
+        raise RunError(
+            f"{root} is gone: the store was moved or removed while this run wrote to it; put it back where it was"
+        ) from error
 
 
 class _Job:

@@ -44,7 +44,7 @@ def _rows(reader: store.Reader, given: Sequence[Row]) -> tuple[list[Row], bool]:
         return [], False
     why = "its clips are not those of the store"
     try:
-        _check(reader, MANIFEST)
+        check(reader, MANIFEST)
         found = manifest.read(reader.place / MANIFEST)[: len(ids)]  # rows beyond the table are of a killed run
         if [row.id for row in found] == ids:
             return found, False
@@ -67,7 +67,7 @@ def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:
     if not len(reader):
         return {}, False
     try:
-        _check(reader, ledger.FILE)
+        check(reader, ledger.FILE)
         found = ledger.read(reader.place)
     except (StoreError, OSError) as error:
         log.warning("the ledger of the store is made anew, and clips that had failed are tried again (%s)", error)
@@ -78,6 +78,6 @@ def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:
     return found, bool(unknown)
 
 
-def _check(reader: store.Reader, name: str) -> None:
+def check(reader: store.Reader, name: str) -> None:
     """Raises Damaged where the inventory knows better, FileNotFoundError where there is no such file."""
     reader.inventory.check(reader.place, name, (reader.place / name).read())

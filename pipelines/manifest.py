@@ -7,6 +7,11 @@ and the media they name may lie in buckets (s3://, gs://).
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import math
 import numbers

@@ -17,10 +17,23 @@ import click
 
 from pipelines import faults, manifest, manifest_check, manifest_edit, manifest_summary, match, protocols
 from pipelines.manifest import PARQUET, ManifestError, Row
+from store import output as outputs
 from store.command import Command, fail, say, told
 from store.layout import StoreError
+from store.output import Output
 from store.place import place
 from store.table import to_csv
+
+TABLE = outputs.unmarked("a manifest or a table of splits", makes_folder=True)
+
+
+def check_outputs(output: str | None, picture: str | None, overwrite: bool, inputs: Sequence[str]) -> None:
+    """Raises Refused for an output that would take something away."""
+    from pipelines import manifest_picture
+
+    table = [Output(output, TABLE, overwrite)] if output else []
+    drawn = [Output(picture, outputs.picture(manifest_picture.COMMAND))] if picture else []
+    outputs.check([*table, *drawn], inputs)
 
 
 def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, whole: bool) -> None:
@@ -132,6 +145,7 @@ def list_protocols(ctx: click.Context, _, value: str | None) -> str | None:
     "--manifest", "files", multiple=True, metavar="FILE", help="Manifest, CSV or Parquet, to read; may be repeated."
 )
 @click.option("-o", "--output", metavar="FILE", help="Manifest or splits to write, CSV or Parquet by its suffix.")
+@click.option("--overwrite", is_flag=True, help="Replace the file of -o where there is one that is not read here.")
 @click.option("--remap", multiple=True, metavar="OLD=NEW", help="Folder that lies elsewhere now; may be repeated.")
 @click.option(
     "--where",
@@ -169,6 +183,7 @@ def main(
     corpora,
     files,
     output,
+    overwrite,
     remap,
     where,
     drop,
@@ -192,7 +207,12 @@ def main(
     try:
         if checking:
             sys.exit(validate(corpora, files, remap, where, drop))
-        rows = chosen(manifest_edit.load(corpora, files), remap, where, drop)
+        read = [*files, *(corpus.partition(":")[2] for corpus in corpora), *([measured] if measured else [])]
+        check_outputs(output, picture, overwrite, read)
+        rows = manifest_edit.load(corpora, files)
+        if overwrite:
+            check_outputs(output, picture, overwrite, [p for row in rows for p in (row.path, row.audio_path) if p])
+        rows = chosen(rows, remap, where, drop)
         weight = None
         if protocol:
             made = protocols.splits(rows, protocol, protocols.Options(shares, train_on), seed)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from pipelines import nuisances
 from pipelines.manifest import Row
+from store import output
 from store.text import label
 
+COMMAND = "pipelines.manifest"
 INK, MUTED = "#1b1b1f", "#8a8f98"
 SPLITS = {"train": "#3d5a80", "val": "#8fb3d9", "test": "#e08e45", "": "#c9cdd3"}
 LABELS = {0: ("real", "#1f7a4d"), 1: ("fake", "#b3261e"), -1: ("unknown", "#8a8f98")}
@@ -19,7 +23,7 @@ SHARE = 0.98  # of clips that the lengths' axis shows
 
 
 def draw(rows: Sequence[Row], file: str) -> None:
-    """Write the picture to `file` (.png or .svg)."""
+    """Write the picture to `file` (.png or .svg), whole or not at all."""
     from matplotlib.figure import Figure
 
     count = Counter((_kind(row), row.split) for row in rows)
@@ -73,7 +77,9 @@ def draw(rows: Sequence[Row], file: str) -> None:
     for axis in (bars, lengths):
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8, colors=INK)
-    figure.savefig(file)
+    drawn, form = io.BytesIO(), Path(file).suffix.lower()[1:]
+    figure.savefig(drawn, format=form, metadata=output.picture_metadata(COMMAND, form))
+    output.write(file, drawn.getvalue())
 
 
 def _kind(row: Row) -> tuple[str, int, str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 import store
-from store import layout
+from store import layout, output
 from store.text import label
 
+COMMAND = "pipelines.demo"
 CROPS = 15  # mouth crops in the strip
 INK, MUTED, GOOD, BAD = "#1b1b1f", "#8a8f98", "#1f7a4d", "#b3261e"
 
@@ -56,7 +58,9 @@ def timeline(reader: store.Reader, clip: int, file: Path, title: str) -> None:
     for axis in (strip, curve, sound):
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
-    figure.savefig(file)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", metadata=output.picture_metadata(COMMAND, "png"))
+    output.write(file, drawn.getvalue())
 
 
 def _words(axis, reader: store.Reader, clip: int, second: np.ndarray, voiced: np.ndarray) -> None:

@@ -16,9 +16,11 @@ import numpy as np
 from pipelines import predict_plot, predict_words
 from pipelines.predict_plot import KINDS, MARKS, clock
 from pipelines.report_page import STYLE
+from store import output
 from store.text import html as t
 from teachers.base import FPS
 
+COMMAND = "student.predict"
 MOMENTS = 10  # of the strip
 WIDTH = 176  # pixels of its pictures
 TRANSCRIPT, PASSAGES = 4000, 100  # on the page
@@ -65,7 +67,7 @@ def page(
         body += [_speech(said, audio), _passages(said), _strip(shots)]
     body += [_facts(said, basis), _limits()]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{t(head)}</title>'
+        f"{output.head(COMMAND)}<title>{t(head)}</title>"
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
         f"<style>{STYLE}{MORE}{predict_plot.STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from store import output
 from store.text import html as t
 
 STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher"}
@@ -86,7 +87,7 @@ def page(data: Mapping[str, Any]) -> str:
         _section("The run", _run(data)),
     ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{t(head)}</title>'
+        f"{output.head('precompute')}<title>{t(head)}</title>"
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"{refresh}<style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"

@@ -22,7 +22,7 @@ from store import fitfile, inventory, layout, lease
 from store.place import Place, is_url
 from store.secrets import redact
 from store.similarity import Fit
-from store.writer import is_taken, mark
+from store.writer import check_lone, is_taken, mark
 from teachers import face_backends, recorded
 from teachers.weights import OtherWeights
 
@@ -80,6 +80,7 @@ def check_place(config: Config) -> bool:
         if (config.store / "zarr.json").exists():
             return True
         taken = is_taken(config.store)
+        check_lone(config.store)
     except OSError as error:
         raise UsageError(f"{config.store} cannot be looked at: {error.strerror}") from error
     if not config.corpora:

@@ -19,7 +19,7 @@ import store
 from pipelines import fingerprint, kept, ledger, levels, manifest
 from pipelines.faults import Fault
 from pipelines.manifest import Row
-from store import layout
+from store import inventory, layout
 from store.reader import Clip
 
 if TYPE_CHECKING:
@@ -49,9 +49,12 @@ class Stored:
 
 
 def rows(reader: store.Reader) -> list[Row]:
-    """The clips table as manifest rows, an empty split as train, with what the manifest in the store's root lists."""
-    root = reader.place / kept.MANIFEST
-    listed = {row.id: row for row in manifest.read(root)} if root.exists() else {}
+    """The clips table as manifest rows, an empty split as train, with what the manifest in the store's root lists.
+
+    Raises StoreError where that is not the one that the run wrote.
+    """
+    there = _is_kept(reader, kept.MANIFEST)
+    listed = {row.id: row for row in manifest.read(reader.place / kept.MANIFEST)} if there else {}
     found = []
     for i in range(len(reader)):
         clip = reader.clip(i)
@@ -79,7 +82,7 @@ def from_store(reader: store.Reader) -> Stored:
     """One pass over sound, flags, mouth crops and soft labels of every clip that is done. Raises StoreError for damage."""
     import pandas as pd
 
-    entries = ledger.read(reader.place)
+    entries = ledger.read(reader.place) if _is_kept(reader, ledger.FILE) else {}
     values: list[dict[str, float]] = []
     prints: list[fingerprint.Print | None] = []
     faults: list[Fault] = []
@@ -105,6 +108,19 @@ def from_store(reader: store.Reader) -> Stored:
         histograms[kind] = histograms.get(kind, np.zeros(BINS, int)) + count
     table = pd.DataFrame({name: [float(v.get(name, np.nan)) for v in values] for name in NUMBERS})
     return Stored(table, prints, faults, {kind: count.tolist() for kind, count in sorted(histograms.items())})
+
+
+def _is_kept(reader: store.Reader, name: str) -> bool:
+    """Whether the store has this table of the driver; raises StoreError where it is lost or not what the run wrote."""
+    try:
+        kept.check(reader, name)
+    except FileNotFoundError:
+        if name in reader.inventory.files:
+            raise inventory.Damaged(
+                f"{reader.place / name} is missing: part of the store was lost or not copied; {inventory.remedy(name)}"
+            ) from None
+        return False
+    return True
 
 
 def _numbers(clip: Clip, audio: np.ndarray, flags: np.ndarray) -> tuple[dict[str, float], np.ndarray]:

@@ -1,7 +1,27 @@
-"""What the bytes mean: the layout of a store, its writer and reader, and the arithmetic of similarity."""
+"""What the bytes mean: the layout of a store, its writer and reader, and the arithmetic of similarity.
 
-from store.layout import StoreError
-from store.reader import Reader, open
-from store.writer import Writer, create
+Names are brought when they are first used, so that a command can be ready for signals before anything heavy is imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store.layout import StoreError
+    from store.reader import Reader, open
+    from store.writer import Writer, create
 
 __all__ = ["Reader", "StoreError", "Writer", "create", "open"]
+_HOMES = {"Reader": "reader", "StoreError": "layout", "Writer": "writer", "create": "writer", "open": "reader"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = globals()[name] = getattr(import_module(f"store.{_HOMES[name]}"), name)
+        return value
+    try:
+        return import_module(f"store.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"store.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -2,8 +2,8 @@
 terminal or tells a secret.
 
 `Command` is click's with that: what nobody foresaw is one line and exit code 1, with its traceback where --debug was given;
-Ctrl-C is 130; a reader that has gone away (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do the same,
-and `storage_options` is the pair of options for buckets.
+Ctrl-C is 130, SIGTERM 143; a reader that has gone away (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do
+the same, and `storage_options` is the pair of options for buckets.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import io
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
 
-from store import secrets
+from store import early, secrets
 from store.layout import StoreError
 from store.text import plain, plain_lines
 
 LONGEST = 1200  # letters of an error
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
 
 _debug = False
 
@@ -106,10 +108,47 @@ class _Ends(click.Command):
         global _debug
         words = list(sys.argv[1:] if args is None else args)
         _debug = "--debug" in words
+        _open_streams()
         for stream in (sys.stdout, sys.stderr):  # one that cannot write a letter writes its code
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        sys.exit(_ended(lambda: run(words)))
+        with _terminable():
+            sys.exit(_ended(lambda: run(words)))
+
+
+def _open_streams() -> None:
+    """Where the three standard streams were closed (`>&-`), have them lead nowhere. Else the next files that are opened would
+    get their numbers, and what a library prints would go into those."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends what runs as Ctrl-C does, so that it clears up after itself, with an exit code of its own."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may set this
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in early.SIGNALS}
+    if before[signal.SIGTERM] in (signal.SIG_DFL, early.ended):
+        signal.signal(signal.SIGTERM, _terminated)
+    if before[signal.SIGINT] is early.ended:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminated(number: int, _: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def _ended(run: Callable[[], Any]) -> int:
@@ -118,6 +157,10 @@ def _ended(run: Callable[[], Any]) -> int:
         answer = run()
         sys.stdout.flush()
         return answer if isinstance(answer, int) else 0
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            say("stopped", err=True)
+        raise
     except click.ClickException as error:
         return _shown(error)
     except click.Abort as error:

@@ -6,16 +6,16 @@ they are, of which teachers the fit is, and how it was made. The package ships o
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from store import attributes, document, npz
+from store import attributes, document, npz, output
 from store.layout import StoreError
 from store.similarity import Fit
 
@@ -25,7 +25,10 @@ DEFAULT = Path(__file__).with_name("default_fit.npz")
 
 
 def save(path: str | os.PathLike[str], fit: Fit, teachers: Mapping[str, Any], note: Mapping[str, Any]) -> None:
-    """Write a fit with the provenance of its two teachers {"asr": .., "vsr": ..} and the store's note on it; atomic."""
+    """Write a fit with the provenance of its two teachers {"asr": .., "vsr": ..} and the store's note on it.
+
+    Raises OSError that names the file.
+    """
     arrays: dict[str, np.ndarray] = {}
 
     def strip(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,16 +47,9 @@ def save(path: str | os.PathLike[str], fit: Fit, teachers: Mapping[str, Any], no
     text = json.dumps(
         {"format": FORMAT, "version": VERSION, "tree": tree, "teachers": dict(teachers), "note": dict(note)}
     )
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with temporary.open("wb") as f:
-            np.savez_compressed(f, allow_pickle=False, header=np.array(text), **arrays)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, header=np.array(text), **arrays)
+    output.write(path, packed.getvalue())
 
 
 def default() -> tuple[Fit, dict[str, Any], dict[str, Any]]:
@@ -85,6 +81,17 @@ def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, A
         return Fit.from_arrays(fill(header["tree"])), header["teachers"], header["note"]
     except (*npz.ERRORS, TypeError, AttributeError) as error:
         raise StoreError(f"{path} is no fit of concord-av, or is damaged: {error}") from error
+
+
+def _is_fit(path: Path) -> bool:
+    try:
+        load(path)
+    except StoreError:
+        return False
+    return True
+
+
+KIND = output.Kind("a fit", _is_fit)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

@@ -9,6 +9,11 @@ Exit code 0 where all is well, 1 where --verify found damage, 2 where the path i
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import sys
 from collections import Counter
@@ -21,7 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from store import command, fitfile, inventory, layout
+from store import command, fitfile, inventory, layout, output
 from store.layout import StoreError
 from store.reader import Reader
 from store.text import plain_all
@@ -152,6 +157,8 @@ def _verdict(damage: list[dict[str, str]], is_complete: bool) -> str:
 def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fit: Path | None) -> None:
     """Say what the store at PATH holds."""
     try:
+        if save_fit:
+            output.check([output.Output(save_fit, fitfile.KIND)])
         reader = Reader(path, options)
         if save_fit:
             if reader.fit is None:
@@ -162,6 +169,8 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
         command.fail(f"damaged: {e}", 1 if check else 2)
     except StoreError as e:
         command.fail(f"Error: {e}", 2)
+    except OSError as e:
+        command.fail(f"Error: {command.told(e)}", 1)
     report = summary(reader)
     console = Console(highlight=False, markup=False, soft_wrap=True, width=max(Console().width, 100))
     if check:

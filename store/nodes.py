@@ -23,6 +23,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from store import attributes, layout, metadata
 from store import document as documents
+from store.bounds import CREATION, INVENTORY, is_store
 from store.layout import StoreError
 from store.place import Place
 
@@ -188,9 +189,14 @@ def resize(where: Place, rows: int) -> None:
 
 def delete_node(where: Place) -> None:
     """Remove an array or a group with all below it, its own metadata first, so that a kill leaves none and not half of one.
-    What is neither metadata nor a chunk stays."""
+    What is neither metadata nor a chunk stays, and so does a store that somebody put there."""
     (where / "zarr.json").delete()
-    where.map(lambda key: (where / key).delete(), [key for key in where.files() if is_of_node(key)])
+    files = where.files()
+    marks = {"zarr.json", CREATION, INVENTORY}
+    marked = {folder for folder, _, name in (key.rpartition("/") for key in files) if folder and name in marks}
+    found = zip(marked, where.map(lambda folder: is_store(where / folder), marked), strict=True)
+    stores = tuple(f"{folder}/" for folder, is_one in found if is_one)
+    where.map(lambda key: (where / key).delete(), [k for k in files if is_of_node(k) and not k.startswith(stores)])
     where.prune()
 
 

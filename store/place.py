@@ -35,6 +35,8 @@ B = TypeVar("B")
 KINDS = {"s3": "aws_", "gs": "google_"}  # URL scheme: how options for it alone begin
 PARTIAL = ".partial"  # how the names of files that are being written end, after 32 hexadecimal digits of their own
 _LEFT = re.compile(r".*\.[0-9a-f]{32}\.partial")  # such a name: nobody else gives it
+_STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
+_NAMED = 50  # letters of a file's name in that of what is written for it, which must not become too long
 READ_MOST = 1 << 28  # bytes of a store's file that is read whole: none of ours comes near, a sparse one may have any
 READ_AHEAD = 1 << 20  # bytes read at a time through a file object
 
@@ -78,6 +80,15 @@ def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] |
 def is_leftover(name: str) -> bool:
     """Whether a file of that name is one that a writer of ours was writing when it was killed."""
     return bool(_LEFT.fullmatch(name))
+
+
+def stream(location: str) -> int | None:
+    """The open file that a path such as /dev/stdout stands for; None for every other path."""
+    found = _STREAM.fullmatch(os.path.normpath(location))
+    if not found:
+        return None
+    name, *numbers = found.groups()
+    return ("stdin", "stdout", "stderr").index(name) if name else int(next(n for n in numbers if n))
 
 
 def is_url(location: str | os.PathLike[str] | Place) -> bool:
@@ -264,12 +275,17 @@ class Folder(Place):
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
         path = Path(self._checked())
+        if not self.root and (descriptor := stream(self.location)) is not None:
+            # Opened by its name it would begin anew where it leads to a file, and lose what stands there.
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                yield file
+            return
         if path.exists() and not path.is_file() and not path.is_dir() and not self.root:
             with path.open("wb") as file:  # /dev/stdout, /dev/null, a pipe: nothing to replace
                 yield file
             return
         _make_folder(path.parent)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        partial = path.with_name(f".{path.name[:_NAMED]}.{uuid.uuid4().hex}{PARTIAL}")
         try:
             with partial.open("xb") as file:
                 yield file

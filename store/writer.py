@@ -23,6 +23,7 @@ import numpy as np
 import zarr
 
 from store import document, groups, inventory, layout, lease, metadata
+from store.bounds import CREATION, store_of
 from store.inventory import Inventory
 from store.layout import StoreError, node_name
 from store.nodes import (
@@ -50,7 +51,6 @@ from store.place import Folder, Place, is_leftover, place
 from store.staging import FOLDER as STAGING
 
 TABLES = ("clips", "frames")
-CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}
 
 
 def create(
@@ -72,6 +72,7 @@ def create(
     root = place(path, options).confined()
     if is_taken(root):
         raise StoreError(f"{root} exists already and holds something; choose an empty folder or a new one")
+    check_lone(root)
     if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
         raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
     if chunk_rows < 1 or shard_rows % chunk_rows:
@@ -117,6 +118,12 @@ def is_taken(root: Place) -> bool:
     if CREATION not in names or not names <= {*ours, *TABLES}:
         return True
     return not {key for key in root.files() if not is_leftover(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
+
+
+def check_lone(root: Place) -> None:
+    """Raises StoreError for the place of a new store that lies in another: what that one rewrites would take it along."""
+    if other := store_of(root, above=True):
+        raise StoreError(f"{root} lies in the store {other}; choose a place outside it for a store of its own")
 
 
 def unmake(root: Place) -> None:

@@ -11,6 +11,11 @@ every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import io
 import os
 import platform
@@ -21,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from store import command, npz
-from student.files import check_free, write
+from store import StoreError, command, npz
+from store import output as outputs
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +40,8 @@ SHAPES = {  # model: array, its kind, its shape by B clips of T frames
     "talknet": {"faces": ("u1", "B T 112 112"), "mfcc": ("f4", "B 4T 13")},
     **{lite: {"mouth": ("u1", "B T 96 96"), "audio": ("i2", "B 640T")} for lite in ("lite", "lite-causal")},
 }
+COMMAND = "student.check"
+STAGES = outputs.arrays(COMMAND)
 ATTENTION = ("crossA2V", "crossV2A", "selfAV")
 
 
@@ -66,7 +73,7 @@ def main(
 
     try:
         check(model, init_from, input_, output, device, threads)
-    except (InputError, CheckpointError, OSError) as error:
+    except (InputError, CheckpointError, StoreError, OSError) as error:
         command.fail(f"Error: {' '.join(str(error).split())}", 2)
 
 
@@ -80,7 +87,8 @@ def check(
 
     if name not in SHAPES:
         raise InputError(f"unknown model {name}; there is {', '.join(sorted(SHAPES))}")
-    check_free(output, "a file of stages", _is_ours, head=-1)
+    if output is not None:
+        outputs.check([outputs.Output(output, STAGES)], [path for path in (init_from, input_) if path is not None])
     arrays = made_up(name) if input_ is None else read_arrays(name, input_)
     if threads:
         torch.set_num_threads(threads)
@@ -117,13 +125,8 @@ def check(
     if output is not None:
         packed = io.BytesIO()
         np.savez(packed, **stages)  # type: ignore[arg-type]  # of arrays by name
-        write(output, packed.getvalue())
+        outputs.write(output, outputs.npz(packed, COMMAND))
         say("written", output)
-
-
-def _is_ours(whole: bytes) -> bool:
-    """Whether it is an .npz file of this command."""
-    return whole[:2] == b"PK" and (b"clip_logits" in whole or b"clip_mean_logits" in whole)
 
 
 def talknet_stages(model: TalkNet, faces: torch.Tensor, mfcc: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -212,7 +212,12 @@ def read_options(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all; NaN and infinities become null, as JSON has none. Raises OSError naming the file."""
-    write(path, (json.dumps(plain(value), indent=2) + "\n").encode())
+    write(path, to_json(value))
+
+
+def to_json(value: Any) -> bytes:
+    """A file of JSON; NaN and infinities become null."""
+    return (json.dumps(plain(value), indent=2) + "\n").encode()
 
 
 def plain(value: Any) -> Any:

@@ -10,19 +10,30 @@ clip's sound (`made swap`), their own shifted (`made shift`). `--trim` given twi
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from store.command import Command, fail, log_to_stderr
+from store import output as outputs
+from store.command import Command, fail, log_to_stderr, say, told
 from store.text import plain
-from student.config import TRIMS, write_json
-from student.files import check_free, write
+from student import tables
+from student.config import TRIMS, to_json
 
+REPORT = outputs.marked(
+    "a report of student.evaluate", b'{\n  "store": "', b'\n  "checkpoint": ', b'\n  "trained_on": '
+)
+TABLES = outputs.marked("tables of student.evaluate", b"# ", tables.MARK.encode())
 log = logging.getLogger("student")
 
 
@@ -243,11 +254,13 @@ def main(
     log_to_stderr()
     accelerator = accelerate.Accelerator(cpu=cpu or not torch.cuda.is_available())
     try:
-        check_free(output, "a report of student.evaluate", lambda begin: begin.startswith(b'{\n  "store": '))
-        check_free(markdown, "a table of student.evaluate", lambda begin: b" on split " in begin.partition(b"\n")[0])
         if plot_path:
             plots.kind_of(plot_path)
-            check_free(plot_path, "a picture of student.evaluate", plots.is_ours)
+        asked = ((output, REPORT), (markdown, TABLES), (plot_path, outputs.picture(plots.COMMAND)))
+        outputs.check(
+            [outputs.Output(path, kind) for path, kind in asked if path],
+            [path for path in (checkpoint, splits_file, matched) if path],
+        )
         report = evaluate(
             store_path,
             checkpoint,
@@ -269,16 +282,22 @@ def main(
     finally:
         accelerator.end_training()
     if accelerator.is_main_process:
+        forms: tuple[tuple[Path | None, Callable[[Path], None]], ...] = (
+            (output, lambda path: outputs.write(path, to_json(report))),
+            (markdown, lambda path: outputs.write(path, tables.markdown(report).encode(errors="backslashreplace"))),
+            (plot_path, lambda path: plots.sheet(report, path)),
+        )
+        lost = False
+        for path, write in forms:
+            try:
+                if path:
+                    write(path)
+            except OSError as error:  # the others are written all the same
+                say(f"Error: {told(error)}", err=True)
+                lost = True
         show(report)
-        try:
-            if output:
-                write_json(output, report)
-            if markdown:
-                write(markdown, tables.markdown(report).encode(errors="backslashreplace"))
-            if plot_path:
-                plots.sheet(report, plot_path)
-        except OSError as error:
-            fail(f"Error: {error}", 1)
+        if lost:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,16 @@ temperature). What onnxruntime answers is compared with torch before the file ge
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import contextlib
 import io
 import json
 import logging
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -20,14 +26,19 @@ from typing import Any
 import click
 import numpy as np
 
+from store import StoreError
+from store import output as outputs
 from store.command import Command, fail, say
-from student.files import check_free, sync, unfinished
+from student.files import named, sync, unfinished
 
 INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
 SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) that are compared
 CLOSE = 1e-4
 EXPORTED = ("lite", "lite-causal")
+DETECTOR = outputs.marked(
+    "an exported detector", b"\x08", b"concord-av\x12"
+)  # of its metadata, the last part of the file
 NEEDS = "export needs the packages onnx and onnxscript: pip install 'concord-av[export]'"
 
 
@@ -35,33 +46,33 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     """Write the ONNX file and say {difference, frames_per_second (onnxruntime, one thread), torch_frames_per_second, bytes}.
 
     `difference` is the largest of all outputs over SIZES, in units of an output's largest value where that is above 1. Raises
-    CheckpointError, ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing, FileExistsError
+    CheckpointError, ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing, output.Refused
     where `output` is another file, ScoreError where an answer is not finite.
     """
     from student.checkpoint import load_model
 
-    check_free(output, "an exported detector", _is_ours, head=-1)
-
+    outputs.check([outputs.Output(output, DETECTOR)], [checkpoint])
     model, about = load_model(checkpoint)
     if about["model"] not in EXPORTED:
         raise ValueError(f"a {about['model']} is not exported; there is {', '.join(EXPORTED)}")
-    partial = unfinished(output.parent)
+    folder = Path(tempfile.gettempdir()) if outputs.is_stream(output) else output.parent
+    partial = unfinished(folder)
     try:
         _write(_answers(model).eval(), partial, about)
         difference = _difference(model, partial)
         if not difference <= CLOSE:
             raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
-        speeds = _speeds(model, partial)
-        partial.replace(output)
-        sync(output.parent)
+        speeds, size = _speeds(model, partial), partial.stat().st_size
+        if outputs.is_stream(output):
+            outputs.write(output, partial.read_bytes())
+        else:
+            partial.replace(output)
+            sync(output.parent)
+    except OSError as error:
+        raise named(error, output) from error
     finally:
         partial.unlink(missing_ok=True)
-    return {"difference": difference, **speeds, "bytes": output.stat().st_size}
-
-
-def _is_ours(whole: bytes) -> bool:
-    """Whether it is an ONNX file of this command."""
-    return whole[:1] == b"\x08" and b"concord-av" in whole
+    return {"difference": difference, **speeds, "bytes": size}
 
 
 def _answers(model: Any) -> Any:
@@ -180,7 +191,7 @@ def main(checkpoint: Path, output: Path, debug: bool) -> None:
 
     try:
         said = export(checkpoint, output)
-    except (CheckpointError, ValueError, OSError, ScoreError) as error:
+    except (CheckpointError, StoreError, ValueError, OSError, ScoreError) as error:
         fail(f"Error: {error}", 1 if isinstance(error, ScoreError) else 2)
     say(
         f"{output}: {said['bytes'] / 1e6:.1f} MB; differs from torch by {said['difference']:.1e}; one thread "

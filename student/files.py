@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,24 +95,6 @@ def is_plain(path: Path) -> bool:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
-
-
-def check_free(path: Path | None, kind: str, ours: Callable[[bytes], bool], head: int = 1024) -> None:
-    """Refuse to write over a file that is not an earlier output of the same kind; `ours` sees its first `head` bytes.
-
-    Raises FileExistsError, or FileNotFoundError where there is no folder for it, with a sentence. A missing or empty file, a
-    device or a pipe may be written.
-    """
-    if path is not None and not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{path} is in no folder that exists; make {path.parent} first")
-    if path is None or not path.exists() or (not path.is_file() and not path.is_dir()):
-        return
-    if path.is_dir():
-        raise FileExistsError(f"{path} is a folder; give the name of a file for {kind}")
-    with path.open("rb") as file:
-        begin = file.read(head)
-    if begin and not ours(begin):
-        raise FileExistsError(f"{path} is there and is not {kind}: choose another name, or move it away first")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from store import text
+from store import output, text
 
-from . import files, metrics
+from . import metrics
 
+COMMAND = "student.evaluate"
 BINS = 10
 KINDS = ("png", "pdf", "svg")
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # ticks of the DET curve
@@ -48,8 +49,8 @@ def sheet(report: Mapping[str, Any], path: Path) -> None:
         _histogram(histogram, unique, report)
         _reliability(reliability, unique, report)
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110, format=kind_of(path))
-    files.write(path, drawn.getvalue())
+    figure.savefig(drawn, dpi=110, format=kind_of(path), metadata=output.picture_metadata(COMMAND, kind_of(path)))
+    output.write(path, drawn.getvalue())
 
 
 def kind_of(path: Path) -> str:
@@ -58,11 +59,6 @@ def kind_of(path: Path) -> str:
     if kind not in KINDS:
         raise ValueError(f"{path}: a picture ends with {', '.join('.' + k for k in KINDS)}")
     return kind
-
-
-def is_ours(begin: bytes) -> bool:
-    """Whether a file that begins so was drawn here, or by another with the same library."""
-    return b"atplotlib" in begin
 
 
 def _methods(report: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

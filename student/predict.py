@@ -10,10 +10,14 @@ What it leaves out: identity, artefacts of the picture, and faces other than the
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +26,20 @@ from typing import Any
 
 import click
 
-from store import StoreError
-from store.command import Command, fail, log_to_stderr, put, say
+from store import StoreError, output
+from store.command import Command, fail, log_to_stderr, put, say, told
+from store.output import Output
 from store.text import plain
 from student.answer import UNLICENSED, answer, refusal
 from student.basis import Basis, basis
-from student.config import write_json
+from student.config import to_json
 
 log = logging.getLogger("student")
 
 FORMAT, VERSION = "concord-av prediction", 1
 PAGES = (".html", ".htm")
+STEM = 180  # bytes of a video's name in that of its page
+ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-av prediction"')
 
 
 def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[dict[str, Any], Any, Any]]:
@@ -96,23 +103,33 @@ def exit_code(said: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _pages(target: Path, paths: Sequence[str]) -> list[Path]:
-    """The page of each video: `target` itself, or one a video in that folder, which is made. Raises UsageError."""
-    if len(paths) == 1 and target.suffix.lower() in PAGES and not target.is_dir():
+    """The page of each video: `target` itself, or one a video in that folder. Raises UsageError."""
+    is_file = target.suffix.lower() in PAGES or (target.exists() and not target.is_dir())
+    if len(paths) == 1 and is_file and not target.is_dir():
         return [target]
-    if target.suffix.lower() in PAGES or target.is_file():
+    if is_file:
         raise click.UsageError(f"--html takes a folder where there are several videos; {target} is to be a file")
-    target.mkdir(parents=True, exist_ok=True)
     found: list[Path] = []
     for path in paths:
-        stem = os.path.splitext(os.path.basename(path))[0][:80]
+        name = os.fsencode(os.path.splitext(os.path.basename(path))[0])[:STEM]
+        stem = name.decode(errors="ignore") if len(name) == STEM else os.fsdecode(name)
         names = [f"{stem}.html", *(f"{stem}-{k}.html" for k in range(2, len(paths) + 2))]
         found.append(next(target / name for name in names if target / name not in found))
     return found
 
 
-def _terminated(signum, frame):
-    """SIGTERM ends the run like Ctrl-C does, with its own exit code."""
-    raise SystemExit(128 + signum)
+def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Path], inputs: Sequence[Any]) -> None:
+    """Make the folder of pages, where there is one; raises output.Refused for an output that would take something away."""
+    from pipelines import predict_page
+
+    page = output.page(predict_page.COMMAND)
+    outputs = [Output(path, page) for path in pages]
+    if json_file:
+        outputs.append(Output("/dev/stdout" if str(json_file) == "-" else json_file, ANSWERS))
+    folder = html if pages and pages != [html] else None
+    output.check(outputs, inputs, [(folder, page)] if folder else [])
+    if folder:
+        folder.mkdir(exist_ok=True)
 
 
 @click.command(
@@ -147,15 +164,11 @@ def main(
     """Say of each video, or of each in a folder, whether its lips say what its voice says."""
     if (checkpoint is None) != teacher_only:
         raise click.UsageError("name a student with --checkpoint RUN, or take --teacher-only without one")
-    for target in (json_file, html):
-        if target and not target.absolute().parent.is_dir():
-            raise click.UsageError(f"{target} is in no folder that exists; make {target.parent} first")
     log_to_stderr()
     for name in ("student", "pipelines.progress"):
         logging.getLogger(name).setLevel(logging.INFO)
     if debug:
         logging.getLogger("pipelines").setLevel(logging.DEBUG)
-    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = _run(videos, checkpoint, fit_from, corpus, not no_words, json_file, html, cpu)
     except click.ClickException:
@@ -173,9 +186,11 @@ def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> i
     from pipelines import evidence, predict_page, progress
 
     paths = evidence.videos(videos)
+    pages = _pages(html, paths) if html else []
+    _check_outputs(json_file, html, pages, [*paths, *filter(None, (checkpoint, fit_from))])
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     on = basis(checkpoint, fit_from, corpus, device)
-    pages = _pages(html, paths) if html else []
+    is_written = True
     answers: list[dict[str, Any]] = []
     found = {"format": FORMAT, "version": VERSION, "basis": on.told(), "videos": answers}
     try:
@@ -185,16 +200,26 @@ def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> i
                 if pages:
                     shots = predict_page.shots(said, seen, witness)
                     text = predict_page.page(said, on.told(), shots, seen.clip.audio if seen else None)
-                    pages[len(answers) - 1].write_text(text, encoding="utf-8")
+                    is_written &= _written(pages[len(answers) - 1], text.encode("utf-8", "backslashreplace"))
                 if str(json_file) != "-":
                     say(line(said))
                 shown.advance()
     finally:  # what was answered before a signal or a full disk is not lost
         if json_file and str(json_file) != "-":
-            write_json(json_file, found)
+            is_written &= _written(json_file, to_json(found))
     if str(json_file) == "-":
         put(json.dumps(found, indent=2, allow_nan=False))
-    return exit_code(answers)
+    return exit_code(answers) if is_written else 1
+
+
+def _written(path: Path, data: bytes) -> bool:
+    """Whether an output could be written; a line says why not. The videos after it get their answers all the same."""
+    try:
+        output.write(path, data)
+        return True
+    except OSError as error:
+        say(f"Error: {told(error)}", err=True)
+        return False
 
 
 def _asked_wrongly(error: Exception) -> bool:

@@ -124,9 +124,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         "AP is to be read against the prevalence. "
         + ("" if report["audited"] else UNAUDITED.format(md(report["store"])))
     )
-    return "\n".join(said) + "\n"
+    return "\n".join([*said, "", MARK]) + "\n"
 
 
+MARK = "<!-- by concord-av, student.evaluate -->"  # by which an earlier table is known, and nobody sees it
 UNAUDITED = "No trivial baselines: run python -m pipelines.audit --store {} first."
 
 

@@ -38,6 +38,7 @@ from typing import Any
 import click
 
 from store.command import log_to_stderr, say
+from store.output import check_folder
 from student.config import (
     PRECISIONS,
     PRESETS,
@@ -183,6 +184,7 @@ def _train(resume: str | None, debug: bool, options: dict[str, Any]) -> None:
         if options["model"] not in MODELS:
             raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
         config = TrainConfig.from_options(**options)
+        check_folder(config.output, "the run")
         _warn_of_one_process()
         trainer = Trainer(config, resume)
     except (ConfigError, SplitError, StoreError, CheckpointError) as error:

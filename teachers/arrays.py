@@ -10,6 +10,7 @@ face and a voice.
 Out: `embedding` f4 [batch, frames, dim], rows past a clip's length 0, and `lengths` i8 [batch].
 """
 
+import io
 import math
 import tokenize
 import zipfile
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from teachers import weights
 from teachers.base import FACE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
 
 SIDES = (88, 96, 112)
@@ -76,14 +76,15 @@ def load(path: Path) -> Batch:
     return Batch([_clip(arrays, i, int(n)) for i, n in enumerate(lengths)], num_frames, frozenset(arrays), tuple(notes))
 
 
-def save(path: Path, rows: list[np.ndarray], num_frames: int, dim: int) -> None:
-    """Write f4 [frames, dim] of each clip, padded to num_frames; the file appears under its name only when it is whole."""
+def packed(rows: list[np.ndarray], num_frames: int, dim: int) -> io.BytesIO:
+    """An .npz file of f4 [frames, dim] of each clip, padded to num_frames, and their lengths."""
     lengths = np.array([len(row) for row in rows], np.int64)
     embedding = np.zeros((len(rows), num_frames, dim), np.float32)
     for padded, row in zip(embedding, rows, strict=True):
         padded[: len(row)] = row
-    with weights.replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, embedding=embedding, lengths=lengths)
+    file = io.BytesIO()
+    np.savez(file, embedding=embedding, lengths=lengths)
+    return file
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

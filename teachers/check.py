@@ -24,6 +24,7 @@ import numpy as np
 from teachers import arrays
 from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, Teacher, TeacherError, load
 
+COMMAND = "teachers.check"
 PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of pictures looks at, if not the mouth
 PROVENANCE = ("name", "layer", "source", "sha256", "options", "dim", "licence")
 WARMING = 75  # frames embedded first, at most
@@ -60,8 +61,11 @@ def main(name: str, media: Path | None, input_: Path | None, output: Path | None
 
 def check(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str) -> None:
     """What the command does; raises TeacherError, MediaError, NoFaceError, and whatever another's teacher raises."""
-    if output is not None and output.is_dir():
-        raise TeacherError(f"{output} is a folder; give the name of a file for the embedding")
+    from store import output as outputs
+
+    if output is not None:
+        read = [path for path in (media, input_) if path is not None]
+        outputs.check([outputs.Output(output, outputs.arrays(COMMAND))], read)
     clock = [time.perf_counter()]
     batch = synthetic(1, SYNTHETIC) if input_ is None else arrays.load(input_)
     clock.append(time.perf_counter())
@@ -78,7 +82,7 @@ def check(name: str, media: Path | None, input_: Path | None, output: Path | Non
     embedded_s = time.perf_counter() - began
     low, high = _checked(teacher, batch.clips, rows)
     if output is not None:
-        arrays.save(output, rows, batch.num_frames, teacher.dim)
+        outputs.write(output, outputs.npz(arrays.packed(rows, batch.num_frames, teacher.dim), COMMAND))
     read_s, loaded_s, decoded_s = np.diff(clock)
 
     _say_what(teacher)
@@ -240,9 +244,10 @@ def _memory(device: str) -> str:
 def _media_errors() -> tuple[type[Exception], ...]:
     """Errors of the media and face stages, whose text is for a person."""
     from pipelines.media import MediaError
+    from store.layout import StoreError
     from teachers.face import NoFaceError
 
-    return MediaError, NoFaceError
+    return MediaError, NoFaceError, StoreError, OSError
 
 
 if __name__ == "__main__":

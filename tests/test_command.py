@@ -169,8 +169,8 @@ def test_no_manifest_makes_a_command_print_more_than_two_lines(tmp_path):
         file, out = tmp_path / name, tmp_path / "out"
         for main, words in (
             (manifest_command.main, ["--validate"]),
-            (manifest_command.main, ["-o", out / "rows.csv"]),
-            (manifest_command.main, ["-o", out / "rows.parquet"]),
+            (manifest_command.main, ["-o", out / "rows.csv", "--overwrite"]),
+            (manifest_command.main, ["-o", out / "rows.parquet", "--overwrite"]),
             (audit.main, ["--json", out / "a.json", "--html", out / "a.html"]),
         ):
             done = ran(main, "--manifest", file, *words)
@@ -224,3 +224,61 @@ def test_no_number_is_not_in_a_range(rows, number):
     done = ran(audit.main, "--manifest", rows, "--allow", number)
     assert done.exit_code == 2
     assert "Invalid value for '--allow'" in done.stderr
+
+
+def test_closed_standard_streams_change_nothing(rows, tmp_path):
+    """And no file that a command opens gets their numbers, to which libraries print."""
+    code = "import os, click; from store.command import Command\n"
+    code += "@click.command(cls=Command)\ndef main():\n    assert os.open('/dev/zero', os.O_RDONLY) > 2\nmain()"
+    for close in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        for words in (
+            ["-c", code],
+            ["-m", "pipelines.manifest", "--manifest", str(rows)],
+            ["-m", "pipelines.audit", "--manifest", str(rows), "--json", str(tmp_path / "a.json")],
+        ):
+            shell = ["sh", "-c", f'exec "$@" {close}', "sh", sys.executable, *words]
+            done = subprocess.run(shell, capture_output=True, text=True, cwd=ROOT)
+            assert (done.returncode, done.stderr) == (0, ""), (close, words)
+
+
+STUCK = "import sys, time; print('here', flush=True); time.sleep(60)"
+EARLY = ["precompute.py", "concord.py", "-m store.inspect", "-m pipelines.audit", "-m pipelines.manifest"]
+EARLY += ["-m pipelines.doctor", "-m pipelines.default_fit", "-m pipelines.demo", "-m student.predict"]
+EARLY += ["-m student.evaluate", "-m student.export", "-m student.check", "-m student.train"]
+
+
+@pytest.mark.parametrize("words", EARLY)
+def test_a_signal_while_a_command_is_imported_has_its_exit_code(tmp_path, words):
+    (tmp_path / "click.py").write_text(STUCK)  # what every command imports, and what takes its time here
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    words = [str(os.path.join(ROOT, word)) if word.endswith(".py") else word for word in words.split()]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with subprocess.Popen(
+            [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env
+        ) as run:
+            assert run.stdout.readline() == "here\n"
+            run.send_signal(number)
+            _, errors = run.communicate(timeout=60)
+        assert run.returncode == 128 + number
+        assert errors in ("stopped\n", "")
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    """As under nohup."""
+    code = "import signal; signal.signal(2, signal.SIG_IGN); from store import early; early.end_on_signals()\n"
+    code += "import os; os.kill(os.getpid(), 2); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "goes on\n"
+
+
+def test_sigterm_clears_up_and_is_143():
+    code = CHILD.replace("        time.sleep(60)", "        try: time.sleep(60)\n        finally: say('cleared')")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as run:
+        assert run.stdout.readline() == "ready\n"
+        run.send_signal(signal.SIGTERM)
+        said, errors = run.communicate(timeout=60)
+    assert run.returncode == 143
+    assert said == "cleared\n"
+    assert errors.splitlines()[-1] == "stopped"

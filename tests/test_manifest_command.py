@@ -286,7 +286,9 @@ def test_the_module_and_concord_run_the_same_command(tmp_path):
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stderr == ""
     assert manifest.load(f"csv:{tmp_path}/o.parquet") == manifest.load(f"csv:{file}")
-    said = CliRunner().invoke(concord, ["manifest", "--manifest", str(file), "-o", str(tmp_path / "o.parquet")])
+    said = CliRunner().invoke(
+        concord, ["manifest", "--manifest", str(file), "-o", str(tmp_path / "o.parquet"), "--overwrite"]
+    )
     assert said.output == found.stdout
 
 

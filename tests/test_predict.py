@@ -12,7 +12,7 @@ from awkward import frames_of, sound_of, write_clip
 from click.testing import CliRunner
 
 from pipelines import evidence
-from store import fitfile
+from store import fitfile, output
 from store.similarity import Offset
 from student import checkpoint
 from student.answer import doubt, out_of_sync, passages
@@ -375,3 +375,27 @@ def test_clips_that_the_fit_never_saw(grid, tmp_path):
     paths = [str(tmp_path / f"{k}.mkv") for k in range(10)]
     swapped = [said["decision"] for said, _, _ in predict(paths, basis(None, corpus=OURS), words=False)]
     assert swapped.count("fake") >= 9
+
+
+def test_a_page_that_cannot_be_written_costs_no_other_answer(tmp_path, monkeypatch):
+    write, pages = output.write, tmp_path / "pages"
+
+    def full(path, data):
+        if str(path).endswith("a.html"):
+            raise OSError(28, "No space left on device", str(path))
+        write(path, data)
+
+    monkeypatch.setattr(output, "write", full)
+    videos = [tmp_path / f"{name}.mp4" for name in "ab"]
+    for video in videos:
+        video.write_bytes(bytes(range(256)) * 20)
+    words = [*map(str, videos), "--teacher-only", "--cpu", "--html", str(pages), "--json", str(tmp_path / "x.json")]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 1
+    assert f"Error: {pages / 'a.html'}: No space left on device; make room" in found.stderr
+    assert [path.name for path in pages.iterdir()] == ["b.html"]
+    assert [one["path"] for one in json.loads((tmp_path / "x.json").read_text())["videos"]] == [str(v) for v in videos]
+    found = CliRunner().invoke(main, [*words[:1], "--teacher-only", "--cpu", "--html", "/dev/full"])
+    assert (found.exit_code, "Error: /dev/full: No space left on device" in found.stderr) == (1, True)
+    again = CliRunner().invoke(main, words)  # over its own pages and answers
+    assert "is there and is not" not in again.stderr

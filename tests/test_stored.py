@@ -122,3 +122,32 @@ def test_a_store_in_a_bucket_is_audited_and_keeps_the_audit(s3):
     assert done.exit_code == 0, done.output
     assert json.loads((place(url) / "audit.json").read())["clips"] == 12
     assert len(pd.read_parquet(io.BytesIO((place(url) / "nuisances.parquet").read()))) == 12
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "ledger.parquet"])
+@pytest.mark.parametrize("how", ["changed", "gone", "flipped"])
+def test_a_table_that_is_not_what_the_run_wrote_is_told_as_damage(small, name, how):
+    """And not as faults of the corpus."""
+    ids = [str(i) for i in store.open(small).clips["id"]]
+    manifest.write([Row("p", id=i) for i in ids], small / "manifest.parquet")
+    ledger.write(small, [ledger.Entry(i, "p", "done") for i in ids])
+    store.Writer.open(small).consolidate()
+    assert run("--store", small).exit_code == 0
+    if how == "changed" and name == "manifest.parquet":
+        manifest.write([Row("p", id=i, faults=(("no_audio", "invented"),)) for i in ids], small / name)
+    elif how == "changed":
+        ledger.write(small, [ledger.Entry(i, "p", "decode", "truncated", "invented") for i in ids])
+    elif how == "gone":
+        (small / name).unlink()
+    else:
+        data = bytearray((small / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (small / name).write_bytes(data)
+    (small / "audit.json").unlink()
+    done = run("--store", small)
+    assert done.exit_code == 2
+    assert name in done.stderr
+    assert "run precompute.py" in done.stderr
+    assert "invented" not in done.output
+    assert len(done.stderr.splitlines()) == 1
+    assert not (small / "audit.json").exists()

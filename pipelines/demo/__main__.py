@@ -7,20 +7,28 @@ Everything goes below the output folder: corpus/, store.zarr, run/, report/. Wha
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 import store
 from pipelines import picture
+from store import output as outputs
 from store.command import Command, say
 from store.text import html as t
 from store.text import markdown as md
 
+NAMES = ("real", "forged")
 EPOCHS = 12  # the student's figures no longer move much after that
 
 
@@ -31,6 +39,7 @@ def main(output: Path, epochs: int) -> None:
     """Run the whole path on a synthetic corpus and write demo/report/."""
     begun = time.monotonic()
     report = output / "report"
+    check(report)
     report.mkdir(parents=True, exist_ok=True)
     python = sys.executable
     bin_folder = Path(python).parent
@@ -54,6 +63,20 @@ def main(output: Path, epochs: int) -> None:
     say(f"demo: {time.monotonic() - begun:.0f} s; open {report / 'index.html'}")
 
 
+def check(report: Path) -> None:
+    """Raises UsageError for a file of another's at the place of one that this command makes; its steps look at their own."""
+    table = outputs.marked("the demonstration's table", b"| ", CAVEAT.encode())
+    files = [outputs.Output(report / f"timeline_{name}.png", outputs.picture(picture.COMMAND)) for name in NAMES]
+    files += [
+        outputs.Output(report / "index.html", outputs.page(picture.COMMAND)),
+        outputs.Output(report / "table.md", table),
+    ]
+    try:
+        outputs.check(replace(one, kind=replace(one.kind, makes_folder=True)) for one in files)
+    except outputs.Refused as error:
+        raise click.UsageError(str(error)) from error
+
+
 def step(*command: object) -> None:
     """Run one command, shown as a user would type it; its failure is ours."""
     words = [str(word) for word in command]
@@ -66,7 +89,7 @@ def step(*command: object) -> None:
 def write(output: Path, zarr: Path, report: Path) -> None:
     """Pictures of one real and one re-animated test clip, the table, and a page that holds them."""
     reader = store.open(zarr)
-    for label, method, name in ((0, "", "real"), (1, "reanimated", "forged")):
+    for label, method, name in ((0, "", NAMES[0]), (1, "reanimated", NAMES[1])):
         clip = example(reader, label, method)
         row = reader.clip(clip)
         told = "real" if label == 0 else f"forged ({row.method}): the mouth says other words than the voice"
@@ -81,8 +104,8 @@ def write(output: Path, zarr: Path, report: Path) -> None:
         f"swapped, AUC {auc['5']:.3f} over 5 frames, {auc['25']:.3f} over a second, {auc['clip']:.3f} a clip; the same fit on "
         f"shuffled pairs gives {control:.3f}."
     )
-    (report / "table.md").write_text(markdown(table) + f"\n{md(facts)}\n\n{CAVEAT}\n")
-    (report / "index.html").write_text(html(table, facts))
+    outputs.write(report / "table.md", (markdown(table) + f"\n{md(facts)}\n\n{CAVEAT}\n").encode())
+    outputs.write(report / "index.html", html(table, facts).encode())
 
 
 def example(reader: store.Reader, label: int, method: str) -> int:
@@ -130,7 +153,7 @@ def html(table: list[tuple[str, ...]], facts: str) -> str:
     """A page with table and pictures; the pictures lie beside it."""
     head = "".join(f"<th>{cell}</th>" for cell in HEAD)
     body = "".join("<tr>" + "".join(f"<td>{t(cell)}</td>" for cell in row) + "</tr>" for row in table)
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>concord-av demonstration</title>
+    return f"""{outputs.head(picture.COMMAND)}<title>concord-av demonstration</title>
 <meta name="viewport" content="width=device-width"><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse; margin: 1rem 0 }}

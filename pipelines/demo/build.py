@@ -26,6 +26,7 @@ from pipelines.demo.portrait import Portrait
 from pipelines.demo.sentences import GROUPS
 from pipelines.demo.speech import SAMPLE_RATE, Phone, Speech, Voice
 from pipelines.manifest import Row, write
+from store.bounds import store_of
 
 MARGIN_S = 0.65  # of speech kept free before and after what a clip shows, so that shifted sound never runs out
 FADE_S = 0.12  # in which a partly forged picture passes from one mouth to the other
@@ -75,6 +76,8 @@ def build(
     """
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty and holds no demo corpus; give another folder")
+    if inside := store_of(root):
+        raise FileExistsError(f"{root} lies in the store {inside}; give a folder outside it")
     clips = plan(seed, sizes)
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.partial-", dir=root.parent))

@@ -192,10 +192,13 @@ def delete_node(where: Place) -> None:
     What is neither metadata nor a chunk stays, and so does a store that somebody put there."""
     (where / "zarr.json").delete()
     files = where.files()
-    marks = {"zarr.json", CREATION, INVENTORY}
-    marked = {folder for folder, _, name in (key.rpartition("/") for key in files) if folder and name in marks}
-    found = zip(marked, where.map(lambda folder: is_store(where / folder), marked), strict=True)
-    stores = tuple(f"{folder}/" for folder, is_one in found if is_one)
+    looked = {
+        key.removesuffix(mark)
+        for key in files
+        for mark in (CREATION, INVENTORY, "clips/zarr.json")
+        if key.endswith(mark)
+    }
+    stores = tuple(folder for folder in looked if folder.endswith("/") and is_store(where / folder.rstrip("/")))
     where.map(lambda key: (where / key).delete(), [k for k in files if is_of_node(k) and not k.startswith(stores)])
     where.prune()
 

@@ -272,7 +272,14 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
 
 
 def test_sigterm_clears_up_and_is_143():
-    code = CHILD.replace("        time.sleep(60)", "        try: time.sleep(60)\n        finally: say('cleared')")
+    waiting = '        say("ready")\n        time.sleep(60)\n'
+    assert waiting in CHILD
+    code = CHILD.replace(
+        waiting,
+        "        try:\n"
+        + waiting.replace("  say", "      say").replace("  time", "      time")
+        + "        finally: say('cleared')\n",
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as run:

@@ -185,6 +185,8 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
             console.print(f"damaged: clip {entry['clip'] or '(none)'}: {entry['array']}: {entry['reason']}")
         if check:
             console.print(_verdict(report["damage"], reader.inventory.complete))
+        if save_fit:
+            console.print(f"fit written to {plain(str(save_fit))}")
     if report.get("damage"):
         sys.exit(1)
 

@@ -55,7 +55,8 @@ class Trainer:
         if config.losses.needs_soft_labels and self.reader.fit is None:
             raise ConfigError(
                 f"store {config.store} has no fit, so its similarity is NaN: run python precompute.py --store {config.store} "
-                "--refit first, or train without soft labels (--w-correlation 0 --w-contrastive 0)"
+                "with --refit where clips are known to be real, else with --fit-from, or train without soft labels "
+                "(--w-correlation 0 --w-contrastive 0)"
             )
         self.split = split(self.reader, Path(config.splits) if config.splits else None, config.seed)
         train, val = self.split.rows["train"], self.split.rows["val"]

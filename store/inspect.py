@@ -29,7 +29,7 @@ from rich.table import Table
 from store import command, fitfile, inventory, layout, output
 from store.layout import StoreError
 from store.reader import Reader
-from store.text import plain_all
+from store.text import plain, plain_all
 from store.verify import verify
 
 

@@ -40,6 +40,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+pytestmark = pytest.mark.slow  # two runs of precompute and three of training
+
+
 @pytest.fixture(scope="module")
 def corpus(clips, tmp_path_factory):
     """Four real clips, and one of them again whose face is away for a while."""

@@ -24,7 +24,7 @@ COMMANDS = {
     "check": ("teachers.check", "main"),
     "check-student": ("student.check", "main"),
     "fetch": ("teachers.fetch", None),
-    "manifest": ("pipelines.manifest_command", "main"),
+    "manifest": ("pipelines.manifest.__main__", "main"),
     "audit": ("pipelines.audit", "main"),
     "doctor": ("pipelines.doctor", "main"),
 }

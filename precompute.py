@@ -12,11 +12,11 @@ import sys
 
 import click
 
-from pipelines import report
-from pipelines.cluster import Pools
-from pipelines.job import first_line, run
-from pipelines.manifest import ManifestError
-from pipelines.request import Config, UsageError
+from pipelines.corpora.manifest import ManifestError
+from pipelines.job import report
+from pipelines.job.request import Config, UsageError
+from pipelines.job.run import first_line, run
+from pipelines.workers.cluster import Pools
 from store import StoreError
 from store.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from store.place import is_url, place

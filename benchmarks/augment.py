@@ -20,11 +20,11 @@ import click
 import numpy as np
 
 import store
-from student import augment
 from student.config import DataConfig
-from student.data import Corpus, Keys, Windows
-from student.picture import CROP
-from student.spans import spans, window_for
+from student.data import augment
+from student.data.dataset import Corpus, Keys, Windows
+from student.data.picture import CROP
+from student.data.spans import spans, window_for
 
 
 def loaders(path: str) -> tuple[dict[str, Windows], list, int]:

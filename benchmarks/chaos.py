@@ -79,7 +79,7 @@ def processes(kind: str) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
         busy = line.startswith("ray::") and not line.startswith(("ray::IDLE", "ray::Tally")) and "Agent" not in line
-        if busy if kind == "worker" else "pipelines.isolation" in line:
+        if busy if kind == "worker" else "pipelines.workers.isolation" in line:
             found.append(process)
     return found
 

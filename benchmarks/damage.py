@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # whose tests damage the same way
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))  # whose tests damage the same way
 
 import damaged_runs
 import damaged_stores
@@ -66,7 +66,8 @@ def run_judge(run: Path) -> Judge:
 
 def fit_judge(file: Path) -> Judge:
     """Reads a fit's file."""
-    from store import StoreError, fitfile
+    from store import StoreError
+    from store.similarity import fitfile
 
     def arrays() -> list[np.ndarray]:
         fit, teachers, note = fitfile.load(file)
@@ -109,7 +110,7 @@ def main(stores: Path | None, runs: Path | None, count: int, seed: int) -> None:
     """Damage files one at a time and see what reading them comes to."""
     import torch
 
-    from store import fitfile
+    from store.similarity import fitfile
 
     torch.set_num_threads(1)  # children are forked, and a pool of threads would not come along
     logging.disable(logging.WARNING)

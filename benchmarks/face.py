@@ -25,8 +25,8 @@ from typing import Any
 import click
 import numpy as np
 
-from teachers import face_backends
-from teachers.face import LIPS, FaceTracker
+from teachers.face import backends as face_backends
+from teachers.face.tracker import LIPS, FaceTracker
 
 CLIPS = Path(__file__).parent.parent / "tests" / "data" / "grid" / "clips"
 REFERENCE = "mediapipe"

@@ -90,11 +90,13 @@ def _warm() -> None:
     from safetensors.torch import load_file  # noqa: F401
 
     import store.inspect  # noqa: F401
-    from pipelines import manifest  # noqa: F401
-    from student import checkpoint, weights  # noqa: F401
-    from student.models import build
-    from teachers import arrays  # noqa: F401
-    from teachers import checkpoint as theirs  # noqa: F401
+    from pipelines.corpora import manifest  # noqa: F401
+    from student.models import (
+        build,
+        weights,  # noqa: F401
+    )
+    from teachers.files import arrays  # noqa: F401
+    from teachers.files import checkpoint as theirs  # noqa: F401
 
     build("lite")
     torch.ones(3).isfinite().all()
@@ -106,11 +108,13 @@ def _read(kind: str, path: Path) -> str:
     import torch
 
     import store
-    from pipelines import manifest
-    from store import fitfile, inspect
-    from student import checkpoint, weights
-    from teachers import arrays
-    from teachers import checkpoint as theirs
+    from pipelines.corpora import manifest
+    from store import inspect
+    from store.similarity import fitfile
+    from student import checkpoint
+    from student.models import weights
+    from teachers.files import arrays
+    from teachers.files import checkpoint as theirs
 
     if kind == "checkpoint":
         found = len(theirs.read(path))
@@ -122,7 +126,7 @@ def _read(kind: str, path: Path) -> str:
         except arrays.ArraysError:
             return f"{len(weights.read(path))} weights"
     if kind == "fit":
-        from pipelines.projection import maps
+        from pipelines.labels.project import maps
 
         fit = fitfile.load(path)[0]
         maps(fit)
@@ -147,7 +151,7 @@ def _read(kind: str, path: Path) -> str:
 
 
 def _judged(error: Exception) -> tuple[str, str]:
-    from pipelines.manifest import ManifestError
+    from pipelines.corpora.manifest import ManifestError
     from store import StoreError
     from student.checkpoint import CheckpointError
     from teachers import TeacherError
@@ -296,7 +300,7 @@ def run(cases: int, seed: int, template: Path, kinds: tuple[str, ...] = tuple(ho
 
 def sound_store(path: Path) -> Path:
     """A small store with a fit and words, 20 chunks a shard."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     from small_store import make_store
 
     import store

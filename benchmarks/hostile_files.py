@@ -284,7 +284,7 @@ def npz(
 
 
 def fit(folder: Path, outside: Path, rng: Rng) -> Path:
-    from store import fitfile
+    from store.similarity import fitfile
 
     path = folder / "fit.npz"
     if rng.random() < 0.3:

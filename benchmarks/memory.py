@@ -7,8 +7,8 @@ The videos are the clip's packets again and again, with later time stamps: made 
 has four pictures, each on display for minutes: small as a file, long by its stamps.
 
 Of each process the highest memory of its own is shown (anonymous and shared pages; not those of files, which the system may
-drop), four times a second. Workers are Ray's processes; children do their dangerous work (`pipelines.isolation`). For a corpus,
-and in the last column, the memory of all is added up: RSS counts what processes share for each of them, PSS once.
+drop), four times a second. Workers are Ray's processes; children do their dangerous work (`pipelines.workers.isolation`). For a
+corpus, and in the last column, the memory of all is added up: RSS counts what processes share for each of them, PSS once.
 """
 
 from __future__ import annotations

@@ -31,9 +31,13 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     from mediapipe.tasks.python import BaseOptions, vision
 
     import teachers
-    from pipelines import manifest, media, stages
-    from teachers import align, face, weights
-    from teachers.landmarker import image
+    from pipelines.corpora import manifest
+    from pipelines.media import decode as media
+    from pipelines.workers import stages
+    from teachers.face import align
+    from teachers.face import tracker as face
+    from teachers.face.landmarker import image
+    from teachers.files import weights
     from teachers.voice import VoiceActivity
 
     rows = manifest.load(corpus)[:count]

@@ -3,9 +3,9 @@
     python -m benchmarks.robustness --store grid.zarr --splits splits.csv --run plain=runs/plain-0 --run plain=runs/plain-1 \\
         --run augmented=runs/augmented-0 --run augmented=runs/augmented-1
 
-The made swaps and shifts of a split, each against its twin (`student.score`), are the same for every run and degradation.
-Lips and sound of a clip are degraded once, real and mismatched alike. Runs of one NAME are averaged: mean, least and greatest.
-Training's own scores are not used: a run's weights are taken as its folder holds them.
+The made swaps and shifts of a split, each against its twin (`student.scoring.score`), are the same for every run and
+degradation. Lips and sound of a clip are degraded once, real and mismatched alike. Runs of one NAME are averaged: mean, least
+and greatest. Training's own scores are not used: a run's weights are taken as its folder holds them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 import store
 from benchmarks.degradations import Degradation, degradations
 from store import output as outputs
-from student import score
 from student.checkpoint import load_model
-from student.metrics import auc
-from student.spans import spans
-from student.splits import split
+from student.data.spans import spans
+from student.data.splits import split
+from student.scoring import score
+from student.scoring.metrics import auc
 
 FIGURES = outputs.marked("figures of benchmarks.robustness", b'{\n "runs": [', b'\n "auc": {')
 METHODS = (*score.MADE, "both")

@@ -15,7 +15,7 @@ import click
 import numpy as np
 import zarr
 
-from pipelines import ledger
+from pipelines.job import ledger
 
 
 def differences(a: Path, b: Path) -> list[str]:

@@ -18,8 +18,9 @@ import numpy as np
 
 import store
 import teachers
-from pipelines import contrast, projection
 from pipelines.corpora.grid import words
+from pipelines.labels import contrast
+from pipelines.labels import project as projection
 from store.layout import FPS, labelled
 from store.similarity import auc, brier, scores
 

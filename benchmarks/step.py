@@ -32,16 +32,19 @@ import torch
 
 import store
 import teachers
-from pipelines import manifest, media, projection, stages
-from pipelines.labels import half
-from pipelines.plan import Slot
+from pipelines.corpora import manifest
+from pipelines.labels import project as projection
+from pipelines.labels.second_pass import half
+from pipelines.media import decode as media
+from pipelines.workers import stages
+from pipelines.workers.plan import Slot
 from store import layout, similarity
 from store.place import place
 from student.config import DataConfig, LossConfig
-from student.data import Corpus, Key, Windows, epoch_order
-from student.losses import Targets, total
+from student.data.dataset import Corpus, Key, Windows, epoch_order
+from student.data.spans import spans, window_for
 from student.models import build
-from student.spans import spans, window_for
+from student.training.losses import Targets, total
 from teachers import Teacher
 
 FACE, ASR, VSR, PROJECT = "decoding, face, voice", "sound teacher", "lips teacher", "projections"

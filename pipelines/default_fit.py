@@ -1,4 +1,4 @@
-"""The fit that the package ships, so that single videos can be judged without a store: `store/default_fit.npz`.
+"""The fit that the package ships, so that single videos can be judged without a store: `store/similarity/default_fit.npz`.
 
     python -m pipelines.default_fit --corpus grid:/data/grid_s1
 
@@ -25,12 +25,13 @@ import click
 import numpy as np
 
 import store
-from pipelines import job, manifest
-from pipelines.manifest import ManifestError
-from pipelines.request import Config, RunError, UsageError
-from store import StoreError, fitfile, output
+from pipelines.corpora import manifest
+from pipelines.corpora.manifest import ManifestError
+from pipelines.job import run as job
+from pipelines.job.request import Config, RunError, UsageError
+from store import StoreError, output
 from store.place import place
-from store.similarity import Fit
+from store.similarity import Fit, fitfile
 from teachers import TeacherError
 
 HOLD_OUT, FIRST = 10, 5  # every tenth clip, from the sixth on: the fit itself holds out the first of each ten

@@ -24,9 +24,10 @@ from typing import Any, NoReturn
 
 import click
 
-from store import early, secrets
+from store import early
+from store.formats.text import plain, plain_lines
 from store.layout import StoreError
-from store.text import plain, plain_lines
+from store.place import secrets
 
 LONGEST = 1200  # letters of an error
 INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM

@@ -26,10 +26,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from store import command, fitfile, inventory, layout, output
+from store import command, layout, output
+from store.arrays import inventory
+from store.formats.text import plain, plain_all
 from store.layout import StoreError
 from store.reader import Reader
-from store.text import plain, plain_all
+from store.similarity import fitfile
 from store.verify import verify
 
 

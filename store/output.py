@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.bounds import store_of
 from store.layout import StoreError
 from store.place import Place, is_url, place, stream
+from store.place.bounds import store_of
 
 SEEN = 1 << 16  # bytes at both ends of a file in which marks are looked for
 NULL = "/dev/null"  # the one place that several outputs may share

@@ -1,9 +1,9 @@
 """Reading a store: the table of clips, windows of frames, and how well any two clips agree.
 
-`store.open(path)` reads `clips/` once and keeps it; `frames(i, start, stop, names)` reads windows through `store.shards`. A
-row that was not written or is damaged raises StoreError with the clip and the array; nothing is returned as zeros in silence.
-A reader may be used by many threads and pickles as its place, so that workers open the store anew. It shows the store as it
-was when opened: open it again after a run has changed it.
+`store.open(path)` reads `clips/` once and keeps it; `frames(i, start, stop, names)` reads windows through
+`store.arrays.shards`. A row that was not written or is damaged raises StoreError with the clip and the array; nothing is
+returned as zeros in silence. A reader may be used by many threads and pickles as its place, so that workers open the store
+anew. It shows the store as it was when opened: open it again after a run has changed it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from store import document, inventory, layout, metadata, similarity
-from store.groups import Array, Broken, Group, load
+from store import layout, similarity
+from store.arrays import inventory, metadata
+from store.arrays.groups import Array, Broken, Group, load
+from store.arrays.nodes import array_names, is_node, root_attrs, short_dtype
+from store.arrays.shards import ABSENT, Damage, ShardCache, ShardedArray
+from store.formats import document
 from store.layout import StoreError
-from store.nodes import array_names, is_node, root_attrs, short_dtype
 from store.place import Place, place
-from store.shards import ABSENT, Damage, ShardCache, ShardedArray
 from store.similarity import Fit
 
 if TYPE_CHECKING:
@@ -422,7 +424,7 @@ class Reader:
     def to_xarray(self) -> xarray.DataTree:
         """Both tables as an xarray tree (`clips`, `frames`, and `words` where there are any); values are read when used."""
         try:
-            from store.tree import tree_of
+            from store.arrays.tree import tree_of
         except ModuleNotFoundError:
             raise StoreError("to_xarray needs xarray: pip install xarray") from None
         return tree_of(self)

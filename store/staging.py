@@ -2,7 +2,7 @@
 
 A file is an uncompressed .npz (a zip of .npy members named CLIP/ARRAY.npy) with one JSON member for the receipts; numpy opens
 it too, and no pickle is ever read. Zip keeps a CRC of every member, so a torn file is found out: it counts as not staged and
-is removed. Only files that are named as batches are (`pipelines.plan.Batch`) are looked at here.
+is removed. Only files that are named as batches are (`pipelines.workers.plan.Batch`) are looked at here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from store import document, npz
+from store.formats import document, npz
 from store.layout import StoreError
 from store.place import Opened, Place, is_url, place
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from store import inventory, layout
-from store.document import parse_dict
+from store import layout
+from store.arrays import inventory
+from store.arrays.nodes import consolidated, read_document
+from store.arrays.shards import Damage
+from store.formats.document import parse_dict
+from store.formats.text import plain
 from store.layout import StoreError
-from store.nodes import consolidated, read_document
 from store.reader import Reader
-from store.shards import Damage
-from store.text import plain
 
 
 def verify(reader: Reader, progress: Progress | None = None) -> list[dict[str, str]]:

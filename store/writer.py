@@ -2,9 +2,9 @@
 
 Frames are written by whole shards: one `write_shard` makes each file once, whole or not at all, and no two writers touch one
 file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver; its first change opens the
-inventory (`store.inventory`), its last act closes it. The length of `clips/done` is the table's, and `done` is written last.
-Every inner chunk of a written shard is stored, zeros too, with a CRC-32C, so that one that is not there is damage and not a row
-of zeros.
+inventory (`store.arrays.inventory`), its last act closes it. The length of `clips/done` is the table's, and `done` is written
+last. Every inner chunk of a written shard is stored, zeros too, with a CRC-32C, so that one that is not there is damage and not
+a row of zeros.
 
 A store is made in a folder that is empty. What is being made bears a mark of ours, written first and removed last, that lists
 its files; what bears none is somebody's, and is neither written to nor removed.
@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from store import document, groups, inventory, layout, lease, metadata
-from store.bounds import CREATION, store_of
-from store.inventory import Inventory
-from store.layout import StoreError, node_name
-from store.nodes import (
+from store import layout
+from store.arrays import groups, inventory, metadata
+from store.arrays.inventory import Inventory
+from store.arrays.nodes import (
     EVERY_CHUNK,
     array_names,
     as_column,
@@ -47,7 +46,10 @@ from store.nodes import (
     write_column,
     write_document,
 )
-from store.place import Folder, Place, is_leftover, place
+from store.formats import document
+from store.layout import StoreError, node_name
+from store.place import Folder, Place, is_leftover, lease, place
+from store.place.bounds import CREATION, store_of
 from store.staging import FOLDER as STAGING
 
 TABLES = ("clips", "frames")

@@ -1,7 +1,7 @@
 """Try a student's weights: `python -m student.check MODEL --init-from PATH --input arrays.npz --output out.npz`.
 
-Loads weights of the authors, of TalkNet-ASD or of ours (see student/weights.py), runs the model in evaluation mode, writes
-every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 [batch, frames, 112, 112] and `mfcc` f4
+Loads weights of the authors, of TalkNet-ASD or of ours (see student/models/weights.py), runs the model in evaluation mode,
+writes every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 [batch, frames, 112, 112] and `mfcc` f4
 [batch, 4 * frames, 13] and runs as published, the clips of the batch one after another in its first layer; `lite` takes
 `mouth` u1 [batch, frames, 96, 96] and `audio` i2 [batch, 640 * frames]. Without --input the arrays are made up, without
 --init-from the weights are.
@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from store import StoreError, command, npz
+from store import StoreError, command
 from store import output as outputs
+from store.formats import npz
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ def check(
     """What the command does; raises InputError, CheckpointError, OSError."""
     import torch
 
-    from student import weights
+    from student.models import weights
 
     if name not in SHAPES:
         raise InputError(f"unknown model {name}; there is {', '.join(sorted(SHAPES))}")

@@ -6,7 +6,7 @@ must be finite: a damaged detector is refused, it never answers.
 
 A training checkpoint is a folder `checkpoint-STEP`: written under another name, synced, then renamed, so its name means that it
 is whole. It holds tensors (safetensors) and `trainer.json` with the checksum of each file, and nothing that reading could run.
-No state of a random generator is in it: each step seeds its own (`student.trainer`).
+No state of a random generator is in it: each step seeds its own (`student.training.trainer`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import files
-from .config import TRIMS, plain
-from .models import build, least_numbers
-from .picture import SIDES
+from student import files
+from student.config import TRIMS, plain
+from student.data.picture import SIDES
+from student.models import build, least_numbers
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def is_fitted(about: Mapping[str, Any]) -> bool:
 
 
 def picture(about: Mapping[str, Any]) -> str:
-    """What a detector with that header, or a run with that state, looks at (`student.picture`)."""
+    """What a detector with that header, or a run with that state, looks at (`student.data.picture`)."""
     return about["config"].get("data", {}).get("picture", "mouth")  # all did before there was a choice
 
 

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .files import write
+from student.files import write
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
-SCHEDULES = ("cosine", "paper")  # see student.optimize
-TRIMS = ("none", "leading", "speech")  # see student.spans
+SCHEDULES = ("cosine", "paper")  # see student.training.optimize
+TRIMS = ("none", "leading", "speech")  # see student.data.spans
 MOST_BYTES = 1_000_000  # of a file of options
 
 
@@ -71,7 +71,7 @@ class DataConfig:
     min_fake_shift: int = 5  # smaller ones are no forgery: they teach the correlation term alone
     max_shift: int = 15
     augment: bool = True
-    picture: str = "mouth"  # or "face": no option, the trainer finds it (`student.picture`)
+    picture: str = "mouth"  # or "face": no option, the trainer finds it (`student.data.picture`)
     buffer: int = 2048  # windows shuffled together, so that neighbouring reads stay within few shards
 
     def __post_init__(self) -> None:

@@ -26,9 +26,9 @@ import numpy as np
 
 from store import output as outputs
 from store.command import Command, fail, log_to_stderr, say, told
-from store.text import plain
-from student import tables
+from store.formats.text import plain
 from student.config import TRIMS, to_json
+from student.scoring import tables
 
 REPORT = outputs.marked(
     "a report of student.evaluate", b'{\n  "store": "', b'\n  "checkpoint": ', b'\n  "trained_on": '
@@ -60,10 +60,10 @@ def evaluate(
     import torch
 
     import store
-    from student.baseline import Baselines
     from student.checkpoint import load_model
-    from student.splits import split
-    from student.tables import table
+    from student.data.splits import split
+    from student.scoring.baseline import Baselines
+    from student.scoring.tables import table
 
     device = accelerator.device if accelerator else torch.device("cpu")
     reader = store.open(store_path)
@@ -129,9 +129,9 @@ def _score(
     import torch
     from accelerate.utils import gather_object
 
-    from student import score
     from student.checkpoint import picture
-    from student.spans import spans
+    from student.data.spans import spans
+    from student.scoring import score
 
     device = accelerator.device if accelerator else torch.device("cpu")
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
@@ -187,7 +187,7 @@ def show(report: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from student import tables
+    from student.scoring import tables
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     for variant in report["variants"]:
@@ -247,9 +247,9 @@ def main(
     import torch
 
     from store import StoreError
-    from student import plots, score, tables
     from student.checkpoint import CheckpointError
-    from student.splits import SplitError
+    from student.data.splits import SplitError
+    from student.scoring import plots, score, tables
 
     log_to_stderr()
     accelerator = accelerate.Accelerator(cpu=cpu or not torch.cuda.is_available())

@@ -137,7 +137,7 @@ def _session(path: Path) -> Any:
 def _difference(model: Any, path: Path) -> float:
     import torch
 
-    from student.score import ScoreError
+    from student.scoring.score import ScoreError
 
     session, worst = _session(path), 0.0
     for size in SIZES:
@@ -187,7 +187,7 @@ def main(checkpoint: Path, output: Path, debug: bool) -> None:
     Example: python -m student.export --checkpoint runs/grid --output grid.onnx
     """
     from student.checkpoint import CheckpointError
-    from student.score import ScoreError
+    from student.scoring.score import ScoreError
 
     try:
         said = export(checkpoint, output)

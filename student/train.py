@@ -6,7 +6,7 @@
     accelerate launch --config_file configs/cpu2.yaml student/train.py ...                   # two CPU processes
     accelerate launch student/train.py ... --resume_from_checkpoint latest                   # goes on after any kill
 
-The command alone: options to a config, errors to one line, exit code out. The loop is student/trainer.py.
+The command alone: options to a config, errors to one line, exit code out. The loop is student/training/trainer.py.
 """
 
 # ruff: noqa: E402 - the path is put right before anything of ours is imported
@@ -176,9 +176,9 @@ def _train(resume: str | None, debug: bool, options: dict[str, Any]) -> None:
     _log_on_main_process()
     from store import StoreError
     from student.checkpoint import CheckpointError
+    from student.data.splits import SplitError
     from student.models import MODELS
-    from student.splits import SplitError
-    from student.trainer import Trainer
+    from student.training.trainer import Trainer
 
     try:
         if options["model"] not in MODELS:
@@ -208,8 +208,8 @@ def _train(resume: str | None, debug: bool, options: dict[str, Any]) -> None:
 def _told(error: Exception) -> tuple[str, bool]:
     """An error in one line, and whether every process of the run has the same."""
     from student.checkpoint import SaveError
-    from student.score import ScoreError
-    from student.watch import Diverged
+    from student.scoring.score import ScoreError
+    from student.training.watch import Diverged
 
     lines = str(error).strip().splitlines() or ["no message"]
     if isinstance(error, (SaveError, ScoreError, Diverged)):

@@ -1,7 +1,7 @@
 """Try a teacher by its name: `python -m teachers.check NAME [--media FILE | --input arrays.npz] [--output out.npz]`.
 
 Loads the teacher, from whichever package it comes, says where its weights are from, embeds a media file (decoded, its face
-tracked and its voice found as the pipeline does), raw arrays (see teachers/arrays.py) or, with neither, ten seconds of
+tracked and its voice found as the pipeline does), raw arrays (see teachers/files/arrays.py) or, with neither, ten seconds of
 made-up media, and prints shapes, range, speed and memory. Loading, reading and embedding are timed apart; a short clip is
 embedded first and not counted, so that what a library does once is not taken for speed.
 
@@ -21,8 +21,8 @@ from typing import Any
 import click
 import numpy as np
 
-from teachers import arrays
 from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, Teacher, TeacherError, load
+from teachers.files import arrays
 
 COMMAND = "teachers.check"
 PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of pictures looks at, if not the mouth
@@ -46,7 +46,7 @@ def main(name: str, media: Path | None, input_: Path | None, output: Path | None
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("teachers").setLevel(logging.DEBUG if debug else logging.WARNING)
-    logging.getLogger("teachers.weights").setLevel(logging.INFO)  # a download or a conversion is waited for
+    logging.getLogger("teachers.files.weights").setLevel(logging.INFO)  # a download or a conversion is waited for
     try:
         if media is not None and input_ is not None:
             raise TeacherError("--media and --input both name what to embed; give one of them")
@@ -124,8 +124,8 @@ def synthetic(num: int, frames: int, seed: int = 0) -> arrays.Batch:
 
 def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
     """A media file as the pipeline's first stage makes it; the face is tracked only for a teacher that looks at it."""
-    from pipelines import media
-    from teachers.face import FaceTracker
+    from pipelines.media import decode as media
+    from teachers.face.tracker import FaceTracker
     from teachers.voice import VoiceActivity
 
     heard = media.probe(path).has_audio
@@ -206,7 +206,7 @@ def _say(label: str, value: Any) -> None:
 
 def _line(text: str, err: bool = False) -> None:
     """Print a line that is safe for a terminal: names come from others' files."""
-    from store.text import plain
+    from store.formats.text import plain
 
     click.echo(plain(text), err=err)
 
@@ -243,9 +243,9 @@ def _memory(device: str) -> str:
 
 def _media_errors() -> tuple[type[Exception], ...]:
     """Errors of the media and face stages, whose text is for a person."""
-    from pipelines.media import MediaError
+    from pipelines.media.decode import MediaError
     from store.layout import StoreError
-    from teachers.face import NoFaceError
+    from teachers.face.tracker import NoFaceError
 
     return MediaError, NoFaceError, StoreError, OSError
 

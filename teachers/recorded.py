@@ -8,8 +8,9 @@ else (`weights.recorded`).
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from teachers import base, weights
+from teachers import base
 from teachers.base import Teacher, TeacherError
+from teachers.files import weights
 
 
 def load(record: Mapping[str, Any], device: str = "cpu", *, foreign: bool) -> Teacher:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from teachers import weights
 from teachers.base import SAMPLES_PER_FRAME
+from teachers.files import weights
 
 MODEL = "silero_vad_16k_sequence.onnx"
 PACKAGE = weights.Package("silero-vad", "silero_vad", f"data/{MODEL}")

@@ -17,9 +17,9 @@ ALLOWED = {
 }
 # Modules that may reach further, inside functions only.
 INSIDE_FUNCTIONS = {
-    "student/predict.py": {"pipelines", "teachers"},
+    "student/predict/__main__.py": {"pipelines", "teachers"},
     "student/experiment.py": {"pipelines", "teachers"},
-    "student/weights.py": {"teachers"},  # the reader of checkpoints that runs nothing
+    "student/models/weights.py": {"teachers"},  # the reader of checkpoints that runs nothing
     "teachers/check.py": {"pipelines", "store"},
 }
 ONLY_IN = {"ray": "pipelines", "accelerate": "student", "zarr": "store"}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpora.join import fault, lengths, number, table
-from pipelines.manifest import ManifestError, Row
+from pipelines.corpora.manifest import ManifestError, Row
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines import manifest
+from pipelines.corpora import manifest
 from store.place import Place
 
 

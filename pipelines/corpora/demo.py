@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipelines.manifest import ManifestError, Row, read
+from pipelines.corpora.manifest import ManifestError, Row, read
 
 
 def rows(root: Path) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.corpora.join import document, fault, files, joined
-from pipelines.manifest import SPLITS, ManifestError, Row
+from pipelines.corpora.manifest import SPLITS, ManifestError, Row
 
 LABELS = {"REAL": 0, "FAKE": 1}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.corpora.join import document, fault, files
-from pipelines.manifest import ManifestError, Row
+from pipelines.corpora.manifest import ManifestError, Row
 
 TOPS = {"original_sequences": 0, "manipulated_sequences": 1}
 

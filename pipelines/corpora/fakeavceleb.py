@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpora.join import again, fault, files, joined, table
-from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
+from pipelines.corpora.manifest import VIDEO_SUFFIXES, ManifestError, Row
 
 TREE = {  # folder of v1.2: (picture forged, sound forged)
     "RealVideo-RealAudio": (0, 0),

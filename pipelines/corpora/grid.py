@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row, reads_urls
+from pipelines.corpora.manifest import VIDEO_SUFFIXES, ManifestError, Row, reads_urls
 from store.place import Place, place
 
 ALIGN_RATE = 25_000  # units a second of .align files: samples of GRID's clean sound

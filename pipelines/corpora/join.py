@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.manifest import VIDEO_SUFFIXES, ManifestError, Row
-from store import document as store_document
+from pipelines.corpora.manifest import VIDEO_SUFFIXES, ManifestError, Row
+from store.formats import document as store_document
 
 T = TypeVar("T", dict, list)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.corpora.join import fault, files
-from pipelines.manifest import Row
+from pipelines.corpora.manifest import Row
 
 METHODS = ("audio-driven", "dffs", "dfl", "fo", "fsgan")
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.corpora.join import document, fault, file_of, files, joined, lengths, number, segments
-from pipelines.manifest import ManifestError, Row
+from pipelines.corpora.manifest import ManifestError, Row
 
 LISTS = ("metadata.json", "metadata.min.json")
 SPLITS = {"train": "train", "dev": "val", "val": "val", "test": "test"}

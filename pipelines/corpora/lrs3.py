@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpora.join import files, joined
-from pipelines.manifest import Row
+from pipelines.corpora.manifest import Row
 
 SPLITS = {"pretrain": "train", "trainval": "train", "test": "test"}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.corpora.join import document, file_of, files, joined
-from pipelines.manifest import ManifestError, Row
+from pipelines.corpora.manifest import ManifestError, Row
 
 TOPS = {"original_content": 0, "manipulated_content": 1}
 NAME = re.compile(r"(?P<source>.+?)_to_[^_]+_(?P<method>.+)")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.corpora.join import fault, files
-from pipelines.manifest import Row
+from pipelines.corpora.manifest import Row
 
 SPLITS = {"dev": "train", "test": "test"}
 SOUND = {"aac": ".m4a", "wav": ".wav"}

@@ -22,11 +22,11 @@ from pathlib import Path
 import click
 
 import store
-from pipelines import picture
+from pipelines.demo import timeline as picture
 from store import output as outputs
 from store.command import Command, say
-from store.text import html as t
-from store.text import markdown as md
+from store.formats.text import html as t
+from store.formats.text import markdown as md
 
 NAMES = ("real", "forged")
 EPOCHS = 12  # the student's figures no longer move much after that

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.corpora.manifest import Row, write
 from pipelines.demo import film, visemes
 from pipelines.demo.plan import METHODS, Plan, Size, plan
 from pipelines.demo.portrait import Portrait
 from pipelines.demo.sentences import GROUPS
 from pipelines.demo.speech import SAMPLE_RATE, Phone, Speech, Voice
-from pipelines.manifest import Row, write
-from store.bounds import store_of
+from store.place.bounds import store_of
 
 MARGIN_S = 0.65  # of speech kept free before and after what a clip shows, so that shifted sound never runs out
 FADE_S = 0.12  # in which a partly forged picture passes from one mouth to the other

@@ -1,4 +1,4 @@
-"""Students by name. Each takes pictures (`student.picture`) and sound of one clock and answers with `Output`."""
+"""Students by name. Each takes pictures (`student.data.picture`) and sound of one clock and answers with `Output`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Output(NamedTuple):
 
 
 def _lite(**options: Any) -> nn.Module:
-    from .lite import Lite, LiteConfig
+    from student.models.lite import Lite, LiteConfig
 
     return Lite(LiteConfig(**options))
 
@@ -35,7 +35,7 @@ def _lite_causal(**options: Any) -> nn.Module:
 
 
 def _talknet(**options: Any) -> nn.Module:
-    from .talknet import TalkNet, TalkNetConfig
+    from student.models.talknet import TalkNet, TalkNetConfig
 
     return TalkNet(TalkNetConfig(**options))
 
@@ -64,7 +64,7 @@ def least_numbers(name: str, **options: Any) -> int:
         raise ValueError(f"unknown model {name}; there is {', '.join(sorted(MODELS))}")
     if name == "talknet":
         return 0  # of one size
-    from .lite import LiteConfig
+    from student.models.lite import LiteConfig
 
     try:
         return LiteConfig(**options).least_numbers()

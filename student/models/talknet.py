@@ -3,8 +3,8 @@
 Faces and MFCC are encoded apart, each stream attends to the other, the two together attend to themselves, and a linear head
 gives two logits a frame (index 1 = fake). By default four things that the published code does to a clip are mended (see
 `TalkNetConfig`); the options `PAPER` of this package keep them. It takes whole faces as the paper does, which a store has on
-request (`student.picture`), and else mouth crops enlarged to 112 x 112: weights that were trained on faces see another picture
-then.
+request (`student.data.picture`), and else mouth crops enlarged to 112 x 112: weights that were trained on faces see another
+picture then.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..features import ROWS_PER_FRAME, Mfcc
-from . import Output
-from .talknet_encoders import AudioEncoder, VisualConv1D, VisualFrontend, VisualTCN
+from student.models import Output
+from student.models.features import ROWS_PER_FRAME, Mfcc
+from student.models.talknet_encoders import AudioEncoder, VisualConv1D, VisualFrontend, VisualTCN
 
 SIDE = 112  # pixels of a face
 WIDTH = 128

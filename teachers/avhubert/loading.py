@@ -1,8 +1,8 @@
 """An AV-HuBERT encoder from a checkpoint: pretrained (`av_hubert`) or inside a lip reader (`av_hubert_seq2seq`, `_ctc`).
 
-The file is read by `teachers.checkpoint`, the model is built by fairseq's registry, and every weight of the encoder must be
-there, fit and be used; what features do not need (DROPPED, and what a lip reader has beside its encoder) is dropped. Sizes come
-from the weights and must agree with the configuration where that states them. What shapes do not tell comes from the
+The file is read by `teachers.files.checkpoint`, the model is built by fairseq's registry, and every weight of the encoder must
+be there, fit and be used; what features do not need (DROPPED, and what a lip reader has beside its encoder) is dropped. Sizes
+come from the weights and must agree with the configuration where that states them. What shapes do not tell comes from the
 configuration: the pretraining one, which fine-tuned files straight from the trainer lack. Then the number of heads is
 known for the two published widths alone, and pre-norm is assumed, as in every published model.
 """
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from teachers import checkpoint
 from teachers.base import TeacherError
+from teachers.files import checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from teachers import weights, windows
+from teachers import windows
 from teachers.avhubert import features, loading
 from teachers.base import SAMPLES_PER_FRAME, ClipMedia, TeacherError
+from teachers.files import weights
 
 WINDOW = 500  # frames
 OVERLAP = 128  # frames that neighbouring windows share

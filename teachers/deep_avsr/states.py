@@ -7,8 +7,8 @@ authors has both under ASRmodel. and VSRmodel. beside its own parts. The visual 
 from pathlib import Path
 from typing import Any
 
-from teachers import checkpoint
 from teachers.base import TeacherError
+from teachers.files import checkpoint
 
 AUDIO, VIDEO, FRONTEND = "ASRmodel.", "VSRmodel.", "visual_frontend."
 PREFIXES = (AUDIO, VIDEO, FRONTEND, "model.", "lossAV.", "lossCont_Spea.")  # the last three: the authors' student

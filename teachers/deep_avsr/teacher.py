@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from teachers import weights, windows
+from teachers import windows
 from teachers.base import ClipMedia, TeacherError
 from teachers.deep_avsr import prepare, states
+from teachers.files import weights
 
 CLASSES = 40
 # class to character; github smeetrs/deep_avsr, commit b68a8db

@@ -1,0 +1,1 @@
+"""`python -m pipelines.audit`: leaks between splits, shortcuts and faults of a corpus or a store."""

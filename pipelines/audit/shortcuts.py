@@ -1,0 +1,328 @@
+"""Shortcuts: how well one number that has nothing to do with forgery tells fakes from reals, and all of them together.
+
+Per corpus, the fakes of each method, and of all methods, against all reals of that corpus. The measure is the AUC in the better
+direction, as a model would find the direction by itself. A column of words (codec, encoder) is scored by the share of fakes
+that its word has among the other groups' clips. `together` is a small boosted forest, judged on groups that it did not learn
+from. Clips listed twice in one split count once.
+
+Intervals (95 %) come from drawing groups with replacement. Where one group holds more than half of the clips (people linked
+through targets), the first-named person is the group instead; where that leaves fewer than ten, each clip. None is narrower
+than so many clips allow (`store.similarity.intervals`). Below FEW_CLIPS fakes or reals, or FEW_GROUPS people where they are
+named, that nothing was found says nothing: `few`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.audit.leaks import file_keys
+from pipelines.audit.nuisances import means
+from pipelines.corpora.manifest import Row
+from store.similarity.intervals import auc_bounds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALLOW = 0.6
+DRAWS = 200
+FOLDS = 5
+FEW_GROUPS = 10
+FEW_CLIPS = 20  # of either kind: with 20 of each, luck alone must bring .87 before it counts as none (SURE)
+CELLS = 1_000_000  # weights held at once while drawing
+MOST_ROWS = 10_000  # of one small model, drawn by seed; bounds its time
+EXACT = 20, 60  # clips of the rarer and of the other kind up to which chance is counted out
+SURE = 4.0  # standard errors from chance: holds when hundreds of nuisances are tried
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """AUC of `nuisance` for `method` ("all" = every fake) against the reals of `corpus`, with its 95 % interval by group.
+
+    reals and fakes are the clips whose nuisance is known; people are those named in them (or their given groups), 0 where none
+    is. `sure`: farther from 0.5 than luck brings it (four standard errors).
+    """
+
+    corpus: str
+    nuisance: str
+    method: str
+    auc: float
+    low: float
+    high: float
+    reals: int
+    fakes: int
+    sure: bool = False
+    people: int = 0
+
+    @property
+    def few(self) -> bool:
+        """Whether clips or people are too few to say that there is no shortcut."""
+        return min(self.reals, self.fakes) < FEW_CLIPS or 0 < self.people < FEW_GROUPS
+
+    def above(self, allow: float) -> bool:
+        """Whether it is a finding: the AUC is above `allow`, and not by luck."""
+        return self.sure and self.auc > allow
+
+    def text(self) -> str:
+        """One sentence that says what it means."""
+        fake = "fake" if self.method == "all" else f"{self.method} fake"
+        return (
+            f"{self.corpus}: of one {fake} and one real clip, {means(self.nuisance)} alone picks the fake "
+            f"{100 * self.auc:.1f} times in 100 (guessing: 50), without a look at the picture or an ear for the sound."
+        )
+
+
+def find(
+    rows: Sequence[Row],
+    table: pd.DataFrame,
+    seed: int = 0,
+    draws: int = DRAWS,
+    together: bool = True,
+) -> list[Shortcut]:
+    """Shortcuts of every corpus in `rows`, worst first within a corpus; `table` has one row a manifest row, in their order.
+
+    Columns that are unknown, or the same for all clips of a comparison, are left out, as are comparisons without a real or
+    without a fake. Raises ValueError where rows and table differ in length.
+    """
+    if len(table) != len(rows):
+        raise ValueError(f"the nuisance table has {len(table)} rows for {len(rows)} clips; it needs one a clip")
+    keys = [(row.corpus, row.split, key) for row, key in zip(rows, file_keys(rows), strict=True)]
+    first = np.array(sorted({key: k for k, key in reversed(list(enumerate(keys)))}.values()), int)
+    corpus = np.array([rows[k].corpus for k in first], object)
+    found: list[Shortcut] = []
+    for name in sorted(set(corpus)):
+        mine = first[corpus == name]
+        found += _corpus(
+            str(name), [rows[k] for k in mine], table.iloc[mine].reset_index(drop=True), seed, draws, together
+        )
+    return found
+
+
+def why_none(labels: Mapping[str, int]) -> str:
+    """Why there is nothing to compare, for numbers of clips by "real", "fake" and "unknown"."""
+    if not labels.get("fake"):
+        return "nothing to compare: no clip is known to be fake, and a shortcut tells fakes from reals"
+    if not labels.get("real"):
+        return "nothing to compare: no clip is known to be real, and a shortcut tells fakes from reals"
+    return "nothing to compare: no number is known of reals and fakes of one corpus that differs between clips"
+
+
+def groups(rows: Sequence[Row]) -> np.ndarray:
+    """Group number [rows] of each clip, as intervals and folds use it."""
+    for names in (
+        [row.group or row.id for row in rows],
+        [row.identities[0] if row.identities else row.id for row in rows],
+    ):
+        _, number, size = np.unique(np.array(names, object).astype(str), return_inverse=True, return_counts=True)
+        if len(size) >= FEW_GROUPS and size.max() <= len(rows) / 2:
+            return number
+    return np.arange(len(rows))
+
+
+def auc(
+    scores: np.ndarray, fake: np.ndarray, group: np.ndarray, seed: int = 0, draws: int = DRAWS
+) -> tuple[float, np.ndarray]:
+    """The chance that a fake's score [n] is above a real's, ties half, and the same for `draws` draws of groups.
+
+    Mann and Whitney 1947, weighted by how often each clip's group was drawn; draws without a real or a fake are NaN.
+    """
+    order = np.argsort(scores, kind="stable")
+    scores, fake, group = scores[order], fake[order], group[order]
+    start = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])  # of each run of ties
+    numbers, group = np.unique(group, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    found = [_weighted(np.ones((1, len(scores)), np.float32), fake, start)]
+    step = max(1, CELLS // max(len(scores), 1))
+    for begin in range(0, draws, step):
+        num = min(step, draws - begin)
+        times = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=num).astype(np.float32)
+        found.append(_weighted(times[:, group], fake, start))
+    values = np.concatenate(found)
+    return float(values[0]), values[1:]
+
+
+def weighted_auc(scores: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> float:
+    """The chance that a fake's score [n] is above a real's, ties half, clips drawn by `weight` [n]; NaN without one of both."""
+    order = np.argsort(scores, kind="stable")
+    scores = scores[order]
+    if not len(scores):
+        return float("nan")
+    start = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    return float(_weighted(weight[order][None].astype(np.float64), fake[order], start)[0])
+
+
+def _weighted(weight: np.ndarray, fake: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """AUC [draws] of clips sorted by score, with their weights [draws, clips]."""
+    real = np.add.reduceat(weight * ~fake, start, axis=1).astype(np.float64)
+    fakes = np.add.reduceat(weight * fake, start, axis=1).astype(np.float64)
+    below = np.cumsum(real, axis=1) - real / 2
+    pairs = real.sum(1) * fakes.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (fakes * below).sum(1) / pairs
+
+
+def _corpus(
+    name: str, rows: Sequence[Row], table: pd.DataFrame, seed: int, draws: int, together: bool
+) -> list[Shortcut]:
+    import pandas as pd
+
+    label = np.array([row.label for row in rows])
+    method = np.array([row.method for row in rows], object)
+    group = groups(rows)
+    person = np.array([next(iter(row.identities), "" if row.group == row.id else row.group) for row in rows], object)
+    named = sorted({str(m) for m, y in zip(method, label, strict=True) if y == 1 and m})
+    found = []
+    for which in [*named, "all"] if len(named) != 1 else named:
+        chosen = (label == 0) | ((label == 1) & (method == which if which in named else True))
+        picked = np.flatnonzero(chosen)
+        fake = label[picked] == 1
+        if not fake.any() or fake.all():
+            continue
+        some = table.iloc[picked].reset_index(drop=True)
+        for nuisance in some.columns:
+            column = some[nuisance]
+            known = column.notna().to_numpy()
+            if not fake[known].any() or fake[known].all() or column[known].nunique() < 2:
+                continue
+            clips = (fake[known], group[picked][known])
+            people = len(set(person[picked][known]) - {""})
+            words = not pd.api.types.is_numeric_dtype(column)
+            scores = (
+                _words(column[known].astype(str).to_numpy(), *clips, seed) if words else column[known].to_numpy(float)
+            )
+            found.append(_judged(name, str(nuisance), which, scores, *clips, seed, draws, not words, people))
+        varied = [c for c in some.columns if some[c].nunique() > 1]
+        if together and len(varied) > 1:
+            scores, kept = _forest(some[varied], fake, group[picked], seed)
+            if scores is not None:
+                clips = (fake[kept], group[picked][kept])
+                people = len(set(person[picked][kept]) - {""})
+                found.append(_judged(name, "together", which, scores, *clips, seed, draws, False, people))
+    return sorted(found, key=lambda s: (-round(s.auc, 3), s.nuisance, s.method))
+
+
+def _judged(
+    corpus: str,
+    nuisance: str,
+    method: str,
+    scores: np.ndarray,
+    fake: np.ndarray,
+    group: np.ndarray,
+    seed: int,
+    draws: int,
+    flip: bool,
+    people: int,
+) -> Shortcut:
+    """The shortcut that scores [n] make; `flip`: their better direction counts."""
+    value, drawn = auc(scores, fake, group, seed, draws)
+    if flip and value < 0.5:
+        value, drawn = 1 - value, 1 - drawn
+    drawn = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (0.0, 1.0)
+    reals, fakes = int((~fake).sum()), int(fake.sum())
+    by_luck = np.sqrt((reals + fakes + 1) / (12 * reals * fakes))  # standard error of an AUC of 0.5
+    error = float(drawn.std()) if len(drawn) > 1 else 0.5
+    sure = value - 0.5 > SURE * error and (
+        value - 0.5 > SURE * by_luck or (value - 0.5 > SURE / 2 * by_luck and _rare(value, reals, fakes))
+    )
+    # Drawing again says nothing of what is not there: no interval is narrower than so many clips allow, or groups if few.
+    least, most = auc_bounds(value, *(_independent(group[kind]) for kind in (fake, ~fake)))
+    low, high = min(float(low), least, value), max(float(high), most, value)
+    return Shortcut(corpus, nuisance, method, value, low, high, reals, fakes, bool(sure), people)
+
+
+def _independent(group: np.ndarray) -> int:
+    """How many witnesses clips of those groups [n] are: their groups where these are few; else the draws see to that."""
+    groups = len(np.unique(group))
+    return groups if groups < FEW_GROUPS else len(group)
+
+
+def _rare(value: float, reals: int, fakes: int) -> bool:
+    """Whether chance gives such an AUC less often than it gives SURE standard errors of a normal variable, exactly.
+
+    For few clips, where four standard errors may lie above 1. Counted without ties, which has the wider tails.
+    """
+    few, many = sorted((reals, fakes))
+    if few > EXACT[0]:
+        return False
+    many = min(many, EXACT[1])  # which only makes chance likelier
+    return _chance(round((1 - value) * few * many), few, many) < math.erfc(SURE / math.sqrt(2))
+
+
+@cache
+def _chance(wrong: int, few: int, many: int) -> float:
+    """How often chance leaves so few, or fewer, pairs in the wrong order, in either direction."""
+    from scipy.stats import mannwhitneyu
+
+    places = np.clip(wrong - many * np.arange(few), 0, many) - 0.5  # one such order
+    return float(mannwhitneyu(places, np.arange(many), method="exact").pvalue)
+
+
+def _words(words: np.ndarray, fake: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
+    """Score [n] of a word: its place among all words by the share of fakes that it has in other folds of groups.
+
+    Places, not shares, as a share that leaves a clip's own fold out is lower where that fold has more fakes, and would set
+    clips of one word apart by their label.
+    """
+    from scipy.stats import rankdata
+
+    names, word = np.unique(words, return_inverse=True)
+    numbers, who = np.unique(group, return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(numbers))[who] % FOLDS
+    scores = np.zeros(len(words))
+    for k in range(FOLDS):
+        other, mine = fold != k, fold == k
+        prior = fake[other].mean() if other.any() else 0.5
+        count = np.bincount(word[other], minlength=len(names))
+        fakes = np.bincount(word[other], fake[other], minlength=len(names))
+        scores[mine] = rankdata(np.round((fakes + 2 * prior) / (count + 2), 9))[word[mine]]
+    return scores
+
+
+def _forest(
+    table: pd.DataFrame, fake: np.ndarray, group: np.ndarray, seed: int
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Scores of a boosted forest on folds of groups it did not see, and the row numbers scored; None with too few groups."""
+    import pandas as pd
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import GroupKFold
+    from threadpoolctl import threadpool_limits
+
+    kept = np.arange(len(table))
+    if len(kept) > MOST_ROWS:
+        kept = np.sort(np.random.default_rng(seed).choice(len(kept), MOST_ROWS, replace=False))
+    y, who = fake[kept], group[kept]
+    folds = min(FOLDS, len(np.unique(who)))
+    if folds < 2 or min(y.sum(), (~y).sum()) < 2 * folds:
+        return None, kept
+    columns = []
+    for name in table.columns:
+        column = table[name].iloc[kept]
+        if not pd.api.types.is_numeric_dtype(column):
+            codes, _ = pd.factorize(column, sort=True)
+            column = pd.Series(np.where(codes < 0, np.nan, codes))
+        columns.append(column.to_numpy(float))
+    x = np.stack(columns, 1)
+    scores = np.zeros(len(kept))
+    for train, test in GroupKFold(folds, shuffle=True, random_state=seed).split(x, y, who):
+        if not y[train].any() or y[train].all():
+            return None, kept
+        model = HistGradientBoostingClassifier(
+            max_iter=40,
+            learning_rate=0.2,
+            max_leaf_nodes=8,
+            class_weight="balanced",
+            early_stopping=False,
+            random_state=seed,
+        )
+        with threadpool_limits(
+            1
+        ):  # small trees: threads that wait for each other on a busy machine cost ten times as much
+            model.fit(x[train], y[train])
+            scores[test] = model.decision_function(x[test])
+    return scores, kept

@@ -1,0 +1,161 @@
+"""What a store tells of its clips without their files: rows, numbers, fingerprints and soft labels, for an audit.
+
+Sound is the clip's on the picture's clock, so what lies past the picture is not in it, and the length of the sound is not known
+where it goes on: `soundless_end` says how much of the picture has none. A store keeps no codecs, rates or sizes. Row k is clip
+k throughout; a clip that is not done has no numbers and its ledger entry as a fault.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import store
+from pipelines.audit import fingerprint, levels
+from pipelines.corpora import manifest
+from pipelines.corpora.faults import Fault
+from pipelines.corpora.manifest import Row
+from pipelines.job import kept, ledger
+from store import layout
+from store.arrays import inventory
+from store.reader import Clip
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUMBERS = (
+    "duration",
+    "frame_count",
+    "start_skew",
+    "quality",
+    *levels.COLUMNS,
+    "soundless_start",
+    "soundless_end",
+)
+AUDIT, NUISANCES = "audit.json", "nuisances.parquet"  # what an audit leaves in the store's root
+BINS = 20  # of a histogram of soft labels, from 0 to 1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a store tells, in the order of its clips table; soft_labels is {method: counts [BINS]}, "real" for reals."""
+
+    table: pd.DataFrame
+    prints: list[fingerprint.Print | None]
+    faults: list[Fault]
+    soft_labels: dict[str, list[int]]
+
+
+def rows(reader: store.Reader) -> list[Row]:
+    """The clips table as manifest rows, an empty split as train, with what the manifest in the store's root lists.
+
+    Raises StoreError where that is not the one that the run wrote.
+    """
+    there = _is_kept(reader, kept.MANIFEST)
+    listed = {row.id: row for row in manifest.read(reader.place / kept.MANIFEST)} if there else {}
+    found = []
+    for i in range(len(reader)):
+        clip = reader.clip(i)
+        row = listed.get(clip.id, Row(clip.path))
+        found.append(
+            replace(
+                row,
+                path=clip.path,
+                label=clip.label,
+                audio_fake=clip.audio_fake,
+                video_fake=clip.video_fake,
+                method=clip.method,
+                category=clip.category,
+                identities=clip.identities,
+                group=clip.group,
+                split=clip.split or "train",
+                id=clip.id,
+                corpus=clip.corpus,
+            )
+        )
+    return found
+
+
+def from_store(reader: store.Reader) -> Stored:
+    """One pass over sound, flags, mouth crops and soft labels of every clip that is done. Raises StoreError for damage."""
+    import pandas as pd
+
+    entries = ledger.read(reader.place) if _is_kept(reader, ledger.FILE) else {}
+    values: list[dict[str, float]] = []
+    prints: list[fingerprint.Print | None] = []
+    faults: list[Fault] = []
+    histograms: dict[str, np.ndarray] = {}
+    for i in range(len(reader)):
+        clip = reader.clip(i)
+        if not clip.done:
+            entry = entries.get(clip.id)
+            said = (entry.reason, entry.message) if entry and entry.reason else ("not_done", "it was not worked on yet")
+            faults.append(Fault(said[0], clip.id, said[1]))
+            values.append({})
+            prints.append(None)
+            continue
+        got = reader.frames(i, 0, clip.length, ["audio", "flags", "mouth", "similarity"])
+        numbers, sound = _numbers(clip, got["audio"], got["flags"])
+        values.append(numbers)
+        if numbers["quality"] == 0:
+            faults.append(Fault("no_face", clip.id, "no frame shows a face"))
+        prints.append(fingerprint.of(sound, fingerprint.shrink(got["mouth"]), clip.length / layout.FPS))
+        labels = got["similarity"][layout.labelled(got["flags"], got["flags"])].astype(np.float32)
+        kind = clip.method or {layout.REAL: "real", layout.FAKE: "fake"}.get(clip.label, "unknown")
+        count, _ = np.histogram(labels[np.isfinite(labels)], BINS, (0, 1))
+        histograms[kind] = histograms.get(kind, np.zeros(BINS, int)) + count
+    table = pd.DataFrame({name: [float(v.get(name, np.nan)) for v in values] for name in NUMBERS})
+    return Stored(table, prints, faults, {kind: count.tolist() for kind, count in sorted(histograms.items())})
+
+
+def _is_kept(reader: store.Reader, name: str) -> bool:
+    """Whether the store has this table of the driver; raises StoreError where it is lost or not what the run wrote."""
+    try:
+        kept.check(reader, name)
+    except FileNotFoundError:
+        if name in reader.inventory.files:
+            raise inventory.Damaged(
+                f"{reader.place / name} is missing: part of the store was lost or not copied; {inventory.remedy(name)}"
+            ) from None
+        return False
+    return True
+
+
+def _numbers(clip: Clip, audio: np.ndarray, flags: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Numbers of a clip from its sound i2 [frames, 640] and flags u1 [frames], and the sound in one row."""
+    numbers = {
+        "duration": float(clip.duration),
+        "frame_count": float(clip.length),
+        "start_skew": round(float(clip.start_skew), 6),
+        "quality": float(clip.quality),
+    }
+    present = np.flatnonzero(flags & layout.AUDIO_PRESENT)
+    sound = audio.reshape(-1)
+    if not len(present):
+        return numbers | {"soundless_start": clip.length / layout.FPS, "soundless_end": clip.length / layout.FPS}, sound
+    first, last = int(present[0]), int(present[-1]) + 1
+    level = levels.Levels()
+    level.add(audio[first:last].reshape(-1))
+    numbers |= level.values(before_s=first / layout.FPS)
+    numbers["soundless_start"] = first / layout.FPS
+    numbers["soundless_end"] = (clip.length - last) / layout.FPS
+    return numbers, sound
+
+
+def keep(reader: store.Reader, found: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """Write what was found and the table of numbers into the store's root; what is wrong where that fails, else ""."""
+    ids = [str(name) for name in reader.clips["id"]]
+    data = io.BytesIO()
+    table.assign(id=ids)[["id", *table.columns]].to_parquet(data, index=False)
+    told = {**found, "clips": len(reader)}
+    try:
+        (reader.place / NUISANCES).write(data.getvalue())
+        (reader.place / AUDIT).write((json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+    except (OSError, store.StoreError) as error:
+        return f"{reader.place} cannot be written ({error}), so {AUDIT} and {NUISANCES} are not kept in it"
+    return ""

@@ -1,0 +1,387 @@
+"""The manifest: one row a clip, what every corpus adapter yields and what the pipeline works through.
+
+Label polarity is fixed here once: 1 is fake. Picture and sound are named separately, because some corpora keep them in two
+files. Reads and writes CSV and Parquet; only `path` is needed, everything else has a value for "unknown". Corpora, manifests
+and the media they name may lie in buckets (s3://, gs://).
+"""
+
+from __future__ import annotations
+
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
+import json
+import math
+import numbers
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from store.formats import document
+from store.formats.table import read_csv, read_parquet, to_csv
+from store.layout import StoreError
+from store.place import Place, is_url, place
+
+PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
+LONGEST = 1 << 16  # letters of a cell
+LABELS = {0: "real", 1: "fake", -1: "unknown"}
+SPLITS = ("", "train", "val", "test")
+PARQUET = (".parquet", ".pq")
+CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
+VIDEO_SUFFIXES = frozenset(
+    f".{name}" for name in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv".split(" ")
+)
+
+
+class ManifestError(Exception):
+    """A corpus or manifest that cannot be used; the text is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip of a manifest. Labels are 0 real, 1 fake, -1 unknown; segments are forged parts as (start_s, end_s)."""
+
+    path: str
+    audio_path: str = ""  # where the sound is another file
+    label: int = -1
+    audio_fake: int = -1
+    video_fake: int = -1
+    method: str = ""
+    category: str = ""
+    identities: tuple[str, ...] = ()  # source and all targets
+    group: str = ""  # computed: connected components of identities
+    split: str = ""
+    audio_segments: tuple[tuple[float, float], ...] = ()
+    video_segments: tuple[tuple[float, float], ...] = ()
+    id: str = ""
+    corpus: str = ""
+    listed_frames: float | None = None  # what the corpus's own list says of the media, never trusted, kept for audits
+    listed_fps: float | None = None
+    listed_samples: float | None = None
+    listed_sample_rate: float | None = None
+    faults: tuple[
+        str, ...
+    ] = ()  # what is wrong with the clip in its corpus, each as "kind: sentence"; adapters find them
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Row:
+        """A row from loosely typed values (CSV text, NaN for empty); raises ManifestError for a value with no meaning."""
+        if not isinstance(values, Mapping):
+            raise ManifestError(f"a manifest row is a {type(values).__name__}, expected columns with values")
+        known = {f.name for f in fields(cls)}
+        got = {name: value for name, value in values.items() if name in known and not _empty(value)}
+        if "path" not in got:
+            raise ManifestError("a manifest row has no path; give every row one")
+        where = f"manifest row of {_text(got['path'], 'path', 'a manifest row')}"
+        for name in ("label", "audio_fake", "video_fake"):
+            if name in got:
+                got[name] = _label(got[name], name, where)
+        for name in ("audio_segments", "video_segments"):
+            if name in got:
+                got[name] = _segments(got[name], name, where)
+        if "identities" in got:
+            got["identities"] = _names(got["identities"], "identities", where)
+        if "faults" in got:
+            got["faults"] = _names(got["faults"], "faults", where)
+        for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
+            if name in got:
+                got[name] = _number(got[name], name, where)
+        for name in ("path", "audio_path", "method", "category", "group", "split", "id", "corpus"):
+            if name in got:
+                got[name] = _text(got[name], name, where)
+        row = cls(**got)
+        if row.split not in SPLITS:
+            raise ManifestError(f'{where}: split is "{row.split}"; use train, val, test or leave it empty')
+        return row
+
+
+def reads_urls(rows: Callable[[Any], Iterable[Any]]) -> Callable[[Any], Iterable[Any]]:
+    """Marks an adapter whose root may also be the `store.place` of a bucket's URL; others get local Paths alone."""
+    rows.reads_urls = True  # type: ignore[attr-defined]
+    return rows
+
+
+def load(
+    kind_and_root: str,
+    name: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Rows of a corpus given as KIND:ROOT, complete: absolute paths or URLs, ids, labels that follow, groups.
+
+    `name` replaces the corpus name KIND:basename(ROOT); `root` is where relative paths of a manifest start; `options` are for
+    roots in buckets. Raises ManifestError for an unknown kind, a missing root, an empty corpus or an id that two rows share.
+    """
+    kind, separator, where = kind_and_root.partition(":")
+    kinds = {point.name: point for point in entry_points(group="concord.corpora")}
+    if not separator or not where:
+        raise ManifestError(f'--corpus takes KIND:ROOT, not "{kind_and_root}"; kinds are {", ".join(sorted(kinds))}')
+    if kind not in kinds:
+        raise ManifestError(
+            f'corpus kind "{kind}" is not known; kinds are {", ".join(sorted(kinds)) or "none"} '
+            "(they are entry points, so the package must be installed: pip install -e .)"
+        )
+    start, adapter = _start(where, options), kinds[kind].load()
+    if isinstance(start, Place):
+        if not getattr(adapter, "reads_urls", False):
+            raise ManifestError(
+                f"corpora of kind {kind} are read from a disk only; mount or copy {start}, or list it for csv:"
+            )
+        is_file = start.exists()
+        exists = is_file or bool(start.names())
+    else:
+        is_file, exists = start.is_file(), start.exists()
+    if kind != "demo" and not exists:  # demo makes what is missing
+        raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
+    try:
+        rows = [row if isinstance(row, Row) else Row.of(row) for row in adapter(start)]
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:  # of values nobody lists
+        said = str(error).partition("\n")[0][:200]
+        raise ManifestError(
+            f"corpus {kind_and_root}: its lists hold what they should not ({type(error).__name__}: {said}); fetch them again"
+        ) from error
+    if not rows:
+        raise ManifestError(
+            f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
+        )
+    base = _start(root, options) if root else start.parent if is_file else start
+    return complete(rows, name or f"{kind}:{start.name}", base)
+
+
+def _start(where: str | os.PathLike[str], options: Mapping[str, str] | None) -> Path | Place:
+    """A root as a Path without "..", which ids must not depend on, or as the place of a URL."""
+    try:
+        if is_url(where):
+            return place(where, options)
+        local = place(where).path if str(where).startswith("file://") else where
+    except StoreError as error:
+        raise ManifestError(str(error)) from error
+    return Path(os.path.abspath(Path(local).expanduser()))
+
+
+def complete(rows: Iterable[Row], corpus: str, base: Path | Place) -> list[Row]:
+    """Rows with everything that follows from what they say; `base` is where relative paths start."""
+    done = [_complete(row, corpus, base) for row in rows]
+    seen: dict[str, Row] = {}
+    for row in done:
+        if row.id in seen:
+            raise ManifestError(
+                f"two rows have the id {row.id} ({seen[row.id].path} and {row.path}); give one another id"
+            )
+        seen[row.id] = row
+    return with_groups(done)
+
+
+def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
+    corpus = row.corpus or corpus
+    path = _absolute(row.path, base)
+    label, audio_fake, video_fake = row.label, row.audio_fake, row.video_fake
+    if label == 0:
+        audio_fake, video_fake = 0, 0
+    elif label < 0 and 1 in (audio_fake, video_fake):
+        label = 1
+    elif label < 0 and (audio_fake, video_fake) == (0, 0):
+        label = 0
+    category = row.category or CATEGORIES.get((video_fake, audio_fake), "")
+    identity = row.id
+    if not identity:
+        identity = path.removeprefix(f"{str(base).rstrip('/')}/")
+    if not identity.startswith(f"{corpus}/"):
+        identity = f"{corpus}/{identity}"
+    identity = os.fsencode(identity).decode("utf-8", "backslashreplace")
+    return replace(
+        row,
+        method=document.text(row.method),
+        group=document.text(row.group),
+        identities=tuple(map(document.text, row.identities)),
+        faults=tuple(map(document.text, row.faults)),
+        path=_as_text(path),
+        audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
+        label=label,
+        audio_fake=audio_fake,
+        video_fake=video_fake,
+        category=document.text(category),
+        id=identity,
+        corpus=document.text(corpus),
+    )
+
+
+def _as_text(path: str) -> str:
+    """A path that tables can hold: names that are not UTF-8 become a file:// URL."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"file://{quote(os.fsencode(path))}"
+    return path
+
+
+def with_groups(rows: list[Row]) -> list[Row]:
+    """Rows whose `group` is the connected component of shared identities; a given group counts as an identity.
+
+    Clips that share a person, directly or through a third clip, must not cross a split. A row without identities is alone.
+    """
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    def links(row: Row) -> list[str]:
+        return [*(f"identity {name}" for name in row.identities), *([f"group {row.group}"] if row.group else [])]
+
+    for row in rows:
+        names = links(row)
+        for other in names[1:]:
+            a, b = sorted((find(names[0]), find(other)))
+            parent[b] = a
+    return [replace(row, group=find(names[0]).partition(" ")[2] if (names := links(row)) else row.id) for row in rows]
+
+
+def read(path: str | os.PathLike[str] | Place) -> list[Row]:
+    """Rows of a manifest file, CSV or Parquet by its suffix; raises ManifestError where it cannot be read."""
+    return [Row.of(values) for values in records(path)]
+
+
+def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
+    """Lines of a manifest file by column, as they stand there; raises ManifestError where it is no manifest."""
+    suffix = Path(place(path).name).suffix.lower()
+    try:
+        data = place(path).read()
+        if suffix not in PARQUET and b"\0" in data:
+            raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
+        table = read_parquet(data) if suffix in PARQUET else read_csv(data)
+    except (OSError, ValueError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ManifestError(f"manifest {path} cannot be read as {suffix or 'CSV'}: {said}") from error
+    if "path" not in table.columns:
+        listed = ", ".join(map(str, table.columns[:20])) or "none"
+        raise ManifestError(f"manifest {path} has no column path; it has {listed}")
+    return table.to_dict("records")  # type: ignore[return-value]
+
+
+def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
+    """Rows to a manifest file, CSV or Parquet by its suffix, atomically; lists become JSON."""
+    import pandas as pd
+
+    records = []
+    for row in rows:
+        record = dict(vars(row))
+        for name in ("identities", "audio_segments", "video_segments", "faults"):
+            record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
+        for name in ("label", "audio_fake", "video_fake"):
+            record[name] = "" if record[name] < 0 else str(record[name])
+        records.append(record)
+    table = {f.name: [record[f.name] for record in records] for f in fields(Row)}
+    parquet = Path(place(path).name).suffix.lower() in PARQUET
+    as_bytes = pd.DataFrame(table).to_parquet(index=False, write_page_checksum=True) if parquet else to_csv(table)
+    place(path).write(as_bytes)
+
+
+def _absolute(path: str, base: Path | Place) -> str:
+    """Where a row's path leads: an absolute path, or a bucket's URL."""
+    try:
+        if is_url(path):
+            return str(place(path))
+        path = str(place(path)) if path.startswith("file://") else os.path.expanduser(path)
+        if isinstance(base, Path) or os.path.isabs(path):
+            return os.path.normpath(base / path if isinstance(base, Path) else path)
+        scheme, _, rest = str(base).partition("://")
+        joined = posixpath.normpath(f"{rest}/{path}")
+        if not joined.startswith(f"{rest.partition('/')[0]}/"):
+            raise ManifestError(f"manifest row of {path} leads out of the bucket of {base}; give its URL")
+        return str(place(f"{scheme}://{joined}"))
+    except StoreError as error:
+        raise ManifestError(f"manifest row of {path}: {error}") from error
+
+
+def _empty(value: Any) -> bool:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return True
+    if isinstance(value, float):
+        return value != value
+    return type(value).__name__ in ("NAType", "NaTType")  # of pandas
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    """Text of a cell that holds text or, ids and groups alone, a number; surrogates stand for bytes of file names."""
+    kinds: Any = (str, os.PathLike) if name in PATHS else (str, os.PathLike, numbers.Real)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected text")
+    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if "\0" in text or len(text) > LONGEST:
+        raise ManifestError(f"{where[:200]}: {name} holds a NUL byte, or more than {LONGEST} letters")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is no letter") from None
+    if name not in PATHS:
+        text = document.text(text)
+    return text
+
+
+def _label(value: Any, name: str, where: str) -> int:
+    words = {"real": 0, "fake": 1, "unknown": -1, "true": 1, "false": 0}
+    text = str(value).strip().lower()
+    try:
+        number = words[text] if text in words else float(text)
+    except ValueError:
+        number = 9
+    if number not in (-1, 0, 1) or isinstance(value, list | dict):
+        raise ManifestError(f'{where}: {name} is "{value}"; use 0 (real), 1 (fake) or leave it empty')
+    return int(number)
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    try:
+        number = float(value)
+        if not 0 <= number < math.inf:
+            raise ValueError("no count or rate")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ManifestError(
+            f'{where}: {name} is "{str(value)[:80]}", which is no number from 0 on; correct it or leave it empty'
+        ) from error
+    return number
+
+
+def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            value = document.parse(value) if value.lstrip().startswith("[") else [value]
+        except ValueError as error:
+            raise ManifestError(f"{where}: {name} is not a JSON list ({error}): {value[:200]}") from error
+    try:
+        items = list(value)
+    except TypeError as error:
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names") from error
+    if isinstance(value, Mapping | bytes):
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names")
+    return tuple(_text(item, name, where) for item in items)
+
+
+def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
+    try:
+        pairs = document.parse(value) if isinstance(value, str) else value
+        spans = tuple((float(start), float(end)) for start, end in pairs)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {str(value)[:200]}") from error
+    if any(not 0 <= start <= end < math.inf for start, end in spans):
+        raise ManifestError(
+            f"{where}: {name} has a part that ends before it starts or never, or begins below 0: {str(value)[:200]}"
+        )
+    return spans
+
+
+if __name__ == "__main__":  # the command has modules of its own, and they use this module under its name
+    from pipelines.manifest.__main__ import main
+
+    main()

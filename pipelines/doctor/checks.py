@@ -1,0 +1,394 @@
+"""What one machine needs to precompute, checked there: `python -m pipelines.doctor.checks`, a request in, findings out, both
+JSON.
+
+It runs in a process of its own, on this machine or on a node of a cluster (pipelines.doctor starts it), because a library that
+crashes, prints or is not there must not take the doctor along; so nothing beyond the standard library is imported before it is
+needed. Each check is a function that answers with findings and raises nothing that a broken machine may cause. Nothing is
+downloaded, but a model that a package ships may be converted into the cache.
+"""
+
+import configparser
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent.parent
+DISTRIBUTION = "concord-av"
+PYTHON = (3, 11)
+LIBRARIES = {  # what mediapipe and opencv load: Debian's package
+    "libEGL.so.1": "libegl1",
+    "libGLESv2.so.2": "libgles2",
+    "libGL.so.1": "libgl1",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+    "libxcb.so.1": "libxcb1",
+}
+GIB = 1024**3
+FULL = 0.95  # share of a disk from which on Ray takes no more objects
+LOW_DISK = 10 * GIB  # a batch waits on disk where memory is short; staging holds the shards in work
+LOW_MEMORY, LEAST_MEMORY = 2 * GIB, 1 * GIB  # free: a driver and its Ray; one worker
+CORE_MEMORY = 1 * GIB  # of a face worker, one a core, with its isolated child
+FILES = 4096  # open at the same time: a raylet has some for each worker and each connection
+DRIVERS = {13: 580, 12: 525, 11: 450}  # CUDA's major version: first NVIDIA driver that runs it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Answer of one check."""
+
+    check: str
+    level: str  # ok, warn, fail
+    says: str
+    mend: str = ""  # a command, or what to do
+    facts: dict[str, str] = field(default_factory=dict)  # what must be the same on every node of a cluster
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to check beside the machine itself."""
+
+    object_store: int = 2 * GIB  # bytes that Ray keeps in /dev/shm
+    teachers: tuple[str, ...] = ()  # to be loaded
+    media: tuple[str, ...] = ()  # paths or URLs to read from
+    probe: str = ""  # file or object that the doctor wrote; beside it goes the node's own, called `mark`
+    mark: str = ""
+    options: dict[str, str] = field(default_factory=dict, repr=False)  # of object stores
+
+
+def run(request: Request) -> list[Finding]:
+    """All checks of this machine."""
+    findings = [python(), *packages(), libraries(), *entry_points(), code()]
+    findings += models()
+    findings += [face()] if all(f.level != "fail" for f in findings) else []  # builds on all of them
+    findings += [teacher(name) for name in request.teachers]
+    findings += [disk(), memory(), shared_memory(request.object_store), open_files(), gpu()]
+    findings += [media(request.media, request.options)] if request.media else []
+    findings += [shared_place(request)] if request.probe else []
+    return findings
+
+
+def python(version: tuple[int, int, int] = sys.version_info[:3]) -> Finding:
+    """The interpreter."""
+    says = ".".join(map(str, version))
+    if version[:2] != PYTHON:
+        return Finding("python", "fail", f"{says}, expected 3.11", "make install PYTHON=python3.11")
+    return Finding("python", "ok", f"{says} at {sys.executable}")
+
+
+def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
+    """Installed versions against the pins; `requirements` as a package's metadata has them. Those of ours if None: of setup.cfg
+    where it is at hand, since an editable installation's metadata are as old as the installation."""
+    if requirements is None:
+        try:
+            requirements = metadata.requires(DISTRIBUTION) or []
+        except metadata.PackageNotFoundError:
+            says = f"{DISTRIBUTION} is not installed"
+            return [Finding("packages", "fail", says, "make install, in the project's folder")]
+        listed = _setup().get("options", "install_requires", fallback="").split("\n")
+        requirements = [line.strip() for line in listed if line.strip()] or requirements
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return [Finding("packages", "fail", "packaging is not installed", "make install")]
+    wrong, mend, count = [], [], 0
+    for wanted in map(Requirement, requirements):
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        count += 1
+        has = _version(wanted.name)
+        if has is None or not wanted.specifier.contains(has, prereleases=True):
+            wrong.append(f"{wanted.name} {has or 'is missing'} (expected {wanted.specifier})")
+            mend.append(f"'{wanted.name}{wanted.specifier}'")
+    findings = []
+    if wrong:
+        how = f"pip install --no-deps {' '.join(mend)}"
+        findings.append(Finding("packages", "fail", "; ".join(wrong), how))
+    else:
+        findings.append(Finding("packages", "ok", f"{count} as pinned"))
+    if _version("opencv-python") and _version("opencv-contrib-python"):
+        says = "opencv-python and opencv-contrib-python share one folder, so either may be broken"
+        again = f"opencv-contrib-python=={_version('opencv-contrib-python')}"
+        how = f"pip uninstall -y opencv-python && pip install --force-reinstall --no-deps {again}"
+        findings.append(Finding("opencv", "warn", says, how))
+    return findings
+
+
+def libraries(wanted: dict[str, str] | None = None) -> Finding:
+    """System libraries, by loading them."""
+    missing = {}
+    for name, package in (LIBRARIES if wanted is None else wanted).items():
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            missing[name] = package
+    if missing:
+        how = f"sudo apt-get install -y {' '.join(missing.values())}"
+        return Finding("libraries", "fail", f"cannot be loaded: {', '.join(missing)}", how)
+    return Finding("libraries", "ok", f"{len(LIBRARIES if wanted is None else wanted)} system libraries load")
+
+
+def entry_points() -> list[Finding]:
+    """Teachers and corpora: registered as the project's setup.cfg says, where it is at hand, and all loadable."""
+    listed = _setup()
+    findings = []
+    for group in ("concord.teachers", "concord.corpora"):
+        kind, broken = group.partition(".")[2], []
+        points = metadata.entry_points(group=group)
+        expected = listed.get("options.entry_points", group, fallback="").split("\n")
+        names = {line.partition("=")[0].strip() for line in expected if line.strip()}
+        if not points or names - set(points.names):
+            gone = f"not registered: {', '.join(sorted(names - set(points.names))) or 'any'}"
+            findings.append(Finding(kind, "fail", gone, "make install, or pip install --no-deps -e ."))
+            continue
+        for point in points:
+            try:
+                point.load()
+            except Exception as error:  # another package's may raise anything
+                broken.append(f"{point.name} ({_line(error)})")
+        if broken:
+            findings.append(Finding(kind, "fail", f"cannot be loaded: {'; '.join(broken)}", "make install"))
+        else:
+            findings.append(Finding(kind, "ok", ", ".join(sorted(points.names))))
+    return findings
+
+
+def code() -> Finding:
+    """Our own code, by a mark of its text: an editable installation has no version that tells."""
+    digest = hashlib.sha256()
+    files = [f for top in ("pipelines", "store", "teachers") for f in sorted((HERE / top).rglob("*.py"))]
+    for file in files:
+        digest.update(f"{file.relative_to(HERE)}\0".encode() + file.read_bytes() + b"\0")
+    mark = digest.hexdigest()[:12]
+    return Finding("code", "ok", f"{DISTRIBUTION} {_version(DISTRIBUTION)}, {mark}", facts={"code": mark})
+
+
+def models() -> list[Finding]:
+    """Models of the default stages and teachers, looked for where a run looks, without its downloads."""
+    try:
+        from teachers import TeacherError, voice
+        from teachers.face import tracker as face
+        from teachers.files import weights
+        from teachers.whisper import teacher as whisper
+    except Exception as error:  # whatever a broken package raises
+        return [Finding("models", "fail", f"teachers cannot be imported: {_line(error)}", "make install")]
+    wanted: dict[str, Callable[[], Any]] = {
+        "face model": lambda: weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256),
+        "whisper": lambda: weights.resolve(f"{whisper.DEFAULT}.pt", package=whisper.PACKAGES[whisper.DEFAULT]),
+        "voice": lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE),
+    }
+    findings = []
+    for name, find in wanted.items():
+        try:
+            found = find()
+        except (TeacherError, OSError) as error:
+            first = "remove that file, then " if "mismatch" in str(error) else ""
+            findings.append(Finding(name, "fail", _line(error), f"{first}python -m teachers.fetch"))
+        else:
+            says = f"{found.source} (sha256 {found.sha256[:12]})"
+            findings.append(Finding(name, "ok", says, facts={f"weights of {name}": found.sha256}))
+    return findings
+
+
+def face() -> Finding:
+    """The face stage, built and shown a picture."""
+    try:
+        import numpy as np
+
+        from teachers.face import tracker as stage
+
+        tracker = stage.FaceTracker()
+        with contextlib.suppress(stage.NoFaceError):
+            tracker.track([np.zeros((96, 96, 3), np.uint8)])
+        told = tracker.provenance()
+    except Exception as error:  # a broken mediapipe raises anything
+        return Finding("face stage", "fail", _line(error), "make install")
+    facts = {"face stage": json.dumps([told["name"], told["options"]], sort_keys=True)}
+    backend = told["options"].get("backend")
+    says = f"{told['name']} runs" + (f" by {backend}" if backend else "")
+    return Finding("face stage", "ok", says, facts=facts)
+
+
+def teacher(name: str) -> Finding:
+    """A teacher, loaded as a run would."""
+    try:
+        import teachers
+
+        told = teachers.load(name).provenance()
+    except Exception as error:
+        return Finding(name, "fail", _line(error), "put its weights where $CONCORD_WEIGHTS points, on every node")
+    sha256 = str(told.get("sha256"))
+    return Finding(name, "ok", f"{told.get('source')} (sha256 {sha256[:12]})", facts={f"weights of {name}": sha256})
+
+
+def disk() -> Finding:
+    """Space where Ray puts what memory does not hold."""
+    place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    usage = shutil.disk_usage(place)
+    says = f"{_size(usage.free)} free of {_size(usage.total)} in {place}"
+    how = f"free space in {place}, or start Ray with RAY_TMPDIR on a larger disk"
+    if usage.free < (1 - FULL) * usage.total:
+        return Finding("disk", "fail", f"{says}: Ray stops at {FULL:.0%}", how)
+    if usage.free < LOW_DISK:
+        return Finding("disk", "warn", says, how)
+    return Finding("disk", "ok", says)
+
+
+def memory() -> Finding:
+    """Free memory, of the container's where it has a limit."""
+    total, free = _memory()
+    cores = len(os.sched_getaffinity(0))
+    says = f"{_size(free)} free of {_size(total)}, {cores} cores"
+    how = "end other programs, or give Ray fewer cores: ray start --num-cpus N"
+    if free < LEAST_MEMORY:
+        return Finding("memory", "fail", says, how)
+    if free < LOW_MEMORY or total < CORE_MEMORY * cores:
+        return Finding("memory", "warn", f"{says}; a face worker, one a core, takes about {_size(CORE_MEMORY)}", how)
+    return Finding("memory", "ok", says)
+
+
+def shared_memory(need: int, place: Path = Path("/dev/shm")) -> Finding:
+    """Room for Ray's object store, which falls back to a slow file where there is none."""
+    has = shutil.disk_usage(place).total if place.exists() else 0
+    says = f"{_size(has)} in {place}, Ray's object store takes {_size(need)}"
+    if has < need:
+        how = f"sudo mount -o remount,size={-(-need // GIB) + 1}G {place}; in a container --shm-size, in Kubernetes an emptyDir"
+        return Finding("object store", "warn", f"{says}: it will lie on disk and be slow", how)
+    return Finding("object store", "ok", says)
+
+
+def open_files() -> Finding:
+    """Files that a process may have open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft < FILES:
+        return Finding(
+            "open files", "warn", f"{soft} at most", "ulimit -n 65536 before `ray start` and before precompute"
+        )
+    return Finding("open files", "ok", f"{soft} at most")
+
+
+def gpu() -> Finding:
+    """GPUs: whether torch can use what is there, by using it."""
+    try:
+        import torch
+    except Exception as error:
+        return Finding("gpu", "fail", f"torch cannot be imported: {_line(error)}", "make install")
+    present = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    built = torch.version.cuda
+    if not present and not (built and torch.cuda.is_available()):
+        return Finding("gpu", "ok", f"none here; teachers run on the CPU (torch {torch.__version__})")
+    version = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\s(\d+\.[\d.]+)\s", version.read_text()) if version.exists() else None
+    driver = found.group(1) if found else "unknown"
+    if not built:
+        says = f"{len(present)} here (driver {driver}), and torch {torch.__version__} is built without CUDA"
+        release = torch.__version__.partition("+")[0]
+        return Finding(
+            "gpu", "warn", says, f"pip install --force-reinstall torch=={release}, from an index with CUDA builds"
+        )
+    try:
+        torch.cuda.init()
+        names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+        torch.ones(2, device="cuda").sum().item()
+    except (RuntimeError, AssertionError) as error:
+        says = f"torch {torch.__version__} for CUDA {built} cannot use the GPU (driver {driver}): {_line(error)}"
+        least = DRIVERS.get(int(built.partition(".")[0]))
+        return Finding("gpu", "fail", says, f"install an NVIDIA driver that runs CUDA {built}: {least or '?'} or newer")
+    memory_bytes = torch.cuda.get_device_properties(0).total_memory
+    says = f"{len(names)} x {names[0]}, {_size(memory_bytes)}, driver {driver}, CUDA {built}"
+    return Finding("gpu", "ok", says)
+
+
+def media(paths: Iterable[str], options: dict[str, str]) -> Finding:
+    """Files of the corpus, by reading their first bytes."""
+    from store.place import place
+
+    paths = list(paths)
+    for path in paths:
+        try:
+            opened = place(path, options).open()
+            if opened.size and not opened.read(0, 1):
+                raise OSError("nothing can be read")
+        except Exception as error:  # of a file system or a network, in many classes
+            return Finding("corpus", "fail", f"{path}: {_line(error)}", "give every node the same path, or credentials")
+    return Finding("corpus", "ok", f"{len(paths)} of its files read, {paths[0]} and others" if paths[1:] else paths[0])
+
+
+def shared_place(request: Request) -> Finding:
+    """The store's place, by reading what the doctor wrote there and writing beside it."""
+    from store.place import place
+
+    probe = place(request.probe, request.options)
+    how = "mount the same disk under the same path on every node, or take a store in a bucket"
+    try:
+        if not probe.read():
+            raise OSError("it is empty")
+    except Exception as error:
+        return Finding("store", "fail", f"what the doctor wrote to {probe.parent} is not here: {_line(error)}", how)
+    try:
+        (probe.parent / request.mark).write(b"here")
+    except Exception as error:
+        return Finding(
+            "store", "fail", f"{probe.parent} cannot be written to: {_line(error)}", "check its owner and credentials"
+        )
+    return Finding("store", "ok", f"{probe.parent} can be read and written")
+
+
+def _setup() -> configparser.ConfigParser:
+    """The project's setup.cfg, empty where this is an installed copy."""
+    setup = configparser.ConfigParser()
+    setup.read(HERE / "setup.cfg")
+    return setup
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes in all and free."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    values = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    total, free = values["MemTotal"], values["MemAvailable"]
+    group = Path("/sys/fs/cgroup")  # a container sees its own here
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()).isdecimal():
+        cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+        used = int((group / "memory.current").read_text()) - (int(cached.group(1)) if cached else 0)
+        total, free = min(total, int(limit)), min(free, int(limit) - used)
+    return total, free
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB"
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def main() -> None:
+    """A request on standard input, findings on standard output."""
+    asked = json.load(sys.stdin)
+    for name in ("teachers", "media"):
+        asked[name] = tuple(asked[name])
+    answer, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints does not belong to the answer
+    findings = run(Request(**asked))
+    json.dump([asdict(finding) for finding in findings], answer)
+
+
+if __name__ == "__main__":
+    main()

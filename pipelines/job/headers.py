@@ -1,0 +1,67 @@
+"""Reading the headers of many clips, in a child process: one that crashes or hangs ffmpeg fails alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from pipelines.corpora.manifest import Row
+from pipelines.job.ledger import Entry
+from pipelines.media import decode as media
+from pipelines.workers import isolation, stages
+from store.place import place
+
+
+@dataclass(frozen=True)
+class Failure(Entry):
+    """A clip that could not be probed; `trace`, which the ledger leaves out, is the traceback of an error nobody foresaw."""
+
+    trace: str = ""
+
+
+def probe_rows(
+    rows: list[Row], clip_timeout: float | None, attempts: int, options: Mapping[str, str] | None = None
+) -> list[int | Entry]:
+    """Frames that each clip's header promises, or the ledger entry of a clip that cannot be opened; `options` are for media in
+    buckets."""
+    if not rows:
+        return []
+    child = isolation.Child(partial(_prober, options))
+    try:
+        return [_probe(child, row, clip_timeout, attempts) for row in rows]
+    finally:
+        child.close()
+
+
+def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempts: int) -> int | Entry:
+    begun = time.perf_counter()
+    reason, message, attempt, trace = "", "", 0, ""
+    while attempt < attempts:
+        attempt += 1
+        try:
+            return child(row, isolation.limit_s(0, clip_timeout))
+        except media.MediaError as error:
+            reason, message = error.reason, str(error)
+            if reason not in stages.INFRASTRUCTURE:
+                break
+        except isolation.ChildLost as error:
+            reason, message = error.reason, f"{row.path}: {error}; check the file, or leave it out"
+            trace = error.trace
+        except Exception as error:  # one clip's surprise must not cost the others; the ledger keeps it
+            reason, message = stages.reason_of(error), f"{row.path}: {stages.unforeseen(error)}"
+            trace = stages.trace(error)
+            if reason not in stages.INFRASTRUCTURE:
+                break
+    seconds = time.perf_counter() - begun
+    return Failure(row.id, row.path, "probe", reason, message, attempt, seconds, stages.worker(), trace)
+
+
+def _prober(options: Mapping[str, str] | None) -> Callable[[Row], int]:
+    return partial(_num_frames, options)
+
+
+def _num_frames(options: Mapping[str, str] | None, row: Row) -> int:
+    audio = place(row.audio_path, options) if row.audio_path else None
+    return media.probe(place(row.path, options), audio).num_frames

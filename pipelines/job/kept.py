@@ -1,0 +1,84 @@
+"""The driver's two tables beside a store's zarr.json, manifest and ledger: read as they were written, or made anew.
+
+What a damaged ledger said of clips that are done follows from the store; clips that are not done are tried again. A damaged
+manifest is made anew from the corpora that it was made from, since only they know where sound lies apart and what is forged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import store
+from pipelines.corpora import manifest
+from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.job import ledger
+from pipelines.job.ledger import Entry
+from pipelines.job.request import UsageError
+from store import StoreError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.parquet"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Manifest rows in the order of the clips table, ledger entries by clip id, and whether any of it was made anew."""
+
+    rows: list[Row]
+    entries: dict[str, Entry]
+    anew: bool
+
+
+def read(reader: store.Reader, given: Sequence[Row]) -> Tables:
+    """Both tables of a store; `given` are the rows of the corpora asked for. Raises UsageError where they do not suffice."""
+    rows, rows_anew = _rows(reader, given)
+    entries, entries_anew = _entries(reader)
+    return Tables(rows, entries, rows_anew or entries_anew)
+
+
+def _rows(reader: store.Reader, given: Sequence[Row]) -> tuple[list[Row], bool]:
+    ids = reader.clips["id"].tolist()
+    if not ids:
+        return [], False
+    why = "its clips are not those of the store"
+    try:
+        check(reader, MANIFEST)
+        found = manifest.read(reader.place / MANIFEST)[: len(ids)]  # rows beyond the table are of a killed run
+        if [row.id for row in found] == ids:
+            return found, False
+    except (StoreError, ManifestError, OSError) as error:
+        why = str(error)
+    by_id = {row.id: row for row in given}
+    lost = [clip_id for clip_id in ids if clip_id not in by_id]
+    if lost:
+        raise UsageError(
+            f"the manifest of {reader.path} is lost or damaged ({why}); run precompute.py with --corpus for all that the store "
+            f"was made from ({', '.join(reader.attrs.get('corpora', []))}), which makes it anew: clip {lost[0]} is in nothing "
+            "that was given"
+        )
+    log.warning("the manifest of the store is made anew from the corpora given (%s)", why)
+    return [by_id[clip_id] for clip_id in ids], True
+
+
+def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:
+    clips = reader.clips
+    if not len(reader):
+        return {}, False
+    try:
+        check(reader, ledger.FILE)
+        found = ledger.read(reader.place)
+    except (StoreError, OSError) as error:
+        log.warning("the ledger of the store is made anew, and clips that had failed are tried again (%s)", error)
+        found = {}
+    ids, paths = clips["id"].tolist(), clips["path"].tolist()
+    unknown = [i for i, done in enumerate(clips["done"].tolist()) if done and ids[i] not in found]
+    found |= {ids[i]: Entry(ids[i], paths[i], "done") for i in unknown}
+    return found, bool(unknown)
+
+
+def check(reader: store.Reader, name: str) -> None:
+    """Raises Damaged where the inventory knows better, FileNotFoundError where there is no such file."""
+    reader.inventory.check(reader.place, name, (reader.place / name).read())

@@ -1,0 +1,61 @@
+"""What became of each input: one row a clip, in `ledger.parquet` beside the store's zarr.json, written atomically."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+
+from store.formats import document
+from store.formats.table import read_parquet
+from store.layout import StoreError
+from store.place import Place, place
+from store.place.secrets import redact
+
+FILE = "ledger.parquet"
+TYPES = {"attempts": "int32", "seconds": "float32"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One input's fate. `stage` is where it ended ("done", or probe, decode, face, asr, vsr, slot), `reason` a word for what
+    failed (empty when the clip is done), `message` one sentence for a person."""
+
+    id: str
+    path: str
+    stage: str
+    reason: str = ""
+    message: str = ""
+    attempts: int = 1
+    seconds: float = 0.0  # of work on this clip, all stages
+    worker: str = ""
+
+
+def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
+    """Entries by clip id, empty where the store has no ledger yet. Raises StoreError where it is damaged."""
+    try:
+        data = (place(store) / FILE).read()
+    except FileNotFoundError:
+        return {}
+    try:
+        records = read_parquet(data).to_dict("records")
+        return {record["id"]: Entry(**{f.name: record[f.name] for f in fields(Entry)}) for record in records}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise StoreError(
+            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again: it mends that"
+        ) from error
+
+
+def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> None:
+    """Replace the ledger with these entries, in this order."""
+    import pandas as pd
+
+    names = [f.name for f in fields(Entry)]
+    told = [asdict(replace(entry, message=redact(entry.message))) for entry in entries]
+    records = [
+        {name: document.text(value) if isinstance(value, str) else value for name, value in t.items()} for t in told
+    ]
+    table = pd.DataFrame(records, columns=names)
+    table = table.astype({name: TYPES.get(name, "str") for name in names})
+    (place(store) / FILE).write(table.to_parquet(index=False, write_page_checksum=True))

@@ -1,0 +1,113 @@
+"""The last lines of a run: clips, hours, speed, stages, failures by reason, and what the soft labels are worth."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from pipelines.job import space
+from pipelines.job.request import Config
+from pipelines.job.usage import Summary
+from store import layout
+from store.formats.text import plain
+
+EXAMPLES = 10  # failed clips named in the last lines
+
+
+def text(summary: Summary, config: Config) -> str:
+    """The report, for a person."""
+    if config.dry_run:
+        return _expectation(summary, config)
+    lines = []
+    hours = summary.video_seconds / 3600
+    if summary.worked:
+        speed = summary.video_seconds / max(summary.seconds, 1e-9)
+        lines.append(
+            f"{summary.worked} clips, {hours:.3f} h of video in {summary.seconds:.0f} s: {speed:.1f} times real time, "
+            f"{summary.worked / max(summary.seconds, 1e-9):.1f} clips/s"
+        )
+        for name, stage in summary.usage.stages.items():
+            each, rate = stage.busy_s / max(stage.frames, 1) * 1000, stage.clips / max(stage.busy_s, 1e-9)
+            workers = "1 worker" if stage.most_workers == 1 else f"{stage.most_workers} workers"
+            lines.append(
+                f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {workers} busy {stage.utilisation:.0%} "
+                "of the time"
+            )
+    else:
+        lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
+    lines.append(f"{summary.done} of {summary.clips} clips done in {plain(config.store)}{_with(summary)}")
+    lines += _quality(summary)
+    if summary.report:
+        lines.append(f"report: {plain(summary.report)}")
+    if summary.failed:
+        reasons = Counter((entry.stage, entry.reason) for entry in summary.failed)
+        listed = ", ".join(f"{n} {stage}/{reason}" for (stage, reason), n in sorted(reasons.items()))
+        lines.append(f"{len(summary.failed)} failed: {listed}")
+        lines += [f"  {plain(entry.id)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]
+        more = len(summary.failed) - EXAMPLES
+        lines.append(
+            f"{'  and ' + str(more) + ' more; ' if more > 0 else '  '}all are in {plain(config.store / 'ledger.parquet')}"
+        )
+    if summary.traces:
+        lines.append(f"some met errors of the program itself; their tracebacks are in {plain(summary.traces)}")
+    if not summary.labelled:
+        lines.append(
+            "no soft labels yet: no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
+            f"a fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
+        )
+    return "\n".join(lines)
+
+
+def exit_code(summary: Summary, max_failures: float) -> int:
+    """0 where every clip is done, or no more than that share failed; else 3."""
+    total = max(summary.clips, len(summary.failed), 1)
+    return 0 if len(summary.failed) <= max_failures * total else 3
+
+
+def _quality(summary: Summary) -> list[str]:
+    note = summary.similarity
+    if not note:
+        return []
+    fitted = note.get("fitted_on")
+    learned = (
+        f" on {fitted['clips']} real clips, {fitted['frames']} frames with voice" if fitted else ", nothing learned"
+    )
+    lines = [f"soft labels: {note['kind']}{learned}"]
+    for corpus, auc in note.get("auc", {}).items():
+        brier, on = note["brier"][corpus], note["calibrated_on"].get(corpus)
+        calibrated = f"calibrated on {on['clips']} {on['which']}" if on else "uncalibrated"
+        lines.append(
+            f"  {corpus}: own sound against swapped, AUC {auc['5']:.3f} (5 frames), {auc['25']:.3f} (1 s), {auc['clip']:.3f} "
+            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}; {calibrated}"
+        )
+    if "shuffled_control" in note:
+        lines.append(
+            f"  control fitted on shuffled pairs: AUC {note['shuffled_control']['5']:.3f} (5 frames); 0.5 is chance"
+        )
+    return lines
+
+
+def _with(summary: Summary) -> str:
+    """What a store has beside what all have."""
+    return f" with {' and '.join(f'frames/{name}' for name in summary.arrays)}" if summary.arrays else ""
+
+
+def _expectation(summary: Summary, config: Config) -> str:
+    """What a run would do and need."""
+    frames = round(summary.video_seconds * layout.FPS)
+    need, free = space.needed(frames, summary.dims, summary.arrays), space.free(config.store)
+    minutes = max(1, round(space.minutes(frames, summary.cpus)))
+    time = f"{minutes} minute{'' if minutes == 1 else 's'}"
+    where = "of the cluster as it is now" if config.address or os.environ.get("RAY_ADDRESS") else "of this machine"
+    kept = space.size(space.stays(frames, summary.dims, summary.arrays)) + f" of store{_with(summary)}"
+    lines = [
+        f"{summary.clips - len(summary.failed)} clips to add, {summary.video_seconds / 3600:.3f} h of video: about "
+        f"{kept}, made in {time} on the {summary.cpus} CPUs {where}"
+    ]
+    if free is not None:
+        enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"
+        lines.append(f"{space.size(need)} of disk are needed meanwhile, {space.size(free)} are free: {enough}")
+    if summary.failed:
+        lines.append(f"{len(summary.failed)} cannot be opened:")
+        lines += [f"  {plain(entry.path)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]
+    return "\n".join(lines)

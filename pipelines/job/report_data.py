@@ -1,0 +1,308 @@
+"""What `report.json` says of a run, and writing it and `report.html` into the store's folder.
+
+Both are written at the end of a run that did something, also of one that failed or was stopped, and now and then while it
+runs, so that a driver that was killed leaves a report too. The page shows the JSON and nothing else; docs/precompute.md has
+its fields.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines.job import report_page, request
+from pipelines.job.ledger import Entry
+from pipelines.job.request import Config, UsageError
+from pipelines.job.usage import StageUsage, Summary, Usage, first_line
+from pipelines.workers import cluster, stages
+from store import layout
+from store.place import Place, place
+from store.place.secrets import redact
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+JSON, HTML = "report.json", "report.html"
+EXAMPLES = 5  # clips named for each kind of failure
+SLOWEST = 20
+EVERY_S, SHARE = 60.0, 0.05  # while it runs: not more often, and never more than this share of the driver's time
+BUSY = 0.7  # share of its time over which a stage's workers limit a run
+HOURS = 1000.0  # of video, that the cost is told for
+# US dollars an hour, AWS on demand, us-east-1, Linux, June 2026: c6i.8xlarge 1.36 for 32 vCPUs, g5.xlarge 1.006 with an A10G.
+CORE_PRICE, GPU_PRICE = 0.0425, 1.006
+PRICES = "AWS on demand, us-east-1, June 2026: a vCPU of c6i.8xlarge, a g5.xlarge with its GPU"
+SOFTWARE = ("concord-av", "ray", "torch", "numpy", "zarr", "av", "mediapipe")
+CRASHES = ("crash", "timeout", "killed")
+WORK = {"headers", "pass one", "labels", "words"}  # parts of which one shows that a run did something
+
+
+@contextmanager
+def kept(summary: Summary, config: Config, entries: Mapping[str, Entry]) -> Iterator[Callable[[], None]]:
+    """Have a report of the run in the store when the block ends, however it ends; the callable, called often, keeps one there
+    meanwhile. `entries` is the ledger by clip id, as it is by then. A report that cannot be written costs a warning and not
+    the run."""
+    last = time.monotonic(), 0.0  # when one was written, and the seconds that it took
+
+    def now() -> None:
+        nonlocal last
+        begun = time.monotonic()
+        if begun - last[0] > max(EVERY_S, last[1] / SHARE):
+            _try(summary, config, entries, "running", "")
+            last = time.monotonic(), time.monotonic() - begun
+
+    try:
+        yield now
+    except BaseException as error:
+        if summary.worked or not isinstance(error, UsageError):  # which says, before any work, that nothing was changed
+            _try(summary, config, entries, *ending(error))
+        raise
+    if set(summary.parts.seconds) & WORK:
+        _try(summary, config, entries, "ended", "")
+
+
+def ending(error: BaseException) -> tuple[str, str]:
+    """State and message of a run that an error or a signal ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "by Ctrl-C"
+    if isinstance(error, SystemExit):
+        return "stopped", f"by signal {error.code - 128}" if isinstance(error.code, int) else ""
+    return "failed", first_line(error)
+
+
+def write(root: str | os.PathLike[str] | Place, data: Mapping[str, Any]) -> None:
+    """Write a report's two files."""
+    text = json.dumps(data, indent=1, allow_nan=False)
+    (place(root) / JSON).write(text.encode())
+    (place(root) / HTML).write(report_page.page(data).encode("utf-8", "backslashreplace"))
+
+
+def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> dict[str, Any]:
+    """The report, from what the run counted, the ledger and the store; `state` is running, ended, stopped or failed."""
+    reader = store.open(config.store)
+    clips = reader.clips
+    seconds = time.time() - summary.usage.begun
+    has, usage, parts = machine(), summary.usage, summary.parts
+    done = int((clips["done"] == 1).sum())
+    failed = sum(1 for entry in entries.values() if entry.reason)
+    return clean(
+        {
+            "version": VERSION,
+            "run": {
+                "state": state,
+                "message": redact(message),
+                "during": parts.broken if state in ("stopped", "failed") else "",
+                "begun": _iso(usage.begun),
+                "written": _iso(time.time()),
+                "seconds": seconds,
+                "store": str(config.store),
+                "command": request.command(sys.argv),
+                "commit": request.commit(),
+                "software": {"python": sys.version.split()[0], **_versions()},
+            },
+            "machine": has,
+            "clips": {
+                "total": len(reader),
+                "done": done,
+                "failed": failed,
+                "left": max(0, len(reader) - done - failed),
+                "hours": float(clips["length"][clips["done"] == 1].sum()) / layout.FPS / 3600,
+                "this_run": summary.worked,
+                "this_run_hours": summary.video_seconds / 3600,
+            },
+            "parts": {**parts.seconds, "other": max(0.0, seconds - sum(parts.seconds.values()))},
+            "stages": {name: of_stage(stage) for name, stage in usage.stages.items()},
+            "limit": limit(usage, seconds),
+            "timeline": timeline(usage, seconds),
+            "failures": failures(entries.values()),
+            "slowest": slowest(entries, clips),
+            "retries": {
+                "again": sum(1 for entry in entries.values() if entry.attempts > 1),
+                "crashed": sum(1 for entry in entries.values() if entry.reason in CRASHES),
+                "breaks": summary.breaks,
+            },
+            "cost": cost(summary, config, has, seconds),
+            "labels": labels(reader.attrs.get("similarity") or {}),
+        }
+    )
+
+
+def of_stage(stage: StageUsage) -> dict[str, Any]:
+    """A stage's figures; rates are of one worker while it is busy."""
+    return {
+        "clips": stage.clips,
+        "frames": stage.frames,
+        "workers": stage.most_workers,
+        "busy_s": stage.busy_s,
+        "present_s": stage.present_s,
+        "utilisation": stage.utilisation,
+        "clips_per_s_a_worker": stage.clips / stage.busy_s if stage.busy_s else None,
+        "ms_a_frame": 1000 * stage.busy_s / stage.frames if stage.frames else None,
+        "padding": max(0.0, stage.padding),
+    }
+
+
+def limit(usage: Usage, seconds: float) -> dict[str, Any] | None:
+    """The stage whose workers were busy most of their time, and what that means for a run of so many seconds; None before any
+    work."""
+    if not usage.stages:
+        return None
+    name = max(usage.stages, key=lambda stage: usage.stages[stage].utilisation)
+    stage = usage.stages[name]
+    were = f"{stage.most_workers} worker was" if stage.most_workers == 1 else f"{stage.most_workers} workers were"
+    busy = f"{were} busy {stage.utilisation:.0%} of the time"
+    if stage.span_s < seconds / 2:
+        had = f"had work for {stage.span_s:.0f} of {seconds:.0f} s"
+        said = f"Start and end took most of the run: {name}, the busiest stage, {had}."
+    elif stage.utilisation < BUSY:
+        most = f"{name} most ({stage.utilisation:.0%})"
+        said = f"No stage was busy all the time, {most}: too few clips were on their way at once."
+    elif name == "face":
+        said = f"The face stage limits the run: its {busy}. More CPU cores make it faster."
+    else:
+        said = f"The {name} teacher limits the run: its {busy}. Raise --{name}-workers, or add GPUs."
+    return {"stage": name, "utilisation": stage.utilisation, "text": said}
+
+
+def timeline(usage: Usage, seconds: float) -> dict[str, Any]:
+    """By stage, clips a second and workers busy in each bin of the run's time."""
+    count = math.ceil(seconds / usage.bin_s)
+    return {
+        "bin_s": usage.bin_s,
+        "clips_per_s": {name: [n / usage.bin_s for n in s.clips_in[:count]] for name, s in usage.stages.items()},
+        "busy": {name: [n / usage.bin_s for n in s.busy_in[:count]] for name, s in usage.stages.items()},
+    }
+
+
+def failures(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Failed clips by stage and reason, the most frequent first, with a few examples each."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in entries:
+        if entry.reason:
+            empty = {"stage": entry.stage, "reason": entry.reason, "clips": 0, "again": "", "examples": []}
+            kind = found.setdefault((entry.stage, entry.reason), empty)
+            kind["clips"] += 1
+            kind["again"] = "next run" if entry.reason in stages.INFRASTRUCTURE else "--retry-failed"
+            if len(kind["examples"]) < EXAMPLES:
+                kind["examples"].append({"id": entry.id, "path": entry.path, "message": redact(entry.message)})
+    return sorted(found.values(), key=lambda kind: (-kind["clips"], kind["stage"], kind["reason"]))
+
+
+def slowest(entries: Mapping[str, Entry], clips: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Clips that took longest, with the length that they have or promise."""
+    top = heapq.nlargest(SLOWEST, (e for e in entries.values() if e.seconds > 0), key=lambda e: e.seconds)
+    wanted = {entry.id for entry in top}
+    length = {str(i): float(s) for i, s in zip(clips["id"], clips["duration"], strict=True) if str(i) in wanted}
+    found = []
+    for entry in top:
+        video = length.get(entry.id, math.nan)
+        told = {"id": entry.id, "path": entry.path, "seconds": entry.seconds, "video_s": video}
+        told["per_video_s"] = entry.seconds / video if video > 0 else math.nan
+        found.append({**told, "attempts": entry.attempts, "stage": entry.stage, "reason": entry.reason})
+    return found
+
+
+def cost(summary: Summary, config: Config, has: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
+    """Hours of CPU cores and GPUs for 1,000 hours of video, by the run's own: of work alone, and with all that the machines
+    idled. None for a run that worked on no clip."""
+    video = max((stage.frames for stage in summary.usage.stages.values()), default=0) / layout.FPS
+    if not video:
+        return None
+    pools, parts, rows = config.pools, summary.parts, []
+    share = min(1.0, has["gpus"] / (pools.asr[1] + pools.vsr[1]))
+    for name, stage in summary.usage.stages.items():
+        own = HOURS * stage.busy_s / max(stage.frames / layout.FPS, 1e-9)
+        on_gpu = name != "face" and has["gpus"] > 0
+        rows.append(_hours(name, 0.0 if on_gpu else own, own * share if on_gpu else 0.0))
+    rest = sum(parts.jobs_s.get(name, 0.0) for name in ("headers", "labels"))
+    rows.append(_hours("headers and labels", HOURS * rest / video, 0.0))
+    rows.append(_hours("work", sum(r["core_hours"] for r in rows), sum(r["gpu_hours"] for r in rows)))
+    fixed = parts.seconds.get("fit", 0.0) + parts.seconds.get("words", 0.0)
+    whole = HOURS * max(seconds - fixed, 0.0) / video
+    rows.append(_hours("as this run went", whole * has["cpus"], whole * has["gpus"]))
+    return {
+        "hours_of_video": HOURS,
+        "from_hours": video / 3600,
+        "usd_a_core_hour": CORE_PRICE,
+        "usd_a_gpu_hour": GPU_PRICE,
+        "prices": PRICES,
+        "rows": rows,
+    }
+
+
+def _hours(name: str, cores: float, gpus: float) -> dict[str, Any]:
+    return {"name": name, "core_hours": cores, "gpu_hours": gpus, "usd": cores * CORE_PRICE + gpus * GPU_PRICE}
+
+
+def labels(note: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the soft labels are worth, from the note of the fit; None where there are none."""
+    names = ("kind", "fitted_on", "auc", "brier", "calibrated_on", "shuffled_control")
+    return {name: note.get(name) for name in names} if note else None
+
+
+def machine() -> dict[str, Any]:
+    """Nodes, CPUs and GPUs that the run has, and nodes that it had."""
+    import ray
+
+    here = {"nodes": 1, "cpus": cluster.cores(), "gpus": 0, "gpu_names": [], "nodes_gone": 0}
+    if not ray.is_initialized():
+        return here
+    try:
+        nodes = ray.nodes()
+    except Exception as error:  # the cluster may be what the run failed for
+        log.debug("the cluster cannot be asked for its nodes: %s", error)
+        return here
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    kind = "accelerator_type:"
+    return {
+        "nodes": len(alive),
+        "cpus": int(sum(has.get("CPU", 0) for has in alive)),
+        "gpus": int(sum(has.get("GPU", 0) for has in alive)),
+        "gpu_names": sorted({name.removeprefix(kind) for has in alive for name in has if name.startswith(kind)}),
+        "nodes_gone": len(nodes) - len(alive),
+    }
+
+
+def clean(value: Any) -> Any:
+    """Plain JSON: floats of six digits, null where one is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(inner) for inner in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _try(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> None:
+    try:
+        write(config.store, gather(summary, config, entries, state, message))
+        summary.report = str(place(config.store) / HTML)
+    except Exception as error:
+        log.warning("no report was written: %s", first_line(error))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in SOFTWARE:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            log.debug("%s is not installed", name)
+    return found
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,371 @@
+"""`report.html`: what `report.json` says, as one page that needs no network and no script, for phones, by day and by night.
+
+Every name and message in it comes from files and may be hostile: text goes through `t`, and the page forbids scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from store import output
+from store.formats.text import html as t
+
+STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher"}
+PARTS = ("start", "headers", "pass one", "fit", "labels", "words", "other")
+
+STYLE = """
+:root{color-scheme:light dark;--page:#f7f7f5;--card:#fff;--ink:#1d2126;--soft:#5f6873;--line:#e2e3e0;--fill:#2f6db3;
+--rest:#dfe4ea;--good:#2c7a4b;--warn:#b26a00;--bad:#b3372f;--p0:#9aa5b1;--p1:#6b9bd1;--p2:#2f6db3;--p3:#8a63b8;--p4:#c07bb0;
+--p5:#4a9c8c;--p6:#cfd4d9}
+@media(prefers-color-scheme:dark){:root{--page:#15181c;--card:#1e2227;--ink:#e6e8ea;--soft:#9aa4af;--line:#30363d;
+--fill:#6ea8e6;--rest:#353c45;--good:#5fbf86;--warn:#e0a346;--bad:#ec7c72;--p0:#6b7683;--p1:#8fb8e8;--p2:#5b95d6;--p3:#a988d3;
+--p4:#d39ac6;--p5:#6fbfae;--p6:#434b55}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:58rem;margin:0 auto;padding:1.5rem 1rem 3rem}
+header{margin-bottom:1.25rem;border-left:.35rem solid var(--tone);padding-left:1rem}
+.good{--tone:var(--good)}.warn{--tone:var(--warn)}.bad{--tone:var(--bad)}.plain{--tone:var(--fill)}
+h1{font-size:1.65rem;line-height:1.2;margin:.1rem 0 .4rem}
+h2{font-size:1.05rem;margin:0 0 .6rem}
+p{margin:.3rem 0}
+.kicker,.soft,th,dt,figcaption{color:var(--soft)}
+.kicker,.soft,table,dl,figcaption{font-size:.875rem}
+section{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:1rem 1.1rem;margin:0 0 1rem}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.75rem;margin:0 0 1rem}
+.tiles div{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem .9rem}
+.tiles b{display:block;font-size:1.35rem;font-weight:600;line-height:1.25;font-variant-numeric:tabular-nums}
+.tiles span{color:var(--soft);font-size:.8rem}
+.bar{display:flex;height:.8rem;border-radius:.4rem;overflow:hidden;background:var(--rest);gap:1px}
+.bar i{display:block;background:var(--fill);min-width:2px}
+.key{display:flex;flex-wrap:wrap;gap:.2rem 1rem;padding:0;margin:.5rem 0 0;list-style:none;font-size:.875rem}
+.key i{display:inline-block;width:.7rem;height:.7rem;border-radius:.2rem;margin-right:.35rem}
+.stage{margin:.9rem 0 0}
+.stage .head{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 1rem;margin-bottom:.25rem}
+figure{margin:1.1rem 0 0}
+.row{display:grid;grid-template-columns:8.5rem 1fr;gap:.2rem .75rem;align-items:center;margin-top:.4rem}
+.row svg{display:block;width:100%;height:2.2rem;background:var(--page);border-radius:.25rem}
+.row.tall svg{height:5rem}
+.row path{fill:var(--fill)}
+.row.dim path{fill:var(--p0)}
+.axis{display:flex;justify-content:space-between;margin-left:9.25rem}
+.wide{overflow-x:auto;margin:0 -.2rem;padding:0 .2rem}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:left;vertical-align:top;padding:.3rem .75rem .3rem 0;border-top:1px solid var(--line)}
+th{font-weight:500;border-top:0;white-space:nowrap}
+td.n,th.n{text-align:right;white-space:nowrap}
+td.name{min-width:11rem;overflow-wrap:anywhere}
+tr.sum td{font-weight:600}
+code,kbd{font:.84em ui-monospace,SFMono-Regular,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere;
+background:color-mix(in srgb,var(--rest) 45%,transparent);padding:.1em .3em;border-radius:.25em}
+details{margin:.5rem 0;border-top:1px solid var(--line);padding-top:.5rem}
+summary{cursor:pointer}
+summary b{font-weight:600}
+details li{margin:.35rem 0;overflow-wrap:anywhere}
+details ul{margin:.4rem 0 0;padding-left:1.1rem;font-size:.875rem}
+dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.3rem 1rem;margin:0}
+dd{margin:0;overflow-wrap:anywhere}
+@media(max-width:34rem){.row{grid-template-columns:1fr}.axis{margin-left:0}h1{font-size:1.35rem}dl{grid-template-columns:1fr}
+dd{margin-bottom:.5rem}}
+"""
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The whole page for a report of version 1 (`pipelines.job.report_data.gather`)."""
+    tone, head = headline(data)
+    run = data["run"]
+    refresh = '<meta http-equiv="refresh" content="60">' if run["state"] == "running" else ""
+    body = [
+        f'<header class="{tone}"><p class="kicker">concord-av precompute, {t(_when(run["written"]))}</p>'
+        f"<h1>{t(head)}</h1>{''.join(f'<p>{part}</p>' for part in advice(data))}</header>",
+        _tiles(data),
+        _section("Failures", _failures(data)) if data["failures"] else "",
+        _section("Where the time went", _time(data)),
+        _section("Soft labels", _labels(data["labels"])) if data["labels"] else "",
+        _section("Slowest clips", _slowest(data["slowest"])) if data["slowest"] else "",
+        _section("What 1,000 hours of video would cost", _cost(data["cost"])) if data["cost"] else "",
+        _section("The run", _run(data)),
+    ]
+    return (
+        f"{output.head('precompute')}<title>{t(head)}</title>"
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"{refresh}<style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def headline(data: Mapping[str, Any]) -> tuple[str, str]:
+    """Tone (good, warn, bad, plain) and the sentence that says what happened."""
+    clips, state = data["clips"], data["run"]["state"]
+    total, done, failed = clips["total"], clips["done"], clips["failed"]
+    far = f"{done:,} of {_count(total, 'clip')} {'is' if done == 1 else 'are'} done"
+    if state == "running":
+        return "plain", f"Under way: {far}"
+    if state == "stopped":
+        return "warn", f"Stopped: {far}"
+    if state == "failed":
+        return "bad", f"The run failed: {far}"
+    if not total:
+        return "warn", "The store has no clips"
+    if done == total:
+        return "good", "The one clip is done" if total == 1 else f"All {total:,} clips are done"
+    rest = [f"{failed:,} failed"] if failed else []
+    rest += [f"{clips['left']:,} still to do"] if clips["left"] else []
+    return "warn" if done else "bad", ", ".join([far[0].upper() + far[1:], *rest])
+
+
+def advice(data: Mapping[str, Any]) -> list[str]:
+    """What to do next, as HTML."""
+    run, clips = data["run"], data["clips"]
+    again = f"<code>{t(run['command'])}</code>"
+    if run["state"] == "running":
+        return [f"As of {t(_when(run['written']))}. If no run is going on any more, it was killed: go on with {again}."]
+    if run["state"] in ("stopped", "failed"):
+        what = t(run["message"]) or "by a signal"
+        told = f"Stopped {what}" if run["state"] == "stopped" else what[0].upper() + what[1:]
+        during = f" (during {t(run['during'])})" if run["during"] else ""
+        return [f"{told}{during}.", f"What was finished is kept. Go on with {again}."]
+    found = []
+    machines = sum(kind["clips"] for kind in data["failures"] if kind["again"] == "next run")
+    if count := machines + clips["left"]:
+        they = "it is" if count == 1 else "they are"
+        why = "for want of memory, disk or workers"
+        found.append(f"{_count(count, 'clip')} missed out {why} and not for what {they}: run {again} again.")
+    if clips["failed"] > machines:
+        found.append(
+            "Clips that failed are left out, the others are complete. Mend files that matter, then run the command again "
+            "with <code>--retry-failed</code>."
+        )
+    if not data["labels"]:
+        found.append(
+            "There are no soft labels yet, as no clip is known to be real: add real clips, or take a fit with "
+            "<code>--fit-from</code>."
+        )
+    elif clips["done"] and not found:
+        train = f"accelerate launch student/train.py --store {t(run['store'])} --output RUN"
+        found.append(f"The store is complete. Train on it: <code>{train}</code>")
+    return found
+
+
+def _tiles(data: Mapping[str, Any]) -> str:
+    clips, run = data["clips"], data["run"]
+    speed = clips["this_run_hours"] * 3600 / run["seconds"] if run["seconds"] else 0
+    tiles = [
+        (f"{clips['done']:,}", f"of {_count(clips['total'], 'clip')} done"),
+        (_hours(clips["hours"]), "of video in the store"),
+        (_span(run["seconds"]), f"this run, {_count(clips['this_run'], 'clip')}"),
+        (f"{speed:.1f} ×" if speed >= 1 else f"{speed:.2g} ×", "real time in this run") if clips["this_run"] else None,
+        (f"{clips['failed']:,}", "failed") if clips["failed"] else None,
+    ]
+    return f'<div class="tiles">{"".join(f"<div><b>{t(b)}</b><span>{t(s)}</span></div>" for b, s in filter(None, tiles))}</div>'
+
+
+def _time(data: Mapping[str, Any]) -> str:
+    parts = [(name, data["parts"][name]) for name in PARTS if data["parts"].get(name, 0) >= 0.05]
+    total = sum(spent for _, spent in parts) or 1.0
+    colour = {name: f"var(--p{k})" for k, name in enumerate(PARTS)}
+    key = "".join(f'<li><i style="background:{colour[n]}"></i>{t(n)} {t(_span(s))}</li>' for n, s in parts)
+    found = [f'{_bar((s / total, colour[n]) for n, s in parts)}<ul class="key">{key}</ul>']
+    if not data["stages"]:
+        return "".join([*found, '<p class="soft">No clip was worked on in this run.</p>'])
+    found.append(f"<p>{t(data['limit']['text'])}</p>")
+    found += [_stage(name, stage) for name, stage in data["stages"].items()]
+    retries = data["retries"]
+    if retries["breaks"] or data["machine"]["nodes_gone"]:
+        found.append(
+            f'<p class="soft">Work was taken up again {_count(retries["breaks"], "time")} after workers were lost; '
+            f"{_count(data['machine']['nodes_gone'], 'node')} left the cluster.</p>"
+        )
+    return "".join([*found, _timeline(data)])
+
+
+def _stage(name: str, stage: Mapping[str, Any]) -> str:
+    """How busy a stage's workers were, and how fast."""
+    busy = stage["utilisation"] or 0
+    told = [
+        _count(stage["workers"], "worker"),
+        f"{stage['clips_per_s_a_worker']:.1f} clips/s each" if stage["clips_per_s_a_worker"] else "",
+        f"{stage['ms_a_frame']:.2f} ms a frame" if stage["ms_a_frame"] else "",
+        f"{stage['padding']:.1%} padding",
+    ]
+    return (
+        f'<div class="stage"><div class="head"><span>{t(STAGES.get(name, name))} <span class="soft">{t(name)}</span></span>'
+        f'<span class="soft">busy {busy:.0%}</span></div>{_bar([(busy, "var(--fill)")])}'
+        f'<p class="soft">{t(", ".join(filter(None, told)))}</p></div>'
+    )
+
+
+def _bar(shares: Iterable[tuple[float, str]]) -> str:
+    """Shares of one, side by side in their colours."""
+    pieces = "".join(
+        f'<i style="width:{100 * min(share, 1):.2f}%;background:{colour}"></i>' for share, colour in shares
+    )
+    return f'<div class="bar" aria-hidden="true">{pieces}</div>'
+
+
+def _timeline(data: Mapping[str, Any]) -> str:
+    line = data["timeline"]
+    paced = data["limit"]["stage"]  # stages that wait for it work in bursts
+    through = line["clips_per_s"][paced]
+    if len(through) < 3:
+        return ""
+    rows = [_row("tall", f"clips/s, most {max(through):.1f}", through, max(through))]
+    for name, busy in line["busy"].items():
+        workers = data["stages"][name]["workers"]
+        rows.append(_row("dim", f"{name} workers, of {workers}", busy, max(workers, *busy)))
+    axis = f'<div class="axis soft"><span>0</span><span>{t(_span(data["run"]["seconds"]))}</span></div>'
+    caption = "<figcaption>Over the run: clips through the busiest stage, and workers busy</figcaption>"
+    return f"<figure>{caption}{''.join(rows)}{axis}</figure>"
+
+
+def _row(kind: str, label: str, values: Sequence[float], top: float) -> str:
+    """A label and its values as steps under each other's eyes."""
+    scale = 100 / top if top > 0 else 0
+    steps = "".join(f"V{100 - min(v * scale, 100):.1f}h1" for v in values)
+    return (
+        f'<div class="row {kind}"><span class="soft">{t(label)}</span><svg viewBox="0 0 {len(values)} 100" '
+        f'preserveAspectRatio="none" role="img" aria-label="{t(label)}"><path d="M0 100{steps}V100z"/></svg></div>'
+    )
+
+
+def _failures(data: Mapping[str, Any]) -> str:
+    found = []
+    for k, kind in enumerate(data["failures"]):
+        examples = "".join(
+            f"<li><bdi><code>{t(e['path'] or e['id'])}</code></bdi><br>{_message(e)}</li>" for e in kind["examples"]
+        )
+        more = kind["clips"] - len(kind["examples"])
+        tail = f'<p class="soft">and {more:,} more</p>' if more > 0 else ""
+        found.append(
+            f'<details{" open" if k < 3 else ""}><summary><b>{kind["clips"]:,} {t(kind["reason"])}</b> <span class="soft">'
+            f"in {t(kind['stage'])}; tried again by {t('the next run' if kind['again'] == 'next run' else kind['again'])}"
+            f"</span></summary><ul>{examples}</ul>{tail}</details>"
+        )
+    if again := data["retries"]["again"]:
+        crashed = f"{data['retries']['crashed']:,} crashed, hung or lost the worker"
+        found.append(f'<p class="soft">{_count(again, "clip")} took more than one attempt; {crashed}.</p>')
+    return "".join([*found, '<p class="soft">Every input is in <code>ledger.parquet</code>.</p>'])
+
+
+def _message(example: Mapping[str, Any]) -> str:
+    """What happened, without the path that stands above it."""
+    return f"<bdi>{t(str(example['message']).removeprefix(example['path']).lstrip(': '))}</bdi>"
+
+
+def _slowest(clips: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            f"<bdi>{t(c['id'])}</bdi>",
+            f"{c['seconds']:.1f}",
+            _number(c["video_s"], 1),
+            _number(c["per_video_s"], 2),
+            str(c["attempts"]),
+            t(c["reason"] or "done"),
+        ]
+        for c in clips
+    ]
+    table = _table(["clip", "work, s", "video, s", "times its length", "attempts", "ended"], rows, numbers={1, 2, 3, 4})
+    return f'<p class="soft">Of all runs on this store, by seconds of work in all stages.</p>{table}'
+
+
+def _labels(note: Mapping[str, Any]) -> str:
+    fitted = note["fitted_on"]
+    said = (
+        f"{note['kind']}, learned on {_count(fitted['clips'], 'real clip')} with {fitted['frames']:,} frames of voice"
+        if fitted
+        else f"{note['kind']}, nothing learned"
+    )
+    rows = []
+    for corpus, auc in (note["auc"] or {}).items():
+        brier, on = note["brier"][corpus], (note["calibrated_on"] or {}).get(corpus)
+        rows.append([t(corpus), *(_number(auc.get(w), 3) for w in ("5", "25", "clip"))])
+        rows[-1] += [*(_number(brier.get(w), 3) for w in ("5", "25", "clip")), t(on["clips"]) if on else "none"]
+    heads = ["corpus", "AUC 5 frames", "1 s", "clip", "Brier 5 frames", "1 s", "clip", "calibrated on"]
+    control = (note["shuffled_control"] or {}).get("5")
+    tail = (
+        f'<p class="soft">Control, learned on shuffled pairs: AUC {control:.3f}; 0.5 is chance.</p>' if control else ""
+    )
+    return f"<p>{t(said)}. Own sound against swapped sound:</p>{_table(heads, rows, set(range(1, 8)))}{tail}"
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    gpus = any(row["gpu_hours"] for row in cost["rows"])
+    heads = ["", "CPU core-hours", *(["GPU-hours"] if gpus else []), "US dollars"]
+    rows = [
+        [
+            t(row["name"]),
+            _number(row["core_hours"], 0),
+            *([_number(row["gpu_hours"], 0)] if gpus else []),
+            _number(row["usd"], 2 if row["usd"] < 10 else 0),
+        ]
+        for row in cost["rows"]
+    ]
+    few = " It is little: start and end weigh too much in the last row." if cost["from_hours"] < 0.5 else ""
+    prices = f"{cost['usd_a_core_hour']} a core-hour" + (f", {cost['usd_a_gpu_hour']} a GPU-hour" if gpus else "")
+    return (
+        f"{_table(heads, rows, {1, 2, 3}, bold={'work'})}"
+        f'<p class="soft">From the {_hours(cost["from_hours"])} of video that this run worked on.{few} “work” is what workers '
+        "were busy for; “as this run went” is all cores and GPUs of the cluster from start to end, without words and without "
+        f"learning the shared space, which hardly grows with a corpus. Dollars are an assumption: {prices} "
+        f"({t(cost['prices'])}); multiply the hours by your own prices. Spot machines cost about a third.</p>"
+    )
+
+
+def _run(data: Mapping[str, Any]) -> str:
+    run, has = data["run"], data["machine"]
+    gpus = f", {_count(has['gpus'], 'GPU')} {' '.join(has['gpu_names'])}" if has["gpus"] else ""
+    facts = {
+        "begun": t(_when(run["begun"])),
+        "command": f"<code>{t(run['command'])}</code>",
+        "store": f"<code>{t(run['store'])}</code>",
+        "machine": t(f"{_count(has['nodes'], 'node')}, {_count(has['cpus'], 'CPU')}{gpus}".strip()),
+        "software": t(", ".join(f"{name} {version}" for name, version in run["software"].items())),
+        "commit": f"<code>{t(run['commit'])}</code>" if run["commit"] else "an installed copy",
+    }
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{said}</dd>' for name, said in facts.items())}</dl>"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{t(title)}</h2>{body}</section>"
+
+
+def _table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], bold: Collection[str] = ()
+) -> str:
+    """A table of HTML cells; columns in `numbers` are set to the right, rows whose first cell is in `bold` are bold."""
+    kind = ["n" if k in numbers else "name" for k in range(len(heads))]
+    head = "".join(f'<th class="{c}">{t(h)}</th>' for c, h in zip(kind, heads, strict=True))
+    body = []
+    for row in rows:
+        cells = "".join(f'<td class="{c}">{cell}</td>' for c, cell in zip(kind, row, strict=True))
+        body.append(f'<tr class="sum">{cells}</tr>' if row[0] in bold else f"<tr>{cells}</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _count(n: float, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else _span(hours * 3600)
+
+
+def _span(seconds: float) -> str:
+    """44 s, 3 min 5 s, 2 h 14 min, 3 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    whole = round(seconds)
+    k = next(k for k, (_, size) in enumerate(units) if whole >= size)
+    (big, size), (small, part) = units[k], units[k + 1]
+    rest = whole % size // part
+    return f"{whole // size} {big}" + (f" {rest} {small}" if rest else "")
+
+
+def _when(iso: str) -> str:
+    """2026-06-01 12:30 UTC."""
+    return f"{iso[:16].replace('T', ' ')} UTC"

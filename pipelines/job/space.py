@@ -1,0 +1,92 @@
+"""What a run will need: bytes of the store's disk and time of the cluster's CPUs, from the frames that headers promise.
+
+The figures are measured with default teachers on GRID (360 x 288, one speaker); noise in picture and sound makes mouths and
+audio compress less, so a margin is asked for before a run is called safe, and only a plain shortage refuses it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipelines.job.request import UsageError
+from pipelines.workers.cluster import cores
+from store import layout
+from store.place import Place, is_url
+
+BYTES_A_FRAME = (
+    6_000  # of all arrays but the two embeddings, compressed: mouths 4,680, sound 840, lips and blendshapes 210
+)
+BYTES_A_VALUE = 1.9  # of an embedding: f2, which hardly compresses
+OPTIONAL_BYTES = {"face": 6_500}  # a frame of layout.OPTIONAL_ARRAYS, compressed
+STAGED_BYTES = 10_800  # a frame of a finished batch, uncompressed, beside its embeddings
+STAGED_ROWS = 4 * layout.SHARD  # frames staged at the same time: shards that are being filled, packed or entered
+MARGIN = 1.2  # under which a run is begun with a warning
+SECONDS_A_FRAME = 0.008  # of one core: face stage 0.0058, teachers 0.0004, the rest staging, packing and Ray
+START_S = 30.0  # workers and weights
+
+
+def stays(frames: int, dims: int, arrays: Sequence[str] = ()) -> int:
+    """Bytes of so many frames in a store; `dims` columns of both embeddings together, `arrays` of layout.OPTIONAL_ARRAYS."""
+    return int(frames * (BYTES_A_FRAME + BYTES_A_VALUE * dims + sum(OPTIONAL_BYTES[name] for name in arrays)))
+
+
+def needed(frames: int, dims: int, arrays: Sequence[str] = ()) -> int:
+    """Bytes that a run needs for so many new frames: what stays, and batches that wait for their shard."""
+    staged = STAGED_BYTES + 2 * dims + sum(math.prod(layout.OPTIONAL_ARRAYS[name][1]) for name in arrays)
+    return int(stays(frames, dims, arrays) + min(frames, STAGED_ROWS) * staged)
+
+
+def free(root: str | os.PathLike[str] | Place) -> int | None:
+    """Bytes free for this user where the store is or will be; None for a bucket, which has no end."""
+    if is_url(root):
+        return None
+    at = Path(root).absolute()  # type: ignore[arg-type]
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free
+
+
+def check(root: str | os.PathLike[str] | Place, frames: int, dims: int, arrays: Sequence[str] = ()) -> str:
+    """Empty where the disk suffices, else a warning. Raises UsageError where the frames cannot fit."""
+    has, need = free(root), needed(frames, dims, arrays)
+    if has is None or has >= MARGIN * need:
+        return ""
+    said = f"{root}: {size(has)} are free on its disk and {frames} frames need about {size(need)}"
+    if has < need:
+        raise UsageError(f"{said}; free some space, choose another disk for --store, or add fewer clips (--limit)")
+    return f"{said}, which may turn out to be more: watch the disk"
+
+
+def dims(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
+    """Columns of both embeddings together, by the store's frame arrays (`Writer.frame_arrays`)."""
+    return sum(arrays[name][1][0] for name in layout.EMBEDDINGS)
+
+
+def cpus(address: str | None) -> int:
+    """CPUs of the cluster at `address` (or RAY_ADDRESS), which is joined for that; without one, of this machine."""
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        return cores()
+    import ray
+
+    from pipelines.workers import cluster
+
+    cluster.connect(address)
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def minutes(frames: int, cpus: int) -> float:
+    """Minutes that so many frames take on so many CPUs, start included, fit and words not."""
+    return (START_S + frames * SECONDS_A_FRAME / max(cpus, 1)) / 60
+
+
+def size(count: float) -> str:
+    """312.5 MB, 1.2 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,99 @@
+"""Tracebacks of errors that nobody foresaw, in `errors.jsonl` beside the ledger: for those who mend the program.
+
+The ledger has one sentence a clip. What a file did wrong needs no more; an error of the program itself, or a crash, needs the
+lines that it came from. One JSON object a line: `error` (the last line of the traceback), `stage`, `traceback`, `clips` (the
+first ids), `times` and `last` (UTC). The same traceback comes once. The driver alone writes the file, whole; it holds the last
+MOST, and nothing of it is needed for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.workers import stages
+from store.layout import StoreError
+from store.place import Place
+from store.place.secrets import redact
+
+log = logging.getLogger(__name__)
+
+FILE = "errors.jsonl"
+MOST = 100  # different ones
+LINE = 500  # characters of the line that names the error
+CLIPS = 20  # ids named with one
+BYTES = 8 << 20  # of a file that is read: ours are smaller
+# What may stand in the text of an error and is nobody's business: passwords in URLs, what follows a question mark in one.
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One traceback: the clip's id (empty for one of the run itself), the stage, the text."""
+
+    clip: str
+    stage: str
+    text: str
+
+
+def add(root: Place, found: Iterable[Trace]) -> int:
+    """Keep these beside those that are there; how many different ones the file then has. A disk that is full, or a bucket that
+    is away, is the run's trouble elsewhere, and no reason to end it here."""
+    new = [trace for trace in found if trace.text]
+    if not new:
+        return 0
+    kept = read(root)
+    for trace in new:
+        text = stages.shortened(redact(trace.text))
+        log.debug("%s of %s:\n%s", trace.stage, trace.clip or "the run", text)
+        one = kept.pop((trace.stage, _same(text)), None) or {
+            "error": (text.strip().splitlines() or [""])[-1][:LINE],
+            "stage": trace.stage,
+            "times": 0,
+            "clips": [],
+            "traceback": text,
+        }
+        one["times"] += 1
+        one["last"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if trace.clip and trace.clip not in one["clips"] and len(one["clips"]) < CLIPS:
+            one["clips"].append(trace.clip)
+        kept[trace.stage, _same(text)] = one
+    last = list(kept.values())[-MOST:]
+    try:
+        (root / FILE).write("".join(json.dumps(one) + "\n" for one in last).encode())
+    except (OSError, StoreError) as error:
+        log.warning("the traceback of an error cannot be kept in %s (%s)", root / FILE, error)
+        return 0
+    return len(last)
+
+
+def read(root: Place) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the file holds, by stage and kind of traceback, last seen last; lines that are none of ours are left out."""
+    try:
+        opened = (root / FILE).open()
+        data = opened.read(0, min(opened.size, BYTES))
+    except (OSError, StoreError):
+        return {}
+    found = {}
+    for line in data.decode(errors="replace").splitlines():
+        try:
+            one = json.loads(line)
+            ours = isinstance(one["times"], int) and isinstance(one["clips"], list)
+            key = str(one["stage"]), _same(str(one["traceback"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if ours:
+            found[key] = one
+    return found
+
+
+def _same(text: str) -> str:
+    """A traceback without what differs from clip to clip: the message and addresses; files, lines and the error's name stay."""
+    lines = [line for line in text.splitlines() if line.startswith(" ") or re.match(r"[\w.]+(:|$)", line)]
+    return "\n".join(
+        re.sub(r"0x[0-9a-f]+", "", line if line.startswith(" ") else line.partition(":")[0]) for line in lines
+    )

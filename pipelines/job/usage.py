@@ -1,0 +1,164 @@
+"""What a run did: seconds by part, and what its workers did by stage, added up from the spans that batches bring home.
+
+All of it is bounded: a timeline has at most `BINS` bins, which become twice as wide whenever a run outgrows them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.job.ledger import Entry
+from pipelines.workers.stages import Span
+
+BINS = 120
+BIN_S = 1.0  # width of a bin at the beginning
+
+
+@dataclass
+class StageUsage:
+    """One stage: clips, frames, frames with padding, busy seconds; {worker: [begun, ended]} of its first and last work;
+    clips and busy seconds by bin of the run's time."""
+
+    clips: int = 0
+    frames: int = 0
+    padded: int = 0
+    busy_s: float = 0.0
+    workers: dict[str, list[float]] = field(default_factory=dict)
+    clips_in: list[float] = field(default_factory=lambda: [0.0] * BINS)
+    busy_in: list[float] = field(default_factory=lambda: [0.0] * BINS)
+
+    @property
+    def present_s(self) -> float:
+        """Seconds between first and last work, of all workers together."""
+        return sum(ended - begun for begun, ended in self.workers.values())
+
+    @property
+    def span_s(self) -> float:
+        """Seconds between the first and the last work of any worker."""
+        return max((w[1] for w in self.workers.values()), default=0.0) - min(
+            (w[0] for w in self.workers.values()), default=0.0
+        )
+
+    @property
+    def utilisation(self) -> float:
+        """Busy share of the time between each worker's first and last work; 0 before there was any."""
+        return self.busy_s / self.present_s if self.present_s > 0 else 0.0
+
+    @property
+    def padding(self) -> float:
+        """Frames of padding as a share of the clips' own."""
+        return self.padded / self.frames - 1 if self.frames else 0.0
+
+    @property
+    def most_workers(self) -> int:
+        """Workers at work at the same time, where most were; those that came in place of others count once."""
+        moments = sorted(m for begun, ended in self.workers.values() for m in ((begun, 1), (ended, -1)))
+        now = most = 0
+        for _, step in moments:
+            now += step
+            most = max(most, now)
+        return most
+
+
+@dataclass
+class Usage:
+    """All stages of a run, by name, in the order in which batches go through them; the run began at `begun` (seconds since
+    1970)."""
+
+    stages: dict[str, StageUsage] = field(default_factory=dict)
+    begun: float = field(default_factory=time.time)
+    bin_s: float = BIN_S
+
+    def add(self, spans: Iterable[Span], now: float | None = None) -> None:
+        """Count a batch's spans; `now`, the time, holds spans in the run where a node's clock is wrong."""
+        now = time.time() if now is None else now
+        for span in spans:
+            stage = self.stages.setdefault(span.stage, StageUsage())
+            stage.clips += span.clips
+            stage.frames += span.frames
+            stage.padded += span.padded
+            stage.busy_s += span.ended - span.begun
+            seen = stage.workers.setdefault(span.worker, [span.begun, span.ended])
+            seen[:] = min(seen[0], span.begun), max(seen[1], span.ended)
+            begun, ended = (min(max(t, self.begun), now) - self.begun for t in (span.begun, span.ended))
+            self._lay(stage, begun, ended, span.clips)
+
+    def _lay(self, stage: StageUsage, begun: float, ended: float, clips: int) -> None:
+        """Spread a span's clips and seconds over the bins that it touches."""
+        while ended >= BINS * self.bin_s:
+            self.bin_s *= 2
+            for each in self.stages.values():
+                for bins in (each.clips_in, each.busy_in):
+                    bins[:] = [a + b for a, b in zip(bins[::2], bins[1::2], strict=True)] + [0.0] * (BINS // 2)
+        length = ended - begun
+        for k in range(int(begun / self.bin_s), int(ended / self.bin_s) + 1):
+            inside = min(ended, (k + 1) * self.bin_s) - max(begun, k * self.bin_s)
+            stage.busy_in[k] += inside
+            stage.clips_in[k] += clips * (inside / length if length > 0 else 1.0)
+
+
+@dataclass
+class Parts:
+    """Seconds of the driver's time by part of a run. A part inside another stops the outer one's clock."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    jobs_s: dict[str, float] = field(default_factory=dict)  # the same, times the tasks that may have run at once
+    broken: str = ""  # the part that an error or a signal ended
+    _open: list[str] = field(default_factory=list)
+    _since: float = 0.0
+
+    @contextmanager
+    def part(self, name: str, jobs: int = 1) -> Iterator[None]:
+        """Count the block's time as `name`'s; `jobs` tasks of it run at the same time."""
+        self._turn()
+        self._open.append(name)
+        self.broken = ""  # an error before this one was dealt with
+        before = self.seconds.setdefault(name, 0.0)
+        try:
+            yield
+        except BaseException:
+            self.broken = self.broken or name
+            raise
+        finally:
+            self._turn()
+            if name in self._open:
+                self._open.remove(name)
+            self.jobs_s[name] = self.jobs_s.get(name, 0.0) + (self.seconds[name] - before) * jobs
+
+    def _turn(self) -> None:
+        """Give the time since the last turn to the innermost part."""
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+
+@dataclass
+class Summary:
+    """What a run did, for the report, the last lines and the exit code."""
+
+    clips: int = 0  # in the store
+    done: int = 0  # in the store
+    worked: int = 0  # clips that this run finished
+    seconds: float = 0.0
+    video_seconds: float = 0.0  # of the clips that this run finished
+    usage: Usage = field(default_factory=Usage)
+    parts: Parts = field(default_factory=Parts)
+    breaks: int = 0  # times that workers or nodes were lost and the stream of batches was taken up again
+    failed: list[Entry] = field(default_factory=list)
+    labelled: bool = True
+    similarity: dict[str, Any] = field(default_factory=dict)
+    cpus: int = 0  # of a dry run: of the cluster that would do the work
+    dims: int = 0  # of a dry run: columns of both embeddings
+    arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS, that the store has
+    report: str = ""  # where the page is that tells all this
+    traces: str = ""  # where the tracebacks are of errors of our own, if this run met any
+
+
+def first_line(error: BaseException) -> str:
+    """One line for an error: the last of its text, since Ray puts tracebacks before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

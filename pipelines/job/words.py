@@ -1,0 +1,94 @@
+"""Transcripts with word times, as a pass of its own over the stored sound: decoding costs far more than embedding.
+
+Clips are decoded in parts on the cluster; each part's words are kept in `_staging/` until all are there, and the table is
+written last, in clip order. Clips that have words already are not decoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines.workers import stages
+from pipelines.workers.cluster import Spread
+from store import layout
+from store.arrays.inventory import digest
+from store.place import Place, place
+from store.staging import FOLDER
+
+log = logging.getLogger(__name__)
+
+PART_CLIPS = 16
+
+
+def pending(reader: store.Reader) -> list[int]:
+    """Rows of done clips with voice but without words."""
+    done = np.flatnonzero(reader.clips["done"] == 1).tolist()
+    wordless = [i for i in done if not (reader.has_words and reader.words(i))]
+    voiced = reader.place.map(lambda i: _voiced(reader, i), wordless)
+    return [i for i, has_voice in zip(wordless, voiced, strict=True) if has_voice]
+
+
+def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) -> None:
+    """Decode the clips that have no words yet and write the table anew."""
+    reader = store.open(root)
+    todo = pending(reader)
+    if todo:
+        log.info("decoding the words of %d clips", len(todo))
+        parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
+        files = list(spread(decode, parts, gpu=True))
+        found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}
+        for file in files:
+            found.update({int(i): words for i, words in _unpacked(file.read()).items()})
+        rows = [{"clip": i, **word} for i in sorted(found) for word in found[i]]
+        writer.write_words({name: [row[name] for row in rows] for name in layout.WORD_ARRAYS})
+        writer.update_attrs({"words": {"teacher": teacher}})
+        for file in files:
+            file.delete()
+
+
+def decode(root: Place, clips: list[int], teacher_name: str) -> Place:
+    """Words of some clips, {clip row: [word]}, in a staged JSON file that is made once; its path."""
+    import teachers
+
+    final = place(root) / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
+    if final.exists() and _is_whole(final):
+        return final
+    reader, teacher = store.open(root), stages.teacher(teacher_name)
+    found = {}
+    for i in clips:
+        got = reader.frames(i, 0, int(reader.clips["length"][i]), ["audio", "flags"])
+        none = np.zeros((len(got["flags"]), 0))
+        clip = teachers.ClipMedia(str(reader.clips["id"][i]), got["audio"].reshape(-1), none, none, none, got["flags"])
+        found[i] = [
+            {"start": word.start_s, "end": word.end_s, "text": word.text, "probability": word.probability}
+            for word in teacher.transcribe(clip)
+        ]
+    text = json.dumps(found).encode()
+    final.write(digest(text).encode() + b"\n" + text)
+    return final
+
+
+def _unpacked(data: bytes) -> dict[str, Any]:
+    """What `decode` staged: a SHA-256, a line end, JSON. Raises StoreError where they do not go together."""
+    checksum, _, text = data.partition(b"\n")
+    if checksum.decode(errors="replace") != digest(text):
+        raise store.StoreError("words that were staged are damaged; run the same command again to go on")
+    return json.loads(text)
+
+
+def _is_whole(file: Place) -> bool:
+    try:
+        _unpacked(file.read())
+    except store.StoreError:
+        return False
+    return True
+
+
+def _voiced(reader: store.Reader, clip: int) -> bool:
+    flags = reader.frames(clip, 0, int(reader.clips["length"][clip]), ["flags"])["flags"]
+    return bool((flags & layout.VOICE_ACTIVE).any())

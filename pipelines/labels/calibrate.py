@@ -1,0 +1,178 @@
+"""How a fit's scores become probabilities: a logistic map a corpus and window length, from the corpus's own pairs and swaps.
+
+Maps, AUC, Brier scores and offsets rest on clips that the fit has not seen, as far as there are any; the attributes say which.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines.labels import project as projection
+from store import layout, similarity
+from store.place import Place
+from store.similarity import Fit, grounds
+
+log = logging.getLogger(__name__)
+
+CLIPS = 500  # of a corpus that calibrate it, evenly spaced: the map has two numbers
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Uncalibrated scores by window of own pairs (`positive`) and of swaps (`negative`): of frames with face and voice, or of
+    clips; and where the sound of each clip fits its own lips best."""
+
+    positive: dict[str, np.ndarray]
+    negative: dict[str, np.ndarray]
+    offsets: list[similarity.Offset]
+
+
+def calibrate(
+    root: Place,
+    fit: Fit,
+    note: dict[str, Any],
+    seen: tuple[dict[int, int], list[Fit | None]] | None,
+    corpora: Sequence[str],
+) -> tuple[Fit, dict[str, Any]]:
+    """The fit with a map for each of `corpora` that has swaps of its own, and `note` with their figures.
+
+    `seen` holds the part of each clip that the fit learned from, and the fit that judges each part: a clip is scored by the fit
+    of other parts, a clip that the fit never saw by the fit itself, and a clip that nothing can judge is left out.
+    """
+    reader = store.open(root)
+    c = reader.clips
+    part_of, judges = seen if seen else ({}, [])
+    note = {**note, "calibrated_on": dict(note.get("calibrated_on", {}))}
+    for name in ("auc", "brier", "offset"):
+        note[name] = dict(note.get(name, {}))
+    for corpus in corpora:
+        mine = (c["done"] == 1) & (c["corpus"].astype(str) == corpus)
+        use, on = np.zeros(0, int), ""
+        for name, which in (
+            ("real train and val clips", mine & (c["label"] == 0) & (c["split"].astype(str) != "test")),
+            ("unlabelled clips", mine & (c["label"] != 1) & (c["split"].astype(str) != "test")),
+            ("test clips, for want of others", mine & (c["label"] != 1)),
+            ("forged clips, for want of others", mine),
+        ):
+            rows = np.flatnonzero(which)
+            parts = np.array([part_of.get(int(clip), len(judges)) for clip in rows], int)
+            use, parts = judged(rows, parts, [*judges, fit])
+            if len(use) >= 2:
+                on = name
+                break
+        if not on:
+            log.warning("corpus %s has no two clips to swap: its similarities stay uncalibrated", corpus)
+            continue
+        few = np.unique(np.linspace(0, len(use) - 1, min(len(use), CLIPS)).round().astype(int))
+        use, parts = use[few], parts[few]
+        if len(judges) == 1 and (parts == 0).any():
+            on += ", too few to hold any out of the fit"
+        # Clips outside the fit are one more part, scored by the whole fit; they are swapped among themselves.
+        pairs = pair_scores(reader, use, parts, [*(judge or fit for judge in judges), fit])
+        positive, negative = pairs.positive, pairs.negative
+        if not len(positive["5"]) or not len(negative["5"]):
+            log.warning("corpus %s has no swapped pair with face and voice: its similarities stay uncalibrated", corpus)
+            continue
+        if fit.kind != "posterior":  # the paper's number stays as it is
+            fit = fit.calibrated(
+                corpus, {w: similarity.fit_logistic(positive[w], negative[w]) for w in similarity.WINDOWS}
+            )
+            named = _speakers(reader, use[c["label"][use] == 0], note, seen)
+            own = similarity.probability(positive["clip"], fit, "clip", corpus)
+            basis = grounds.Grounds(int((c["label"][use] == 0).sum()), *named, grounds.alarms(1 - own))
+            note["calibrated_on"][corpus] = {"clips": len(use), "which": on, **basis.told()}
+        note["auc"][corpus] = {w: rounded(similarity.auc(positive[w], negative[w])) for w in similarity.WINDOWS}
+        note["brier"][corpus] = {
+            w: rounded(similarity.brier(*(similarity.probability(s[w], fit, w, corpus) for s in (positive, negative))))
+            for w in similarity.WINDOWS
+        }
+        frames = np.array([offset.frames for offset in pairs.offsets])
+        note["offset"][corpus] = {
+            "median": float(np.median(frames)),
+            "within_2": rounded((np.abs(frames - np.median(frames)) <= 2).mean()),
+            "margin": rounded(np.median([offset.margin for offset in pairs.offsets])),
+        }
+    return fit, note
+
+
+def _speakers(
+    reader: store.Reader,
+    real: np.ndarray,
+    note: dict[str, Any],
+    seen: tuple[dict[int, int], list[Fit | None]] | None,
+) -> tuple[int | None, int | None]:
+    """People in the clips `real`, and those of them that no fit which judged their clips had learned from.
+
+    A fit that came from elsewhere may have learned from all clips of the corpora that it names, or of any if it names none.
+    """
+    names = grounds.people(reader.clips["identities"])
+    if seen is None:
+        learned = note.get("fitted_on")
+        corpora = learned.get("corpora") if learned else []
+        of = zip(names, reader.clips["corpus"].astype(str), strict=True)
+        taught = {name for name, corpus in of if corpora is None or corpus in corpora}
+        return grounds.count([names[k] for k in real], taught)
+    part_of, judges = seen
+    parts: dict[str, set[int]] = {}
+    for clip, part in part_of.items():
+        parts.setdefault(names[clip], set()).add(part)
+    outside = {names[k] for k in real if int(k) not in part_of}  # judged by the whole fit
+    taught = {name for name, own in parts.items() if len(own) > 1 or len(judges) == 1 or name in outside}
+    return grounds.count([names[k] for k in real], taught)
+
+
+def judged(clips: np.ndarray, parts: np.ndarray, judges: Sequence[Fit | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Those clips and their parts that a fit can judge."""
+    keep = np.array([judges[part] is not None for part in parts], bool)
+    return clips[keep], parts[keep]
+
+
+def pair_scores(reader: store.Reader, clips: np.ndarray, parts: np.ndarray, fits: Sequence[Fit]) -> Pairs:
+    """Scores of own pairs and of swaps within each part, each part under its own of `fits`."""
+    positive: dict[str, list[np.ndarray]] = {w: [] for w in similarity.WINDOWS}
+    negative: dict[str, list[np.ndarray]] = {w: [] for w in similarity.WINDOWS}
+    offsets = []
+    for part in np.unique(parts):
+        fit, members = fits[int(part)], clips[parts == part]
+        to_vsr, to_asr = projection.maps(fit)
+        lips, sound, flags = [], [], []
+        for clip in members:
+            got = embeddings(reader, int(clip))
+            lips.append(to_vsr(got["vsr"]))
+            sound.append(to_asr(got["asr"]))
+            flags.append(got["flags"])
+        step = max(1, len(members) // 2)
+        for i in range(len(members)):
+            if (mask := layout.labelled(flags[i], flags[i])).any():
+                offsets.append(similarity.best_offset(lips[i], sound[i], fit, mask, flags[i] & layout.VOICE_ACTIVE > 0))
+            for j, into in ((i, positive), ((i - step) % len(members), negative)):
+                if j == i and into is negative:
+                    continue
+                length = min(len(lips[i]), len(sound[j]))
+                mask = layout.labelled(flags[i][:length], flags[j][:length])
+                if not mask.any():
+                    continue
+                for w in similarity.WINDOWS:
+                    s = similarity.scores(lips[i][:length], sound[j][:length], fit, w, mask)
+                    into[w].append(s[:1] if w == "clip" else s[mask])
+    return Pairs(_joined(positive), _joined(negative), offsets)
+
+
+def _joined(lists: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate(values) if values else np.zeros(0) for name, values in lists.items()}
+
+
+def embeddings(reader: store.Reader, clip: int) -> dict[str, np.ndarray]:
+    """vsr, asr and flags of a whole clip."""
+    return reader.frames(clip, 0, int(reader.clips["length"][clip]), ["vsr", "asr", "flags"])
+
+
+def rounded(x: float) -> float:
+    """As attributes have it."""
+    return round(float(x), 4)

@@ -1,0 +1,250 @@
+"""Learning the shared space from a store's real training clips.
+
+For cca, moments are gathered shard by shard and merged in the order of shards, so that a fit is the same whatever the workers
+did. They are kept in five parts by identity: scores of a clip under the fit of the other four parts are as of clips never seen.
+For contrast and fused one part of ten is held out (`pipelines.labels.contrast`). Calibration, Brier scores and the control rest
+on clips that a fit has not seen. The control is the same fit on shuffled pairs: what the corpus's fixed timing gives without
+content.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines.labels import calibrate as calibration
+from pipelines.labels import contrast
+from pipelines.labels import project as projection
+from pipelines.workers.cluster import Spread
+from store import layout, similarity
+from store.place import Place
+from store.similarity import Fit, Moments, grounds
+
+log = logging.getLogger(__name__)
+
+FOLDS = 5  # parts of a cca
+TENTHS = 10  # parts of a contrast, the first of which is held out
+FEW_CLIPS = 20  # a fit on fewer warns
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned: the fit; the fit that judges the clips of each part, None where that part taught it and nothing else
+    can judge; the same of the control on shuffled pairs; what the attributes say of it."""
+
+    fit: Fit
+    held_out: list[Fit | None]
+    control: list[Fit | None]
+    note: dict[str, Any]
+
+
+def training_clips(reader: store.Reader) -> np.ndarray:
+    """Rows of done clips that a fit may learn from: known real, of the train split or of none."""
+    c = reader.clips
+    return np.flatnonzero((c["done"] == 1) & (c["label"] == 0) & np.isin(c["split"].astype(str), ["", "train"]))
+
+
+def folds(reader: store.Reader, clips: np.ndarray, count: int) -> np.ndarray:
+    """Part of each of `clips`, at most `count` parts: by group where there are enough groups, else by clip.
+
+    Few clips make fewer parts, so that every part has clips to swap; one part alone means no held-out scores.
+    """
+    names = reader.clips["group"][clips].astype(str)
+    distinct = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    units = np.array([distinct[name] for name in names]) if len(distinct) >= count else np.arange(len(clips))
+    return units % max(1, min(count, (int(units.max(initial=0)) + 1) // 2))
+
+
+def swapped(clips: np.ndarray, parts: np.ndarray) -> list[tuple[int, int]]:
+    """A partner for each clip whose sound stands in for its own: another clip of the same part, half a part away."""
+    pairs = []
+    for part in np.unique(parts):
+        members = clips[parts == part]
+        if len(members) > 1:
+            pairs += list(zip(members.tolist(), np.roll(members, max(1, len(members) // 2)).tolist(), strict=True))
+    return sorted(pairs)
+
+
+def gather(
+    root: Place, clips: list[int], parts: list[int], partners: list[int], context: int, count: int
+) -> list[Moments | None]:
+    """Moments of each part of some clips, then of each part with the partners' sound: 2 x `count`, None where empty."""
+    reader = store.open(root)
+    found: list[Moments | None] = [None] * (2 * count)
+    for clip, part, partner in zip(clips, parts, partners, strict=True):
+        own = calibration.embeddings(reader, clip)
+        x = similarity.with_context(own["vsr"].astype(np.float32), context)
+        other = own if partner == clip else calibration.embeddings(reader, partner)
+        for k, sound in ((part, own), (count + part, other)):
+            length = min(len(x), len(sound["asr"]))
+            mask = layout.labelled(own["flags"][:length], sound["flags"][:length])
+            if mask.any():
+                now = Moments.of(x[:length][mask], sound["asr"][:length][mask].astype(np.float32))
+                so_far = found[k]
+                found[k] = now if so_far is None else so_far + now
+    return found
+
+
+def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None, dict[str, Any]]:
+    """A calibrated fit of `kind` and what to say of it in the attributes; (None, {}) without clips to learn from."""
+    reader = store.open(root)
+    clips = training_clips(reader)
+    corpora = sorted(set(reader.clips["corpus"][reader.clips["done"] == 1].astype(str)))
+    if kind not in similarity.LEARNED:
+        fit = similarity.unlearned(kind, _width(reader, "vsr"))
+        return calibration.calibrate(root, fit, {"kind": kind, "dims": fit.dims}, None, corpora)
+    if len(clips) == 0:
+        return None, {}
+    if len(clips) < FEW_CLIPS:
+        log.warning(
+            "the fit has %d real training clips; under %d its soft labels are not to be trusted", len(clips), FEW_CLIPS
+        )
+    parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS)
+    found = (_learn_cca if kind == "cca" else _learn_contrast)(root, reader, clips, parts, spread, kind, seed)
+    if found is None:
+        return None, {}
+    note = {
+        "kind": kind,
+        "dims": found.fit.dims,
+        **found.note,
+        "fitted_on": {
+            **found.note["fitted_on"],
+            "groups": len(set(reader.clips["group"][clips].astype(str))),
+            "speakers": grounds.count(grounds.people(reader.clips["identities"][clips]), ())[0],
+            "corpora": sorted(set(reader.clips["corpus"][clips].astype(str))),
+        },
+    }
+    if all(found.control[part] is not None for part in np.unique(parts) if found.held_out[part] is not None):
+        pairs = calibration.pair_scores(
+            reader, *calibration.judged(clips, parts, found.held_out), [c or found.fit for c in found.control]
+        )
+        if all(len(pairs.positive[w]) and len(pairs.negative[w]) for w in similarity.WINDOWS):
+            note["shuffled_control"] = {
+                w: calibration.rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
+            }
+    seen = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
+    return calibration.calibrate(root, found.fit, note, (seen, found.held_out), corpora)
+
+
+def _learn_cca(
+    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
+) -> Fitted | None:
+    moments = _moments(root, reader, clips, parts, spread)
+    if moments is None:
+        return None
+    true, shuffled, context = moments
+    whole = _sum(true)
+    assert whole is not None
+    fit = similarity.fit_cca(whole, context)
+    return Fitted(
+        fit,
+        [_fit_without(true, part, context) or fit for part in range(len(true))],
+        [_fit_without(shuffled, part, context) for part in range(len(true))],
+        {
+            "shrinkage": similarity.SHRINKAGE,
+            "context": context,
+            "fitted_on": {"clips": len(clips), "frames": whole.count},
+            "correlations": [round(float(c), 4) for c in fit.correlations[:8]],
+        },
+    )
+
+
+def _learn_contrast(
+    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
+) -> Fitted | None:
+    """The network, and for fused the cca beside it, on all parts but the first, which judges; one part alone judges itself."""
+    alone = parts.max() == 0
+    teach = contrast.evenly(clips[(parts > 0) | alone].tolist(), contrast.CLIPS)
+    held = [] if alone else contrast.evenly(clips[parts == 0].tolist(), contrast.CLIPS)
+    partners = dict(swapped(clips, parts))
+    noisy = contrast.noisy_embeddings(reader, teach, spread, seed)
+    jobs = [(root, teach, held, {}, noisy, seed), (root, teach, held, partners, {}, seed)]
+    try:
+        (network, steps, seconds), (shuffled_network, _, _) = spread(contrast.train, jobs)
+    except ValueError as error:
+        log.warning("no %s fit: %s", kind, error)
+        return None
+    log.info("learned the network in %.0f s on one core, %d steps", seconds, steps)
+    dims = len(network["picture_out.bias"])
+    none, empty = np.zeros(0, np.float32), np.zeros((0, dims), np.float32)
+    fit, control = (
+        Fit("contrast", 0, none, empty, none, empty, np.ones(dims, np.float32), network=arrays)
+        for arrays in (network, shuffled_network)
+    )
+    frames = sum(int(_labels(reader, clip).sum()) for clip in teach)
+    note = {
+        "seed": seed,
+        "steps": steps,
+        "noisy_sounds": len(noisy) * contrast.SOUNDS,
+        "fitted_on": {"clips": len(teach), "frames": frames, "held_out": len(held)},
+    }
+    if kind == "fused":
+        moments = _moments(root, reader, clips, parts, spread)
+        if moments is None:
+            return None
+        true, shuffled, context = moments
+        whole = [_sum(side if alone else side[1:]) for side in (true, shuffled)]
+        if whole[0] is None or whole[1] is None or min(m.count for m in whole if m) <= similarity.DIMS:
+            log.warning("the clips that are not held out have too few frames with face and voice for a fit")
+            return None
+        fit, control = (
+            projection.fuse(similarity.fit_cca(m, context), f.network, dims)
+            for m, f in zip(whole, (fit, control), strict=True)
+            if m is not None
+        )
+    others: list[Fit | None] = [None] * (len(set(parts.tolist())) - 1)
+    return Fitted(fit, [fit, *others], [control, *others], note)
+
+
+def _moments(
+    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread
+) -> tuple[list[Moments | None], list[Moments | None], int] | None:
+    """Moments of each part, the same of shuffled pairs, and the frames of context; None where they are too few for a cca."""
+    count = int(parts.max()) + 1
+    partner = dict(swapped(clips, parts))
+    context = similarity.context_for(_width(reader, "vsr"))
+    by_shard: dict[int, list[int]] = defaultdict(list)
+    for k, clip in enumerate(clips):
+        by_shard[int(reader.clips["offset"][clip]) // layout.SHARD].append(k)
+    jobs = [
+        (root, clips[ks].tolist(), parts[ks].tolist(), [partner.get(int(c), int(c)) for c in clips[ks]], context, count)
+        for _, ks in sorted(by_shard.items())
+    ]
+    total: list[Moments | None] = [None] * (2 * count)
+    for found in spread(gather, jobs):
+        total = [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]
+    whole = _sum(total[:count])
+    if whole is None or whole.count <= similarity.DIMS:
+        frames = whole.count if whole else 0
+        log.warning("%d frames of %d real training clips have face and voice: too few for a fit", frames, len(clips))
+        return None
+    return total[:count], total[count:], context
+
+
+def _labels(reader: store.Reader, clip: int) -> np.ndarray:
+    flags = reader.frames(clip, 0, int(reader.clips["length"][clip]), ["flags"])["flags"]
+    return layout.labelled(flags, flags)
+
+
+def _sum(parts: Sequence[Moments | None]) -> Moments | None:
+    found = [part for part in parts if part is not None]
+    total = found[0] if found else None
+    for part in found[1:]:
+        assert total is not None
+        total = total + part
+    return total
+
+
+def _fit_without(parts: Sequence[Moments | None], part: int, context: int) -> Fit | None:
+    rest = _sum([m for k, m in enumerate(parts) if k != part])
+    return similarity.fit_cca(rest, context) if rest is not None and rest.count > similarity.DIMS else None
+
+
+def _width(reader: store.Reader, side: str) -> int:
+    return reader.array(side).shape[1]

@@ -1,0 +1,151 @@
+"""The second pass over a store: which fit it gets, and projections and soft labels of every shard that needs them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines.job.request import Config, borrowed_fit
+from pipelines.labels import calibrate as calibration
+from pipelines.labels import learn as fit
+from pipelines.labels import project as projection
+from pipelines.workers.cluster import Spread
+from pipelines.workers.plan import clips_of_shard
+from store import layout, similarity
+from store.place import Place, place
+from store.similarity import Fit
+
+log = logging.getLogger(__name__)
+
+LONGER = 2  # times as long as those the fit has seen: clips get a warning
+DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
+
+
+def second_pass(
+    root: Place, writer: store.Writer, config: Config, spread: Spread, foreign: Collection[int] = ()
+) -> dict[str, Any]:
+    """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it and the `foreign`.
+
+    Returns the note of the fit (the store's attribute `similarity`), empty where nothing could be fitted.
+    """
+    reader = store.open(root)
+    done = reader.clips["done"] == 1
+    corpora = sorted(set(reader.clips["corpus"][done].astype(str)))
+    note = dict(writer.attrs.get("similarity") or {})
+    # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
+    interrupted = bool(note) and not note.get("complete")
+    here = _stored_fit(reader, interrupted or config.refit or config.fit_from is not None)
+    source = config.fit_from or (note.get("fit_from") if interrupted and not config.refit else None)
+    borrow = source is not None and (interrupted or here is None or note.get("fit_from") != str(source))
+    learn = not borrow and (config.refit or here is None or interrupted)
+    if borrow and source is not None:
+        here, note = borrowed_fit(place(source, place(root).options), writer.attrs["teachers"])
+        here, note = calibration.calibrate(root, replace(here, calibration={}), note, None, corpora)
+        if 0 < LONGER * note.get("clip_frames", 0) < reader.typical_length:
+            log.warning(
+                "the fit of %s has seen clips of %.1f s, this store has some of %.1f s: a speech model's rows know how late "
+                "they are, so later seconds seem to agree less; --refit learns from these clips, if some are real",
+                source, note["clip_frames"] / layout.FPS, reader.typical_length / layout.FPS,
+            )  # fmt: skip
+    elif learn:
+        seed = note["seed"] if interrupted and not config.refit and "seed" in note else config.seed
+        here, note = fit.learn(root, spread, config.similarity or note.get("kind") or default_kind(reader), seed)
+        note["clip_frames"] = reader.typical_length
+    if here is None:
+        return {}
+    anew = borrow or learn
+    fresh = [] if anew else [corpus for corpus in corpora if corpus not in note.get("auc", {})]
+    if fresh:
+        here, note = calibration.calibrate(root, here, note, None, fresh)
+    note["complete"] = True
+    if anew:
+        writer.update_attrs({"similarity": {**note, "complete": False}})
+        writer.ensure_projections(here.dims)
+    if anew or fresh:
+        writer.write_fit(here.to_arrays())
+    shards = sorted({*shards_to_label(store.open(root), anew), *foreign})
+    if shards:
+        log.info("writing projections and soft labels of %d shards", len(shards))
+        for _ in spread(label_shard, [(root, shard) for shard in shards]):
+            pass
+    if anew or fresh:
+        writer.update_attrs({"similarity": note})
+    return note
+
+
+def _stored_fit(reader: store.Reader, is_replaced: bool) -> Fit | None:
+    """The store's fit; None without one, and where this run makes another and it is damaged or half replaced."""
+    try:
+        return reader.fit
+    except store.StoreError:
+        if not is_replaced:
+            raise
+        return None
+
+
+def default_kind(reader: store.Reader) -> str:
+    """What a new store compares by: with a network where there are clips enough to teach one, else cca alone."""
+    return DEFAULT if len(fit.training_clips(reader)) >= fit.FEW_CLIPS else "cca"
+
+
+def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
+    """Shards with done clips: all of them, or those whose projections or soft labels are damaged or still empty."""
+    if everything:
+        return reader.shards_in_use()
+    damaged = reader.damaged_shards(layout.LEARNED_ARRAYS)
+    shards = {shard for found in damaged.values() for shard in found}
+    c = reader.clips
+    for clip in np.flatnonzero(c["done"] == 1).tolist():
+        first = int(c["offset"][clip]) // layout.SHARD
+        last = (int(c["offset"][clip]) + int(c["length"][clip]) - 1) // layout.SHARD
+        if first not in shards and _unlabelled(reader, clip):
+            shards |= set(range(first, last + 1))
+    return sorted(shards)
+
+
+def foreign_shards(reader: store.Reader) -> list[int]:
+    """Shards whose projections or soft labels are not those that were written, as a closed inventory tells; to be asked before
+    a run opens it."""
+    if not (reader.inventory.complete and set(layout.LEARNED_ARRAYS) <= set(reader.names)):
+        return []
+    return sorted({shard for found in reader.damaged_shards(layout.LEARNED_ARRAYS).values() for shard in found})
+
+
+def _unlabelled(reader: store.Reader, clip: int) -> bool:
+    return bool(np.isnan(reader.frames(clip, 0, 1, ["similarity"])["similarity"][0]))
+
+
+def label_shard(root: Place, shard: int) -> int:
+    """Write the shard's projections and soft labels whole, from its embeddings and the stored fit; clips labelled."""
+    reader, writer = store.open(root), store.Writer.open(root)
+    fit = reader.new_fit
+    if fit is None:
+        raise store.StoreError(f"{root} has no fit to label with")
+    to_vsr, to_asr = projection.maps(fit)
+    start = shard * layout.SHARD
+    arrays = writer.blank_shard(layout.LEARNED_ARRAYS)
+    clips = clips_of_shard(reader.clips, shard)
+    for clip in clips:
+        got = calibration.embeddings(reader, clip)
+        v, a = half(to_vsr(got["vsr"])), half(to_asr(got["asr"]))
+        corpus = str(reader.clips["corpus"][clip])
+        label = similarity.compare(v, a, fit, 5, layout.labelled(got["flags"], got["flags"]), corpus)
+        # A clip longer than a shard is projected once for each of its shards: rare, and every shard stays one write.
+        begin = int(reader.clips["offset"][clip]) - start
+        rows = slice(max(begin, 0), min(begin + len(v), layout.SHARD))
+        own = slice(rows.start - begin, rows.stop - begin)
+        for name, values in (("vsr_projection", v), ("asr_projection", a), ("similarity", label.astype(np.float16))):
+            arrays[name][rows] = values[own]
+    writer.write_shard(shard, arrays)
+    return len(clips)
+
+
+def half(x: np.ndarray) -> np.ndarray:
+    """Values as f2, held inside its range: an embedding far outside the fitted ones must not become infinite."""
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(x, -limit, limit).astype(np.float16)

@@ -1,0 +1,1 @@
+"""`python -m pipelines.manifest`: build, validate, edit, split, match and summarise manifests."""

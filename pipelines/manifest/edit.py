@@ -1,0 +1,130 @@
+"""What changes the rows of a manifest: putting several corpora together, moving paths, choosing rows.
+
+Ids never change, so that a store and a list of splits made before still fit. What it leaves out: it writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipelines.corpora import faults, manifest
+from pipelines.corpora.manifest import LABELS, ManifestError, Row
+from store.place import is_url
+
+FIELDS = ("corpus", "method", "category", "split", "label", "audio_fake", "video_fake", "identities", "group", "id")
+SHOWN = 12
+
+
+def load(corpora: Sequence[str], files: Sequence[str]) -> list[Row]:
+    """Rows of corpora (KIND:ROOT) and manifest files in one list, grouped anew by the people they share.
+
+    Raises ManifestError where one cannot be read, or two rows have one id.
+    """
+    rows: list[Row] = []
+    seen: dict[str, tuple[str, str]] = {}
+    for source in [*corpora, *(f"csv:{file}" for file in files)]:
+        for row in manifest.load(source):
+            path, other = seen.setdefault(row.id, (row.path, source))
+            if other != source:
+                raise ManifestError(
+                    f"{source} and {other} both have the id {row.id} ({row.path} and {path}); name each corpus once, or give "
+                    "the rows of one another corpus name in its manifest"
+                )
+            rows.append(row)
+    return manifest.with_groups(rows) if len(corpora) + len(files) > 1 else rows
+
+
+def remap(rows: Sequence[Row], old: str, new: str) -> tuple[list[Row], int]:
+    """Rows with the folder `old` of picture and sound replaced by `new`, and how many changed.
+
+    Whole folder names count: /data does not fit /data2. Faults missing_media and missing_sound of files that are there now are
+    dropped; where a picture is there and its sound is not, missing_sound comes instead. Files in buckets are not looked for.
+    Raises ManifestError where no path begins with `old`.
+    """
+    moved, changed, there = [], 0, Files()
+    for row in rows:
+        path, sound = (_moved(value, old, new) for value in (row.path, row.audio_path))
+        if (path, sound) == (row.path, row.audio_path):
+            moved.append(row)
+            continue
+        changed += 1
+        kinds = [fault.partition(":")[0] for fault in row.faults]
+        found = {kind: there.has(place) for kind, place in (("missing_media", path), ("missing_sound", sound))}
+        told = [fault for fault, kind in zip(row.faults, kinds, strict=True) if not found.get(kind, False)]
+        silent = sound and not is_url(sound) and not found["missing_sound"] and "missing_sound" not in kinds
+        if silent and "missing_media" in kinds and found["missing_media"]:
+            told.append(f"missing_sound: {sound}, the sound of {row.id}, is not there")
+        moved.append(replace(row, path=path, audio_path=sound, faults=tuple(told)))
+    if not changed:
+        starts = Counter("/".join(row.path.split("/")[:4]) for row in rows)
+        known = ", ".join(name for name, _ in starts.most_common(3))
+        raise ManifestError(f"--remap: no path begins with the folder {old}; most begin with {known}")
+    return moved, changed
+
+
+def _moved(path: str, old: str, new: str) -> str:
+    old, new = old.rstrip("/"), new.rstrip("/")
+    return new + path[len(old) :] if path == old or path.startswith(f"{old}/") else path
+
+
+class Files:
+    """Which files are here; each folder is read once. What a bucket holds is not known, and counts as not here."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, frozenset[str]] = {}
+
+    def has(self, path: str) -> bool:
+        if not path or is_url(path):
+            return False
+        parent, _, name = path.rpartition("/")
+        if parent not in self.names:
+            try:
+                self.names[parent] = frozenset(os.listdir(parent or "/"))
+            except OSError:  # no such folder: nothing of it is there
+                self.names[parent] = frozenset()
+        return name in self.names[parent]
+
+
+def where(rows: Sequence[Row], condition: str) -> list[Row]:
+    """Rows that meet FIELD=VALUE,VALUE,... (one of the values) or FIELD!=VALUE,... (none of them).
+
+    A corpus is named in full or by its kind; label is real, fake or unknown; method=real is a real clip; an empty value is "not
+    named". Raises ManifestError for an unknown field, and for a value that no row has, since that is most likely a slip.
+    """
+    name, equals, text = condition.partition("=")
+    unlike = name.endswith("!")
+    name = name.removesuffix("!").strip()
+    if not equals or name not in FIELDS:
+        raise ManifestError(
+            f'--where takes FIELD=VALUE,VALUE or FIELD!=VALUE, not "{condition}"; fields are {", ".join(FIELDS)}'
+        )
+    wanted = {value.strip() for value in text.split(",")}
+    values = [_values(row, name) for row in rows]
+    if unknown := sorted(wanted - set().union(*values)):
+        known = sorted(set().union(*values))
+        more = f" and {len(known) - SHOWN:,} more" if len(known) > SHOWN else ""
+        raise ManifestError(
+            f'--where {condition}: no row has the {name} "{unknown[0]}"; there are {", ".join(known[:SHOWN])}{more}'
+        )
+    return [row for row, mine in zip(rows, values, strict=True) if bool(wanted & mine) != unlike]
+
+
+def _values(row: Row, name: str) -> set[str]:
+    """What a condition may call the row's value of a field."""
+    value = getattr(row, name)
+    if name in ("label", "audio_fake", "video_fake"):
+        return {LABELS[value], str(value) if value >= 0 else ""}
+    if name == "corpus":
+        return {value, value.partition(":")[0]}
+    if name == "method" and row.label == 0 and not value:
+        return {"", "real"}
+    return set(value) or {""} if isinstance(value, tuple) else {value}
+
+
+def drop_fault(rows: Sequence[Row], kind: str) -> list[Row]:
+    """Rows without a fault of this kind; kinds are those of `pipelines.corpora.faults`."""
+    bad = {fault.id for fault in faults.of_rows(rows) if fault.kind == kind}
+    return [row for row in rows if row.id not in bad]

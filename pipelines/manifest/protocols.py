@@ -1,0 +1,292 @@
+"""Protocols: who trains, validates and tests, by the names under which the field's figures are published.
+
+Each makes one split a clip, the same for the same rows and seed in whatever order the rows come. What has no split is counted
+with the reason. A clip listed twice takes part once; no real clip stands on two sides, whatever a corpus's lists say. Where a
+published protocol leaks people, the name with `-clean` is the one that does not: clips whose people stand on both sides are
+left out. What it leaves out: lists that others drew and did not publish in the open; they are drawn anew, by seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from pipelines.audit import leaks
+from pipelines.corpora.manifest import SPLITS, ManifestError, Row
+from pipelines.manifest import people
+
+FAVC = ("fakeavceleb", "cmdfd_favc")  # kinds of corpora that hold FakeAVCeleb
+CMDFD = ("cmdfd",)
+TRAIN_TEST = {"train": 0.7, "test": 0.3}  # AVFF (arXiv 2406.02951) on FakeAVCeleb
+BIG_GROUP = 0.5  # share of clips above which a group cannot stay whole
+LEFT_OUT = {  # FakeAVCeleb, one kind left out: (category, method); mapping of DiMoDif's loader (arXiv 2411.10193)
+    "RVFA": ("RVFA", "rtvc"),
+    "FVRA-WL": ("FVRA", "wav2lip"),
+    "FVFA-FS": ("FVFA", "faceswap-wav2lip"),
+    "FVFA-GAN": ("FVFA", "fsgan-wav2lip"),
+    "FVFA-WL": ("FVFA", "wav2lip"),
+    "FVRA-FS": ("FVRA", "faceswap"),
+    "FVRA-GAN": ("FVRA", "fsgan"),
+}
+TYPES = ("Audio2Head", "MakeItTalk", "VideoReTalk", "Wav2Lip")
+FOLDS = 5
+TWO_SIDES = "people on two sides"
+NO_LABEL = "label unknown"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a protocol may be told: shares of train, val, test for `groups`; the corpus that `cross-corpus` trains on."""
+
+    shares: tuple[float, float, float] = (70, 10, 20)
+    train_on: str = ""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The split of each clip by id, how many clips have none by reason, and sentences on what was done."""
+
+    of: dict[str, str]
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()
+
+    def rows(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows that have a split, with it, by id."""
+        mine = (replace(row, split=self.of[row.id]) for row in rows if row.id in self.of)
+        return sorted(mine, key=lambda row: row.id)
+
+
+Made = tuple[dict[str, str], dict[str, str], list[str]]  # split by id; reason by id of clips without one; notes
+Make = Callable[[list[Row], Options, np.random.Generator], Made]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """text: one line for a person; kinds: corpora whose clips take part, () = all; make: from rows to splits and reasons."""
+
+    text: str
+    make: Make
+    kinds: tuple[str, ...] = ()
+
+
+def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed: int = 0) -> Splits:
+    """The splits of protocol `name`; raises ManifestError for an unknown name or where a side would have no clip."""
+    if name not in PROTOCOLS:
+        raise ManifestError(f'protocol "{name}" is not known; there are {", ".join(PROTOCOLS)}')
+    protocol = PROTOCOLS[name]
+    left: Counter[str] = Counter()
+    mine = [row for row in rows if not protocol.kinds or row.corpus.partition(":")[0] in protocol.kinds]
+    left["of another corpus"] += len(rows) - len(mine)
+    if not mine:
+        wanted = " or ".join(f"{kind}:" for kind in protocol.kinds)
+        there = ", ".join(sorted({row.corpus for row in rows})) or "none"
+        raise ManifestError(f"protocol {name} ({protocol.text}) needs clips of a corpus {wanted}; there are {there}")
+    mine.sort(key=lambda row: row.id)
+    copies = leaks.first_copies(mine)
+    copy = {row.id: mine[k].id for row, k in zip(mine, copies, strict=True)}
+    if name != "own":
+        labelled = [row for row in mine if row.label >= 0]
+        left[NO_LABEL] += len(mine) - len(labelled)
+        mine = labelled
+    once = {(row.corpus, row.split if name == "own" else "", copy[row.id]): row for row in reversed(mine)}
+    left["listed again"] += len(mine) - len(once)
+    mine = sorted(once.values(), key=lambda row: row.id)
+    # The name takes no part in the seed: folds are of one draw, and tests that leave out one kind each have the same reals.
+    of, why, notes = protocol.make(mine, options or Options(), np.random.default_rng(seed))
+    left.update(why.values())
+    left["real on an earlier side too"] += _reals_once(mine, of, copy)
+    for split in ("train", "test"):
+        if name != "own" and split not in of.values():
+            raise ManifestError(_lacks(name, split, protocol.text, mine))
+    if not of:
+        raise ManifestError(f"protocol {name} ({protocol.text}) found no clip with a split; name another protocol")
+    for split in dict.fromkeys(of.values()):
+        labels = {row.label for row in mine if of.get(row.id) == split}
+        notes += [f"{split} has no {what} clip" for label, what in ((0, "real"), (1, "fake")) if label not in labels]
+    return Splits(of, +left, tuple(notes))
+
+
+def _reals_once(rows: Sequence[Row], of: dict[str, str], copy: Mapping[str, str]) -> int:
+    """Take real clips that two rows put on two sides out of the earlier one; how many rows that were."""
+    last: dict[str, str] = {}
+    reals = [row.id for row in rows if row.label == 0 and row.id in of]
+    for name in reals:
+        last[copy[name]] = max(last.get(copy[name], ""), of[name], key=SPLITS.index)
+    gone = [name for name in reals if of[name] != last[copy[name]]]
+    for name in gone:
+        del of[name]
+    return len(gone)
+
+
+def _lacks(name: str, split: str, text: str, rows: Sequence[Row]) -> str:
+    there = ", ".join(sorted({" ".join(filter(None, (row.category, row.method))) or "unnamed" for row in rows}))
+    return f"protocol {name} ({text}) found no clip to {split} on; the clips it got are {there or 'none'}"
+
+
+def _own(rows: list[Row], _: Options, __: np.random.Generator) -> Made:
+    if not any(row.split for row in rows):
+        raise ManifestError("protocol own needs a corpus with a split of its own, and no clip names one; choose groups")
+    return {r.id: r.split for r in rows if r.split}, {r.id: "no split of its own" for r in rows if not r.split}, []
+
+
+def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> Made:
+    """Whole groups; person by person where one is too big for that."""
+    total = sum(options.shares)
+    shares = {split: x / total for split, x in zip(("train", "val", "test"), options.shares, strict=True) if x}
+    size = Counter(row.group or row.id for row in rows)
+    biggest = max(size.values()) / len(rows)
+    if biggest <= BIG_GROUP:
+        sides = people.whole_groups(rows, shares, rng)
+        return {row.id: sides[row.group or row.id] for row in rows}, {}, [f"{len(size):,} groups stay whole"]
+    sides = people.deal(rows, shares, rng)
+    note = (
+        f"one of {len(size):,} groups of people holds {100 * biggest:.0f} % of the clips, so people were dealt out one by one "
+        "and clips whose people stand on two sides have no split"
+    )
+    return *_sorted(rows, lambda row: people.side(row, sides)), [note]
+
+
+def _sorted(rows: Iterable[Row], side: Callable[[Row], str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Splits by id, and the reason where `side` gives none."""
+    found = {row.id: side(row) for row in rows}
+    return {k: v for k, v in found.items() if v}, {k: TWO_SIDES for k, v in found.items() if not v}
+
+
+def _by_file(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
+    """70/30 of the clips of each category and method, without regard to people."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        kinds.setdefault((row.category, row.method), []).append(row.id)
+    of: dict[str, str] = {}
+    for ids in (ids for _, ids in sorted(kinds.items())):
+        of |= dict(zip((ids[k] for k in rng.permutation(len(ids))), people.cut(len(ids), TRAIN_TEST), strict=True))
+    return of, {}, ["by file: people of test are in train too"]
+
+
+def _by_person(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
+    sides = people.deal(rows, TRAIN_TEST, rng)
+    return *_sorted(rows, lambda row: people.side(row, sides)), ["by person: nobody of test is in train"]
+
+
+def _held_out(
+    tested: Callable[[Row], bool], clean: bool, rows: list[Row], _: Options, rng: np.random.Generator
+) -> Made:
+    """Fakes that `tested` picks are the test's, all others train; reals go 70/30, by person."""
+    if clean:
+        sides = people.deal(rows, TRAIN_TEST, rng)
+    else:
+        sides = people.deal([row for row in rows if row.label == 0], TRAIN_TEST, rng)
+    of: dict[str, str] = {}
+    why: dict[str, str] = {}
+    for row in rows:
+        kind = "test" if tested(row) else "train"
+        if row.label == 0:
+            side = people.side(row, sides)
+        elif clean:
+            side = kind if people.side(row, sides) == kind else ""
+        else:
+            side = kind
+        if side:
+            of[row.id] = side
+        else:
+            why[row.id] = (
+                TWO_SIDES if not people.side(row, sides) else f"fakes for {kind} whose people stand on the other side"
+            )
+    fakes = {tested(row) for row in rows if row.label == 1 and row.id in of}
+    return (of if len(fakes) == 2 else {}), why, []
+
+
+def _fold(number: int, clean: bool, rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
+    """Test on one of five folds of first-named people; each gives one clip a category, drawn by seed."""
+    drawn: dict[tuple[str, str], Row] = {}
+    for k in rng.permutation(len(rows)).tolist():
+        drawn.setdefault((people.names(rows[k])[0], rows[k].category), rows[k])
+    everyone = sorted({name for row in rows for name in people.names(row)})
+    fold = dict(zip((everyone[k] for k in rng.permutation(len(everyone))), _cycle(len(everyone)), strict=True))
+    # first-named people fill the folds evenly; who is only ever a target takes what the draw gave
+    sources = sorted({people.names(row)[0] for row in rows})
+    fold |= dict(zip((sources[k] for k in rng.permutation(len(sources))), _cycle(len(sources)), strict=True))
+    sides = {name: "test" if f == number else "train" for name, f in fold.items()}
+    chosen = {row.id for row in drawn.values()}
+    of: dict[str, str] = {}
+    why: dict[str, str] = {}
+    for row in rows:
+        side = people.side(row, sides) if clean else sides[people.names(row)[0]]
+        if row.id not in chosen:
+            why[row.id] = "not drawn: one clip a person and category"
+        elif side:
+            of[row.id] = side
+        else:
+            why[row.id] = TWO_SIDES
+    return of, why, []
+
+
+def _cycle(num: int) -> list[int]:
+    return [k % FOLDS for k in range(num)]
+
+
+def _across(kinds: tuple[str, ...], clean: bool, rows: list[Row], options: Options, _: np.random.Generator) -> Made:
+    """Train on some corpora, test on the others; clean: without training clips whose people are in the test."""
+    names = kinds or (options.train_on,)
+    corpora = sorted({row.corpus for row in rows})
+    chosen = {name for name in corpora if name in names or name.partition(":")[0] in names}
+    if not chosen or len(chosen) == len(corpora):
+        raise ManifestError(
+            f"--train-on names the corpus to train on and leaves others for the test; there are {', '.join(corpora)}"
+            if not kinds
+            else f"this protocol needs a corpus {' or '.join(kinds)} and one more; there are {', '.join(corpora)}"
+        )
+    tested = {name for row in rows if row.corpus not in chosen for name in people.names(row)}
+    of: dict[str, str] = {}
+    why: dict[str, str] = {}
+    for row in rows:
+        if row.corpus not in chosen:
+            of[row.id] = "test"
+        elif clean and tested.intersection(people.names(row)):
+            why[row.id] = "people of the test"
+        else:
+            of[row.id] = "train"
+    return of, why, []
+
+
+def _is_kind(category: str, method: str, row: Row) -> bool:
+    return (row.category, row.method) == (category, method)
+
+
+def _is_other_type(name: str, row: Row) -> bool:
+    return row.label == 1 and row.method.removesuffix("_Self") != name
+
+
+def _all() -> dict[str, Protocol]:
+    found = {
+        "own": Protocol("the corpus's own split", _own),
+        "groups": Protocol("whole groups of people by --shares; person by person where one group is too big", _groups),
+        "favc-70-30": Protocol("FakeAVCeleb, 70/30 of each kind by file, as AVFF", _by_file, FAVC),
+        "favc-70-30-clean": Protocol("FakeAVCeleb, 70/30 by person", _by_person, FAVC),
+    }
+    for clean, end, more in ((False, "", ""), (True, "-clean", ", nobody on both sides")):
+        for name, kind in LEFT_OUT.items():
+            text = f"FakeAVCeleb, test on {' '.join(kind)}, train on the rest{more}"
+            found[f"favc-loco-{name}{end}"] = Protocol(text, partial(_held_out, partial(_is_kind, *kind), clean), FAVC)
+        for k in range(FOLDS):
+            text = f"FakeAVCeleb, fold {k} of 5 by first-named person, one clip a category each, as MRDF{more}"
+            found[f"favc-folds-{k}{end}"] = Protocol(text, partial(_fold, k, clean), FAVC)
+        for name in TYPES:
+            text = f"CMDFD, train on {name} with its _Self, test on the other types{more}"
+            found[f"cmdfd-{name}{end}"] = Protocol(
+                text, partial(_held_out, partial(_is_other_type, name), clean), CMDFD
+            )
+        found[f"cmdfd-from-favc{end}"] = Protocol(
+            f"train on FakeAVCeleb, test on CMDFD{more}", partial(_across, FAVC, clean), (*FAVC, *CMDFD)
+        )
+        found[f"cross-corpus{end}"] = Protocol(
+            f"train on the corpus that --train-on names, test on the others{more}", partial(_across, (), clean)
+        )
+    return found
+
+
+PROTOCOLS = _all()

@@ -1,0 +1,1 @@
+"""Any media file to pictures and samples on our clock."""

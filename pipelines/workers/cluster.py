@@ -1,0 +1,248 @@
+"""Ray: connecting, the streaming chain of stages, functions spread over shards, and the tally behind progress lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from pipelines.workers import isolation, stages
+from store.layout import StoreError
+from store.place import Place
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take some 10 MB each
+FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the stages that hardly need one
+SMALL_CPUS = 0.05
+IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
+MOST_FACE_WORKERS = 1024
+LAST = "vsr"  # the stage that stages batches
+RETRIES = 20  # of a shard job whose worker or node dies, and of starting a worker
+
+
+class Spread(Protocol):
+    """Runs function(*job) for each of `jobs`, somewhere, on a GPU if `gpu` and there is one; answers in the jobs' order."""
+
+    def __call__(
+        self, function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: bool = False
+    ) -> Iterable[T]: ...
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Workers a stage, (min, max). Face workers, None: one a CPU core, as many as the cluster has or gets."""
+
+    asr: tuple[int, int] = (1, 1)
+    vsr: tuple[int, int] = (1, 1)
+    face: tuple[int, int] | None = None
+
+
+def connect(address: str | None) -> None:
+    """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process; once."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to the terminal, errors or not
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of its own statistics, when a node dies
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # None would join a Ray that somebody runs here
+    if address == "local":
+        quiet |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    with _silence():
+        ray.init(address=address, **quiet)
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.print_on_execution_start = False
+    data.max_consecutive_actor_init_deaths = RETRIES
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs, with traceback, what it raises
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps remarks that Ray's C++ side makes at its start off standard error; errors come as exceptions."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Tally:
+    """Clips and frames that each stage has handed on; one Ray actor beside the driver, for progress lines alone."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, float]] = {}
+
+    def add(self, stage: str, clips: int, frames: int) -> None:
+        """Work done by one call of a stage."""
+        now = self.counts.setdefault(stage, {"clips": 0, "frames": 0})
+        now["clips"] += clips
+        now["frames"] += frames
+
+    def read(self) -> dict[str, dict[str, float]]:
+        """Counts by stage."""
+        return self.counts
+
+
+def tally() -> Any:
+    """A new `Tally` on this node, which dies with the driver's and not with another."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(Tally)
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the workers of a run have in common: the store, the teachers and the face backend by stage, the optional arrays that
+    the store has, the pools, and what is done about clips that crash or hang a worker (`pipelines.workers.isolation`)."""
+
+    root: Place
+    names: dict[str, str]
+    arrays: tuple[str, ...]
+    pools: Pools
+    clip_timeout: float | None
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A batch that is in `_staging/`: its name, its clips' receipts as dicts, and what was done for it in this run."""
+
+    name: str
+    receipts: list[dict[str, Any]]
+    spans: list[stages.Span]
+
+
+class _Stage:
+    """A stage of `pipelines.workers.stages` as Ray Data calls it: a row in, a row out, the batch pickled in between.
+
+    The stage itself lives in a child process. A batch that is staged already, by a run or a node that died, passes untouched.
+    The last stage writes the batch to `_staging/` and hands on its receipts alone. As tasks of their own those writes starve
+    where workers fill a machine: Ray Data left hundreds of finished clips in memory until the face workers were done.
+    """
+
+    def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[stages.Work], stages.Work]]):
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # into Ray's log of this worker
+        self.name, self.chain, self.tally = name, chain, tally
+        self.child = isolation.Child(build)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        work: stages.Work = pickle.loads(row["work"])
+        if self.name == "face":
+            work.staged = stages.staged_receipts(self.chain.root, work.name)
+        if work.staged is None:
+            begun, chain = time.time(), self.chain
+            log.info("%s %s: begins %d clips", self.name, work.name, sum(receipt.ok for receipt in work.receipts))
+            work = isolation.run(
+                self.child, work, self.name, chain.clip_timeout, chain.attempts, apart=self.name == "face"
+            )
+            span = stages.Span.of(self.name, begun, work)
+            work.spans.append(span)
+            log.info("%s %s: did %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
+            self.tally.add.remote(self.name, span.clips, span.frames)
+        if self.name != LAST:
+            return {"work": pickle.dumps(work, protocol=5)}
+        try:
+            receipts = stages.stage(work, self.chain.root) if work.staged is None else work.staged
+        except (OSError, StoreError) as error:  # as an answer, since Ray would take what a worker raises for its loss
+            return {"staged": pickle.dumps(error)}
+        return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
+
+
+def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[Staged]:
+    """Run batches through face, asr, vsr and staging; yields each as it is staged, in any order.
+
+    Ray Data streams: memory holds the batches in flight, not the corpus. Pools grow and shrink between their limits with what
+    waits for them and with the nodes that the cluster has. A worker that dies has its batches done again by another. Raises
+    OSError or StoreError where a batch cannot be staged.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    gpus, cpus = (ray.cluster_resources().get(kind, 0) for kind in ("GPU", "CPU"))
+    pools = chain.pools
+    share = min(1.0, gpus / (pools.asr[1] + pools.vsr[1])) if gpus else 0.0
+    device = "cuda" if gpus else "cpu"
+    data: Any = ray.data.from_items(
+        [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
+    )
+    builds: dict[str, Callable[[], Any]] = {
+        "face": partial(stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays, chain.root),
+        "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
+        "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
+    }
+    limits = {"face": pools.face or (max(1, int(cpus)), MOST_FACE_WORKERS), "asr": pools.asr, "vsr": pools.vsr}
+    for name, (low, high) in limits.items():
+        data = data.map(
+            _Stage,
+            fn_constructor_args=(name, chain, tally, builds[name]),
+            compute=ActorPoolStrategy(min_size=min(low, len(work)), max_size=min(high, len(work))),
+            num_cpus=FACE_CPUS if name == "face" else SMALL_CPUS,
+            num_gpus=0 if name == "face" else share,
+        )
+    for row in data.iter_rows():
+        answer = pickle.loads(row["staged"])
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error is the infrastructure's (a worker, a node or an object is gone), so that the work is worth doing again,
+    and not one that our own code raised there."""
+    import ray
+
+    if isinstance(error, ray.exceptions.RayTaskError):  # a task may have failed for want of another's result
+        error = error.cause or error
+    return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+
+
+def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: bool = False) -> Iterator[T]:
+    """A `Spread` over the cluster, a few jobs at a time."""
+    import ray
+
+    gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
+    # Ray ends a worker after each task that has a GPU, so one whose device failed does no other task.
+    again: Any = [stages.DeviceError]
+    options: dict[str, Any] = {"max_retries": RETRIES, "retry_exceptions": again}
+    remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, **options)(_on_device)
+    waiting = [remote.remote(function, *job) for job in jobs[:IN_FLIGHT]]
+    for k in range(len(jobs)):
+        answer = ray.get(waiting.pop(0))
+        if k + IN_FLIGHT < len(jobs):
+            waiting.append(remote.remote(function, *jobs[k + IN_FLIGHT]))
+        yield answer
+
+
+def _on_device(function: Callable[..., T], *job: Any) -> T:
+    """function(*job). Raises DeviceError where a GPU failed, which is no fault of the job's."""
+    try:
+        return function(*job)
+    except Exception as error:
+        stages.check_device(error)
+        raise

@@ -1,0 +1,265 @@
+"""A child process that does a worker's dangerous work: a file that crashes or hangs a decoder costs its own clip, no more.
+
+A stage lives in the child, which is started anew after each crash or time-out; the worker around it only passes batches on and
+counts. So a worker that dies is the infrastructure's doing, and its batch is simply done again, while a child that dies on a
+clip `attempts` times has found poison. A batch that kills the child as often is run clip by clip, which finds the clips to
+leave out, and then whole again without them: every other clip keeps the bits that it has in a calm run. A child whose device
+is broken (`stages.DeviceError`) is stopped and started anew like one that died: all later clips would seem to be at fault.
+
+The child is started by exec, never by fork, since zarr, torch and Ray have threads. It dies with its parent. Arrays cross the
+pipe as they are, into memory that is theirs on the other side: no second copy on either. Errors bring their traceback along,
+and a crash the Python lines that it happened in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from pipelines.media.decode import FPS
+from pipelines.workers.stages import INFRASTRUCTURE, DeviceError, Work
+
+START_S = 1800.0  # a child may have to wait for weights that another process downloads
+STARTS = 3  # tries; a child may be killed while it loads weights
+BASE_S = 300.0  # without a time limit of the user's: what any clip may take in one stage,
+TIMES = 4.0  # and on top this many times what its header promises
+_PR_SET_PDEATHSIG = 1
+DUMP_BYTES = 16 << 10  # of what a crashed child leaves behind
+_MAIN = (
+    "import sys; sys.path[:] = {path!r}; from pipelines.workers.isolation import _serve; _serve({fd}, {dump}, {parent})"
+)
+
+
+class ChildLost(Exception):
+    """The child died or took too long and was stopped; `reason` is crash, killed, timeout or device, `trace` the Python lines
+    that it was at, where they are known."""
+
+    def __init__(self, reason: str, message: str, trace: str = "") -> None:
+        super().__init__(reason, message, trace)
+        self.reason, self.trace = reason, trace
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+class Elsewhere(Exception):
+    """The cause of an error that was raised in a child: its traceback there, as text."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class Child:
+    """A process that calls `build()` once, and what that gives with every value it is sent; all of them must pickle."""
+
+    def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
+        """Starts the process and waits until it is ready. Raises what `build` raised there, or ChildLost."""
+        self._build = build
+        self._process: subprocess.Popen[bytes] | None = None
+        for left in reversed(range(STARTS)):
+            try:
+                return self._start()
+            except ChildLost:
+                if not left:
+                    raise
+
+    def __call__(self, value: Any, limit_s: float) -> Any:
+        """The answer to `value`. Raises what the callable raised, or ChildLost; either way the next call finds a child."""
+        if self._process is None:
+            self._start()
+        return self._ask(value, limit_s)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._connection.close()
+            os.close(self._dump)
+            self._process = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        self._connection, theirs = Pipe()
+        self._dump = os.memfd_create("crash")  # not the terminal, where it would be pages
+        code = _MAIN.format(path=sys.path, fd=theirs.fileno(), dump=self._dump, parent=os.getpid())
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno(), self._dump]
+            )
+        try:
+            self._ask(self._build, START_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, value: Any, limit_s: float) -> Any:
+        try:
+            _send(self._connection, value)
+            if not self._connection.poll(limit_s):
+                self.close()
+                raise ChildLost("timeout", f"its worker took longer than {limit_s:g} s and was stopped")
+            raised, answer = _receive(self._connection)
+        except (EOFError, ConnectionError):
+            raise self._lost() from None
+        if not raised:
+            return answer
+        error, trace = answer
+        if isinstance(error, DeviceError):
+            self.close()
+            raise ChildLost("device", f"its worker's device failed ({error})", trace)
+        raise error from Elsewhere(trace)
+
+    def _lost(self) -> ChildLost:
+        assert self._process is not None
+        code = self._process.wait()
+        trace = os.pread(self._dump, DUMP_BYTES, 0).decode(errors="replace")
+        self.close()
+        if code == -signal.SIGKILL:
+            return ChildLost("killed", "its worker was killed from outside, or for want of memory")
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return ChildLost("crash", f"its worker crashed ({how})", trace)
+
+
+def run(child: Child, work: Work, stage: str, clip_timeout: float | None, attempts: int, apart: bool) -> Work:
+    """`work` after the stage in `child`; clips that crash or hang it `attempts` times have failed with the reason.
+
+    `apart`: the stage looks at each clip alone, so they are sent one by one from the start.
+    """
+    live = [i for i, receipt in enumerate(work.receipts) if receipt.ok]
+    if not live:
+        return work
+    if not apart:
+        whole = _try(child, work, clip_timeout, attempts)
+        if isinstance(whole, Work):
+            return whole
+    for i in live:
+        one = _try(child, work.only(i), clip_timeout, attempts)
+        if isinstance(one, ChildLost):
+            tries = f"{attempts} times" if attempts > 1 else "once"
+            path = work.rows[i].path
+            do = "run again on another device" if one.reason == "device" else "check the file, or leave it out"
+            work.fail(i, stage, one.reason, f"{path}: {one}, tried {tries}; {do}", attempts, one.trace)
+        elif apart:
+            work.take(i, one)
+    if apart:
+        return work
+    whole = _try(child, work, clip_timeout, attempts)
+    if isinstance(whole, Work):
+        return whole
+    for i, receipt in enumerate(work.receipts):  # none of them alone, all of them together
+        if receipt.ok:
+            text = f"{work.rows[i].path}: {whole} when given with its neighbours"
+            work.fail(i, stage, whole.reason, text, attempts, whole.trace)
+    return work
+
+
+def _try(child: Child, work: Work, clip_timeout: float | None, attempts: int) -> Work | ChildLost:
+    limit = sum(
+        limit_s(slot.frames, clip_timeout)
+        for slot, receipt in zip(work.slots, work.receipts, strict=True)
+        if receipt.ok
+    )
+    last: Work | ChildLost | None = None
+    for attempt in range(1, attempts + 1):
+        try:
+            done = child(work, limit)
+        except ChildLost as error:
+            last = error
+            continue
+        done.regain(work)
+        if len(done.rows) > 1 or done.receipts[0].reason not in INFRASTRUCTURE:
+            return done
+        done.receipts[0] = replace(done.receipts[0], attempts=attempt)
+        last = done
+    assert last is not None
+    return last
+
+
+def limit_s(frames: int, clip_timeout: float | None) -> float:
+    """Seconds that a stage may take on a clip whose header promises `frames`, before it is taken for hung."""
+    return clip_timeout if clip_timeout is not None else BASE_S + TIMES * frames / FPS
+
+
+def _serve(fd: int, dump: int, parent: int) -> None:
+    """The child's life: build, then answer until the other end closes. A crash leaves its place in the file `dump`."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before it could be asked to take us with it
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    faulthandler.enable(file=dump)
+    connection = Connection(fd)
+    call = None
+    while True:
+        try:
+            value = _receive(connection)
+        except EOFError:
+            return
+        try:
+            if call is None:
+                call, answer = value(), None
+            else:
+                answer = call(value)
+            parts = _pickled((False, answer))
+        except Exception as error:
+            parts = _pickled((True, (_portable(error), traceback.format_exc())))
+        value = answer = None  # what follows may be as large again
+        _send_parts(connection, parts)
+        del parts
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself where it pickles; that of somebody's library need not, but its text does."""
+    try:
+        pickle.loads(pickle.dumps(error, protocol=5))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _pickled(value: Any) -> tuple[bytes, list[memoryview]]:
+    """A value as its pickle and the memory of its arrays, beside it, which is not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return head, [buffer.raw() for buffer in buffers]
+
+
+def _send(connection: Connection, value: Any) -> None:
+    _send_parts(connection, _pickled(value))
+
+
+def _send_parts(connection: Connection, parts: tuple[bytes, list[memoryview]]) -> None:
+    head, buffers = parts
+    connection.send_bytes(pickle.dumps((head, [len(buffer) for buffer in buffers])))
+    for buffer in buffers:
+        while buffer:
+            buffer = buffer[os.write(connection.fileno(), buffer) :]
+
+
+def _receive(connection: Connection) -> Any:
+    """What `_send` sent; its arrays lie in memory of their own. Raises EOFError where the other end is gone."""
+    head, sizes = pickle.loads(connection.recv_bytes())
+    buffers = [np.empty(size, np.uint8) for size in sizes]
+    for buffer in buffers:
+        left = memoryview(buffer)  # type: ignore[arg-type]
+        while left:
+            count = os.readv(connection.fileno(), [left])
+            if not count:
+                raise EOFError
+            left = left[count:]
+    return pickle.loads(head, buffers=buffers)

@@ -1,0 +1,68 @@
+"""What the root attributes of a store may be: those who read them rely on these types, whoever wrote the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from store.formats.document import is_count
+
+Check = Callable[[Any], bool]
+
+
+def wrong(attrs: Mapping[str, Any]) -> str:
+    """The first attribute that is not what it should be, "NAME is VALUE, expected WHAT"; "" where all are."""
+    for name, (expected, is_right) in ATTRIBUTES.items():
+        if name in attrs and not is_right(attrs[name]):
+            return f"{name} is {_short(attrs[name])}, expected {expected}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]} ..."
+
+
+def _is_layout(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    chunk, shard = value.get("chunk_rows"), value.get("shard_rows")
+    return is_count(chunk, 1, 1 << 24) and is_count(shard, 1, 1 << 30) and shard % chunk == 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_teacher(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and isinstance(value.get("name", ""), str)
+        and isinstance(value.get("sha256", ""), str | None)
+        and isinstance(value.get("options", {}), dict)
+        and is_count(value.get("dim", 1), 0, 1 << 20)
+    )
+
+
+def _is_similarity(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and isinstance(value.get("kind", ""), str)
+        and is_count(value.get("clip_frames") or 0, 0, 1 << 40)
+    )
+
+
+# name: (what is expected, for a person; whether a value is that)
+ATTRIBUTES: dict[str, tuple[str, Check]] = {
+    "layout": ("chunk_rows and shard_rows, a whole number of chunks", _is_layout),
+    "fps": ("a number", lambda v: type(v) in (int, float)),
+    "sample_rate": ("a number", lambda v: type(v) in (int, float)),
+    "teachers": (
+        "what each teacher is: objects by asr, vsr, ...",
+        lambda v: isinstance(v, dict) and all(map(_is_teacher, v.values())),
+    ),
+    "similarity": ("an object with the kind of the comparison", _is_similarity),
+    "corpora": ("a list of names", lambda v: isinstance(v, list) and all(map(_is_text, v))),
+    "created_by": ("text", _is_text),
+    "words": ("an object", lambda v: isinstance(v, dict)),
+}

@@ -1,0 +1,226 @@
+"""What a complete store holds, file by file with their SHA-256, so that what is lost or changed is noticed, whatever a listing
+shows.
+
+`inventory.json` lies beside the root's zarr.json. It is *open* while a run writes and after one that was cut off: then it says
+nothing but that. The driver's last act closes it. It covers every small file: metadata of all nodes, the chunks of `clips/`,
+`fit/` and `words/`, ledger and manifest. Shards of `frames/` are known by their size and their last TAIL bytes: the index,
+which tells the length of every chunk, and all of a small shard. So a shard of another array, fit or store is noticed; each
+chunk has a CRC-32C of its own. Root attributes are covered one by one, so that people may add their own. Stores of before have
+none, and readers take them as they are. Who removes the file and runs precompute.py has what is there taken as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from store.arrays.nodes import is_of_node
+from store.layout import StoreError
+from store.place import Place
+
+FILE = "inventory.json"
+MARK = "inventory"  # the root attribute that says that a store has one
+FORMAT, VERSION = "concord-av inventory", 1
+TABLES = ("ledger.parquet", "manifest.parquet")  # of the driver, beside zarr.json
+WHOLE = ("clips", "fit", "words")  # groups that are covered with their chunks
+TAIL = 1 << 14  # bytes at the end of a shard
+PRINT = 16  # hexadecimal digits by which a shard is known
+_SHARD = re.compile(r"frames/([^/]+)/c/(\d+)(?:/0)*")
+
+
+class Damaged(StoreError):
+    """A file is not what the inventory says."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """SHA-256 (hexadecimal) of root attributes by name and of files by key; `complete` is False while a run writes.
+
+    `shards` has the `fingerprint` of every shard by array, one after the other, spaces for those that are not there.
+    """
+
+    complete: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    shards: Mapping[str, str] = field(default_factory=dict)
+
+    def knows_shard(self, array: str, number: int, size: int, tail: bytes) -> bool:
+        """Whether a shard of frames/`array` is the one that was written, by its size and its last TAIL bytes; True where the
+        inventory tells nothing of it."""
+        wanted = self.shards.get(array, "")[PRINT * number : PRINT * (number + 1)].strip()
+        return not wanted or fingerprint(size, tail) == wanted
+
+    def check(self, root: Place, key: str, data: bytes) -> None:
+        """Raises Damaged where the inventory knows a file by that key and it held something else."""
+        if key in self.files and digest(data) != self.files[key]:
+            raise Damaged(f"{root / key}: {part(key)} is damaged: this is not what the run wrote; {remedy(key)}")
+
+    def check_present(self, root: Place, group: str, keys: set[str]) -> None:
+        """Raises Damaged where a file of `group` is gone; in `fit`, whose every array counts, also where one was added."""
+        mine = {key for key in self.files if key.startswith(f"{group}/")}
+        lost = sorted(mine - keys)
+        if lost:
+            raise Damaged(f"{root / lost[0]} is missing: {part(lost[0])} is damaged; {remedy(lost[0])}")
+        added = sorted(key for key in keys - mine if is_of_node(key)) if self.complete and group == "fit" else []
+        if added:
+            raise Damaged(f"{root / added[0]} was put there by no run of ours; {remedy(added[0])}")
+
+    def check_attributes(self, root: Place, attributes: Mapping[str, Any]) -> None:
+        """Raises Damaged where a root attribute that the inventory knows is gone or another."""
+        for name, wanted in self.attributes.items():
+            if name not in attributes or digest(canonical(attributes[name])) != wanted:
+                raise Damaged(
+                    f"{root}/zarr.json: the attribute {name} is not what the run wrote: the file was damaged or changed; "
+                    "restore it from a copy"
+                )
+
+
+def read(root: Place, attributes: Mapping[str, Any]) -> Inventory:
+    """The inventory of a store with those root attributes; an open one for stores of before. Raises Damaged where it is lost
+    or damaged itself."""
+    anew = f"run precompute.py --store {root} again: it takes what is there as it is and writes it anew"
+    try:
+        data = (root / FILE).read()
+    except FileNotFoundError:
+        if attributes.get(MARK):
+            raise Damaged(f"{root / FILE} is missing: part of the store was lost or not copied; {anew}") from None
+        return Inventory()
+    except OSError as e:
+        raise Damaged(f"{root / FILE} cannot be read ({e.strerror}); remove it and {anew}") from e
+    try:
+        document = json.loads(data)
+        seal = document.pop("sha256")
+        if document["format"] != FORMAT or not isinstance(document["version"], int):
+            raise ValueError("it is no inventory")
+        if document["version"] > VERSION:
+            raise StoreError(f"{root / FILE} was made by a newer concord-av: upgrade")
+        if seal != digest(canonical(document)):
+            raise ValueError("its checksum is wrong")
+        shards = dict(document.get("shards", {}))  # inventories of before have none
+        if not all(isinstance(prints, str) for prints in shards.values()):
+            raise ValueError("its shards are none")
+        return Inventory(bool(document["complete"]), dict(document["attributes"]), dict(document["files"]), shards)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise Damaged(f"{root / FILE} is damaged ({e}); remove it and {anew}") from e
+
+
+def is_closed(root: Place) -> bool:
+    """Whether there is an inventory that is not open, damaged ones included."""
+    try:
+        return json.loads((root / FILE).read())["complete"] is not False
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return True
+
+
+def write(root: Place, inventory: Inventory) -> None:
+    """Replace the inventory."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": inventory.complete,
+        "attributes": dict(sorted(inventory.attributes.items())),
+        "files": dict(sorted(inventory.files.items())),
+        "shards": dict(sorted(inventory.shards.items())),
+    }
+    document["sha256"] = digest(canonical(document))
+    (root / FILE).write(json.dumps(document, indent=1).encode())
+
+
+def take(root: Place, attributes: Mapping[str, Any]) -> Inventory:
+    """The complete inventory of a store as it is now."""
+    there = root.files()
+    keys = [key for key in there if is_covered(key)]
+    hashes = root.map(lambda key: digest((root / key).read()), keys)
+    return Inventory(
+        True,
+        {name: digest(canonical(value)) for name, value in attributes.items()},
+        dict(zip(keys, hashes, strict=True)),
+        _shards(root, there),
+    )
+
+
+def _shards(root: Place, keys: Iterable[str]) -> dict[str, str]:
+    """Fingerprints of the shards among these keys, by array."""
+    found = [(match[1], int(match[2]), key) for key in keys if (match := _SHARD.fullmatch(key))]
+
+    def look(shard: tuple[str, int, str]) -> str:
+        opened = (root / shard[2]).open(TAIL)
+        return fingerprint(opened.size, opened.tail)
+
+    prints: dict[str, dict[int, str]] = {}
+    for (array, number, _), text in zip(found, root.map(look, found), strict=True):
+        prints.setdefault(array, {})[number] = text
+    blank = " " * PRINT
+    return {array: "".join(row.get(k, blank) for k in range(max(row) + 1)) for array, row in prints.items()}
+
+
+def fingerprint(size: int, tail: bytes) -> str:
+    """PRINT hexadecimal digits for a shard of that many bytes whose last TAIL bytes are these (more may be given)."""
+    return digest(size.to_bytes(8, "little") + tail[-TAIL:])[:PRINT]
+
+
+def is_covered(key: str) -> bool:
+    """Whether an inventory lists a file with that key."""
+    group = key.partition("/")[0]
+    return key in TABLES or (is_of_node(key) and (group in WHOLE or (group == "frames" and key.endswith("zarr.json"))))
+
+
+def damage(root: Place, inventory: Inventory) -> dict[str, str]:
+    """{key: what is wrong} of the files that a complete inventory lists, read whole; empty where all is well."""
+
+    def fault(key: str) -> str:
+        try:
+            inventory.check(root, key, (root / key).read())
+        except FileNotFoundError:
+            return f"{root / key} is missing: {part(key)} is damaged; {remedy(key)}"
+        except (StoreError, OSError) as e:
+            return str(e)
+        return ""
+
+    keys = list(inventory.files)
+    found = {key: text for key, text in zip(keys, root.map(fault, keys), strict=True) if text}
+    there = {key for key in (root / "fit").files() if is_of_node(key)} if inventory.complete else set()
+    try:
+        inventory.check_present(
+            root, "fit", {f"fit/{key}" for key in there} | {k for k in found if k.startswith("fit/")}
+        )
+    except Damaged as e:
+        found.setdefault("fit", str(e))
+    return found
+
+
+def part(key: str) -> str:
+    """The table, group or array that a file belongs to: `clips/label` for clips/label/c/0."""
+    return key.removesuffix("/zarr.json").partition("/c/")[0].removesuffix("/c")
+
+
+def remedy(key: str) -> str:
+    """What mends a file that is lost or damaged, as the end of a sentence."""
+    group = key.partition("/")[0]
+    if group == "fit":
+        return (
+            "precompute.py --refit learns the fit anew (or --fit-from takes another), and writes all soft labels again"
+        )
+    if group == "words":
+        return "remove the folder words and run precompute.py --words, which writes it anew"
+    if key == "ledger.parquet" or group == "frames":
+        return "run precompute.py on the store again: it mends that"
+    if key == "manifest.parquet":
+        return "run precompute.py with the --corpus options that the store was made with: it makes that anew"
+    return f"restore it from a copy, or, if you changed it on purpose, remove {FILE} and run precompute.py on the store"
+
+
+def digest(data: bytes) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """One text for one JSON value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

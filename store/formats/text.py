@@ -1,0 +1,64 @@
+"""Foreign text in other formats: names of files, ids, methods and messages come from anywhere and may be made to do harm.
+
+One function a format, and no other place escapes: `plain` for terminals and logs, `html` for pages, `markdown` and `code` for
+Markdown, `label` for pictures; tables are `store.formats.table`'s. Each takes any string, lone surrogates too, and gives text
+in which what was a command to a terminal, a browser or a parser is only shown.
+"""
+
+from __future__ import annotations
+
+import html as _html
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+CLEAN = re.compile(r"[\w ./:,@+=~()'-]*", re.ASCII)  # what a code span in Markdown shows as it is
+
+
+def plain(value: Any) -> str:
+    """Text for a line of a terminal or a log: what cannot be printed, line ends too, stands as its code (\\x1b, \\u202e)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def plain_lines(text: str) -> str:
+    """The same of a text whose line ends are its own."""
+    return "\n".join(plain(line) for line in text.split("\n"))
+
+
+def plain_all(value: Any) -> Any:
+    """The same of all strings in dicts, lists and tuples, keys too."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {plain_all(key): plain_all(inner) for key, inner in value.items()}
+    return [plain_all(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def html(value: Any) -> str:
+    """Text for a page, in an element or a quoted attribute: marks escaped; controls, which may turn the direction of writing,
+    as codes."""
+    text = "".join(
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(value)
+    )
+    return _html.escape(text)
+
+
+def markdown(value: Any) -> str:
+    """Text for a line or a table's cell of Markdown: no mark, link, tag, formula or new line comes of it."""
+    text = plain(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    text = text.replace("://", ":\\//")  # what many readers make a link of by themselves
+    return re.sub(r"(?i)\bwww\.", lambda found: found[0][:-1] + "\\.", text)
+
+
+def code(value: Any) -> str:
+    """A name as a code span of Markdown; as escaped text where it holds what could end the span."""
+    text = str(value)
+    return f"`{text}`" if text.strip() == text != "" and CLEAN.fullmatch(text) else markdown(text)
+
+
+def label(value: Any) -> str:
+    """Text for matplotlib: no formula comes of it, and no legend leaves it out."""
+    text = plain(value).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

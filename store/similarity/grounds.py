@@ -1,0 +1,127 @@
+"""On whom a probability was calibrated, and whether that is enough for a verdict on a video.
+
+"Real" and "fake" are claims about a person, so they need a licence: either the video is of people unknown to us and the
+calibration has seen enough people that its model had never met, or the user says that the video is of the very corpus that
+was calibrated on, and that had clips enough. What nobody wrote down counts as nothing. Numbers alone: who decides, and what is
+said without a licence, is `student.predict.answer`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+# Independent people, or clips of people who are known, behind a verdict. Of n exchangeable people one more stands out from all
+# of them with chance 1 / (n + 1): with fewer than 19 no threshold at all keeps false alarms to 1 in 20. It is the least, not a
+# promise: that no alarm in n is under 1 in 20 with 95 % confidence takes 59.
+LEAST = 20
+ALARMS = 0.05  # most real clips of the calibration that may read as fake before strangers are judged
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What one calibration rests on; None = nobody said.
+
+    real: clips known to be real whose own pairs it was fitted on. speakers: people in them, by their first-named identity.
+    strangers: those of them that what is calibrated had not learned from. alarms: share of own pairs that read as fake.
+    """
+
+    real: int = 0
+    speakers: int | None = None
+    strangers: int | None = None
+    alarms: float | None = None
+
+    @classmethod
+    def of(cls, note: Any) -> Grounds:
+        """From attributes or a header, which may be old or foreign: what is no number counts as not said."""
+        note = note if isinstance(note, Mapping) else {}
+        if "real" not in note and str(note.get("which", "")).startswith("real"):  # as releases before wrote it
+            note = {**note, "real": note.get("clips")}
+        counts = [whole(note.get(name)) for name in ("real", "speakers", "strangers")]
+        share = note.get("alarms")
+        known = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1
+        return cls(counts[0] or 0, counts[1], counts[2], float(share) if known else None)
+
+    def told(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def lacks_for_strangers(self) -> str:
+        """Why it licenses no verdict on a video of anybody; "" where it does."""
+        if not self.real:
+            return "it was calibrated on no clip that is known to be real"
+        if self.speakers is None:
+            return "calibrated on clips of people whom nobody named"
+        if self.speakers < LEAST:
+            return f"calibrated on {number(self.speakers, 'speaker')}"
+        if self.strangers is None or self.strangers < LEAST:
+            return f"calibrated on {self.speakers:,} speakers, {self.strangers or 'none'} of them new to the model"
+        if self.alarms is None or self.alarms > ALARMS:
+            share = "an unknown share" if self.alarms is None else f"{100 * self.alarms:.0f} in 100"
+            return f"where it was calibrated, {share} of the real clips read as fake"
+        return ""
+
+    def lacks_for_its_own(self) -> str:
+        """Why it licenses no verdict on a video of the same people and recordings; "" where it does."""
+        return "" if self.real >= LEAST else f"calibrated on {number(self.real, 'real clip')}"
+
+
+def number(count: int, what: str) -> str:
+    """ "one speaker", "3 speakers", "no speaker"."""
+    return f"{({0: 'no', 1: 'one'}).get(count, f'{count:,}')} {what}{'s' if count > 1 else ''}"
+
+
+def whole(value: Any) -> int | None:
+    """A number of things, as an attribute or header has it; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        return None
+    return int(value)
+
+
+def people(identities: Iterable[Any]) -> list[str]:
+    """The person in each clip: the first of its identities (JSON lists, as the clips table has them), "" where none is named.
+
+    Groups are not asked: they keep sources apart, such as sentences or recordings, of which one person may have many.
+    """
+    return [next(iter(_names(text)), "") for text in identities]
+
+
+def _names(text: Any) -> list[str]:
+    try:
+        names = json.loads(str(text) or "[]")
+    except (ValueError, RecursionError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def count(persons: Iterable[str], taught: Iterable[str]) -> tuple[int | None, int | None]:
+    """People among `persons` and those of them not `taught`; None, None where nobody is named.
+
+    A clip without a name adds nobody: they may be any of the others.
+    """
+    named = set(persons) - {""}
+    return (len(named), len(named - set(taught))) if named else (None, None)
+
+
+def of_validation(
+    clips: Mapping[str, np.ndarray], train: np.ndarray, val: np.ndarray, share: float | None
+) -> dict[str, Any]:
+    """What a detector's header says of the validation that set its threshold: `Grounds.told` with clips by corpus.
+
+    `clips` is a store's table, `train` and `val` its rows [n] used for each; `share` of the real ones read as fake.
+    """
+    real = val[np.asarray(clips["label"])[val] == 0]
+    corpora, numbers = np.unique(np.asarray(clips["corpus"])[real].astype(str), return_counts=True)
+    taught = {name for row in train for name in _names(clips["identities"][row])}
+    found = Grounds(len(real), *count(people(clips["identities"][real]), taught), share)
+    return {**Grounds.of(found.told()).told(), "corpora": dict(zip(corpora.tolist(), numbers.tolist(), strict=True))}
+
+
+def alarms(fake: np.ndarray) -> float:
+    """Share of real clips whose probability of fake [n] reads as fake; NaN without any."""
+    return round(float(np.mean(np.asarray(fake) >= 0.5)), 4) if len(fake) else math.nan

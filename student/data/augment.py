@@ -1,0 +1,219 @@
+"""What a training window may look and sound like without saying anything else: which degradations, how often, how strong.
+
+Picture: crop, mirror, light, a grey patch, blur, fewer pixels, sensor noise, JPEG, H.264. Sound: a room, noise, level, the
+telephone, mp3 and AAC. In the order in which they happen to a video: scene, lens and sensor, codec. Each function is of its
+input and a generator alone, applies to a whole window (a clip keeps its camera and microphone), and to real and mismatched
+windows alike. Nothing moves in time and lips move as before: labels stay true.
+
+What the kinds do stands in `degrade_picture` and `degrade_sound`. One that needs OpenCV, or a codec of PyAV's FFmpeg, which
+is not here leaves its windows as they are, and `report_missing` says so; every other draw stays the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from store.layout import SAMPLES_PER_FRAME
+from student.data import degrade_picture, degrade_sound
+from student.data.degrade_sound import to_int16
+
+log = logging.getLogger(__name__)
+
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One degradation: the share of windows it befalls, what it does with a strength that it draws, and what it needs beside
+    numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
+
+    chance: float
+    change: Change
+    needs: str = ""
+
+
+def crop_place(rng: np.random.Generator, margin: int) -> tuple[int, int]:
+    """Row and column of the crop, each from 0 to `margin` pixels."""
+    y, x = rng.integers(0, margin + 1, 2)
+    return int(y), int(x)
+
+
+def augment_mouth(mouth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The kinds of PICTURE, each in its share of windows: u1 [frames, height, width], same; any side."""
+    return _mixed(mouth, PICTURE, rng)
+
+
+def augment_sound(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The kinds of SOUND, each in its share of windows: i2 [640 * frames], same."""
+    return _mixed(audio, SOUND, rng)
+
+
+def _mixed(x: np.ndarray, kinds: dict[str, Kind], rng: np.random.Generator) -> np.ndarray:
+    for kind in kinds.values():
+        if rng.random() < kind.chance:
+            # a generator of its own: what one kind draws does not depend on whether another's codec is there
+            own = np.random.default_rng(rng.integers(1 << 63))
+            if not kind.needs or works(kind.needs):
+                x = kind.change(x, own)
+    return x
+
+
+def report_missing() -> None:
+    """One warning for each kind that this machine cannot do."""
+    for name, kind in (PICTURE | SOUND).items():
+        if kind.needs and not works(kind.needs):
+            log.warning(
+                "%s does not work here, so training goes without the augmentation %s; "
+                "the wheels of av and opencv-contrib-python in requirements.txt have it",
+                kind.needs, name,
+            )  # fmt: skip
+
+
+@cache
+def works(needed: str) -> bool:
+    """Whether OpenCV, or a codec both ways, is there: tried once a process."""
+    try:
+        if needed == "cv2":
+            import cv2
+
+            return hasattr(cv2, "imencode")
+        import av
+    except ImportError:
+        return False
+    try:
+        if needed == "libx264":
+            degrade_picture.h264(np.zeros((2, 16, 16), np.uint8), 30, "ultrafast")
+        else:
+            degrade_sound.codec_delay(needed)
+    except (av.FFmpegError, av.codec.codec.UnknownCodecError):
+        return False
+    return True
+
+
+# -- the picture's kinds ----------------------------------------------------------------------------------------------------
+
+
+def mirror(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.ascontiguousarray(picture[:, :, ::-1])
+
+
+def light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Gamma, contrast and brightness."""
+    gamma, contrast, more = np.exp(rng.uniform(-0.4, 0.4)), rng.uniform(0.6, 1.2), rng.uniform(-25, 25)
+    level = np.arange(256) / 255
+    curve = np.clip((255 * level**gamma - 128) * contrast + 128 + more, 0, 255).astype(np.uint8)
+    import cv2
+
+    return cv2.LUT(picture.reshape(-1, picture.shape[2]), curve).reshape(picture.shape)
+
+
+def patch(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A grey rectangle that stays for the window."""
+    height, width = picture.shape[1:]
+    h, w = rng.integers(height // 8, height // 3), rng.integers(width // 8, width // 3)
+    y, x = rng.integers(0, height - h), rng.integers(0, width - w)
+    out = picture.copy()
+    out[:, y : y + h, x : x + w] = rng.integers(40, 200)
+    return out
+
+
+def blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return degrade_picture.blur(picture, rng.uniform(0.5, 3))
+
+
+def low_resolution(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return degrade_picture.low_resolution(picture, rng.uniform(0.25, 0.7))
+
+
+def sensor_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """From hardly visible to a dark room; small strengths as often as great ones."""
+    return degrade_picture.sensor_noise(picture, float(np.exp(rng.uniform(0, np.log(25)))), rng)
+
+
+def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return degrade_picture.jpeg(picture, int(rng.integers(8, 61)))
+
+
+def h264(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """From hardly visible to blocks that hide the teeth; with and without the filter that smooths blocks, as presets go."""
+    return degrade_picture.h264(picture, int(rng.integers(24, 47)), "veryfast" if rng.random() < 0.5 else "ultrafast")
+
+
+# -- the sound's kinds ------------------------------------------------------------------------------------------------------
+
+
+def room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """From a booth to a hall; the first echo comes 1 to 10 ms after the direct sound."""
+    rt60, direct, gap = rng.uniform(0.15, 0.9), rng.uniform(-3, 12), rng.uniform(0.001, 0.01)
+    return degrade_sound.reverberate(audio, rt60, direct, gap, rng)
+
+
+def noise(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """5 to 40 dB below the speech: white, falling by 6 dB an octave, or like others' talk.
+
+    The level refers to the louder half of the window's frames, so that a window full of pauses does not drown.
+    """
+    x = audio.astype(np.float32)
+    frames = x[: len(x) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
+    power = np.sort(np.square(frames).mean(1))[len(frames) // 2 :].mean()
+    which = rng.random()
+    hiss = _babble(x, rng) if which < 0.3 else rng.standard_normal(len(x), np.float32)
+    if which > 0.7:
+        hiss = _brown(hiss)
+    snr = rng.uniform(5, 40)
+    return to_int16(x + hiss * np.float32(np.sqrt(power / (np.square(hiss).mean() + 1e-9)) * 10 ** (-snr / 20)))
+
+
+def level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """-12 to +6 dB; what is too loud is clipped."""
+    return to_int16(audio * np.float32(10 ** (rng.uniform(-12, 6) / 20)))
+
+
+def telephone(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return degrade_sound.telephone(audio, rng.uniform(200, 400), rng.uniform(2800, 3400))
+
+
+def mp3(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return degrade_sound.lossy(audio, "mp3", int(rng.choice([8_000, 16_000, 24_000, 32_000, 64_000])))
+
+
+def aac(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return degrade_sound.lossy(audio, "aac", int(rng.integers(10_000, 48_001)))
+
+
+def _brown(white: np.ndarray) -> np.ndarray:
+    """White noise through a leaky integrator (corner about 130 Hz)."""
+    from scipy.signal import lfilter
+
+    return lfilter([1.0], [1.0, -0.95], white).astype(np.float32)
+
+
+def _babble(sound: np.ndarray, rng: np.random.Generator, voices: int = 4) -> np.ndarray:
+    """The window's own sound backwards, from several places at once: rhythm and spectrum of speech that no lips say."""
+    backwards = sound[::-1]
+    return np.stack([np.roll(backwards, start) for start in rng.integers(0, len(sound), voices)]).sum(0)
+
+
+PICTURE = {
+    "mirror": Kind(0.5, mirror),
+    "light": Kind(1.0, light, "cv2"),
+    "patch": Kind(0.3, patch),
+    "blur": Kind(0.1, blur, "cv2"),
+    "low resolution": Kind(0.1, low_resolution, "cv2"),
+    "sensor noise": Kind(0.2, sensor_noise),
+    "JPEG": Kind(0.08, jpeg, "cv2"),
+    "H.264": Kind(0.06, h264, "libx264"),
+}
+SOUND = {
+    "room": Kind(0.3, room),
+    "noise": Kind(0.7, noise),
+    "level": Kind(1.0, level),
+    "telephone": Kind(0.12, telephone),
+    "mp3": Kind(0.02, mp3, "mp3"),
+    "AAC": Kind(0.03, aac, "aac"),
+}

@@ -1,0 +1,153 @@
+"""Which clips of a store a run trains, validates and tests on, and how much each weighs.
+
+The store's own `split` column decides (empty = train), or a file of id, split, weight. Where nothing is marked for validation,
+a tenth of the training clips is taken by group, so that no identity stands on both sides. Where there is only one group, or
+where each clip is one of its own (nobody said who is in them), it is taken by clip, with a warning: figures are then, or may
+be, those of known faces and voices.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from store import Reader
+from store.formats.table import read_csv, read_parquet
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+VAL_SHARE = 0.1
+MOST_WEIGHT = 1e6
+MOST_ROWS = 1_000_000  # of a file, where the store has few clips
+
+
+class SplitError(ValueError):
+    """A split that cannot be used; one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers [n] of the clips table by split, among clips that are done; `listed` counts those that are not too.
+
+    weight f4 [clips]: of each clip's label in training. `by`: how validation clips were chosen (store, file, group, clip).
+    """
+
+    rows: dict[str, np.ndarray]
+    listed: dict[str, int]
+    weight: np.ndarray
+    by: str
+
+
+def split(reader: Reader, file: Path | None = None, seed: int = 0, need_val: bool = True) -> Split:
+    """Splits of a store; raises SplitError where the file cannot be used or no clip is left to train on."""
+    clips = reader.clips
+    names = np.array([str(s) or "train" for s in clips["split"]], dtype=object)
+    weight = np.ones(len(names), np.float32)
+    by = "store"
+    if file is not None:
+        names, weight = _from_file(file, clips["id"])
+        by = "file"
+    unknown = sorted({str(n) for n in names} - set(SPLITS) - {""})
+    if unknown:
+        raise SplitError(f"unknown split {unknown[0][:40]!a}; use {', '.join(SPLITS)} or leave it empty")
+    done = np.asarray(clips["done"]).astype(bool) & (weight > 0)
+    if need_val and not (done & (names == "val")).any():
+        names, by = _hold_out(names, clips["group"], done & (names == "train"), seed)
+    rows = {name: np.flatnonzero(done & (names == name)) for name in SPLITS}
+    listed = {name: int((names == name).sum()) for name in SPLITS}
+    return Split(rows, listed, weight, by)
+
+
+def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Move about a tenth of the training clips to validation, whole groups where there are several."""
+    rows = np.flatnonzero(train)
+    names = names.copy()
+    if len(rows) < 2:
+        return names, "none"
+    rng = np.random.default_rng([seed, 0x5B117])
+    wanted = max(1, round(VAL_SHARE * len(rows)))
+    keys = np.array([str(groups[r]) for r in rows], dtype=object)
+    distinct = sorted(set(keys) - {""})
+    if len(distinct) > 1:
+        chosen: list[int] = []
+        for group in rng.permutation(np.array(distinct, dtype=object)):
+            members = rows[keys == group]
+            # a group that would take half of all clips leaves too little to train on
+            if len(chosen) + len(members) <= max(wanted, len(rows) // 2):
+                chosen.extend(int(r) for r in members)
+            if len(chosen) >= wanted:
+                break
+        if chosen:
+            names[chosen] = "val"
+            if len(distinct) < len(rows):
+                return names, "group"
+            log.warning(
+                "each of the %d training clips is a group of its own, so nobody said who is in them: validation and training "
+                "may share faces and voices; give identities in a manifest or mark a split for figures on new people",
+                len(rows),
+            )
+            return names, "lone"
+    log.warning(
+        "the training clips form one group: validation clips are split off by clip, so validation and training share "
+        "faces and voices; mark a split or give --splits for figures on new people"
+    )
+    names[rng.permutation(rows)[:wanted]] = "val"
+    return names, "clip"
+
+
+def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split and weight of every clip from a table of id, split and (optional) weight; clips it does not list take no part."""
+    try:
+        data = file.read_bytes()
+        table = read_parquet(data) if file.suffix == ".parquet" else read_csv(data)
+        if len(table) > max(MOST_ROWS, 10 * len(ids)):
+            raise ValueError(f"it has {len(table)} rows, the store {len(ids)} clips")
+    except (OSError, ValueError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SplitError(f"cannot read the splits {file}: {said}") from error
+    missing = {"id", "split"} - set(table.columns)
+    if missing:
+        raise SplitError(
+            f"{file} has no column {' and '.join(sorted(missing))}; it needs id, split and may have weight"
+        )
+    for name in ("id", "split"):
+        odd = [x for x in table[name] if not isinstance(x, str | int | np.integer) and not _empty(x)]
+        if odd:
+            raise SplitError(f"{file}: a value of {name} is a {type(odd[0]).__name__}, it must be text")
+    table["id"] = table["id"].map(lambda x: "" if _empty(x) else str(x))
+    if table["id"].duplicated().any():
+        raise SplitError(f"{file} lists clip {table['id'][table['id'].duplicated()].iloc[0]} more than once")
+    rows = {str(name): row for row, name in enumerate(ids)}
+    names, weight = np.full(len(ids), "", dtype=object), np.zeros(len(ids), np.float32)
+    weights = table["weight"] if "weight" in table else np.ones(len(table))
+    absent = 0
+    for name, part, value in zip(table["id"], table["split"], weights, strict=True):
+        row = rows.get(name)
+        if row is None:
+            absent += 1
+            continue
+        try:
+            number = 1.0 if _empty(value) else float(value)
+        except (TypeError, ValueError):
+            number = np.nan
+        if not 0 <= number < MOST_WEIGHT:
+            raise SplitError(
+                f"{file}: clip {name} has weight {str(value)[:40]}; it must be 0 or more, below {MOST_WEIGHT:g}"
+            )
+        names[row], weight[row] = "train" if _empty(part) else str(part) or "train", number
+    if absent == len(table):
+        raise SplitError(f"{file} lists no clip of this store; its ids must be the store's")
+    if absent:
+        log.warning("%s lists %d clips that the store does not have", file, absent)
+    return names, weight
+
+
+def _empty(value: object) -> bool:
+    """What tables hold where there is nothing."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return value != value if isinstance(value, float) else isinstance(value, str) and not value

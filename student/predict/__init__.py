@@ -1,0 +1,1 @@
+"""`python -m student.predict`: an answer on one video, with a page."""

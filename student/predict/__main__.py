@@ -1,0 +1,238 @@
+"""A decision on single videos: `python -m student.predict VIDEO... --checkpoint RUN`, or `--teacher-only` without a student.
+
+Every video gets one answer (`student.predict.answer`): real, fake, or that it cannot be decided and why. The probability is the
+student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip similarity. A verdict
+needs a calibration on enough people, or the user's word (--corpus) that the video is of the corpus calibrated on. What
+happens to one file is its own answer and never ends the rest.
+
+What it leaves out: identity, artefacts of the picture, and faces other than the most prominent one.
+"""
+
+from __future__ import annotations
+
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from store import StoreError, output
+from store.command import Command, fail, log_to_stderr, put, say, told
+from store.formats.text import plain
+from store.output import Output
+from student.config import to_json
+from student.predict.answer import UNLICENSED, answer, refusal
+from student.predict.basis import Basis, basis
+
+log = logging.getLogger("student")
+
+FORMAT, VERSION = "concord-av prediction", 1
+PAGES = (".html", ".htm")
+STEM = 180  # bytes of a video's name in that of its page
+ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-av prediction"')
+
+
+def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """For each file in order its answer (JSON-able), its evidence (None where there is none) and the witness that gave it.
+
+    Raises TeacherError and WeightsError before the first, TeacherError too where weights here are not those of the fit.
+    """
+    from student.predict.evidence import Unusable, Witness
+    from teachers import TeacherError
+    from teachers.files.weights import OtherWeights
+
+    records = {side: on.teachers.get(side) or {} for side in ("asr", "vsr")}
+    device = str(on.detector.device) if on.detector else "cpu"
+    arrays = ["face"] if on.detector and on.detector.picture == "face" else []
+    other = f"the weights here are not those that the fit of {on.source} was learned with"
+    helps = "bring back the same file, or name another fit with --fit-from"
+    try:
+        witness = Witness(on.fit, records, device, on.clip_frames, arrays)
+    except OtherWeights as error:
+        raise TeacherError(f"{other}: {error}; {helps}") from error
+    with witness:
+        for side, mine in witness.provenance().items():
+            if mine.get("sha256") != records[side].get("sha256"):
+                raise TeacherError(f"{other}: {mine['name']} has others; {helps}")
+        for path in paths:
+            begun = time.perf_counter()
+            try:
+                found, seconds = witness.hear_and_see(path, words)
+            except Unusable as error:
+                yield refusal(path, error.reason, str(error)), None, witness
+                continue
+            before = time.perf_counter()
+            said = answer(found, on.fit, on.map_of, on.calibration(), on.detector.judge if on.detector else None)
+            seconds["answer"] = time.perf_counter() - before
+            told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
+            log.info("%s: %.2f s (%s)", os.path.basename(path), time.perf_counter() - begun, told)
+            yield said, found, witness
+
+
+def line(said: Mapping[str, Any]) -> str:
+    """One answer on the terminal."""
+    name = plain(said["path"])
+    if said["decision"] == "cannot decide":
+        why = [] if said["reason"] == UNLICENSED else [said["reason"]]
+        return ": ".join([name, "cannot decide", *why, plain(said["message"])])
+    found = f"{name}: {said['decision']}, probability of fake {said['probability']:.2f} by the {said['rests_on']}"
+    found += f" ({said['calibration']['text']})"
+    theirs = said["teachers"]["probability"]
+    if theirs is not None and (theirs >= 0.5) != (said["decision"] == "fake"):
+        found += f"; the teachers contradict it, with {theirs:.2f}"
+    if said["disagreeing_words"]:
+        found += f"; lips disagree with: {plain(', '.join(said['disagreeing_words']))}"
+    return found
+
+
+def exit_code(said: Sequence[Mapping[str, Any]]) -> int:
+    """0 all decided, 3 some not, 2 nothing could be read."""
+    if all(one["reason"] == "unreadable" for one in said):
+        return 2
+    return 3 if any(one["reason"] for one in said) else 0
+
+
+def _pages(target: Path, paths: Sequence[str]) -> list[Path]:
+    """The page of each video: `target` itself, or one a video in that folder. Raises UsageError."""
+    is_file = target.suffix.lower() in PAGES or (target.exists() and not target.is_dir())
+    if len(paths) == 1 and is_file and not target.is_dir():
+        return [target]
+    if is_file:
+        raise click.UsageError(f"--html takes a folder where there are several videos; {target} is to be a file")
+    found: list[Path] = []
+    for path in paths:
+        name = os.fsencode(os.path.splitext(os.path.basename(path))[0])[:STEM]
+        stem = name.decode(errors="ignore") if len(name) == STEM else os.fsdecode(name)
+        names = [f"{stem}.html", *(f"{stem}-{k}.html" for k in range(2, len(paths) + 2))]
+        found.append(next(target / name for name in names if target / name not in found))
+    return found
+
+
+def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Path], inputs: Sequence[Any]) -> None:
+    """Make the folder of pages, where there is one; raises output.Refused for an output that would take something away."""
+    from student.predict import page as predict_page
+
+    page = output.page(predict_page.COMMAND)
+    outputs = [Output(path, page) for path in pages]
+    if json_file:
+        outputs.append(Output("/dev/stdout" if str(json_file) == "-" else json_file, ANSWERS))
+    folder = html if pages and pages != [html] else None
+    output.check(outputs, inputs, [(folder, page)] if folder else [])
+    if folder:
+        folder.mkdir(exist_ok=True)
+
+
+@click.command(
+    cls=Command,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  python -m student.predict interview.mp4 --checkpoint runs/first --html interview.html\n"
+    "Exit codes: 0 all are decided; 3 some cannot be decided; 2 nothing could be read, or wrong options; 1 it failed.",
+)
+@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="--output folder of a training run.")
+@click.option("--teacher-only", is_flag=True, help="Decide by the teachers' similarity, without a student.")
+@click.option("--fit-from", help="Store or file whose fit to use.  [default: the student's store, or the package's]")
+@click.option(
+    "--corpus",
+    help="Corpus that was calibrated on, as the store names it: says that these videos are of the same people.",
+)
+@click.option("--no-words", is_flag=True, help="Leave out what was said; most of the time goes there.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write all answers as JSON; - for standard output.",
+)
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Write a page for each video.")
+@click.option("--cpu", is_flag=True, help="Leave a GPU alone.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(
+    videos: tuple[str, ...], checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
+    no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
+) -> None:  # fmt: skip
+    """Say of each video, or of each in a folder, whether its lips say what its voice says."""
+    if (checkpoint is None) != teacher_only:
+        raise click.UsageError("name a student with --checkpoint RUN, or take --teacher-only without one")
+    log_to_stderr()
+    for name in ("student", "pipelines.ui.progress"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    if debug:
+        logging.getLogger("pipelines").setLevel(logging.DEBUG)
+    try:
+        code = _run(videos, checkpoint, fit_from, corpus, not no_words, json_file, html, cpu)
+    except click.ClickException:
+        raise
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        fail(f"Error: {' '.join(str(error).split()) or type(error).__name__}", 2 if _asked_wrongly(error) else 1)
+    sys.exit(code)
+
+
+def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> int:
+    import torch
+
+    from pipelines.ui import progress
+    from student.predict import evidence
+    from student.predict import page as predict_page
+
+    paths = evidence.videos(videos)
+    pages = _pages(html, paths) if html else []
+    _check_outputs(json_file, html, pages, [*paths, *filter(None, (checkpoint, fit_from))])
+    device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+    on = basis(checkpoint, fit_from, corpus, device)
+    is_written = True
+    answers: list[dict[str, Any]] = []
+    found = {"format": FORMAT, "version": VERSION, "basis": on.told(), "videos": answers}
+    try:
+        with progress.shown(progress.Pass("videos", len(paths), unit="videos")) as shown:
+            for said, seen, witness in predict(paths, on, words):
+                answers.append(said)
+                if pages:
+                    shots = predict_page.shots(said, seen, witness)
+                    text = predict_page.page(said, on.told(), shots, seen.clip.audio if seen else None)
+                    is_written &= _written(pages[len(answers) - 1], text.encode("utf-8", "backslashreplace"))
+                if str(json_file) != "-":
+                    say(line(said))
+                shown.advance()
+    finally:  # what was answered before a signal or a full disk is not lost
+        if json_file and str(json_file) != "-":
+            is_written &= _written(json_file, to_json(found))
+    if str(json_file) == "-":
+        put(json.dumps(found, indent=2, allow_nan=False))
+    return exit_code(answers) if is_written else 1
+
+
+def _written(path: Path, data: bytes) -> bool:
+    """Whether an output could be written; a line says why not. The videos after it get their answers all the same."""
+    try:
+        output.write(path, data)
+        return True
+    except OSError as error:
+        say(f"Error: {told(error)}", err=True)
+        return False
+
+
+def _asked_wrongly(error: Exception) -> bool:
+    """Whether an error came before any work, from what was asked."""
+    from pipelines.corpora.manifest import ManifestError
+    from student.checkpoint import CheckpointError
+    from teachers import TeacherError
+    from teachers.files.weights import WeightsError
+
+    return isinstance(error, (StoreError, CheckpointError, ManifestError, TeacherError, WeightsError))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""What answers on single videos rest on: a fit with the teachers it was made by and, where there is one, a trained student."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from store import Reader, StoreError, layout, similarity
+from store.similarity import Fit, fitfile, grounds
+from store.similarity.grounds import Grounds
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("student")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained student; `about` is what its header says."""
+
+    model: Any
+    about: Mapping[str, Any]
+    path: str
+    device: torch.device
+
+    @property
+    def corpora(self) -> dict[str, int]:
+        """Real clips by corpus of the validation that set its threshold; {} where the header does not say."""
+        note = self.about.get("calibrated_on")
+        found = note.get("corpora") if isinstance(note, Mapping) else None
+        return {str(k): v for k, v in found.items() if isinstance(v, int)} if isinstance(found, Mapping) else {}
+
+    def lacks(self, corpus: str | None) -> str:
+        """Why no verdict may rest on it, for a video said to be of `corpus`; "" where one may."""
+        from student.checkpoint import is_fitted
+
+        if not is_fitted(self.about):
+            return "the detector's threshold and temperature were fitted on nothing"
+        if corpus in self.corpora:
+            return Grounds(self.corpora[str(corpus)]).lacks_for_its_own()
+        if not self.about.get("calibrated_on"):
+            return "the detector does not say on whom it was calibrated"
+        return Grounds.of(self.about["calibrated_on"]).lacks_for_strangers()
+
+    @property
+    def picture(self) -> str:
+        """What it looks at: "mouth" or "face"."""
+        from student.checkpoint import picture
+
+        return picture(self.about)
+
+    def judge(self, clip: Any, shift: int = 0) -> dict[str, Any]:
+        """Probability of fake and logit of a clip (positive = fake) over windows inside its span, and the span's frames; lips
+        at t are seen with the sound of t - `shift`."""
+        from student.data import spans
+        from student.scoring import metrics, score
+
+        first, last = spans.span(clip.flags, self.about["config"].get("data", {}).get("trim", "none"))
+        length = max(0, last - first - abs(shift))
+        if length < score.MIN_FRAMES:
+            return {"probability": None, "logit": None, "frames": length}
+        lips = first + max(0, shift)
+        trial = score.Trial(clip.id, 0, 0, lips, lips - shift, length, -1, "")
+        window, picture = int(self.about["window"]), self.picture
+        logit = score.logits(self.model, _OneClip(clip), [trial], window, self.device, picture=picture)
+        found = metrics.probability(logit, self.about["threshold"], self.about["temperature"])
+        return {"probability": float(found[0]), "logit": float(logit[0]), "frames": length}
+
+
+@dataclass(frozen=True)
+class _OneClip:
+    """A clip where `student.scoring.score` reads a store's."""
+
+    clip: Any
+
+    def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        arrays = {
+            "mouth": self.clip.mouth,
+            "face": self.clip.face,
+            "audio": self.clip.audio.reshape(-1, layout.SAMPLES_PER_FRAME),
+        }
+        return {name: arrays[name][start:stop] for name in names}
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What answers rest on: a fit, its teachers' provenance by side, where it is from and how long the clips were that it
+    learned from, in frames, 0 where that is not known; the corpus that the videos are said to be of; a student, if there is
+    one; and on whom each corpus's map in the fit was calibrated."""
+
+    fit: Fit
+    teachers: Mapping[str, Any]
+    source: str
+    clip_frames: int = 0
+    corpus: str | None = None
+    detector: Detector | None = None
+    calibrated_on: Mapping[str, Grounds] = field(default_factory=dict)
+
+    @property
+    def map_of(self) -> str | None:
+        """The corpus whose map reads the teachers' scores: the one that the videos are said to be of, where the fit knows it,
+        else the one calibrated on most strangers, else the fit's first."""
+        if similarity.is_calibrated(self.fit, "clip", self.corpus):
+            return self.corpus
+        known = [name for name in self.fit.calibration if name in self.calibrated_on]
+        return max(known, key=lambda name: self.calibrated_on[name].strangers or 0, default=self.corpus)
+
+    def fit_lacks(self) -> str:
+        """Why no verdict may rest on the teachers' similarity of these videos; "" where one may."""
+        name = self.map_of
+        if name is None or not similarity.is_calibrated(self.fit, "clip", name):
+            return "the fit is calibrated on nothing" if self.fit.kind != "posterior" else "this fit has no calibration"
+        known = self.calibrated_on.get(name)
+        if known is None:
+            return "the fit does not say on whom it was calibrated"
+        return known.lacks_for_its_own() if name == self.corpus else known.lacks_for_strangers()
+
+    def calibration(self) -> dict[str, Any]:
+        """Whose clips the probability was calibrated on; whether that licenses a verdict on these videos (`this_kind`) and, if
+        not, why (`lacks`); whether it licenses words and passages, which are the teachers' (`teachers`)."""
+        fit_lacks = self.fit_lacks()
+        if self.detector:
+            lacks, corpora = self.detector.lacks(self.corpus), list(self.detector.corpora)
+            known = Grounds.of(self.detector.about.get("calibrated_on"))
+        else:
+            lacks, corpora = fit_lacks, [name] if (name := self.map_of) in self.calibrated_on and name else []
+            known = self.calibrated_on.get(str(self.map_of), Grounds())
+        where = ", ".join(corpora)
+        if lacks and self.corpus and self.corpus not in corpora:
+            lacks += f", not on {self.corpus}"
+        if not lacks:
+            who = "" if self.corpus in corpora else f", {grounds.number(known.speakers or 0, 'speaker')}"
+            text = f"calibrated on {where}{who}"
+        else:
+            text = f"not calibrated for this video: {lacks}" + (f" ({where})" if where else "")
+        return {
+            "corpora": corpora,
+            "this_kind": not lacks,
+            "lacks": lacks,
+            "teachers": not fit_lacks,
+            "speakers": known.speakers,
+            "text": text,
+        }
+
+    def told(self) -> dict[str, Any]:
+        """The same for JSON."""
+        models = {side: {k: about.get(k) for k in ("name", "sha256")} for side, about in self.teachers.items()}
+        found: dict[str, Any] = {
+            "teachers": {side: models[side] for side in ("asr", "vsr")},
+            "fit": {"from": self.source, "kind": self.fit.kind},
+            "corpus": self.corpus,
+            "calibrated_on": {name: known.told() for name, known in self.calibrated_on.items()},
+            "student": None,
+        }
+        if self.detector:
+            about = self.detector.about
+            found["student"] = {
+                "checkpoint": self.detector.path,
+                "model": about["model"],
+                "picture": self.detector.picture,
+            } | {name: about.get(name) for name in ("threshold", "temperature", "fitted_on", "window")}
+        return found
+
+
+def basis(
+    checkpoint: Path | None, fit_from: str | None = None, corpus: str | None = None, device: torch.device | str = "cpu"
+) -> Basis:
+    """The fit named, else that of the checkpoint's store where it is here, else the one that the package ships.
+
+    Raises StoreError, CheckpointError.
+    """
+    import torch
+
+    import store
+    from student.checkpoint import load_model
+
+    detector = None
+    if checkpoint:
+        model, about = load_model(checkpoint, device)
+        _check_scale(about, checkpoint)
+        detector = Detector(model, about, str(checkpoint), torch.device(device))
+    if fit_from and os.path.isfile(fit_from):
+        fit, made_by, note = fitfile.load(fit_from)
+        return _basis(fit, made_by, fit_from, note, corpus, detector)
+    reader = store.open(fit_from) if fit_from else _trained_on(detector) if detector else None
+    if reader is not None:
+        place = fit_from or str(reader.path)
+        if reader.fit is None:
+            raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
+        note = {**(reader.attrs.get("similarity") or {}), "clip_frames": reader.fit_length}
+        return _basis(reader.fit, reader.attrs.get("teachers") or {}, place, note, corpus, detector)
+    fit, made_by, note = fitfile.default()
+    return _basis(fit, made_by, f"the package, learned on {note['learned_on']}", note, corpus, detector)
+
+
+def _trained_on(detector: Detector) -> Reader | None:
+    """The store that a detector says it was trained on, where it lies on this machine and has the very fit; None elsewhere.
+
+    The detector may be anybody's: it sends no request to a bucket, and no other store's fit is taken for its own.
+    """
+    import store
+    from student.training.record import store_identity
+
+    told = detector.about.get("store")
+    path, fit = (told.get("path"), told.get("fit")) if isinstance(told, Mapping) else (None, None)
+    if not path or not isinstance(path, str):
+        return None
+    if "://" not in path:
+        try:
+            if (Path(path) / "zarr.json").is_file():
+                reader = store.open(path)
+                if reader.fit is not None and store_identity(reader)["fit"] == fit:
+                    return reader
+        except (StoreError, OSError, ValueError) as error:
+            log.debug("%s: %s", path, error)
+    log.warning(
+        "the detector says that it was trained on %s, where there is no store now, or not on this machine, or one with "
+        "another fit: the fit in the package takes its place; --fit-from %s would use that store",
+        path,
+        path,
+    )
+    return None
+
+
+def _basis(
+    fit: Fit, made_by: Mapping[str, Any], source: str, note: Mapping[str, Any], corpus: str | None, detector: Any
+) -> Basis:
+    """A basis by a fit and its note. Raises StoreError for a fit that would give numbers that are none."""
+    numbers = [fit.vsr_mean, fit.vsr_matrix, fit.asr_mean, fit.asr_matrix, fit.correlations, *fit.network.values()]
+    numbers += [np.array(line) for maps in fit.calibration.values() for line in maps.values()]
+    if not all(np.isfinite(array).all() for array in numbers):
+        raise StoreError(
+            f"the fit of {source} holds numbers that are not finite: it is damaged; make it anew (precompute.py --refit), or "
+            "name another with --fit-from"
+        )
+    for side in ("asr", "vsr"):
+        if not isinstance((made_by.get(side) or {}).get("name"), str):
+            raise StoreError(
+                f"the fit of {source} does not say which teacher of {side} it was learned with, so it is of no use"
+            )
+    log.info("words and the teachers' similarity rest on the fit of %s", source)
+    told = note.get("calibrated_on")
+    on = {str(k): Grounds.of(v) for k, v in told.items()} if isinstance(told, Mapping) else {}
+    return Basis(fit, made_by, source, grounds.whole(note.get("clip_frames")) or 0, corpus, detector, on)
+
+
+def _check_scale(about: Mapping[str, Any], path: Path) -> None:
+    """Raises CheckpointError for a threshold or temperature that makes no probability of a logit."""
+    from student.checkpoint import CheckpointError
+
+    for name, least in (("threshold", -math.inf), ("temperature", 0.0)):
+        value = about.get(name)
+        if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > least):
+            raise CheckpointError(f"{path}: the detector's {name} is {value}, which scales nothing; train it again")

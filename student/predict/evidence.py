@@ -1,0 +1,263 @@
+"""What the teachers say of one video, without a store: face, voice, embeddings, projections, words.
+
+The same stages as precompute's, in this process, but for whatever touches the file: that happens in a child process, so that a
+file that crashes or hangs a decoder costs its own answer and no other. Embeddings and projections are rounded as a store rounds
+them, so a clip gets the similarities here that it has there. What it leaves out: it decides nothing (`student.predict`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import teachers
+from pipelines.corpora import manifest
+from pipelines.labels import project as projection
+from pipelines.labels.second_pass import half
+from pipelines.media import decode as media
+from pipelines.workers import isolation, stages
+from pipelines.workers.plan import Slot
+from store import layout
+from store.place import place
+from store.similarity import Fit
+from teachers import ClipMedia, TeacherError, recorded
+from teachers.whisper.transcribe import Word
+
+log = logging.getLogger(__name__)
+
+UNBOUNDED = 1 << 40  # frames that a clip may have: there is no slot to overflow
+JPEG_QUALITY = 72
+PARTS = 3  # a piece of sound overlaps the next by two thirds
+TOGETHER = 32  # pieces that a teacher gets at once
+
+
+class Unusable(Exception):
+    """A video that gave no evidence. `reason` is the ledger's word (no_face, no_audio, unreadable, crash, ...), `str(error)` a
+    sentence for a person."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One video after both teachers: its media, projections f2 [frames, K] of lips and sound, words in order.
+
+    `start_skew_s` is the start of the sound minus that of the picture in the file.
+    """
+
+    path: str
+    clip: ClipMedia
+    vsr_projection: np.ndarray
+    asr_projection: np.ndarray
+    words: list[Word]
+    start_skew_s: float
+
+    @property
+    def face(self) -> np.ndarray:
+        """bool [frames]: a face was detected."""
+        return (self.clip.flags & layout.FACE_DETECTED) > 0
+
+    @property
+    def voice(self) -> np.ndarray:
+        """bool [frames]: somebody speaks."""
+        return (self.clip.flags & layout.VOICE_ACTIVE) > 0
+
+
+class Eyes:
+    """The child's side: whatever opens a file. Called with (what, row, ...): "probe", "watch" or "pictures"."""
+
+    def __init__(self, arrays: Sequence[str] = ()) -> None:
+        """`arrays`: of layout.OPTIONAL_ARRAYS, that clips shall have."""
+        self.stage = stages.FaceStage(arrays=arrays)
+
+    def __call__(self, asked: tuple[Any, ...]) -> Any:
+        what, row, *more = asked
+        if what == "probe":
+            return media.probe(place(row.path)).num_frames
+        if what == "watch":
+            work = stages.Work("one", [Slot(0, 0, UNBOUNDED, 0)], [row], [stages.Receipt(0, row.id, row.path)])
+            self.stage(work)
+            return work.clips[0], work.receipts[0]
+        return _pictures(row.path, *more)
+
+
+class Witness:
+    """Child, both teachers and the fit's maps, loaded once for many videos. Use as a context manager."""
+
+    def __init__(
+        self,
+        fit: Fit,
+        records: Mapping[str, Mapping[str, Any]],
+        device: str = "cpu",
+        piece: int = 0,
+        arrays: Sequence[str] = (),
+    ) -> None:
+        """`records` are what the fit tells of its teachers, {"asr": .., "vsr": ..}: of a path the file's name alone counts, and
+        weights are used only if their SHA-256 is the recorded one (`teachers.recorded`). `piece` is the length in frames of
+        the clips that the fit has learned from (see `in_pieces`), 0 for any; `arrays` are those of layout.OPTIONAL_ARRAYS
+        that clips shall have.
+
+        Raises TeacherError, WeightsError, OtherWeights, ChildLost.
+        """
+        self.asr, self.vsr = (recorded.load(records[side], device, foreign=True) for side in ("asr", "vsr"))
+        self.to_vsr, self.to_asr = projection.maps(fit)
+        self.piece = piece
+        stages.fix_threads()
+        self.child = isolation.Child(partial(Eyes, arrays))
+
+    def __enter__(self) -> Witness:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.child.close()
+
+    def provenance(self) -> dict[str, Any]:
+        """What the teachers say of themselves, by side."""
+        return {"asr": self.asr.provenance(), "vsr": self.vsr.provenance()}
+
+    def hear_and_see(self, path: str | os.PathLike[str], words: bool = True) -> tuple[Evidence, dict[str, float]]:
+        """All evidence of a video and the seconds that each part of the work took; `words` take most. Raises Unusable."""
+        row = _row(path)
+        seconds: dict[str, float] = {}
+        begun = time.perf_counter()
+        frames = self._ask(row, 0, "probe")
+        clip, receipt = self._ask(row, frames, "watch")
+        if clip is None:
+            raise Unusable(receipt.reason, receipt.message)
+        seconds["face and voice"] = time.perf_counter() - begun
+
+        begun = time.perf_counter()
+        try:
+            asr, vsr = in_pieces(self.asr, clip, self.piece), self.vsr.embed([clip])[0]
+        except TeacherError as error:
+            raise Unusable("not_finite", f"{row.path}: {error}") from error
+        except Exception as error:
+            stages.check_device(error)  # with its GPU gone this process can answer nothing more
+            raise _unforeseen(row, error) from error
+        # half() holds infinite values inside its range: looked at before, or they would pass for numbers
+        asr, vsr = (half(_finite(x, row.path)) for x in (asr, vsr))
+        found = half(_finite(self.to_vsr(vsr), row.path)), half(_finite(self.to_asr(asr), row.path))
+        seconds["teachers"] = time.perf_counter() - begun
+
+        begun = time.perf_counter()
+        heard = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
+        seconds["words"] = time.perf_counter() - begun
+        return Evidence(row.path, clip, *found, heard, receipt.start_skew), seconds
+
+    def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:
+        """Those frames of the video as JPEGs, `width` pixels wide; none where the file no longer gives them."""
+        try:
+            return self._ask(_row(evidence.path), evidence.clip.num_frames, "pictures", frames, width)
+        except Unusable:
+            return {}
+
+    def _ask(self, row: manifest.Row, frames: int, what: str, *more: Any) -> Any:
+        """The child's answer to `what`. Raises Unusable."""
+        try:
+            return self.child((what, row, *more), isolation.limit_s(frames, None))
+        except media.MediaError as error:
+            raise Unusable(error.reason, str(error)) from error
+        except isolation.ChildLost as error:
+            log.debug("%s: %s\n%s", row.path, error, error.trace)
+            raise Unusable(error.reason, f"{row.path}: {error}; check the file") from error
+        except Exception as error:  # one file's surprise must not cost the others their answers
+            raise _unforeseen(row, error) from error
+
+
+def videos(paths: list[str]) -> list[str]:
+    """The files that `paths` name: files as they are, of folders all with a video's suffix, in the order of their names.
+
+    A file named twice comes once. A folder without videos raises ManifestError.
+    """
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(os.path.abspath(path))
+            continue
+        inside = manifest.load(f"folder:{path}")
+        found += [os.path.abspath(place(row.path).path) for row in inside]
+    return list(dict.fromkeys(found))
+
+
+def in_pieces(teacher: teachers.Teacher, clip: ClipMedia, piece: int) -> np.ndarray:
+    """Embedding f4 [frames, dim] of a clip's sound from pieces of `piece` frames that overlap, each row from the piece in whose
+    middle it lies most; 0 takes the clip as it is.
+
+    A speech model's rows know how late in its input they are, so a fit learned on clips of 3 s misjudges what is said at 20 s:
+    GRID clips joined to 30 s fell from a median score of .66 to .50, 10 % of them below the fit's one half, in pieces to .64
+    and 3 %.
+    """
+    length = clip.num_frames
+    if not 0 < piece < length:
+        return teacher.embed([clip])[0]
+    step = max(1, piece // PARTS)
+    starts = [*range(0, length - piece, step), length - piece]
+    out = np.zeros((length, teacher.dim), np.float32)
+    for k in range(0, len(starts), TOGETHER):
+        few = range(k, min(k + TOGETHER, len(starts)))
+        for i, rows in zip(few, teacher.embed([_part(clip, starts[i], piece) for i in few]), strict=True):
+            first = 0 if i == 0 else (starts[i] + starts[i - 1] + piece) // 2  # the middle of what two have in common
+            out[first : starts[i] + piece] = rows[first - starts[i] :]
+    return out
+
+
+def _part(clip: ClipMedia, start: int, frames: int) -> ClipMedia:
+    rows = slice(start, start + frames)
+    per_frame = layout.SAMPLES_PER_FRAME
+    sound = clip.audio[start * per_frame : (start + frames) * per_frame]
+    return ClipMedia(clip.id, sound, clip.mouth[rows], clip.lips[rows], clip.blendshapes[rows], clip.flags[rows])
+
+
+def _finite(x: np.ndarray, path: str) -> np.ndarray:
+    """The array as it is. Raises Unusable where it holds a value that is not finite."""
+    if not np.isfinite(x).all():
+        message = f"{path}: the models gave numbers that are not finite: their weights or the fit are damaged"
+        raise Unusable("not_finite", message)
+    return x
+
+
+def mouths(evidence: Evidence, frames: list[int]) -> dict[int, bytes]:
+    """Mouth crops of those frames as JPEGs."""
+    return {k: _jpeg(evidence.clip.mouth[k]) for k in frames}
+
+
+def _row(path: str | os.PathLike[str]) -> manifest.Row:
+    return manifest.complete([manifest.Row(os.path.abspath(path))], "video", Path("/"))[0]
+
+
+def _unforeseen(row: manifest.Row, error: Exception) -> Unusable:
+    log.debug("%s:\n%s", row.path, stages.trace(error))
+    return Unusable(stages.reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
+
+
+def _pictures(path: str, frames: list[int], width: int) -> dict[int, bytes]:
+    import cv2
+
+    wanted, found = set(frames), {}
+    for k, picture in enumerate(media.Video(place(path))):
+        if k in wanted:
+            height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+            small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+            found[k] = _jpeg(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        if k >= max(frames):
+            break
+    return found
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    import cv2
+
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

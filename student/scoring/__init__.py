@@ -1,0 +1,1 @@
+"""Trials, metrics with intervals, baselines, tables and plots."""

@@ -1,0 +1,226 @@
+"""Figures of a detector from its scores: AUC, AP, EER, balanced accuracy; threshold and temperature fitted on validation.
+
+Everywhere label 1 = fake is the positive class and a higher score means more likely fake. A figure that does not exist (one
+class only) is NaN, never an error and never a flattering default. `weights` [n] >= 0 count a clip as so many (matched test
+sets); None = each once. numpy and scipy alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from store.similarity import auc as _auc
+from store.similarity.intervals import auc_bounds
+
+DRAWS = 500
+FEW_GROUPS = 10
+
+
+@dataclass(frozen=True)
+class Figures:
+    """num_real and num_fake are clips that were scored; prevalence is the share of fakes, the AP of a detector that guesses."""
+
+    num_real: int
+    num_fake: int
+    auc: float
+    ap: float
+    prevalence: float
+    eer: float
+    balanced_accuracy: float
+    real_recall: float
+
+
+def figures(scores: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray | None = None) -> Figures:
+    """All figures of scores [n] (higher = fake) against labels [n] in {0, 1}, the last two at `threshold`.
+
+    num_real and num_fake count clips with a weight above 0; clips with none take no part.
+    """
+    scores, labels, w = _weighted(scores, labels, weights)
+    whole = float(w.sum())
+    real = w[labels == 0].sum()
+    return Figures(
+        int((labels == 0).sum()),
+        int((labels == 1).sum()),
+        auc(scores, labels, w),
+        average_precision(scores, labels, w),
+        float(w[labels == 1].sum()) / whole if whole else float("nan"),
+        equal_error_rate(scores, labels, w),
+        balanced_accuracy(scores, labels, threshold, w),
+        float(w[(labels == 0) & (scores < threshold)].sum() / real) if real else float("nan"),
+    )
+
+
+def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Area under the ROC curve: the chance that a fake scores above a real, ties counting half; NaN with one class."""
+    scores, labels, w = _weighted(scores, labels, weights)
+    if (w == 1).all():
+        return _auc(scores[labels == 1], scores[labels == 0])
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    fpr, tpr, _ = roc(scores, labels, w)
+    return float(np.trapezoid(tpr, fpr))
+
+
+def auc_interval(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    weights: np.ndarray | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> tuple[float, float]:
+    """95 % interval of `auc` when groups [n] (people, sources) are drawn with replacement (Efron 1979, percentiles).
+
+    Clips of one person are no independent witnesses, so whole groups are drawn. Where one group holds more than half of the
+    clips, or there are fewer than FEW_GROUPS, clips are drawn instead, which gives too narrow an interval. None is narrower
+    than so many clips, or groups where they are few, allow (`store.similarity.intervals`): one fake has an interval, too. NaN
+    with one class.
+    """
+    groups = np.asarray(groups)[np.asarray(weights) > 0] if weights is not None else np.asarray(groups)
+    scores, labels, w = _weighted(scores, labels, weights)
+    if len(np.unique(labels)) < 2:
+        return float("nan"), float("nan")
+    order = np.argsort(scores, kind="stable")
+    scores, fake, w, groups = scores[order], labels[order] == 1, w[order], groups[order]
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(size) < FEW_GROUPS or size.max() > len(group) / 2:
+        group, size = order, np.ones(len(order), np.int64)
+    start = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])  # of each run of ties
+    rng, found = np.random.default_rng(seed), np.empty(draws)
+    for k in range(draws):
+        drawn = w * np.bincount(rng.integers(len(size), size=len(size)), minlength=len(size))[group]
+        real, fakes = (np.add.reduceat(drawn * kind, start) for kind in (~fake, fake))
+        with np.errstate(invalid="ignore"):
+            found[k] = fakes @ (np.cumsum(real) - real / 2) / (real.sum() * fakes.sum())
+    low, high = np.nanquantile(found, [0.025, 0.975]) if np.isfinite(found).any() else (0.0, 1.0)
+    value = min(max(auc(scores, fake, w), 0.0), 1.0)
+    least, most = auc_bounds(value, *(_independent(group[kind]) for kind in (fake, ~fake)))
+    return min(float(low), least), max(float(high), most)
+
+
+def _independent(group: np.ndarray) -> int:
+    """How many witnesses clips of those groups [n] are: their groups where these are few; else the draws see to that."""
+    groups = len(np.unique(group))
+    return groups if groups < FEW_GROUPS else len(group)
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean precision over the fakes, at each one's own threshold; tied scores share one threshold. NaN without fakes."""
+    scores, labels, w = _weighted(scores, labels, weights)
+    if not labels.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    scores, labels, w = scores[order], labels[order], w[order]
+    last = np.r_[scores[1:] != scores[:-1], True]  # last of each group of ties
+    hits = np.cumsum(labels * w)[last]
+    precision = hits / np.cumsum(w)[last]
+    return float(np.sum(np.diff(np.r_[0, hits]) * precision) / hits[-1])
+
+
+def roc(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False positive rate, true positive rate (both from 0 to 1) and the thresholds (score >= threshold is called fake)."""
+    scores, labels, w = _weighted(scores, labels, weights)
+    order = np.argsort(-scores, kind="stable")
+    scores, labels, w = scores[order], labels[order], w[order]
+    last = np.r_[scores[1:] != scores[:-1], True] if len(scores) else np.zeros(0, bool)
+    with np.errstate(invalid="ignore"):
+        tpr = np.r_[0, np.cumsum(labels * w)[last]] / (labels * w).sum()
+        fpr = np.r_[0, np.cumsum((1 - labels) * w)[last]] / ((1 - labels) * w).sum()
+    return fpr, tpr, np.r_[np.inf, scores[last]]
+
+
+def equal_error_rate(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Where misses equal false alarms, on the ROC's straight segments; NaN with one class."""
+    scores, labels, w = _weighted(scores, labels, weights)
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    fpr, tpr, _ = roc(scores, labels, w)
+    gap = fpr - (1 - tpr)  # rises from -1 to 1
+    k = int(np.argmax(gap >= 0))
+    step = gap[k] - gap[k - 1]
+    share = -gap[k - 1] / step
+    return float(fpr[k - 1] + share * (fpr[k] - fpr[k - 1]))
+
+
+def balanced_accuracy(
+    scores: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray | None = None
+) -> float:
+    """Mean of the share of reals below and of fakes at or above the threshold; NaN with one class."""
+    scores, labels, w = _weighted(scores, labels, weights)
+    if len(np.unique(labels)) < 2:
+        return float("nan")
+    right, fake = (scores >= threshold) == labels, labels == 1
+    return float(0.5 * np.average(right[fake], weights=w[fake]) + 0.5 * np.average(right[~fake], weights=w[~fake]))
+
+
+def fit_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Threshold of the best balanced accuracy, in the middle of the widest best gap; 0 with one class only."""
+    scores, labels = _checked(scores, labels)
+    if len(np.unique(labels)) < 2:
+        return 0.0
+    values = np.unique(scores)
+    edges = np.r_[values[0] - 1.0, values, values[-1] + 1.0]
+    candidates, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    fakes, reals = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    miss = np.searchsorted(fakes, candidates, "left") / len(fakes)
+    alarm = 1 - np.searchsorted(reals, candidates, "left") / len(reals)
+    error = miss + alarm
+    best = np.flatnonzero(error <= error.min() + 1e-12)
+    return float(candidates[best[np.argmax(width[best])]])
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, threshold: float) -> float:
+    """T of least cross-entropy for P(fake) = sigmoid((logit - threshold) / T), each class weighing half.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", moved so that the threshold reads 0.5; with Platt's softened
+    targets (1999), so that separable scores of a few clips do not read as certainty. Within [0.05, 20]; 1 with one class.
+    """
+    logits, labels = _checked(logits, labels)
+    if len(np.unique(labels)) < 2:
+        return 1.0
+    num_fake, num_real = int(labels.sum()), int((1 - labels).sum())
+    weight = np.where(labels == 1, 0.5 / num_fake, 0.5 / num_real)
+    target = np.where(labels == 1, 1 - 1 / (num_fake + 2), 1 / (num_real + 2))
+    moved = logits - threshold
+
+    def loss(log_t: float) -> float:
+        z = moved / np.exp(log_t)
+        return float(weight @ (np.logaddexp(0, z) - target * z))
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def probability(logits: np.ndarray, threshold: float, temperature: float) -> np.ndarray:
+    """P(fake) of logits [n]: 0.5 at the threshold."""
+    z = np.clip((np.asarray(logits, np.float64) - threshold) / temperature, -60, 60)
+    return 1 / (1 + np.exp(-z))
+
+
+def _weighted(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, labels and weights f8 of the clips that count."""
+    scores, labels = _checked(scores, labels)
+    if weights is None:
+        return scores, labels, np.ones(len(scores))
+    w = np.asarray(weights, np.float64)
+    if w.shape != scores.shape or not (np.isfinite(w) & (w >= 0)).all():
+        raise ValueError(f"expected {len(scores)} weights of 0 or more, got {w.shape}")
+    return scores[w > 0], labels[w > 0], w[w > 0]
+
+
+def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels).astype(np.int64)
+    if scores.shape != labels.shape or scores.ndim != 1:
+        raise ValueError(f"expected one score and one label a clip, got {scores.shape} and {labels.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 (real) or 1 (fake)")
+    return scores, labels

@@ -1,0 +1,123 @@
+"""Pictures of an evaluation: ROC and DET curves, score histograms, and how far probabilities hold, on one sheet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from store import output
+from store.formats import text
+from student.scoring import metrics
+
+COMMAND = "student.evaluate"
+BINS = 10
+KINDS = ("png", "pdf", "svg")
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # ticks of the DET curve
+MOST = 6  # methods in a picture
+
+
+def sheet(report: Mapping[str, Any], path: Path) -> None:
+    """One picture, whole or not at all. Curves: each method that has both classes, student solid, teachers dashed; pairs made
+    here only where the split has no forged clips of its own."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    roc, det, histogram, reliability = figure.subplots(2, 2).ravel()
+    figure.suptitle(text.label(f"split {report['split']} of {Path(report['store']).name}, trim {report['trim']}"))
+    methods = _methods(report)
+    for k, (name, trials) in enumerate(list(methods.items())[:MOST]):
+        for who, style in (("student", "-"), ("teacher", "--")):
+            if who in report["methods"].get(name, {}):
+                _curves(roc, det, trials, who, f"{name}, {who}", style, f"C{k}")
+    roc.plot([0, 1], [0, 1], ":", color="grey")
+    roc.set(xlabel="reals called fake", ylabel="fakes called fake", title="ROC", aspect="equal")
+    roc.legend(fontsize="x-small", loc="lower right")
+    ticks = _deviate(np.array(RATES))
+    det.set_xticks(ticks, [f"{100 * r:g} %" for r in RATES])
+    det.set_yticks(ticks, [f"{100 * r:g} %" for r in RATES])
+    ends = _deviate(np.array([0.005, 0.6]))
+    det.set(xlabel="reals called fake", ylabel="fakes missed", title="DET", xlim=ends, ylim=ends, aspect="equal")
+    everything = [t for trials in methods.values() for t in trials]
+    unique = list({t["id"]: t for t in everything}.values())
+    if unique:
+        _histogram(histogram, unique, report)
+        _reliability(reliability, unique, report)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format=kind_of(path), metadata=output.picture_metadata(COMMAND, kind_of(path)))
+    output.write(path, drawn.getvalue())
+
+
+def kind_of(path: Path) -> str:
+    """The kind of picture that a name asks for: png where it has no ending. Raises ValueError for one that cannot be drawn."""
+    kind = path.suffix[1:].lower() or "png"
+    if kind not in KINDS:
+        raise ValueError(f"{path}: a picture ends with {', '.join('.' + k for k in KINDS)}")
+    return kind
+
+
+def _methods(report: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Trials of each method that can be drawn, reals included."""
+    trials = report["trials"]
+    forged = any(t["label"] and not t["made"] for t in trials)
+    found = {}
+    for name in (n for n in report["methods"] if n != "overall" and not n.startswith("category ")):
+        made = any(t["method"] == name and t["made"] for t in trials)
+        some = [t for t in trials if t["method"] == name or not (made or t["made"] or t["label"])]
+        if len({t["label"] for t in some}) == 2 and not (made and forged):
+            found[name] = some
+    return found
+
+
+def _columns(trials: list[Mapping[str, Any]], *names: str) -> tuple[np.ndarray, ...]:
+    return tuple(np.array([t[name] for t in trials], float) for name in names)
+
+
+def _curves(roc: Any, det: Any, trials: list, who: str, name: str, style: str, colour: str) -> None:
+    scores, labels, weights = _columns(trials, who, "label", "weight")
+    false, true, _ = metrics.roc(scores, labels, weights)
+    label = f"{text.label(name)} ({metrics.auc(scores, labels, weights):.3f})"
+    roc.plot(false, true, style, color=colour, label=label)
+    inside = (false > 0) & (false < 1) & (true > 0) & (true < 1)
+    det.plot(_deviate(false[inside]), _deviate(1 - true[inside]), style, color=colour)
+
+
+def _deviate(rate: np.ndarray) -> np.ndarray:
+    """Normal deviates of rates (Martin et al. 1997, "The DET curve in assessment of detection task performance")."""
+    from scipy.stats import norm
+
+    return norm.ppf(rate)
+
+
+def _histogram(axes: Any, trials: list, report: Mapping[str, Any]) -> None:
+    scores, labels = _columns(trials, "student", "label")
+    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 31)
+    for label, name, colour in ((0, "real", "C0"), (1, "fake", "C3")):
+        axes.hist(scores[labels == label], edges, density=True, alpha=0.55, color=colour, label=name)
+    axes.axvline(0, color="black", linewidth=1, label="threshold, from validation")
+    axes.set(xlabel="student's logit less its threshold", ylabel="density", title="Scores")
+    axes.legend(fontsize="x-small")
+
+
+def _reliability(axes: Any, trials: list, report: Mapping[str, Any]) -> None:
+    """Share of fakes among clips of about one probability, each class weighing half."""
+    scores, labels, weights = _columns(trials, "student", "label", "weight")
+    p = metrics.probability(scores, 0.0, report["temperature"])
+    for label in (0, 1):
+        weights[labels == label] /= max(weights[labels == label].sum(), 1e-9)
+    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    whole = np.bincount(bins, weights, BINS)
+    used = whole > 0
+    share = np.bincount(bins, weights * labels, BINS)[used] / whole[used]
+    mean = np.bincount(bins, weights * p, BINS)[used] / whole[used]
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.plot(mean, share, "o-", color="C2")
+    axes.set(
+        xlabel="probability of a fake, as told", ylabel="share of fakes", title="Reliability", xlim=(0, 1), ylim=(0, 1)
+    )
+    axes.set_aspect("equal")

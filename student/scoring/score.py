@@ -1,0 +1,206 @@
+"""What a detector is scored on, and its scores: the trials of a split, their logits, the teachers' own similarity beside them.
+
+A trial is lips of one clip with sound of one clip. Labelled clips are trials as they are; each real clip also gives trials with
+the sound of other clips (`made swap`) and with its own shifted by 5 frames or more (`made shift`), drawn from a seed, so that a
+corpus of real clips alone has negatives. Both are shorter than the clip; each comes with a twin, the same lips with their own
+sound, and is compared with twins alone, so that length and pauses at the ends cannot tell (compared with whole clips, an
+untrained network reached AUC 0.98 on shifts). Trials lie inside the clips' spans (`student.data.spans`). Those longer than a
+window are seen in windows of exactly that length, which overlap, and their logits are averaged: no length of a clip shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from store import Reader
+from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, labelled
+from store.similarity import best_offset, calibration_line, scores
+from student.data.picture import SIDES
+from student.data.spans import Spans
+
+MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
+MIN_FRAMES = 10  # shorter trials say nothing
+MADE = ("made swap", "made shift")  # no names of corpora's methods, which may well be called swap
+
+
+class ScoreError(RuntimeError):
+    """A detector that answers with no number; one line that names the clip."""
+
+
+class Frames(Protocol):
+    """What logits are read from: a store, or clips that are in none."""
+
+    def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """As `store.Reader.frames`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Lips of row `lips` from `lips_start` with sound of row `sound` from `sound_start`; label 0 real, 1 fake.
+
+    Trials of the methods MADE are pairs made here: forgeries with label 1, their twins with label 0.
+    """
+
+    id: str
+    lips: int
+    sound: int
+    lips_start: int
+    sound_start: int
+    length: int
+    label: int
+    method: str
+
+    @property
+    def made(self) -> bool:
+        """Whether it is a pair made here, not a clip of the store."""
+        return self.method in MADE
+
+
+def trials(reader: Reader, rows: np.ndarray, spans: Spans, seed: int, swaps: int = 1, shifts: int = 1) -> list[Trial]:
+    """Trials of the labelled clips among `rows`, with `swaps` and `shifts` made of each real one. Ids are unique.
+
+    A clip whose span is shorter than MIN_FRAMES makes none.
+    """
+    clips = reader.clips
+    labels, first, lengths = np.asarray(clips["label"]), spans.start.tolist(), spans.length.tolist()
+    usable = [int(r) for r in rows if labels[r] in (0, 1) and lengths[r] >= MIN_FRAMES]
+    real = [r for r in usable if labels[r] == 0]
+    out = []
+    for r in usable:
+        name = str(clips["method"][r]) or ("fake" if labels[r] else "real")
+        out.append(Trial(str(clips["id"][r]), r, r, first[r], first[r], lengths[r], int(labels[r]), name))
+    for place, r in enumerate(real):
+        identity = str(clips["id"][r])
+        rng = np.random.default_rng([seed, r])
+        # partners by rotation: no clip meets itself, and every sound is used equally often
+        steps = (1 + rng.permutation(len(real) - 1)[:swaps]).tolist() if len(real) > 1 else []
+        for step in steps:
+            other = real[(place + step) % len(real)]
+            name, length = f"{identity}|swap|{clips['id'][other]}", min(lengths[r], lengths[other])
+            out.append(Trial(name, r, other, first[r], first[other], length, 1, MADE[0]))
+            out.append(Trial(name + "|own", r, r, first[r], first[r], length, 0, MADE[0]))
+        sizes = np.arange(MIN_SHIFT, min(MAX_SHIFT, lengths[r] - MIN_FRAMES) + 1)
+        for shift in rng.permutation(np.r_[sizes, -sizes])[:shifts].tolist():
+            name, start, length = f"{identity}|shift|{shift:+d}", first[r] + max(0, shift), lengths[r] - abs(shift)
+            out.append(Trial(name, r, r, start, start - shift, length, 1, MADE[1]))
+            out.append(Trial(name + "|own", r, r, start, start, length, 0, MADE[1]))
+    if len({t.id for t in out}) != len(out):
+        raise ValueError("two clips of the store have the same id; remove one of them")
+    return out
+
+
+def windows(length: int, window: int) -> list[tuple[int, int]]:
+    """Start and stop of the windows in which a trial is seen: as few as hold each frame, all `window` long if the trial is."""
+    count = max(1, -(-length // window))
+    starts = np.linspace(0, max(0, length - window), count).round().astype(int).tolist()
+    return [(a, min(a + window, length)) for a in starts]
+
+
+@torch.no_grad()
+def logits(
+    model: nn.Module,
+    reader: Frames,
+    items: list[Trial],
+    window: int,
+    device: torch.device,
+    batch_size: int = 16,
+    progress: Callable[[int], None] | None = None,
+    picture: str = "mouth",
+) -> np.ndarray:
+    """Clip logit [n] f8 of each trial, positive = fake. The model is put in evaluation mode and left as it was; `picture` is
+    what it looks at (`student.data.picture`)."""
+    was_training = model.training
+    model.eval()
+    jobs = [(k, a, b) for k, item in enumerate(items) for a, b in windows(item.length, window)]
+    total, frames = np.zeros(len(items)), np.zeros(len(items))
+    for first in range(0, len(jobs), batch_size):
+        batch = jobs[first : first + batch_size]
+        longest = max(b - a for _, a, b in batch)
+        seen = np.zeros((len(batch), longest, SIDES[picture], SIDES[picture]), np.uint8)
+        audio = np.zeros((len(batch), longest * SAMPLES_PER_FRAME), np.int16)
+        mask = np.zeros((len(batch), longest), bool)
+        for n, (k, a, b) in enumerate(batch):
+            item = items[k]
+            seen[n, : b - a] = reader.frames(item.lips, item.lips_start + a, item.lips_start + b, [picture])[picture]
+            sound = reader.frames(item.sound, item.sound_start + a, item.sound_start + b, ["audio"])["audio"]
+            audio[n, : (b - a) * SAMPLES_PER_FRAME] = sound.reshape(-1)
+            mask[n, : b - a] = True
+        output = model(*(torch.from_numpy(x).to(device) for x in (seen, audio, mask)))
+        values = output.clip_logits.double().cpu().numpy()
+        for n, (k, a, b) in enumerate(batch):
+            total[k] += values[n] * (b - a)
+            frames[k] += b - a
+        if progress:
+            progress(min(first + batch_size, len(jobs)))
+    model.train(was_training)
+    return total / np.maximum(frames, 1)
+
+
+def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
+    """Raise ScoreError, naming the first trial, where a logit is not finite: nan is below every threshold, so it would read as
+    "real"."""
+    odd = np.flatnonzero(~np.isfinite(values))
+    if len(odd):
+        raise ScoreError(
+            f"the detector answers {values[odd[0]]} for {items[odd[0]].id} (and for {len(odd) - 1} more of {len(items)}), so "
+            "there is no figure; train it again with a lower --lr"
+        )
+
+
+def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:
+    """The teachers' clip similarity [n] f8 as the logit of "fake": minus the logit of the stored pair's probability, window
+    "clip", from the projections alone. NaN for all where the store has no fit."""
+    fit = reader.fit
+    if fit is None:
+        return np.full(len(items), np.nan)
+    out = np.empty(len(items))
+    corpora = reader.clips["corpus"]
+    for k, item in enumerate(items):
+        lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
+        sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
+        mask = labelled(lips["flags"], sound["flags"])
+        score = scores(lips["vsr_projection"], sound["asr_projection"], fit, "clip", mask)
+        slope, intercept = calibration_line(fit, "clip", str(corpora[item.lips]))
+        out[k] = -(slope * float(score[0]) + intercept)
+    return out
+
+
+def offset_scores(reader: Reader, items: list[Trial]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The teachers' agreement at the best constant offset within +-15 frames, for each trial, as scores of "fake" [n] f8: minus
+    its value there, minus its margin over other offsets; and that offset in frames. NaN where a trial has no frame with face
+    and voice in common, or the store no fit."""
+    fit = reader.fit
+    out = np.full((3, len(items)), np.nan)
+    if fit is None:
+        return out[0], out[1], out[2]
+    for k, item in enumerate(items):
+        lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
+        sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
+        face, voice = lips["flags"] & FACE_DETECTED > 0, sound["flags"] & VOICE_ACTIVE > 0
+        if not (face.any() and voice.any()):
+            continue
+        try:
+            found = best_offset(lips["vsr_projection"], sound["asr_projection"], fit, face, voice)
+        except ValueError:  # no offset brings face and voice together: not known
+            continue
+        out[:, k] = -found.best, -found.margin, found.frames
+    return out[0], out[1], out[2]
+
+
+def headline(items: list[Trial]) -> np.ndarray:
+    """Which trials [n] bool the overall figure is of: the clips where they hold both classes, else the pairs made here."""
+    made = np.array([t.made for t in items], bool)
+    labels = np.array([t.label for t in items])
+    return ~made if len(np.unique(labels[~made])) == 2 else made
+
+
+def of_method(items: list[Trial], method: str) -> np.ndarray:
+    """Which trials [n] bool a method's figure is of: its forgeries against their twins or, for clips, all real clips."""
+    return np.array([t.method == method or (method not in MADE and not t.made and t.label == 0) for t in items], bool)

@@ -1,0 +1,46 @@
+"""What a training process is given before it starts: its device and tracker, its share of the cores."""
+
+from __future__ import annotations
+
+import os
+
+import accelerate
+import torch
+from accelerate.utils import DistributedType
+
+from student.config import ConfigError, TrainConfig
+
+SPREAD = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+
+
+def accelerator(config: TrainConfig) -> accelerate.Accelerator:
+    """Raises ConfigError where the tracker is not there (Accelerate itself would go on without a word), or where weights would
+    be spread over the processes: checkpoints are written by one."""
+    try:
+        made = accelerate.Accelerator(
+            cpu=config.cpu or not torch.cuda.is_available(),
+            mixed_precision=config.mixed_precision,
+            log_with=config.report_to if config.with_tracking else None,
+            project_dir=config.output,
+        )
+    except ValueError as error:
+        if not config.with_tracking:
+            raise
+        raise ConfigError(f"--report_to {config.report_to} is no tracker that Accelerate knows") from error
+    if made.distributed_type in SPREAD:
+        raise ConfigError(
+            f"accelerate is configured for {made.distributed_type.value}, which this trainer does not know; use one of configs/"
+        )
+    if config.with_tracking and not made.log_with:
+        more = "; tensorboard needs the package tensorboardX" if config.report_to == "tensorboard" else ""
+        raise ConfigError(f"--report_to {config.report_to}: its package is not installed{more}")
+    return made
+
+
+def set_threads(wanted: int) -> int:
+    """Threads of this process: as asked, else OMP_NUM_THREADS, else its share of the cores."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    threads = wanted or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // processes)
+    torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,169 @@
+"""What the student is trained on: L = w_detection · detection + w_correlation · correlation + w_contrastive · contrastive.
+
+`default` mends what measures as a defect in the published forms; `paper` keeps them to the letter (names begin with `paper_`,
+equal to arrays that the authors' code gave). Where the two differ:
+
+- correlation: the student's cosine reads as a probability through a logistic curve with a learned slope and intercept, as the
+  teachers' own scores do, instead of (1 + cosine) / 2, for which every one of a batch's mismatched pairs would have to point in
+  opposite directions; it covers all B x B pairs of a batch (their soft labels cost one product of stored projections), and only
+  frames that have a label (face found, voice active).
+- contrastive: the published term pushes a fake's similarity away from the very soft label that the correlation term pulls it to
+  (the gradients' cosine is -0.996 on fakes), cannot reach 0 on reals, and fades as clips get longer. Ours is InfoNCE over
+  frames (van den Oord et al. 2018): each frame of lips finds its own sound among all others of the batch and the other way
+  round, weighted by the pair's soft label: a pair that says two things is not pulled together, whatever its label.
+- detection: binary cross-entropy of the clip's logit, and of each frame's where frames are labelled.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from student.config import LossConfig
+from student.models import Output
+
+PAPER_MARGIN = 1.0
+
+
+class Targets(NamedTuple):
+    """What a batch of B windows of T frames teaches.
+
+    label f4 [B]: 0 real, 1 fake, -1 no label; label_weight f4 [B]; frame_label f4 [B, T], same values; mask bool [B, T]: rows
+    in use; soft f4 [B, B, T]: soft label of lips b with sound c; soft_mask bool [B, B, T]: where it is one; clip i8 [B, 2],
+    start i8 [B, 2]: row of lips and of sound in the clips table, and the window's first frame in each: they tell true pairs.
+    """
+
+    label: torch.Tensor
+    label_weight: torch.Tensor
+    frame_label: torch.Tensor
+    mask: torch.Tensor
+    soft: torch.Tensor
+    soft_mask: torch.Tensor
+    clip: torch.Tensor
+    start: torch.Tensor
+
+
+def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The weighted sum, and each term unweighted by name. A term with weight 0 is not computed.
+
+    Every output takes part, at least times 0: processes that train together wait for the gradient of every parameter.
+    """
+    terms = {}
+    if config.preset == "paper":
+        own = torch.arange(len(targets.soft), device=targets.soft.device)
+        soft, mask = targets.soft[own, own], targets.mask
+        labelled = targets.label >= 0
+        if config.w_detection:
+            logits = torch.stack([torch.zeros_like(output.frame_logits), output.frame_logits], -1)
+            terms["detection"] = paper_detection(logits, targets.label, mask & labelled[:, None])
+        if config.w_correlation:
+            terms["correlation"] = paper_correlation(output.visual, output.audio, soft, mask)
+        if config.w_contrastive:
+            terms["contrastive"] = paper_contrastive(output.visual, output.audio, soft, targets.label, mask)
+    else:
+        if config.w_detection:
+            terms["detection"] = detection(output, targets)
+        if config.w_correlation:
+            terms["correlation"] = correlation(output, targets, config.confidence)
+        if config.w_contrastive:
+            terms["contrastive"] = contrastive(output, targets, config.temperature, config.exclude)
+    weights = {
+        "detection": config.w_detection,
+        "correlation": config.w_correlation,
+        "contrastive": config.w_contrastive,
+    }
+    nothing = torch.stack([x.sum() * 0.0 for x in output]).sum()
+    return sum((weights[name] * value for name, value in terms.items()), nothing), terms
+
+
+def detection(output: Output, targets: Targets) -> torch.Tensor:
+    """Binary cross-entropy of clip logits and, with equal weight, of the labelled frames' logits."""
+    known = (targets.label >= 0).float() * targets.label_weight
+    clip = F.binary_cross_entropy_with_logits(output.clip_logits, targets.label.clamp(min=0), reduction="none")
+    frames = ((targets.frame_label >= 0) & targets.mask).float() * known[:, None]
+    each = F.binary_cross_entropy_with_logits(output.frame_logits, targets.frame_label.clamp(min=0), reduction="none")
+    return 0.5 * _mean(clip, known) + 0.5 * _mean(each, frames)
+
+
+def reliability(soft: torch.Tensor, mask: torch.Tensor, confidence: float) -> torch.Tensor:
+    """How much each soft label [..., T] is to be believed, 0 to 1: 0 without a face or a voice (`mask`), else the teachers'
+    confidence |2 p - 1| to the power of `confidence`. A calibrated label near one half says that they could not tell."""
+    weight = mask.float()
+    return weight * (2 * soft - 1).abs().pow(confidence) if confidence else weight
+
+
+def correlation(output: Output, targets: Targets, confidence: float = 0.0) -> torch.Tensor:
+    """Cross-entropy of the student's per-frame similarity of every pair [B, B, T] against its soft label, weighted by
+    `reliability`; windows paired as the batch has them weigh as much as all the others together."""
+    cosine = torch.einsum("btd,ctd->bct", output.visual, output.audio)
+    each = F.binary_cross_entropy_with_logits(output.scale * cosine + output.bias, targets.soft, reduction="none")
+    weight = reliability(targets.soft, targets.soft_mask, confidence)
+    own = torch.eye(len(weight), device=weight.device)[..., None]
+    parts = [_mean(each, weight * own)]
+    if len(weight) > 1:
+        parts.append(_mean(each, weight * (1 - own)))
+    return torch.stack(parts).mean()
+
+
+def contrastive(output: Output, targets: Targets, temperature: float, exclude: int) -> torch.Tensor:
+    """InfoNCE over frames, both ways. Anchors weigh as their pair's soft label; frames of the same clip within `exclude` of the
+    anchor's own are no negatives (neighbours say the same). 0 where no frame is labelled."""
+    own = torch.arange(len(targets.label), device=targets.label.device)
+    use = targets.soft_mask[own, own]  # [B, T]: lips seen and voice active
+    weight = targets.soft[own, own][use]
+    if len(weight) < 2:
+        return output.visual.sum() * 0.0
+    time = torch.arange(use.shape[1], device=use.device)
+    place = targets.start[:, :, None] + time  # [B, 2, T] frame within its clip
+    lips_clip, sound_clip = (targets.clip[:, side, None].expand(use.shape)[use] for side in (0, 1))
+    lips_time, sound_time = (place[:, side][use] for side in (0, 1))
+    logits = output.visual[use] @ output.audio[use].T / temperature  # [N, N]; row: lips, column: sound
+    near = (lips_clip[:, None] == sound_clip) & ((lips_time[:, None] - sound_time).abs() <= exclude)
+    # the same sound or the same lips twice in a batch (a swap's partner may be there itself) is no negative of itself either
+    near |= (sound_clip[:, None] == sound_clip) & ((sound_time[:, None] - sound_time).abs() <= exclude)
+    near |= (lips_clip[:, None] == lips_clip) & ((lips_time[:, None] - lips_time).abs() <= exclude)
+    near.fill_diagonal_(False)
+    logits = logits.masked_fill(near, float("-inf"))
+    label = torch.arange(len(weight), device=weight.device)
+    both = F.cross_entropy(logits, label, reduction="none") + F.cross_entropy(logits.T, label, reduction="none")
+    return _mean(both / 2, weight)
+
+
+def paper_similarity(visual: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+    """c = (1 + cosine) / 2 of rows [B, T, D], clamped to [0, 1] (rounding leaves it, and cross-entropy then refuses)."""
+    cosine = (F.normalize(audio, dim=-1) * F.normalize(visual, dim=-1)).sum(-1)
+    return ((1 + cosine) / 2).clamp(0, 1)
+
+
+def paper_detection(logits: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy of frame logits [B, T, 2] (index 1 = fake) against the clip's label [B] repeated, mean over all frames."""
+    target = label.clamp(min=0).long()[:, None].expand(logits.shape[:2])
+    each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+    return _mean(each, torch.ones_like(each) if mask is None else mask.float())
+
+
+def paper_correlation(
+    visual: torch.Tensor, audio: torch.Tensor, soft: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy of c against the soft label [B, T], mean over all frames of all clips, real and fake alike."""
+    each = F.binary_cross_entropy(paper_similarity(visual, audio), soft, reduction="none")
+    return _mean(each, torch.ones_like(each) if mask is None else mask.float())
+
+
+def paper_contrastive(
+    visual: torch.Tensor, audio: torch.Tensor, soft: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """d = norm of (soft - c) over time, e = sigmoid(d); real e², fake max(0, 1 - e)², mean over labelled clips [B]."""
+    gap = soft - paper_similarity(visual, audio)
+    if mask is not None:
+        gap = gap * mask
+    e = torch.sigmoid(torch.linalg.vector_norm(gap, dim=1))
+    each = torch.where(label == 1, (PAPER_MARGIN - e).clamp(min=0).square(), e.square())
+    return _mean(each, (label >= 0).float())
+
+
+def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted mean; 0 where nothing weighs."""
+    return (values * weight).sum() / weight.sum().clamp(min=1e-6)

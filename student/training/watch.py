@@ -1,0 +1,50 @@
+"""Looks at the loss of every step before anything is saved: weights that are not finite are no state to go on from.
+
+The data are checked where they are read (`student.data.dataset`), so what is left is a step that diverged. Reading a number
+from a GPU waits for it; so there the numbers of some steps are kept as they are and read together, in one transfer, where the
+loop waits
+anyway: for a line of the log, before a validation and before a save. On a CPU they are read at every step.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+class Diverged(Exception):
+    """Training that cannot go on; one line that says at which step and what to do."""
+
+
+class Watch:
+    """Remembers loss and gradient norm of each step until `check`.
+
+    With `scaled` (fp16) a step whose gradients overflow is skipped by the scaler and allowed; only where no loss since the last
+    check was finite has the run diverged.
+    """
+
+    def __init__(self, scaled: bool) -> None:
+        self.scaled = scaled
+        self._steps: list[int] = []
+        self._seen: list[torch.Tensor] = []
+
+    def add(self, step: int, loss: torch.Tensor, norm: torch.Tensor | float) -> None:
+        """loss, norm []: detached, on any device. The norm is that of all processes, so that all find the same."""
+        self._steps.append(step)
+        self._seen.append(torch.stack([loss.float().reshape(()), torch.as_tensor(norm, device=loss.device).float()]))
+
+    def check(self) -> None:
+        """Raises Diverged naming the first step whose loss or gradient is not finite."""
+        if not self._steps:
+            return
+        seen = torch.stack(self._seen).cpu()
+        good = torch.isfinite(seen)
+        bad = ~good[:, 0] if self.scaled else ~good.all(1)
+        steps, self._steps, self._seen = self._steps, [], []
+        if bad.all() if self.scaled and len(steps) > 1 else (bad.any() and not self.scaled):
+            k = int(bad.nonzero()[0])
+            what = "loss" if not good[k, 0] else "gradient"
+            number = float(seen[k, 0 if what == "loss" else 1])
+            raise Diverged(
+                f"step {steps[k]}: the {what} is {number} though what the step read is finite, so the weights diverged and "
+                "nothing more was saved: go on from the last checkpoint, or begin anew with a lower --lr"
+            )

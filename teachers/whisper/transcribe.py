@@ -1,0 +1,198 @@
+"""Transcripts with word times by a Whisper model, decoded only where somebody speaks.
+
+The text comes from the model's own encoder on sound padded to 30 s, as it was trained: decoded from rows of trimmed sound
+it loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence, so it never hears
+any: the frames with voice are gathered into stretches (pauses of up to PAUSE within, MARGIN of real sound around). Each is
+decoded by itself by whisper's own routine at temperature 0, without the text before it, and what is left of the clip has no
+words. A stretch that Whisper, too, takes for no speech has none either.
+
+A decoder that loops says its words again and again, and the alignment finds no sound for them: CRAMMED words in a row that
+take no time were not spoken, nor is anything after them in that window. Such a stretch is cut at its longest pause and decoded
+again, and so is one where a run of voice was passed over; one without a pause keeps what came before the loop. A sentence
+that is really said many times has its sound each time and stays.
+
+Left out: who speaks, and words over music that voice activity and Whisper both take for speech.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from teachers.base import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, VOICE, ClipMedia
+from teachers.face.align import runs
+
+WINDOW = 750  # frames, the 30 s that Whisper decodes at once
+PAUSE = 50  # frames without voice that part two stretches; context helps: 21 sentences in 65 s, errors .22, with 25 .36
+MARGIN = 12  # frames of sound around a stretch; with 5 to 25 or the whole clip, errors on GRID tie
+NO_SPEECH = 0.6  # probability, whisper's own; GRID's highest is .11, in white noise at 0 dB .54, in babble at 0 dB .59
+CRAMMED = 3  # words in a row that
+INSTANT_S = 0.04  # last no longer than this (the alignment's step is 0.02 s)
+WORTH = 10  # frames, 0.4 s: a run of voice as long as that without a word was passed over
+SLACK = 2  # frames by which a word may outlast the voice: final consonants are faint
+
+Run = tuple[int, int]  # frames [start, stop) with voice
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a transcript; seconds on the clip's clock."""
+
+    start_s: float
+    end_s: float
+    text: str
+    probability: float
+
+
+def transcribe(model: Any, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
+    """Words of a clip in order, by an openai-whisper model; none where its flags say that nobody speaks.
+
+    `prompt` (previous text, which is imitated) can tell vocabulary and style. The language is found once, from the first 30 s
+    of voice.
+    """
+    voiced = (clip.flags & VOICE) > 0
+    todo = stretches(voiced)[::-1]
+    words: list[Word] = []
+    if todo:
+        language = _language(model, clip, voiced)
+        with _encoding_once(model.encoder):
+            while todo:
+                stretch = todo.pop()
+                found, looped = _decode(model, clip, voiced, stretch, language, prompt)
+                if len(stretch) > 1 and (looped or _missed(stretch, found)):
+                    todo += _cut(stretch)[::-1]
+                else:
+                    words += found
+    return words
+
+
+def stretches(voiced: np.ndarray) -> list[list[Run]]:
+    """Runs of bool [frames] in groups that are decoded at once: no pause of PAUSE or more within, at most WINDOW long.
+
+    A longer group is cut at its longest pauses; a single run may be longer, and whisper then moves through it.
+    """
+    todo, groups = [runs(voiced)] if voiced.any() else [], []
+    while todo:
+        group = todo.pop()
+        longest = max((after[0] - before[1] for before, after in pairwise(group)), default=0)
+        if longest >= PAUSE or (longest and group[-1][1] - group[0][0] > WINDOW):
+            todo += _cut(group)[::-1]
+        else:
+            groups.append(group)
+    return groups
+
+
+def timed(words: list[Word]) -> list[Word]:
+    """The words of one decoded window before the first CRAMMED in a row that take no time: all of them, if none do."""
+    instant = np.array([word.end_s - word.start_s <= INSTANT_S for word in words], bool)
+    for start, stop in runs(instant):
+        if stop - start >= CRAMMED:
+            return words[:start]
+    return words
+
+
+def voiced_part(word: Word, voiced_runs: list[Run]) -> Word | None:
+    """The word cut to the run of voice that it shares most frames with; None if it is over a frame away from all.
+
+    Whisper's first word tends to begin with the sound and its last one to end with it, seconds later.
+    """
+    start, stop = int(word.start_s * FPS) - 1, int(np.ceil(word.end_s * FPS)) + 1
+    shared = [min(stop, b) - max(start, a) for a, b in voiced_runs]
+    best = int(np.argmax(shared)) if shared else -1
+    if best < 0 or shared[best] <= 0:
+        return None
+    a, b = voiced_runs[best]
+    begin = min(max(word.start_s, a / FPS), b / FPS)
+    return Word(begin, max(begin, min(word.end_s, (b + SLACK) / FPS)), word.text, word.probability)
+
+
+def _cut(group: list[Run]) -> list[list[Run]]:
+    """A group of two runs or more in two, at its longest pause."""
+    pauses = [after[0] - before[1] for before, after in pairwise(group)]
+    k = int(np.argmax(pauses)) + 1
+    return [group[:k], group[k:]]
+
+
+def _missed(group: list[Run], words: list[Word]) -> bool:
+    """Whether a run of voice that could hold a word has none."""
+    return any(
+        b - a >= WORTH and not any(word.start_s < b / FPS and word.end_s > a / FPS for word in words) for a, b in group
+    )
+
+
+def _decode(
+    model: Any, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str, prompt: str | None
+) -> tuple[list[Word], bool]:
+    """(words, whether the decoder looped) of one stretch."""
+    import whisper
+
+    begin, end = stretch[0][0], stretch[-1][1]
+    before, after = np.flatnonzero(voiced[:begin]), np.flatnonzero(voiced[end:])  # neighbours' sound stays out
+    first = max(begin - MARGIN, before[-1] + 1 if len(before) else 0)
+    last = min(end + MARGIN, end + after[0] if len(after) else clip.num_frames)
+    result = whisper.transcribe(
+        model,
+        _wave(clip.audio[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]),
+        temperature=0.0,
+        condition_on_previous_text=False,
+        word_timestamps=True,
+        initial_prompt=prompt,
+        language=language,
+        no_speech_threshold=NO_SPEECH,
+        logprob_threshold=None,  # whisper else keeps what it is sure of, such as "you" for silence
+        fp16=model.device.type == "cuda",
+        verbose=None,
+    )
+    windows: dict[int, list[Word]] = {}  # where whisper's window begins: its words
+    for segment in result["segments"]:
+        for word in segment["words"]:
+            start_s, end_s = (float(word[key]) + first / FPS for key in ("start", "end"))
+            found = Word(start_s, min(end_s, clip.num_frames / FPS), word["word"].strip(), float(word["probability"]))
+            windows.setdefault(segment["seek"], []).append(found)
+    spoken = [word for words in windows.values() for word in timed(words)]
+    looped = len(spoken) < sum(map(len, windows.values()))
+    cut = [voiced_part(word, stretch) for word in spoken if any(letter.isalnum() for letter in word.text)]
+    return [word for word in cut if word is not None], looped
+
+
+def _language(model: Any, clip: ClipMedia, voiced: np.ndarray) -> str:
+    """The language of a clip with voice, "en" for a model that knows no other."""
+    import torch
+    from whisper.audio import log_mel_spectrogram, pad_or_trim
+
+    if not model.is_multilingual:
+        return "en"
+    sound = clip.audio.reshape(clip.num_frames, SAMPLES_PER_FRAME)[voiced][:WINDOW].reshape(-1)
+    mel = log_mel_spectrogram(pad_or_trim(_wave(sound), 30 * SAMPLE_RATE), model.dims.n_mels)
+    with torch.inference_mode():
+        _, probabilities = model.detect_language(mel.to(model.device))
+    return max(probabilities, key=probabilities.get)
+
+
+def _wave(sound: np.ndarray) -> np.ndarray:
+    """f4 within [-1, 1) of sound i2."""
+    return sound.astype(np.float32) / 32768
+
+
+@contextmanager
+def _encoding_once(encoder: Any) -> Iterator[None]:
+    """Within the block an input equal to the last one gets the last answer: whisper encodes each 30 s of sound once for
+    the text and once more for the word times, and encoding is most of the cost."""
+    import torch
+
+    encode = encoder.forward
+    last: list[Any] = []
+
+    def forward(mel: Any) -> Any:
+        if not (last and last[0].shape == mel.shape and torch.equal(last[0], mel)):
+            last[:] = [mel, encode(mel)]
+        return last[1]
+
+    encoder.forward = forward
+    try:
+        yield
+    finally:
+        del encoder.forward  # the class's own shows again

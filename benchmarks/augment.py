@@ -22,7 +22,8 @@ import numpy as np
 import store
 from student.config import DataConfig
 from student.data import augment
-from student.data.dataset import Corpus, Keys, Windows
+from student.data.corpus import Corpus
+from student.data.dataset import Keys, Windows
 from student.data.picture import CROP
 from student.data.spans import spans, window_for
 

@@ -37,16 +37,16 @@ def store_judge(root: Path) -> Judge:
 
 def run_judge(run: Path) -> Judge:
     """Loads a run's detector, and its newest checkpoint as a resume does."""
-    from student import checkpoint
+    from student import checkpoint, run_state
 
     model, about = checkpoint.load_model(run)
     weights = model.state_dict()
-    newest = checkpoint.checkpoints(run)[-1]
+    newest = run_state.checkpoints(run)[-1]
     options, ema = about["options"], float(about["config"].get("ema", 0) or 0)
 
     def state() -> tuple[dict, dict]:
         fresh = damaged_runs.fresh(ema, **options)
-        told = checkpoint.load_state(newest, *fresh)
+        told = run_state.load_state(newest, *fresh)
         return damaged_runs.parts(*fresh), told
 
     wanted, told = state()

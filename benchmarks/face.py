@@ -26,6 +26,7 @@ import click
 import numpy as np
 
 from teachers.face import backends as face_backends
+from teachers.face.reading import Backend
 from teachers.face.tracker import LIPS, FaceTracker
 
 CLIPS = Path(__file__).parent.parent / "tests" / "data" / "grid" / "clips"
@@ -44,7 +45,7 @@ def frames_of(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def read(backend: face_backends.Backend, frames: np.ndarray) -> Faces:
+def read(backend: Backend, frames: np.ndarray) -> Faces:
     """The single face of each frame."""
     with backend.landmarker(1) as landmarker:
         found = [landmarker.read(frame, 40 * k) for k, frame in enumerate(frames)]

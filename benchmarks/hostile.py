@@ -151,7 +151,7 @@ def _read(kind: str, path: Path) -> str:
 
 
 def _judged(error: Exception) -> tuple[str, str]:
-    from pipelines.corpora.manifest import ManifestError
+    from pipelines.corpora.fields import ManifestError
     from store import StoreError
     from student.checkpoint import CheckpointError
     from teachers import TeacherError

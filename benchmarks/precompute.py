@@ -32,7 +32,8 @@ def naive(corpus: str, count: int, folder: Path) -> float:
 
     import teachers
     from pipelines.corpora import manifest
-    from pipelines.media import decode as media
+    from pipelines.media.picture import Video
+    from pipelines.media.sound import decode_sound
     from pipelines.workers import stages
     from teachers.face import align
     from teachers.face import tracker as face
@@ -51,7 +52,7 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     store = zarr.open_group(folder / "naive.zarr", mode="w")
     begun = time.perf_counter()
     for k, row in enumerate(rows):
-        video = media.Video(row.path)
+        video = Video(row.path)
         frames = list(video)
         points, scores = [], []
         for frame in frames:
@@ -69,7 +70,7 @@ def naive(corpus: str, count: int, folder: Path) -> float:
         aligned = align.apply(transform, filled)
         source = align.to_source(transform, align.corners(aligned[:, face._MOUTH]))
         mouth = np.stack([align.crop(frame, source[i]) for i, frame in enumerate(frames)])
-        sound = media.sound(row.path, video.start_s, len(frames))
+        sound = decode_sound(row.path, video.start_s, len(frames))
         flags = np.full(len(frames), 0b10111, np.uint8) | voice.frames(sound.samples).astype(np.uint8) << 3
         shapes = np.array(scores, np.float32)
         clip = teachers.ClipMedia(

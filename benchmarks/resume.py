@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from student import checkpoint
+from student import checkpoint, run_state
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 600
@@ -49,7 +49,7 @@ def main(path: str, output: Path, processes: int, kills: int, steps: int, seed: 
             time.sleep(0.02)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-        saved = checkpoint.checkpoints(killed)
+        saved = run_state.checkpoints(killed)
         click.echo(
             f"killed at step {_reached(killed)} (drawn: {step}); goes on from {saved[-1].name if saved else 'the start'}"
         )
@@ -79,14 +79,14 @@ def _wait(run: subprocess.Popen) -> None:
 
 def _reached(output: Path) -> int:
     """The last step that the run's folder tells of: of its log (every tenth) or of its checkpoints (every fourth)."""
-    saved = [int(p.name.removeprefix(checkpoint.PREFIX)) for p in checkpoint.checkpoints(output)]
+    saved = [int(p.name.removeprefix(run_state.PREFIX)) for p in run_state.checkpoints(output)]
     file = output / "metrics.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return max([*saved, *(json.loads(line)["step"] for line in lines[-1:] if line.endswith("}"))], default=0)
 
 
 def _weights(output: Path) -> dict[str, torch.Tensor]:
-    last = checkpoint.checkpoints(output)[-1]
+    last = run_state.checkpoints(output)[-1]
     moments = {f"optimizer {name}": value for name, value in load_file(last / "optimizer.safetensors").items()}
     detector = {f"detector {k}": v for k, v in load_file(output / checkpoint.MODEL_FILE).items()}
     return {**load_file(last / checkpoint.MODEL_FILE), **moments, **detector}

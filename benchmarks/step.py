@@ -35,13 +35,16 @@ import teachers
 from pipelines.corpora import manifest
 from pipelines.labels import project as projection
 from pipelines.labels.second_pass import half
-from pipelines.media import decode as media
+from pipelines.media.picture import Video
 from pipelines.workers import stages
 from pipelines.workers.plan import Slot
+from pipelines.workers.work import Receipt, Work
 from store import layout, similarity
 from store.place import place
 from student.config import DataConfig, LossConfig
-from student.data.dataset import Corpus, Key, Windows, epoch_order
+from student.data.corpus import Corpus
+from student.data.dataset import Windows
+from student.data.order import Key, epoch_order
 from student.data.spans import spans, window_for
 from student.models import build
 from student.training.losses import Targets, total
@@ -93,7 +96,7 @@ class Live:
         with self.clock.of(FACE):
             for row in rows:
                 one = manifest.Row(str(paths[row]), id=str(row))
-                work = stages.Work("one", [Slot(0, 0, 1 << 40, 0)], [one], [stages.Receipt(0, one.id, one.path)])
+                work = Work("one", [Slot(0, 0, 1 << 40, 0)], [one], [Receipt(0, one.id, one.path)])
                 self.stage(work)
                 clip = work.clips[0]
                 if clip is None:
@@ -231,7 +234,7 @@ def _measured(
                 spent[way].append(clock)
         begun = time.perf_counter()
         for row in rows:
-            for _ in media.Video(place(str(reader.clips["path"][row]))):
+            for _ in Video(place(str(reader.clips["path"][row]))):
                 pass
         decoding.append(time.perf_counter() - begun)
 

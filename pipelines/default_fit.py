@@ -26,7 +26,7 @@ import numpy as np
 
 import store
 from pipelines.corpora import manifest
-from pipelines.corpora.manifest import ManifestError
+from pipelines.corpora.fields import ManifestError
 from pipelines.job import run as job
 from pipelines.job.request import Config, RunError, UsageError
 from store import StoreError, output

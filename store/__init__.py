@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from store.creation import create
     from store.layout import StoreError
     from store.reader import Reader, open
-    from store.writer import Writer, create
+    from store.writer import Writer
 
 __all__ = ["Reader", "StoreError", "Writer", "create", "open"]
-_HOMES = {"Reader": "reader", "StoreError": "layout", "Writer": "writer", "create": "writer", "open": "reader"}
+_HOMES = {"Reader": "reader", "StoreError": "layout", "Writer": "writer", "create": "creation", "open": "reader"}
 
 
 def __getattr__(name: str) -> Any:

@@ -90,6 +90,10 @@ CLIP_ARRAYS: dict[str, tuple[str, Any]] = {
 WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text": "string", "probability": "f4"}
 
 
+TABLES = ("clips", "frames")
+CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}
+
+
 class StoreError(Exception):
     """A store that cannot be used as asked; the text names the store, clip or array and says what to do."""
 

@@ -424,7 +424,7 @@ class Reader:
     def to_xarray(self) -> xarray.DataTree:
         """Both tables as an xarray tree (`clips`, `frames`, and `words` where there are any); values are read when used."""
         try:
-            from store.arrays.tree import tree_of
+            from store.tree import tree_of
         except ModuleNotFoundError:
             raise StoreError("to_xarray needs xarray: pip install xarray") from None
         return tree_of(self)

@@ -13,7 +13,6 @@ its files; what bears none is somebody's, and is neither written to nor removed.
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -37,7 +36,6 @@ from store.arrays.nodes import (
     delete_node,
     encoded_shard,
     is_node,
-    is_of_node,
     plain,
     read_document,
     resize,
@@ -48,109 +46,8 @@ from store.arrays.nodes import (
 )
 from store.formats import document
 from store.layout import StoreError, node_name
-from store.place import Folder, Place, is_leftover, lease, place
-from store.place.bounds import CREATION, store_of
+from store.place import Place, place
 from store.staging import FOLDER as STAGING
-
-TABLES = ("clips", "frames")
-
-
-def create(
-    path: str | os.PathLike[str] | Place,
-    widths: Mapping[str, int],
-    attrs: Mapping[str, Any],
-    extra: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
-    *,
-    chunk_rows: int = layout.CHUNK,
-    shard_rows: int = layout.SHARD,
-    options: Mapping[str, str] | None = None,
-) -> Writer:
-    """Make an empty store, in a folder or at a bucket's URL (`options`: see `store.place`), and open it for writing.
-
-    `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes; `extra`
-    adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The store appears
-    whole or not at all.
-    """
-    root = place(path, options).confined()
-    if is_taken(root):
-        raise StoreError(f"{root} exists already and holds something; choose an empty folder or a new one")
-    check_lone(root)
-    if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
-        raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
-    if chunk_rows < 1 or shard_rows % chunk_rows:
-        raise StoreError(f"a shard must be a whole number of chunks, not {shard_rows} rows of {chunk_rows}")
-    arrays = {**layout.FRAME_ARRAYS, **{name: ("f2", (widths[name],)) for name in layout.EMBEDDINGS}, **(extra or {})}
-    fixed = {
-        "format": layout.FORMAT,
-        "version": layout.VERSION,
-        "fps": layout.FPS,
-        "sample_rate": layout.SAMPLE_RATE,
-        "layout": {"chunk_rows": chunk_rows, "shard_rows": shard_rows},
-        inventory.MARK: True,
-    }
-
-    def fill(group: zarr.Group) -> None:
-        clips, frames = (group.create_group(table) for table in TABLES)
-        for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():
-            create_column(clips, name, dtype, unknown, 0, "clip")
-        for name, (dtype, row) in arrays.items():
-            create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
-
-    files = build(fill, plain({**attrs, **fixed}))
-    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was cut off
-    root.tidy()
-    mark(root, list(files))
-    inventory.write(root, Inventory())
-    root.write_tree(files, last="zarr.json")
-    (root / CREATION).delete()
-    return Writer(root)
-
-
-def mark(root: Place, files: Sequence[str] = ()) -> None:
-    """Say that a store of these files is being made here, before anything else is written, the lock included."""
-    (root / CREATION).write(json.dumps({"format": layout.FORMAT, "files": sorted(files)}).encode())
-
-
-def is_taken(root: Place) -> bool:
-    """Whether a new store cannot be made here, because something is there; what a creation left that was cut off is nothing."""
-    names = {name for name in root.names() if not is_leftover(name)}
-    if not names and not root.exists():
-        return False
-    ours = {CREATION, lease.FILE, inventory.FILE}
-    if CREATION not in names or not names <= {*ours, *TABLES}:
-        return True
-    return not {key for key in root.files() if not is_leftover(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
-
-
-def check_lone(root: Place) -> None:
-    """Raises StoreError for the place of a new store that lies in another: what that one rewrites would take it along."""
-    if other := store_of(root, above=True):
-        raise StoreError(f"{root} lies in the store {other}; choose a place outside it for a store of its own")
-
-
-def unmake(root: Place) -> None:
-    """Take back a store that was just made and has no clips, under its lock: what creation wrote goes, on this machine the lock
-    and the folder, too; whatever else there is stays."""
-    files = [key for key in root.files() if key.startswith(tuple(f"{table}/" for table in TABLES)) and is_of_node(key)]
-    mark(root, files)
-    (root / "zarr.json").delete()
-    for key in [*files, inventory.FILE]:
-        (root / key).delete()
-    for table in TABLES:
-        (root / table).prune()
-    if isinstance(root, Folder) and set(root.names()) <= {CREATION, lease.FILE}:
-        (root / lease.FILE).delete()
-        (root / CREATION).delete()
-        root.prune()
-
-
-def _marked(root: Place) -> list[str]:
-    """Files that the mark of a creation lists; nothing where it cannot be read."""
-    try:
-        files = [str(key) for key in json.loads((root / CREATION).read())["files"]]
-        return [key for key in files if is_of_node(key) and not {"", ".", ".."} & set(key.split("/"))]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-        return []
 
 
 class Writer:
@@ -192,7 +89,7 @@ class Writer:
 
     @property
     def num_clips(self) -> int:
-        return self._array("clips/done").shape[0]
+        return self.array("clips/done").shape[0]
 
     def append_clips(self, columns: Mapping[str, Sequence[Any]]) -> int:
         """Add rows to `clips/`, columns not named at their "not known yet" value; returns the first new row.
@@ -244,20 +141,20 @@ class Writer:
         return self._kinds(array_names(self.place / "frames"))
 
     def _kinds(self, names: Sequence[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
-        arrays = dict(zip(names, self.place.map(lambda name: self._array(f"frames/{name}"), names), strict=True))
+        arrays = dict(zip(names, self.place.map(lambda name: self.array(f"frames/{name}"), names), strict=True))
         return {name: (short_dtype(array.dtype), array.shape[1:]) for name, array in arrays.items()}
 
     @property
     def num_rows(self) -> int:
         """Rows of `frames/`, a whole number of shards."""
-        return min(self._array(f"frames/{name}").shape[0] for name in array_names(self.place / "frames"))
+        return min(self.array(f"frames/{name}").shape[0] for name in array_names(self.place / "frames"))
 
     def grow_rows(self, num_rows: int) -> int:
         """Make room in every frame array for at least `num_rows` rows, whole shards; never shrinks. Returns the new size."""
         rows = max(self.num_rows, -(-num_rows // self.shard_rows) * self.shard_rows)
         self._drop_consolidated()
         for name in array_names(self.place / "frames"):
-            if self._array(f"frames/{name}").shape[0] < rows:
+            if self.array(f"frames/{name}").shape[0] < rows:
                 resize(self.place / "frames" / name, rows)
         return rows
 
@@ -279,7 +176,7 @@ class Writer:
         for name, data in arrays.items():
             if not is_node(self.place / "frames" / name):
                 raise StoreError(f"{self.path} has no frames/{name}; it has {', '.join(sorted(self.frame_arrays))}")
-            array = self._array(f"frames/{name}")
+            array = self.array(f"frames/{name}")
             if not 0 <= shard < array.shape[0] // self.shard_rows:
                 raise StoreError(f"frames/{name} has no shard {shard}: grow_rows first")
             ready[name] = array, _fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
@@ -292,13 +189,13 @@ class Writer:
         """Have both projection arrays with `width` columns; arrays of another width are dropped and made anew, unwritten."""
         for name in layout.PROJECTIONS:
             folder = self.place / "frames" / name
-            if is_node(folder) and self._array(f"frames/{name}").shape[1:] == (width,):
+            if is_node(folder) and self.array(f"frames/{name}").shape[1:] == (width,):
                 continue
             self._drop_consolidated()
             delete_node(folder)
-            self._create_frames(name, "f2", (width,), self.num_rows)
+            self.add_frames(name, "f2", (width,), self.num_rows)
 
-    def _create_frames(self, name: str, dtype: str, row: tuple[int, ...], rows: int) -> None:
+    def add_frames(self, name: str, dtype: str, row: tuple[int, ...], rows: int) -> None:
         sizes = rows, self.chunk_rows, self.shard_rows
         files = build(lambda group: create_frames(group, name, dtype, row, *sizes))
         (self.place / "frames" / name / "zarr.json").write(files[f"{name}/zarr.json"])
@@ -362,55 +259,6 @@ class Writer:
 
     # -- before and after ----------------------------------------------------------------------------------------------
 
-    def damage(self) -> dict[str, str]:
-        """{key: what is wrong} of the small files of a store that no run is writing; empty where all is well, and while its
-        inventory is open or where it has none. Raises StoreError where attributes or the inventory itself are damaged."""
-        held = self._inventory()
-        held.check_attributes(self.place, self.attrs)
-        return inventory.damage(self.place, held)
-
-    def _inventory(self) -> Inventory:
-        """As it is now; an open one where it is lost: what is there counts then."""
-        return inventory.read(self.place, self.attrs) if (self.place / inventory.FILE).exists() else Inventory()
-
-    def mend_metadata(self) -> list[str]:
-        """Write the metadata of tables and arrays anew where it is lost or damaged; names of the nodes that were mended.
-
-        It follows from the root's attributes and from the arrays that are whole; what they hold is not looked at. For the
-        driver, before it begins.
-        """
-        held = self._inventory()
-        known = {**layout.FRAME_ARRAYS, **layout.OPTIONAL_ARRAYS}
-        known |= {side: ("f2", (int(self.attrs["teachers"][side]["dim"]),)) for side in layout.EMBEDDINGS}
-        optional = [name for name in layout.OPTIONAL_ARRAYS if (self.place / "frames" / name).names()]
-        frames = [*layout.FRAME_ARRAYS, *layout.EMBEDDINGS, *optional]
-        mended = [table for table in TABLES if not self._is_whole(table, held)]
-        for table in mended:
-            (self.place / table / "zarr.json").write(build(lambda group: None)["zarr.json"])
-        for table, names in {"frames": frames, "clips": list(layout.CLIP_ARRAYS)}.items():
-            whole = [name for name in names if self._is_whole(f"{table}/{name}", held)]
-            if not whole:
-                raise StoreError(f"{self.place / table} has no array that can be read; restore it from a copy")
-            rows = min(self._array(f"{table}/{name}").shape[0] for name in whole)
-            for name in [name for name in names if name not in whole]:
-                if table == "frames":
-                    self._create_frames(name, *known[name], rows)
-                else:
-                    (self.place / "clips" / name / "zarr.json").write(_column_document(name, rows))
-                mended.append(f"{table}/{name}")
-        return mended
-
-    def _is_whole(self, node: str, held: Inventory) -> bool:
-        """Whether a node's metadata can be read and, as far as an inventory tells, is what was written."""
-        key = f"{node}/zarr.json"
-        try:
-            held.check(self.place, key, (self.place / key).read())
-            if "/" in node:
-                self._array(node)
-        except (inventory.Damaged, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
-            return False
-        return True
-
     def drop(self, group: str) -> None:
         """Remove `fit` or `words`, damaged or not."""
         self._drop_consolidated()
@@ -421,7 +269,7 @@ class Writer:
         self._open_inventory()
         if not self.attrs.get(inventory.MARK):
             self.update_attrs({inventory.MARK: True})
-        (self.place / CREATION).delete()  # of a second creation, which found this store and ended
+        (self.place / layout.CREATION).delete()  # of a second creation, which found this store and ended
 
     def tidy(self) -> None:
         """Clear what a killed run left behind; for the driver, before any worker writes. Staged batches stay."""
@@ -457,21 +305,13 @@ class Writer:
         except (OSError, ValueError) as e:
             raise StoreError(f"{self.place / 'clips'} is damaged ({e}); restore it from a copy") from e
 
-    def _array(self, name: str) -> zarr.Array:
+    def array(self, name: str) -> zarr.Array:
+        """An array by its path in the store; raises StoreError where its metadata cannot be read."""
         try:  # zarr looks codecs up by name, some of which run code
             metadata.parse(document.parse((self.place / name / "zarr.json").read()))
         except (OSError, ValueError) as e:
             raise StoreError(f"{self.place / name}: the array's metadata cannot be read: {e}") from e
         return zarr.open_array((self.place / name).zarr(), mode="r", zarr_format=3).with_config(EVERY_CHUNK)
-
-
-def _column_document(name: str, rows: int) -> bytes:
-    """The metadata of a column of `clips/`."""
-
-    def fill(group: zarr.Group) -> None:
-        create_column(group, name, *layout.CLIP_ARRAYS[name], rows, "clip")
-
-    return build(fill)[f"{name}/zarr.json"]
 
 
 def _fitting(name: str, data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -124,14 +124,16 @@ def synthetic(num: int, frames: int, seed: int = 0) -> arrays.Batch:
 
 def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
     """A media file as the pipeline's first stage makes it; the face is tracked only for a teacher that looks at it."""
-    from pipelines.media import decode as media
+    from pipelines.media import probe
+    from pipelines.media.picture import Video
+    from pipelines.media.sound import decode_sound
     from teachers.face.tracker import FaceTracker
     from teachers.voice import VoiceActivity
 
-    heard = media.probe(path).has_audio
+    heard = probe.probe(path).has_audio
     if not heard and teacher.stream != "video":
         raise TeacherError(f"{path} has no sound, which {teacher.name} looks at")
-    video = media.Video(path)
+    video = Video(path)
     if teacher.stream == "audio":
         frames = sum(1 for _ in video)
         mouth, lips, shapes = np.zeros((frames, 96, 96), np.uint8), np.zeros((frames, 40, 2)), np.zeros((frames, 52))
@@ -144,7 +146,7 @@ def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
         )
     audio = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
     if heard:
-        sound = media.sound(path, video.start_s, frames)
+        sound = decode_sound(path, video.start_s, frames)
         audio = sound.samples
         flags |= sound.present * np.uint8(arrays.AUDIO_PRESENT)
         flags |= (VoiceActivity().frames(audio) & sound.present) * np.uint8(VOICE)
@@ -243,7 +245,8 @@ def _memory(device: str) -> str:
 
 def _media_errors() -> tuple[type[Exception], ...]:
     """Errors of the media and face stages, whose text is for a person."""
-    from pipelines.media.decode import MediaError
+
+    from pipelines.media.files import MediaError
     from store.layout import StoreError
     from teachers.face.tracker import NoFaceError
 

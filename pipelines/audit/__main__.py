@@ -31,7 +31,8 @@ from pipelines.audit import coverage, fingerprint, leaks, measure, nuisances, sh
 from pipelines.audit import words as audit_words
 from pipelines.corpora import faults, manifest
 from pipelines.corpora.faults import Fault
-from pipelines.corpora.manifest import LABELS, ManifestError, Row
+from pipelines.corpora.fields import LABELS, ManifestError
+from pipelines.corpora.manifest import Row
 from pipelines.job import kept
 from pipelines.ui import progress
 from pipelines.workers import isolation

@@ -12,207 +12,22 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 
-from pipelines.audit import fingerprint, levels
+from pipelines.audit.measurer import NUMBERS, WORDS, Measured, Measurer
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.manifest import Row
-from pipelines.media import decode as media
-from pipelines.media import probe, shots
-from pipelines.media.probe import MediaError
-from pipelines.workers import isolation, stages
-from store.place import is_url, place
+from pipelines.workers import isolation
+from pipelines.workers.work import reason_of, traceback_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-
-NUMBERS = (
-    "length_difference",
-    "length_difference_abs",
-    "duration",
-    "sound_duration",
-    "frame_count",
-    "start_skew",
-    *levels.COLUMNS,
-    "sample_rate",
-    "frame_rate",
-    "width",
-    "height",
-    "bit_rate",
-    "face_size",
-)
-WORDS = ("codec", "audio_codec", "encoder")
-THUMB = 64  # pixels; averaged to 16, as the fine changes of a picture are fractions of a grey level
-FACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the declared length: where a face is looked for
-RATE_OFF = 0.02  # share by which a declared frame rate may be wrong: 25 passes for 24.9, not for 24
-COUNT_OFF = 1  # frames by which a declared count may differ
-SOUND_OFF_S = 0.15  # by which a declared length of sound may differ: codecs pad and prime
-CONFLICT_S = 0.5  # between the lengths of picture and sound
-
-
-@dataclass
-class Measured:
-    """What a clip's files gave: values by column, in seconds, pixels, Hz and bit/s; faults; fingerprint where there is one."""
-
-    values: dict[str, float | str] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    print: fingerprint.Print | None = None
-
-
-@dataclass
-class _Seen:
-    """A stream's decoded span in seconds and what it holds: pictures as thumbnails, sound as samples of its beginning."""
-
-    start: Fraction
-    end: Fraction
-    thumbs: np.ndarray | None = None  # f4 [frames, 16, 16] of the beginning
-    sound: np.ndarray | None = None  # i2 [samples] at 16 kHz of the beginning
-
-    @property
-    def length(self) -> Fraction:
-        return self.end - self.start
-
-
-class Measurer:
-    """Measures clips, one after the other. Face sizes and the fault no_face need the face model, which is not downloaded."""
-
-    def __init__(self, options: Mapping[str, str] | None = None) -> None:
-        """`options` are for media in buckets."""
-        self.options = options
-        self.faces = _face_backend()
-        stages.fix_threads()
-
-    def __call__(self, row: Row) -> Measured:
-        found = Measured()
-        for file in (row.path, row.audio_path):
-            if file and not is_url(file) and not os.path.exists(file):
-                found.faults.append(Fault("missing", row.id, f"{file} is not here; copy it, or correct the list"))
-                return found
-        with _noted(found, row), media.local_copy(place(row.path, self.options)) as path:
-            size = os.stat(path).st_size  # type: ignore[arg-type]
-            picture = self._look(found, row, path)
-            if row.audio_path:
-                sound = None
-                with _noted(found, row), media.local_copy(place(row.audio_path, self.options)) as other:
-                    size += os.stat(other).st_size  # type: ignore[arg-type]
-                    sound = self._hear(found, row, other, Fraction(0))
-            else:
-                sound = self._hear(found, row, path, picture.start if picture else None)
-        if picture or sound:
-            _lengths(found, row, picture, sound, size)
-        return found
-
-    def _look(self, found: Measured, row: Row, path: Any) -> _Seen | None:
-        """One pass over the picture."""
-        with _noted(found, row), probe.open_media(path) as container:
-            stream = probe.choose_stream(container, "video", path)
-            tally = probe.Tally(path, container, stream)
-            values = found.values
-            values |= {"width": stream.width, "height": stream.height, "codec": stream.codec_context.name}
-            values["encoder"] = container.metadata.get("encoder", container.metadata.get("software", ""))
-            values["encoder"] = values["encoder"] or "none"
-            declared = probe.declared_s(container, stream) or probe.container_s(container)
-            small, whole = media.Converter(stream, THUMB), media.Converter(stream)
-            counted = 0
-
-            def spans() -> Iterator[tuple[Fraction, Fraction, Any]]:
-                nonlocal counted
-                for span in media.pictures(container, stream, tally):
-                    counted += 1
-                    yield span
-
-            fine: list[np.ndarray] = []  # of the beginning
-            coarse: list[np.ndarray] = []
-            faces: list[np.ndarray] = []
-            looks = [float(declared) * share for share in FACES] if declared else [0.2, 1.0, 2.0]
-            held = thumb = grey = None
-            try:
-                for k, frame in enumerate(media.select_frames(spans(), tally.check_limit)):
-                    with media.convertible(path):
-                        if frame is not held:
-                            held, thumb = frame, fingerprint.shrink(small(frame)[None])[0]
-                            grey = np.round(thumb).astype(np.uint8)
-                        if self.faces and looks and k / media.FPS >= looks[0]:
-                            looks.pop(0)
-                            faces.append(np.ascontiguousarray(whole(frame)))
-                    assert thumb is not None
-                    assert grey is not None
-                    if len(fine) < fingerprint.SPAN_S * media.FPS:
-                        fine.append(thumb)
-                    coarse.append(grey)
-                tally.check_complete()
-            except MediaError as error:
-                found.faults.append(Fault(error.reason, row.id, str(error)))
-            if not counted:
-                return None
-            seen = _Seen(tally.start, tally.end, thumbs=np.stack(fine) if fine else None)
-            values["frame_count"] = counted
-            if seen.length > 0:
-                values["frame_rate"] = round(float(counted / seen.length), 3)
-            found.faults += _declared(row, stream, counted, values.get("frame_rate"))
-            found.faults += _cuts(row, coarse)
-            if faces:
-                self._faces(found, row, faces)
-            return seen
-        return None
-
-    def _faces(self, found: Measured, row: Row, frames: Sequence[np.ndarray]) -> None:
-        """Median height of the face in the frames that show one."""
-        heights = []
-        for frame in frames:
-            with self.faces.landmarker(1) as landmarker:  # a new one each time: the frames are far apart
-                for face in landmarker.read(frame, 0):
-                    heights.append(float(np.ptp(face.points[:, 1])) * frame.shape[0])
-        if heights:
-            found.values["face_size"] = round(float(np.median(heights)), 2)
-        else:
-            text = f"{row.path} shows no face in {len(frames)} frames spread over it; leave it out"
-            found.faults.append(Fault("no_face", row.id, text))
-
-    def _hear(self, found: Measured, row: Row, path: Any, t0: Fraction | None) -> _Seen | None:
-        """One pass over the sound; `t0` is where the picture starts on the sound's clock, None where there is none.
-
-        A sound file of its own starts with the picture: as in `media.sound`, those whose clocks do not start at 0 by their
-        first sample.
-        """
-        with _noted(found, row), probe.open_media(path) as container:
-            stream = probe.choose_stream(container, "audio", path)
-            tally = probe.Tally(path, container, stream)
-            found.values |= {
-                "audio_codec": stream.codec_context.name,
-                "sample_rate": stream.codec_context.sample_rate,
-            }
-            level, kept, num = levels.Levels(), [], 0
-            try:
-                for samples in _resampled(media.sound_frames(container, stream, tally), path):
-                    level.add(samples)
-                    if num < fingerprint.SPAN_S * media.SAMPLE_RATE:
-                        kept.append(samples)
-                    num += len(samples)
-                    tally.check_limit(tally.end - tally.start)
-                tally.check_complete()
-            except MediaError as error:
-                found.faults.append(Fault(error.reason, row.id, str(error)))
-            if not num:
-                return None
-            if row.audio_path and container.format.name in ("mp3", "mpeg", "mpegts"):
-                t0 = tally.start
-            skew = float(tally.start - t0) if t0 is not None else 0.0
-            if t0 is not None:
-                found.values["start_skew"] = round(skew, 6)
-            found.values |= level.values(before_s=skew)
-            return _Seen(tally.start, tally.end, sound=np.concatenate(kept))
-        return None
 
 
 def run(
@@ -240,9 +55,9 @@ def run(
                 faults=[Fault(error.reason, row.id, f"{row.path}: {error}; check the file or leave it out")]
             )
         except Exception as error:  # one clip's surprise must not cost the others
-            log.debug("%s:\n%s", row.path, stages.trace(error))
+            log.debug("%s:\n%s", row.path, traceback_of(error))
             text = f"{row.path}: {type(error).__name__}: {error}"
-            return Measured(faults=[Fault(stages.reason_of(error), row.id, text)])
+            return Measured(faults=[Fault(reason_of(error), row.id, text)])
         finally:
             children.put(child)
 
@@ -269,97 +84,3 @@ def table(found: Iterable[Measured]) -> pd.DataFrame:
 
 def _build(options: Mapping[str, str] | None) -> Callable[[Row], Measured]:
     return Measurer(options)
-
-
-def _face_backend() -> Any:
-    """What reads faces, where its model is on this machine already; else None."""
-    from teachers import TeacherError
-    from teachers.face import backends as face_backends
-    from teachers.face import tracker as face
-    from teachers.files import weights
-
-    try:
-        model = weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256)
-        return face_backends.load(None, model.path)
-    except TeacherError:
-        return None
-
-
-@contextmanager
-def _noted(found: Measured, row: Row) -> Iterator[None]:
-    """Makes a MediaError a fault of the clip, and goes on."""
-    try:
-        yield
-    except MediaError as error:
-        found.faults.append(Fault(error.reason, row.id, str(error)))
-
-
-def _resampled(timed: Iterable[tuple[Fraction, Any]], path: Any) -> Iterator[np.ndarray]:
-    """Sound frames one after the other as mono i2 [n] at 16 kHz; jumps in time are not filled."""
-    resampler, kind = None, None
-    for _, frame in timed:
-        with media.convertible(path):
-            if (now := (frame.sample_rate, frame.format.name, frame.layout.name)) != kind:
-                yield from _pieces(resampler, None)
-                resampler, kind = av.AudioResampler(format="s16", layout="mono", rate=media.SAMPLE_RATE), now
-            yield from _pieces(resampler, frame)
-    yield from _pieces(resampler, None)
-
-
-def _pieces(resampler: Any, frame: Any) -> Iterator[np.ndarray]:
-    for piece in resampler.resample(frame) if resampler is not None else []:
-        if piece is not None:
-            yield piece.to_ndarray().reshape(-1)
-
-
-def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | None, size: int) -> None:
-    """Everything that needs both streams: lengths, bit rate, their conflict, and the fingerprint."""
-    values = found.values
-    if picture:
-        values["duration"] = round(float(picture.length), 6)
-        if picture.length < media.MIN_S:
-            text = f"{row.path} lasts {float(picture.length):.2f} s, which holds no word; leave it out"
-            found.faults.append(Fault("too_short", row.id, text))
-    if sound:
-        values["sound_duration"] = round(float(sound.length), 6)
-        listed = row.listed_samples and row.listed_sample_rate and row.listed_samples / row.listed_sample_rate
-        if listed and abs(listed - float(sound.length)) > SOUND_OFF_S:
-            text = f"the list says {listed:.2f} s of sound, decoding gave {float(sound.length):.2f} s"
-            found.faults.append(Fault("count_mismatch", row.id, text))
-    longest = max(float(s.length) for s in (picture, sound) if s)
-    if longest > 0:
-        values["bit_rate"] = round(size * 8 / longest)
-    if not picture or not sound:
-        return
-    difference = round(float(picture.length - sound.length), 6)
-    values |= {"length_difference": difference, "length_difference_abs": abs(difference)}
-    if abs(difference) > CONFLICT_S:
-        text = f"{float(picture.length):.2f} s of picture and {float(sound.length):.2f} s of sound do not go together"
-        found.faults.append(Fault("length_conflict", row.id, text))
-    if picture.thumbs is not None and sound.sound is not None:
-        late = round(float(values.get("start_skew", 0.0)) * media.SAMPLE_RATE)
-        late = min(late, fingerprint.SPAN_S * media.SAMPLE_RATE)
-        samples = np.concatenate([np.zeros(max(late, 0), np.int16), sound.sound[max(-late, 0) :]])
-        found.print = fingerprint.of(samples, picture.thumbs, float(picture.length))
-
-
-def _declared(row: Row, stream: Any, counted: int, rate: Any) -> Iterator[Fault]:
-    """Frame rates and counts that list or header declare and that decoding does not bear out."""
-    header = float(stream.average_rate) if stream.average_rate else None
-    for who, said in (("the list", row.listed_fps), ("its header", header)):
-        if said and rate and counted >= 10 and abs(said / rate - 1) > RATE_OFF:
-            text = f"{who} says {said:g} frames a second, time stamps say {rate:g}"
-            yield Fault("declared_rate", row.id, text)
-            break
-    for who, count in (("the list", row.listed_frames), ("its header", stream.frames)):
-        if count and abs(count - counted) > COUNT_OFF:
-            yield Fault("count_mismatch", row.id, f"{who} says {count:g} frames, decoding gave {counted}")
-            break
-
-
-def _cuts(row: Row, thumbs: Sequence[np.ndarray]) -> Iterator[Fault]:
-    found = shots.cuts(np.stack(thumbs)) if thumbs else []
-    if found:
-        times = ", ".join(f"{k / media.FPS:.2f}" for k in found[:5])
-        text = f"the picture jumps at {times} s: another shot, or damage; a clip should show one speaker throughout"
-        yield Fault("several_shots", row.id, text)

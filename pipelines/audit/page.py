@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.audit import words as audit_words
 from pipelines.audit.nuisances import means
 from pipelines.audit.shortcuts import why_none
-from pipelines.job.report_page import STYLE
+from pipelines.ui.html import STYLE
 from store import output
 from store.formats.text import html as t
 

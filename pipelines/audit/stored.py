@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import store
-from pipelines.audit import fingerprint, levels
+from pipelines.audit import fingerprint
 from pipelines.corpora import manifest
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.manifest import Row
 from pipelines.job import kept, ledger
+from pipelines.media import levels
 from store import layout
 from store.arrays import inventory
 from store.reader import Clip

@@ -12,7 +12,8 @@ from typing import Any
 
 from pipelines.audit.coverage import FOLLOW
 from pipelines.audit.nuisances import means
-from pipelines.audit.shortcuts import FEW_CLIPS, FEW_GROUPS, why_none
+from pipelines.audit.rates import FEW_GROUPS
+from pipelines.audit.shortcuts import FEW_CLIPS, why_none
 
 SHARED = {"people": "person", "sources": "source", "files": "file", "fingerprints": "picture and sound"}
 GAPS = {

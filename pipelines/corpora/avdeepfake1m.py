@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, fault, file_of, files, joined, lengths, number, segments
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.manifest import Row
 
 TYPES = {"real": (0, 0), "audio_modified": (0, 1), "visual_modified": (1, 0), "both_modified": (1, 1)}
 SPLITS = ("train", "val", "test", "testA", "testB")

@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import fault, lengths, number, table
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.manifest import Row
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.corpora import manifest
+from pipelines.corpora import fields, manifest
 from store.place import Place
 
 
@@ -10,5 +10,5 @@ from store.place import Place
 def rows(path: Path | Place) -> list[manifest.Row]:
     """Rows of the manifest at `path`; relative paths in it start at its folder unless --root says otherwise."""
     if path.is_dir() if isinstance(path, Path) else not path.exists():
-        raise manifest.ManifestError(f"csv:{path} is a folder; name the manifest file, or use folder:{path}")
+        raise fields.ManifestError(f"csv:{path} is a folder; name the manifest file, or use folder:{path}")
     return manifest.read(path)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, fault, files, joined
-from pipelines.corpora.manifest import SPLITS, ManifestError, Row
+from pipelines.corpora.manifest import SPLITS, Row
 
 LABELS = {"REAL": 0, "FAKE": 1}
 

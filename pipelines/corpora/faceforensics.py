@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, fault, files
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.manifest import Row
 
 TOPS = {"original_sequences": 0, "manipulated_sequences": 1}
 

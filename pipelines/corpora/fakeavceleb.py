@@ -15,8 +15,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import again, fault, files, joined, table
-from pipelines.corpora.manifest import VIDEO_SUFFIXES, ManifestError, Row
+from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row
 
 TREE = {  # folder of v1.2: (picture forged, sound forged)
     "RealVideo-RealAudio": (0, 0),

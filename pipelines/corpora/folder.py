@@ -4,7 +4,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipelines.corpora.manifest import VIDEO_SUFFIXES, ManifestError, Row, reads_urls
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row, reads_urls
 from store.place import Place, place
 
 log = logging.getLogger(__name__)

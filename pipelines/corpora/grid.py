@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.corpora.manifest import VIDEO_SUFFIXES, ManifestError, Row, reads_urls
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row, reads_urls
 from store.place import Place, place
 
 ALIGN_RATE = 25_000  # units a second of .align files: samples of GRID's clean sound

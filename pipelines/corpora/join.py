@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.corpora.manifest import VIDEO_SUFFIXES, ManifestError, Row
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row
 from store.formats import document as store_document
 
 T = TypeVar("T", dict, list)

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, fault, file_of, files, joined, lengths, number, segments
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.manifest import Row
 
 LISTS = ("metadata.json", "metadata.min.json")
 SPLITS = {"train": "train", "dev": "val", "val": "val", "test": "test"}

@@ -7,14 +7,7 @@ and the media they name may lie in buckets (s3://, gs://).
 
 from __future__ import annotations
 
-from store.early import end_on_signals
-
-if __name__ == "__main__":
-    end_on_signals()
-
 import json
-import math
-import numbers
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
@@ -24,24 +17,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pipelines.corpora.fields import ManifestError, _empty, _label, _names, _number, _segments, _text
 from store.formats import document
 from store.formats.table import read_csv, read_parquet, to_csv
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
-PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
-LONGEST = 1 << 16  # letters of a cell
-LABELS = {0: "real", 1: "fake", -1: "unknown"}
 SPLITS = ("", "train", "val", "test")
 PARQUET = (".parquet", ".pq")
 CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
 VIDEO_SUFFIXES = frozenset(
     f".{name}" for name in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv".split(" ")
 )
-
-
-class ManifestError(Exception):
-    """A corpus or manifest that cannot be used; the text is one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -302,86 +289,3 @@ def _absolute(path: str, base: Path | Place) -> str:
         return str(place(f"{scheme}://{joined}"))
     except StoreError as error:
         raise ManifestError(f"manifest row of {path}: {error}") from error
-
-
-def _empty(value: Any) -> bool:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return True
-    if isinstance(value, float):
-        return value != value
-    return type(value).__name__ in ("NAType", "NaTType")  # of pandas
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    """Text of a cell that holds text or, ids and groups alone, a number; surrogates stand for bytes of file names."""
-    kinds: Any = (str, os.PathLike) if name in PATHS else (str, os.PathLike, numbers.Real)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected text")
-    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-    if "\0" in text or len(text) > LONGEST:
-        raise ManifestError(f"{where[:200]}: {name} holds a NUL byte, or more than {LONGEST} letters")
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is no letter") from None
-    if name not in PATHS:
-        text = document.text(text)
-    return text
-
-
-def _label(value: Any, name: str, where: str) -> int:
-    words = {"real": 0, "fake": 1, "unknown": -1, "true": 1, "false": 0}
-    text = str(value).strip().lower()
-    try:
-        number = words[text] if text in words else float(text)
-    except ValueError:
-        number = 9
-    if number not in (-1, 0, 1) or isinstance(value, list | dict):
-        raise ManifestError(f'{where}: {name} is "{value}"; use 0 (real), 1 (fake) or leave it empty')
-    return int(number)
-
-
-def _number(value: Any, name: str, where: str) -> float:
-    try:
-        number = float(value)
-        if not 0 <= number < math.inf:
-            raise ValueError("no count or rate")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ManifestError(
-            f'{where}: {name} is "{str(value)[:80]}", which is no number from 0 on; correct it or leave it empty'
-        ) from error
-    return number
-
-
-def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
-    if isinstance(value, str):
-        try:
-            value = document.parse(value) if value.lstrip().startswith("[") else [value]
-        except ValueError as error:
-            raise ManifestError(f"{where}: {name} is not a JSON list ({error}): {value[:200]}") from error
-    try:
-        items = list(value)
-    except TypeError as error:
-        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names") from error
-    if isinstance(value, Mapping | bytes):
-        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names")
-    return tuple(_text(item, name, where) for item in items)
-
-
-def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
-    try:
-        pairs = document.parse(value) if isinstance(value, str) else value
-        spans = tuple((float(start), float(end)) for start, end in pairs)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {str(value)[:200]}") from error
-    if any(not 0 <= start <= end < math.inf for start, end in spans):
-        raise ManifestError(
-            f"{where}: {name} has a part that ends before it starts or never, or begins below 0: {str(value)[:200]}"
-        )
-    return spans
-
-
-if __name__ == "__main__":  # the command has modules of its own, and they use this module under its name
-    from pipelines.manifest.__main__ import main
-
-    main()

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, file_of, files, joined
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.manifest import Row
 
 TOPS = {"original_content": 0, "manipulated_content": 1}
 NAME = re.compile(r"(?P<source>.+?)_to_[^_]+_(?P<method>.+)")

@@ -10,86 +10,18 @@ Coordinates are canvas pixels, x to the right, y down. The landmarks below are M
 kept as numbers so that the same corpus comes out whatever model is installed.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
+from pipelines.demo import outline
+from pipelines.demo.lip_curves import HALF_WIDTH, MIDDLE_X, SEAM_Y, lip_curves
+
 CANVAS = 512
 SOURCE_BOX = (95, 0, 256)  # x, y, side of the part of the photograph that becomes the canvas
-SHAPE = ("jaw", "spread", "round", "upper", "lower", "press", "tuck", "tongue")  # columns of a mouth shape
-
-MIDDLE_X, SEAM_Y, TILT = (
-    256.6,
-    288.5,
-    0.03,
-)  # where the closed mouth is put, and the slope of the face in the photograph
-HALF_WIDTH = 34.0  # of the mouth at rest; the smile of the photograph has 42
 ROI = (144, 216, 368, 416)  # left, top, right, bottom: what the mouth moves
 BAND = (262, 336)  # rows between which the lips meet
 GRID_STEP = 4
 INVERSE_STEPS = 6
-
-# fmt: off
-_UPPER_OUTER = [(214.6, 278.3), (219.4, 277.9), (225.5, 277.9), (233.4, 278.2), (244.6, 278.8), (256.8, 281.2),
-                (269.3, 279.7), (280.4, 279.8), (288.4, 280.0), (294.4, 280.4), (299.0, 281.1)]
-_UPPER_INNER = [(217.8, 279.5), (222.8, 280.3), (228.9, 281.4), (236.3, 282.8), (245.4, 284.7), (256.6, 286.3),
-                (267.9, 285.7), (277.4, 284.4), (284.7, 283.4), (290.8, 282.8), (295.9, 282.2)]
-_LOWER_OUTER = [(214.6, 278.3), (218.8, 286.9), (224.4, 295.0), (232.4, 302.6), (243.0, 307.5), (255.5, 309.4),
-                (268.1, 308.3), (278.9, 304.1), (287.5, 297.1), (294.0, 289.2), (299.0, 281.1)]
-_LOWER_INNER = [(217.8, 279.5), (223.9, 285.8), (229.0, 290.1), (236.3, 294.2), (245.2, 296.9), (256.0, 298.4),
-                (266.7, 297.8), (276.0, 295.4), (283.4, 291.9), (289.1, 288.1), (295.9, 282.2)]
-_JAW = [(172.6, 257.7), (175.2, 279.6), (180.6, 298.0), (188.1, 312.1), (199.3, 325.4), (209.4, 335.3),
-        (220.5, 344.6), (234.5, 351.8), (252.9, 354.8), (271.4, 353.8), (286.0, 348.3), (298.2, 340.2),
-        (309.4, 331.1), (322.2, 318.9), (331.8, 305.5), (340.1, 287.7), (345.5, 266.6)]
-_CHIN = [(254.9, 319.1), (254.3, 328.3), (253.6, 339.2), (241.4, 317.0), (268.2, 318.1), (239.1, 325.3),
-         (269.6, 327.0), (225.1, 317.8), (284.2, 320.7)]
-_CHEEK = [(201.5, 251.7), (314.9, 257.6), (192.0, 239.4), (325.7, 246.3), (184.1, 256.3), (332.4, 263.9),
-          (193.7, 262.8), (321.7, 269.4), (204.0, 268.0), (310.5, 273.4), (190.7, 285.2), (322.1, 291.9),
-          (212.0, 261.1), (303.5, 265.7), (200.7, 281.7), (312.2, 287.0), (207.4, 294.3), (304.4, 299.1)]
-_PHILTRUM = [(257.1, 262.1), (256.8, 271.5), (244.2, 270.0), (269.8, 271.2), (227.4, 268.8), (286.8, 271.6)]
-_FIXED = [(232.6, 258.9), (282.7, 261.3), (256.9, 250.0), (215.0, 235.0), (300.0, 238.0), (225.0, 392.0),
-          (256.0, 395.0), (287.0, 392.0), (170.0, 340.0), (350.0, 340.0), (180.0, 390.0), (335.0, 390.0)]
-_NECK = [(238.0, 368.0), (256.0, 371.0), (274.0, 370.0)]
-_EYES = (  # upper lid from corner to corner, lower lid
-    ([(200.6, 201.2), (204.3, 198.2), (208.4, 196.4), (215.1, 195.6), (222.2, 196.7), (229.4, 200.2), (237.2, 207.2)],
-     [(200.6, 201.2), (206.7, 205.8), (211.4, 207.5), (218.4, 208.4), (225.2, 208.1), (231.6, 207.6), (237.2, 207.2)]),
-    ([(282.8, 209.8), (291.1, 203.3), (298.6, 200.6), (306.2, 200.4), (312.9, 202.0), (317.1, 204.3), (320.6, 207.6)],
-     [(282.8, 209.8), (288.4, 210.9), (294.7, 212.0), (301.8, 213.0), (308.9, 212.8), (313.9, 211.7), (320.6, 207.6)]),
-)
-# fmt: on
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The four lip edges of one mouth shape, each [n, 2], from the left corner to the right."""
-
-    upper_outer: np.ndarray
-    upper_inner: np.ndarray
-    lower_inner: np.ndarray
-    lower_outer: np.ndarray
-
-
-def lip_curves(shape: np.ndarray, u: np.ndarray) -> Curves:
-    """Where the lip edges lie for a mouth shape [8] (see SHAPE), at u [n] from -1 (left corner) to 1 (right corner)."""
-    jaw, spread, round_, upper, lower, press, tuck, _ = np.asarray(shape, dtype=float)
-    a = np.minimum(np.abs(u), 1.0)
-    half = HALF_WIDTH * (1 + 0.17 * spread - 0.36 * round_ - 0.06 * jaw)
-    x = MIDDLE_X + u * half
-    seam = SEAM_Y + TILT * (x - MIDDLE_X) + (2.5 * jaw - 2.5 * spread + 0.5) * a**2
-    opening = (1 - a**2) ** (0.85 - 0.25 * round_)
-    rise = (4.5 * upper + 2.0 * jaw + 1.6 * round_ * (1 - press)) * opening * (1 - 0.9 * press)
-    drop = (17.0 * jaw + 5.5 * lower + 3.0 * round_) * opening * (1 - 0.95 * press)
-    rise = rise + 3.5 * tuck * opening
-    drop = (1 - tuck) * drop + tuck * (-0.5 * opening)
-    gap = np.maximum(rise + drop, (1.0 - 0.5 * press) * (1 - a**6))  # lips that touch still show the line between them
-    top = seam - rise
-    bottom = top + gap
-    profile = (1 - a**2) ** 0.6
-    thick_upper = 8.0 * (1 + 0.22 * round_ - 0.12 * spread - 0.5 * press) * profile - 1.0 * np.exp(-((u / 0.14) ** 2))
-    thick_lower = 11.0 * (1 + 0.18 * round_ - 0.08 * spread - 0.5 * press - 0.35 * tuck) * profile
-    edges = (top - thick_upper, top, bottom, bottom + thick_lower)
-    return Curves(*(np.stack([x, y], axis=1) for y in edges))
 
 
 class Portrait:
@@ -102,16 +34,22 @@ class Portrait:
         self._gx = np.arange(left, right + 1, GRID_STEP, dtype=np.float32)
         self._gy = np.arange(top, bottom + 1, GRID_STEP, dtype=np.float32)
         self._nodes = np.stack(np.meshgrid(self._gx, self._gy), axis=-1)  # [gy, gx, 2]
-        self._lips_u = {name: _parameter(points) for name, points in (("outer", _UPPER_OUTER), ("inner", _UPPER_INNER))}
+        self._lips_u = {
+            name: _parameter(points)
+            for name, points in (("outer", outline.UPPER_OUTER), ("inner", outline.UPPER_INNER))
+        }
         self._lower_u = {
-            name: _parameter(points) for name, points in (("outer", _LOWER_OUTER), ("inner", _LOWER_INNER))
+            name: _parameter(points)
+            for name, points in (("outer", outline.LOWER_OUTER), ("inner", outline.LOWER_INNER))
         }
         # The landmarks of the inner edge lie on the teeth as often as on the lip; a pixel or so into the lip is safe.
-        upper_inner = np.array(_UPPER_INNER) + _inset(_UPPER_INNER, -1.2)
-        lower_inner = np.array(_LOWER_INNER) + _inset(_LOWER_INNER, 1.6)
-        self._shared = np.array(_JAW + _CHIN + _CHEEK + _PHILTRUM + _FIXED + _NECK)
-        self._upper_points = np.concatenate([_UPPER_OUTER, upper_inner, self._shared])
-        self._lower_points = np.concatenate([_LOWER_OUTER, lower_inner, self._shared])
+        upper_inner = np.array(outline.UPPER_INNER) + _inset(outline.UPPER_INNER, -1.2)
+        lower_inner = np.array(outline.LOWER_INNER) + _inset(outline.LOWER_INNER, 1.6)
+        self._shared = np.array(
+            outline.JAW + outline.CHIN + outline.CHEEK + outline.PHILTRUM + outline.FIXED + outline.NECK
+        )
+        self._upper_points = np.concatenate([outline.UPPER_OUTER, upper_inner, self._shared])
+        self._lower_points = np.concatenate([outline.LOWER_OUTER, lower_inner, self._shared])
         self._upper_matrix = self._spline(self._upper_points)
         self._lower_matrix = self._spline(self._lower_points)
         self._columns = np.arange(left, right, dtype=np.float32)
@@ -120,7 +58,7 @@ class Portrait:
         self._hollow = slice(int(MIDDLE_X) - 48 - left, int(MIDDLE_X) + 48 - left)
         self._upper_teeth = self._teeth(lower=False)
         self._lower_teeth = self._teeth(lower=True)
-        self._eyes = [_Eye(self.canvas, *eye) for eye in _EYES]
+        self._eyes = [_Eye(self.canvas, *eye) for eye in outline.EYES]
 
     def draw(self, shape: np.ndarray, blink: float = 0.0) -> np.ndarray:
         """The canvas u1 [512, 512, 3] for a mouth shape [8] and eyes closed by `blink` from 0 to 1."""
@@ -193,24 +131,27 @@ class Portrait:
         curves = lip_curves(shape, np.array([-1.0, 0.0, 1.0]))
         chin = 12.5 * jaw - 1.5 * press - 1.5 * tuck - 1.0 * round_
         count = 0
-        middle = (len(_JAW) - 1) / 2
-        weights = np.exp(-np.square((np.arange(len(_JAW)) - middle) / 5.0)) - np.exp(-np.square(middle / 5.0))
-        points[: len(_JAW), 1] += chin * weights / weights.max()
-        points[: len(_JAW), 0] -= 1.2 * jaw * np.sign(points[: len(_JAW), 0] - MIDDLE_X) * (weights > 0.1)
-        count += len(_JAW)
+        middle = (len(outline.JAW) - 1) / 2
+        weights = np.exp(-np.square((np.arange(len(outline.JAW)) - middle) / 5.0)) - np.exp(-np.square(middle / 5.0))
+        points[: len(outline.JAW), 1] += chin * weights / weights.max()
+        points[: len(outline.JAW), 0] -= 1.2 * jaw * np.sign(points[: len(outline.JAW), 0] - MIDDLE_X) * (weights > 0.1)
+        count += len(outline.JAW)
         # Under the lower lip the skin follows the lip, lower down the bone.
-        follow = np.clip((330 - points[count : count + len(_CHIN), 1]) / 25, 0, 0.5)
-        lip = curves.lower_outer[1, 1] - _LOWER_OUTER[5][1]
-        points[count : count + len(_CHIN), 1] += (1 - follow) * chin + follow * lip
-        count += len(_CHIN)
-        for corner, source in ((curves.upper_outer[0], _UPPER_OUTER[0]), (curves.upper_outer[2], _UPPER_OUTER[-1])):
-            part = points[count : count + len(_CHEEK)]
+        follow = np.clip((330 - points[count : count + len(outline.CHIN), 1]) / 25, 0, 0.5)
+        lip = curves.lower_outer[1, 1] - outline.LOWER_OUTER[5][1]
+        points[count : count + len(outline.CHIN), 1] += (1 - follow) * chin + follow * lip
+        count += len(outline.CHIN)
+        for corner, source in (
+            (curves.upper_outer[0], outline.UPPER_OUTER[0]),
+            (curves.upper_outer[2], outline.UPPER_OUTER[-1]),
+        ):
+            part = points[count : count + len(outline.CHEEK)]
             near = np.exp(-np.square(part - source).sum(axis=1) / (2 * 20.0**2))[:, None]
             part += 0.75 * near * (corner - source) + np.array([0.0, 0.1 * chin]) * near
-        count += len(_CHEEK)
-        lift = curves.upper_outer[1, 1] - _UPPER_OUTER[5][1]
-        points[count : count + len(_PHILTRUM), 1] += lift * np.array([0.1, 0.5, 0.4, 0.4, 0.3, 0.3])
-        count += len(_PHILTRUM) + len(_FIXED)
+        count += len(outline.CHEEK)
+        lift = curves.upper_outer[1, 1] - outline.UPPER_OUTER[5][1]
+        points[count : count + len(outline.PHILTRUM), 1] += lift * np.array([0.1, 0.5, 0.4, 0.4, 0.3, 0.3])
+        count += len(outline.PHILTRUM) + len(outline.FIXED)
         points[count:, 1] += 0.45 * chin
         return points
 
@@ -255,8 +196,8 @@ class Portrait:
     def _teeth(self, lower: bool) -> tuple[np.ndarray, np.ndarray]:
         """A row of teeth from the photograph: colour f4 [rows, columns, 3] and opacity f4 [rows, columns]."""
         xs = self._columns[self._hollow]
-        first = np.interp(xs, [p[0] for p in _UPPER_INNER], [p[1] for p in _UPPER_INNER])[None] + 2.0
-        last = np.interp(xs, [p[0] for p in _LOWER_INNER], [p[1] for p in _LOWER_INNER])[None] - 1.5
+        first = np.interp(xs, [p[0] for p in outline.UPPER_INNER], [p[1] for p in outline.UPPER_INNER])[None] + 2.0
+        last = np.interp(xs, [p[0] for p in outline.LOWER_INNER], [p[1] for p in outline.LOWER_INNER])[None] - 1.5
         if lower:  # the same row upside down and less high, set on the jaw
             base = SEAM_Y + 6.0 + 0.012 * np.square(xs - MIDDLE_X)[None] * -0.35
             at = first + (base - self._rows) * 1.6 * (last - first) / 12.0
@@ -326,14 +267,14 @@ def _photograph() -> np.ndarray:
 def _without_teeth(canvas: np.ndarray) -> np.ndarray:
     """The canvas with its open mouth painted over from the lips around, so that no tooth sticks to a moving lip."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    outline = np.array(_UPPER_INNER + _LOWER_INNER[::-1])
-    cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 255)
+    opened = np.array(outline.UPPER_INNER + outline.LOWER_INNER[::-1])
+    cv2.fillPoly(mask, [np.round(opened).astype(np.int32)], 255)
     return cv2.inpaint(canvas, cv2.dilate(mask, np.ones((3, 3), np.uint8)), 3, cv2.INPAINT_TELEA)
 
 
 def _parameter(points: list) -> np.ndarray:
     """Place of lip landmarks along the mouth, -1 to 1 between the corners of the photograph."""
-    left, right = _UPPER_OUTER[0][0], _UPPER_OUTER[-1][0]
+    left, right = outline.UPPER_OUTER[0][0], outline.UPPER_OUTER[-1][0]
     x = np.array([p[0] for p in points])
     return 2 * (x - left) / (right - left) - 1
 

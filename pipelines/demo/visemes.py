@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.demo.portrait import SHAPE
+from pipelines.demo.lip_curves import SHAPE
 from pipelines.demo.speech import Phone
 
 FPS = 25
@@ -76,7 +76,7 @@ class Manner:
 
 
 def mouth_shapes(phones: Sequence[Phone], start_s: float, num_frames: int, manner: Manner) -> np.ndarray:
-    """Mouth shapes [num_frames, 8] (columns as portrait.SHAPE) of speech from start_s on, at the middle of each frame."""
+    """Mouth shapes [num_frames, 8] (columns as lip_curves.SHAPE) of speech from start_s on, at the middle of each frame."""
     targets, weights, centres, halves = [], [], [], []
     for phone in phones:
         target, dominance = _TARGETS[_class(phone)]

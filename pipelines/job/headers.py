@@ -9,8 +9,10 @@ from functools import partial
 
 from pipelines.corpora.manifest import Row
 from pipelines.job.ledger import Entry
-from pipelines.media import decode as media
-from pipelines.workers import isolation, stages
+from pipelines.media import probe
+from pipelines.media.files import MediaError
+from pipelines.workers import isolation
+from pipelines.workers.work import INFRASTRUCTURE, reason_of, traceback_of, unforeseen, worker
 from store.place import place
 
 
@@ -42,20 +44,20 @@ def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempt
         attempt += 1
         try:
             return child(row, isolation.limit_s(0, clip_timeout))
-        except media.MediaError as error:
+        except MediaError as error:
             reason, message = error.reason, str(error)
-            if reason not in stages.INFRASTRUCTURE:
+            if reason not in INFRASTRUCTURE:
                 break
         except isolation.ChildLost as error:
             reason, message = error.reason, f"{row.path}: {error}; check the file, or leave it out"
             trace = error.trace
         except Exception as error:  # one clip's surprise must not cost the others; the ledger keeps it
-            reason, message = stages.reason_of(error), f"{row.path}: {stages.unforeseen(error)}"
-            trace = stages.trace(error)
-            if reason not in stages.INFRASTRUCTURE:
+            reason, message = reason_of(error), f"{row.path}: {unforeseen(error)}"
+            trace = traceback_of(error)
+            if reason not in INFRASTRUCTURE:
                 break
     seconds = time.perf_counter() - begun
-    return Failure(row.id, row.path, "probe", reason, message, attempt, seconds, stages.worker(), trace)
+    return Failure(row.id, row.path, "probe", reason, message, attempt, seconds, worker(), trace)
 
 
 def _prober(options: Mapping[str, str] | None) -> Callable[[Row], int]:
@@ -64,4 +66,4 @@ def _prober(options: Mapping[str, str] | None) -> Callable[[Row], int]:
 
 def _num_frames(options: Mapping[str, str] | None, row: Row) -> int:
     audio = place(row.audio_path, options) if row.audio_path else None
-    return media.probe(place(row.path, options), audio).num_frames
+    return probe.probe(place(row.path, options), audio).num_frames

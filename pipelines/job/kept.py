@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import store
 from pipelines.corpora import manifest
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import Row
+from pipelines.errors import UsageError
 from pipelines.job import ledger
 from pipelines.job.ledger import Entry
-from pipelines.job.request import UsageError
 from store import StoreError
 
 log = logging.getLogger(__name__)

@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 
 import store
+from pipelines.errors import UsageError
 from pipelines.job import report_page, request
 from pipelines.job.ledger import Entry
-from pipelines.job.request import Config, UsageError
+from pipelines.job.request import Config
 from pipelines.job.usage import StageUsage, Summary, Usage, first_line
-from pipelines.workers import cluster, stages
+from pipelines.workers import cluster
+from pipelines.workers.work import INFRASTRUCTURE
 from store import layout
 from store.place import Place, place
 from store.place.secrets import redact
@@ -194,7 +196,7 @@ def failures(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             empty = {"stage": entry.stage, "reason": entry.reason, "clips": 0, "again": "", "examples": []}
             kind = found.setdefault((entry.stage, entry.reason), empty)
             kind["clips"] += 1
-            kind["again"] = "next run" if entry.reason in stages.INFRASTRUCTURE else "--retry-failed"
+            kind["again"] = "next run" if entry.reason in INFRASTRUCTURE else "--retry-failed"
             if len(kind["examples"]) < EXAMPLES:
                 kind["examples"].append({"id": entry.id, "path": entry.path, "message": redact(entry.message)})
     return sorted(found.values(), key=lambda kind: (-kind["clips"], kind["stage"], kind["reason"]))

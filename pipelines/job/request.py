@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import store
 import teachers
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
+from pipelines.errors import RunError, UsageError
+from pipelines.labels.borrow import borrowed_fit, check_teachers
 from pipelines.workers.cluster import Pools
-from store import layout
+from store import layout, mend
 from store.arrays import inventory
-from store.place import Place, is_url, lease
+from store.creation import check_lone, is_taken, mark
+from store.place import Place, lease
 from store.place.secrets import redact
-from store.similarity import Fit, fitfile
-from store.writer import check_lone, is_taken, mark
 from teachers import recorded
 from teachers.face import backends as face_backends
 from teachers.files.weights import OtherWeights
@@ -31,14 +31,6 @@ from teachers.files.weights import OtherWeights
 log = logging.getLogger(__name__)
 
 ASR, VSR = "whisper:tiny.en@3", "lips"
-
-
-class UsageError(Exception):
-    """The request cannot be carried out and nothing was changed; the text says what to do."""
-
-
-class RunError(Exception):
-    """The run itself failed after it had begun to write; running it again goes on where it stopped."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +87,6 @@ def check_place(config: Config) -> bool:
     return False
 
 
-def _check_teachers(place: Place, attrs: dict[str, Any]) -> None:
-    """Raises UsageError where a store does not say which teachers it was made with."""
-    told = attrs.get("teachers") or {}
-    for side, needed in (("asr", ("name", "dim")), ("vsr", ("name", "dim")), ("face", ("options",))):
-        teacher = told.get(side) or {}
-        if not all(name in teacher for name in needed):
-            raise UsageError(
-                f"{place} does not say which teacher of {side} it was made with, so it cannot be used here"
-            )
-
-
 def optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
     """Those of layout.OPTIONAL_ARRAYS that the store has or, where it is made in this run, will have."""
     unknown = [name for name in config.arrays if name not in layout.OPTIONAL_ARRAYS]
@@ -128,7 +109,7 @@ def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teach
     names = {"asr": config.asr or ASR, "vsr": config.vsr or VSR}
     if exists:
         attrs = store.Writer.open(config.store).attrs
-        _check_teachers(config.store, attrs)
+        check_teachers(config.store, attrs)
         for side, wanted in (("asr", config.asr), ("vsr", config.vsr)):
             has = attrs["teachers"][side]["name"]
             if wanted not in (None, has):
@@ -230,31 +211,10 @@ def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> stor
     return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs, extra)
 
 
-def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
-    """The fit of another store or of a file, and its note, checked to be of the same teachers; `mine` are ours by side."""
-    if not is_url(path) and path.exists():
-        fit, theirs, note = fitfile.load(path.path)
-    else:
-        other = store.open(path)
-        if other.fit is None:
-            raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
-        _check_teachers(path, {"teachers": {"face": {"options": {}}, **(other.attrs.get("teachers") or {})}})
-        fit, theirs = other.fit, other.attrs["teachers"]
-        note = {**(other.attrs.get("similarity") or {}), "clip_frames": other.fit_length}
-    for side in ("asr", "vsr"):
-        ours, its = mine[side], theirs[side]
-        if (ours["name"], ours.get("sha256"), ours["dim"]) != (its["name"], its.get("sha256"), its["dim"]):
-            raise UsageError(
-                f"the fit of {path} is of --{side} {its['name']}, this store of {ours['name']}; they do not mix"
-            )
-    note = {k: v for k, v in note.items() if k not in ("auc", "brier", "offset", "calibrated_on", "complete")}
-    return fit, {**note, "fit_from": str(path)}
-
-
-def mend(config: Config, writer: store.Writer) -> None:
+def mend_store(config: Config, writer: store.Writer) -> None:
     """Metadata of the store written anew where it is lost or damaged and can be told from the rest. Raises UsageError for
     other damage to its small files, unless the run writes anew what is damaged; ledger and manifest are left to `kept`."""
-    damage = writer.damage()
+    damage = mend.damage(writer)
     if config.refit or config.fit_from:
         damage = {key: text for key, text in damage.items() if key.partition("/")[0] != "fit"}
     if config.words and any(key.startswith("words") for key in damage):
@@ -267,7 +227,7 @@ def mend(config: Config, writer: store.Writer) -> None:
     ]
     if beyond:
         raise UsageError(beyond[0])
-    mended = writer.mend_metadata()
+    mended = mend.mend_metadata(writer)
     if mended:
         log.warning("the metadata of %s was lost or damaged and is written anew", ", ".join(mended))
 

@@ -18,18 +18,20 @@ from typing import Any
 import store
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
-from pipelines.job import headers as probing
+from pipelines.errors import RunError, UsageError
 from pipelines.job import kept, ledger, report_data, request, space, traces, words
+from pipelines.job.headers import Failure, probe_rows
 from pipelines.job.ledger import Entry
-from pipelines.job.request import Config, RunError
+from pipelines.job.request import Config
 from pipelines.job.usage import Summary, first_line
 from pipelines.labels import second_pass as labels
-from pipelines.media import decode as media
 from pipelines.ui import progress
-from pipelines.workers import cluster, plan, stages
+from pipelines.workers import cluster, pack, plan
+from pipelines.workers.work import INFRASTRUCTURE, OVERFLOW, Receipt, Work, traceback_of
 from store import layout, staging
+from store.creation import unmake
+from store.layout import FPS
 from store.place import Place
-from store.writer import unmake
 from teachers import TeacherError
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,10 @@ PROBES = 256  # headers read by one task
 WAVE = 2048  # batches that Ray Data is given at once: its books, like the driver's memory, do not grow with the corpus
 FRUITLESS = 3  # times that work is lost before anything is done, after which the run ends
 MARK_EVERY_S = 20.0  # a mark writes the whole ledger
+
+
+def _wish(config: Config) -> labels.Wish:
+    return labels.Wish(config.similarity, config.refit, config.fit_from, config.seed)
 
 
 def run(config: Config) -> Summary:
@@ -52,13 +58,13 @@ def run(config: Config) -> Summary:
         return _dry_run(config, rows, exists, asr.dim + vsr.dim, arrays)
     with request.lock(config.store, exists):
         writer = store.Writer.open(config.store) if exists else request.create(config, asr, vsr)
-        request.mend(config, writer)
+        request.mend_store(config, writer)
         names = {"face": request.face_backend(writer), "asr": asr.name, "vsr": vsr.name}
         job = _Job(config, writer, names, arrays, rows)
         try:
             with report_data.kept(job.summary, config, job.entries) as job.tell:
                 return job.run(rows)
-        except request.UsageError:
+        except UsageError:
             if not exists and not writer.num_clips:  # what was made for the run goes with it
                 unmake(config.store)
             raise
@@ -68,7 +74,7 @@ def run(config: Config) -> Summary:
                 raise RunError(str(error)) from error
             if isinstance(error, RunError):
                 raise
-            if traces.add(config.store, [traces.Trace("", "run", stages.trace(error))]):
+            if traces.add(config.store, [traces.Trace("", "run", traceback_of(error))]):
                 log.warning("the traceback of what ended this run is in %s", config.store / traces.FILE)
             raise
 
@@ -116,7 +122,7 @@ class _Job:
         known = {row.id for row in self.rows}
         new = [row for row in rows if row.id not in known]
         columns = self.reader.clips
-        again = {"", stages.OVERFLOW, *stages.INFRASTRUCTURE}
+        again = {"", OVERFLOW, *INFRASTRUCTURE}
         failed = {row.id for row in self.rows if (e := self.entries.get(row.id)) and e.reason not in again}
         if self.config.retry_failed:
             failed = set()
@@ -127,7 +133,7 @@ class _Job:
             with self.summary.parts.part("pass one"):
                 self._first_pass(pending)
         with self.summary.parts.part("fit"):
-            note = labels.second_pass(self.root, self.writer, self.config, self._spread, self.foreign)
+            note = labels.second_pass(self.root, self.writer, _wish(self.config), self._spread, self.foreign)
         self.summary.labelled, self.summary.similarity = bool(note), note
         if self.config.words:
             words.transcribe(self.root, self.writer, self.names["asr"], self._spread)
@@ -205,7 +211,7 @@ class _Job:
             columns[name] = [getattr(row, name) for row in new]
         placed = [slots.get(first + k, plan.Slot(first + k, -1, 0, 0)) for k in range(len(new))]
         columns["offset"], columns["capacity"] = [s.offset for s in placed], [s.capacity for s in placed]
-        columns["duration"] = [s.frames / media.FPS for s in placed]  # as promised, until it is known
+        columns["duration"] = [s.frames / FPS for s in placed]  # as promised, until it is known
         self.writer.append_clips(columns)
         self.writer.grow_rows(self.top)
         self._write_ledger()
@@ -219,8 +225,8 @@ class _Job:
         config = self.config
         how = config.clip_timeout, config.attempts, config.store.options
         chunks = [(rows[k : k + PROBES], *how) for k in range(0, len(rows), PROBES)]
-        found = [answer for chunk in self._spread(probing.probe_rows, chunks) for answer in chunk]
-        self._keep(traces.Trace(f.id, f.stage, f.trace) for f in found if isinstance(f, probing.Failure))
+        found = [answer for chunk in self._spread(probe_rows, chunks) for answer in chunk]
+        self._keep(traces.Trace(f.id, f.stage, f.trace) for f in found if isinstance(f, Failure))
         return found
 
     # -- pass one: decode, face, teachers, packing
@@ -228,7 +234,7 @@ class _Job:
     def _first_pass(self, pending: list[int]) -> None:
         late = self._pass(self._slots(pending))
         # Headers lied about these: new slots after everything else, in manifest order.
-        again = sorted(i for i in late if self.entries[self.rows[i].id].reason == stages.OVERFLOW)
+        again = sorted(i for i in late if self.entries[self.rows[i].id].reason == OVERFLOW)
         if again:
             self._pass(self._rehouse([(i, late[i]) for i in again]))
 
@@ -259,7 +265,7 @@ class _Job:
         """New slots for clips that are in the table already."""
         slots = self._place(wanted)
         for slot in slots:
-            promised = slot.frames / media.FPS
+            promised = slot.frames / FPS
             new: dict[str, list[Any]] = {
                 "offset": [slot.offset],
                 "capacity": [slot.capacity],
@@ -289,7 +295,7 @@ class _Job:
         late: dict[int, int] = {}
         tally = cluster.tally()
         packing: dict[Any, plan.ShardGroup] = {}
-        pack = ray.remote(num_cpus=cluster.SMALL_CPUS, max_retries=cluster.RETRIES)(stages.pack)
+        packer = ray.remote(num_cpus=cluster.SMALL_CPUS, max_retries=cluster.RETRIES)(pack.pack)
 
         def collect(block: bool) -> None:
             while packing:
@@ -305,7 +311,7 @@ class _Job:
             group = group_of[name]
             missing[group.first].discard(name)
             if not missing[group.first]:
-                packing[pack.remote(self.root, group, names[group.first])] = group
+                packing[packer.remote(self.root, group, names[group.first])] = group
             collect(block=len(packing) > 2)
 
         frames = {b.name: b.frames for b in todo.values()}
@@ -345,10 +351,10 @@ class _Job:
             if fruitless == FRUITLESS:
                 raise RunError(f"workers are lost before they finish anything, {FRUITLESS} times in a row")
 
-    def _work(self, batch: plan.Batch) -> stages.Work:
+    def _work(self, batch: plan.Batch) -> Work:
         rows = [self.rows[slot.clip] for slot in batch.slots]
-        receipts = [stages.Receipt(slot.clip, row.id, row.path) for slot, row in zip(batch.slots, rows, strict=True)]
-        return stages.Work(batch.name, list(batch.slots), rows, receipts)
+        receipts = [Receipt(slot.clip, row.id, row.path) for slot, row in zip(batch.slots, rows, strict=True)]
+        return Work(batch.name, list(batch.slots), rows, receipts)
 
     def _mark(self) -> dict[int, int]:
         """Enter the clips of packed batches into table and ledger, call them done, drop their staging; the decoded length of
@@ -362,12 +368,12 @@ class _Job:
         self.receipts |= zip(
             brought, self.root.map(lambda name: staging.receipts(self.root, name), brought), strict=True
         )
-        receipts = [stages.Receipt(**r) for name in names for r in self.receipts.pop(name)]
+        receipts = [Receipt(**r) for name in names for r in self.receipts.pop(name)]
         finished = [r for r in receipts if r.ok]
         for receipt in receipts:
             before = self.entries.get(receipt.id)
             message = receipt.message
-            if receipt.ok and before and before.reason == stages.OVERFLOW:
+            if receipt.ok and before and before.reason == OVERFLOW:
                 message = before.message  # the one thing worth telling of a clip that is done
             self.entries[receipt.id] = Entry(
                 receipt.id,
@@ -390,14 +396,14 @@ class _Job:
             }
             for r in finished:
                 k = r.clip - first
-                new["length"][k], new["duration"][k] = r.length, r.length / media.FPS
+                new["length"][k], new["duration"][k] = r.length, r.length / FPS
                 new["start_skew"][k], new["quality"][k], new["done"][k] = r.start_skew, r.quality, 1
             self.writer.write_clips(first, new)
         self.summary.worked += len(finished)
-        self.summary.video_seconds += sum(r.length for r in finished) / media.FPS
+        self.summary.video_seconds += sum(r.length for r in finished) / FPS
         staging.discard(self.root, names)
         self.tell()
-        return {r.clip: r.length for r in receipts if r.reason == stages.OVERFLOW}
+        return {r.clip: r.length for r in receipts if r.reason == OVERFLOW}
 
     def _keep(self, found: Iterable[traces.Trace]) -> None:
         """Tracebacks of errors that nobody foresaw, beside the ledger."""
@@ -426,12 +432,12 @@ def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int, arrays: t
     """What a run would do, from headers alone."""
     known = set(store.open(config.store).clips["id"].tolist()) if exists else set()
     new = [row for row in rows if row.id not in known]
-    found = probing.probe_rows(new, config.clip_timeout, config.attempts, config.store.options)
+    found = probe_rows(new, config.clip_timeout, config.attempts, config.store.options)
     frames = [n for n in found if isinstance(n, int)]
     return Summary(
         clips=len(new),
         worked=0,
-        video_seconds=sum(frames) / media.FPS,
+        video_seconds=sum(frames) / FPS,
         failed=[e for e in found if isinstance(e, Entry)],
         cpus=space.cpus(config.address),
         dims=dims,
@@ -442,6 +448,6 @@ def _dry_run(config: Config, rows: list[Row], exists: bool, dims: int, arrays: t
 def _progress(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> tuple[str, str, list[int]]:
     """What to call the work that is spread over the cluster, what it is counted in, and how many there are in each job."""
     clips = [len(next((value for value in job if isinstance(value, list)), [None])) for job in jobs]
-    known = {probing.probe_rows: ("headers", "clips", clips), words.decode: ("words", "clips", clips)}
+    known = {probe_rows: ("headers", "clips", clips), words.decode: ("words", "clips", clips)}
     ones = [1] * len(jobs)
     return known.get(function, ("labels", "shards", ones) if function is labels.label_shard else ("fit", "parts", ones))

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.job.request import UsageError
+from pipelines.errors import UsageError
 from pipelines.workers.cluster import cores
 from store import layout
 from store.place import Place, is_url

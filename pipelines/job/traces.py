@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.workers import stages
+from pipelines.workers.work import shortened
 from store.layout import StoreError
 from store.place import Place
 from store.place.secrets import redact
@@ -48,7 +48,7 @@ def add(root: Place, found: Iterable[Trace]) -> int:
         return 0
     kept = read(root)
     for trace in new:
-        text = stages.shortened(redact(trace.text))
+        text = shortened(redact(trace.text))
         log.debug("%s of %s:\n%s", trace.stage, trace.clip or "the run", text)
         one = kept.pop((trace.stage, _same(text)), None) or {
             "error": (text.strip().splitlines() or [""])[-1][:LINE],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.job.ledger import Entry
-from pipelines.workers.stages import Span
+from pipelines.workers.work import Span
 
 BINS = 120
 BIN_S = 1.0  # width of a bin at the beginning

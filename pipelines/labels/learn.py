@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines.labels import calibrate as calibration
 from pipelines.labels import contrast
 from pipelines.labels import project as projection
+from pipelines.labels.calibrate import calibrate, embeddings, judged, pair_scores, rounded
 from pipelines.workers.cluster import Spread
 from store import layout, similarity
 from store.place import Place
@@ -78,9 +78,9 @@ def gather(
     reader = store.open(root)
     found: list[Moments | None] = [None] * (2 * count)
     for clip, part, partner in zip(clips, parts, partners, strict=True):
-        own = calibration.embeddings(reader, clip)
+        own = embeddings(reader, clip)
         x = similarity.with_context(own["vsr"].astype(np.float32), context)
-        other = own if partner == clip else calibration.embeddings(reader, partner)
+        other = own if partner == clip else embeddings(reader, partner)
         for k, sound in ((part, own), (count + part, other)):
             length = min(len(x), len(sound["asr"]))
             mask = layout.labelled(own["flags"][:length], sound["flags"][:length])
@@ -98,7 +98,7 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
     corpora = sorted(set(reader.clips["corpus"][reader.clips["done"] == 1].astype(str)))
     if kind not in similarity.LEARNED:
         fit = similarity.unlearned(kind, _width(reader, "vsr"))
-        return calibration.calibrate(root, fit, {"kind": kind, "dims": fit.dims}, None, corpora)
+        return calibrate(root, fit, {"kind": kind, "dims": fit.dims}, None, corpora)
     if len(clips) == 0:
         return None, {}
     if len(clips) < FEW_CLIPS:
@@ -121,15 +121,13 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
         },
     }
     if all(found.control[part] is not None for part in np.unique(parts) if found.held_out[part] is not None):
-        pairs = calibration.pair_scores(
-            reader, *calibration.judged(clips, parts, found.held_out), [c or found.fit for c in found.control]
-        )
+        pairs = pair_scores(reader, *judged(clips, parts, found.held_out), [c or found.fit for c in found.control])
         if all(len(pairs.positive[w]) and len(pairs.negative[w]) for w in similarity.WINDOWS):
             note["shuffled_control"] = {
-                w: calibration.rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
+                w: rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
             }
     seen = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
-    return calibration.calibrate(root, found.fit, note, (seen, found.held_out), corpora)
+    return calibrate(root, found.fit, note, (seen, found.held_out), corpora)
 
 
 def _learn_cca(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 import store
-from pipelines.job.request import Config, borrowed_fit
-from pipelines.labels import calibrate as calibration
 from pipelines.labels import learn as fit
 from pipelines.labels import project as projection
+from pipelines.labels.borrow import borrowed_fit
+from pipelines.labels.calibrate import calibrate, embeddings
 from pipelines.workers.cluster import Spread
 from pipelines.workers.plan import clips_of_shard
 from store import layout, similarity
@@ -26,8 +26,18 @@ LONGER = 2  # times as long as those the fit has seen: clips get a warning
 DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks of the fit; None = what the store has, or the default."""
+
+    kind: str | None = None  # of similarity
+    refit: bool = False
+    fit_from: Place | None = None
+    seed: int = 0
+
+
 def second_pass(
-    root: Place, writer: store.Writer, config: Config, spread: Spread, foreign: Collection[int] = ()
+    root: Place, writer: store.Writer, wish: Wish, spread: Spread, foreign: Collection[int] = ()
 ) -> dict[str, Any]:
     """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it and the `foreign`.
 
@@ -39,13 +49,13 @@ def second_pass(
     note = dict(writer.attrs.get("similarity") or {})
     # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
     interrupted = bool(note) and not note.get("complete")
-    here = _stored_fit(reader, interrupted or config.refit or config.fit_from is not None)
-    source = config.fit_from or (note.get("fit_from") if interrupted and not config.refit else None)
+    here = _stored_fit(reader, interrupted or wish.refit or wish.fit_from is not None)
+    source = wish.fit_from or (note.get("fit_from") if interrupted and not wish.refit else None)
     borrow = source is not None and (interrupted or here is None or note.get("fit_from") != str(source))
-    learn = not borrow and (config.refit or here is None or interrupted)
+    learn = not borrow and (wish.refit or here is None or interrupted)
     if borrow and source is not None:
         here, note = borrowed_fit(place(source, place(root).options), writer.attrs["teachers"])
-        here, note = calibration.calibrate(root, replace(here, calibration={}), note, None, corpora)
+        here, note = calibrate(root, replace(here, calibration={}), note, None, corpora)
         if 0 < LONGER * note.get("clip_frames", 0) < reader.typical_length:
             log.warning(
                 "the fit of %s has seen clips of %.1f s, this store has some of %.1f s: a speech model's rows know how late "
@@ -53,15 +63,15 @@ def second_pass(
                 source, note["clip_frames"] / layout.FPS, reader.typical_length / layout.FPS,
             )  # fmt: skip
     elif learn:
-        seed = note["seed"] if interrupted and not config.refit and "seed" in note else config.seed
-        here, note = fit.learn(root, spread, config.similarity or note.get("kind") or default_kind(reader), seed)
+        seed = note["seed"] if interrupted and not wish.refit and "seed" in note else wish.seed
+        here, note = fit.learn(root, spread, wish.kind or note.get("kind") or default_kind(reader), seed)
         note["clip_frames"] = reader.typical_length
     if here is None:
         return {}
     anew = borrow or learn
     fresh = [] if anew else [corpus for corpus in corpora if corpus not in note.get("auc", {})]
     if fresh:
-        here, note = calibration.calibrate(root, here, note, None, fresh)
+        here, note = calibrate(root, here, note, None, fresh)
     note["complete"] = True
     if anew:
         writer.update_attrs({"similarity": {**note, "complete": False}})
@@ -131,7 +141,7 @@ def label_shard(root: Place, shard: int) -> int:
     arrays = writer.blank_shard(layout.LEARNED_ARRAYS)
     clips = clips_of_shard(reader.clips, shard)
     for clip in clips:
-        got = calibration.embeddings(reader, clip)
+        got = embeddings(reader, clip)
         v, a = half(to_vsr(got["vsr"])), half(to_asr(got["asr"]))
         corpus = str(reader.clips["corpus"][clip])
         label = similarity.compare(v, a, fit, 5, layout.labelled(got["flags"], got["flags"]), corpus)

@@ -7,6 +7,11 @@ Rows are read, put together, moved (--remap), chosen (--where, --drop-fault); th
 
 from __future__ import annotations
 
+from store.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
+
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,20 +21,12 @@ from typing import Any
 import click
 
 from pipelines.corpora import faults, manifest
-from pipelines.corpora.manifest import PARQUET, ManifestError, Row
-from pipelines.manifest import (
-    check as manifest_check,
-)
-from pipelines.manifest import (
-    edit as manifest_edit,
-)
-from pipelines.manifest import (
-    match,
-    protocols,
-)
-from pipelines.manifest import (
-    summary as manifest_summary,
-)
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import PARQUET, Row
+from pipelines.manifest import check as manifest_check
+from pipelines.manifest import edit as manifest_edit
+from pipelines.manifest import match, protocols
+from pipelines.manifest import summary as manifest_summary
 from store import output as outputs
 from store.command import Command, fail, say, told
 from store.formats.table import to_csv
@@ -270,3 +267,7 @@ def tell(lines: Iterable[str]) -> None:
     """Lines to the terminal."""
     for line in lines:
         say(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,8 @@ from typing import Any
 
 from pipelines.corpora import faults, manifest
 from pipelines.corpora.faults import Fault
-from pipelines.corpora.manifest import CATEGORIES, ManifestError, Row
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import CATEGORIES, Row
 from pipelines.manifest.edit import Files
 from store.place import is_url
 

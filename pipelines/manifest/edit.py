@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.corpora import faults, manifest
-from pipelines.corpora.manifest import LABELS, ManifestError, Row
+from pipelines.corpora.fields import LABELS, ManifestError
+from pipelines.corpora.manifest import Row
 from store.place import is_url
 
 FIELDS = ("corpus", "method", "category", "split", "label", "audio_fake", "video_fake", "identities", "group", "id")

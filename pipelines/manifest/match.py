@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.audit import leaks, nuisances
-from pipelines.audit.shortcuts import weighted_auc
-from pipelines.corpora.manifest import PARQUET, ManifestError, Row
+from pipelines.audit.rates import weighted_auc
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import PARQUET, Row
 from store.formats.table import read_csv, read_parquet
 from store.layout import StoreError
 from store.place import place

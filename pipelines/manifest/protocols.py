@@ -16,7 +16,8 @@ from functools import partial
 import numpy as np
 
 from pipelines.audit import leaks
-from pipelines.corpora.manifest import SPLITS, ManifestError, Row
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import SPLITS, Row
 from pipelines.manifest import people
 
 FAVC = ("fakeavceleb", "cmdfd_favc")  # kinds of corpora that hold FakeAVCeleb

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipelines.media.probe import Media, MediaError, check_size, reached
+from pipelines.media.files import Media, MediaError, check_size, reached
 from store.place import is_url, place
 
 PIECE = 8 << 20  # bytes a request

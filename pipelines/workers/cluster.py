@@ -8,14 +8,16 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pipelines.workers import isolation, stages
+from pipelines.workers.pack import stage, staged_receipts
+from pipelines.workers.work import DeviceError, Span, Work, check_device
 from store.layout import StoreError
 from store.place import Place
+from teachers.quiet import quiet
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +58,12 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to the terminal, errors or not
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of its own statistics, when a node dies
     on_terminate = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     address = address or os.environ.get("RAY_ADDRESS") or "local"  # None would join a Ray that somebody runs here
     if address == "local":
-        quiet |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    with _silence():
-        ray.init(address=address, **quiet)
+        options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    with quiet():
+        ray.init(address=address, **options)
     signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
@@ -69,19 +71,6 @@ def connect(address: str | None) -> None:
     data.max_consecutive_actor_init_deaths = RETRIES
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs, with traceback, what it raises
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps remarks that Ray's C++ side makes at its start off standard error; errors come as exceptions."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 def cores() -> int:
@@ -135,7 +124,7 @@ class Staged:
 
     name: str
     receipts: list[dict[str, Any]]
-    spans: list[stages.Span]
+    spans: list[Span]
 
 
 class _Stage:
@@ -146,35 +135,35 @@ class _Stage:
     where workers fill a machine: Ray Data left hundreds of finished clips in memory until the face workers were done.
     """
 
-    def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[stages.Work], stages.Work]]):
+    def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[Work], Work]]):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # into Ray's log of this worker
         self.name, self.chain, self.tally = name, chain, tally
         self.child = isolation.Child(build)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        work: stages.Work = pickle.loads(row["work"])
+        work: Work = pickle.loads(row["work"])
         if self.name == "face":
-            work.staged = stages.staged_receipts(self.chain.root, work.name)
+            work.staged = staged_receipts(self.chain.root, work.name)
         if work.staged is None:
             begun, chain = time.time(), self.chain
             log.info("%s %s: begins %d clips", self.name, work.name, sum(receipt.ok for receipt in work.receipts))
             work = isolation.run(
                 self.child, work, self.name, chain.clip_timeout, chain.attempts, apart=self.name == "face"
             )
-            span = stages.Span.of(self.name, begun, work)
+            span = Span.of(self.name, begun, work)
             work.spans.append(span)
             log.info("%s %s: did %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
             self.tally.add.remote(self.name, span.clips, span.frames)
         if self.name != LAST:
             return {"work": pickle.dumps(work, protocol=5)}
         try:
-            receipts = stages.stage(work, self.chain.root) if work.staged is None else work.staged
+            receipts = stage(work, self.chain.root) if work.staged is None else work.staged
         except (OSError, StoreError) as error:  # as an answer, since Ray would take what a worker raises for its loss
             return {"staged": pickle.dumps(error)}
         return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
 
 
-def stream(work: Sequence[stages.Work], chain: Chain, tally: Any) -> Iterator[Staged]:
+def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
     """Run batches through face, asr, vsr and staging; yields each as it is staged, in any order.
 
     Ray Data streams: memory holds the batches in flight, not the corpus. Pools grow and shrink between their limits with what
@@ -228,7 +217,7 @@ def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: boo
 
     gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
     # Ray ends a worker after each task that has a GPU, so one whose device failed does no other task.
-    again: Any = [stages.DeviceError]
+    again: Any = [DeviceError]
     options: dict[str, Any] = {"max_retries": RETRIES, "retry_exceptions": again}
     remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, **options)(_on_device)
     waiting = [remote.remote(function, *job) for job in jobs[:IN_FLIGHT]]
@@ -244,5 +233,5 @@ def _on_device(function: Callable[..., T], *job: Any) -> T:
     try:
         return function(*job)
     except Exception as error:
-        stages.check_device(error)
+        check_device(error)
         raise

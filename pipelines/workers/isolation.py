@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.media.decode import FPS
-from pipelines.workers.stages import INFRASTRUCTURE, DeviceError, Work
+from pipelines.workers.work import INFRASTRUCTURE, DeviceError, Work
+from store.layout import FPS
 
 START_S = 1800.0  # a child may have to wait for weights that another process downloads
 STARTS = 3  # tries; a child may be killed while it loads weights

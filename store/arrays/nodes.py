@@ -24,9 +24,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from store import layout
 from store.arrays import attributes, metadata
 from store.formats import document as documents
-from store.layout import StoreError
+from store.layout import CREATION, StoreError
 from store.place import Place
-from store.place.bounds import CREATION, INVENTORY, is_store
+from store.place.bounds import INVENTORY, is_store
 
 EVERY_CHUNK: Any = {"write_empty_chunks": True}
 

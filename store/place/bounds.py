@@ -10,10 +10,9 @@ import os
 
 from store import layout
 from store.formats import document
-from store.layout import StoreError
+from store.layout import CREATION, StoreError
 from store.place import Folder, Outside, Place, place
 
-CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}
 INVENTORY, INVENTORY_FORMAT = "inventory.json", b'"concord-av inventory"'
 
 

@@ -34,7 +34,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from store.layout import StoreError
-from store.place import KINDS, Changed, Opened, Place, secrets
+from store.place import secrets
+from store.place.base import KINDS, Changed, Opened, Place
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -11,8 +11,7 @@ comparison of two stored projections.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,143 +22,9 @@ from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, StoreEr
 from store.similarity import Fit, compare
 from student.config import DataConfig
 from student.data.augment import augment_mouth, augment_sound
+from student.data.corpus import LABELS, Corpus
+from student.data.order import GAP, SHIFT, SOFT_WINDOW, SWAP, Draw, Key, draw, epoch_order, partners
 from student.data.picture import cut
-from student.data.spans import Spans
-
-SOFT_WINDOW = 5
-GAP = SOFT_WINDOW // 2 + 1  # empty rows between pairs that are compared in one call
-NEIGHBOURS = (
-    512  # windows: a partner is stored near, so that its chunks are read soon anyway, and often the same speaker
-)
-OWN, SWAP, SHIFT = range(3)
-LABELS = (-1, 0, 1)  # unknown, real, fake: of clips and of frames
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One window: lips of clip `lips` from frame `lips_start`, sound of clip `sound` from `sound_start`, `length` frames."""
-
-    lips: int
-    sound: int
-    lips_start: int
-    sound_start: int
-    length: int
-    kind: int
-    shift: int
-
-
-class Key(NamedTuple):
-    """One batch of one rank: clip rows and their positions in the epoch's order."""
-
-    epoch: int
-    positions: tuple[int, ...]
-    clips: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What the order and the draws need to know of the training clips; small, so that it travels to workers.
-
-    rows i8 [n]: their rows in the clips table; of all clips of the store: start, length i8 (of their spans, in frames), shard
-    i8, label i1, weight f4, corpus. Spans of `rows` are at least a window long.
-    """
-
-    rows: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    shard: np.ndarray
-    label: np.ndarray
-    weight: np.ndarray
-    corpus: np.ndarray
-
-    @classmethod
-    def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
-        """Of the clips `rows` those whose spans hold a window. Raises StoreError for a label that is none."""
-        c = reader.clips
-        odd = np.asarray(rows, np.int64)[~np.isin(np.asarray(c["label"])[rows], LABELS)]
-        if len(odd):
-            raise StoreError(
-                f"clip {c['id'][odd[0]]}: its label is {c['label'][odd[0]]}, not 0 (real), 1 (fake) or -1 "
-                "(unknown); mend the store"
-            )
-        names = np.array([str(x) for x in c["corpus"]])
-        rows = np.asarray(rows, np.int64)
-        offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
-        kept = rows[spans.length[rows] >= window]
-        return cls(kept, spans.start, spans.length, offset // reader.shard_rows, label, weight, names)
-
-
-def partners(corpus: Corpus, window: int) -> np.ndarray:
-    """Rows of the training clips known to be real, whose sound may be swapped in: once for each of a clip's windows, so that
-    swapped sound lies where own sound does."""
-    real = corpus.rows[corpus.label[corpus.rows] == 0]
-    return np.sort(np.repeat(real, corpus.length[real] // window))
-
-
-def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:
-    """Clip rows i8 [windows] in the order of one epoch: one for each `window` frames of a clip's span."""
-    rng = np.random.default_rng([seed, epoch])
-    shard = corpus.shard[corpus.rows]
-    shards = np.unique(shard)
-    place = rng.permutation(len(shards))[np.searchsorted(shards, shard)]
-    counts = corpus.length[corpus.rows] // config.window
-    by_shard = np.argsort(place, kind="stable")
-    windows = np.repeat(corpus.rows[by_shard], counts[by_shard])
-    # shuffle across the border of two buffers too: which windows share a buffer differs by a random phase
-    group = (np.arange(len(windows)) + rng.integers(config.buffer)) // config.buffer
-    return windows[np.lexsort((rng.random(len(windows)), group))]
-
-
-def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, seed: int, epoch: int, position: int, row: int) -> Draw:
-    """The window at `position`: a function of its arguments alone.
-
-    Partner, shift and length are drawn for every window in the same way; only those that become mismatched use the first two.
-    """
-    rng = np.random.default_rng([seed, epoch, position, 1])
-    whole = config.window
-    most = min(config.max_shift, whole // 3)
-    small = min(config.min_fake_shift - 1, most)
-    if most >= config.min_fake_shift and rng.random() < 0.7:
-        size = int(rng.integers(config.min_fake_shift, most + 1))
-    else:
-        size = int(rng.integers(1, small + 1)) if small else 0
-    shift = size if rng.random() < 0.5 else -size
-    partner, length = -1, whole - size
-    for _ in range(4 if len(real) > 1 else 0):
-        near = int(np.searchsorted(real, row) + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1))
-        partner = int(real[near % len(real)])
-        if partner != row:
-            break
-    partner = -1 if partner == row else partner
-    start = int(corpus.start[row] + rng.integers(corpus.length[row] - whole + 1)) + max(0, shift)
-    aligned, other = rng.random() < 0.5, rng.random()
-    chance, which = rng.random(), rng.random()
-    mismatch = corpus.label[row] == 0 and chance < config.pair_share
-    if mismatch and partner >= 0 and which < config.swap_share:
-        first, room = int(corpus.start[partner]), int(corpus.length[partner]) - length
-        # half of the swaps keep the place in the clip: scripted corpora have a common rhythm, which must not give them away
-        sound_start = start if aligned and first <= start <= first + room else first + int(other * (room + 1))
-        return Draw(row, partner, start, sound_start, length, SWAP, 0)
-    if mismatch and size and config.swap_share < 1:
-        return Draw(row, row, start, start - shift, length, SHIFT, shift)
-    return Draw(row, row, start, start, length, OWN, 0)
-
-
-def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
-    """About how many windows of an epoch count as real and as fake for detection; weights of clips included."""
-    labels, weight = corpus.label[corpus.rows], corpus.weight[corpus.rows].astype(np.float64)
-    counts = corpus.length[corpus.rows] // config.window * weight
-    real, fake = counts[labels == 0].sum(), counts[labels == 1].sum()
-    mismatched = real * config.pair_share
-    small = (1 - config.swap_share) * 0.3 if (labels == 0).sum() > 1 else 0.3
-    return float(real - mismatched), float(fake + mismatched * (1 - small))
-
-
-def class_weights(real: float, fake: float) -> tuple[float, float]:
-    """Weights under which real and fake windows count the same in the detection term, 1 on average."""
-    if real <= 0 or fake <= 0:
-        return 1.0, 1.0
-    return (real + fake) / (2 * real), (real + fake) / (2 * fake)
 
 
 class Windows(Dataset):

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import nn
 
-
-class Output(NamedTuple):
-    """What a student says of a batch of B windows with T frames; rows outside the mask are meaningless.
-
-    visual, audio [B, T, D]: unit-length embeddings of one modality each; frame_logits [B, T] and clip_logits [B]: positive =
-    fake; scale, bias []: how a cosine of the two embeddings reads as a logit of "they belong together".
-    """
-
-    visual: torch.Tensor
-    audio: torch.Tensor
-    frame_logits: torch.Tensor
-    clip_logits: torch.Tensor
-    scale: torch.Tensor
-    bias: torch.Tensor
+from student.models.output import Output
 
 
 def _lite(**options: Any) -> nn.Module:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from student.models import Output
+from student.models.output import Output
 
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = 640

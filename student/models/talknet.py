@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from student.models import Output
 from student.models.features import ROWS_PER_FRAME, Mfcc
+from student.models.output import Output
 from student.models.talknet_encoders import AudioEncoder, VisualConv1D, VisualFrontend, VisualTCN
 
 SIDE = 112  # pixels of a face

@@ -226,7 +226,7 @@ def _written(path: Path, data: bytes) -> bool:
 
 def _asked_wrongly(error: Exception) -> bool:
     """Whether an error came before any work, from what was asked."""
-    from pipelines.corpora.manifest import ManifestError
+    from pipelines.corpora.fields import ManifestError
     from student.checkpoint import CheckpointError
     from teachers import TeacherError
     from teachers.files.weights import WeightsError

@@ -22,9 +22,12 @@ import teachers
 from pipelines.corpora import manifest
 from pipelines.labels import project as projection
 from pipelines.labels.second_pass import half
-from pipelines.media import decode as media
+from pipelines.media import probe
+from pipelines.media.files import MediaError
+from pipelines.media.picture import Video
 from pipelines.workers import isolation, stages
 from pipelines.workers.plan import Slot
+from pipelines.workers.work import Receipt, Work, check_device, reason_of, traceback_of
 from store import layout
 from store.place import place
 from store.similarity import Fit
@@ -86,9 +89,9 @@ class Eyes:
     def __call__(self, asked: tuple[Any, ...]) -> Any:
         what, row, *more = asked
         if what == "probe":
-            return media.probe(place(row.path)).num_frames
+            return probe.probe(place(row.path)).num_frames
         if what == "watch":
-            work = stages.Work("one", [Slot(0, 0, UNBOUNDED, 0)], [row], [stages.Receipt(0, row.id, row.path)])
+            work = Work("one", [Slot(0, 0, UNBOUNDED, 0)], [row], [Receipt(0, row.id, row.path)])
             self.stage(work)
             return work.clips[0], work.receipts[0]
         return _pictures(row.path, *more)
@@ -145,7 +148,7 @@ class Witness:
         except TeacherError as error:
             raise Unusable("not_finite", f"{row.path}: {error}") from error
         except Exception as error:
-            stages.check_device(error)  # with its GPU gone this process can answer nothing more
+            check_device(error)  # with its GPU gone this process can answer nothing more
             raise _unforeseen(row, error) from error
         # half() holds infinite values inside its range: looked at before, or they would pass for numbers
         asr, vsr = (half(_finite(x, row.path)) for x in (asr, vsr))
@@ -168,7 +171,7 @@ class Witness:
         """The child's answer to `what`. Raises Unusable."""
         try:
             return self.child((what, row, *more), isolation.limit_s(frames, None))
-        except media.MediaError as error:
+        except MediaError as error:
             raise Unusable(error.reason, str(error)) from error
         except isolation.ChildLost as error:
             log.debug("%s: %s\n%s", row.path, error, error.trace)
@@ -239,15 +242,15 @@ def _row(path: str | os.PathLike[str]) -> manifest.Row:
 
 
 def _unforeseen(row: manifest.Row, error: Exception) -> Unusable:
-    log.debug("%s:\n%s", row.path, stages.trace(error))
-    return Unusable(stages.reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
+    log.debug("%s:\n%s", row.path, traceback_of(error))
+    return Unusable(reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
 
 
 def _pictures(path: str, frames: list[int], width: int) -> dict[int, bytes]:
     import cv2
 
     wanted, found = set(frames), {}
-    for k, picture in enumerate(media.Video(place(path))):
+    for k, picture in enumerate(Video(place(path))):
         if k in wanted:
             height = max(1, round(picture.shape[0] * width / picture.shape[1]))
             small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.job.report_page import STYLE
+from pipelines.ui.html import STYLE
 from store import output
 from store.formats.text import html as t
 from student.predict import plot as predict_plot

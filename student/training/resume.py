@@ -13,8 +13,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from student.checkpoint import MODEL_FILE, CheckpointError, checkpoints, load_model, read_state, weights_digest
+from student.checkpoint import MODEL_FILE, CheckpointError, load_model, weights_digest
 from student.config import ConfigError, TrainConfig, differences
+from student.run_state import checkpoints, read_state
 
 
 class Found(Enum):

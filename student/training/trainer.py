@@ -22,10 +22,11 @@ import torch
 from accelerate.utils import gather_object
 
 import store
-from student import checkpoint, files
+from student import checkpoint, files, run_state
 from student.config import ConfigError, TrainConfig, differences, plain
 from student.data import augment
-from student.data.dataset import Corpus, Keys, Windows, class_weights, expected_shares, loader
+from student.data.dataset import Corpus, Keys, Windows, loader
+from student.data.order import class_weights, expected_shares
 from student.data.picture import OF_FACES, choose
 from student.data.spans import spans, window_for
 from student.data.splits import split
@@ -92,7 +93,7 @@ class Trainer:
         hint = ", enlarged: the store has no whole faces (precompute.py --arrays face)" if few else ""
         log.info("%s looks at frames/%s%s", config.model, config.data.picture, hint)
         self.init_from: dict[str, Any] | None = None
-        if config.init_from and not (resume and checkpoint.find(self.output, resume)):
+        if config.init_from and not (resume and run_state.find(self.output, resume)):
             loaded = weights.load(model, config.model, config.init_from)
             log.info("starting from %s", loaded)
             self.init_from = asdict(loaded)
@@ -163,10 +164,10 @@ class Trainer:
 
     def _picture(self, config: TrainConfig, resume: str | None) -> str:
         """What the student looks at: as the run that goes on did, else as `student.data.picture` chooses."""
-        path = checkpoint.find(self.output, resume) if resume else None
+        path = run_state.find(self.output, resume) if resume else None
         if path is None:
             return choose(config.model, self.reader.names)
-        name = checkpoint.picture(checkpoint.read_state(path))
+        name = checkpoint.picture(run_state.read_state(path))
         if name not in self.reader.names:
             raise ConfigError(
                 f"{path.name} looks at frames/{name}, which {config.store} has not; name the store it was trained on"
@@ -197,11 +198,11 @@ class Trainer:
             self._lock.close()
 
     def _resume(self, wanted: str) -> None:
-        path = checkpoint.find(self.output, wanted)
+        path = run_state.find(self.output, wanted)
         if path is None:
             log.info("no checkpoint in %s yet: starting at the beginning", self.output)
             return
-        saved = checkpoint.read_state(path)
+        saved = run_state.read_state(path)
         try:
             changed = differences(TrainConfig.from_dict(saved["config"]), self.config)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -217,7 +218,7 @@ class Trainer:
                 saved["processes"], saved["threads"], self.accelerator.num_processes, self.threads,
             )  # fmt: skip
         own = self.accelerator.unwrap_model(self.model)
-        state = checkpoint.load_state(path, own, self.optimizer, self.average)
+        state = run_state.load_state(path, own, self.optimizer, self.average)
         if self.accelerator.scaler is not None and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
@@ -288,7 +289,7 @@ class Trainer:
         if self.main:
             own, keep = self.accelerator.unwrap_model(self.model), self.config.keep_checkpoints
             try:
-                checkpoint.save_state(self.output, self.step, state, keep, own, self.optimizer, self.average)
+                run_state.save_state(self.output, self.step, state, keep, own, self.optimizer, self.average)
             except checkpoint.SaveError as error:
                 problem = str(error)
         problem = gather_object([problem])[0]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from teachers.avhubert.model import AVHubert, AVHubertTask
-from teachers.avhubert.quiet import quiet_import
 from teachers.base import TeacherError
+from teachers.quiet import quiet_import
 
 with quiet_import():
     from fairseq.dataclass import FairseqDataclass

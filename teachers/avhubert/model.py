@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachers.avhubert.quiet import quiet_import
 from teachers.avhubert.resnet import CHANNELS, ResNet
+from teachers.quiet import quiet_import
 
 with quiet_import():
     from fairseq.dataclass import FairseqDataclass

@@ -6,18 +6,16 @@ rests on private names of mediapipe 1.2, which the project pins; a test compares
 """
 
 import ctypes
-import os
 import weakref
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from teachers.face.backends import Reading
+from teachers.face.reading import Reading
+from teachers.quiet import quiet
 
 
 def image(frame: np.ndarray) -> Any:
@@ -112,17 +110,3 @@ def _column(pointer: Any, count: int, name: str) -> np.ndarray:
     kind = pointer._type_
     array = ctypes.cast(pointer, ctypes.POINTER(kind * count)).contents
     return np.ndarray((count,), np.float32, array, getattr(kind, name).offset, (ctypes.sizeof(kind),))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the C++ side's remarks (four lines a clip, no switch for them) off standard error; errors come as exceptions."""
-    kept = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from teachers.face import graph as face_graph
-from teachers.face.landmarker import quiet
+from teachers.quiet import quiet
 
 NUM_POINTS = 478
 LANDMARK_SIDE = 256  # pixels of the landmark network's input

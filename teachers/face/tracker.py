@@ -24,6 +24,7 @@ import numpy as np
 from teachers.face import align, patches, whole_face
 from teachers.face import backends as face_backends
 from teachers.face.patches import Crops, Patches
+from teachers.face.reading import Reading
 from teachers.files import weights
 
 MODEL = "face_landmarker.task"
@@ -230,7 +231,7 @@ def _same(frame: np.ndarray, other: np.ndarray) -> bool:
     return frame.shape == other.shape and np.array_equal(frame[few], other[few]) and np.array_equal(frame, other)
 
 
-def _face(found: face_backends.Reading, shape: tuple[int, int]) -> _Face:
+def _face(found: Reading, shape: tuple[int, int]) -> _Face:
     """A face in pixels from one in shares of the picture, whose height and width are `shape`."""
     # MediaPipe counts from the picture's corner; here pixel centres are whole numbers.
     pixels = found.points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)

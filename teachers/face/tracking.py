@@ -18,8 +18,8 @@ from functools import partial
 import numpy as np
 
 from teachers.face import detector as face_detector
-from teachers.face.backends import Reading
 from teachers.face.networks import DETECTOR_SIDE, LANDMARK_SIDE, Networks
+from teachers.face.reading import Reading
 
 MIN_PRESENCE = 0.0  # logit, so a half: the landmark network's own verdict
 SAME_FACE = 0.5  # intersection over union from which a detection takes the place of a followed square

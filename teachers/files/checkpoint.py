@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from teachers.base import TeacherError
-from teachers.files.unpickle import CONTAINERS, NODES, PICKLE_LIMIT, Global, Storage, Strided, Stub, Unpickler
+from teachers.files.makers import CONTAINERS, NODES, Global, Storage, Strided, Stub
+from teachers.files.unpickle import PICKLE_LIMIT, Unpickler
 
 LEFT_OUT = "last_optimizer_state"  # key of a checkpoint that is read as None
 UNPACKED_LIMIT = 1 << 28  # bytes of tensors that any file may unpack to; beyond that RATIO_LIMIT holds

@@ -9,49 +9,15 @@ a text without end; lengths beyond the file. So opcodes are counted, keys are pl
 """
 
 import io
-import math
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar
 
 from teachers.base import TeacherError
+from teachers.files.makers import MAKERS, NAMES_ONLY, STORAGES, STUBS, Global, Storage, Stub, _check_keys, _counts
 
-STORAGES = {  # torch's storage classes: dtype name, bytes an element
-    "torch.DoubleStorage": ("float64", 8),
-    "torch.FloatStorage": ("float32", 4),
-    "torch.HalfStorage": ("float16", 2),
-    "torch.BFloat16Storage": ("bfloat16", 2),
-    "torch.LongStorage": ("int64", 8),
-    "torch.IntStorage": ("int32", 4),
-    "torch.ShortStorage": ("int16", 2),
-    "torch.CharStorage": ("int8", 1),
-    "torch.ByteStorage": ("uint8", 1),
-    "torch.BoolStorage": ("bool", 1),
-    "torch.ComplexFloatStorage": ("complex64", 8),
-    "torch.ComplexDoubleStorage": ("complex128", 16),
-}
-NODES = ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "EnumNode", "BytesNode", "PathNode")
-CONTAINERS = ("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig")
-STUBS = (
-    *CONTAINERS,
-    *(f"omegaconf.nodes.{name}" for name in NODES),
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "argparse.Namespace",
-    "fairseq.data.dictionary.Dictionary",
-    "fairseq.data.encoders.sentencepiece_bpe.SentencepieceBPE",
-    "sentencepiece.SentencePieceProcessor",
-    "numpy.dtype",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-)
-NAMES_ONLY = (  # stand for a type somewhere, are never called
-    *STORAGES,
-    "typing.Any",
-    "numpy.ndarray",
-    *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("str", "float", "bool", "tuple")),
-)
 OPCODES = [
     getattr(pickle, name)[0]
     for name in (
@@ -66,47 +32,6 @@ OPCODES = [
 OPCODES_LIMIT = 600_000  # a tensor takes some 30; a set, the largest thing that one opcode makes, 216 bytes
 PICKLE_LIMIT = 1 << 25  # bytes of a pickle; real ones have a few hundred kB
 LINE_LIMIT = 1 << 12  # bytes of a name
-KEY_PARTS = 16  # of a tuple as a key
-AXES_LIMIT = 16  # of a tensor
-HASHED = (str, bytes, int, float, bool, type(None))
-
-
-class Global(NamedTuple):
-    """A name that the pickle refers to; not the thing that it names."""
-
-    name: str
-
-
-class Stub:
-    """An object that is not made: the name of its class, what it was to be called with, and its state."""
-
-    __slots__ = ("args", "kind", "state")
-
-    def __init__(self, kind: str, args: tuple) -> None:
-        self.kind = kind
-        self.args = args
-        self.state: Any = None
-
-    def __repr__(self) -> str:
-        return f"<{self.kind}>"
-
-
-class Storage(NamedTuple):
-    """Numbers in the file: `numel` of `dtype` under `key`."""
-
-    key: str
-    dtype: str
-    nbytes: int
-    numel: int
-
-
-class Strided(NamedTuple):
-    """A tensor in a storage, not read yet."""
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
 
 
 class Unpickler(pickle._Unpickler):
@@ -243,95 +168,6 @@ class _Counted(dict):
         return super().__getitem__(code)
 
 
-def _check_keys(keys: Any) -> None:
-    """Raise UnpicklingError for a key whose hash could take long: nested tuples are hashed anew each time."""
-    for key in keys:
-        parts = key if type(key) is tuple and len(key) <= KEY_PARTS else (key,)
-        for part in parts:
-            if type(part) not in HASHED and type(part) is not Global:
-                raise pickle.UnpicklingError(f"a key of type {type(part).__name__}")
-
-
-def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
-) -> Strided:
-    """torch._utils._rebuild_tensor_v2, without gradients and hooks."""
-    if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
-        raise TypeError("a tensor without storage or shape")
-    if len(size) > AXES_LIMIT:
-        raise TypeError(f"a tensor of {len(size)} axes")
-    if not _counts((offset, *size, *stride)):
-        raise TypeError("a tensor whose shape is not of whole numbers")
-    numel = math.prod(size)
-    end = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1 if numel else offset
-    if max(end, numel) > storage.numel:
-        raise ValueError(f"a tensor of shape {size} in a storage of {storage.numel} elements")
-    return Strided(storage, offset, size, stride)
-
-
-def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Strided:
-    """torch._utils._rebuild_parameter."""
-    if type(data) is not Strided:
-        raise TypeError("a parameter that is no tensor")
-    return data
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    """_codecs.encode as protocol 2 writes bytes."""
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise TypeError("text encoded as something else than bytes")
-    return text.encode("latin1")
-
-
-def _defaultdict(factory: Any = None) -> dict:
-    if factory is not None and type(factory) is not Global:
-        raise TypeError("a defaultdict of something that is no type")
-    return {}
-
-
-def _stub(kind: str) -> Callable[..., Stub]:
-    return lambda *args: Stub(kind, args)
-
-
-def _plain_maker(kind: type, most: int) -> Callable[..., Any]:
-    """`kind` called with at most `most` arguments, which are lists, dicts, tuples or whole numbers."""
-
-    def make(*args: Any) -> Any:
-        if len(args) > most or any(type(arg) not in (list, dict, tuple, int) for arg in args):
-            raise TypeError(f"{kind.__name__} of odd arguments")
-        return kind(*args)
-
-    return make
-
-
-MAKERS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "_codecs.encode": _encode,
-    "collections.OrderedDict": _plain_maker(dict, 1),
-    "collections.defaultdict": _defaultdict,
-    **{name: _stub(name) for name in STUBS},
-    **{
-        f"{module}.{name}": _plain_maker(kind, most)
-        for module in ("__builtin__", "builtins")
-        for name, kind, most in [
-            ("dict", dict, 1),
-            ("list", list, 1),
-            ("set", set, 1),
-            ("frozenset", frozenset, 1),
-            ("int", int, 0),
-            ("long", int, 0),
-            ("bytes", bytes, 0),  # empty bytes are written as a call
-        ]
-    },
-}
-
-
 _COPIED = (str, bytes, list, tuple, dict, set, frozenset)  # arguments whose length a call may copy
 _MAPPINGS = ("collections.OrderedDict", "__builtin__.dict", "builtins.dict")
 _KEYED = (*_MAPPINGS, *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("set", "frozenset")))
-
-
-def _counts(values: tuple) -> bool:
-    """Whether all are whole numbers from 0 on."""
-    return all(type(value) is int and 0 <= value < 1 << 62 for value in values)

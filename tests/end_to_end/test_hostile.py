@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import hostile
 from pipelines.corpora import manifest
-from pipelines.corpora.manifest import ManifestError
+from pipelines.corpora.fields import ManifestError
 from pipelines.job import ledger
 from student.checkpoint import CheckpointError
 from student.models import weights

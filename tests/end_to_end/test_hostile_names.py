@@ -7,12 +7,12 @@ import unicodedata
 from html.parser import HTMLParser
 
 import pytest
-import store.text
 from click.testing import CliRunner
 from small_store import make_store
 from test_table import NAMES
 
 import store
+import store.formats.text
 from pipelines.audit import __main__ as audit
 from pipelines.corpora import manifest
 from pipelines.manifest import __main__ as manifest_command

@@ -11,9 +11,9 @@ from small_store import make_store
 
 import store
 from store.arrays import inventory
+from store.creation import CREATION, is_taken, mark, unmake
 from store.layout import StoreError
 from store.place import lease, place
-from store.writer import CREATION, is_taken, mark, unmake
 
 ROOT = Path(store.__file__).parent.parent
 WIDTHS = {"asr": 3, "vsr": 4}
@@ -162,9 +162,9 @@ def test_what_was_made_for_a_run_that_ends_at_once_goes_and_nothing_else(tmp_pat
 
 TWO = """
 import sys
-from store import create, lease
-from store.place import place
-from store.writer import mark
+from store import create
+from store.creation import mark
+from store.place import lease, place
 root = place(sys.argv[1])
 mark(root)
 print("marked", flush=True)

@@ -17,6 +17,7 @@ import store
 from pipelines.audit import __main__ as audit
 from pipelines.manifest import __main__ as manifest_command
 from store import inspect, output
+from store.layout import CREATION
 from store.output import Output, check, check_folder
 from store.place import place
 
@@ -116,7 +117,7 @@ def test_nothing_of_others_goes_into_a_store(tmp_path, kind):
     if kind == "made":
         root = tmp_path / "t.zarr"
         root.mkdir()
-        (root / store.writer.CREATION).write_text("{}")
+        (root / CREATION).write_text("{}")
     if kind == "linked":
         (tmp_path / "way").symlink_to(root / "fit")
         (root / "fit").mkdir(exist_ok=True)

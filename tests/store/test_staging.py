@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from store import place as places
 from store import staging
 from store.layout import StoreError
+from store.place import folder
 
 BATCH = "000000000000-000000000-3"
 
@@ -45,7 +45,7 @@ def test_a_staged_batch_reads_back(tmp_path):
 def test_a_disk_that_fails_to_read_costs_no_batch(tmp_path, monkeypatch, call, fails):
     """At the table, or after it."""
     file = staging.stage(tmp_path, BATCH, *batch()).path
-    read, reads = places._File.read, []
+    read, reads = folder._File.read, []
 
     def failing(opened, offset, length):
         reads.append(offset)
@@ -53,7 +53,7 @@ def test_a_disk_that_fails_to_read_costs_no_batch(tmp_path, monkeypatch, call, f
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read(opened, offset, length)
 
-    monkeypatch.setattr(places._File, "read", failing)
+    monkeypatch.setattr(folder._File, "read", failing)
     monkeypatch.setattr(staging, "TABLE", 1 << 10)
     monkeypatch.setattr(staging, "BATCH", 1 << 10)
     with pytest.raises(StoreError, match=r"cannot be read \(Input/output error\)"):
@@ -124,14 +124,14 @@ def test_a_batch_being_written_is_not_staged(tmp_path):
 def test_receipts_are_read_without_their_batch(tmp_path, monkeypatch):
     clips = [{"mouth": np.random.default_rng(k).integers(0, 255, (100, 96, 96), "u1")} for k in range(3)]
     file = staging.stage(tmp_path, BATCH, clips, [{"id": "a"}, {"id": "b"}, {"id": "c"}])
-    read, original = [], places._File.read
+    read, original = [], folder._File.read
 
     def counted(self, offset, length):
         data = original(self, offset, length)
         read.append(len(data))
         return data
 
-    monkeypatch.setattr(places._File, "read", counted)
+    monkeypatch.setattr(folder._File, "read", counted)
     assert staging.receipts(tmp_path, BATCH) == [{"id": "a"}, {"id": "b"}, {"id": "c"}]
     assert sum(read) < 200_000 < file.path.stat().st_size / 10
     (tmp_path / "_staging" / f"{BATCH}.npz").write_bytes(b"PK")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from student import checkpoint
+from student import checkpoint, run_state
 from student.models import build
 from student.training.optimize import average
 
@@ -90,7 +90,7 @@ def checkpoint_outcome(path: Path, wanted: dict[str, dict[str, torch.Tensor]], s
     model, optimizer, mean = fresh(ema)
     before = parts(model, optimizer, mean)
     try:
-        told = checkpoint.load_state(path, model, optimizer, mean)
+        told = run_state.load_state(path, model, optimizer, mean)
     except checkpoint.CheckpointError as error:
         if not _same(before, parts(model, optimizer, mean)):
             return "it was refused, but a part of it was loaded"

@@ -15,8 +15,8 @@ import numpy as np
 from damaged_runs import REFUSED, SAME
 
 import store
+from pipelines.errors import UsageError
 from pipelines.job import kept
-from pipelines.job.request import UsageError
 from store.arrays import inventory
 from store.verify import verify
 

@@ -88,12 +88,12 @@ def test_a_media_file_is_decoded_tracked_and_embedded(clips, tmp_path):
 
 
 def test_a_media_file_heard_by_whisper_equals_the_decoded_sound(clips, tmp_path):
-    from pipelines.media import decode as media
+    from pipelines.media.sound import decode_sound
 
     path = clips / "clips" / "lgas5a.mp4"
     assert run("whisper", "--media", path, "--output", tmp_path / "out.npz").exit_code == 0
     given = synthetic(1, 75).clips[0]
-    object.__setattr__(given, "audio", media.sound(path, 0.0, 75).samples)
+    object.__setattr__(given, "audio", decode_sound(path, 0.0, 75).samples)
     with np.load(tmp_path / "out.npz") as out:
         np.testing.assert_allclose(out["embedding"][0], teachers.load("whisper").embed([given])[0], atol=1e-4)
 

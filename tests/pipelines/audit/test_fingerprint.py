@@ -7,14 +7,15 @@ import planted
 import pytest
 
 from pipelines.audit import fingerprint
-from pipelines.media import decode as media
+from pipelines.media.picture import Video
+from pipelines.media.sound import decode_sound
 
 
 def decoded(path):
     """Sound i2 and thumbnails f4 of a clip."""
-    video = media.Video(path)
+    video = Video(path)
     grey = [cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (64, 64), interpolation=cv2.INTER_AREA) for f in video]
-    return media.sound(path, video.start_s, video.num_frames).samples, fingerprint.shrink(np.stack(grey))
+    return decode_sound(path, video.start_s, video.num_frames).samples, fingerprint.shrink(np.stack(grey))
 
 
 def printed(sound, thumbs):

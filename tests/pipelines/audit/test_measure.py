@@ -9,10 +9,10 @@ import trees
 from scipy.io import wavfile
 
 from pipelines.audit import __main__ as audit
-from pipelines.audit import levels, measure
+from pipelines.audit import measure, measurer
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
-from pipelines.media import shots
+from pipelines.media import levels, shots
 
 CLIP = "bbaf2n.mp4"
 
@@ -49,8 +49,8 @@ def test_a_real_clip_has_its_numbers_and_no_fault(clips):
     assert values["bit_rate"] == pytest.approx(path.stat().st_size * 8 / 3.008, abs=1)
     assert 80 < values["face_size"] < 180
     assert found.print is not None
-    table = measure.table([found, measure.Measured()])
-    assert list(table.columns) == [*measure.NUMBERS, *measure.WORDS]
+    table = measure.table([found, measurer.Measured()])
+    assert list(table.columns) == [*measurer.NUMBERS, *measurer.WORDS]
     assert table.iloc[1].isna().all()
 
 

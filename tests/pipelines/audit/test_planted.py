@@ -8,6 +8,7 @@ import pytest
 from pipelines.audit.__main__ import audit
 
 
+@pytest.mark.slow
 def test_a_copy_coded_anew_is_found_among_the_shipped_clips(tmp_path, clips):
     paths = sorted((clips / "clips").iterdir())
     rows = planted.corpus(tmp_path, paths, seed=0, num=4, fake_share=0)

@@ -13,6 +13,7 @@ from pipelines.corpora import (
     dfdc,
     faceforensics,
     fakeavceleb,
+    fields,
     kodf,
     lavdf,
     lrs3,
@@ -204,7 +205,7 @@ def test_corpora_of_real_speech(tmp_path):
 
 @pytest.mark.parametrize("adapter", [avdeepfake1m, cmdfd, dfdc, faceforensics, fakeavceleb, lavdf, polyglotfake])
 def test_a_folder_that_is_no_such_corpus_is_said_to_be_none(adapter, tmp_path):
-    with pytest.raises(manifest.ManifestError, match=str(tmp_path)):
+    with pytest.raises(fields.ManifestError, match=str(tmp_path)):
         list(adapter.rows(tmp_path))
 
 
@@ -221,13 +222,13 @@ def test_a_folder_that_is_no_such_corpus_is_said_to_be_none(adapter, tmp_path):
 def test_a_damaged_list_is_an_error_that_says_so(adapter, name, content, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(content)
-    with pytest.raises(manifest.ManifestError, match="list"):
+    with pytest.raises(fields.ManifestError, match="list"):
         list(adapter.rows(tmp_path))
 
 
 def test_a_list_whose_entry_names_no_file_is_an_error_that_says_so(tmp_path):
     trees.put(tmp_path, "metadata.json", [{"n_fakes": 0}])
-    with pytest.raises(manifest.ManifestError, match="names no file"):
+    with pytest.raises(fields.ManifestError, match="names no file"):
         list(lavdf.rows(tmp_path))
 
 
@@ -251,7 +252,7 @@ def test_a_damaged_list_of_polyglotfake_is_named(tmp_path, content):
     folder = tmp_path / "original_content" / "es"
     folder.mkdir(parents=True)
     (folder / "es.json").write_text(content)
-    with pytest.raises(manifest.ManifestError, match="list"):
+    with pytest.raises(fields.ManifestError, match="list"):
         list(polyglotfake.rows(tmp_path))
 
 

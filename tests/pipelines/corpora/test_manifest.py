@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pipelines.corpora import grid as grid_corpus
 from pipelines.corpora import manifest
-from pipelines.corpora.manifest import ManifestError, Row
-from pipelines.media import decode as media
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import Row
+from pipelines.media import probe
 from store.place import place
 
 
@@ -246,6 +247,6 @@ def test_a_name_that_is_not_utf8_is_kept_as_an_address_that_opens(tmp_path, clip
     (row,) = manifest.load(f"folder:{tmp_path}")
     assert row.path.endswith("/real/caf%E9.mp4")
     assert row.id.endswith("/real/caf\\xe9.mp4")
-    assert media.probe(place(row.path)).num_frames == 75
+    assert probe.probe(place(row.path)).num_frames == 75
     manifest.write([row], tmp_path / "m.parquet")
     assert manifest.read(tmp_path / "m.parquet")[0].path == row.path

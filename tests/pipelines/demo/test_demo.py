@@ -14,10 +14,11 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.corpora import demo
-from pipelines.corpora.manifest import ManifestError, Row, load
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import Row, load
 from pipelines.demo import build, film, plan, visemes
-from pipelines.demo.portrait import lip_curves
+from pipelines.demo import rows as demo
+from pipelines.demo.lip_curves import lip_curves
 from pipelines.demo.sentences import GROUPS
 from pipelines.demo.speech import Phone, Speech, _phones
 
@@ -302,7 +303,7 @@ def test_words_have_times_within_the_clip(corpus: Path):
 
 def test_face_is_found_in_every_frame_and_the_lips_move(corpus: Path):
     pytest.importorskip("mediapipe")
-    from pipelines.media.decode import Video
+    from pipelines.media.picture import Video
     from teachers.face.tracker import FaceTracker
 
     tracker = FaceTracker()
@@ -349,7 +350,7 @@ def test_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_reading_and_planning_load_no_piper():
-    code = "import sys, pipelines.corpora.demo, pipelines.demo.build; assert 'piper' not in sys.modules"
+    code = "import sys, pipelines.demo.rows, pipelines.demo.build; assert 'piper' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], env=dict(os.environ))
 
 

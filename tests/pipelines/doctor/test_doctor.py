@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.doctor import __main__ as doctor
-from pipelines.doctor import checks
-from pipelines.doctor.__main__ import Answer
-from pipelines.doctor.checks import Finding, Request
+from pipelines.doctor import asking, checks, machine, nodes
+from pipelines.doctor.asking import Answer
+from pipelines.doctor.checks import Request
+from pipelines.doctor.machine import Finding
 from teachers import voice
 from teachers.face import tracker as face
 from teachers.files import weights
@@ -56,7 +57,7 @@ def test_pins_newer_than_the_installation_count(tmp_path, monkeypatch):
 
 
 def test_a_local_build_satisfies_its_pin():
-    has = checks._version("torch").partition("+")[0]
+    has = machine._version("torch").partition("+")[0]
     assert checks.packages([f"torch=={has}"])[0].level == "ok"
 
 
@@ -99,11 +100,11 @@ def test_an_unknown_teacher_fails():
 
 
 def test_shared_memory_that_is_too_small_for_rays_objects_is_worth_a_look(tmp_path):
-    finding = checks.shared_memory(1 << 60)
+    finding = machine.shared_memory(1 << 60)
     assert finding.level == "warn"
     assert "--shm-size" in finding.mend
-    assert checks.shared_memory(1).level == "ok"
-    assert checks.shared_memory(1, tmp_path / "none").level == "warn"
+    assert machine.shared_memory(1).level == "ok"
+    assert machine.shared_memory(1, tmp_path / "none").level == "warn"
 
 
 def test_a_corpus_file_that_cannot_be_read_fails(tmp_path):
@@ -152,9 +153,9 @@ def test_a_corpus_in_a_bucket_is_read(s3, clips):
 def test_a_node_whose_writing_is_not_seen_fails(tmp_path):
     request = Request(probe=str(tmp_path / ".doctor-1"), mark=".doctor-1.node")
     told = [Finding("store", "ok", "can be read and written")]
-    assert doctor._seen(request, list(told))[0].level == "fail"
+    assert nodes._seen(request, list(told))[0].level == "fail"
     (tmp_path / ".doctor-1.node").write_bytes(b"here")
-    assert doctor._seen(request, list(told))[0].level == "ok"
+    assert nodes._seen(request, list(told))[0].level == "ok"
 
 
 def test_a_store_in_a_folder_that_is_not_there_fails(tmp_path):
@@ -166,11 +167,11 @@ def test_a_store_in_a_folder_that_is_not_there_fails(tmp_path):
 
 @pytest.mark.parametrize(("off", "level"), [(0.0, "ok"), (5.0, "warn"), (-120.0, "fail")])
 def test_a_clock_that_is_off(off, level):
-    assert doctor._skew(lambda: time.time() + off).level == level
+    assert nodes._skew(lambda: time.time() + off).level == level
 
 
 def test_checks_that_do_not_run_are_a_finding():
-    (finding,) = doctor._read((1, "", "Traceback\nModuleNotFoundError: No module named 'pipelines'\n"))
+    (finding,) = asking._read((1, "", "Traceback\nModuleNotFoundError: No module named 'pipelines'\n"))
     assert finding.level == "fail"
     assert "No module named 'pipelines'" in finding.says
 
@@ -180,7 +181,7 @@ def test_nodes_that_agree_share_a_line_and_a_difference_is_named():
     other = Finding("code", "ok", "0.2", facts={"code": "bbbb"})
     bad = Finding("libraries", "fail", "cannot be loaded: libEGL.so.1", "sudo apt-get install -y libegl1")
     answers = [Answer(node, same) for node in "abcdef"] + [Answer("g", other)] + [Answer(node, bad) for node in "bc"]
-    (differs,) = [a.finding for a in doctor._same(answers) if a.finding.check == "code"]
+    (differs,) = [a.finding for a in nodes._same(answers) if a.finding.check == "code"]
     assert differs.level == "fail"
     assert "aaaa on a, b, c, d and 2 more" in differs.says
     assert "bbbb on g" in differs.says
@@ -223,7 +224,7 @@ def test_every_node_of_a_cluster_is_asked(tmp_path, clips):
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)["findings"]
     failed = {(f["node"], f["check"]): f["says"] for f in told if f["level"] == "fail"}
-    nodes = {f["node"] for f in told} - {"cluster", doctor.HERE}
+    nodes = {f["node"] for f in told} - {"cluster", asking.HERE}
     assert len(nodes) == 3
     assert sorted(check for _, check in failed) == ["checks", "face model"]
     assert len({node for node, _ in failed}) == 2

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 import store
+from pipelines.errors import UsageError
 from pipelines.job import report, space
-from pipelines.job.request import Config, UsageError
+from pipelines.job.request import Config
 from pipelines.job.usage import Summary
 from store import layout
 

@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.job import traces
 from pipelines.job.traces import Trace
-from pipelines.workers import stages
+from pipelines.workers import work
+from pipelines.workers.work import DeviceError, check_device, reason_of, traceback_of, unforeseen
 from store.place import place
 
 
@@ -14,7 +15,7 @@ def raised(kind, text):
     try:
         raise kind(text)
     except kind as error:
-        return stages.trace(error)
+        return traceback_of(error)
 
 
 def lines(root):
@@ -41,7 +42,7 @@ def test_the_file_stays_small_and_keeps_the_last(tmp_path):
         traces.add(root, [Trace("", "run", raised(kind, "y" * 50_000)) for kind in part])
     found = lines(root)
     assert len(found) == traces.MOST
-    assert max(len(one["traceback"]) for one in found) <= stages.TRACE + 10
+    assert max(len(one["traceback"]) for one in found) <= work.TRACE + 10
     assert all("in raised" in one["traceback"] for one in found)
     assert (root / traces.FILE).open().size < traces.BYTES
 
@@ -92,12 +93,12 @@ class AcceleratorError(RuntimeError):
         RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
         RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
         AcceleratorError("an illegal memory access was encountered"),
-        stages.DeviceError("gone"),
+        DeviceError("gone"),
     ],
 )
 def test_errors_of_a_broken_device_are_told_from_a_clips(error):
-    with pytest.raises(stages.DeviceError) as caught:
-        stages.check_device(error)
+    with pytest.raises(DeviceError) as caught:
+        check_device(error)
     assert "\n" not in str(caught.value)
 
 
@@ -107,10 +108,10 @@ def test_errors_of_a_clip_are_not_taken_for_a_devices():
 
     memory = OutOfMemoryError("CUDA out of memory. Tried to allocate")
     for error in (RuntimeError("clip x: CUDA error"), ValueError("CUDA error: no"), memory, MemoryError()):
-        stages.check_device(error)
-    assert stages.reason_of(memory) == "memory"
+        check_device(error)
+    assert reason_of(memory) == "memory"
 
 
 def test_the_ledger_tells_our_errors_from_the_files():
-    assert "the program's own error" in stages.unforeseen(IndexError("3"))
-    assert "the program's own error" not in stages.unforeseen(OSError("disk"))
+    assert "the program's own error" in unforeseen(IndexError("3"))
+    assert "the program's own error" not in unforeseen(OSError("disk"))

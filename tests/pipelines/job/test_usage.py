@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.job import usage
 from pipelines.job.usage import Parts, Usage
-from pipelines.workers.stages import Span
+from pipelines.workers.work import Span
 
 
 def span(stage="face", worker="a:1", begun=0.0, ended=4.0, clips=8, frames=600, padded=660):

@@ -8,7 +8,6 @@ from click.testing import CliRunner
 from small_store import make_store
 
 import store
-from pipelines.job.request import Config
 from pipelines.labels import (
     calibrate as calibration,
 )
@@ -24,6 +23,7 @@ from pipelines.labels import (
 from pipelines.labels import (
     second_pass as labels,
 )
+from pipelines.labels.second_pass import Wish
 from store import inspect, layout, similarity
 from store.place import place
 from store.similarity import fitfile
@@ -66,7 +66,7 @@ def own_and_other(reader):
 @pytest.mark.parametrize("kind", ["cca", "contrast", "fused"])
 @pytest.mark.usefixtures("short")
 def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind):
-    note = labels.second_pass(path, store.Writer.open(path), Config(path, similarity=kind, refit=True), here)
+    note = labels.second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
     reader = store.open(path)
     assert reader.fit.kind == note["kind"] == kind
     test = np.flatnonzero(reader.clips["split"].astype(str) == "test").tolist()
@@ -105,7 +105,7 @@ def test_a_seed_gives_the_same_fit_and_held_out_clips_calibrate_it(path):
 
 @pytest.mark.parametrize("kind", ["cosine", "js", "posterior"])
 def test_kinds_that_learn_nothing_compare_embeddings_as_they_are(path, kind):
-    note = labels.second_pass(path, store.Writer.open(path), Config(path, similarity=kind, refit=True), here)
+    note = labels.second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
     reader = store.open(path)
     frames = reader.frames(0, 0, 40, ["vsr", "vsr_projection", "similarity"])
     np.testing.assert_array_equal(frames["vsr"], frames["vsr_projection"])
@@ -116,7 +116,7 @@ def test_kinds_that_learn_nothing_compare_embeddings_as_they_are(path, kind):
 
 
 def test_a_second_pass_over_a_fitted_store_changes_nothing(path):
-    config = Config(path, similarity="js", refit=True)
+    config = Wish(kind="js", refit=True)
     labels.second_pass(path, store.Writer.open(path), config, here)
     before = store.open(path).attrs["similarity"]
 
@@ -124,7 +124,7 @@ def test_a_second_pass_over_a_fitted_store_changes_nothing(path):
         assert not list(jobs)
         return iter(())
 
-    assert labels.second_pass(path, store.Writer.open(path), Config(path), nothing) == before
+    assert labels.second_pass(path, store.Writer.open(path), Wish(), nothing) == before
 
 
 @pytest.mark.usefixtures("short")
@@ -133,9 +133,9 @@ def test_a_run_that_died_while_it_replaced_the_fit_is_done_again_as_asked(path, 
     with monkeypatch.context() as patch:
         patch.setattr(store.Writer, "write_fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            labels.second_pass(path, writer, Config(path, similarity="contrast", refit=True, seed=5), here)
+            labels.second_pass(path, writer, Wish(kind="contrast", refit=True, seed=5), here)
     assert store.open(path).new_fit.kind == "cca"
-    note = labels.second_pass(path, store.Writer.open(path), Config(path), here)
+    note = labels.second_pass(path, store.Writer.open(path), Wish(), here)
     assert (store.open(path).fit.kind, note["kind"], note["seed"]) == ("contrast", "contrast", 5)
     assert store.open(path).attrs["similarity"]["complete"]
 
@@ -219,13 +219,13 @@ def test_a_fit_of_far_shorter_clips_is_borrowed_with_a_warning(path, tmp_path, c
     """Clips here have 40 frames; a speech model's rows beyond those that the fit has seen seem to agree less."""
     reader, file = store.open(path), tmp_path / "fit.npz"
     fitfile.save(file, reader.fit, reader.attrs["teachers"], {"kind": "cca", "clip_frames": clip_frames})
-    note = labels.second_pass(path, store.Writer.open(path), Config(path, fit_from=place(file)), here)
+    note = labels.second_pass(path, store.Writer.open(path), Wish(fit_from=place(file)), here)
     assert (f"{file} has seen clips of" in caplog.text) == warned
     assert note["clip_frames"] == store.open(path).fit_length == clip_frames
 
 
 def test_a_fit_says_how_long_the_clips_were_that_it_learned_from(path, tmp_path):
-    labels.second_pass(path, store.Writer.open(path), Config(path, similarity="cca", refit=True), here)
+    labels.second_pass(path, store.Writer.open(path), Wish(kind="cca", refit=True), here)
     assert store.open(path).attrs["similarity"]["clip_frames"] == 40
     file = tmp_path / "fit.npz"
     assert CliRunner().invoke(inspect.main, [str(path), "--save-fit", str(file)]).exit_code == 0

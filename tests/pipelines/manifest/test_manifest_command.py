@@ -15,7 +15,8 @@ import store
 from concord import main as concord
 from pipelines.audit import leaks
 from pipelines.corpora import manifest
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import Row
 from pipelines.manifest import edit as manifest_edit
 from pipelines.manifest.__main__ import main
 from pipelines.manifest.protocols import splits

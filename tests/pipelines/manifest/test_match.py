@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_rows import clips
 
-from pipelines.audit.shortcuts import auc, weighted_auc
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.audit.rates import auc, weighted_auc
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import Row
 from pipelines.manifest import match
 
 

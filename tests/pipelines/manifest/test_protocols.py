@@ -10,7 +10,8 @@ from some_rows import clips
 
 from pipelines.audit import leaks
 from pipelines.corpora import manifest
-from pipelines.corpora.manifest import ManifestError, Row
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import Row
 from pipelines.manifest import protocols
 from pipelines.manifest.protocols import Options, splits
 

@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from test_media import POINTERS, even, make
 
+from pipelines.media import files, probe
 from pipelines.media import local as fetch
-from pipelines.media import probe
-from pipelines.media.decode import MediaError, Video, local_copy, sound
+from pipelines.media.files import MediaError
+from pipelines.media.local import MARK, local_copy
+from pipelines.media.picture import Video
+from pipelines.media.sound import decode_sound as sound
 from store.place import bucket as buckets
 from store.place import place
 
@@ -100,7 +103,7 @@ def test_one_copy_serves_pictures_and_sound_and_is_removed(clips, s3, own_tmp, m
 def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_kept(clips, s3, own_tmp):
     url = put(s3, clips / "clips" / "bbaf2n.mp4")
     with local_copy(url) as mine:
-        left = Path(mine).with_name(f"{fetch.MARK}{'0' * 32}.mp4")  # as a worker that was killed leaves it: not locked
+        left = Path(mine).with_name(f"{MARK}{'0' * 32}.mp4")  # as a worker that was killed leaves it: not locked
         left.write_bytes(b"x")
         with local_copy(url) as other:
             assert sorted(copies(own_tmp)) == sorted(Path(p).name for p in (mine, other))
@@ -110,7 +113,7 @@ def test_a_download_that_was_killed_at_any_moment_is_removed(clips, s3, own_tmp)
     url = put(s3, clips / "clips" / "bbaf2n.mp4")
     code = (
         "import os, sys, tempfile\n"
-        "from pipelines import fetch\n"
+        "from pipelines.media import local as fetch\n"
         "tempfile.tempdir = sys.argv[1]\n"
         "fetch.{where} = lambda *a: os._exit(9)\n"
         "with fetch.local_copy(sys.argv[2]): os._exit(9)\n"
@@ -129,7 +132,7 @@ def test_what_others_put_into_the_folder_of_copies_is_not_touched(clips, s3, own
     folder.mkdir(mode=0o700)
     kept = own_tmp / "thesis.mp4"
     kept.write_bytes(b"mine")
-    ours = f"{fetch.MARK}{'1' * 32}"
+    ours = f"{MARK}{'1' * 32}"
     for name in (
         "holiday.mp4",
         ".hidden",
@@ -155,7 +158,7 @@ def test_the_folder_of_copies_must_be_ones_own(clips, s3, own_tmp, monkeypatch, 
     folder, target = own_tmp / f"concord-av-media-{os.getuid()}", own_tmp / "target"
     if kind != "dangling":
         target.mkdir(mode=0o700)
-        (target / f"{fetch.MARK}{'0' * 32}.mp4").write_bytes(b"x")
+        (target / f"{MARK}{'0' * 32}.mp4").write_bytes(b"x")
     match kind:
         case "link" | "dangling":
             folder.symlink_to(target)
@@ -234,10 +237,10 @@ def test_playlists_in_a_bucket_read_nothing_else(clips, s3, suffix, monkeypatch)
 def test_a_file_may_be_only_so_large(clips, s3, own_tmp, monkeypatch):
     file = clips / "clips" / "bbaf2n.mp4"
     url = put(s3, file)
-    monkeypatch.setattr(probe, "MAX_BYTES", file.stat().st_size)
+    monkeypatch.setattr(files, "MAX_BYTES", file.stat().st_size)
     probe.probe(file)
     probe.probe(url)
-    monkeypatch.setattr(probe, "MAX_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr(files, "MAX_BYTES", file.stat().st_size - 1)
     for path in (file, url):
         for use in (probe.probe, lambda u: list(Video(u))):
             with pytest.raises(MediaError, match=f"^{path} has .* GB, at most") as caught:
@@ -269,10 +272,10 @@ def with_streams(path, count):
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi", ".ts"])
 def test_a_file_that_declares_many_streams_is_refused(tmp_path, suffix):
-    most = with_streams(tmp_path / f"most{suffix}", probe.MAX_STREAMS - 1)
+    most = with_streams(tmp_path / f"most{suffix}", files.MAX_STREAMS - 1)
     assert probe.probe(most).num_frames == 15
-    for count in (probe.MAX_STREAMS, 90 if suffix == ".avi" else 400):
+    for count in (files.MAX_STREAMS, 90 if suffix == ".avi" else 400):
         many = with_streams(tmp_path / f"many{count}{suffix}", count)
-        with pytest.raises(MediaError, match=f"declares more than {probe.MAX_STREAMS} streams") as caught:
+        with pytest.raises(MediaError, match=f"declares more than {files.MAX_STREAMS} streams") as caught:
             probe.probe(many)
         assert caught.value.reason == "limit"

@@ -13,9 +13,13 @@ import store
 from benchmarks import memory
 from pipelines.corpora import manifest
 from pipelines.labels import project as projection
-from pipelines.media import decode as media
-from pipelines.workers import plan, stages
+from pipelines.media import probe
+from pipelines.media.picture import Video
+from pipelines.media.sound import decode_sound
+from pipelines.workers import pack, plan, stages
+from pipelines.workers.pack import stage
 from pipelines.workers.plan import Slot
+from pipelines.workers.work import INFRASTRUCTURE, Receipt, Spooled, Work
 from store import layout, similarity, staging
 from store.place import place
 from teachers import ClipMedia
@@ -66,7 +70,7 @@ def tracker():
 
 @pytest.fixture(scope="module")
 def film(clips):
-    return list(media.Video(clips / "clips" / GOOD))
+    return list(Video(clips / "clips" / GOOD))
 
 
 @pytest.mark.parametrize("copied", [False, True], ids=["same array", "equal pictures"])
@@ -103,12 +107,14 @@ def test_crops_that_need_a_second_pass_are_the_same_where_pictures_stay(tracker,
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from pipelines import manifest, stages
+from pipelines.corpora import manifest
+from pipelines.workers import stages
 from pipelines.workers.plan import Slot
+from pipelines.workers.work import Receipt, Work
 stage = stages.FaceStage()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 row = manifest.complete([manifest.Row(sys.argv[1])], "v", Path("/"))[0]
-work = stage(stages.Work("one", [Slot(0, 0, 1 << 40, 0)], [row], [stages.Receipt(0, row.id, row.path)]))
+work = stage(Work("one", [Slot(0, 0, 1 << 40, 0)], [row], [Receipt(0, row.id, row.path)]))
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(work.clips[0].num_frames, (after - before) * 1024)
 """
@@ -128,7 +134,7 @@ def test_four_pictures_over_ten_minutes_cost_little_more_than_their_rows(tmp_pat
 def test_long_sound_gives_the_same_speech_in_parts(clips):
     voice = VoiceActivity()
     frames = PART * 512 // 640 * 2 + 77
-    once = media.sound(clips / "clips" / GOOD, 0.0, 75).samples
+    once = decode_sound(clips / "clips" / GOOD, 0.0, 75).samples
     samples = np.tile(once, frames // 75 + 1)[: 640 * frames]
     whole = voice.probabilities(samples)
     given = []
@@ -192,8 +198,8 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
     clip = clip_of(ROWS)
     slot = Slot(0, 0, plan.place([(0, ROWS)], 0)[0].capacity, ROWS)
     row = manifest.Row("long.mp4", id="long", label=0)
-    work = stages.Work(BATCH, [slot], [row], [stages.Receipt(0, "long", "long.mp4", length=ROWS)])
-    spooled = stages.Spooled.of(clip, root, BATCH)
+    work = Work(BATCH, [slot], [row], [Receipt(0, "long", "long.mp4", length=ROWS)])
+    spooled = Spooled.of(clip, root, BATCH)
     assert spooled.num_frames == ROWS
     opened = spooled.open()
     for name in ("audio", "mouth", "lips", "blendshapes", "flags"):
@@ -202,7 +208,7 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
     work.clips = [spooled]
     draw = np.random.default_rng(1)
     work.asr, work.vsr = [draw.random((ROWS, 3)).astype(np.float16)], [draw.random((ROWS, 2)).astype(np.float16)]
-    stages.stage(work, root)
+    stage(work, root)
     assert staging.staged(root) == {BATCH}  # the file of the face stage is gone
     (group,) = plan.groups([slot])
     assert (group.first, group.last) == (0, 1)
@@ -215,7 +221,7 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
         }
     )  # fmt: skip
     writer.grow_rows(plan.num_rows([slot]))
-    assert stages.pack(root, group, [BATCH]) == 1
+    assert pack.pack(root, group, [BATCH]) == 1
     writer.write_clips(0, {"length": np.array([ROWS]), "done": np.array([1], np.uint8)})
     got = store.open(root).frames(0, 0, ROWS, ["mouth", "audio", "lips", "asr", "vsr", "flags"])
     np.testing.assert_array_equal(got["mouth"], clip.mouth)
@@ -228,7 +234,7 @@ def test_a_long_clip_goes_on_as_a_file_and_is_packed_a_shard_at_a_time(root):
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_a_long_clips_file_that_is_torn_is_found_out(tmp_path, damage):
     root = place(tmp_path)
-    spooled = stages.Spooled.of(clip_of(50), root, BATCH)
+    spooled = Spooled.of(clip_of(50), root, BATCH)
     file = tmp_path / "_staging" / f"{spooled.name}.npz"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -246,26 +252,24 @@ class Never:
 
 
 def test_a_long_clips_file_that_is_gone_is_the_machines_fault(tmp_path):
-    spooled = stages.Spooled.of(clip_of(50), place(tmp_path), BATCH)
+    spooled = Spooled.of(clip_of(50), place(tmp_path), BATCH)
     staging.discard(tmp_path, [spooled.name])
     stage = stages.TeacherStage.__new__(stages.TeacherStage)
     stage.side, stage.teacher = "vsr", Never()
     rows = [manifest.Row(name, id=name) for name in ("long", "short")]
-    work = stages.Work(
-        BATCH, [Slot(0, 0, 50, 50)] * 2, rows, [stages.Receipt(i, r.id, r.path) for i, r in enumerate(rows)]
-    )
+    work = Work(BATCH, [Slot(0, 0, 50, 50)] * 2, rows, [Receipt(i, r.id, r.path) for i, r in enumerate(rows)])
     work.clips = [spooled, clip_of(50)]
     done = stage(work)
     assert [r.reason for r in done.receipts] == ["io", ""]
-    assert done.receipts[0].reason in stages.INFRASTRUCTURE
+    assert done.receipts[0].reason in INFRASTRUCTURE
     assert done.vsr[1].shape == (50, 2)
 
 
 def test_looped_videos_are_what_they_say(tmp_path, clips):
     file = memory.looped(clips / "clips" / GOOD, tmp_path / "x.mkv", 9)
-    video = media.Video(file)
+    video = Video(file)
     pictures = [p[::8, ::8].copy() for p in video]
     assert len(pictures) == 225
     np.testing.assert_array_equal(pictures[:75], pictures[75:150])
-    assert media.probe(file).duration_s == pytest.approx(9, abs=0.1)
+    assert probe.probe(file).duration_s == pytest.approx(9, abs=0.1)
     assert float(F(video.num_frames, 25)) == 9

@@ -17,7 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.media.decode import SAMPLE_RATE, MediaError, Video, probe, select_frames, sound
+from pipelines.media.files import MediaError
+from pipelines.media.picture import Video, select_frames
+from pipelines.media.probe import probe
+from pipelines.media.sound import decode_sound as sound
+from store.layout import SAMPLE_RATE
 
 LEVELS = [30 + 28 * ((5 * i) % 8) for i in range(8)]
 MS = F(1, 1000)
@@ -283,7 +287,7 @@ def test_no_sample_is_lost_at_either_end(tmp_path, rate):
 
 
 def test_sound_whose_rate_changes_goes_on_without_a_gap(tmp_path):
-    from pipelines.media.decode import _anchored, _runs
+    from pipelines.media.sound import _anchored, _runs
 
     def frame(rate, samples):
         made = av.AudioFrame.from_ndarray(np.ones((1, samples), np.int16), format="s16", layout="mono")

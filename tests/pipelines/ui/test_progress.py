@@ -183,7 +183,7 @@ def test_a_pass_that_breaks_off_says_how_far_it_came(caplog):
 
 SCRIPT = """
 import logging, threading
-from pipelines import progress
+from pipelines.ui import progress
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 progress.POLL_S, progress.LOG_EVERY_S = 0.01, 0.0
 seen = threading.Event()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipelines.corpora.manifest import Row
-from pipelines.workers import stages
+from pipelines.workers.pack import frame_labels
 
 ROOT = Path(__file__).parents[3]
 FILES = ("cluster.yaml", "cluster.local.yaml")
@@ -206,8 +206,8 @@ def test_only_the_jobs_own_pods_and_the_operator_reach_its_pods(kuberay):
     ],
 )
 def test_a_forged_segment_labels_the_frames_whose_middle_it_holds(row, forged):
-    assert np.flatnonzero(stages.frame_labels(row, 10) == 1).tolist() == forged
+    assert np.flatnonzero(frame_labels(row, 10) == 1).tolist() == forged
 
 
 def test_unknown_clips_have_unknown_frames():
-    assert (stages.frame_labels(Row("a"), 3) == -1).all()
+    assert (frame_labels(Row("a"), 3) == -1).all()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from pipelines.corpora.manifest import Row
-from pipelines.job import headers as probing
-from pipelines.workers import isolation, stages
+from pipelines.job.headers import probe_rows
+from pipelines.workers import isolation
 from pipelines.workers.isolation import Child, ChildLost
 from pipelines.workers.plan import Slot
-from pipelines.workers.stages import Receipt, Work
+from pipelines.workers.work import INFRASTRUCTURE, Receipt, Work, check_device, traceback_of
 
 
 class Stage:
@@ -37,9 +37,9 @@ class Stage:
                     os.kill(os.getpid(), signal.SIGKILL)
                 case ["device", mark] if not Path(mark).exists():
                     Path(mark).touch()
-                    stages.check_device(RuntimeError("CUDA error: device-side assert triggered"))
+                    check_device(RuntimeError("CUDA error: device-side assert triggered"))
                 case ["device"]:
-                    stages.check_device(RuntimeError("CUDA error: an illegal memory access was encountered"))
+                    check_device(RuntimeError("CUDA error: an illegal memory access was encountered"))
                 case ["io"]:
                     work.fail(i, "decode", "io", "the network disk is gone")
         with self.seen.open("a") as f:
@@ -115,7 +115,7 @@ def test_a_clip_that_breaks_the_device_each_time_fails_alone_and_is_tried_in_the
     assert found.attempts == 2
     assert "illegal memory access" in found.message
     assert "check_device" in found.trace
-    assert found.reason in stages.INFRASTRUCTURE
+    assert found.reason in INFRASTRUCTURE
     if not apart:
         assert seen(tmp_path)[-1] == "a b"
 
@@ -142,7 +142,7 @@ def test_an_error_of_the_child_brings_its_traceback():
     with pytest.raises(KeyError) as caught:
         child("key", 20)
     child.close()
-    assert "return {}[value]" in stages.trace(caught.value)
+    assert "return {}[value]" in traceback_of(caught.value)
 
 
 class Grow:
@@ -256,7 +256,7 @@ def _runs(pid):
 def test_headers_are_read_in_a_child(clips, tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
-    frames, failed = probing.probe_rows(
+    frames, failed = probe_rows(
         [Row(str(next(iter(sorted((clips / "clips").glob("*.mp4")))))), Row(str(text), id="t")], None, 3
     )
     assert frames == 75

@@ -10,9 +10,9 @@ import zarr
 from small_store import make_store
 
 import store
-from pipelines.job.request import Config
 from pipelines.labels import second_pass as labels
-from store import inspect
+from pipelines.labels.second_pass import Wish
+from store import inspect, mend
 from store.arrays import inventory
 from store.layout import StoreError
 
@@ -91,10 +91,10 @@ def test_metadata_that_can_be_told_from_the_rest_is_written_anew(path, key):
         (path / key).unlink() if damage is None else (path / key).write_bytes(damage)
         writer = store.Writer.open(path)
         if damage != before:
-            assert list(writer.damage()) == [key]
-        writer.mend_metadata()
+            assert list(mend.damage(writer)) == [key]
+        mend.mend_metadata(writer)
         assert (path / key).read_bytes() == before
-        assert writer.damage() == {}
+        assert mend.damage(writer) == {}
         assert_same(values(path), want)
 
 
@@ -114,8 +114,8 @@ def test_a_lost_inventory_is_said_and_the_next_run_writes_it_anew(path):
     with pytest.raises(StoreError, match=r"inventory.json is missing.*precompute.py --store"):
         store.open(path)
     writer = store.Writer.open(path)
-    assert writer.damage() == {}
-    writer.mend_metadata()
+    assert mend.damage(writer) == {}
+    mend.mend_metadata(writer)
     writer.begin()
     writer.consolidate()
     values(path)
@@ -159,7 +159,7 @@ def test_a_store_of_before_has_no_inventory_and_gets_one(path):
     (path / "zarr.json").write_text(json.dumps(document))
     want = values(path)
     writer = store.Writer.open(path)
-    assert writer.damage() == {}
+    assert mend.damage(writer) == {}
     writer.begin()
     writer.consolidate()
     assert store.open(path).inventory.complete
@@ -240,18 +240,18 @@ def second_pass(path, config, foreign=()):
 
 
 def test_a_run_writes_foreign_labels_anew(path, tmp_path):
-    second_pass(path, Config(path, similarity="cosine", refit=True))
+    second_pass(path, Wish("cosine", refit=True))
     want = values(path)
     labels_of_another_fit(path, make_store(tmp_path / "o.zarr", {"train": 6}, fit=True, seed=1))
     foreign = labels.foreign_shards(store.open(path))
     assert foreign == [0]
-    second_pass(path, Config(path), foreign)
+    second_pass(path, Wish(), foreign)
     assert_same(values(path), want)
 
 
 def test_two_fits_side_by_side_give_no_number(path):
     """Of a refit that was cut off after it had written the fit, and for a reader that was opened before one."""
-    second_pass(path, Config(path, similarity="cosine", refit=True))
+    second_pass(path, Wish("cosine", refit=True))
     want, early, writer = values(path), store.open(path), store.Writer.open(path)
     assert early.fit is not None
     writer.begin()
@@ -266,5 +266,5 @@ def test_two_fits_side_by_side_give_no_number(path):
     labels_edited_by_zarr(path, None)
     with pytest.raises(StoreError, match="was changed by a run"):
         early.frames(0, 0, 5, ["similarity"])
-    second_pass(path, Config(path))
+    second_pass(path, Wish())
     assert_same(values(path), want)

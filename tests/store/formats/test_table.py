@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_store import make_store
 
 import store
-from pipelines.corpora import manifest
+from pipelines.corpora import fields, manifest
 from pipelines.corpora.manifest import Row
 from pipelines.manifest import match
 from pipelines.manifest.__main__ import write_splits
@@ -129,5 +129,5 @@ def test_measured_numbers_find_clips_of_any_name_and_come_from_no_network(tmp_pa
     data = table.to_csv({"id": NAMES, "duration": [float(k) for k in range(len(NAMES))]})
     (tmp_path / "n.csv").write_bytes(data)
     assert match.table_of(rows, tmp_path / "n.csv")["duration"].tolist() == list(range(len(NAMES)))
-    with pytest.raises(manifest.ManifestError, match="https:// is not known"):
+    with pytest.raises(fields.ManifestError, match="https:// is not known"):
         match.table_of(rows, "https://127.0.0.1:1/n.csv")

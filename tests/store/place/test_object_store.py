@@ -24,13 +24,23 @@ from store import inspect, layout, staging
 from store import place as places
 from store.arrays import inventory
 from store.layout import StoreError
-from store.place import Folder, lease, place
+from store.place import Folder, folder, lease, place
 from store.place import bucket as buckets
 
 
 @pytest.fixture(params=["folder", "bucket"])
 def root(request, tmp_path):
     """A place for a store, of each kind."""
+    return root_of(request, tmp_path)
+
+
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
+def killed_root(request, tmp_path):
+    """The same, for tests that kill at each single change: hundreds of requests in a bucket."""
+    return root_of(request, tmp_path)
+
+
+def root_of(request, tmp_path):
     return place(tmp_path / "s.zarr" if request.param == "folder" else f"{request.getfixturevalue('s3')}/s.zarr")
 
 
@@ -361,7 +371,7 @@ def test_damaged_shards_are_found_by_their_size_and_index_alone(root, monkeypatc
     changed.write(bytes([changed.read()[0] ^ 1]) + changed.read()[1:])  # inside a chunk: not for this to find
     (root / "frames/vsr/c/0/0").write(b"")
     read = []
-    for kind in (places._File, buckets._Object):
+    for kind in (folder._File, buckets._Object):
         original = kind.read
         monkeypatch.setattr(kind, "read", lambda *a, original=original: read.append(a[2]) or original(*a))
     for write in (None, writer.begin):  # by what the inventory tells of them, and without it
@@ -408,7 +418,7 @@ def kill(monkeypatch):
     for name in ("put", "delete"):
         monkeypatch.setattr(obstore, name, guarded(getattr(obstore, name)))
     for name in ("replace", "rename", "unlink", "rmdir"):
-        monkeypatch.setattr(places.os, name, guarded(getattr(places.os, name)))
+        monkeypatch.setattr(folder.os, name, guarded(getattr(folder.os, name)))
 
     def arm(left):
         state.update(left=left, made=0)
@@ -438,7 +448,8 @@ def killed_everywhere(kill, act, check, step=1):
     raise AssertionError("it never came through")
 
 
-def test_a_kill_while_a_fit_is_replaced_leaves_the_old_one_or_the_new_one(root, kill):
+def test_a_kill_while_a_fit_is_replaced_leaves_the_old_one_or_the_new_one(killed_root, kill):
+    root = killed_root
     writer = small(root)
     writer.write_fit(fit_of("old", 1.0).to_arrays())
     writer.consolidate()
@@ -458,7 +469,8 @@ def test_a_kill_while_a_fit_is_replaced_leaves_the_old_one_or_the_new_one(root, 
     assert set(store.open(root).fit.calibration) == {"new"}
 
 
-def test_a_kill_while_a_store_is_made_leaves_none_and_the_next_try_makes_it(root, kill, tmp_path):
+def test_a_kill_while_a_store_is_made_leaves_none_and_the_next_try_makes_it(killed_root, kill, tmp_path):
+    root = killed_root
     want = store.create(tmp_path / "want", WIDTHS, {}).place
 
     def check(left):
@@ -473,7 +485,8 @@ def test_a_kill_while_a_store_is_made_leaves_none_and_the_next_try_makes_it(root
     killed_everywhere(kill, lambda: store.create(root, WIDTHS, {}, kind), check)
 
 
-def test_a_kill_while_projections_are_made_anew_leaves_them_or_none(root, kill):
+def test_a_kill_while_projections_are_made_anew_leaves_them_or_none(killed_root, kill):
+    root = killed_root
     writer, whole = filled(root)
 
     def check(left):
@@ -490,7 +503,8 @@ def test_a_kill_while_projections_are_made_anew_leaves_them_or_none(root, kill):
     killed_everywhere(kill, lambda: writer.ensure_projections(4), check)
 
 
-def test_a_kill_while_clips_are_added_leaves_the_others_as_they_were(root, kill):
+def test_a_kill_while_clips_are_added_leaves_the_others_as_they_were(killed_root, kill):
+    root = killed_root
     writer, _ = filled(root)
     before = store.open(root).clips
     ids = map(str, itertools.count())

@@ -12,7 +12,8 @@ from test_object_store import filled
 
 import precompute
 from pipelines.audit import __main__ as audit
-from pipelines.corpora.manifest import ManifestError, load
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import load
 from pipelines.doctor import __main__ as doctor
 from pipelines.doctor.checks import Request
 from pipelines.job import ledger, request

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from store import similarity
-from store.similarity import Fit, Moments, posteriors
+from store.similarity import Fit, Moments, cca, posteriors
 
 
 def speech(rng, frames, dx=6, dy=20, noise=0.5):
@@ -235,7 +235,7 @@ def test_few_clips_fit_where_the_svd_of_the_processor_gives_up(monkeypatch):
     assert fit.dims == 32
     mean_x, mean_y = x.mean(0), y.mean(0)
     cxx, cyy = (np.cov(z.T, bias=True) for z in (x, y))
-    white = [similarity._whitener(c, similarity.SHRINKAGE) for c in (cxx, cyy)]
+    white = [cca._whitener(c, similarity.SHRINKAGE) for c in (cxx, cyy)]
     m = white[0] @ ((x - mean_x).T @ (y - mean_y) / 60) @ white[1]
     wanted = scipy.linalg.svd(m, compute_uv=False, lapack_driver="gesvd")[:32]
     np.testing.assert_allclose(fit.correlations, wanted.clip(0, 1), atol=2e-6)

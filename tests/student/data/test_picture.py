@@ -10,7 +10,9 @@ from small_store import make_store
 import store
 from student import checkpoint
 from student.config import DataConfig
-from student.data.dataset import Corpus, Key, Windows
+from student.data.corpus import Corpus
+from student.data.dataset import Windows
+from student.data.order import Key
 from student.data.picture import CROP, SIDES, choose, cut
 from student.data.spans import spans
 from student.evaluate import main as evaluate

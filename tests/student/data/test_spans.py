@@ -13,7 +13,9 @@ from small_store import make_store
 import store
 from store import layout
 from student.config import ConfigError, DataConfig
-from student.data.dataset import Corpus, Key, Windows, epoch_order
+from student.data.corpus import Corpus
+from student.data.dataset import Windows
+from student.data.order import Key, epoch_order
 from student.data.spans import MARGIN, SECOND, span, spans, window_for
 from student.scoring import metrics, score
 
@@ -172,6 +174,7 @@ def test_a_model_that_sees_only_lengths_masks_and_padding_learns_nothing(tmp_pat
         assert abs(auc - 0.5) < 0.15, (trim, auc)
 
 
+@pytest.mark.slow
 def test_the_same_learner_finds_a_silence_that_is_left_in(tmp_path):
     """So that the test above can fail: with --trim none the silence before the first word is still there."""
     auc, _ = learned(given_away(tmp_path / "s.zarr"), "none")

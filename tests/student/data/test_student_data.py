@@ -11,21 +11,9 @@ from small_store import make_store
 import store
 from student.config import ConfigError, DataConfig
 from student.data import augment
-from student.data.dataset import (
-    OWN,
-    SHIFT,
-    SWAP,
-    Corpus,
-    Key,
-    Keys,
-    Windows,
-    draw,
-    epoch_order,
-    expected_shares,
-    loader,
-    partners,
-    soft_labels,
-)
+from student.data.corpus import Corpus
+from student.data.dataset import Keys, Windows, loader, soft_labels
+from student.data.order import OWN, SHIFT, SWAP, Key, draw, epoch_order, expected_shares, partners
 from student.data.spans import spans
 from student.data.splits import SplitError, split
 

@@ -23,6 +23,7 @@ from student.training.record import store_identity
 from teachers import TeacherError, recorded
 from teachers.files import weights
 from teachers.files.weights import OtherWeights
+from teachers.whisper import teacher as whisper
 
 KINDS = [("asr", "whisper:{}@3"), ("asr", "whisper-exact:{}"), ("vsr", "avhubert:{}@9"), ("asr", "avhubert-audio:{}"),
          ("vsr", "deep_avsr-video:{}"), ("asr", "deep_avsr-audio:{}"), ("vsr", "deep_avsr-video:x.pt,{}")]  # fmt: skip
@@ -107,7 +108,7 @@ def test_weights_are_compared_before_they_are_parsed(folders, monkeypatch, forei
 
 def test_a_teacher_is_found_by_its_name_where_weights_lie(folders, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
-    known = weights.resolve("tiny.en.pt", package=__import__("teachers.whisper").whisper.PACKAGES["tiny.en"])
+    known = weights.resolve("tiny.en.pt", package=whisper.PACKAGES["tiny.en"])
     os.symlink(known.path, folders / "weights" / "mine.pt")
     record = {"name": "whisper:/somewhere/else/mine.pt@3", "sha256": weights.sha256_of(known.path)}
     teacher = recorded.load(record, foreign=True)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from small_store import make_store
 
 import store
-from pipelines.labels import calibrate as calibration
 from pipelines.labels import learn as fit
+from pipelines.labels.calibrate import calibrate
 from store.similarity import fitfile, grounds
 from store.similarity.grounds import LEAST, Grounds
 from student import checkpoint
@@ -272,7 +272,7 @@ def test_a_borrowed_fit_knows_the_people_of_the_corpora_it_learned_from(tmp_path
     root = store.place.place(tmp_path / "40.zarr")
     for corpora, strangers in ((["synthetic"], 0), (["other"], 40), (None, 0)):
         kept = {"kind": "cca", "fitted_on": {"clips": 9} | ({"corpora": corpora} if corpora else {})}
-        _, found = calibration.calibrate(root, replace(made, calibration={}), kept, None, ["synthetic"])
+        _, found = calibrate(root, replace(made, calibration={}), kept, None, ["synthetic"])
         assert found["calibrated_on"]["synthetic"]["strangers"] == strangers
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from small_store import make_store
 from test_train import train
 
-from student import checkpoint, evaluate, export
+from student import checkpoint, evaluate, export, run_state
 from student.check import main as check_student
 from student.models import build, weights
 
@@ -183,8 +183,8 @@ def saved(tmp_path):
     for p in model.parameters():
         p.data.add_(0.01)
     wanted = damaged_runs.parts(model, optimizer, mean)
-    folder = checkpoint.save_state(tmp_path, 3, STATE, 3, model, optimizer, mean)
-    return folder, wanted, checkpoint.read_state(folder)
+    folder = run_state.save_state(tmp_path, 3, STATE, 3, model, optimizer, mean)
+    return folder, wanted, run_state.read_state(folder)
 
 
 def test_a_damaged_checkpoint_is_refused_before_any_of_it_is_loaded(saved):
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_refused_before_any_of_it_is_loaded(saved):
 def test_what_is_loaded_lies_in_memory_as_what_was_trained_does(saved):
     """Not in the buffer that was read: kernels may round by alignment, and a run that goes on must end with the same bits."""
     model, optimizer, mean = damaged_runs.fresh(0.9)
-    checkpoint.load_state(saved[0], model, optimizer, mean)
+    run_state.load_state(saved[0], model, optimizer, mean)
     moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     assert len(moments) > 20
     assert all(x.data_ptr() % 64 == torch.zeros_like(x).data_ptr() % 64 for x in moments)
@@ -229,7 +229,7 @@ def test_a_resume_runs_nothing_and_reads_nothing_foreign(path, tmp_path):
     run, ran = tmp_path / "run", tmp_path / "ran"
     options = ("--ema", "0.9", "--max-steps", "1", "--checkpointing_steps", "1")
     train(path, run, *options)
-    last = checkpoint.checkpoints(run)[-1]
+    last = run_state.checkpoints(run)[-1]
     assert {p.suffix for p in last.iterdir()} == {".safetensors", ".json"}
     sly = pickle.dumps({"state": Sly(ran)})
     for name in OLD:
@@ -260,7 +260,7 @@ def test_a_checkpoint_of_an_earlier_release_is_refused_with_a_way_on(saved):
     state = {key: value for key, value in saved[2].items() if key != "files"}
     (folder / "trainer.json").write_text(json.dumps(state))
     with pytest.raises(checkpoint.CheckpointError, match=r"of an earlier release.*--init-from .*model\.safetensors"):
-        checkpoint.read_state(folder)
+        run_state.read_state(folder)
 
 
 def test_links_in_a_checkpoint_are_refused_and_links_beside_it_stay(saved, tmp_path):
@@ -275,8 +275,8 @@ def test_links_in_a_checkpoint_are_refused_and_links_beside_it_stay(saved, tmp_p
     (outside / "trainer.json").write_text("{}")
     (tmp_path / "checkpoint-1").symlink_to(outside)
     for step in (4, 5, 6):
-        checkpoint.save_state(tmp_path, step, STATE, 1, *damaged_runs.fresh(0.9))
-    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == ["checkpoint-6"]
+        run_state.save_state(tmp_path, step, STATE, 1, *damaged_runs.fresh(0.9))
+    assert [p.name for p in run_state.checkpoints(tmp_path)] == ["checkpoint-6"]
     assert (outside / "trainer.json").read_text() == "{}"
 
 
@@ -300,7 +300,7 @@ def test_tensors_that_are_not_finite_are_not_saved_and_nothing_is_rotated(saved,
         )[spoil]
         tensor.view(-1)[0] = float("inf")
         with pytest.raises(checkpoint.SaveError, match="is not finite"):
-            checkpoint.save_state(tmp_path, 4, STATE, 1, model, optimizer, mean)
+            run_state.save_state(tmp_path, 4, STATE, 1, model, optimizer, mean)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-3"]
     assert damaged_runs.checkpoint_outcome(*saved, 0.9) == damaged_runs.SAME
 
@@ -326,7 +326,7 @@ def test_a_full_disk_ends_a_run_with_one_line_and_keeps_its_checkpoints(path, tm
     assert {p: p.read_bytes() for p in tmp_path.rglob("checkpoint-*/*")} == before
     assert not list(tmp_path.glob(".concord-partial*"))
     train(path, tmp_path, *options)
-    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3", "checkpoint-4"]
+    assert [p.name for p in run_state.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3", "checkpoint-4"]
 
 
 def test_a_run_cut_short_resumes_or_says_one_line_whatever_is_damaged(path, tmp_path):

@@ -18,7 +18,7 @@ from small_store import make_store
 from test_train import ENV, ROOT, train
 
 import store
-from student import checkpoint, files
+from student import checkpoint, files, run_state
 from student.config import ConfigError, TrainConfig, read_options
 from student.data import splits
 from student.training.progress import Progress
@@ -88,12 +88,12 @@ def test_a_run_that_goes_on_touches_nothing_but_its_own(path, tmp_path):
     assert all((run / name).read_text() == "mine" for name in mine)
     assert (outside / "kept").read_text() == "mine"
     assert not (run / f"{files.MARK}5-abc").exists()
-    assert [p.name for p in checkpoint.checkpoints(run)] == ["checkpoint-3"]
+    assert [p.name for p in run_state.checkpoints(run)] == ["checkpoint-3"]
 
 
 def test_a_finished_run_outlives_the_loss_of_its_checkpoints(path, tmp_path):
     train(path, tmp_path, "--epochs", "1")
-    for folder in checkpoint.checkpoints(tmp_path):
+    for folder in run_state.checkpoints(tmp_path):
         files.remove(folder)
     before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     for more in ((), ("--resume_from_checkpoint", "latest")):
@@ -104,7 +104,7 @@ def test_a_finished_run_outlives_the_loss_of_its_checkpoints(path, tmp_path):
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(path, tmp_path):
     train(path, tmp_path, "--max-steps", "2")
-    files.remove(checkpoint.checkpoints(tmp_path)[0])
+    files.remove(run_state.checkpoints(tmp_path)[0])
     (tmp_path / "results.json").unlink()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "notes.txt").unlink()
@@ -195,7 +195,7 @@ def test_a_label_that_is_no_number_ends_the_run_and_names_its_clip(tmp_path, nam
     result = train(here, tmp_path / "run", *options, "--resume_from_checkpoint", "latest", code=1)
     (line,) = errors(result)
     assert f"clip {reader.clips['id'][row]}: frames/{name} is not finite at frame" in line
-    kept = checkpoint.checkpoints(tmp_path / "run")
+    kept = run_state.checkpoints(tmp_path / "run")
     assert len(kept) == 1
     assert all(torch.isfinite(x).all() for x in checkpoint.load_model(tmp_path / "run")[0].state_dict().values())
     if kept[0].name == "checkpoint-1":  # the clip was in the next batch
@@ -207,7 +207,7 @@ def test_a_fit_that_gives_no_number_is_named(tmp_path):
     rewritten(here, "fit/calibration/synthetic/5", lambda x: x * np.nan)
     result = train(here, tmp_path / "run", code=2)
     assert "a calibration holds float64 that are no finite numbers" in errors(result)[0]
-    assert not checkpoint.checkpoints(tmp_path / "run")
+    assert not run_state.checkpoints(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_weights_that_diverge_end_the_run_and_are_not_saved(path, tmp_path):
     result = train(path, tmp_path, *options, code=1)
     assert "--lr" in errors(result)[0]
     assert "step" in errors(result)[0]
-    for folder in checkpoint.checkpoints(tmp_path):
+    for folder in run_state.checkpoints(tmp_path):
         assert all(torch.isfinite(x).all() for x in load_file(folder / "model.safetensors").values())
     assert not list(tmp_path.glob(f"{files.MARK}*"))
 
@@ -406,7 +406,7 @@ def check_stopped(path, output, said, number, ours=True):
     assert 'student/train.py", line' not in said
     assert "student/training/trainer.py" not in said
     assert "DataLoader" not in said
-    assert len(checkpoint.checkpoints(output)) == 1
+    assert len(run_state.checkpoints(output)) == 1
     assert not list(output.glob(f"{files.MARK}*"))
 
 
@@ -420,9 +420,8 @@ def test_a_signal_to_all_processes_of_a_run_with_readers_saves(path, tmp_path, n
     check_stopped(path, tmp_path, said, number)
 
 
-@pytest.mark.parametrize(
-    ("number", "whole_group"), [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.slow
 def test_a_signal_under_accelerate_launch_saves(path, tmp_path, number, whole_group):
     """The launcher ends by the signal itself, before or after; what it prints is its own."""
     code, said = stopped(path, tmp_path, ONE, number, whole_group)
@@ -466,4 +465,4 @@ def test_a_clip_is_named_whichever_process_reads_it(tmp_path):
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert any("frames/vsr_projection is not finite at frame" in line for line in said)
-    assert not checkpoint.checkpoints(tmp_path / "run")
+    assert not run_state.checkpoints(tmp_path / "run")

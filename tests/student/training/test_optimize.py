@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from test_train import assert_same_bits, path, train  # noqa: F401 - a fixture
 
-from student import checkpoint
+from student import checkpoint, run_state
 from student.models import build
 from student.training.optimize import average, decay_groups, rate
 
@@ -54,7 +54,7 @@ def test_a_resumed_average_ends_with_the_same_bits(path, tmp_path):  # noqa: F81
     train(path, tmp_path / "twice", *options, "--max-steps", "3")
     train(path, tmp_path / "twice", *options, "--resume_from_checkpoint", "latest")
     assert_same_bits(tmp_path / "calm", tmp_path / "twice")
-    last = checkpoint.checkpoints(tmp_path / "calm")[-1]
+    last = run_state.checkpoints(tmp_path / "calm")[-1]
     weights, kept = load_file(last / "model.safetensors"), load_file(tmp_path / "calm" / "model.safetensors")
     assert any(not torch.equal(weights[name], kept[name]) for name in weights)  # what is kept is the average
 

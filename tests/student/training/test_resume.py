@@ -13,7 +13,7 @@ from test_train import train
 
 import store
 from store.arrays.inventory import Inventory
-from student import checkpoint
+from student import checkpoint, run_state
 from student.training.record import shards_digest
 
 FILE = "model.safetensors"
@@ -55,8 +55,8 @@ def refused(folder, result):
 
 def set_best(run, epoch, weights=None):
     """Rewrite detector and last checkpoint as if the run's best epoch had been that one (1 or 2)."""
-    found = checkpoint.checkpoints(run)
-    state = checkpoint.read_state(found[-1])
+    found = run_state.checkpoints(run)
+    state = run_state.read_state(found[-1])
     then = state["history"][epoch - 1]
     model, about = checkpoint.load_model(run)
     model.load_state_dict(load_file(found[epoch - 1 if len(found) > 1 else 0] / FILE))
@@ -64,7 +64,7 @@ def set_best(run, epoch, weights=None):
     checkpoint.save_model(run, model, "lite", about | told)
     digest = weights or checkpoint.weights_digest(model.state_dict())
     state["best"] = {**then, "rank": [2.0, 0.0], "weights": digest}
-    (found[-1] / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint._sum_of(state)}))
+    (found[-1] / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint.sum_of(state)}))
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def set_best(run, epoch, weights=None):
 
 @pytest.mark.parametrize("keep", ["1", "3"])
 def test_a_checkpoint_of_another_run_is_refused_and_nothing_is_touched(runs, path, keep):
-    foreign = checkpoint.checkpoints(runs / "a")[0]
+    foreign = run_state.checkpoints(runs / "a")[0]
     before = content(runs)
     for target in (runs / "b", runs / "new"):
         more = (*OPTIONS, "--keep-checkpoints", keep, "--resume_from_checkpoint", str(foreign))
@@ -84,7 +84,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_nothing_is_touched(runs, pat
 
 
 def test_a_link_to_another_runs_checkpoint_is_refused(runs, path):
-    foreign = checkpoint.checkpoints(runs / "a")[0]
+    foreign = run_state.checkpoints(runs / "a")[0]
     (runs / "b" / "checkpoint-1").symlink_to(foreign)
     more = ("--resume_from_checkpoint", str(runs / "b" / "checkpoint-1"))
     refused(runs, train(path, runs / "b", *OPTIONS, *more, code=2))
@@ -93,13 +93,13 @@ def test_a_link_to_another_runs_checkpoint_is_refused(runs, path):
 def test_an_earlier_checkpoint_of_the_run_and_a_copied_folder_go_on(runs, path):
     wanted = load_file(runs / "a" / FILE)
     shutil.copytree(runs / "a", runs / "copy")
-    first = checkpoint.checkpoints(runs / "copy")[0]
+    first = run_state.checkpoints(runs / "copy")[0]
     train(path, runs / "copy", *OPTIONS, "--resume_from_checkpoint", str(first) + "/")
     assert all(torch.equal(value, wanted[key]) for key, value in load_file(runs / "copy" / FILE).items())
 
 
 def test_a_checkpoint_of_another_run_in_this_folder_is_refused(runs, path):
-    last = checkpoint.checkpoints(runs / "b")[-1]
+    last = run_state.checkpoints(runs / "b")[-1]
     shutil.rmtree(runs / "a" / last.name)
     shutil.copytree(last, runs / "a" / last.name)
     before = content(runs)
@@ -110,7 +110,7 @@ def test_a_checkpoint_of_another_run_in_this_folder_is_refused(runs, path):
 
 @pytest.mark.parametrize("name", ["checkpoint-99", "checkpoint-1", "checkpoint-0{}"])
 def test_a_checkpoint_under_another_name_is_refused(runs, path, name):
-    last = checkpoint.checkpoints(runs / "a")[-1]
+    last = run_state.checkpoints(runs / "a")[-1]
     step = last.name.removeprefix("checkpoint-")
     other = last.with_name(name.format(step))
     last.rename(other)
@@ -140,7 +140,7 @@ def test_a_detector_that_is_lost_comes_back_from_the_checkpoint_that_holds_it(ru
 
 def test_a_detector_that_is_lost_for_good_is_said_and_the_way_on_works(runs, path):
     run = runs / "a"
-    first, last = checkpoint.checkpoints(run)
+    first, last = run_state.checkpoints(run)
     set_best(run, 1)
     train(path, run, *OPTIONS, *LATEST)  # as it is, all is well
     (run / FILE).unlink()
@@ -198,9 +198,9 @@ def test_another_threshold_is_another_detector(runs, path):
     ],
 )  # fmt: skip
 def test_a_sealed_state_of_wrong_types_is_one_line(runs, path, change):
-    last = checkpoint.checkpoints(runs / "a")[-1]
-    state = {**checkpoint.read_state(last), **change}
-    (last / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint._sum_of(state)}))
+    last = run_state.checkpoints(runs / "a")[-1]
+    state = {**run_state.read_state(last), **change}
+    (last / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint.sum_of(state)}))
     assert "can be used" in refused(runs, train(path, runs / "a", *OPTIONS, *LATEST, code=2))
 
 
@@ -217,7 +217,7 @@ def test_killed_between_a_validation_and_its_checkpoint_it_ends_with_the_same_bi
     options = ("--checkpointing_steps", "2", "--epochs", "2", "--keep-checkpoints", "9")
     train(path, tmp_path / "calm", *options)
     wanted = load_file(tmp_path / "calm" / FILE)
-    found = checkpoint.checkpoints(tmp_path / "calm")
+    found = run_state.checkpoints(tmp_path / "calm")
     for last in range(1, len(found)):
         run = tmp_path / str(last)
         shutil.copytree(tmp_path / "calm", run, ignore=shutil.ignore_patterns(".concord*"))

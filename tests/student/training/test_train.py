@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from small_store import make_store
 
 import store
-from student import checkpoint
+from student import checkpoint, run_state
 from student.config import TrainConfig, differences, read_options
 from student.train import main
 
@@ -37,7 +37,7 @@ def train(path, output, *options, code=0):
 
 def weights(output):
     """The newest training checkpoint's weights and optimizer, and the detector."""
-    last = checkpoint.checkpoints(Path(output))[-1]
+    last = run_state.checkpoints(Path(output))[-1]
     moments = load_file(last / "optimizer.safetensors")
     return {**load_file(last / "model.safetensors"), **moments, **load_file(Path(output) / "model.safetensors")}
 
@@ -88,7 +88,7 @@ def test_a_run_leaves_detector_config_log_and_results(calm, path):
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(calm, path, tmp_path):
     train(path, tmp_path / "again", "--checkpointing_steps", "epoch", "--keep-checkpoints", "1")
     assert_same_bits(calm, tmp_path / "again")
-    assert len(checkpoint.checkpoints(tmp_path / "again")) == 1
+    assert len(run_state.checkpoints(tmp_path / "again")) == 1
     train(path, tmp_path / "other", "--seed", "1", "--max-steps", "2")
     first = load_file(tmp_path / "other" / "model.safetensors")
     assert not torch.equal(first["head.logit.weight"], load_file(calm / "model.safetensors")["head.logit.weight"])
@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(calm, path,
 def test_stopped_after_any_step_and_resumed_it_ends_with_the_same_bits(calm, path, tmp_path, steps):
     """Within the first epoch, at its end, and within the second."""
     train(path, tmp_path, "--max-steps", str(steps))
-    assert checkpoint.checkpoints(tmp_path)[-1].name == f"checkpoint-{steps}"
+    assert run_state.checkpoints(tmp_path)[-1].name == f"checkpoint-{steps}"
     train(path, tmp_path, "--resume_from_checkpoint", "latest")
     assert_same_bits(calm, tmp_path)
     steps_logged = [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -128,7 +128,7 @@ def wait_for(process, condition):
 def test_killed_from_any_folder_and_resumed_it_ends_with_the_same_bits(calm, path, tmp_path):
     output = tmp_path / "run"
     process = start(path, output, "--checkpointing_steps", "1", cwd=tmp_path)
-    wait_for(process, lambda: len(checkpoint.checkpoints(output)) >= 2)
+    wait_for(process, lambda: len(run_state.checkpoints(output)) >= 2)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -144,7 +144,7 @@ def test_a_signal_saves_and_ends_with_its_code(calm, path, tmp_path, number, cod
     error = process.communicate()[1]
     assert process.returncode == code, error
     assert "--resume_from_checkpoint latest" in error
-    assert checkpoint.checkpoints(tmp_path)
+    assert run_state.checkpoints(tmp_path)
     train(path, tmp_path, "--resume_from_checkpoint", "latest")
     assert_same_bits(calm, tmp_path)
 

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from teachers import TeacherError
 from teachers.files.checkpoint import LEGACY_START, read
-from teachers.files.unpickle import Stub
+from teachers.files.makers import Stub
 
 LEGACY = {"_use_new_zipfile_serialization": False}
 

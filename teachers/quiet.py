@@ -1,6 +1,7 @@
-"""Imports of packages that reconfigure logging: whatever they do to the root logger is undone."""
+"""Keeping libraries quiet: what C++ writes to standard error, and what imports do to the root logger."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +24,17 @@ def quiet_import() -> Iterator[None]:
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.disable(disabled)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the C++ side's remarks (four lines a clip, no switch for them) off standard error; errors come as exceptions."""
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipelines.corpora.manifest import ManifestError, Row, read
+from pipelines.corpora.fields import ManifestError
+from pipelines.corpora.manifest import Row, read
 
 
 def rows(root: Path) -> Iterator[Row]:

@@ -1,0 +1,96 @@
+"""The values of a manifest's row, read from whatever a table holds; each says what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from store.formats import document
+
+PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
+LONGEST = 1 << 16  # letters of a cell
+LABELS = {0: "real", 1: "fake", -1: "unknown"}
+
+
+class ManifestError(Exception):
+    """A corpus or manifest that cannot be used; the text is one sentence that says what to do."""
+
+
+def _empty(value: Any) -> bool:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return True
+    if isinstance(value, float):
+        return value != value
+    return type(value).__name__ in ("NAType", "NaTType")  # of pandas
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    """Text of a cell that holds text or, ids and groups alone, a number; surrogates stand for bytes of file names."""
+    kinds: Any = (str, os.PathLike) if name in PATHS else (str, os.PathLike, numbers.Real)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected text")
+    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if "\0" in text or len(text) > LONGEST:
+        raise ManifestError(f"{where[:200]}: {name} holds a NUL byte, or more than {LONGEST} letters")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is no letter") from None
+    if name not in PATHS:
+        text = document.text(text)
+    return text
+
+
+def _label(value: Any, name: str, where: str) -> int:
+    words = {"real": 0, "fake": 1, "unknown": -1, "true": 1, "false": 0}
+    text = str(value).strip().lower()
+    try:
+        number = words[text] if text in words else float(text)
+    except ValueError:
+        number = 9
+    if number not in (-1, 0, 1) or isinstance(value, list | dict):
+        raise ManifestError(f'{where}: {name} is "{value}"; use 0 (real), 1 (fake) or leave it empty')
+    return int(number)
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    try:
+        number = float(value)
+        if not 0 <= number < math.inf:
+            raise ValueError("no count or rate")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ManifestError(
+            f'{where}: {name} is "{str(value)[:80]}", which is no number from 0 on; correct it or leave it empty'
+        ) from error
+    return number
+
+
+def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            value = document.parse(value) if value.lstrip().startswith("[") else [value]
+        except ValueError as error:
+            raise ManifestError(f"{where}: {name} is not a JSON list ({error}): {value[:200]}") from error
+    try:
+        items = list(value)
+    except TypeError as error:
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names") from error
+    if isinstance(value, Mapping | bytes):
+        raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names")
+    return tuple(_text(item, name, where) for item in items)
+
+
+def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
+    try:
+        pairs = document.parse(value) if isinstance(value, str) else value
+        spans = tuple((float(start), float(end)) for start, end in pairs)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {str(value)[:200]}") from error
+    if any(not 0 <= start <= end < math.inf for start, end in spans):
+        raise ManifestError(
+            f"{where}: {name} has a part that ends before it starts or never, or begins below 0: {str(value)[:200]}"
+        )
+    return spans

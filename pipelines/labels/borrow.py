@@ -1,0 +1,42 @@
+"""The fit of another store or of a file, taken for this store where it is of the same teachers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import store
+from pipelines.errors import UsageError
+from store.place import Place, is_url
+from store.similarity import Fit, fitfile
+
+
+def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
+    """The fit of another store or of a file, and its note, checked to be of the same teachers; `mine` are ours by side."""
+    if not is_url(path) and path.exists():
+        fit, theirs, note = fitfile.load(path.path)
+    else:
+        other = store.open(path)
+        if other.fit is None:
+            raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
+        check_teachers(path, {"teachers": {"face": {"options": {}}, **(other.attrs.get("teachers") or {})}})
+        fit, theirs = other.fit, other.attrs["teachers"]
+        note = {**(other.attrs.get("similarity") or {}), "clip_frames": other.fit_length}
+    for side in ("asr", "vsr"):
+        ours, its = mine[side], theirs[side]
+        if (ours["name"], ours.get("sha256"), ours["dim"]) != (its["name"], its.get("sha256"), its["dim"]):
+            raise UsageError(
+                f"the fit of {path} is of --{side} {its['name']}, this store of {ours['name']}; they do not mix"
+            )
+    note = {k: v for k, v in note.items() if k not in ("auc", "brier", "offset", "calibrated_on", "complete")}
+    return fit, {**note, "fit_from": str(path)}
+
+
+def check_teachers(place: Place, attrs: dict[str, Any]) -> None:
+    """Raises UsageError where a store does not say which teachers it was made with."""
+    told = attrs.get("teachers") or {}
+    for side, needed in (("asr", ("name", "dim")), ("vsr", ("name", "dim")), ("face", ("options",))):
+        teacher = told.get(side) or {}
+        if not all(name in teacher for name in needed):
+            raise UsageError(
+                f"{place} does not say which teacher of {side} it was made with, so it cannot be used here"
+            )

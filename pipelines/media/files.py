@@ -1,0 +1,191 @@
+"""Media files opened with care: what is accepted, what is too much, and which stream is heard or seen.
+
+Files are opened as plain local files, by the containers in `CONTAINERS` alone, none of which opens a second file (the
+one that could, QuickTime's data references, is told not to). So a crafted playlist, concat script or session
+description reads nothing else, whatever its name ends in. What lies in a bucket is read by our own client, in parts; ffmpeg
+never has a network. PyAV keeps ffmpeg's messages off stderr unless somebody turns them on; nothing here changes that.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from store.formats.text import plain
+from store.layout import StoreError
+from store.place import Place, is_url, place
+
+MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
+MAX_PIXELS = MAX_SIDE * 4_352  # of a picture: 8K film; a decoder may keep 17 of them, at 1.5 bytes a pixel
+MIN_RATE = 1_000  # samples a second; sound of fewer is none, and one packet of it could last for hours
+MAX_S = 6 * 3_600  # longest clip
+MAX_STILL_S = (
+    600  # that one picture may stay: a clip has rows for each moment, and a small file could ask for hours of them
+)
+MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
+MAX_STREAMS = 64  # in a file; more is no film, and each costs memory before anything is read
+# ffmpeg's names of the containers we read; playlists (hls, dash, concat, sdp) and picture series are not among them.
+CONTAINERS = tuple(
+    "mov matroska avi mpeg mpegts mpegvideo m4v flv asf ogg mxf nut "
+    "wav w64 aiff caf au flac mp3 aac ac3 eac3 amr".split()
+)
+Media = str | os.PathLike[str] | Place
+
+
+class MediaError(Exception):
+    """A clip that cannot be used. `reason` is one word for the ledger, `str(error)` a sentence for a person.
+
+    Reasons: unreadable (cannot be opened, or no media file), no_video, no_audio, truncated (declared or damaged data
+    is missing), too_short, limit (larger or longer than this program accepts), io (its bucket cannot be reached now).
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)  # both as args, so that the error pickles
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+def open_media(path: Media) -> av.container.InputContainer:
+    """Open a media file, to be used in a `with` statement; within `reached` where it lies in a bucket.
+
+    Raises MediaError (unreadable, limit).
+    """
+    file: Any
+    if is_url(path):
+        opened = place(path).open()
+        size, file = opened.size, opened.file()
+    else:
+        name = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]
+        try:
+            status = os.stat(name)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            why = getattr(error, "strerror", None) or str(error)
+            raise MediaError("unreadable", f"{shown(path)} cannot be opened ({why}); check the path") from error
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device would be waited on, or read, for ever
+            raise MediaError("unreadable", f"{shown(path)} is not a regular file; give the path of a video file")
+        # The prefix keeps colons and dashes in names from being read as protocols or options.
+        size, file = status.st_size, "file:" + name
+    check_size(path, size)
+    options = {
+        "protocol_whitelist": "file" if isinstance(file, str) else "none",
+        "format_whitelist": ",".join(CONTAINERS),
+        "enable_drefs": "0",
+        "max_streams": str(MAX_STREAMS + 1),
+    }
+    try:
+        container = av.open(file, mode="r", container_options=options, metadata_errors="replace")
+    except MemoryError as error:  # how some demuxers answer for one stream too many
+        raise _too_many(path) from error
+    except (av.FFmpegError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) == errno.EINVAL:  # how ffmpeg answers for a container that is not listed
+            why = "of a kind that is not accepted; playlists and scripts are not followed"
+        text = f"{shown(path)} cannot be read as mp4, mov, mkv, webm, avi, mpg or similar ({why})"
+        raise MediaError("unreadable", f"{text}; check the file or leave it out") from error
+    if len(container.streams) > MAX_STREAMS:
+        container.close()
+        raise _too_many(path)
+    return container
+
+
+@contextmanager
+def reached(path: Media) -> Iterator[None]:
+    """Turns what a bucket cannot give into a MediaError: unreadable where nothing is there, or the URL is none, else io."""
+    try:
+        if is_url(path):
+            place(path)
+    except StoreError as error:
+        raise MediaError("unreadable", str(error)) from error
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MediaError("unreadable", f"{shown(path)} cannot be opened ({error.strerror}); check the path") from error
+    except StoreError as error:
+        raise MediaError("io", str(error)) from error
+
+
+def check_size(path: Media, size: int) -> None:
+    """Raises MediaError for a file of so many bytes: unreadable where it is empty, limit where it is too large."""
+    if size == 0:
+        raise MediaError("unreadable", f"{shown(path)} is empty (0 bytes); copy or download it again")
+    if size > MAX_BYTES:
+        text = f"{shown(path)} has {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} are accepted; cut it into parts"
+        raise MediaError("limit", text)
+
+
+def _too_many(path: Media) -> MediaError:
+    text = f"{shown(path)} declares more than {MAX_STREAMS} streams, or needs more memory than there is"
+    return MediaError("limit", f"{text}; keep one picture and one sound")
+
+
+def choose_stream(container: av.container.InputContainer, kind: str, path: Media) -> Any:
+    """The stream to decode: the default one, else the first, of `kind` "video" or "audio"; cover art is no video.
+
+    Raises MediaError: no_video, no_audio, unreadable (no decoder), limit (picture size).
+    """
+    streams = [s for s in getattr(container.streams, kind) if not is_picture(s)]
+    if not streams:
+        what, do = ("picture", "leave it out") if kind == "video" else ("sound", "give its sound as audio_path")
+        raise MediaError(f"no_{kind}", f"{shown(path)} has no {kind} stream, so no {what} to work on; {do}")
+    usable = [s for s in streams if decodable(s)]
+    if not usable and streams[0].codec_context is None:
+        text = f"{shown(path)} holds {kind} of a kind for which there is no decoder; convert it to H.264 and AAC"
+        raise MediaError("unreadable", text)
+    if not usable:
+        text = f"{shown(path)} is incomplete or damaged: its {kind} does not tell size or rate"
+        raise MediaError("truncated", f"{text}; copy, download or convert it again")
+    stream = next((s for s in usable if s.disposition & av.stream.Disposition.default), usable[0])
+    if kind == "video" and max(stream.width, stream.height) > MAX_SIDE:
+        size = f"{stream.width}x{stream.height}"
+        raise MediaError("limit", f"{shown(path)} is {size} pixels, at most {MAX_SIDE} a side are accepted; scale it")
+    if kind == "video" and stream.width * stream.height > MAX_PIXELS:
+        text = f"{shown(path)} has pictures of {stream.width}x{stream.height} pixels, more than 8K film"
+        raise MediaError("limit", f"{text}; scale it")
+    if kind == "audio" and stream.codec_context.sample_rate < MIN_RATE:
+        text = f"{shown(path)} has sound of {stream.codec_context.sample_rate} samples a second, which is no sound"
+        raise MediaError("limit", f"{text}; convert it again")
+    if kind == "video":
+        stream.codec_context.options = {
+            "max_pixels": str(MAX_PIXELS)
+        }  # pictures further on may be larger than the first
+    # One thread a decoder: workers are many, and the order of work is then the same in every run.
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def check_length(path: Media, length: Fraction | float) -> None:
+    """Raises MediaError (limit) where `length` seconds are more than a clip may last."""
+    if length > MAX_S:
+        text = f"{shown(path)} lasts {float(length):.0f} s, at most {MAX_S} s are accepted; cut it into parts"
+        raise MediaError("limit", text)
+
+
+def decodable(stream: Any) -> bool:
+    """Whether a decoder is there and the header told it what it needs."""
+    context = stream.codec_context
+    if context is None:
+        return False
+    return bool(stream.width and stream.height) if stream.type == "video" else bool(context.sample_rate)
+
+
+def round_half_up(x: Fraction) -> int:
+    """Nearest whole number, halves upwards."""
+    return (2 * x.numerator + x.denominator) // (2 * x.denominator)
+
+
+def shown(path: Media) -> str:
+    """A path or URL for messages (of a local copy, where it is from); what cannot be printed is escaped."""
+    text = getattr(path, "url", None) or (str(path) if isinstance(path, Place) else os.fspath(path))
+    return plain(text)
+
+
+def is_picture(stream: Any) -> bool:
+    flags = av.stream.Disposition
+    return bool(stream.disposition & (flags.attached_pic | flags.timed_thumbnails | flags.still_image))

@@ -1,0 +1,182 @@
+"""Sound on the project's one clock: 16 kHz, mono, 640 samples a frame, laid where the time stamps say."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from pipelines.media.files import Media, choose_stream, open_media, round_half_up
+from pipelines.media.local import local_copy
+from pipelines.media.picture import avi_delay_s, convertible
+from pipelines.media.tally import Tally
+from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+# Time stamps of sound are rounded (1 ms in Matroska) and shake. A frame further than this from where the sound before
+# it ends is a real jump if the frames after it agree; one that is too far is believed at once.
+JITTER_S = Fraction(10, 1000)
+JUMP_S = Fraction(200, 1000)
+CONFIRM = 3  # frames
+ANCHOR = 16  # frames whose time stamps together say when a run of sound begins
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Sound of a clip on the clock of its pictures.
+
+    `samples` i2 [640 * frames], mono at 16 kHz, zero where there is none; `present` bool [frames], true where at least
+    half of the frame's samples were in the file; `start_skew_s` start of the sound minus t0, in seconds.
+    """
+
+    samples: np.ndarray
+    present: np.ndarray
+    start_skew_s: float
+
+
+def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
+    """Sound that belongs to pictures which start at `start_s` (`Video.start_s`) and last `num_frames`.
+
+    With `start_s` None the sound is in a file of its own, which starts together with the first picture: time 0 of that
+    file is t0, and `start_skew_s` is its own start offset. (MP3 and MPEG streams, whose clocks do not start at 0, begin
+    with their first sample.)
+
+    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed where the file tells it, and in AVI
+    by the codec's usual figure; priming that a writer left in front of late sound stays, as silence, and counts in
+    `start_skew_s`. Sound past the last frame is cut.
+    Raises MediaError: unreadable, no_audio, truncated (as for Video).
+    """
+    canvas = _Canvas(num_frames)
+    with local_copy(path) as path, open_media(path) as container:
+        stream = choose_stream(container, "audio", path)
+        tally = Tally(path, container, stream)
+        t0 = Fraction(0) if start_s is None else Fraction(start_s)
+        if start_s is None and container.format.name in ("mp3", "mpeg", "mpegts"):
+            t0 = (stream.start_time or 0) * stream.time_base
+        elif start_s is not None:
+            tally.other_end = t0 + Fraction(num_frames, FPS)
+        delay = avi_delay_s(stream) if container.format.name == "avi" else Fraction(0)
+        resampler = None
+        for mark, time, frame in _anchored(_runs(sound_frames(container, stream, tally)), stream.time_base):
+            with convertible(path):
+                if mark:
+                    canvas.write(resampler)
+                    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+                if mark == "jump":
+                    canvas.begin(time - delay - t0)
+                canvas.write(resampler, frame)
+        canvas.write(resampler)
+        tally.check_complete()
+    return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0))
+
+
+def sound_frames(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
+    """(start, frame) in seconds; a frame without time stamp follows the one before."""
+    end = None
+    for _, frames in tally.packets():
+        for frame in frames:
+            if not frame.samples:
+                continue
+            time = end if frame.pts is None else frame.pts * stream.time_base
+            time = Fraction(0) if time is None else time
+            if end is None:
+                tally.start = time
+            end = time + Fraction(frame.samples, frame.sample_rate)
+            tally.end = max(tally.end, end)
+            yield time, frame
+
+
+def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction, Any]]:
+    """(mark, time, frame); the mark is "jump" where seamless sound begins at another time, "change" where it goes on
+    in another rate, format or number of channels, else "".
+
+    Between jumps samples are counted, and time stamps that shake are ignored; see `JITTER_S`.
+    """
+    clock = Fraction(0)  # end of the sound given out
+    kind = None
+    doubted: list[tuple[Fraction, Any]] = []
+
+    def give(mark: str, time: Fraction, frame: Any) -> tuple[str, Fraction, Any]:
+        nonlocal clock, kind
+        before, kind = kind, (frame.sample_rate, frame.format.name, frame.layout.name)
+        clock = (time if mark else clock) + Fraction(frame.samples, frame.sample_rate)
+        return mark or ("change" if kind != before else ""), time, frame
+
+    for time, frame in timed:
+        if kind is None:
+            yield give("jump", time, frame)
+            continue
+        off = time - clock - sum(Fraction(f.samples, f.sample_rate) for _, f in doubted)
+        if doubted and abs(off - (doubted[0][0] - clock)) > JITTER_S:
+            for doubt in doubted:  # the frames after it do not agree: it was jitter
+                yield give("", *doubt)
+            off, doubted = time - clock, []
+        if not doubted and abs(off) <= JITTER_S:
+            yield give("", time, frame)
+            continue
+        doubted.append((time, frame))
+        if abs(off) > JUMP_S or len(doubted) == CONFIRM:
+            for i, doubt in enumerate(doubted):
+                yield give("" if i else "jump", *doubt)
+            doubted = []
+    for i, doubt in enumerate(doubted):
+        yield give("" if i else "jump", *doubt)
+
+
+def _anchored(runs: Iterable[tuple[str, Fraction, Any]], tick: Fraction) -> Iterator[tuple[str, Fraction, Any]]:
+    """The same, the time of a jump corrected for rounding: the mean of what the first frames say of it.
+
+    Only where they agree to within a tick of the container's clock; sound whose stamps shake keeps its first.
+    """
+    held: list[tuple[str, Fraction, Any]] = []
+
+    def settle() -> Iterator[tuple[str, Fraction, Any]]:
+        said, length = [], Fraction(0)
+        for _, time, frame in held:
+            said.append(time - length)
+            length += Fraction(frame.samples, frame.sample_rate)
+        agree = max(said) - min(said) <= tick
+        for i, (mark, time, frame) in enumerate(held):
+            yield mark, sum(said, Fraction(0)) / len(said) if agree and not i else time, frame
+        held.clear()
+
+    for item in runs:
+        if held and (item[0] == "jump" or len(held) == ANCHOR):
+            yield from settle()
+        if held or item[0] == "jump":
+            held.append(item)
+        else:
+            yield item
+    if held:
+        yield from settle()
+
+
+class _Canvas:
+    """The clip's samples, onto which runs of sound are laid; what was laid first stays."""
+
+    def __init__(self, num_frames: int) -> None:
+        self.samples = np.zeros(num_frames * SAMPLES_PER_FRAME, np.int16)
+        self.covered = np.zeros(num_frames * SAMPLES_PER_FRAME, bool)
+        self.at = 0
+
+    def begin(self, start: Fraction) -> None:
+        """The next sample is at `start` seconds after t0."""
+        self.at = round_half_up(start * SAMPLE_RATE)
+
+    def write(self, resampler: Any, frame: Any = None) -> None:
+        """Lay what the resampler gives for a frame, or, without one, what is left in it."""
+        for chunk in resampler.resample(frame) if resampler is not None else []:
+            if chunk is None:  # how a resampler with nothing to do answers the end
+                continue
+            sound = chunk.to_ndarray().reshape(-1)
+            begin, end = max(self.at, 0), min(self.at + len(sound), len(self.samples))
+            if begin < end:
+                free = ~self.covered[begin:end]
+                self.samples[begin:end][free] = sound[begin - self.at : end - self.at][free]
+                self.covered[begin:end] = True
+            self.at += len(sound)
+
+    def present(self) -> np.ndarray:
+        """bool [frames]: at least half of the samples covered."""
+        return 2 * self.covered.reshape(-1, SAMPLES_PER_FRAME).sum(axis=1) >= SAMPLES_PER_FRAME

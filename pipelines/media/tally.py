@@ -1,0 +1,171 @@
+"""What decoding a stream told of it, beside what its container promised: cut short, or longer than a clip may be."""
+
+import mmap
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, shown
+
+MIN_SHARE = Fraction(9, 10)  # of the declared length, and of the packets, that must decode
+# Containers without a length in their header: what ffmpeg reports is a guess from bit rate or last time stamp.
+UNDECLARED = frozenset("mpeg mpegts mpegvideo m4v mp3 aac ac3 eac3 amr".split())
+# Sound codecs whose frames all have the same size, but for a byte or two of padding.
+SAME_SIZE = frozenset("mp2 mp2float ac3".split())
+# What demuxing raises for damage; IndexError is PyAV's for a stream that comes up only after the file was opened.
+BROKEN = (av.FFmpegError, IndexError)
+
+
+class Tally:
+    """What came out of a stream while it was decoded, to be compared with what the header declares."""
+
+    def __init__(self, path: Media, container: Any, stream: Any) -> None:
+        self.path, self.container, self.stream = path, container, stream
+        self.good = self.bad = 0  # decoded frames; packets that failed and frames that are damaged
+        self.start = self.end = Fraction(0)
+        self.other_end = Fraction(0)  # of the clip's other stream
+        self.constant = False  # that stream's packets should all be of one size, and these are the first and last
+        self.first_size = self.last_size = 0
+        self.broken = False  # the container ended in an error
+
+    def packets(self, *others: Any) -> Iterator[tuple[Any, list[Any]]]:
+        """(packet, frames) of the stream; None as packet at the end. Notes where packets of `others` end."""
+        demuxer = self.container.demux(self.stream, *others)
+        while True:
+            try:
+                packet = next(demuxer, None)
+            except BROKEN:
+                self.broken = True
+                packet = None
+            if packet is not None and packet.stream is not self.stream:
+                self._note(packet)
+                continue
+            empty = packet is None or not packet.size
+            try:
+                frames = self.stream.codec_context.decode(packet)
+            except av.FFmpegError:
+                frames = []
+                self.bad += not empty
+            damaged = sum(frame.is_corrupt for frame in frames)
+            self.bad += damaged
+            self.good += len(frames) - damaged
+            yield packet, frames
+            if packet is None:
+                return
+
+    def _note(self, packet: Any) -> None:
+        if packet.pts is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self.other_end = max(self.other_end, end)
+        if packet.size:
+            self.constant = packet.stream.codec_context is not None and packet.stream.codec_context.name in SAME_SIZE
+            self.first_size = self.first_size or packet.size
+            self.last_size = packet.size
+
+    def check_limit(self, length: Fraction) -> None:
+        check_length(self.path, length)
+
+    def check_still(self, length: Fraction) -> None:
+        """Raises MediaError (limit) where one picture stays on display for `length` seconds, and that is too long."""
+        self.check_limit(length)
+        if length > MAX_STILL_S:
+            text = (
+                f"{shown(self.path)} shows one picture for {float(length):.0f} s, at most {MAX_STILL_S} s are accepted"
+            )
+            raise MediaError("limit", f"{text}; cut the still part off")
+
+    def check_complete(self) -> None:
+        """Raises MediaError (truncated) where the stream did not give what was promised."""
+        name, kind = shown(self.path), self.stream.type
+        text, do = "", "copy, download or convert it again"
+        length = self.end - self.start
+        declared = declared_s(self.container, self.stream)
+        whole = container_s(self.container)
+        if declared is None and whole is not None:
+            # Only the whole file's length is known, and either stream may end first in a sound file.
+            declared, length = whole, max(self.end, self.other_end)
+        if not self.good:
+            text = f"nothing of its {kind} can be decoded"
+        elif self.bad > (1 - MIN_SHARE) * (self.good + self.bad):
+            text = f"{self.bad} of {self.good + self.bad} {kind} packets are damaged"
+        elif declared is not None and length < MIN_SHARE * declared:
+            text = f"its header declares {float(declared):.2f} s of {kind}, decoding gave {float(length):.2f} s"
+        elif declared is None and self.broken:
+            text = f"its {kind} breaks off after {float(length):.2f} s"
+        elif kind == "video" and self.container.format.name == "mpeg":
+            text = program_stream_fault(self.path)
+            if not text and self.constant and self.last_size + 4 < self.first_size:
+                text = f"it ends in the middle of a sound frame after {float(length):.2f} s"
+        if text:
+            raise MediaError("truncated", f"{name} is incomplete or damaged: {text}; {do}")
+
+
+def declared_s(container: av.container.InputContainer, stream: Any) -> Fraction | None:
+    """Length in seconds that the header declares for this stream; None where it says nothing."""
+    if container.format.name in UNDECLARED:
+        return None
+    if container.format.name == "avi":  # ffmpeg shortens the duration of a cut file, but not the count
+        return stream.frames * stream.time_base if stream.frames else None
+    if stream.duration and stream.duration > 0:
+        return stream.duration * stream.time_base
+    for key, text in stream.metadata.items():  # Matroska: the stream's last time stamp, by most writers
+        if key.upper().split("-")[0] == "DURATION":
+            try:
+                hours, minutes, seconds = text.split(":")
+                end = Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours)
+            except ValueError:
+                continue
+            return end - (stream.start_time or 0) * stream.time_base
+    return None
+
+
+def container_s(container: av.container.InputContainer) -> Fraction | None:
+    """Length in seconds that the container declares for all streams together, counted from their earliest start."""
+    if container.format.name in UNDECLARED or not container.duration:
+        return None
+    return Fraction(container.duration, av.time_base)
+
+
+def program_stream_fault(path: Any) -> str:
+    """What is wrong with the packets of an MPEG program stream, "" if nothing.
+
+    Program streams declare no length, but each packet does (ISO 11172-1, 2.4.3): the file must be a chain of packets
+    from start to end.
+    """
+    lost = at = 0
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        size = len(data)
+        while at < size:
+            code = data[at + 3] if at + 6 <= size and data[at : at + 3] == b"\0\0\1" else 0
+            if code < 0xB9:  # not at a packet: look for the next pack
+                following = data.find(b"\0\0\1\xba", at + 1)
+                following = size if following < 0 else following
+                lost += following - at
+                at = following
+            elif code == 0xB9:  # end of program
+                at += 4
+            elif code == 0xBA:  # pack header; MPEG-2 has two bytes more and says how many of stuffing follow
+                two = data[at + 4] >> 6 == 0b01 and at + 13 < size
+                at += 14 + (data[at + 13] & 7) if two else 12
+            else:
+                at += 6 + int.from_bytes(data[at + 4 : at + 6], "big")
+    if lost > (1 - MIN_SHARE) * size:
+        return f"{lost} of its {size} bytes are in no packet"
+    return "it ends in the middle of a packet" if at > size else ""
+
+
+def packets_s(container: av.container.InputContainer, stream: Any) -> Fraction:
+    """Time from the first to the end of the last packet, the price of headers that are silent: reading the file."""
+    first, last = None, Fraction(0)
+    try:
+        for packet in container.demux(stream):
+            time = packet.pts if packet.pts is not None else packet.dts
+            if time is not None:
+                first = time if first is None else min(first, time)
+                last = max(last, (time + (packet.duration or 0)) * stream.time_base)
+    except BROKEN:
+        if first is None:
+            return Fraction(0)
+    return last - first * stream.time_base if first is not None else Fraction(0)

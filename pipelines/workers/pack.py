@@ -1,0 +1,102 @@
+"""Finished batches: staged, and laid into whole shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines.corpora.manifest import Row
+from pipelines.workers.plan import ShardGroup, clips_of_shard
+from pipelines.workers.work import Work, _opened, spool
+from store import layout, staging
+from store.layout import FPS
+from store.place import Place
+
+
+def stage(work: Work, root: Place) -> list[dict[str, Any]]:
+    """Write a finished batch under `_staging/`, atomically; its receipts as dicts, which is all that goes to the driver."""
+    arrays: list[dict[str, np.ndarray]] = []
+    for i, sent in enumerate(work.clips):
+        asr, vsr = work.asr[i], work.vsr[i]
+        if sent is None or asr is None or vsr is None:
+            arrays.append({})
+            continue
+        clip = _opened(sent)
+        arrays.append(
+            {
+                "mouth": clip.mouth,
+                **({} if clip.face is None else {"face": clip.face}),
+                "audio": clip.audio.reshape(clip.num_frames, layout.SAMPLES_PER_FRAME),
+                "lips": clip.lips.astype(np.float16),
+                "blendshapes": clip.blendshapes.astype(np.float16),
+                "flags": clip.flags,
+                "fake": frame_labels(work.rows[i], clip.num_frames),
+                "asr": asr.astype(np.float16, copy=False),
+                "vsr": vsr.astype(np.float16, copy=False),
+            }
+        )
+    receipts = [asdict(receipt) for receipt in work.receipts]
+    staging.stage(root, work.name, arrays, receipts)
+    staging.discard(root, [spool(work.name)])
+    return receipts
+
+
+def staged_receipts(root: Place, name: str) -> list[dict[str, Any]] | None:
+    """Receipts of a batch that is staged whole, None where it is not; a torn one is removed."""
+    try:
+        return staging.load(root, name)[1]
+    except store.StoreError:
+        return None
+
+
+def frame_labels(row: Row, num_frames: int) -> np.ndarray:
+    """Per-frame labels [frames] i1: 1 forged, 0 real, -1 unknown; a forged segment covers frames whose middle it holds."""
+    if row.label != 1:
+        return np.full(num_frames, row.label, np.int8)
+    segments = [*row.audio_segments, *row.video_segments]
+    if not segments:
+        return np.ones(num_frames, np.int8)
+    middle = (np.arange(num_frames) + 0.5) / FPS
+    return np.any([(start <= middle) & (middle < end) for start, end in segments], axis=0).astype(np.int8)
+
+
+def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
+    """Write the shards of `group` whole, from its staged batches `names` and the clips that were done before.
+
+    Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips laid in.
+    """
+    writer, reader = store.Writer.open(root), store.open(root)
+    slots = {slot.clip: slot for slot in group.slots}
+    laid: dict[int, tuple[int, Mapping[str, Any]]] = {}  # clip row: first frame row, arrays
+    for name in names:
+        staged = staging.rows(root, name) if group.first < group.last else staging.load(root, name)
+        for found, receipt in zip(*staged, strict=True):
+            if found:
+                laid[receipt["clip"]] = slots[receipt["clip"]].offset, found
+    for shard in range(group.first, group.last + 1):
+        kept = [clip for clip in clips_of_shard(reader.clips, shard) if clip not in laid]
+        for name in writer.frame_arrays:
+            if name not in layout.PROJECTIONS:
+                rows = writer.blank_shard([name])[name]
+                for clip in kept if name != "similarity" else ():
+                    begin, length = int(reader.clips["offset"][clip]), int(reader.clips["length"][clip])
+                    here, own = _inside(shard, begin, length)
+                    rows[here] = reader.frames(clip, own.start, own.stop, [name])[name]
+                for begin, arrays in laid.values():
+                    if name in arrays:
+                        here, own = _inside(shard, begin, len(arrays["flags"]))
+                        rows[here] = arrays[name][own]
+                writer.write_shard(shard, {name: rows})
+    return len(laid)
+
+
+def _inside(shard: int, begin: int, length: int) -> tuple[slice, slice]:
+    """Which rows of a shard a clip has that begins at frame row `begin`, and which of its own frames they are."""
+    start, end = shard * layout.SHARD, begin + length
+    first = min(max(begin, start), start + layout.SHARD)
+    last = max(min(end, start + layout.SHARD), first)
+    return slice(first - start, last - start), slice(first - begin, last - begin)

@@ -1,0 +1,230 @@
+"""A batch on its way through the stages: its clips, what became of each, and the errors that end up in the ledger."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines.corpora.manifest import Row
+from pipelines.workers.plan import Slot
+from store import staging
+from store.place import Place
+from teachers import ClipMedia
+
+INFRASTRUCTURE = {
+    "io",
+    "memory",
+    "killed",
+    "device",
+}  # reasons that say nothing of the clip: the next run tries it again
+OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
+# How errors begin after which a GPU answers nothing any more in this process: cudaErrorAssert, illegal address, ECC ...
+DEVICE_ERRORS = (
+    "CUDA error",
+    "HIP error",
+    "CUDA driver error",
+    "cuDNN error",
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+    "CUFFT",
+)
+TRACE = 12_000  # characters of a traceback that are kept, of its beginning and its end
+
+
+class DeviceError(Exception):
+    """A device does not answer any more, whichever clip it is given: this process must end and another do its work."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a batch reports of one clip. `reason` is empty while all is well, `trace` the traceback of an error that nobody
+    foresaw; times are seconds of work."""
+
+    clip: int
+    id: str
+    path: str
+    stage: str = "done"
+    reason: str = ""
+    message: str = ""
+    seconds: float = 0.0
+    worker: str = ""
+    attempts: int = 1
+    length: int = 0
+    start_skew: float = 0.0
+    quality: float = 0.0
+    trace: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a worker did on a batch: clips and frames that it handed on, frames that the longest clip would make of all of
+    them, and from when to when (seconds since 1970)."""
+
+    stage: str
+    worker: str
+    begun: float
+    ended: float
+    clips: int
+    frames: int
+    padded: int
+
+    @classmethod
+    def of(cls, stage: str, begun: float, work: Work) -> Span:
+        """The span of this process's work on a batch, which ends now."""
+        lengths = [clip.num_frames for clip in work.clips if clip is not None]
+        padded = len(lengths) * max(lengths, default=0)
+        return cls(stage, worker(), begun, time.time(), len(lengths), sum(lengths), padded)
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A clip longer than a shard, which goes from stage to stage as a file under `_staging/`: through pipes and Ray's object
+    store it would be in memory once for each worker, and beyond two hours not fit Ray at all."""
+
+    id: str
+    root: Place
+    name: str
+    num_frames: int
+
+    @classmethod
+    def of(cls, clip: ClipMedia, root: Place, batch: str) -> Spooled:
+        """`clip` laid down in the file of its batch."""
+        arrays = {name: getattr(clip, name) for name in _MEDIA if getattr(clip, name) is not None}
+        staging.stage(root, spool(batch), [arrays], [])
+        return cls(clip.id, root, spool(batch), clip.num_frames)
+
+    def open(self) -> ClipMedia:
+        """The clip, its arrays as pages of that file where it lies on this machine. Raises StoreError where it is gone."""
+        found = staging.rows(self.root, self.name)[0][0]
+        return ClipMedia(self.id, **{name: rows.mapped() for name, rows in found.items()})
+
+
+_MEDIA = ("audio", "mouth", "lips", "blendshapes", "flags", "face")
+_LISTS = ("clips", "asr", "vsr")
+
+
+def spool(batch: str) -> str:
+    """Name of the file of a batch's long clip."""
+    return f"{batch}.face"
+
+
+@dataclass
+class Work:
+    """A batch on its way through the stages; lists run over its clips, None where one failed."""
+
+    name: str
+    slots: list[Slot]
+    rows: list[Row]
+    receipts: list[Receipt]
+    clips: list[ClipMedia | Spooled | None] = field(default_factory=list)
+    asr: list[np.ndarray | None] = field(default_factory=list)
+    vsr: list[np.ndarray | None] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    staged: list[dict[str, Any]] | None = None  # receipts of a batch that was staged before
+    lean: bool = False  # its clips have stayed where it was sent from (`regain`)
+
+    def __post_init__(self) -> None:
+        for name in _LISTS:
+            if not getattr(self, name):
+                setattr(self, name, [None] * len(self.rows))
+
+    def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1, trace: str = "") -> None:
+        """Record that clip i ends here."""
+        self.receipts[i] = replace(
+            self.receipts[i],
+            stage=stage,
+            reason=reason,
+            message=message,
+            worker=worker(),
+            attempts=attempts,
+            trace=shortened(trace),
+        )
+        self.clips[i] = None
+
+    def surprise(self, i: int, stage: str, error: Exception, where: str) -> None:
+        """Record that clip i ends here by an error that nobody foresaw. Raises DeviceError where it is the device's."""
+        check_device(error)
+        self.fail(i, stage, reason_of(error), f"{where}: {unforeseen(error)}", trace=traceback_of(error))
+
+    def regain(self, sent: Work) -> None:
+        """Take the clips of `sent`, of which this is the answer, where they were not sent back."""
+        if self.lean:
+            self.clips = [clip if r.ok else None for clip, r in zip(sent.clips, self.receipts, strict=True)]
+            self.lean = False
+
+    def only(self, i: int) -> Work:
+        """Clip i as a batch of its own."""
+        lists: dict[str, Any] = {name: [getattr(self, name)[i]] for name in _LISTS}
+        return Work(self.name, [self.slots[i]], [self.rows[i]], [self.receipts[i]], **lists)
+
+    def take(self, i: int, one: Work) -> None:
+        """Put back what became of clip i as a batch of its own."""
+        for name in ("receipts", *_LISTS):
+            getattr(self, name)[i] = getattr(one, name)[0]
+
+    @contextmanager
+    def timed(self, i: int) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.receipts[i].seconds + time.perf_counter() - start
+            self.receipts[i] = replace(self.receipts[i], seconds=spent)
+
+
+def reason_of(error: Exception) -> str:
+    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is our program's, on
+    this clip."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, of a GPU
+        return "memory"
+    return "io" if isinstance(error, OSError) else "error"
+
+
+def unforeseen(error: Exception) -> str:
+    """An unforeseen error for the ledger's sentence, so that nobody takes it for the file's fault."""
+    kept = " (the program's own error; its traceback is kept beside the ledger)" if reason_of(error) == "error" else ""
+    return f"{type(error).__name__}: {error}{kept}"
+
+
+def traceback_of(error: BaseException) -> str:
+    """Traceback of an error, for those who mend the program."""
+    return "".join(traceback.format_exception(error))
+
+
+def shortened(text: str) -> str:
+    """The beginning and the end of a text of more than TRACE characters."""
+    half = TRACE // 2
+    return text if len(text) <= TRACE else f"{text[:half]}\n  ...\n{text[-half:]}"
+
+
+def check_device(error: Exception) -> None:
+    """Raises DeviceError where an error is a GPU's that answers no more, or says so of itself."""
+    if isinstance(error, DeviceError):
+        raise error
+    if type(error).__name__ == "AcceleratorError" or (
+        isinstance(error, RuntimeError) and str(error).lstrip().startswith(DEVICE_ERRORS)
+    ):
+        lines = str(error).strip().splitlines()  # those after the first are torch's advice on debugging
+        raise DeviceError(f"{type(error).__name__}: {lines[0] if lines else 'without a text'}") from error
+
+
+def worker() -> str:
+    """Name of this process for the ledger."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _opened(clip: ClipMedia | Spooled | None) -> ClipMedia:
+    assert clip is not None
+    return clip.open() if isinstance(clip, Spooled) else clip

@@ -1,0 +1,123 @@
+"""Making a store: in a folder that is empty, under a mark of ours, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import zarr
+
+from store import layout
+from store.arrays import inventory
+from store.arrays.inventory import Inventory
+from store.arrays.nodes import (
+    build,
+    create_column,
+    create_frames,
+    is_of_node,
+    plain,
+)
+from store.layout import CREATION, TABLES, StoreError
+from store.place import Folder, Place, is_leftover, lease, place
+from store.place.bounds import store_of
+from store.writer import Writer
+
+
+def create(
+    path: str | os.PathLike[str] | Place,
+    widths: Mapping[str, int],
+    attrs: Mapping[str, Any],
+    extra: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
+    *,
+    chunk_rows: int = layout.CHUNK,
+    shard_rows: int = layout.SHARD,
+    options: Mapping[str, str] | None = None,
+) -> Writer:
+    """Make an empty store, in a folder or at a bucket's URL (`options`: see `store.place`), and open it for writing.
+
+    `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes; `extra`
+    adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The store appears
+    whole or not at all.
+    """
+    root = place(path, options).confined()
+    if is_taken(root):
+        raise StoreError(f"{root} exists already and holds something; choose an empty folder or a new one")
+    check_lone(root)
+    if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
+        raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
+    if chunk_rows < 1 or shard_rows % chunk_rows:
+        raise StoreError(f"a shard must be a whole number of chunks, not {shard_rows} rows of {chunk_rows}")
+    arrays = {**layout.FRAME_ARRAYS, **{name: ("f2", (widths[name],)) for name in layout.EMBEDDINGS}, **(extra or {})}
+    fixed = {
+        "format": layout.FORMAT,
+        "version": layout.VERSION,
+        "fps": layout.FPS,
+        "sample_rate": layout.SAMPLE_RATE,
+        "layout": {"chunk_rows": chunk_rows, "shard_rows": shard_rows},
+        inventory.MARK: True,
+    }
+
+    def fill(group: zarr.Group) -> None:
+        clips, frames = (group.create_group(table) for table in TABLES)
+        for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():
+            create_column(clips, name, dtype, unknown, 0, "clip")
+        for name, (dtype, row) in arrays.items():
+            create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
+
+    files = build(fill, plain({**attrs, **fixed}))
+    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was cut off
+    root.tidy()
+    mark(root, list(files))
+    inventory.write(root, Inventory())
+    root.write_tree(files, last="zarr.json")
+    (root / CREATION).delete()
+    return Writer(root)
+
+
+def mark(root: Place, files: Sequence[str] = ()) -> None:
+    """Say that a store of these files is being made here, before anything else is written, the lock included."""
+    (root / CREATION).write(json.dumps({"format": layout.FORMAT, "files": sorted(files)}).encode())
+
+
+def is_taken(root: Place) -> bool:
+    """Whether a new store cannot be made here, because something is there; what a creation left that was cut off is nothing."""
+    names = {name for name in root.names() if not is_leftover(name)}
+    if not names and not root.exists():
+        return False
+    ours = {CREATION, lease.FILE, inventory.FILE}
+    if CREATION not in names or not names <= {*ours, *TABLES}:
+        return True
+    return not {key for key in root.files() if not is_leftover(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
+
+
+def check_lone(root: Place) -> None:
+    """Raises StoreError for the place of a new store that lies in another: what that one rewrites would take it along."""
+    if other := store_of(root, above=True):
+        raise StoreError(f"{root} lies in the store {other}; choose a place outside it for a store of its own")
+
+
+def unmake(root: Place) -> None:
+    """Take back a store that was just made and has no clips, under its lock: what creation wrote goes, on this machine the lock
+    and the folder, too; whatever else there is stays."""
+    files = [key for key in root.files() if key.startswith(tuple(f"{table}/" for table in TABLES)) and is_of_node(key)]
+    mark(root, files)
+    (root / "zarr.json").delete()
+    for key in [*files, inventory.FILE]:
+        (root / key).delete()
+    for table in TABLES:
+        (root / table).prune()
+    if isinstance(root, Folder) and set(root.names()) <= {CREATION, lease.FILE}:
+        (root / lease.FILE).delete()
+        (root / CREATION).delete()
+        root.prune()
+
+
+def _marked(root: Place) -> list[str]:
+    """Files that the mark of a creation lists; nothing where it cannot be read."""
+    try:
+        files = [str(key) for key in json.loads((root / CREATION).read())["files"]]
+        return [key for key in files if is_of_node(key) and not {"", ".", ".."} & set(key.split("/"))]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        return []

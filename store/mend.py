@@ -1,0 +1,74 @@
+"""Damage to the small files of a store that no run is writing, and metadata written anew from what is whole."""
+
+from __future__ import annotations
+
+import zarr
+
+from store import layout
+from store.arrays import inventory
+from store.arrays.inventory import Inventory
+from store.arrays.nodes import build, create_column
+from store.layout import TABLES, StoreError
+from store.writer import Writer
+
+
+def damage(writer: Writer) -> dict[str, str]:
+    """{key: what is wrong} of the small files of a store that no run is writing; empty where all is well, and while its
+    inventory is open or where it has none. Raises StoreError where attributes or the inventory itself are damaged."""
+    held = _inventory(writer)
+    held.check_attributes(writer.place, writer.attrs)
+    return inventory.damage(writer.place, held)
+
+
+def mend_metadata(writer: Writer) -> list[str]:
+    """Write the metadata of tables and arrays anew where it is lost or damaged; names of the nodes that were mended.
+
+    It follows from the root's attributes and from the arrays that are whole; what they hold is not looked at. For the
+    driver, before it begins.
+    """
+    held = _inventory(writer)
+    known = {**layout.FRAME_ARRAYS, **layout.OPTIONAL_ARRAYS}
+    known |= {side: ("f2", (int(writer.attrs["teachers"][side]["dim"]),)) for side in layout.EMBEDDINGS}
+    optional = [name for name in layout.OPTIONAL_ARRAYS if (writer.place / "frames" / name).names()]
+    frames = [*layout.FRAME_ARRAYS, *layout.EMBEDDINGS, *optional]
+    mended = [table for table in TABLES if not _is_whole(writer, table, held)]
+    for table in mended:
+        (writer.place / table / "zarr.json").write(build(lambda group: None)["zarr.json"])
+    for table, names in {"frames": frames, "clips": list(layout.CLIP_ARRAYS)}.items():
+        whole = [name for name in names if _is_whole(writer, f"{table}/{name}", held)]
+        if not whole:
+            raise StoreError(f"{writer.place / table} has no array that can be read; restore it from a copy")
+        rows = min(writer.array(f"{table}/{name}").shape[0] for name in whole)
+        for name in [name for name in names if name not in whole]:
+            if table == "frames":
+                writer.add_frames(name, *known[name], rows)
+            else:
+                (writer.place / "clips" / name / "zarr.json").write(_column_document(name, rows))
+            mended.append(f"{table}/{name}")
+    return mended
+
+
+def _is_whole(writer: Writer, node: str, held: Inventory) -> bool:
+    """Whether a node's metadata can be read and, as far as an inventory tells, is what was written."""
+    key = f"{node}/zarr.json"
+    try:
+        held.check(writer.place, key, (writer.place / key).read())
+        if "/" in node:
+            writer.array(node)
+    except (inventory.Damaged, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        return False
+    return True
+
+
+def _inventory(writer: Writer) -> Inventory:
+    """As it is now; an open one where it is lost: what is there counts then."""
+    return inventory.read(writer.place, writer.attrs) if (writer.place / inventory.FILE).exists() else Inventory()
+
+
+def _column_document(name: str, rows: int) -> bytes:
+    """The metadata of a column of `clips/`."""
+
+    def fill(group: zarr.Group) -> None:
+        create_column(group, name, *layout.CLIP_ARRAYS[name], rows, "clip")
+
+    return build(fill)[f"{name}/zarr.json"]

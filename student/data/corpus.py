@@ -1,0 +1,46 @@
+"""The clips of a split as the sampler sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import store
+from store.layout import StoreError
+from student.data.spans import Spans
+
+LABELS = (-1, 0, 1)  # unknown, real, fake: of clips and of frames
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the order and the draws need to know of the training clips; small, so that it travels to workers.
+
+    rows i8 [n]: their rows in the clips table; of all clips of the store: start, length i8 (of their spans, in frames), shard
+    i8, label i1, weight f4, corpus. Spans of `rows` are at least a window long.
+    """
+
+    rows: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    shard: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+    corpus: np.ndarray
+
+    @classmethod
+    def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
+        """Of the clips `rows` those whose spans hold a window. Raises StoreError for a label that is none."""
+        c = reader.clips
+        odd = np.asarray(rows, np.int64)[~np.isin(np.asarray(c["label"])[rows], LABELS)]
+        if len(odd):
+            raise StoreError(
+                f"clip {c['id'][odd[0]]}: its label is {c['label'][odd[0]]}, not 0 (real), 1 (fake) or -1 "
+                "(unknown); mend the store"
+            )
+        names = np.array([str(x) for x in c["corpus"]])
+        rows = np.asarray(rows, np.int64)
+        offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
+        kept = rows[spans.length[rows] >= window]
+        return cls(kept, spans.start, spans.length, offset // reader.shard_rows, label, weight, names)

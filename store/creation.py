@@ -1,4 +1,8 @@
-"""Making a store: in a folder that is empty, under a mark of ours, whole or not at all."""
+"""Making a store, whole or not at all.
+
+A store is made in a folder that is empty. What is being made bears a mark of ours, written first and removed last, that lists
+its files; what bears none is somebody's, and is neither written to nor removed.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,10 @@
-"""Making and growing a store, so that a kill at any moment leaves it readable and the next run can go on.
+"""Writing to a store and growing it, so that a kill at any moment leaves it readable and the next run can go on.
 
 Frames are written by whole shards: one `write_shard` makes each file once, whole or not at all, and no two writers touch one
 file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver; its first change opens the
 inventory (`store.arrays.inventory`), its last act closes it. The length of `clips/done` is the table's, and `done` is written
 last. Every inner chunk of a written shard is stored, zeros too, with a CRC-32C, so that one that is not there is damage and not
 a row of zeros.
-
-A store is made in a folder that is empty. What is being made bears a mark of ours, written first and removed last, that lists
-its files; what bears none is somebody's, and is neither written to nor removed.
 """
 
 from __future__ import annotations

@@ -34,9 +34,8 @@ class ClipMedia:
     mouth: np.ndarray  # u1 [frames, 96, 96], grey, aligned
     lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down
     blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
-    flags: (
-        np.ndarray
-    )  # u1 [frames]; bits 0 face detected, 1 face interpolated, 2 audio present, 3 voice active, 4 in use
+    # u1 [frames]; bits 0 face detected, 1 face interpolated, 2 audio present, 3 voice active, 4 in use
+    flags: np.ndarray
     face: np.ndarray | None = None  # u1 [frames, 112, 112], grey, the whole face; only where it was asked for
 
     @property

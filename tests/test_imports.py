@@ -58,15 +58,15 @@ FOLDERS = {
     },
 }
 MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 12, 320, 60
-MANY = {"pipelines/corpora": 19, "benchmarks": 22}  # one module a corpus; one a benchmark
+MANY = {"pipelines/corpora": 17, "benchmarks": 20}  # one module a corpus; one a benchmark
 # Rooms that are still too large: none may grow, and none may be added.
 LARGE = {
     "benchmarks/hostile.py": 346,
-    "benchmarks/hostile_files.py": 521,
-    "pipelines/job/run.py": 460,
-    "store/reader.py": 480,
-    "store/writer.py": 331,
-    "student/training/trainer.py": 480,
+    "benchmarks/hostile_files.py": 520,
+    "pipelines/job/run.py": 453,
+    "store/reader.py": 477,
+    "store/writer.py": 330,
+    "student/training/trainer.py": 477,
 }
 LONG = {
     "benchmarks/kills.py: main": 69,

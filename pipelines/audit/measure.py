@@ -1,9 +1,7 @@
-"""What the files of a clip say, not its list: lengths, silences, loudness, rates and codecs from one decode, and what is wrong.
+"""The media of many clips measured (`pipelines.audit.measurer`) by children that share the work.
 
-One clip gives numbers (`NUMBERS`, `WORDS`: what is not known stays unknown), faults, and the fingerprint of its content. All
-times come from time stamps. A damaged file has the numbers of what could be decoded and a fault; one that crashes or hangs
-ffmpeg costs a child process and is a fault too (`pipelines.workers.isolation`). The outcome does not depend on the number of
-workers.
+A file that crashes or hangs ffmpeg costs a child process and is a fault (`pipelines.workers.isolation`). The outcome does not
+depend on the number of workers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What the media of one clip say of themselves: numbers from time stamps, faults, a fingerprint of the content."""
+"""What the files of a clip say, not its list: lengths, silences, loudness, rates and codecs from one decode, and what is wrong.
+
+One clip gives numbers (`NUMBERS`, `WORDS`: what is not known stays unknown), faults, and the fingerprint of its content. All
+times come from time stamps. A damaged file has the numbers of what could be decoded and a fault.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`python -m pipelines.doctor`: what is missing on this machine, or on any node of a cluster, and the command that mends it.
 
-The checks themselves are in pipelines.doctor.checks and run in a process of their own on each node. This module starts them,
-compares what must be the same everywhere (code, models, clocks), and prints one line a check, with the nodes that share an
-answer.
+The checks themselves are in `checks` and `machine` and run in a process of their own on each node (`asking`). `nodes` starts
+them everywhere and compares what must be the same (code, models, clocks). This module prints one line a check, with the nodes
+that share an answer.
 """
 
 from __future__ import annotations

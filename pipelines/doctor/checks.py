@@ -21,7 +21,7 @@ from typing import Any
 
 from pipelines.doctor.machine import GIB, Finding, _line, _version, disk, gpu, memory, open_files, shared_memory
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parents[2]  # the checkout, or where packages are installed
 DISTRIBUTION = "concord-av"
 PYTHON = (3, 11)
 LIBRARIES = {  # what mediapipe and opencv load: Debian's package

@@ -268,7 +268,7 @@ def command(arguments: Sequence[str]) -> str:
 
 def commit() -> str:
     """The checkout's commit, empty where this is an installed copy."""
-    here = Path(__file__).parent.parent
+    here = Path(__file__).parents[2]
     if not (here / ".git").exists():
         return ""
     found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)

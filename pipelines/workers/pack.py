@@ -1,4 +1,4 @@
-"""Finished batches: staged, and laid into whole shards."""
+"""Finished batches: kept under `_staging/`, and laid into whole shards when all of a shard are there."""
 
 from __future__ import annotations
 

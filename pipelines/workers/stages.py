@@ -1,4 +1,4 @@
-"""The stages that Ray's workers run on a batch: picture and sound, the two teachers, staging, packing.
+"""The stages that Ray's workers run on a batch: picture, sound and face, and the two teachers.
 
 Each takes and returns plain values, needs no Ray to run, and turns a clip's failure into a receipt: the other clips of
 the batch go on. A worker's threads are fixed, so that results do not depend on where a batch ran.

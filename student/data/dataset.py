@@ -1,4 +1,4 @@
-"""Training batches from a Zarr store alone: order, on-the-fly pairs, soft labels from the stored projections.
+"""Training batches from a Zarr store alone: windows, their mismatched pairs, soft labels from the stored projections.
 
 Everything random is a function of (seed, epoch, position in the epoch) through counter-based generators, so a run goes on
 anywhere without replay, and what a window holds depends neither on workers nor on ranks. Shards are shuffled, then windows

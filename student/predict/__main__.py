@@ -168,7 +168,8 @@ def main(
     for name in ("student", "pipelines.ui.progress"):
         logging.getLogger(name).setLevel(logging.INFO)
     if debug:
-        logging.getLogger("pipelines").setLevel(logging.DEBUG)
+        for name in ("pipelines", "student"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
     try:
         code = _run(videos, checkpoint, fit_from, corpus, not no_words, json_file, html, cpu)
     except click.ClickException:

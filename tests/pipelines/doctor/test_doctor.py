@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -34,6 +35,18 @@ def test_this_machine_is_fit(tmp_path, clips):
     assert {"disk", "memory", "object store", "open files", "gpu"} <= found.keys()
     assert "whisper" in found["teachers"]["says"]
     assert not list(tmp_path.iterdir()), "the probe file was left behind"
+
+
+def test_code_that_differs_anywhere_has_another_mark(tmp_path, monkeypatch):
+    assert {"pipelines", "store", "teachers", "setup.cfg"} <= {path.name for path in checks.HERE.iterdir()}
+    for package in ("pipelines", "store", "teachers"):
+        shutil.copytree(checks.HERE / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    here = checks.code().facts
+    monkeypatch.setattr(checks, "HERE", tmp_path)
+    assert checks.code().facts == here
+    with (tmp_path / "pipelines" / "media" / "sound.py").open("a") as file:
+        file.write("# changed\n")
+    assert checks.code().facts != here
 
 
 def test_another_python_fails():

@@ -382,3 +382,11 @@ def test_timeline_is_drawn(small, tmp_path):
 def test_every_command_has_help_with_an_example(name):
     done = subprocess.run([sys.executable, "-m", "concord", name, "--help"], capture_output=True, text=True, check=True)
     assert "Example" in done.stdout or "example" in done.stdout
+
+
+def test_the_commit_that_a_store_records_is_the_checkouts():
+    if not (ROOT / ".git").exists():
+        assert request.commit() == ""
+        return
+    git = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert request.commit() == git.stdout.strip() != ""

@@ -400,3 +400,15 @@ def test_a_page_that_cannot_be_written_costs_no_other_answer(tmp_path, monkeypat
     assert (found.exit_code, "Error: /dev/full: No space left on device" in found.stderr) == (1, True)
     again = CliRunner().invoke(main, words)  # over its own pages and answers
     assert "is there and is not" not in again.stderr
+
+
+def test_debug_shows_the_traceback_of_what_nobody_foresaw(folder, monkeypatch, caplog):
+    def broken(child, work, limit_s):
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(evidence.isolation.Child, "__call__", broken)
+    for options, shown in (([], False), (["--debug"], True)):
+        caplog.clear()
+        said = CliRunner().invoke(main, [str(folder / "late.mkv"), "--teacher-only", "--cpu", *options])
+        assert "of ours" in said.output
+        assert ("in broken" in caplog.text) == shown

@@ -12,7 +12,6 @@ from small_store import make_store
 from test_train import train
 
 import store
-from store.arrays.inventory import Inventory
 from student import checkpoint, run_state
 from student.training.record import shards_digest
 
@@ -245,7 +244,6 @@ def test_the_digest_of_shards_is_of_the_arrays_that_are_read():
     assert of(["mouth"]) == "" == shards_digest(SimpleNamespace(inventory=SimpleNamespace()), ["mouth"])
 
 
-@pytest.mark.skipif("shards" not in Inventory.__dataclass_fields__, reason="inventories here say nothing of shards")
 @pytest.mark.parametrize("name", ["mouth", "audio", "asr_projection"])
 def test_shards_that_were_exchanged_under_a_run_are_noticed(path, tmp_path, name):
     here = tmp_path / "s.zarr"

@@ -19,7 +19,7 @@ class ManifestError(Exception):
     """A corpus or manifest that cannot be used; the text is one sentence that says what to do."""
 
 
-def _empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
     if isinstance(value, float):
@@ -27,7 +27,7 @@ def _empty(value: Any) -> bool:
     return type(value).__name__ in ("NAType", "NaTType")  # of pandas
 
 
-def _text(value: Any, name: str, where: str) -> str:
+def as_text(value: Any, name: str, where: str) -> str:
     """Text of a cell that holds text or, ids and groups alone, a number; surrogates stand for bytes of file names."""
     kinds: Any = (str, os.PathLike) if name in PATHS else (str, os.PathLike, numbers.Real)
     if isinstance(value, bool) or not isinstance(value, kinds):
@@ -44,7 +44,7 @@ def _text(value: Any, name: str, where: str) -> str:
     return text
 
 
-def _label(value: Any, name: str, where: str) -> int:
+def as_label(value: Any, name: str, where: str) -> int:
     words = {"real": 0, "fake": 1, "unknown": -1, "true": 1, "false": 0}
     text = str(value).strip().lower()
     try:
@@ -56,7 +56,7 @@ def _label(value: Any, name: str, where: str) -> int:
     return int(number)
 
 
-def _number(value: Any, name: str, where: str) -> float:
+def as_number(value: Any, name: str, where: str) -> float:
     try:
         number = float(value)
         if not 0 <= number < math.inf:
@@ -68,7 +68,7 @@ def _number(value: Any, name: str, where: str) -> float:
     return number
 
 
-def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
+def as_names(value: Any, name: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
             value = document.parse(value) if value.lstrip().startswith("[") else [value]
@@ -80,10 +80,10 @@ def _names(value: Any, name: str, where: str) -> tuple[str, ...]:
         raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names") from error
     if isinstance(value, Mapping | bytes):
         raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names")
-    return tuple(_text(item, name, where) for item in items)
+    return tuple(as_text(item, name, where) for item in items)
 
 
-def _segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
+def as_segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
     try:
         pairs = document.parse(value) if isinstance(value, str) else value
         spans = tuple((float(start), float(end)) for start, end in pairs)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.corpora.fields import ManifestError, _empty, _label, _names, _number, _segments, _text
+from pipelines.corpora.fields import ManifestError, as_label, as_names, as_number, as_segments, as_text, is_empty
 from store.formats import document
 from store.formats.table import read_csv, read_parquet, to_csv
 from store.layout import StoreError
@@ -63,26 +63,26 @@ class Row:
         if not isinstance(values, Mapping):
             raise ManifestError(f"a manifest row is a {type(values).__name__}, expected columns with values")
         known = {f.name for f in fields(cls)}
-        got = {name: value for name, value in values.items() if name in known and not _empty(value)}
+        got = {name: value for name, value in values.items() if name in known and not is_empty(value)}
         if "path" not in got:
             raise ManifestError("a manifest row has no path; give every row one")
-        where = f"manifest row of {_text(got['path'], 'path', 'a manifest row')}"
+        where = f"manifest row of {as_text(got['path'], 'path', 'a manifest row')}"
         for name in ("label", "audio_fake", "video_fake"):
             if name in got:
-                got[name] = _label(got[name], name, where)
+                got[name] = as_label(got[name], name, where)
         for name in ("audio_segments", "video_segments"):
             if name in got:
-                got[name] = _segments(got[name], name, where)
+                got[name] = as_segments(got[name], name, where)
         if "identities" in got:
-            got["identities"] = _names(got["identities"], "identities", where)
+            got["identities"] = as_names(got["identities"], "identities", where)
         if "faults" in got:
-            got["faults"] = _names(got["faults"], "faults", where)
+            got["faults"] = as_names(got["faults"], "faults", where)
         for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
             if name in got:
-                got[name] = _number(got[name], name, where)
+                got[name] = as_number(got[name], name, where)
         for name in ("path", "audio_path", "method", "category", "group", "split", "id", "corpus"):
             if name in got:
-                got[name] = _text(got[name], name, where)
+                got[name] = as_text(got[name], name, where)
         row = cls(**got)
         if row.split not in SPLITS:
             raise ManifestError(f'{where}: split is "{row.split}"; use train, val, test or leave it empty')

@@ -24,10 +24,10 @@ from typing import Any
 
 import click
 
-from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, _asking, _list, _read
+from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of, listed
 from pipelines.doctor.checks import Request
 from pipelines.doctor.machine import Finding
-from pipelines.doctor.nodes import _cluster
+from pipelines.doctor.nodes import of_cluster
 from store.command import Command, put, storage_options
 from store.formats.text import plain
 from store.place.secrets import redact
@@ -45,7 +45,7 @@ def examine(address: str | None, request: Request, store: str | None = None, cor
         answers += [Answer(HERE, problem)] if problem else []
     with _probe(store, request) as (asked, problem):
         answers += [Answer(HERE, problem)] if problem else []
-        return answers + (_cluster(address, asked) if address is not None else _alone(asked))
+        return answers + (of_cluster(address, asked) if address is not None else _alone(asked))
 
 
 def _media(corpus: str, request: Request) -> tuple[tuple[str, ...], Finding | None]:
@@ -98,8 +98,8 @@ def _written(store: str, request: Request) -> tuple[Any, Finding | None]:
 
 def _alone(request: Request) -> list[Answer]:
     """The checks of this machine."""
-    done = _asking()(json.dumps(asdict(replace(request, mark=f"{Path(request.probe).name}.here"))), TIMEOUT_S)
-    return [Answer(HERE, finding) for finding in _read(done)]
+    done = asker()(json.dumps(asdict(replace(request, mark=f"{Path(request.probe).name}.here"))), TIMEOUT_S)
+    return [Answer(HERE, finding) for finding in findings_of(done)]
 
 
 def text(answers: Sequence[Answer]) -> Iterator[str]:
@@ -114,13 +114,13 @@ def text(answers: Sequence[Answer]) -> Iterator[str]:
         if good:
             said, names = good[0]
             others = sum(len(more) for _, more in good[1:])
-            like = f"; ok on {others} more, {_list(good[1][1])} with {good[1][0]}" if others == 1 else ""
+            like = f"; ok on {others} more, {listed(good[1][1])} with {good[1][0]}" if others == 1 else ""
             like = f"; ok on {others} more nodes" if others > 1 else like
-            where = f" ({_list(names)})" if nodes > 1 and len(told) > 1 else ""
+            where = f" ({listed(names)})" if nodes > 1 and len(told) > 1 else ""
             yield _row("ok", check, f"{said}{where}{like}")
         for (level, said, mend), names in told.items():
             if level != "ok":
-                yield _row(level, check, said + (f" ({_list(names)})" if nodes > 1 else ""))
+                yield _row(level, check, said + (f" ({listed(names)})" if nodes > 1 else ""))
                 yield f"      {'':13} mend: {plain(redact(mend))}"
     count = Counter(answer.finding.level for answer in answers)
     where = f" on {nodes} nodes" if nodes > 1 else ""

@@ -22,7 +22,7 @@ class Answer:
     finding: Finding
 
 
-def _asking() -> Callable[[str, float], tuple[int, str, str]]:
+def asker() -> Callable[[str, float], tuple[int, str, str]]:
     """A function that runs the checks where it is called: (exit code, standard output, standard error). It is defined in here
     so that it travels by value: a node without our package must be able to say so."""
 
@@ -47,7 +47,7 @@ def _asking() -> Callable[[str, float], tuple[int, str, str]]:
     return ask
 
 
-def _read(done: tuple[int, str, str]) -> list[Finding]:
+def findings_of(done: tuple[int, str, str]) -> list[Finding]:
     """Findings of the checks, or the one that they could not be made."""
     status, output, errors = done
     try:
@@ -57,5 +57,5 @@ def _read(done: tuple[int, str, str]) -> list[Finding]:
         return [Finding("checks", "fail", f"the checks did not run: {last}", "make install, in the project's folder")]
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.doctor.machine import GIB, Finding, _line, _version, disk, gpu, memory, open_files, shared_memory
+from pipelines.doctor.machine import GIB, Finding, disk, first_line, gpu, memory, open_files, shared_memory, version_of
 
 HERE = Path(__file__).parents[2]  # the checkout, or where packages are installed
 DISTRIBUTION = "concord-av"
@@ -85,7 +85,7 @@ def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         count += 1
-        has = _version(wanted.name)
+        has = version_of(wanted.name)
         if has is None or not wanted.specifier.contains(has, prereleases=True):
             wrong.append(f"{wanted.name} {has or 'is missing'} (expected {wanted.specifier})")
             mend.append(f"'{wanted.name}{wanted.specifier}'")
@@ -95,9 +95,9 @@ def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
         findings.append(Finding("packages", "fail", "; ".join(wrong), how))
     else:
         findings.append(Finding("packages", "ok", f"{count} as pinned"))
-    if _version("opencv-python") and _version("opencv-contrib-python"):
+    if version_of("opencv-python") and version_of("opencv-contrib-python"):
         says = "opencv-python and opencv-contrib-python share one folder, so either may be broken"
-        again = f"opencv-contrib-python=={_version('opencv-contrib-python')}"
+        again = f"opencv-contrib-python=={version_of('opencv-contrib-python')}"
         how = f"pip uninstall -y opencv-python && pip install --force-reinstall --no-deps {again}"
         findings.append(Finding("opencv", "warn", says, how))
     return findings
@@ -134,7 +134,7 @@ def entry_points() -> list[Finding]:
             try:
                 point.load()
             except Exception as error:  # another package's may raise anything
-                broken.append(f"{point.name} ({_line(error)})")
+                broken.append(f"{point.name} ({first_line(error)})")
         if broken:
             findings.append(Finding(kind, "fail", f"cannot be loaded: {'; '.join(broken)}", "make install"))
         else:
@@ -149,7 +149,7 @@ def code() -> Finding:
     for file in files:
         digest.update(f"{file.relative_to(HERE)}\0".encode() + file.read_bytes() + b"\0")
     mark = digest.hexdigest()[:12]
-    return Finding("code", "ok", f"{DISTRIBUTION} {_version(DISTRIBUTION)}, {mark}", facts={"code": mark})
+    return Finding("code", "ok", f"{DISTRIBUTION} {version_of(DISTRIBUTION)}, {mark}", facts={"code": mark})
 
 
 def models() -> list[Finding]:
@@ -160,7 +160,7 @@ def models() -> list[Finding]:
         from teachers.files import weights
         from teachers.whisper import teacher as whisper
     except Exception as error:  # whatever a broken package raises
-        return [Finding("models", "fail", f"teachers cannot be imported: {_line(error)}", "make install")]
+        return [Finding("models", "fail", f"teachers cannot be imported: {first_line(error)}", "make install")]
     wanted: dict[str, Callable[[], Any]] = {
         "face model": lambda: weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256),
         "whisper": lambda: weights.resolve(f"{whisper.DEFAULT}.pt", package=whisper.PACKAGES[whisper.DEFAULT]),
@@ -172,7 +172,7 @@ def models() -> list[Finding]:
             found = find()
         except (TeacherError, OSError) as error:
             first = "remove that file, then " if "mismatch" in str(error) else ""
-            findings.append(Finding(name, "fail", _line(error), f"{first}python -m teachers.fetch"))
+            findings.append(Finding(name, "fail", first_line(error), f"{first}python -m teachers.fetch"))
         else:
             says = f"{found.source} (sha256 {found.sha256[:12]})"
             findings.append(Finding(name, "ok", says, facts={f"weights of {name}": found.sha256}))
@@ -191,7 +191,7 @@ def face() -> Finding:
             tracker.track([np.zeros((96, 96, 3), np.uint8)])
         told = tracker.provenance()
     except Exception as error:  # a broken mediapipe raises anything
-        return Finding("face stage", "fail", _line(error), "make install")
+        return Finding("face stage", "fail", first_line(error), "make install")
     facts = {"face stage": json.dumps([told["name"], told["options"]], sort_keys=True)}
     backend = told["options"].get("backend")
     says = f"{told['name']} runs" + (f" by {backend}" if backend else "")
@@ -205,7 +205,7 @@ def teacher(name: str) -> Finding:
 
         told = teachers.load(name).provenance()
     except Exception as error:
-        return Finding(name, "fail", _line(error), "put its weights where $CONCORD_WEIGHTS points, on every node")
+        return Finding(name, "fail", first_line(error), "put its weights where $CONCORD_WEIGHTS points, on every node")
     sha256 = str(told.get("sha256"))
     return Finding(name, "ok", f"{told.get('source')} (sha256 {sha256[:12]})", facts={f"weights of {name}": sha256})
 
@@ -221,7 +221,9 @@ def media(paths: Iterable[str], options: dict[str, str]) -> Finding:
             if opened.size and not opened.read(0, 1):
                 raise OSError("nothing can be read")
         except Exception as error:  # of a file system or a network, in many classes
-            return Finding("corpus", "fail", f"{path}: {_line(error)}", "give every node the same path, or credentials")
+            return Finding(
+                "corpus", "fail", f"{path}: {first_line(error)}", "give every node the same path, or credentials"
+            )
     return Finding("corpus", "ok", f"{len(paths)} of its files read, {paths[0]} and others" if paths[1:] else paths[0])
 
 
@@ -235,12 +237,17 @@ def shared_place(request: Request) -> Finding:
         if not probe.read():
             raise OSError("it is empty")
     except Exception as error:
-        return Finding("store", "fail", f"what the doctor wrote to {probe.parent} is not here: {_line(error)}", how)
+        return Finding(
+            "store", "fail", f"what the doctor wrote to {probe.parent} is not here: {first_line(error)}", how
+        )
     try:
         (probe.parent / request.mark).write(b"here")
     except Exception as error:
         return Finding(
-            "store", "fail", f"{probe.parent} cannot be written to: {_line(error)}", "check its owner and credentials"
+            "store",
+            "fail",
+            f"{probe.parent} cannot be written to: {first_line(error)}",
+            "check its owner and credentials",
         )
     return Finding("store", "ok", f"{probe.parent} can be read and written")
 

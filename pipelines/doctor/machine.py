@@ -80,7 +80,7 @@ def gpu() -> Finding:
     try:
         import torch
     except Exception as error:
-        return Finding("gpu", "fail", f"torch cannot be imported: {_line(error)}", "make install")
+        return Finding("gpu", "fail", f"torch cannot be imported: {first_line(error)}", "make install")
     present = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
     built = torch.version.cuda
     if not present and not (built and torch.cuda.is_available()):
@@ -99,7 +99,7 @@ def gpu() -> Finding:
         names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
         torch.ones(2, device="cuda").sum().item()
     except (RuntimeError, AssertionError) as error:
-        says = f"torch {torch.__version__} for CUDA {built} cannot use the GPU (driver {driver}): {_line(error)}"
+        says = f"torch {torch.__version__} for CUDA {built} cannot use the GPU (driver {driver}): {first_line(error)}"
         least = DRIVERS.get(int(built.partition(".")[0]))
         return Finding("gpu", "fail", says, f"install an NVIDIA driver that runs CUDA {built}: {least or '?'} or newer")
     memory_bytes = torch.cuda.get_device_properties(0).total_memory
@@ -107,7 +107,7 @@ def gpu() -> Finding:
     return Finding("gpu", "ok", says)
 
 
-def _version(distribution: str) -> str | None:
+def version_of(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -131,6 +131,6 @@ def _size(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """An error in one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.doctor import checks
-from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, _asking, _list, _read
+from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of, listed
 from pipelines.doctor.checks import Request
 from pipelines.doctor.machine import Finding
 
@@ -21,7 +21,7 @@ SKEW_S, BAD_SKEW_S = 2.0, 30.0  # a store's lease counts in minutes, and S3 refu
 SAMPLES = 3  # of a node's clock; the quickest answer counts
 
 
-def _cluster(address: str, request: Request) -> list[Answer]:
+def of_cluster(address: str, request: Request) -> list[Answer]:
     """The checks of every node, and what concerns them all."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -35,7 +35,7 @@ def _cluster(address: str, request: Request) -> list[Answer]:
         says = f"no cluster at {address}: {' '.join(str(error).split())[:300]}"
         return [Answer(HERE, Finding("cluster", "fail", says, "ray up cluster.yaml, or ray start --head"))]
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    ask: Any = ray.remote(num_cpus=0, max_retries=0)(_asking())
+    ask: Any = ray.remote(num_cpus=0, max_retries=0)(asker())
     clock: Any = ray.remote(num_cpus=0, max_retries=0)(_clock())
     asked = {}
     for name, node in zip(_named(nodes), nodes, strict=True):
@@ -50,7 +50,7 @@ def _cluster(address: str, request: Request) -> list[Answer]:
     answers = []
     for name, (reference, own, there) in asked.items():
         try:
-            found = _read(ray.get(reference, timeout=TIMEOUT_S + 60))
+            found = findings_of(ray.get(reference, timeout=TIMEOUT_S + 60))
             found.append(_skew(partial(_now, there)))
         except (ray.exceptions.RayError, TimeoutError) as error:
             says = f"the node does not answer: {' '.join(str(error).split())[:300]}"
@@ -77,7 +77,7 @@ def _reach(address: str) -> None:
 
 
 def _clock() -> Callable[[], float]:
-    """A node's clock, in seconds; defined in here for the reason that `_asking` gives."""
+    """A node's clock, in seconds; defined in here for the reason that `asker` gives."""
 
     def now() -> float:
         import time
@@ -144,7 +144,7 @@ def _same(answers: Sequence[Answer]) -> list[Answer]:
     findings = []
     for fact, values in told.items():
         if len(values) > 1:
-            says = "; ".join(f"{value[:60]} on {_list(nodes)}" for value, nodes in values.items())
+            says = "; ".join(f"{value[:60]} on {listed(nodes)}" for value, nodes in values.items())
             findings.append(Finding(fact, "fail", f"differs: {says}", "ray up cluster.yaml, which installs anew"))
     if not findings and told:
         findings.append(Finding("the same", "ok", f"on all nodes: {', '.join(told)}"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipelines.ui.html import STYLE, _count, _hours, _number, _section, _span, _table, _when
+from pipelines.ui.html import STYLE, as_count, as_hours, as_number, as_section, as_span, as_table, as_when
 from store import output
 from store.formats.text import html as t
 
@@ -22,15 +22,15 @@ def page(data: Mapping[str, Any]) -> str:
     run = data["run"]
     refresh = '<meta http-equiv="refresh" content="60">' if run["state"] == "running" else ""
     body = [
-        f'<header class="{tone}"><p class="kicker">concord-av precompute, {t(_when(run["written"]))}</p>'
+        f'<header class="{tone}"><p class="kicker">concord-av precompute, {t(as_when(run["written"]))}</p>'
         f"<h1>{t(head)}</h1>{''.join(f'<p>{part}</p>' for part in advice(data))}</header>",
         _tiles(data),
-        _section("Failures", _failures(data)) if data["failures"] else "",
-        _section("Where the time went", _time(data)),
-        _section("Soft labels", _labels(data["labels"])) if data["labels"] else "",
-        _section("Slowest clips", _slowest(data["slowest"])) if data["slowest"] else "",
-        _section("What 1,000 hours of video would cost", _cost(data["cost"])) if data["cost"] else "",
-        _section("The run", _run(data)),
+        as_section("Failures", _failures(data)) if data["failures"] else "",
+        as_section("Where the time went", _time(data)),
+        as_section("Soft labels", _labels(data["labels"])) if data["labels"] else "",
+        as_section("Slowest clips", _slowest(data["slowest"])) if data["slowest"] else "",
+        as_section("What 1,000 hours of video would cost", _cost(data["cost"])) if data["cost"] else "",
+        as_section("The run", _run(data)),
     ]
     return (
         f"{output.head('precompute')}<title>{t(head)}</title>"
@@ -44,7 +44,7 @@ def headline(data: Mapping[str, Any]) -> tuple[str, str]:
     """Tone (good, warn, bad, plain) and the sentence that says what happened."""
     clips, state = data["clips"], data["run"]["state"]
     total, done, failed = clips["total"], clips["done"], clips["failed"]
-    far = f"{done:,} of {_count(total, 'clip')} {'is' if done == 1 else 'are'} done"
+    far = f"{done:,} of {as_count(total, 'clip')} {'is' if done == 1 else 'are'} done"
     if state == "running":
         return "plain", f"Under way: {far}"
     if state == "stopped":
@@ -65,7 +65,9 @@ def advice(data: Mapping[str, Any]) -> list[str]:
     run, clips = data["run"], data["clips"]
     again = f"<code>{t(run['command'])}</code>"
     if run["state"] == "running":
-        return [f"As of {t(_when(run['written']))}. If no run is going on any more, it was killed: go on with {again}."]
+        return [
+            f"As of {t(as_when(run['written']))}. If no run is going on any more, it was killed: go on with {again}."
+        ]
     if run["state"] in ("stopped", "failed"):
         what = t(run["message"]) or "by a signal"
         told = f"Stopped {what}" if run["state"] == "stopped" else what[0].upper() + what[1:]
@@ -76,7 +78,7 @@ def advice(data: Mapping[str, Any]) -> list[str]:
     if count := machines + clips["left"]:
         they = "it is" if count == 1 else "they are"
         why = "for want of memory, disk or workers"
-        found.append(f"{_count(count, 'clip')} missed out {why} and not for what {they}: run {again} again.")
+        found.append(f"{as_count(count, 'clip')} missed out {why} and not for what {they}: run {again} again.")
     if clips["failed"] > machines:
         found.append(
             "Clips that failed are left out, the others are complete. Mend files that matter, then run the command again "
@@ -97,9 +99,9 @@ def _tiles(data: Mapping[str, Any]) -> str:
     clips, run = data["clips"], data["run"]
     speed = clips["this_run_hours"] * 3600 / run["seconds"] if run["seconds"] else 0
     tiles = [
-        (f"{clips['done']:,}", f"of {_count(clips['total'], 'clip')} done"),
-        (_hours(clips["hours"]), "of video in the store"),
-        (_span(run["seconds"]), f"this run, {_count(clips['this_run'], 'clip')}"),
+        (f"{clips['done']:,}", f"of {as_count(clips['total'], 'clip')} done"),
+        (as_hours(clips["hours"]), "of video in the store"),
+        (as_span(run["seconds"]), f"this run, {as_count(clips['this_run'], 'clip')}"),
         (f"{speed:.1f} ×" if speed >= 1 else f"{speed:.2g} ×", "real time in this run") if clips["this_run"] else None,
         (f"{clips['failed']:,}", "failed") if clips["failed"] else None,
     ]
@@ -110,7 +112,7 @@ def _time(data: Mapping[str, Any]) -> str:
     parts = [(name, data["parts"][name]) for name in PARTS if data["parts"].get(name, 0) >= 0.05]
     total = sum(spent for _, spent in parts) or 1.0
     colour = {name: f"var(--p{k})" for k, name in enumerate(PARTS)}
-    key = "".join(f'<li><i style="background:{colour[n]}"></i>{t(n)} {t(_span(s))}</li>' for n, s in parts)
+    key = "".join(f'<li><i style="background:{colour[n]}"></i>{t(n)} {t(as_span(s))}</li>' for n, s in parts)
     found = [f'{_bar((s / total, colour[n]) for n, s in parts)}<ul class="key">{key}</ul>']
     if not data["stages"]:
         return "".join([*found, '<p class="soft">No clip was worked on in this run.</p>'])
@@ -119,8 +121,8 @@ def _time(data: Mapping[str, Any]) -> str:
     retries = data["retries"]
     if retries["breaks"] or data["machine"]["nodes_gone"]:
         found.append(
-            f'<p class="soft">Work was taken up again {_count(retries["breaks"], "time")} after workers were lost; '
-            f"{_count(data['machine']['nodes_gone'], 'node')} left the cluster.</p>"
+            f'<p class="soft">Work was taken up again {as_count(retries["breaks"], "time")} after workers were lost; '
+            f"{as_count(data['machine']['nodes_gone'], 'node')} left the cluster.</p>"
         )
     return "".join([*found, _timeline(data)])
 
@@ -129,7 +131,7 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
     """How busy a stage's workers were, and how fast."""
     busy = stage["utilisation"] or 0
     told = [
-        _count(stage["workers"], "worker"),
+        as_count(stage["workers"], "worker"),
         f"{stage['clips_per_s_a_worker']:.1f} clips/s each" if stage["clips_per_s_a_worker"] else "",
         f"{stage['ms_a_frame']:.2f} ms a frame" if stage["ms_a_frame"] else "",
         f"{stage['padding']:.1%} padding",
@@ -159,7 +161,7 @@ def _timeline(data: Mapping[str, Any]) -> str:
     for name, busy in line["busy"].items():
         workers = data["stages"][name]["workers"]
         rows.append(_row("dim", f"{name} workers, of {workers}", busy, max(workers, *busy)))
-    axis = f'<div class="axis soft"><span>0</span><span>{t(_span(data["run"]["seconds"]))}</span></div>'
+    axis = f'<div class="axis soft"><span>0</span><span>{t(as_span(data["run"]["seconds"]))}</span></div>'
     caption = "<figcaption>Over the run: clips through the busiest stage, and workers busy</figcaption>"
     return f"<figure>{caption}{''.join(rows)}{axis}</figure>"
 
@@ -189,7 +191,7 @@ def _failures(data: Mapping[str, Any]) -> str:
         )
     if again := data["retries"]["again"]:
         crashed = f"{data['retries']['crashed']:,} crashed, hung or lost the worker"
-        found.append(f'<p class="soft">{_count(again, "clip")} took more than one attempt; {crashed}.</p>')
+        found.append(f'<p class="soft">{as_count(again, "clip")} took more than one attempt; {crashed}.</p>')
     return "".join([*found, '<p class="soft">Every input is in <code>ledger.parquet</code>.</p>'])
 
 
@@ -203,35 +205,37 @@ def _slowest(clips: Iterable[Mapping[str, Any]]) -> str:
         [
             f"<bdi>{t(c['id'])}</bdi>",
             f"{c['seconds']:.1f}",
-            _number(c["video_s"], 1),
-            _number(c["per_video_s"], 2),
+            as_number(c["video_s"], 1),
+            as_number(c["per_video_s"], 2),
             str(c["attempts"]),
             t(c["reason"] or "done"),
         ]
         for c in clips
     ]
-    table = _table(["clip", "work, s", "video, s", "times its length", "attempts", "ended"], rows, numbers={1, 2, 3, 4})
+    table = as_table(
+        ["clip", "work, s", "video, s", "times its length", "attempts", "ended"], rows, numbers={1, 2, 3, 4}
+    )
     return f'<p class="soft">Of all runs on this store, by seconds of work in all stages.</p>{table}'
 
 
 def _labels(note: Mapping[str, Any]) -> str:
     fitted = note["fitted_on"]
     said = (
-        f"{note['kind']}, learned on {_count(fitted['clips'], 'real clip')} with {fitted['frames']:,} frames of voice"
+        f"{note['kind']}, learned on {as_count(fitted['clips'], 'real clip')} with {fitted['frames']:,} frames of voice"
         if fitted
         else f"{note['kind']}, nothing learned"
     )
     rows = []
     for corpus, auc in (note["auc"] or {}).items():
         brier, on = note["brier"][corpus], (note["calibrated_on"] or {}).get(corpus)
-        rows.append([t(corpus), *(_number(auc.get(w), 3) for w in ("5", "25", "clip"))])
-        rows[-1] += [*(_number(brier.get(w), 3) for w in ("5", "25", "clip")), t(on["clips"]) if on else "none"]
+        rows.append([t(corpus), *(as_number(auc.get(w), 3) for w in ("5", "25", "clip"))])
+        rows[-1] += [*(as_number(brier.get(w), 3) for w in ("5", "25", "clip")), t(on["clips"]) if on else "none"]
     heads = ["corpus", "AUC 5 frames", "1 s", "clip", "Brier 5 frames", "1 s", "clip", "calibrated on"]
     control = (note["shuffled_control"] or {}).get("5")
     tail = (
         f'<p class="soft">Control, learned on shuffled pairs: AUC {control:.3f}; 0.5 is chance.</p>' if control else ""
     )
-    return f"<p>{t(said)}. Own sound against swapped sound:</p>{_table(heads, rows, set(range(1, 8)))}{tail}"
+    return f"<p>{t(said)}. Own sound against swapped sound:</p>{as_table(heads, rows, set(range(1, 8)))}{tail}"
 
 
 def _cost(cost: Mapping[str, Any]) -> str:
@@ -240,31 +244,31 @@ def _cost(cost: Mapping[str, Any]) -> str:
     rows = [
         [
             t(row["name"]),
-            _number(row["core_hours"], 0),
-            *([_number(row["gpu_hours"], 0)] if gpus else []),
-            _number(row["usd"], 2 if row["usd"] < 10 else 0),
+            as_number(row["core_hours"], 0),
+            *([as_number(row["gpu_hours"], 0)] if gpus else []),
+            as_number(row["usd"], 2 if row["usd"] < 10 else 0),
         ]
         for row in cost["rows"]
     ]
     few = " It is little: start and end weigh too much in the last row." if cost["from_hours"] < 0.5 else ""
     prices = f"{cost['usd_a_core_hour']} a core-hour" + (f", {cost['usd_a_gpu_hour']} a GPU-hour" if gpus else "")
     return (
-        f"{_table(heads, rows, {1, 2, 3}, bold={'work'})}"
-        f'<p class="soft">From the {_hours(cost["from_hours"])} of video that this run worked on.{few} “work” is what workers '
-        "were busy for; “as this run went” is all cores and GPUs of the cluster from start to end, without words and without "
-        f"learning the shared space, which hardly grows with a corpus. Dollars are an assumption: {prices} "
+        f"{as_table(heads, rows, {1, 2, 3}, bold={'work'})}"
+        f'<p class="soft">From the {as_hours(cost["from_hours"])} of video that this run worked on.{few} “work” is what '
+        "workers were busy for; “as this run went” is all cores and GPUs of the cluster from start to end, without words and "
+        f"without learning the shared space, which hardly grows with a corpus. Dollars are an assumption: {prices} "
         f"({t(cost['prices'])}); multiply the hours by your own prices. Spot machines cost about a third.</p>"
     )
 
 
 def _run(data: Mapping[str, Any]) -> str:
     run, has = data["run"], data["machine"]
-    gpus = f", {_count(has['gpus'], 'GPU')} {' '.join(has['gpu_names'])}" if has["gpus"] else ""
+    gpus = f", {as_count(has['gpus'], 'GPU')} {' '.join(has['gpu_names'])}" if has["gpus"] else ""
     facts = {
-        "begun": t(_when(run["begun"])),
+        "begun": t(as_when(run["begun"])),
         "command": f"<code>{t(run['command'])}</code>",
         "store": f"<code>{t(run['store'])}</code>",
-        "machine": t(f"{_count(has['nodes'], 'node')}, {_count(has['cpus'], 'CPU')}{gpus}".strip()),
+        "machine": t(f"{as_count(has['nodes'], 'node')}, {as_count(has['cpus'], 'CPU')}{gpus}".strip()),
         "software": t(", ".join(f"{name} {version}" for name, version in run["software"].items())),
         "commit": f"<code>{t(run['commit'])}</code>" if run["commit"] else "an installed copy",
     }

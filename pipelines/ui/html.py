@@ -62,11 +62,11 @@ dd{margin-bottom:.5rem}}
 """
 
 
-def _section(title: str, body: str) -> str:
+def as_section(title: str, body: str) -> str:
     return f"<section><h2>{t(title)}</h2>{body}</section>"
 
 
-def _table(
+def as_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int], bold: Collection[str] = ()
 ) -> str:
     """A table of HTML cells; columns in `numbers` are set to the right, rows whose first cell is in `bold` are bold."""
@@ -79,19 +79,19 @@ def _table(
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _count(n: float, what: str) -> str:
+def as_count(n: float, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def _number(value: float | None, digits: int) -> str:
+def as_number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else _span(hours * 3600)
+def as_hours(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else as_span(hours * 3600)
 
 
-def _span(seconds: float) -> str:
+def as_span(seconds: float) -> str:
     """44 s, 3 min 5 s, 2 h 14 min, 3 d 4 h."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
@@ -103,6 +103,6 @@ def _span(seconds: float) -> str:
     return f"{whole // size} {big}" + (f" {rest} {small}" if rest else "")
 
 
-def _when(iso: str) -> str:
+def as_when(iso: str) -> str:
     """2026-06-01 12:30 UTC."""
     return f"{iso[:16].replace('T', ' ')} UTC"

@@ -11,7 +11,7 @@ import numpy as np
 import store
 from pipelines.corpora.manifest import Row
 from pipelines.workers.plan import ShardGroup, clips_of_shard
-from pipelines.workers.work import Work, _opened, spool
+from pipelines.workers.work import Work, opened, spool
 from store import layout, staging
 from store.layout import FPS
 from store.place import Place
@@ -25,7 +25,7 @@ def stage(work: Work, root: Place) -> list[dict[str, Any]]:
         if sent is None or asr is None or vsr is None:
             arrays.append({})
             continue
-        clip = _opened(sent)
+        clip = opened(sent)
         arrays.append(
             {
                 "mouth": clip.mouth,

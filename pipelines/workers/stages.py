@@ -21,7 +21,7 @@ from pipelines.media import local, probe
 from pipelines.media.files import Media, MediaError
 from pipelines.media.picture import Video
 from pipelines.media.sound import decode_sound
-from pipelines.workers.work import OVERFLOW, Spooled, Work, _opened, check_device, worker
+from pipelines.workers.work import OVERFLOW, Spooled, Work, check_device, opened, worker
 from store import layout
 from store.place import Place, place
 from teachers import ClipMedia
@@ -156,7 +156,7 @@ class TeacherStage:
         clips: list[ClipMedia] = []
         for i in list(index):
             try:
-                clips.append(_opened(work.clips[i]))
+                clips.append(opened(work.clips[i]))
             except (OSError, store.StoreError) as error:
                 work.fail(i, self.side, "io", f"{work.rows[i].path}: {error}")
                 index.remove(i)

@@ -225,6 +225,6 @@ def worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _opened(clip: ClipMedia | Spooled | None) -> ClipMedia:
+def opened(clip: ClipMedia | Spooled | None) -> ClipMedia:
     assert clip is not None
     return clip.open() if isinstance(clip, Spooled) else clip

@@ -83,7 +83,7 @@ class Strided(NamedTuple):
     stride: tuple[int, ...]
 
 
-def _check_keys(keys: Any) -> None:
+def check_keys(keys: Any) -> None:
     """Raise UnpicklingError for a key whose hash could take long: nested tuples are hashed anew each time."""
     for key in keys:
         parts = key if type(key) is tuple and len(key) <= KEY_PARTS else (key,)
@@ -100,7 +100,7 @@ def _tensor(
         raise TypeError("a tensor without storage or shape")
     if len(size) > AXES_LIMIT:
         raise TypeError(f"a tensor of {len(size)} axes")
-    if not _counts((offset, *size, *stride)):
+    if not counts_of((offset, *size, *stride)):
         raise TypeError("a tensor whose shape is not of whole numbers")
     numel = math.prod(size)
     end = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1 if numel else offset
@@ -167,6 +167,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _counts(values: tuple) -> bool:
+def counts_of(values: tuple) -> bool:
     """Whether all are whole numbers from 0 on."""
     return all(type(value) is int and 0 <= value < 1 << 62 for value in values)

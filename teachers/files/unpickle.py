@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from teachers.base import TeacherError
-from teachers.files.makers import MAKERS, NAMES_ONLY, STORAGES, STUBS, Global, Storage, Stub, _check_keys, _counts
+from teachers.files.makers import MAKERS, NAMES_ONLY, STORAGES, STUBS, Global, Storage, Stub, check_keys, counts_of
 
 OPCODES = [
     getattr(pickle, name)[0]
@@ -73,7 +73,7 @@ class Unpickler(pickle._Unpickler):
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage" or pid[5:] not in ((), (None,)):
             raise pickle.UnpicklingError("a reference that is no storage")
         _, kind, key, _, numel = pid[:5]
-        if type(kind) is not Global or kind.name not in STORAGES or type(key) is not str or not _counts((numel,)):
+        if type(kind) is not Global or kind.name not in STORAGES or type(key) is not str or not counts_of((numel,)):
             raise pickle.UnpicklingError("a storage of unknown kind")
         dtype, itemsize = STORAGES[kind.name]
         return Storage(key, dtype, numel * itemsize, numel)
@@ -90,7 +90,7 @@ class Unpickler(pickle._Unpickler):
                 raise pickle.UnpicklingError("its calls copy more than the pickle holds")
         for arg in args if called.name in _KEYED else ():
             pairs = arg if type(arg) in (list, tuple) and called.name in _MAPPINGS else ()
-            _check_keys([pair[0] for pair in pairs if type(pair) in (list, tuple) and pair] if pairs else arg)
+            check_keys([pair[0] for pair in pairs if type(pair) in (list, tuple) and pair] if pairs else arg)
         self.append(MAKERS[called.name](*args))
 
     def load_build(self) -> None:
@@ -104,22 +104,22 @@ class Unpickler(pickle._Unpickler):
 
     def load_setitem(self) -> None:
         """SETITEM, with a key that is plain."""
-        _check_keys(self.stack[-2:-1])
+        check_keys(self.stack[-2:-1])
         pickle._Unpickler.load_setitem(self)  # type: ignore[attr-defined]
 
     def load_setitems(self) -> None:
         """SETITEMS, with keys that are plain."""
-        _check_keys(self.stack[::2])
+        check_keys(self.stack[::2])
         pickle._Unpickler.load_setitems(self)  # type: ignore[attr-defined]
 
     def load_additems(self) -> None:
         """ADDITEMS, of plain items."""
-        _check_keys(self.stack)
+        check_keys(self.stack)
         pickle._Unpickler.load_additems(self)  # type: ignore[attr-defined]
 
     def load_frozenset(self) -> None:
         """FROZENSET, of plain items."""
-        _check_keys(self.stack)
+        check_keys(self.stack)
         pickle._Unpickler.load_frozenset(self)  # type: ignore[attr-defined]
 
     # What is not listed fails as unknown.

@@ -70,7 +70,7 @@ def test_pins_newer_than_the_installation_count(tmp_path, monkeypatch):
 
 
 def test_a_local_build_satisfies_its_pin():
-    has = machine._version("torch").partition("+")[0]
+    has = machine.version_of("torch").partition("+")[0]
     assert checks.packages([f"torch=={has}"])[0].level == "ok"
 
 
@@ -184,7 +184,7 @@ def test_a_clock_that_is_off(off, level):
 
 
 def test_checks_that_do_not_run_are_a_finding():
-    (finding,) = asking._read((1, "", "Traceback\nModuleNotFoundError: No module named 'pipelines'\n"))
+    (finding,) = asking.findings_of((1, "", "Traceback\nModuleNotFoundError: No module named 'pipelines'\n"))
     assert finding.level == "fail"
     assert "No module named 'pipelines'" in finding.says
 

@@ -18,15 +18,15 @@ COMMANDS = {
     "precompute": ("precompute", "main"),
     "train": ("student.train", "main"),
     "evaluate": ("student.evaluate", "main"),
-    "predict": ("student.predict", "main"),
+    "predict": ("student.predict.__main__", "main"),
     "export": ("student.export", "main"),
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
     "check-student": ("student.check", "main"),
     "fetch": ("teachers.fetch", None),
     "manifest": ("pipelines.manifest.__main__", "main"),
-    "audit": ("pipelines.audit", "main"),
-    "doctor": ("pipelines.doctor", "main"),
+    "audit": ("pipelines.audit.__main__", "main"),
+    "doctor": ("pipelines.doctor.__main__", "main"),
 }
 
 

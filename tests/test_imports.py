@@ -1,12 +1,20 @@
 """The house: which package and folder may import which, no circles, small rooms, and what training must never load."""
 
 import ast
+import configparser
+import importlib
+import importlib.util
+import re
 import subprocess
 import sys
 from collections import defaultdict
 
+import click
 import pytest
+from click.testing import CliRunner
 from house import ARCHITECTURE, FILES, MODULES, ROOT, drawn, folder_of, imports, relative
+
+import concord
 
 ALLOWED = {
     "store": set(),
@@ -178,3 +186,36 @@ def test_every_module_can_be_imported():
 
 def test_the_drawing_in_the_docs_is_the_house():
     assert drawn(ARCHITECTURE.read_text()) == ARCHITECTURE.read_text(), "run python tests/support/house.py"
+
+
+@pytest.mark.parametrize("name", list(concord.COMMANDS))
+def test_every_command_of_concord_is_there(name):
+    command = concord.Lazy().get_command(None, name)
+    assert isinstance(command, click.Command)
+    module, attribute = concord.COMMANDS[name]
+    if attribute is None:
+        assert importlib.util.find_spec(module) is not None
+    else:
+        assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("group", ["concord.teachers", "concord.corpora", "console_scripts"])
+def test_every_entry_point_of_ours_can_be_loaded(group):
+    """As setup.cfg lists them, not as they were when somebody installed."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = [line for line in setup["options.entry_points"][group].splitlines() if line]
+    assert lines
+    for line in lines:
+        module, _, attribute = line.partition("=")[2].strip().partition(":")
+        assert callable(getattr(importlib.import_module(module), attribute)), line
+
+
+@pytest.mark.parametrize("text", ["README.md", "docs", "Makefile", "cluster.yaml", "cluster.local.yaml", ".ci/run"])
+def test_every_module_that_people_are_told_to_run_is_there(text):
+    files = sorted((ROOT / text).glob("*.md")) if (ROOT / text).is_dir() else [ROOT / text]
+    for file in files:
+        for name in re.findall(r"-m ((?:store|teachers|pipelines|student|benchmarks)(?:\.\w+)*)", file.read_text()):
+            path = ROOT.joinpath(*name.split("."))
+            runs = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__main__.py"
+            assert runs.exists() or name == "benchmarks", f"{file.name}: python -m {name}"

@@ -250,3 +250,12 @@ def test_a_name_that_is_not_utf8_is_kept_as_an_address_that_opens(tmp_path, clip
     assert probe.probe(place(row.path)).num_frames == 75
     manifest.write([row], tmp_path / "m.parquet")
     assert manifest.read(tmp_path / "m.parquet")[0].path == row.path
+
+
+def test_adapters_of_other_packages_find_the_row_where_it_was():
+    from pipelines import manifest as package
+
+    assert package.Row is manifest.Row
+    assert package.ManifestError is manifest.ManifestError
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018

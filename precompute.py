@@ -1,6 +1,6 @@
 """Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out. Options in, exit code out."""
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -12,6 +12,7 @@ import sys
 
 import click
 
+from concord.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from pipelines.corpora.fields import ManifestError
 from pipelines.errors import UsageError
 from pipelines.job import report
@@ -19,7 +20,6 @@ from pipelines.job.request import Config
 from pipelines.job.run import first_line, run
 from pipelines.workers.cluster import Pools
 from store import StoreError
-from store.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from store.place import is_url, place
 from store.similarity import KINDS
 from teachers import TeacherError

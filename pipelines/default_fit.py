@@ -10,7 +10,7 @@ together, not how probable that is elsewhere.
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()

@@ -9,7 +9,7 @@ Exit code 0 where all is well, 1 where --verify found damage, 2 where the path i
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -26,9 +26,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from store import command, layout, output
+from concord import command
+from concord.text import plain, plain_all
+from store import layout, output
 from store.arrays import inventory
-from store.formats.text import plain, plain_all
 from store.layout import StoreError
 from store.reader import Reader
 from store.similarity import fitfile

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from concord.errors import ConcordError
+
 FORMAT = "concord-av"
 VERSION = 1
 
@@ -94,7 +96,7 @@ TABLES = ("clips", "frames")
 CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}
 
 
-class StoreError(Exception):
+class StoreError(ConcordError):
     """A store that cannot be used as asked; the text names the store, clip or array and says what to do."""
 
 

@@ -11,7 +11,7 @@ writes every stage and prints shapes, parameters and speed. `talknet` takes `fac
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from store import StoreError, command
+from concord import command
+from concord.errors import ConcordError
+from store import StoreError
 from store import output as outputs
 from store.formats import npz
 
@@ -46,7 +48,7 @@ STAGES = outputs.arrays(COMMAND)
 ATTENTION = ("crossA2V", "crossV2A", "selfAV")
 
 
-class InputError(ValueError):
+class InputError(ConcordError, ValueError):
     """Arrays that the model cannot take; one line that names file and array."""
 
 

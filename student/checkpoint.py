@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from student import files
+from concord import files
+from concord.errors import ConcordError
 from student.config import TRIMS, plain
 from student.data.picture import SIDES
 from student.models import build, least_numbers
@@ -34,12 +35,14 @@ MOST_HEADER = 1 << 20  # bytes; ours have some ten thousand
 MOST_MODEL = 1 << 29  # bytes of a detector; talknet has 63 million
 
 
-class CheckpointError(Exception):
+class CheckpointError(ConcordError):
     """A checkpoint that is missing or cannot be read; one line that says what to do."""
 
 
-class SaveError(Exception):
+class SaveError(ConcordError):
     """Weights that must not be kept, or a disk that does not take them; one line that says what to do."""
+
+    exit_code = 1
 
 
 # -- the detector -----------------------------------------------------------------------------------------------------

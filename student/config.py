@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from student.files import write
+from concord.errors import ConcordError
+from concord.files import write
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -18,7 +19,7 @@ TRIMS = ("none", "leading", "speech")  # see student.data.spans
 MOST_BYTES = 1_000_000  # of a file of options
 
 
-class ConfigError(ValueError):
+class ConfigError(ConcordError, ValueError):
     """An option that cannot be meant; one line that names it."""
 
 

@@ -10,7 +10,7 @@ clip's sound (`made swap`), their own shifted (`made shift`). `--trim` given twi
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -24,9 +24,9 @@ from typing import Any
 import click
 import numpy as np
 
+from concord.command import Command, fail, log_to_stderr, say, told
+from concord.text import plain
 from store import output as outputs
-from store.command import Command, fail, log_to_stderr, say, told
-from store.formats.text import plain
 from student.config import TRIMS, to_json
 from student.scoring import tables
 

@@ -8,7 +8,7 @@ temperature). What onnxruntime answers is compared with torch before the file ge
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -26,10 +26,10 @@ from typing import Any
 import click
 import numpy as np
 
+from concord.command import Command, fail, say
+from concord.files import named, sync, unfinished
 from store import StoreError
 from store import output as outputs
-from store.command import Command, fail, say
-from student.files import named, sync, unfinished
 
 INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")

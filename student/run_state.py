@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from student import files
+from concord import files
 from student.checkpoint import MODEL_FILE, MOST_HEADER, CheckpointError, SaveError, first, not_finite, on_cpu, sum_of
 from student.config import plain
 

@@ -37,7 +37,7 @@ from typing import Any
 
 import click
 
-from store.command import log_to_stderr, say
+from concord.command import log_to_stderr, say
 from store.output import check_folder
 from student.config import (
     PRECISIONS,

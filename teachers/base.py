@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from concord.errors import ConcordError
+
 MEDIA_VERSION = 1
 FPS = 25  # frames a second, the common clock
 SAMPLE_RATE = 16_000  # samples a second
@@ -21,7 +23,7 @@ VOICE = 0b1000  # flags: voice active (bit 3)
 GROUP = "concord.teachers"
 
 
-class TeacherError(Exception):
+class TeacherError(ConcordError):
     """A teacher cannot be had or cannot do its work: unknown name, missing or wrong weights, no such layer."""
 
 

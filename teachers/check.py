@@ -208,7 +208,7 @@ def _say(label: str, value: Any) -> None:
 
 def _line(text: str, err: bool = False) -> None:
     """Print a line that is safe for a terminal: names come from others' files."""
-    from store.formats.text import plain
+    from concord.text import plain
 
     click.echo(plain(text), err=err)
 

@@ -14,15 +14,17 @@ import pytest
 from click.testing import CliRunner
 from house import ARCHITECTURE, FILES, MODULES, ROOT, drawn, folder_of, imports, relative
 
-import concord
+from concord import ConcordError, errors
+from concord import __main__ as commands
 
 ALLOWED = {
-    "store": set(),
-    "teachers": set(),
-    "pipelines": {"teachers", "store"},
-    "student": {"store"},
-    "student/predict": {"store", "pipelines", "teachers"},
-    "student/experiment": {"store", "pipelines", "teachers"},
+    "concord": set(),
+    "store": {"concord"},
+    "teachers": {"concord"},
+    "pipelines": {"concord", "teachers", "store"},
+    "student": {"concord", "store"},
+    "student/predict": {"concord", "store", "pipelines", "teachers"},
+    "student/experiment": {"concord", "store", "pipelines", "teachers"},
 }
 # Modules that may reach further, inside functions only.
 INSIDE_FUNCTIONS = {
@@ -31,7 +33,8 @@ INSIDE_FUNCTIONS = {
 }
 ONLY_IN = {"ray": "pipelines", "accelerate": "student", "zarr": "store"}
 # Folders within a package, each with those that it may import; modules beside the folders are for all of them.
-FOLDERS = {
+FOLDERS: dict[str, dict[str, set[str]]] = {
+    "concord": {},
     "store": {
         "formats": set(),
         "place": {"formats"},
@@ -73,8 +76,8 @@ LARGE = {
     "benchmarks/hostile_files.py": 520,
     "pipelines/job/run.py": 453,
     "store/reader.py": 477,
-    "store/writer.py": 330,
-    "student/training/trainer.py": 477,
+    "store/writer.py": 331,
+    "student/training/trainer.py": 478,
 }
 LONG = {
     "benchmarks/kills.py: main": 69,
@@ -152,6 +155,29 @@ def test_rooms_are_small():
     assert {folder: n for folder, n in counts.items() if n > MANY.get(folder, MOST_MODULES)} == {}
 
 
+def test_all_errors_have_one_root_and_stand_in_its_tree():
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
+    for name in names:
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+
+    def drawn_below(root: type, depth: int) -> list[tuple[int, str]]:
+        below = [c for c in root.__subclasses__() if c.__module__.partition(".")[0] in OURS]
+        return [(depth, root.__name__), *(line for child in below for line in drawn_below(child, depth + 1))]
+
+    tree = [line for line in errors.__doc__.splitlines() if line.startswith("    ")]
+    told = [((len(line) - len(line.lstrip())) // 2 - 2, line.split()[0]) for line in tree]
+    assert sorted(drawn_below(ConcordError, 0)) == sorted(told)
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                bases = {ast.unparse(base) for base in node.bases}
+                others = {"Exception", "ValueError", "RuntimeError", "OSError"} & bases
+                assert not others or "ConcordError" in bases or node.name == "ConcordError", (
+                    f"{relative(path)}: {node.name}"
+                )
+
+
 def test_similarity_is_numpy_alone():
     for module in ("fit", "cca", "compare", "calibrate", "posteriors"):
         names = {name.partition(".")[0] for name, _ in imports(ROOT / "store" / "similarity" / f"{module}.py")}
@@ -188,11 +214,11 @@ def test_the_drawing_in_the_docs_is_the_house():
     assert drawn(ARCHITECTURE.read_text()) == ARCHITECTURE.read_text(), "run python tests/support/house.py"
 
 
-@pytest.mark.parametrize("name", list(concord.COMMANDS))
+@pytest.mark.parametrize("name", list(commands.COMMANDS))
 def test_every_command_of_concord_is_there(name):
-    command = concord.Lazy().get_command(None, name)
+    command = commands.Lazy().get_command(None, name)
     assert isinstance(command, click.Command)
-    module, attribute = concord.COMMANDS[name]
+    module, attribute = commands.COMMANDS[name]
     if attribute is None:
         assert importlib.util.find_spec(module) is not None
     else:

@@ -11,7 +11,7 @@ soft_labels of a store; `checked` says on how many clips each leak was looked fo
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import store
+from concord.command import Command, FloatRange, fail, log_to_stderr, put, say, storage_options, told
+from concord.text import plain_all
 from pipelines.audit import coverage, fingerprint, leaks, measure, nuisances, shortcuts, stored
 from pipelines.audit import words as audit_words
 from pipelines.corpora import faults, manifest
@@ -37,8 +39,6 @@ from pipelines.job import kept
 from pipelines.ui import progress
 from pipelines.workers import isolation
 from store import output
-from store.command import Command, FloatRange, fail, log_to_stderr, put, say, storage_options, told
-from store.formats.text import plain_all
 from store.output import Output
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from concord.text import html as t
 from pipelines.audit import words as audit_words
 from pipelines.audit.nuisances import means
 from pipelines.audit.shortcuts import why_none
 from pipelines.ui.html import STYLE
 from store import output
-from store.formats.text import html as t
 
 COMMAND = "pipelines.audit"
 METHODS = 14  # lines of one plot

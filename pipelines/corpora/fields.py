@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from concord.errors import ConcordError
 from store.formats import document
 
 PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
@@ -15,7 +16,7 @@ LONGEST = 1 << 16  # letters of a cell
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 
 
-class ManifestError(Exception):
+class ManifestError(ConcordError):
     """A corpus or manifest that cannot be used; the text is one sentence that says what to do."""
 
 

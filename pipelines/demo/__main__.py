@@ -7,7 +7,7 @@ Everything goes below the output folder: corpus/, store.zarr, run/, report/. Wha
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -22,11 +22,11 @@ from pathlib import Path
 import click
 
 import store
+from concord.command import Command, say
+from concord.text import html as t
+from concord.text import markdown as md
 from pipelines.demo import timeline as picture
 from store import output as outputs
-from store.command import Command, say
-from store.formats.text import html as t
-from store.formats.text import markdown as md
 
 NAMES = ("real", "forged")
 EPOCHS = 12  # the student's figures no longer move much after that

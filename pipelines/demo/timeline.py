@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import store
+from concord.text import label
 from store import layout, output
-from store.formats.text import label
 
 COMMAND = "pipelines.demo"
 CROPS = 15  # mouth crops in the strip

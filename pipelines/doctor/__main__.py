@@ -7,7 +7,7 @@ that share an answer.
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -24,13 +24,13 @@ from typing import Any
 
 import click
 
+from concord.command import Command, put, storage_options
+from concord.secrets import redact
+from concord.text import plain
 from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of, listed
 from pipelines.doctor.checks import Request
 from pipelines.doctor.machine import Finding
 from pipelines.doctor.nodes import of_cluster
-from store.command import Command, put, storage_options
-from store.formats.text import plain
-from store.place.secrets import redact
 
 MEDIA = 3  # files of a corpus that every node reads from: the first, one in the middle, the last
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -145,7 +145,7 @@ def entry_points() -> list[Finding]:
 def code() -> Finding:
     """Our own code, by a mark of its text: an editable installation has no version that tells."""
     digest = hashlib.sha256()
-    files = [f for top in ("pipelines", "store", "teachers") for f in sorted((HERE / top).rglob("*.py"))]
+    files = [f for top in ("concord", "pipelines", "store", "teachers") for f in sorted((HERE / top).rglob("*.py"))]
     for file in files:
         digest.update(f"{file.relative_to(HERE)}\0".encode() + file.read_bytes() + b"\0")
     mark = digest.hexdigest()[:12]

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
+from concord.secrets import redact
 from store.formats import document
 from store.formats.table import read_parquet
 from store.layout import StoreError
 from store.place import Place, place
-from store.place.secrets import redact
 
 FILE = "ledger.parquet"
 TYPES = {"attempts": "int32", "seconds": "float32"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+from concord.text import plain
 from pipelines.job import space
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary
 from store import layout
-from store.formats.text import plain
 
 EXAMPLES = 10  # failed clips named in the last lines
 

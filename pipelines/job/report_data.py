@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord.secrets import redact
 from pipelines.errors import UsageError
 from pipelines.job import report_page, request
 from pipelines.job.ledger import Entry
@@ -32,7 +33,6 @@ from pipelines.workers import cluster
 from pipelines.workers.work import INFRASTRUCTURE
 from store import layout
 from store.place import Place, place
-from store.place.secrets import redact
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from concord.text import html as t
 from pipelines.ui.html import STYLE, as_count, as_hours, as_number, as_section, as_span, as_table, as_when
 from store import output
-from store.formats.text import html as t
 
 STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher"}
 PARTS = ("start", "headers", "pass one", "fit", "labels", "words", "other")

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import store
 import teachers
+from concord import __version__
+from concord.secrets import redact
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
 from pipelines.errors import RunError, UsageError
@@ -23,7 +24,6 @@ from store import layout, mend
 from store.arrays import inventory
 from store.creation import check_lone, is_taken, mark
 from store.place import Place, lease
-from store.place.secrets import redact
 from teachers import recorded
 from teachers.face import backends as face_backends
 from teachers.files.weights import OtherWeights
@@ -195,7 +195,7 @@ def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> stor
     from teachers.voice import VoiceActivity
 
     attrs = {
-        "created_by": f"concord-av {version('concord-av')}",
+        "created_by": f"concord-av {__version__}",
         "commit": commit(),
         "command": command(sys.argv),
         "teachers": {

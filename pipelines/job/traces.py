@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from concord.secrets import redact
 from pipelines.workers.work import shortened
 from store.layout import StoreError
 from store.place import Place
-from store.place.secrets import redact
 
 log = logging.getLogger(__name__)
 

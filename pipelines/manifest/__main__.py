@@ -7,7 +7,7 @@ Rows are read, put together, moved (--remap), chosen (--where, --drop-fault); th
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 
+from concord.command import Command, fail, say, told
 from pipelines.corpora import faults, manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import PARQUET, Row
@@ -28,7 +29,6 @@ from pipelines.manifest import edit as manifest_edit
 from pipelines.manifest import match, protocols
 from pipelines.manifest import summary as manifest_summary
 from store import output as outputs
-from store.command import Command, fail, say, told
 from store.formats.table import to_csv
 from store.layout import StoreError
 from store.output import Output

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from concord.text import label
 from pipelines.audit import nuisances
 from pipelines.corpora.manifest import Row
 from store import output
-from store.formats.text import label
 
 COMMAND = "pipelines.manifest"
 INK, MUTED = "#1b1b1f", "#8a8f98"

@@ -16,7 +16,8 @@ from typing import Any
 
 import av
 
-from store.formats.text import plain
+from concord.errors import ConcordError
+from concord.text import plain
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
@@ -37,7 +38,7 @@ CONTAINERS = tuple(
 Media = str | os.PathLike[str] | Place
 
 
-class MediaError(Exception):
+class MediaError(ConcordError):
     """A clip that cannot be used. `reason` is one word for the ledger, `str(error)` a sentence for a person.
 
     Reasons: unreadable (cannot be opened, or no media file), no_video, no_audio, truncated (declared or damaged data

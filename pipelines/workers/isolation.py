@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from concord.errors import ConcordError
 from pipelines.workers.work import INFRASTRUCTURE, DeviceError, Work
 from store.layout import FPS
 
@@ -43,9 +44,11 @@ _MAIN = (
 )
 
 
-class ChildLost(Exception):
+class ChildLost(ConcordError):
     """The child died or took too long and was stopped; `reason` is crash, killed, timeout or device, `trace` the Python lines
     that it was at, where they are known."""
+
+    exit_code = 1
 
     def __init__(self, reason: str, message: str, trace: str = "") -> None:
         super().__init__(reason, message, trace)
@@ -55,7 +58,7 @@ class ChildLost(Exception):
         return self.args[1]
 
 
-class Elsewhere(Exception):
+class Elsewhere(ConcordError):
     """The cause of an error that was raised in a child: its traceback there, as text."""
 
     def __str__(self) -> str:

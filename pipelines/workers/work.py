@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from concord.errors import ConcordError
 from pipelines.corpora.manifest import Row
 from pipelines.workers.plan import Slot
 from store import staging
@@ -39,8 +40,10 @@ DEVICE_ERRORS = (
 TRACE = 12_000  # characters of a traceback that are kept, of its beginning and its end
 
 
-class DeviceError(Exception):
+class DeviceError(ConcordError):
     """A device does not answer any more, whichever clip it is given: this process must end and another do its work."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)

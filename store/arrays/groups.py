@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numcodecs.vlen import VLenUTF8
 
+from concord.errors import ConcordError
 from store.arrays import chunks, metadata
 from store.arrays.metadata import Metadata
 from store.arrays.nodes import is_of_node
@@ -36,7 +37,7 @@ def _any(*_: Any) -> None:
     """What sees files where nobody asked to."""
 
 
-class Broken(ValueError):
+class Broken(ConcordError, ValueError):
     """A group that is damaged or none of ours: what is wrong and with which part, without the place of the group."""
 
 

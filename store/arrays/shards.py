@@ -21,6 +21,7 @@ from functools import partial
 import google_crc32c
 import numpy as np
 
+from concord.errors import ConcordError
 from store.arrays import chunks, metadata
 from store.arrays.inventory import TAIL
 from store.arrays.metadata import Metadata
@@ -34,7 +35,7 @@ ROW_BYTES = 1 << 20  # of one frame in one array; a picture of 112 x 112 has 12,
 _GAP = 1 << 16  # bytes between two wanted chunks that are read along rather than asked for apart
 
 
-class Damage(Exception):
+class Damage(ConcordError):
     """Rows that cannot be given: what is wrong, without the clip, which the caller knows."""
 
 

@@ -8,7 +8,7 @@ A place that is `confined`, as stores are, is kept to: below its folder no symbo
 write, and only regular files are opened. The folder itself may be a link.
 
 Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...), from the
-machine's role, or from `options`, which no message and no `repr` shows (`store.place.secrets`). They travel where a place is
+machine's role, or from `options`, which no message and no `repr` shows (`concord.secrets`). They travel where a place is
 pickled to, nowhere else.
 """
 
@@ -18,8 +18,8 @@ import os
 from collections.abc import Mapping
 from urllib.parse import unquote
 
+from concord import secrets
 from store.layout import StoreError
-from store.place import secrets
 from store.place.base import KINDS, Changed, Opened, Outside, Place
 from store.place.folder import Folder, is_leftover, stream
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from concord import secrets
 from store.layout import StoreError
-from store.place import secrets
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -33,8 +33,8 @@ from obstore.exceptions import (
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from concord import secrets
 from store.layout import StoreError
-from store.place import secrets
 from store.place.base import KINDS, Changed, Opened, Place
 
 A = TypeVar("A")
@@ -276,7 +276,10 @@ def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...], hast
     from obstore.store import GCSStore, S3Store
 
     others = tuple(start for kind, start in KINDS.items() if kind != scheme)
-    told = secrets.from_environment() | dict(options)
+    try:
+        told = secrets.from_environment() | dict(options)
+    except secrets.OptionError as error:
+        raise StoreError(str(error)) from error
     secrets.know(told)
     config: Any = {**CLIENT, **{key: value for key, value in told.items() if not key.lower().startswith(others)}}
     _check_addresses(told)

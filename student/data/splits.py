@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from concord.errors import ConcordError
 from store import Reader
 from store.formats.table import read_csv, read_parquet
 
@@ -25,7 +26,7 @@ MOST_WEIGHT = 1e6
 MOST_ROWS = 1_000_000  # of a file, where the store has few clips
 
 
-class SplitError(ValueError):
+class SplitError(ConcordError, ValueError):
     """A split that cannot be used; one line that says what to do."""
 
 

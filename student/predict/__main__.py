@@ -10,7 +10,7 @@ What it leaves out: identity, artefacts of the picture, and faces other than the
 
 from __future__ import annotations
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -26,9 +26,9 @@ from typing import Any
 
 import click
 
+from concord.command import Command, fail, log_to_stderr, put, say, told
+from concord.text import plain
 from store import StoreError, output
-from store.command import Command, fail, log_to_stderr, put, say, told
-from store.formats.text import plain
 from store.output import Output
 from student.config import to_json
 from student.predict.answer import UNLICENSED, answer, refusal

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import teachers
+from concord.errors import ConcordError
 from pipelines.corpora import manifest
 from pipelines.labels import project as projection
 from pipelines.labels.second_pass import half
@@ -42,7 +43,7 @@ PARTS = 3  # a piece of sound overlaps the next by two thirds
 TOGETHER = 32  # pieces that a teacher gets at once
 
 
-class Unusable(Exception):
+class Unusable(ConcordError):
     """A video that gave no evidence. `reason` is the ledger's word (no_face, no_audio, unreadable, crash, ...), `str(error)` a
     sentence for a person."""
 

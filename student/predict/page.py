@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from concord.text import html as t
 from pipelines.ui.html import STYLE
 from store import output
-from store.formats.text import html as t
 from student.predict import plot as predict_plot
 from student.predict import words as predict_words
 from student.predict.plot import KINDS, MARKS, clock

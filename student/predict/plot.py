@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from store.formats.text import html as t
+from concord.text import html as t
 from teachers.base import FPS, SAMPLE_RATE
 
 ROW_S = 6.0  # most seconds in a row: words stay readable

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from concord import text
 from store import output
-from store.formats import text
 from student.scoring import metrics
 
 COMMAND = "student.evaluate"

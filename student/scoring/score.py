@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from concord.errors import ConcordError
 from store import Reader
 from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, labelled
 from store.similarity import best_offset, calibration_line, scores
@@ -29,8 +30,10 @@ MIN_FRAMES = 10  # shorter trials say nothing
 MADE = ("made swap", "made shift")  # no names of corpora's methods, which may well be called swap
 
 
-class ScoreError(RuntimeError):
+class ScoreError(ConcordError, RuntimeError):
     """A detector that answers with no number; one line that names the clip."""
+
+    exit_code = 1
 
 
 class Frames(Protocol):

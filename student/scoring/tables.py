@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from store.formats.text import markdown as md
+from concord.text import markdown as md
 from student.scoring import metrics, score
 from student.scoring.baseline import Baselines
 

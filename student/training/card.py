@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from concord import files
+from concord.text import code, markdown
 from store import Reader
-from store.formats.text import code, markdown
-from student import files
 
 CARD_FILE = "MODEL_CARD.md"
 USE = (

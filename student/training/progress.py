@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from store.formats.text import plain
+from concord.text import plain
 
 QUIET_S = 15.0  # between lines in a log
 LIVE_S = 0.2  # between figures beside a bar

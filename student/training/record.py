@@ -18,10 +18,10 @@ import accelerate
 import numpy as np
 import torch
 
+from concord.files import parse_json, write
 from store import Reader
 from student.checkpoint import MODEL_FILE
 from student.config import ConfigError, TrainConfig, differences
-from student.files import parse_json, write
 from student.run_state import PREFIX, checkpoints
 
 log = logging.getLogger(__name__)

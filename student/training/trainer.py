@@ -22,7 +22,8 @@ import torch
 from accelerate.utils import gather_object
 
 import store
-from student import checkpoint, files, run_state
+from concord import files
+from student import checkpoint, run_state
 from student.config import ConfigError, TrainConfig, differences, plain
 from student.data import augment
 from student.data.dataset import Corpus, Keys, Windows, loader

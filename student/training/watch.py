@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import torch
 
+from concord.errors import ConcordError
 
-class Diverged(Exception):
+
+class Diverged(ConcordError):
     """Training that cannot go on; one line that says at which step and what to do."""
+
+    exit_code = 1
 
 
 class Watch:

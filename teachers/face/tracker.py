@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from concord.errors import ConcordError
 from teachers.face import align, patches, whole_face
 from teachers.face import backends as face_backends
 from teachers.face.patches import Crops, Patches
@@ -59,7 +60,7 @@ POINTS = np.concatenate([STABLE, MOUTH, LIPS])  # all that is kept of a face
 _STABLE, _MOUTH, _LIPS = slice(0, 5), slice(5, 25), slice(25, 65)
 
 
-class NoFaceError(Exception):
+class NoFaceError(ConcordError):
     """No face in the clip, or in too few of its frames."""
 
 

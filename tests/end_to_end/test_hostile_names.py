@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from small_store import make_store
 from test_table import NAMES
 
+import concord.text
 import store
-import store.formats.text
 from pipelines.audit import __main__ as audit
 from pipelines.corpora import manifest
 from pipelines.manifest import __main__ as manifest_command
@@ -153,6 +153,6 @@ def test_evaluations_of_hostile_methods(name, capsys, tmp_path):
     evaluate.show(report(name))
     shown = capsys.readouterr().out
     assert not steering(shown)
-    assert store.formats.text.plain(name) in shown
+    assert concord.text.plain(name) in shown
     plots.sheet(report(name), tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-import concord
+from concord import __main__ as commands
 from student.check import check, main, talknet_stages
 from student.checkpoint import CheckpointError, save_model
 from student.models import PAPER, build, weights
@@ -189,7 +189,7 @@ def test_errors_are_one_line_with_exit_code_2(state, tmp_path, arrays):
     }.items():
         result = run(*options, code=2)
         assert said in result.output
-    assert concord.main.get_command(None, "check-student") is main
+    assert commands.main.get_command(None, "check-student") is main
     with pytest.raises(CheckpointError):
         check("talknet", tmp_path / "none.pt", None, None, "cpu", 0)
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from small_store import make_store
 
 import store
-from concord import main as concord
+from concord.__main__ import main as concord
 from pipelines.audit import leaks
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError

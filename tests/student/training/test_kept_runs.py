@@ -18,7 +18,8 @@ from small_store import make_store
 from test_train import ENV, ROOT, train
 
 import store
-from student import checkpoint, files, run_state
+from concord import files
+from student import checkpoint, run_state
 from student.config import ConfigError, TrainConfig, read_options
 from student.data import splits
 from student.training.progress import Progress

@@ -1,6 +1,6 @@
 """The `concord` command: every command of the project under one name, each loaded only when it is called."""
 
-from store.early import end_on_signals
+from concord.early import end_on_signals
 
 if __name__ == "__main__":
     end_on_signals()
@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from store.command import Group
+from concord.command import Group
 
 # name: (module, click command in it; None for a module that is run as a script)
 COMMANDS = {

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from store.layout import StoreError
+from concord.errors import ConcordError
 
 VARIABLE = "CONCORD_STORAGE_OPTIONS"
 HIDDEN = "..."
@@ -37,6 +37,10 @@ ANYWHERE, WORD = 8, 4  # letters from which on a secret is looked for inside oth
 _known: set[str] = set()
 
 
+class OptionError(ConcordError):
+    """Options for buckets that cannot be taken as they are told; the text shows no secret."""
+
+
 class Options(dict[str, str]):
     """Options for object stores, which no `repr` shows."""
 
@@ -51,57 +55,57 @@ def is_secret(key: str) -> bool:
 
 
 def check_shown(key: str, value: str) -> None:
-    """Raises StoreError where an option is too secret for a command line; the text does not hold its value."""
+    """Raises OptionError where an option is too secret for a command line; the text does not hold its value."""
     if is_secret(key):
-        raise StoreError(f"{key} may be a secret, and command lines can be read by others; {SAFE_WAYS}")
+        raise OptionError(f"{key} may be a secret, and command lines can be read by others; {SAFE_WAYS}")
     if re.search(r"://.*[@?]|:.+@", value, re.DOTALL) or redact(value) != value:
-        raise StoreError(
+        raise OptionError(
             f"the value of {key} has a user, a password or a query in it, and command lines can be read by others; {SAFE_WAYS}"
         )
 
 
 def from_environment() -> Options:
-    """Options that the variable CONCORD_STORAGE_OPTIONS tells. Raises StoreError."""
+    """Options that the variable CONCORD_STORAGE_OPTIONS tells. Raises OptionError."""
     return parse(os.environ.get(VARIABLE, ""), f"the variable {VARIABLE}")
 
 
 def from_file(path: str) -> Options:
-    """Options of a file that its owner alone can read. Raises StoreError, whose text holds nothing of what is in it."""
+    """Options of a file that its owner alone can read. Raises OptionError, whose text holds nothing of what is in it."""
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & 0o077 and not stat.S_ISCHR(mode):
-                raise StoreError(f"{path} holds secrets and can be read by others; say chmod 600 {path}")
+                raise OptionError(f"{path} holds secrets and can be read by others; say chmod 600 {path}")
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}; name a file of storage options") from error
+        raise OptionError(f"{path} cannot be read: {error.strerror}; name a file of storage options") from error
     if len(data) > MOST_BYTES:
-        raise StoreError(f"{path} is no file of storage options: it has more than {MOST_BYTES} bytes")
+        raise OptionError(f"{path} is no file of storage options: it has more than {MOST_BYTES} bytes")
     try:
         return parse(data.decode("utf-8-sig"), path)
     except UnicodeDecodeError:
-        raise StoreError(f"{path} is no file of storage options: it is not UTF-8 text") from None
+        raise OptionError(f"{path} is no file of storage options: it is not UTF-8 text") from None
 
 
 def parse(text: str, where: str) -> Options:
-    """Options from a JSON object, or from lines of KEY=VALUE in which # begins a remark. Raises StoreError."""
+    """Options from a JSON object, or from lines of KEY=VALUE in which # begins a remark. Raises OptionError."""
     wanted = f"{where} must hold a JSON object of strings, or lines of KEY=VALUE"
     if text.lstrip().startswith("{"):
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
-            raise StoreError(wanted) from None  # the cause quotes the text
+            raise OptionError(wanted) from None  # the cause quotes the text
         if not all(isinstance(value, str | int | bool) for value in found.values()):
-            raise StoreError(wanted)
+            raise OptionError(wanted)
         pairs = [(key, str(value).lower() if isinstance(value, bool) else str(value)) for key, value in found.items()]
     else:
         lines = [line.strip() for line in text.splitlines()]
         parts = [line.partition("=") for line in lines if line and not line.startswith("#")]
         if not all(separator for _, separator, _ in parts):
-            raise StoreError(wanted)
+            raise OptionError(wanted)
         pairs = [(key.strip(), value.strip()) for key, _, value in parts]
     if not all(key for key, _ in pairs):
-        raise StoreError(wanted)
+        raise OptionError(wanted)
     return Options(pairs)
 
 

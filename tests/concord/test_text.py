@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from store.formats import text
+from concord import text
 from student.scoring import tables
 from student.training import card
 

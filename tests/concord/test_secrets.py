@@ -11,15 +11,16 @@ from click.testing import CliRunner
 from test_object_store import filled
 
 import precompute
+from concord import command, secrets
+from concord.secrets import redact
 from pipelines.audit import __main__ as audit
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import load
 from pipelines.doctor import __main__ as doctor
 from pipelines.doctor.checks import Request
 from pipelines.job import ledger, request
-from store import StoreError, command, inspect
-from store.place import bucket, place, secrets
-from store.place.secrets import redact
+from store import StoreError, inspect
+from store.place import bucket, place
 
 SECRET = "wJal/rXUtn+FEMI%bPxRfi"
 

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM while a command still imports what it needs: one word and an exit code of ours, no traceback.
 
-Nothing is begun by then that would have to be cleared up. `store.command` takes over once the command itself runs. This module
-needs nothing else of ours, so that it is there first.
+Nothing is begun by then that would have to be cleared up. `concord.command` takes over once the command itself runs. It needs
+nothing else of ours, so that it is there first.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from concord import command
 from pipelines.audit import __main__ as audit
 from pipelines.manifest import __main__ as manifest_command
-from store import command
 
 TWO_LINES = 2
 
@@ -84,7 +84,7 @@ def test_a_group_ends_the_same_way():
 CHILD = """
 import sys, logging, time
 import click
-from store.command import Command, say, put, log_to_stderr
+from concord.command import Command, say, put, log_to_stderr
 @click.command(cls=Command)
 @click.argument("what")
 def main(what):
@@ -230,7 +230,7 @@ def test_no_number_is_not_in_a_range(rows, number):
 
 def test_closed_standard_streams_change_nothing(rows, tmp_path):
     """And no file that a command opens gets their numbers, to which libraries print."""
-    code = "import os, click; from store.command import Command\n"
+    code = "import os, click; from concord.command import Command\n"
     code += "@click.command(cls=Command)\ndef main():\n    assert os.open('/dev/zero', os.O_RDONLY) > 2\nmain()"
     for close in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         for words in (
@@ -244,7 +244,7 @@ def test_closed_standard_streams_change_nothing(rows, tmp_path):
 
 
 STUCK = "import sys, time; print('here', flush=True); time.sleep(60)"
-EARLY = ["precompute.py", "concord.py", "-m store.inspect", "-m pipelines.audit", "-m pipelines.manifest"]
+EARLY = ["precompute.py", "-m concord", "-m store.inspect", "-m pipelines.audit", "-m pipelines.manifest"]
 EARLY += ["-m pipelines.doctor", "-m pipelines.default_fit", "-m pipelines.demo", "-m student.predict"]
 EARLY += ["-m student.evaluate", "-m student.export", "-m student.check", "-m student.train"]
 
@@ -267,7 +267,7 @@ def test_a_signal_while_a_command_is_imported_has_its_exit_code(tmp_path, words)
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
     """As under nohup."""
-    code = "import signal; signal.signal(2, signal.SIG_IGN); from store import early; early.end_on_signals()\n"
+    code = "import signal; signal.signal(2, signal.SIG_IGN); from concord import early; early.end_on_signals()\n"
     code += "import os; os.kill(os.getpid(), 2); print('goes on')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "goes on\n"

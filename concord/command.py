@@ -24,10 +24,9 @@ from typing import Any, NoReturn
 
 import click
 
-from store import early
-from store.formats.text import plain, plain_lines
-from store.layout import StoreError
-from store.place import secrets
+from concord import early, secrets
+from concord.errors import ConcordError
+from concord.text import plain, plain_lines
 
 LONGEST = 1200  # letters of an error
 INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
@@ -169,6 +168,10 @@ def _ended(run: Callable[[], Any]) -> int:
             return _unforeseen(error.__cause__)
         say("stopped", err=True)
         return INTERRUPTED
+    except ConcordError as error:
+        with suppress(SystemExit):
+            fail(f"Error: {' '.join(str(error).split())}", error.exit_code)
+        return error.exit_code
     except Exception as error:
         return _unforeseen(error)
 
@@ -254,7 +257,7 @@ def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Cal
                     found.update(secrets.from_file(storage_options_file))
                 secrets.know(found)
                 found.update(_given(storage_option))
-            except StoreError as error:
+            except secrets.OptionError as error:
                 raise click.UsageError(str(error)) from None
             return function(*args, **rest, **{name: found})
 
@@ -277,12 +280,12 @@ def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Cal
 
 
 def _given(pairs: Sequence[str]) -> dict[str, str]:
-    """Options of the command line. Raises StoreError, which does not show what may be a secret."""
+    """Options of the command line. Raises OptionError, which does not show what may be a secret."""
     found = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not key.strip() or not separator:
-            raise StoreError("--storage-option takes KEY=VALUE, such as aws_region=eu-west-1")
+            raise secrets.OptionError("--storage-option takes KEY=VALUE, such as aws_region=eu-west-1")
         secrets.check_shown(key.strip(), value)
         found[key.strip()] = value
     return found

@@ -18,8 +18,9 @@ MEDIA_VERSION = 1
 FPS = 25  # frames a second, the common clock
 SAMPLE_RATE = 16_000  # samples a second
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
-FACE = 0b11  # flags: face detected (bit 0) or interpolated (bit 1)
-VOICE = 0b1000  # flags: voice active (bit 3)
+# Bits of a frame's flags:
+FACE_DETECTED, FACE_INTERPOLATED, AUDIO_PRESENT, VOICE, IN_USE = 1, 2, 4, 8, 16
+FACE = FACE_DETECTED | FACE_INTERPOLATED
 GROUP = "concord.teachers"
 
 
@@ -36,8 +37,9 @@ class ClipMedia:
     mouth: np.ndarray  # u1 [frames, 96, 96], grey, aligned
     lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down
     blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
-    # u1 [frames]; bits 0 face detected, 1 face interpolated, 2 audio present, 3 voice active, 4 in use
-    flags: np.ndarray
+    flags: (
+        np.ndarray
+    )  # u1 [frames], bits as above: face detected, face interpolated, audio present, voice active, in use
     face: np.ndarray | None = None  # u1 [frames, 112, 112], grey, the whole face; only where it was asked for
 
     @property

@@ -90,14 +90,12 @@ def _pieces(audio_i2: np.ndarray, first: int, last: int) -> np.ndarray:
     return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(wave, CONTEXT + HOP)[::HOP])
 
 
-def hysteresis(
-    probabilities: np.ndarray, on: float = ON, off: float = OFF, fill: int = FILL, lead: int = LEAD
-) -> np.ndarray:
-    """bool [frames]: begins `lead` frames before `on`, ends below `off`; gaps of at most `fill` frames are closed."""
+def hysteresis(probabilities: np.ndarray, fill: int = FILL, lead: int = LEAD) -> np.ndarray:
+    """bool [frames]: begins `lead` frames before ON, ends below OFF; gaps of at most `fill` frames are closed."""
     active = np.zeros(len(probabilities), bool)
     state = False
     for k, probability in enumerate(probabilities):
-        state = probability >= (off if state else on)
+        state = probability >= (OFF if state else ON)
         active[k] = state
     for begin in np.flatnonzero(np.diff(active.astype(np.int8)) == 1) + 1:
         active[max(begin - lead, 0) : begin] = True

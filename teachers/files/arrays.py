@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teachers.base import FACE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
+from teachers.base import AUDIO_PRESENT, FACE_DETECTED, IN_USE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
 
 SIDES = (88, 96, 112)
 UNPACKED_LIMIT = 1 << 28  # bytes that any file may unpack to: ten minutes of pictures
@@ -31,7 +31,6 @@ PICTURES = {
     "blendshapes": "[batch, frames, 52]",
 }
 NAMES = (*PICTURES, "audio", "lengths")
-FACE_DETECTED, AUDIO_PRESENT, IN_USE = FACE & -FACE, 0b100, 0b10000  # flags
 
 
 class ArraysError(TeacherError):

@@ -11,7 +11,6 @@ recorded, which is compared before anything of them is parsed. What another's fi
 $CONCORD_WEIGHTS and the cache alone: never at the path that it tells, nor at its URL.
 """
 
-import fcntl
 import hashlib
 import http.client
 import importlib.util
@@ -19,7 +18,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +28,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from filelock import FileLock
+
+from concord import files
 from teachers.base import TeacherError
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Package:
     module: str  # top-level module that holds the file
     file: str  # path inside the module
     sha256: str | None = None
-    convert: Callable[[Path, Path], None] | None = None  # (from, to): makes our format, kept in the cache
+    convert: Callable[[Path], bytes] | None = None  # makes a file of our format, which is kept in the cache
 
     @property
     def source(self) -> str:
@@ -182,26 +183,11 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        with replacing(memory) as partial:
-            partial.write_text(json.dumps({**_read_json(memory), str(path): [*stamp, digest]}, indent=1))
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        files.write(memory, json.dumps({**_read_json(memory), str(path): [*stamp, digest]}, indent=1).encode())
     except OSError as error:  # a cache that cannot be written costs time, nothing else
         log.debug("checksum of %s is not remembered: %s", path, error)
     return digest
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to, which becomes `path` when the block ends well and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def download(url: str, path: Path, *, sha256: str | None = None, pause_s: float = 2.0) -> None:
@@ -282,21 +268,16 @@ def _packaged(package: Package) -> Weights | None:
     with _lock(converted):
         if not (converted.is_file() and _read_json(record)):
             log.info("converting %s", package.source)
-            with replacing(converted) as partial:
-                package.convert(file, partial)
-            with replacing(record) as partial:
-                partial.write_text(json.dumps({"sha256": sha256_of(converted), "from": original.sha256}))
+            files.write(converted, package.convert(file))
+            files.write(record, json.dumps({"sha256": sha256_of(converted), "from": original.sha256}).encode())
     _checked(converted, package.source, _read_json(record)["sha256"])
     return Weights(converted, f"{package.source} (converted)", original.sha256)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time for what appears at `path`; freed by the holder's death."""
+def _lock(path: Path) -> FileLock:
+    """Held by one process at a time for the file that appears at `path`; the system frees it when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
 
 
 def _read_json(path: Path) -> dict:

@@ -76,9 +76,9 @@ class Whisper:
         """f4 [frames, dim] for each clip. TeacherError names a clip whose sound does not fit or whose rows are not finite."""
         return windows.embed(self.name, clips, self.dim, self._forward, self.device, window=WINDOW, overlap=OVERLAP)
 
-    def transcribe(self, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
+    def transcribe(self, clip: ClipMedia) -> list[Word]:
         """Words with times of a clip; see teachers.whisper.transcribe."""
-        return transcribe(self._model, clip, prompt)
+        return transcribe(self._model, clip)
 
     def provenance(self) -> dict[str, Any]:
         return {

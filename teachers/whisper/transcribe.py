@@ -47,11 +47,10 @@ class Word:
     probability: float
 
 
-def transcribe(model: Any, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
+def transcribe(model: Any, clip: ClipMedia) -> list[Word]:
     """Words of a clip in order, by an openai-whisper model; none where its flags say that nobody speaks.
 
-    `prompt` (previous text, which is imitated) can tell vocabulary and style. The language is found once, from the first 30 s
-    of voice.
+    The language is found once, from the first 30 s of voice.
     """
     voiced = (clip.flags & VOICE) > 0
     todo = stretches(voiced)[::-1]
@@ -61,7 +60,7 @@ def transcribe(model: Any, clip: ClipMedia, prompt: str | None = None) -> list[W
         with _encoding_once(model.encoder):
             while todo:
                 stretch = todo.pop()
-                found, looped = _decode(model, clip, voiced, stretch, language, prompt)
+                found, looped = _decode(model, clip, voiced, stretch, language)
                 if len(stretch) > 1 and (looped or _missed(stretch, found)):
                     todo += _cut(stretch)[::-1]
                 else:
@@ -124,7 +123,7 @@ def _missed(group: list[Run], words: list[Word]) -> bool:
 
 
 def _decode(
-    model: Any, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str, prompt: str | None
+    model: Any, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str
 ) -> tuple[list[Word], bool]:
     """(words, whether the decoder looped) of one stretch."""
     import whisper
@@ -139,7 +138,6 @@ def _decode(
         temperature=0.0,
         condition_on_previous_text=False,
         word_timestamps=True,
-        initial_prompt=prompt,
         language=language,
         no_speech_threshold=NO_SPEECH,
         logprob_threshold=None,  # whisper else keeps what it is sure of, such as "you" for silence

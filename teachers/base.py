@@ -3,7 +3,7 @@
 Teachers are entry points of the group `concord.teachers`: NAME = module:factory, called as factory(argument, device), where
 argument is what the user wrote after "NAME:" (empty if nothing). Other packages add theirs the same way.
 `ClipMedia` and the factory's signature are public; a change that breaks them raises MEDIA_VERSION. A field that is added comes
-last and has a default, which breaks nothing.
+last and has a default, which does not break them.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ GROUP = "concord.teachers"
 
 
 class TeacherError(ConcordError):
-    """A teacher cannot be had or cannot do its work: unknown name, missing or wrong weights, no such layer."""
+    """A teacher cannot be loaded or cannot do its work: unknown name, missing or wrong weights, no such layer."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ class ClipMedia:
 
 
 class Teacher(Protocol):
-    """A frozen model. The same clip gives the same rows, whichever clips stand beside it in the batch."""
+    """A frozen model. A clip gives the same rows whichever other clips are in the batch; `teachers.contract` tests this."""
 
     name: str  # as the user spelt it, e.g. "whisper:tiny.en@3"
     dim: int  # columns of an embedding
-    stream: str  # what it looks at: "audio" or "video"
+    stream: str  # what it looks at: "audio" or "video" ("both" only for inspection: precompute does not take it)
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
         """Finite f4 [frames, dim] for each clip, in order; the clips may have any lengths."""
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """Name, layer, source, sha256, options, dim and licence, fit for JSON: what a store records."""
+        """Name, layer, source, sha256, options, dim and licence, ready for JSON: what a store records."""
         ...
 
 
@@ -69,7 +69,7 @@ def known() -> list[str]:
 
 
 def load(name: str, device: str = "cpu") -> Teacher:
-    """The teacher called `name` ("NAME" or "NAME:ARGUMENT"), its weights on `device`; TeacherError if it cannot be had."""
+    """The teacher called `name` ("NAME" or "NAME:ARGUMENT"), its weights on `device`; TeacherError if it cannot be loaded."""
     kind, _, argument = name.partition(":")
     point = entry_point(kind)
     try:

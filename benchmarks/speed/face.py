@@ -88,7 +88,7 @@ def distances(ours: Faces, theirs: Faces) -> tuple[list[float], list[float], lis
     return [float(one.mean()) for one in lips], [float(one.max()) for one in lips], scores, differ
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks face --rounds 5")
 @click.option(
     "--clips", type=click.Path(path_type=Path, exists=True, file_okay=False), default=CLIPS, show_default=True
 )
@@ -97,7 +97,7 @@ def distances(ours: Faces, theirs: Faces) -> tuple[list[float], list[float], lis
 )
 @click.option("--rounds", default=10, show_default=True, help="Turns of each backend.")
 def main(clips: Path, every: int, rounds: int) -> None:
-    """Print three tables. Example: see the module."""
+    """Print three tables."""
     paths = sorted(path for path in clips.iterdir() if path.suffix in {".mp4", ".mpg", ".mkv"})[::every]
     names = [REFERENCE, *(name for name in backends.installed() if name != REFERENCE)]
     core = max(os.sched_getaffinity(0))

@@ -43,7 +43,7 @@ class Networks(Protocol):
 
 
 class OpenVino:
-    """The networks in OpenVINO, rewritten by face_graph; the fastest here, and the default where it is installed."""
+    """The networks in OpenVINO, rewritten by `graph`; the fastest here, and the default where it is installed."""
 
     def __init__(self, model: Path) -> None:
         import openvino

@@ -1,7 +1,7 @@
 """One face track of a clip: aligned mouth crops, lip landmarks, blendshapes, whole faces if asked for, by MediaPipe's networks.
 
-Who runs the networks is the backend's affair (backends). A landmarker is new for each clip, with time stamps of 40 ms,
-so that a clip gives the same bytes each time. It follows one face, which is cheap, unless a detector that looks at one
+The networks are run by a backend (see backends). Each clip gets a new landmarker, with time stamps of 40 ms, so that a clip
+gives the same bytes each time. It follows one face, which is cheap, unless a detector that looks at one
 frame a second sees several: then up to MAX_FACES are followed and joined to tracks by overlap. The clip's track is the most
 prominent one (area summed over frames); another face never continues it. Gaps of up to 12 frames are interpolated and
 marked; longer ones stay empty.
@@ -104,7 +104,7 @@ class FaceTracker:
         """model: a face_landmarker.task; without it, the one that weights.resolve finds.
 
         backend: a name in backends.BACKENDS; without it, the fastest that is installed. Raises WeightsError, and
-        TeacherError where the backend cannot be had.
+        TeacherError where the backend cannot be loaded.
         """
         if model is None:
             self._weights = weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
@@ -156,7 +156,7 @@ class FaceTracker:
         return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces, whole)
 
     def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
-        """Name, source, sha256, options and licence, fit for JSON; `whole_faces`: how those are cropped, too."""
+        """Name, source, sha256, options and licence, ready for JSON; with `whole_faces` also how those are cropped."""
         from importlib.metadata import version
 
         backend = self._backend.name

@@ -85,7 +85,7 @@ def _around(low: np.ndarray, high: np.ndarray, eyes: np.ndarray, square: bool) -
 
 
 def _whole(frame: np.ndarray, side: int) -> np.ndarray:
-    """A frame u1 [height, width, 3] in the middle of a square of that many pixels, black beside it: u1 [side, side, 3]."""
+    """A frame u1 [height, width, 3] in the middle of a square of that many pixels, black around it: u1 [side, side, 3]."""
     import cv2
 
     height, width = frame.shape[:2]

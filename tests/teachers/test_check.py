@@ -176,7 +176,10 @@ VIDEO = np.zeros((2, 10, 96, 96), np.uint8)
         ({"audio": sound(), "lengths": [1]}, "differ in their first axis, the batch: audio 2, lengths 1"),
         ({"video": VIDEO, "lips": np.zeros((2, 9, 40, 2))}, "second axis, the frames: video 10, lips 9"),
         ({"video": VIDEO, "lengths": [11, 1]}, "lengths lie between 1 and 11; expected 0 to 10"),
-        ({"video": VIDEO, "voice": sound()}, "has 'voice', which is none of video, lips, blendshapes, audio, lengths"),
+        (
+            {"video": VIDEO, "voice": sound()},
+            "has 'voice', which is not one of video, lips, blendshapes, audio, lengths",
+        ),
         ({}, "holds no clips"),
         ({"lengths": [3]}, "holds no clips"),
     ],
@@ -237,7 +240,7 @@ def test_files_that_are_no_arrays_are_named(tmp_path):
         assert name in refused("lips", "--input", tmp_path / name)
     with zipfile.ZipFile(tmp_path / "bytes.npz", "w") as file:
         file.writestr("audio", "no array")
-    assert "audio is no array" in refused("lips", "--input", tmp_path / "bytes.npz")
+    assert "audio is not an array" in refused("lips", "--input", tmp_path / "bytes.npz")
     assert not (tmp_path / "touched").exists()
 
 

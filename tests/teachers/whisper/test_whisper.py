@@ -207,7 +207,7 @@ def test_silence_gives_finite_rows_and_no_words(last):
     ("argument", "message"),
     [
         ("tiny.en@5", r"no layer 5; this model has @0 to @4"),
-        ("tiny.en@last", r"'last' is no layer"),
+        ("tiny.en@last", r"'last' is not a layer"),
         ("huge", r"no such model or file; names are .*tiny\.en"),
         ("/absent/file.pt", r"/absent/file\.pt does not exist"),
     ],
@@ -219,15 +219,15 @@ def test_wrong_names_say_what_is_wrong(argument, message):
 
 def test_file_that_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "notes.pt").write_text("not weights")
-    with pytest.raises(TeacherError, match=r"notes\.pt is no PyTorch checkpoint"):
+    with pytest.raises(TeacherError, match=r"notes\.pt is not a PyTorch checkpoint"):
         Whisper(str(tmp_path / "notes.pt"))
     content = torch.load(weights.resolve("tiny.en.pt", package=PACKAGES["tiny.en"]).path, weights_only=True)
     dims, state = content["dims"], content["model_state_dict"]
     for wrong, message in [
         ({"model": state}, "has no dims and no model_state_dict"),
-        ({"dims": {**dims, "n_text_state": 10}, "model_state_dict": state}, "is no Whisper checkpoint"),
-        ({"dims": {"n_mels": 80}, "model_state_dict": state}, "is no Whisper checkpoint.*missing"),
-        ({"dims": 3, "model_state_dict": state}, "is no Whisper checkpoint"),
+        ({"dims": {**dims, "n_text_state": 10}, "model_state_dict": state}, "is not a Whisper checkpoint"),
+        ({"dims": {"n_mels": 80}, "model_state_dict": state}, "is not a Whisper checkpoint.*missing"),
+        ({"dims": 3, "model_state_dict": state}, "is not a Whisper checkpoint"),
     ]:
         torch.save(wrong, tmp_path / "notes.pt")
         with pytest.raises(TeacherError, match=rf"notes\.pt.* {message}"):

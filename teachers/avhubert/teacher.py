@@ -9,9 +9,11 @@ overlap by 128 and are joined at the middle, so a row kept has the 64 frames on 
 The sound of a window is taken with the samples beyond its end that its last row needs.
 """
 
+from __future__ import annotations
+
 import urllib.parse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from teachers import windows
 from teachers.avhubert import features, loading
 from teachers.base import SAMPLES_PER_FRAME, ClipMedia, TeacherError
 from teachers.files import weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW = 500  # frames
 OVERLAP = 128  # frames that neighbouring windows share
@@ -87,7 +92,7 @@ class AVHubertTeacher:
         found = rows.float().cpu().numpy()
         return [x[:length] for x, length in zip(found, frames, strict=True)]
 
-    def _batch(self, parts: list[np.ndarray]) -> Any:
+    def _batch(self, parts: list[np.ndarray]) -> Tensor:
         """Tensor [pieces, most frames, ...] of f4 [frames, ...], zero beyond each one's end."""
         import torch
 

@@ -4,11 +4,18 @@ Files hold one network's bare keys (deep_avsr's own), or several networks' under
 authors has both, under ASRmodel. and VSRmodel., as well as its own parts. The visual front end is never in the detector's file.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from teachers.base import TeacherError
 from teachers.files import checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+M = TypeVar("M", bound="nn.Module")
 
 AUDIO, VIDEO, FRONTEND = "ASRmodel.", "VSRmodel.", "visual_frontend."
 PREFIXES = (AUDIO, VIDEO, FRONTEND, "model.", "lossAV.", "lossCont_Spea.")  # the last three: the authors' student
@@ -22,7 +29,7 @@ class StateFile:
         import torch
 
         self.path = path
-        self._parts: dict[str, dict[str, Any]] = {}  # by prefix, "" for bare keys
+        self._parts: dict[str, dict[str, Tensor]] = {}  # by prefix, "" for bare keys
         for key, value in checkpoint.read(path).items():
             if not isinstance(key, str) or not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
@@ -35,7 +42,7 @@ class StateFile:
     def __contains__(self, prefix: str) -> bool:
         return prefix in self._parts
 
-    def load(self, network: Any, prefix: str, what: str) -> Any:
+    def load(self, network: M, prefix: str, what: str) -> M:
         """`network` with the keys under `prefix`, else the bare ones; in evaluation mode, without gradients.
 
         Raises TeacherError naming keys that are missing, surplus or of another shape. `what` says what the network is.

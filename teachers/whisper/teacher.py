@@ -18,9 +18,11 @@ the middle of the overlap; each window has its own mel spectrogram, so memory do
 Both transcribe with the same padded encoder: see teachers/whisper/transcribe.py. tiny.en and all *.en know only English.
 """
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +31,11 @@ from teachers.base import ClipMedia, TeacherError
 from teachers.files import checkpoint, weights
 from teachers.whisper import ctranslate2
 from teachers.whisper.transcribe import Word, transcribe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from whisper.model import ResidualAttentionBlock
+    from whisper.model import Whisper as Model
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +117,7 @@ class Whisper:
             x = self._rows(mel, inside).float()
         return _pooled(x, frames)
 
-    def _rows(self, mel: Any, inside: Any) -> Any:
+    def _rows(self, mel: Tensor, inside: Tensor | None) -> Tensor:
         """The encoder on mel [clips, mels, 4 * frames]: [clips, 2 * frames, dim], right where bool inside [clips, frames]."""
         from torch.nn.functional import gelu
 
@@ -164,13 +171,13 @@ def find(name: str = DEFAULT) -> weights.Weights:
     return _find(name, f"whisper:{name}")[0]
 
 
-def _pooled(x: Any, frames: list[int]) -> list[np.ndarray]:
+def _pooled(x: Tensor, frames: list[int]) -> list[np.ndarray]:
     """f4 [frames, dim] of each clip from encoder rows [clips, 2 * longest, dim]."""
     x = x.unflatten(1, (-1, ROWS_PER_FRAME)).mean(dim=2).cpu().numpy()
     return [rows[:length] for rows, length in zip(x, frames, strict=True)]
 
 
-def _block(block: Any, x: Any, keys: Any) -> Any:
+def _block(block: ResidualAttentionBlock, x: Tensor, keys: Tensor | None) -> Tensor:
     """One of the model's blocks on x [clips, rows, dim]; keys bool [clips, 1, 1, rows], False where padded, or None."""
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -210,7 +217,7 @@ def _find(model: str, name: str) -> tuple[weights.Weights, bytes | None]:
     raise TeacherError(f"{name}: no such model or file; names are {', '.join(whisper.available_models())}")
 
 
-def _build(path: Path, heads: bytes | None) -> Any:
+def _build(path: Path, heads: bytes | None) -> Model:
     """openai-whisper's model from a checkpoint in its format."""
     from whisper.model import ModelDimensions, Whisper
 
@@ -236,7 +243,7 @@ def _build(path: Path, heads: bytes | None) -> Any:
     return model
 
 
-def _check_sizes(dims: dict[str, int], weights: dict[str, Any]) -> None:
+def _check_sizes(dims: dict[str, int], weights: dict[str, Tensor]) -> None:
     """Raise ValueError where the weights are not as large as the dimensions say, before room is made for a model of these."""
     for name, value in dims.items():
         if type(value) is not int or not 0 < value <= MOST_OF_A_DIMENSION:

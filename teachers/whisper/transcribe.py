@@ -14,16 +14,22 @@ really repeated has its own sound each time and stays.
 Left out: who speaks; and words invented for music that both voice activity and Whisper take for speech.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from teachers.base import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, VOICE, ClipMedia
 from teachers.face.align import runs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from whisper.model import Whisper as Model
 
 WINDOW = 750  # frames, the 30 s that Whisper decodes at once
 PAUSE = 50  # frames without voice that part two stretches; context helps: 21 sentences in 65 s, errors .22, with 25 .36
@@ -47,7 +53,7 @@ class Word:
     probability: float
 
 
-def transcribe(model: Any, clip: ClipMedia) -> list[Word]:
+def transcribe(model: Model, clip: ClipMedia) -> list[Word]:
     """Words of a clip in order, by an openai-whisper model; none where its flags say that nobody speaks.
 
     The language is found once, from the first 30 s of voice.
@@ -123,7 +129,7 @@ def _missed(group: list[Run], words: list[Word]) -> bool:
 
 
 def _decode(
-    model: Any, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str
+    model: Model, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str
 ) -> tuple[list[Word], bool]:
     """(words, whether the decoder looped) of one stretch."""
     import whisper
@@ -156,7 +162,7 @@ def _decode(
     return [word for word in cut if word is not None], looped
 
 
-def _language(model: Any, clip: ClipMedia, voiced: np.ndarray) -> str:
+def _language(model: Model, clip: ClipMedia, voiced: np.ndarray) -> str:
     """The language of a clip with voice, "en" for a model that knows no other."""
     import torch
     from whisper.audio import log_mel_spectrogram, pad_or_trim
@@ -176,15 +182,15 @@ def _wave(sound: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _encoding_once(encoder: Any) -> Iterator[None]:
+def _encoding_once(encoder: nn.Module) -> Iterator[None]:
     """Within the block an input equal to the last one gets the last answer: whisper encodes each 30 s of sound once for
     the text and once more for the word times, and encoding is most of the cost."""
     import torch
 
     encode = encoder.forward
-    last: list[Any] = []
+    last: list[Tensor] = []
 
-    def forward(mel: Any) -> Any:
+    def forward(mel: Tensor) -> Tensor:
         if not (last and last[0].shape == mel.shape and torch.equal(last[0], mel)):
             last[:] = [mel, encode(mel)]
         return last[1]

@@ -25,7 +25,6 @@ from teachers.whisper import ctranslate2
 CASES = 90
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")  # zip files that hold a name twice are among the hostile ones
 def test_hostile_files_run_nothing_reach_nothing_and_take_little(tmp_path):
     outcomes = hostile.run(CASES, 0, hostile.sound_store(tmp_path / "s.zarr"))
     assert len(outcomes) == CASES
@@ -87,7 +86,6 @@ def test_archives_that_promise_or_unpack_too_much_are_one_line(tmp_path, make):
         arrays.load(path)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_encrypted_and_doubled_members_are_one_line(tmp_path):
     doubled = archive_of(tmp_path / "w.npz", [("video.npy", npy("(4,)"))] * 2)
     with pytest.raises(CheckpointError, match="two members of one name"):

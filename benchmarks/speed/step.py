@@ -216,9 +216,9 @@ class Measured:
     losses: dict[str, list[float]]
     decoding: list[float]  # seconds of the clock, of decoding alone
 
-    def median(self, way: str, part: str, which: int = 0) -> float:
-        """Milliseconds a clip."""
-        return 1000 / self.size * statistics.median(clock.parts[part][which] for clock in self.spent[way])
+    def median(self, way: str, part: str) -> float:
+        """Milliseconds a clip, by the clock."""
+        return 1000 / self.size * statistics.median(clock.parts[part][0] for clock in self.spent[way])
 
     def whole(self, way: str, which: int = 0) -> list[float]:
         """Seconds of each batch, by the clock (0) or of the processor (1)."""

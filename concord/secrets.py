@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from concord import plain_json
 from concord.errors import ConcordError
 
 VARIABLE = "CONCORD_STORAGE_OPTIONS"
@@ -92,8 +93,8 @@ def parse(text: str, where: str) -> Options:
     wanted = f"{where} must hold a JSON object of strings, or lines of KEY=VALUE"
     if text.lstrip().startswith("{"):
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = plain_json.parse_dict(text)
+        except ValueError:
             raise OptionError(wanted) from None  # the cause quotes the text
         if not all(isinstance(value, str | int | bool) for value in found.values()):
             raise OptionError(wanted)

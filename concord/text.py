@@ -13,12 +13,24 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from rich.filesize import decimal
+
 CLEAN = re.compile(r"[\w ./:,@+=~()'-]*", re.ASCII)  # what a code span in Markdown shows as it is
 
 
 def plain(value: Any) -> str:
     """Text for a line of a terminal or a log: what cannot be printed, line ends too, stands as its code (\\x1b, \\u202e)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def spelled(text: str) -> str:
+    """The same text with what UTF-8 cannot hold (halves of surrogate pairs, bytes of file names) spelled out: \\udcff."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes for a person: 512 bytes, 312.5 MB, 1.2 GB (powers of 1000)."""
+    return decimal(round(count))
 
 
 def plain_lines(text: str) -> str:

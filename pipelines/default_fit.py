@@ -25,6 +25,7 @@ import click
 import numpy as np
 
 import store
+from concord.text import byte_size
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.job import run as job
@@ -123,7 +124,7 @@ def main(corpus: str, root: Path | None, output: Path) -> None:
     except RunError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    click.echo(f"{output}: {output.stat().st_size:,} bytes")
+    click.echo(f"{output}: {byte_size(output.stat().st_size)}")
 
 
 if __name__ == "__main__":

@@ -13,18 +13,20 @@ from typing import Any
 
 import zarr
 
+from concord import plain_json
+from concord.files import is_unfinished
 from store import layout
 from store.arrays import inventory
 from store.arrays.inventory import Inventory
 from store.arrays.nodes import (
+    attributes_of,
     build,
     create_column,
     create_frames,
     is_of_node,
-    plain,
 )
 from store.layout import CREATION, TABLES, StoreError
-from store.place import Folder, Place, is_leftover, lease, place
+from store.place import Folder, Place, lease, place
 from store.place.bounds import store_of
 from store.writer import Writer
 
@@ -70,7 +72,7 @@ def create(
         for name, (dtype, row) in arrays.items():
             create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
 
-    files = build(fill, plain({**attrs, **fixed}))
+    files = build(fill, attributes_of({**attrs, **fixed}))
     root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was cut off
     root.tidy()
     mark(root, list(files))
@@ -87,13 +89,13 @@ def mark(root: Place, files: Sequence[str] = ()) -> None:
 
 def is_taken(root: Place) -> bool:
     """Whether a new store cannot be made here, because something is there; what a creation left that was cut off is nothing."""
-    names = {name for name in root.names() if not is_leftover(name)}
+    names = {name for name in root.names() if not is_unfinished(name)}
     if not names and not root.exists():
         return False
     ours = {CREATION, lease.FILE, inventory.FILE}
     if CREATION not in names or not names <= {*ours, *TABLES}:
         return True
-    return not {key for key in root.files() if not is_leftover(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
+    return not {key for key in root.files() if not is_unfinished(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
 
 
 def check_lone(root: Place) -> None:
@@ -121,7 +123,7 @@ def unmake(root: Place) -> None:
 def _marked(root: Place) -> list[str]:
     """Files that the mark of a creation lists; nothing where it cannot be read."""
     try:
-        files = [str(key) for key in json.loads((root / CREATION).read())["files"]]
+        files = [str(key) for key in plain_json.parse_dict((root / CREATION).read())["files"]]
         return [key for key in files if is_of_node(key) and not {"", ".", ".."} & set(key.split("/"))]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []

@@ -27,7 +27,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from concord import command
-from concord.text import plain, plain_all
+from concord.text import byte_size, plain, plain_all
 from store import layout, output
 from store.arrays import inventory
 from store.layout import StoreError
@@ -87,18 +87,12 @@ def _bytes(files: dict[str, int], start: str) -> int:
     return sum(size for key, size in files.items() if key.startswith(start))
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def show(report: dict[str, Any], console: Console) -> None:
     """Print a summary for a person."""
     attrs, clips = report["attrs"], report["clips"]
-    console.print(f"{report['path']}: {attrs['format']} version {attrs['version']}, {_size(report['bytes']['total'])}")
+    console.print(
+        f"{report['path']}: {attrs['format']} version {attrs['version']}, {byte_size(report['bytes']['total'])}"
+    )
     console.print(
         f"clips: {clips['done']} done, {clips['not_done']} not done; {clips['frames']} frames, {clips['hours']:.2f} h"
     )
@@ -123,12 +117,12 @@ def show(report: dict[str, Any], console: Console) -> None:
             str(a["chunk_rows"]),
             str(a["shard_rows"]),
             str(a["shards"]),
-            _size(a["bytes"]),
+            byte_size(a["bytes"]),
             ratio,
         )
     console.print(table)
     rest = ", ".join(
-        f"{name}/ {_size(size)}" for name, size in report["bytes"].items() if name not in ("total", "frames")
+        f"{name}/ {byte_size(size)}" for name, size in report["bytes"].items() if name not in ("total", "frames")
     )
     console.print(f"beside frames/: {rest}")
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from concord.files import stream
 from store.layout import StoreError
-from store.place import Place, is_url, place, stream
+from store.place import Place, is_url, place
 from store.place.bounds import store_of
 
 SEEN = 1 << 16  # bytes at both ends of a file in which marks are looked for

@@ -17,12 +17,12 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from concord import plain_json
 from store import layout, similarity
 from store.arrays import inventory, metadata
 from store.arrays.groups import Array, Broken, Group, load
 from store.arrays.nodes import array_names, is_node, root_attrs, short_dtype
 from store.arrays.shards import ABSENT, Damage, ShardCache, ShardedArray
-from store.formats import document
 from store.layout import StoreError
 from store.place import Place, place
 from store.similarity import Fit
@@ -183,7 +183,7 @@ class Reader:
         values = {f.name: self.clips[f.name][i] for f in fields(Clip)}
         values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
         try:
-            names = document.parse(values["identities"] or "[]")
+            names = plain_json.parse(values["identities"] or "[]")
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("it is no list of names")
         except ValueError as e:
@@ -436,7 +436,7 @@ class Reader:
         last, and a kill in between leaves other columns longer."""
         where = self.place / group
         try:
-            (length,) = metadata.parse(document.parse((where / rows_of / "zarr.json").read())).shape
+            (length,) = metadata.parse(plain_json.parse((where / rows_of / "zarr.json").read())).shape
         except _UNREADABLE as e:
             raise StoreError(f"{where / rows_of} is damaged ({e}); restore it from a copy") from e
         try:

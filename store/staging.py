@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from store.formats import document, npz
+from concord import plain_json
+from store.formats import npz
 from store.layout import StoreError
 from store.place import Opened, Place, is_url, place
 
@@ -121,8 +122,8 @@ def _torn_is_removed(file: Place, batch_id: str) -> Iterator[None]:
 
 
 def _receipts(archive: zipfile.ZipFile) -> dict[str, Any]:
-    notes = document.parse_dict(archive.read(RECEIPTS))
-    if not document.is_count(notes["num_clips"], 0, MOST_CLIPS) or not isinstance(notes["receipts"], list):
+    notes = plain_json.parse_dict(archive.read(RECEIPTS))
+    if not plain_json.is_count(notes["num_clips"], 0, MOST_CLIPS) or not isinstance(notes["receipts"], list):
         raise ValueError("its receipts are none")
     return notes
 

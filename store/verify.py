@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from concord.plain_json import parse_dict
 from concord.text import plain
 from store import layout
 from store.arrays import inventory
 from store.arrays.nodes import consolidated, read_document
 from store.arrays.shards import Damage
-from store.formats.document import parse_dict
 from store.layout import StoreError
 from store.reader import Reader
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from concord import plain_json
 from store import layout
 from store.arrays import groups, inventory, metadata
 from store.arrays.inventory import Inventory
@@ -25,6 +26,7 @@ from store.arrays.nodes import (
     EVERY_CHUNK,
     array_names,
     as_column,
+    attributes_of,
     build,
     consolidated,
     create_column,
@@ -33,7 +35,6 @@ from store.arrays.nodes import (
     delete_node,
     encoded_shard,
     is_node,
-    plain,
     read_document,
     resize,
     root_attrs,
@@ -41,7 +42,6 @@ from store.arrays.nodes import (
     write_column,
     write_document,
 )
-from store.formats import document
 from store.layout import StoreError, node_name
 from store.place import Place, place
 from store.staging import FOLDER as STAGING
@@ -79,7 +79,7 @@ class Writer:
         """Replace some root attributes (top level, JSON-able; NaN becomes null), in one atomic write."""
         self._open_inventory()
         document = read_document(self.place)
-        document["attributes"] = {**document["attributes"], **plain(attrs)}
+        document["attributes"] = {**document["attributes"], **attributes_of(attrs)}
         write_document(self.place, document)
 
     # -- clips ---------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Writer:
         def fill(group: zarr.Group, values: Mapping[str, Any] = fit) -> None:
             for name, value in values.items():
                 if name == "attrs":
-                    group.attrs.update(plain(value))
+                    group.attrs.update(attributes_of(value))
                 elif isinstance(value, Mapping):
                     fill(group.create_group(node_name(name)), value)
                 else:
@@ -305,7 +305,7 @@ class Writer:
     def array(self, name: str) -> zarr.Array:
         """An array by its path in the store; raises StoreError where its metadata cannot be read."""
         try:  # zarr looks codecs up by name, some of which run code
-            metadata.parse(document.parse((self.place / name / "zarr.json").read()))
+            metadata.parse(plain_json.parse((self.place / name / "zarr.json").read()))
         except (OSError, ValueError) as e:
             raise StoreError(f"{self.place / name}: the array's metadata cannot be read: {e}") from e
         return zarr.open_array((self.place / name).zarr(), mode="r", zarr_format=3).with_config(EVERY_CHUNK)

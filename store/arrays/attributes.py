@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from store.formats.document import is_count
+from concord.plain_json import is_count
 
 Check = Callable[[Any], bool]
 

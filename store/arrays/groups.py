@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numcodecs.vlen import VLenUTF8
 
+from concord import plain_json
 from concord.errors import ConcordError
 from store.arrays import chunks, metadata
 from store.arrays.metadata import Metadata
 from store.arrays.nodes import is_of_node
-from store.formats import document
 from store.place import Place
 
 MOST_FREE = 128 << 20  # bytes in memory that a group of any size on the disk may take
@@ -208,7 +208,7 @@ def _document(where: Place, name: str, sizes: Mapping[str, int], seen: Read) -> 
             raise ValueError(f"it has {sizes[key]} bytes")
         data = (where / key).read()
         seen(key, data)
-        return document.parse_dict(data, META_BYTES)
+        return plain_json.parse_dict(data, META_BYTES)
     except ValueError as e:
         raise Broken(f"{key} cannot be read: {e}") from e
 

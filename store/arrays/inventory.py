@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from concord import plain_json
 from store.arrays.nodes import is_of_node
 from store.layout import StoreError
 from store.place import Place
@@ -28,6 +29,7 @@ FORMAT, VERSION = "concord-av inventory", 1
 TABLES = ("ledger.parquet", "manifest.parquet")  # of the driver, beside zarr.json
 WHOLE = ("clips", "fit", "words")  # groups that are covered with their chunks
 TAIL = 1 << 14  # bytes at the end of a shard
+MOST = 256 << 20  # bytes of an inventory: a million clips have some 15 MB of shards
 PRINT = 16  # hexadecimal digits by which a shard is known
 _SHARD = re.compile(r"frames/([^/]+)/c/(\d+)(?:/0)*")
 
@@ -92,7 +94,7 @@ def read(root: Place, attributes: Mapping[str, Any]) -> Inventory:
     except OSError as e:
         raise Damaged(f"{root / FILE} cannot be read ({e.strerror}); remove it and {anew}") from e
     try:
-        document = json.loads(data)
+        document = plain_json.parse_exact(data, MOST)
         seal = document.pop("sha256")
         if document["format"] != FORMAT or not isinstance(document["version"], int):
             raise ValueError("it is no inventory")
@@ -104,17 +106,15 @@ def read(root: Place, attributes: Mapping[str, Any]) -> Inventory:
         if not all(isinstance(prints, str) for prints in shards.values()):
             raise ValueError("its shards are none")
         return Inventory(bool(document["complete"]), dict(document["attributes"]), dict(document["files"]), shards)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise Damaged(f"{root / FILE} is damaged ({e}); remove it and {anew}") from e
 
 
 def is_closed(root: Place) -> bool:
     """Whether there is an inventory that is not open, damaged ones included."""
     try:
-        return json.loads((root / FILE).read())["complete"] is not False
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return plain_json.parse_dict((root / FILE).read(), MOST)["complete"] is not False
+    except (OSError, ValueError, KeyError):
         return True
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from store.formats.document import is_count
+from concord.plain_json import is_count
 
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),

@@ -21,9 +21,10 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from concord import plain_json
+from concord.text import spelled
 from store import layout
 from store.arrays import attributes, metadata
-from store.formats import document as documents
 from store.layout import CREATION, StoreError
 from store.place import Place
 from store.place.bounds import INVENTORY, is_store
@@ -37,7 +38,7 @@ def root_attrs(root: Place) -> dict[str, Any]:
     if not isinstance(attrs, dict) or attrs.get("format") != layout.FORMAT:
         raise StoreError(f"{root} is no store of concord-av; precompute.py makes one")
     version = attrs.get("version")
-    if not documents.is_count(version):
+    if not plain_json.is_count(version):
         raise StoreError(
             f"{root}: its version is {version!r}, expected a whole number; its zarr.json was changed by hand"
         )
@@ -71,7 +72,7 @@ def build(fill: Callable[[zarr.Group], None], attributes: Mapping[str, Any] | No
 def read_document(root: Place) -> dict[str, Any]:
     """The root's metadata document, whatever wrote it; raises StoreError where there is none."""
     try:
-        return documents.parse_dict((root / "zarr.json").read())
+        return plain_json.parse_dict((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{root} is no store: it has no zarr.json; precompute.py makes one") from None
     except (OSError, ValueError) as e:
@@ -235,7 +236,7 @@ def as_column(values: Sequence[Any] | np.ndarray, dtype: str) -> np.ndarray:
     """Values of a table's column; lists in a string column become JSON."""
     if dtype == "string":
         texts = [v if isinstance(v, str) else json.dumps(list(v), ensure_ascii=False) for v in values]
-        return np.array([documents.text(v) for v in texts], dtype=object)
+        return np.array([spelled(v) for v in texts], dtype=object)
     return np.asarray(values).astype(dtype)
 
 
@@ -244,20 +245,9 @@ def short_dtype(dtype: np.dtype) -> str:
     return f"{dtype.kind}{dtype.itemsize}"
 
 
-def plain(value: Any) -> Any:
-    """JSON-able copy: numpy numbers become Python's, NaN and infinities null, tuples lists."""
-    if isinstance(value, Mapping):
-        return {documents.text(str(k)): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if isinstance(value, str):
-        return documents.text(value)
-    if value is None or isinstance(value, int | float):
-        return value
-    raise StoreError(f"an attribute holds {type(value).__name__}, which JSON cannot")
+def attributes_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's attributes as JSON holds them; raises StoreError for what it cannot hold."""
+    try:
+        return dict(plain_json.cleaned(values, spelled))
+    except TypeError as e:
+        raise StoreError(f"an attribute cannot be stored: {e}") from e

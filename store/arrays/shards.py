@@ -21,11 +21,11 @@ from functools import partial
 import google_crc32c
 import numpy as np
 
+from concord import plain_json
 from concord.errors import ConcordError
 from store.arrays import chunks, metadata
 from store.arrays.inventory import TAIL
 from store.arrays.metadata import Metadata
-from store.formats import document
 from store.layout import StoreError
 from store.place import Changed, Outside, Place
 
@@ -154,7 +154,7 @@ class ShardedArray:
         try:
             content = (folder / "zarr.json").read()
             check("zarr.json", content)
-            self._meta = meta = metadata.parse(document.parse(content))
+            self._meta = meta = metadata.parse(plain_json.parse(content))
         except (OSError, ValueError) as e:
             raise StoreError(f"{folder}: the array's metadata cannot be read: {e}") from e
         row = meta.shape[1:]

@@ -21,9 +21,9 @@ from urllib.parse import unquote
 from concord import secrets
 from store.layout import StoreError
 from store.place.base import KINDS, Changed, Opened, Outside, Place
-from store.place.folder import Folder, is_leftover, stream
+from store.place.folder import Folder
 
-__all__ = ["KINDS", "Changed", "Folder", "Opened", "Outside", "Place", "is_leftover", "is_url", "place", "stream"]
+__all__ = ["KINDS", "Changed", "Folder", "Opened", "Outside", "Place", "is_url", "place"]
 
 
 def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Place:

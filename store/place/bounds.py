@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
+from concord import plain_json
 from store import layout
-from store.formats import document
 from store.layout import CREATION, StoreError
 from store.place import Folder, Outside, Place, place
 
@@ -23,7 +23,7 @@ def is_store(root: Place) -> bool:
         if (root / CREATION).exists():
             return True
         if (root / "zarr.json").exists():
-            attributes = document.parse_dict((root / "zarr.json").read()).get("attributes")
+            attributes = plain_json.parse_dict((root / "zarr.json").read()).get("attributes")
             if isinstance(attributes, dict) and attributes.get("format") == layout.FORMAT:
                 return True
         return (root / INVENTORY).exists() and INVENTORY_FORMAT in (root / INVENTORY).read()

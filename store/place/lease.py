@@ -8,22 +8,22 @@ It cannot stop a holder that was frozen for a minute from making the one request
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
 import os
 import signal
 import socket
-import stat
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from store.formats import document
+from filelock import FileLock, Timeout
+
+from concord import plain_json
+from concord.files import is_plain
 from store.layout import StoreError
 from store.place import Changed, Folder, Place, place
 
@@ -55,11 +55,8 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
     """
     root = place(root)
     if isinstance(root, Folder):
-        lock = _locked(root)
-        try:
+        with _locked(root):
             yield
-        finally:
-            os.close(lock)
         return
     lease = _Lease(root)
     lease.take()  # the lock file stays when it is given back, as a folder's does
@@ -82,34 +79,24 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
         raise Lost(lease.lost)
 
 
-def _locked(root: Folder) -> int:
-    """The locked file of a folder, open. Nothing is written to it, and no link is followed."""
+def _locked(root: Folder) -> AbstractContextManager[object]:
+    """A folder's lock, acquired, which the context gives back. The lock file stays; nothing is written to it."""
     file = root.path / FILE
+    if os.path.lexists(file) and not is_plain(file):  # filelock would lock a pipe, too
+        what = "a symbolic link" if file.is_symlink() else "not a regular file"
+        raise StoreError(f"{file} is {what}, and the lock needs a file of that name; remove it")
     try:
-        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise StoreError(
-            f"{file} cannot be opened for the lock ({why}); remove it, or see who may write there"
-        ) from error
-    try:
-        if not stat.S_ISREG(os.fstat(lock).st_mode):
-            raise StoreError(f"{file} is no file, and the lock needs one of that name; remove it")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.exists(file) or not os.path.samestat(os.fstat(lock), os.stat(file)):
-            raise BlockingIOError  # its holder has just taken the store back
-    except BlockingIOError:
-        os.close(lock)
+        return FileLock(file, blocking=False, fallback_to_soft=False).acquire()
+    except Timeout:
         raise Held(f"another run is writing to {root}; wait for it to end, or stop it") from None
     except OSError as error:  # ENOLCK, EOPNOTSUPP: network disks that are mounted without locks
-        os.close(lock)
+        if error.filename is not None:
+            raise StoreError(
+                f"{file} cannot be opened for the lock ({error.strerror}); remove it, or check the rights of its folder"
+            ) from error
         raise StoreError(
             f"{file} cannot be locked ({error.strerror}): mount that disk with locks, or put the store on another"
         ) from error
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
 
 
 def _interrupted(signum: int, frame: Any) -> None:
@@ -190,7 +177,7 @@ class _Lease:
     def _look(self) -> None:
         try:
             data, self.tag = self.file.read_tagged()
-            self.state: dict[str, Any] = document.parse_dict(data)
+            self.state: dict[str, Any] = plain_json.parse_dict(data)
         except FileNotFoundError:
             self.state, self.tag = {}, None
         except ValueError:

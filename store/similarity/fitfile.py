@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from concord import plain_json
 from store import output
 from store.arrays import attributes
-from store.formats import document, npz
+from store.formats import npz
 from store.layout import StoreError
 from store.similarity import Fit
 
@@ -63,10 +64,10 @@ def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, A
     """The fit, its teachers' provenance and its note; StoreError for a file that is none or that a newer release made."""
     try:
         arrays = npz.read(path)
-        header = document.parse_dict(str(arrays["header"]))
+        header = plain_json.parse_dict(str(arrays["header"]))
         if header["format"] != FORMAT:
             raise StoreError(f"{path} is no fit of concord-av")
-        if not document.is_count(header["version"]):
+        if not plain_json.is_count(header["version"]):
             raise ValueError(f"its version is {header['version']!r}")
         if header["version"] > VERSION:
             raise StoreError(f"{path} has version {header['version']}; this release reads up to {VERSION}: update it")

@@ -8,13 +8,14 @@ said without a licence, is `student.predict.answer`'s.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from concord import plain_json
 
 # Independent people, or clips of people who are known, behind a verdict. Of n exchangeable people one more stands out from all
 # of them with chance 1 / (n + 1): with fewer than 19 no threshold at all keeps false alarms to 1 in 20. It is the least, not a
@@ -93,8 +94,8 @@ def people(identities: Iterable[Any]) -> list[str]:
 
 def _names(text: Any) -> list[str]:
     try:
-        names = json.loads(str(text) or "[]")
-    except (ValueError, RecursionError):
+        names = plain_json.parse(str(text) or "[]")
+    except ValueError:
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -84,7 +85,7 @@ def make(corpus: str, root: Path, file: Path) -> None:
     reader = store.open(root)
     if reader.fit is None:
         raise UsageError(f"{root} has no fit: {corpus} needs clips that are known to be real")
-    note = {k: v for k, v in reader.attrs["similarity"].items() if k != "complete"}
+    note: dict[str, Any] = {k: v for k, v in reader.attrs["similarity"].items() if k != "complete"}
     learned = note["fitted_on"]["clips"]
     note["learned_on"] = f"{learned} real clips of {', '.join(reader.attrs['corpora'])}"
     note["rounded_to_bits"] = BITS

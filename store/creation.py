@@ -17,12 +17,12 @@ from concord import plain_json
 from concord.files import is_unfinished
 from store import layout
 from store.arrays import inventory
+from store.arrays.attributes import Layout
+from store.arrays.coding import create_column, create_frames
 from store.arrays.inventory import Inventory
 from store.arrays.nodes import (
     attributes_of,
     build,
-    create_column,
-    create_frames,
     is_of_node,
 )
 from store.layout import CREATION, TABLES, StoreError
@@ -56,12 +56,13 @@ def create(
     if chunk_rows < 1 or shard_rows % chunk_rows:
         raise StoreError(f"a shard must be a whole number of chunks, not {shard_rows} rows of {chunk_rows}")
     arrays = {**layout.FRAME_ARRAYS, **{name: ("f2", (widths[name],)) for name in layout.EMBEDDINGS}, **(extra or {})}
+    cut: Layout = {"chunk_rows": chunk_rows, "shard_rows": shard_rows}
     fixed = {
         "format": layout.FORMAT,
         "version": layout.VERSION,
         "fps": layout.FPS,
         "sample_rate": layout.SAMPLE_RATE,
-        "layout": {"chunk_rows": chunk_rows, "shard_rows": shard_rows},
+        "layout": cut,
         inventory.MARK: True,
     }
 
@@ -70,7 +71,7 @@ def create(
         for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():
             create_column(clips, name, dtype, unknown, 0, "clip")
         for name, (dtype, row) in arrays.items():
-            create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
+            create_frames(frames, name, dtype, row, 0, cut)
 
     files = build(fill, attributes_of({**attrs, **fixed}))
     root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was cut off

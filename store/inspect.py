@@ -17,6 +17,7 @@ if __name__ == "__main__":
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
     console = Console(highlight=False, markup=False, soft_wrap=True, width=max(Console().width, 100))
     if check:
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-            report["damage"] = verify(reader, progress)
+            report["damage"] = [asdict(fault) for fault in verify(reader, progress)]
     if as_json:
         command.put(json.dumps(report, indent=2))
     else:

@@ -93,6 +93,7 @@ WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text":
 
 
 TABLES = ("clips", "frames")
+STAGING = "_staging"  # the folder of batches and groups that are not in their place yet
 CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}
 
 

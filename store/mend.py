@@ -6,8 +6,9 @@ import zarr
 
 from store import layout
 from store.arrays import inventory
+from store.arrays.coding import create_column
 from store.arrays.inventory import Inventory
-from store.arrays.nodes import build, create_column
+from store.arrays.nodes import build
 from store.layout import TABLES, StoreError
 from store.writer import Writer
 

@@ -16,16 +16,16 @@ import tokenize
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from concord import plain_json
 from store.formats import npz
-from store.layout import StoreError
+from store.layout import STAGING, StoreError
 from store.place import Opened, Place, is_url, place
 
-FOLDER = "_staging"
+FOLDER = STAGING
 RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
 LOCAL, HEAD = 30, 1 << 12  # bytes of a member's own header, and at most of an array's
@@ -34,6 +34,13 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal 
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
 _TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError, tokenize.TokenError, struct.error)
 MOST_CLIPS = 1 << 16  # of a batch
+
+
+class Receipts(NamedTuple):
+    """Number of clips in a batch, and what became of each."""
+
+    num_clips: int
+    receipts: list[dict[str, Any]]
 
 
 def stage(
@@ -99,13 +106,13 @@ def load(
         with zipfile.ZipFile(file.open().file(BATCH)) as archive:
             members = npz.bounded(archive)
             notes = _receipts(archive)
-            clips: list[dict[str, np.ndarray]] = [{} for _ in range(notes["num_clips"])]
+            clips: list[dict[str, np.ndarray]] = [{} for _ in range(notes.num_clips)]
             for member, info in members.items():
                 if member == RECEIPTS:
                     continue
                 number, name = member.removesuffix(".npy").split("/")
                 clips[int(number)][name] = npz.member_array(archive, info)
-        return clips, notes["receipts"]
+        return clips, notes.receipts
 
 
 @contextmanager
@@ -121,11 +128,11 @@ def _torn_is_removed(file: Place, batch_id: str) -> Iterator[None]:
         raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
 
 
-def _receipts(archive: zipfile.ZipFile) -> dict[str, Any]:
+def _receipts(archive: zipfile.ZipFile) -> Receipts:
     notes = plain_json.parse_dict(archive.read(RECEIPTS))
     if not plain_json.is_count(notes["num_clips"], 0, MOST_CLIPS) or not isinstance(notes["receipts"], list):
-        raise ValueError("its receipts are none")
-    return notes
+        raise ValueError("its receipts are not a list")
+    return Receipts(notes["num_clips"], notes["receipts"])
 
 
 def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[str, Any]]:
@@ -133,7 +140,7 @@ def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[s
     file = _file(root, batch_id)
     with _torn_is_removed(file, batch_id), zipfile.ZipFile(file.open().file(TABLE)) as archive:
         npz.bounded(archive)
-        return _receipts(archive)["receipts"]
+        return _receipts(archive).receipts
 
 
 class Rows:
@@ -172,12 +179,12 @@ def rows(root: str | os.PathLike[str] | Place, batch_id: str) -> tuple[list[dict
                 raise zipfile.BadZipFile("a member's checksum does not match")
             npz.bounded(archive)
             notes = _receipts(archive)
-            clips: list[dict[str, Rows]] = [{} for _ in range(notes["num_clips"])]
+            clips: list[dict[str, Rows]] = [{} for _ in range(notes.num_clips)]
             for info in archive.infolist():
                 if info.filename != RECEIPTS:
                     number, name = info.filename.removesuffix(".npy").split("/")
                     clips[int(number)][name] = Rows(opened, file, *_array(opened, info))
-        return clips, notes["receipts"]
+        return clips, notes.receipts
 
 
 def _array(opened: Opened, info: zipfile.ZipInfo) -> tuple[int, np.dtype[Any], tuple[int, ...]]:

@@ -81,7 +81,8 @@ class Array:
         said = int.from_bytes(plain[:4].tobytes(), "little")  # the decoder makes room for as many
         if size < 4 + 4 * rows or said != rows:
             raise ValueError(f"it holds {said} texts in {size} bytes, expected {rows}")
-        return VLenUTF8().decode(plain)
+        texts: np.ndarray = VLenUTF8().decode(plain)
+        return texts
 
 
 @dataclass(frozen=True)

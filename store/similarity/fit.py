@@ -126,7 +126,8 @@ def with_context(x: np.ndarray, context: int) -> np.ndarray:
     if context == 0:
         return x
     rows = np.arange(len(x))[:, None] + np.arange(-context, context + 1)[None, :]
-    return x[rows.clip(0, len(x) - 1)].reshape(len(x), -1)
+    wide: np.ndarray = x[rows.clip(0, len(x) - 1)].reshape(len(x), -1)
+    return wide
 
 
 def context_for(columns: int) -> int:

@@ -6,6 +6,8 @@ interval of no width. Here a bound is the true value at which the observed one w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 Z = 1.959964  # 95 %, two sides
 
 
@@ -27,7 +29,7 @@ def auc_bounds(value: float, fakes: int, reals: int, z: float = Z) -> tuple[floa
     return _edge(surprised, 0.0, value), _edge(surprised, 1.0, value)
 
 
-def _edge(surprised, outside: float, inside: float) -> float:
+def _edge(surprised: Callable[[float], bool], outside: float, inside: float) -> float:
     """Where `surprised` ends between a value outside and one inside, by bisection."""
     for _ in range(60):
         middle = (outside + inside) / 2

@@ -161,7 +161,7 @@ def test_a_flipped_byte_names_clip_and_array_and_spares_the_other_chunks(path):
         reader.frames(0, 8, 12, ["mouth"])
     reader.frames(0, 0, 10, ["mouth"])
     reader.frames(0, 15, 30, ["mouth"])
-    assert [(d["clip"], d["array"]) for d in verify(reader)] == [("a", "frames/mouth")]
+    assert [(d.clip, d.array) for d in verify(reader)] == [("a", "frames/mouth")]
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500, -1])
@@ -172,7 +172,7 @@ def test_a_truncated_shard_names_clip_and_array(path, keep):
     reader.frames(0, 0, 30, ["mouth"])
     with pytest.raises(StoreError, match=r"clip b: frames/mouth cannot be read: .*cut short"):
         reader.frames(1, 0, 22, ["mouth"])
-    assert {d["clip"] for d in verify(reader)} == {"b", "c"}
+    assert {d.clip for d in verify(reader)} == {"b", "c"}
 
 
 def test_a_deleted_shard_names_clip_and_array(path):
@@ -180,7 +180,7 @@ def test_a_deleted_shard_names_clip_and_array(path):
     reader = store.open(path)
     with pytest.raises(StoreError, match=r"clip c: frames/mouth cannot be read: .*missing"):
         reader.frames(2, 0, 17, ["mouth"])
-    assert {d["clip"] for d in verify(reader)} == {"b", "c"}
+    assert {d.clip for d in verify(reader)} == {"b", "c"}
 
 
 def test_a_chunk_that_the_index_lacks_is_damage_and_not_zeros(path):
@@ -235,7 +235,7 @@ def test_rows_that_nobody_filled_are_found_by_verify(path):
     writer = store.Writer.open(path)
     writer.write_shard(0, writer.blank_shard(["flags"]))
     found = verify(store.open(path))
-    assert [(d["clip"], d["array"]) for d in found] == [("a", "frames/flags"), ("b", "frames/flags")]
+    assert [(d.clip, d.array) for d in found] == [("a", "frames/flags"), ("b", "frames/flags")]
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_inspect_counts_clips_and_finds_damage(path):
     broken = run.invoke(main, [str(path), "--verify", "--json"])
     assert broken.exit_code == 1
     report = json.loads(broken.stdout)
-    assert [(d["clip"], d["array"]) for d in report["damage"]] == [("a", "frames/audio")]
+    assert [(d.clip, d.array) for d in report["damage"]] == [("a", "frames/audio")]
     assert report["clips"]["by_label"] == {"0": 2, "1": 1}
     assert report["clips"]["frames"] == sum(LENGTHS[:3])
 

@@ -20,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -147,11 +148,11 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _terminated(number: int, _: Any) -> None:
+def _terminated(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _ended(run: Callable[[], Any]) -> int:
+def _ended(run: Callable[[], object]) -> int:
     """The exit code of what runs; its errors become lines."""
     try:
         answer = run()

@@ -14,8 +14,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote, urlsplit
 
 from concord import plain_json
@@ -163,7 +162,7 @@ _NAMES = r"signature|credential|token|secret|passw(?:or)?d|pwd|api[-_]?key|acces
 _WORD = rf"\w{{0,40}}(?:{_NAMES})\w{{0,40}}"
 _VALUE = r"(?:\\?\"[^\"]{0,9999}\"|\\?'[^']{0,9999}'|(?!\.\.\.)[^\s,;&)}\]\"']{4,})"
 _SCHEME = r"\b[a-z][a-z0-9+.-]{0,20}://"
-FORMS: list[tuple[re.Pattern[str], Any]] = [
+FORMS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (
         re.compile(
             r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.DOTALL

@@ -54,7 +54,7 @@ class Reader:
         self.names = self._frames.names
         self.clips = self._table.columns
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return Reader, (self.place,)
 
     def __len__(self) -> int:

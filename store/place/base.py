@@ -6,11 +6,15 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from concord import secrets
 from store.layout import StoreError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -48,7 +52,7 @@ class Place(ABC):
     def __hash__(self) -> int:
         return hash(self.location)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.location, self.options)
 
     @property
@@ -88,7 +92,7 @@ class Place(ABC):
         """Open for reading parts, as it is now; its last `tail` bytes come along."""
 
     @abstractmethod
-    def writing(self) -> Any:
+    def writing(self) -> AbstractContextManager[BinaryIO]:
         """A context that gives a binary file; what was written to it is here once the context ends without an error."""
 
     @abstractmethod
@@ -109,7 +113,7 @@ class Place(ABC):
         (self / last).write(files[last])
 
     @abstractmethod
-    def zarr(self) -> Any:
+    def zarr(self) -> Path | ZarrStore:
         """What zarr and xarray open."""
 
     def confined(self) -> Place:
@@ -162,7 +166,7 @@ class _Raw(io.RawIOBase):
         self._at = offset + (0, self._at, self._opened.size)[whence]
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int:  # any writable buffer
         data = self._opened.read(self._at, len(buffer))
         buffer[: len(data)] = data
         self._at += len(data)

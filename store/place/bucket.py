@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -49,6 +49,8 @@ HASTY_RETRY: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=8)}
 HASTY_CLIENT = {"timeout": "4s", "connect_timeout": "4s"}
 WHOLE = 64 << 20  # bytes sent by one request; more go in parts
 PART = 16 << 20
+
+Tag = dict[str, str]  # what tells one state of an object from another: its "e_tag", and its "version" where it has one
 
 
 class Bucket(Place):
@@ -123,7 +125,7 @@ class Bucket(Place):
     def write(self, data: bytes) -> None:
         self._put(data, len(data))
 
-    def _put(self, data: Any, size: int) -> None:
+    def _put(self, data: bytes | IO[bytes], size: int) -> None:
         def put(client: Any, key: str) -> None:
             if not isinstance(data, bytes):
                 data.seek(0)
@@ -131,17 +133,19 @@ class Bucket(Place):
 
         self.ask(put)
 
-    def swap(self, data: bytes, tag: Any) -> Any:
+    def swap(self, data: bytes, tag: Tag | None) -> Tag:
         """Write, if here is still what `tag` tells (None: nothing); the new tag. Raises Changed where it is not."""
         mode: Any = "create" if tag is None else tag
         return _tag(self.ask(lambda client, key: obstore.put(client, key, data, mode=mode)))
 
-    def read_tagged(self) -> tuple[bytes, Any]:
+    def read_tagged(self) -> tuple[bytes, Tag]:
         """All bytes, and the tag for `swap`."""
-        data, meta = self.ask(
-            lambda client, key: (lambda got: (bytes(got.bytes()), got.meta))(obstore.get(client, key))
-        )
-        return data, _tag(meta)
+
+        def get(client: Any, key: str) -> tuple[bytes, Tag]:
+            got = obstore.get(client, key)
+            return bytes(got.bytes()), _tag(got.meta)
+
+        return self.ask(get)
 
     def walk(self) -> Iterator[tuple[str, int]]:
         batches = self.ask(lambda client, key: list(obstore.list(client, key, chunk_size=1000)))
@@ -170,7 +174,7 @@ def _clean(error: Exception) -> Exception:
     return type(error)(secrets.redact(str(error)))
 
 
-def _tag(meta: Any) -> dict[str, str]:
+def _tag(meta: Any) -> Tag:
     return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
 
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from concord import files
 from store.place.base import Opened, Outside, Place
@@ -27,7 +27,7 @@ class Folder(Place):
     def __truediv__(self, key: str) -> Folder:
         return Folder(os.path.join(self.location, key), self.options, self.root)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return Folder, (self.location, self.options, self.root)
 
     def __fspath__(self) -> str:
@@ -105,7 +105,7 @@ class Folder(Place):
             with suppress(OSError):  # it holds something, or is somebody's mount
                 os.rmdir(folder)
 
-    def zarr(self) -> Any:
+    def zarr(self) -> Path:
         return Path(self._checked())
 
     def tidy(self) -> None:

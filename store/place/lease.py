@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -99,7 +100,7 @@ def _locked(root: Folder) -> AbstractContextManager[object]:
         ) from error
 
 
-def _interrupted(signum: int, frame: Any) -> None:
+def _interrupted(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -112,13 +113,13 @@ class _Lease:
         assert isinstance(root, Bucket)
         self.root, self.file = root, root.hasty() / FILE
         self.holder, self.beats = uuid.uuid4().hex, 0
-        self.tag: Any = None
+        self.tag: dict[str, str] | None = None
         self.lost = ""
         self.done = threading.Event()
 
     def take(self) -> None:
         """Wait until the lock is ours. Raises Held where its holder is alive."""
-        seen: Any = None
+        seen: dict[str, str] | None = None
         since = time.monotonic()
         while not self._try(seen, since):
             if seen is None:
@@ -132,7 +133,7 @@ class _Lease:
                 raise Held(f"another run ({who}) is writing to {self.root}; wait for it to end, or stop it")
             time.sleep(POLL_S)
 
-    def _try(self, seen: Any, since: float) -> bool:
+    def _try(self, seen: dict[str, str] | None, since: float) -> bool:
         """Take the lock where there is none, where it was given back, or where it has been `seen` unchanged for too long."""
         self._look()
         free = not self.state.get("holder") or (self.tag == seen and time.monotonic() - since > STALE_S)

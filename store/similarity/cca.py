@@ -44,7 +44,7 @@ class Moments:
         """Moments without those of a part, as cross-validation needs them."""
         return Moments(*(a - b for a, b in zip(self._parts(), other._parts(), strict=True)))
 
-    def _parts(self) -> tuple[Any, ...]:
+    def _parts(self) -> tuple[Any, ...]:  # a number and arrays, which add alike
         return self.count, self.sum_x, self.sum_y, self.xx, self.xy, self.yy
 
 

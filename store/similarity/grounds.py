@@ -38,15 +38,16 @@ class Grounds:
     alarms: float | None = None
 
     @classmethod
-    def of(cls, note: Any) -> Grounds:
+    def of(cls, note: object) -> Grounds:
         """From attributes or a header, which may be old or foreign: what is no number counts as not said."""
         note = note if isinstance(note, Mapping) else {}
         if "real" not in note and str(note.get("which", "")).startswith("real"):  # as releases before wrote it
             note = {**note, "real": note.get("clips")}
         counts = [whole(note.get(name)) for name in ("real", "speakers", "strangers")]
         share = note.get("alarms")
-        known = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1
-        return cls(counts[0] or 0, counts[1], counts[2], float(share) if known else None)
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            share = None
+        return cls(counts[0] or 0, counts[1], counts[2], None if share is None else float(share))
 
     def told(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,14 +78,14 @@ def number(count: int, what: str) -> str:
     return f"{({0: 'no', 1: 'one'}).get(count, f'{count:,}')} {what}{'s' if count > 1 else ''}"
 
 
-def whole(value: Any) -> int | None:
+def whole(value: object) -> int | None:
     """A number of things, as an attribute or header has it; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         return None
     return int(value)
 
 
-def people(identities: Iterable[Any]) -> list[str]:
+def people(identities: Iterable[object]) -> list[str]:
     """The person in each clip: the first of its identities (JSON lists, as the clips table has them), "" where none is named.
 
     Groups are not asked: they keep sources apart, such as sentences or recordings, of which one person may have many.
@@ -92,7 +93,7 @@ def people(identities: Iterable[Any]) -> list[str]:
     return [next(iter(_names(text)), "") for text in identities]
 
 
-def _names(text: Any) -> list[str]:
+def _names(text: object) -> list[str]:
     try:
         names = plain_json.parse(str(text) or "[]")
     except ValueError:

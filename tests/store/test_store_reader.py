@@ -306,7 +306,7 @@ def test_inspect_counts_clips_and_finds_damage(path):
     broken = run.invoke(main, [str(path), "--verify", "--json"])
     assert broken.exit_code == 1
     report = json.loads(broken.stdout)
-    assert [(d.clip, d.array) for d in report["damage"]] == [("a", "frames/audio")]
+    assert [(d["clip"], d["array"]) for d in report["damage"]] == [("a", "frames/audio")]
     assert report["clips"]["by_label"] == {"0": 2, "1": 1}
     assert report["clips"]["frames"] == sum(LENGTHS[:3])
 

@@ -1,6 +1,6 @@
 """JSON: what others wrote is read with bounds, and what we write is standard, so that any tool reads it.
 
-Every way in which foreign JSON can be wrong is a ValueError with one line to say. Python's parser recurses with the text and
+Whatever is wrong with foreign JSON is a ValueError with one line of text. Python's parser recurses with the text and
 makes some 20 bytes of objects from each byte, so the text is bounded. Half of a surrogate pair passes through the parser, but
 no terminal, table or page takes it: `parse` spells it out (\\udcff). `parse_exact`, for documents that hold paths, keeps the
 halves that stand for bytes of file names and refuses all others.

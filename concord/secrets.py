@@ -1,4 +1,4 @@
-"""Values that nothing may show: how options for object stores are told, and the one `redact` that every message goes through.
+"""Values that nothing may show: how options for object stores are given, and the one `redact` that every message goes through.
 
 A command line stands in process lists and in Ray's table of jobs, so it takes harmless options alone (`check_shown`). Secrets
 come from what obstore reads by itself (AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS ...), from the variable
@@ -38,7 +38,7 @@ _known: set[str] = set()
 
 
 class OptionError(ConcordError):
-    """Options for buckets that cannot be taken as they are told; the text shows no secret."""
+    """Options for buckets that cannot be used as given; the text shows no secret."""
 
 
 class Options(dict[str, str]):
@@ -80,11 +80,11 @@ def from_file(path: str) -> Options:
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}; name a file of storage options") from error
     if len(data) > MOST_BYTES:
-        raise OptionError(f"{path} is no file of storage options: it has more than {MOST_BYTES} bytes")
+        raise OptionError(f"{path} is not a file of storage options: it has more than {MOST_BYTES} bytes")
     try:
         return parse(data.decode("utf-8-sig"), path)
     except UnicodeDecodeError:
-        raise OptionError(f"{path} is no file of storage options: it is not UTF-8 text") from None
+        raise OptionError(f"{path} is not a file of storage options: it is not UTF-8 text") from None
 
 
 def parse(text: str, where: str) -> Options:
@@ -169,7 +169,7 @@ FORMS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         ),
         HIDDEN,
     ),
-    # user:password@ in a URL, with marks in the password that should have been escaped; a port is none
+    # user:password@ in a URL, with marks in the password that should have been escaped; a port is not one
     (
         re.compile(
             rf"(?i)({_SCHEME})(?:[^\s/?#@:\"'<>]{{0,500}}:(?!\d+[/?#])[^\s\"'<>]{{0,500}}@|[^\s/?#@\"'<>]{{0,500}}@)"

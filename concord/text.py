@@ -1,8 +1,8 @@
-"""Foreign text in other formats: names of files, ids, methods and messages come from anywhere and may be made to do harm.
+"""Foreign text in other formats: names of files, ids, methods and messages come from anywhere, and may be crafted to do harm.
 
 One function a format, and no other place escapes: `plain` for terminals and logs, `html` for pages, `markdown` and `code` for
 Markdown, `label` for pictures; tables are `store.formats.table`'s. Each takes any string, lone surrogates too, and gives text
-in which what was a command to a terminal, a browser or a parser is only shown.
+in which a terminal, a browser or a parser finds nothing to act on.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python -m store.inspect demo.zarr --verify --json > report.json
     python -m store.inspect s3://bucket/demo.zarr --storage-option aws_region=eu-west-1
 
-Exit code 0 where all is well, 1 where --verify found damage, 2 where the path is no store or cannot be opened.
+Exit code 0 where all is well, 1 where --verify found damage, 2 where the path is not a store or cannot be opened.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finished batches, kept in `_staging/` until their shard is complete: one file a batch, there whole or not at all.
+"""Finished batches, kept in `_staging/` until their shard is complete: one file a batch, written whole or not at all.
 
 A file is an uncompressed .npz (a zip of .npy members named CLIP/ARRAY.npy) with one JSON member for the receipts; numpy opens
 it too, and no pickle is ever read. Zip keeps a CRC of every member, so a torn file is found out: it counts as not staged and
@@ -51,7 +51,7 @@ def stage(
 ) -> Place:
     """Keep a batch's arrays, one dict of arrays a clip (empty for a clip that failed), and its receipts (JSON-able dicts).
 
-    Staging the same batch again replaces it. Returns the file; raises StoreError for an id that is no plain name.
+    Staging the same batch again replaces it. Returns the file; raises StoreError for an id that is not a plain name.
     """
     final = _file(root, batch_id)
     with final.writing() as f, zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as archive:

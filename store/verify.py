@@ -101,11 +101,11 @@ def _small_files(reader: Reader) -> list[Fault]:
             faults[name] = text
     document = read_document(root)
     if "consolidated_metadata" in document and not faults:
-        anew = parse_dict(consolidated(root))
-        if anew["consolidated_metadata"] != document["consolidated_metadata"]:
+        again = parse_dict(consolidated(root))
+        if again["consolidated_metadata"] != document["consolidated_metadata"]:
             faults["zarr.json"] = (
                 f"{root}/zarr.json: the metadata that it gathers is not that of the arrays, so zarr.open reads them wrongly; "
-                "run precompute.py on the store again: it gathers it anew"
+                "run precompute.py on the store again: that gathers it again"
             )
     return [Fault("", name, text) for name, text in faults.items()]
 
@@ -144,7 +144,10 @@ def _check_numbers(
     for a, b in zip(start, stop, strict=True) if len(bad) else ():
         hit = bad[(bad >= a) & (bad < b)]
         if len(hit):
-            reason = f"row {int(hit[0] - a)} of the clip holds no number{' in [0, 1]' if name == 'similarity' else ''}"
+            reason = f"row {int(hit[0] - a)} of the clip does not hold a number{' in [0, 1]' if name == 'similarity' else ''}"
             report(
-                int(hit[0]), int(hit[0]) + 1, f"frames/{name}", f"{reason}; precompute.py --refit writes labels anew"
+                int(hit[0]),
+                int(hit[0]) + 1,
+                f"frames/{name}",
+                f"{reason}; precompute.py --refit writes the labels again",
             )

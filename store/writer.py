@@ -180,7 +180,7 @@ class Writer:
             (self.place / "frames" / name / key).write(encoded_shard(array, data))
 
     def ensure_projections(self, width: int) -> None:
-        """Have both projection arrays with `width` columns; arrays of another width are dropped and made anew, unwritten."""
+        """Have both projection arrays with `width` columns; arrays of another width are dropped and made again, unwritten."""
         for name in layout.PROJECTIONS:
             folder = self.place / "frames" / name
             if is_node(folder) and self.array(f"frames/{name}").shape[1:] == (width,):

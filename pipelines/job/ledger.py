@@ -43,7 +43,7 @@ def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise StoreError(
-            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again: it mends that"
+            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again: it repairs that"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the root attributes of a store may be: those who read them rely on these types, whoever wrote the file."""
+"""What the root attributes of a store may be: readers rely on these types, so foreign files are checked."""
 
 from __future__ import annotations
 

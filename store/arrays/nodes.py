@@ -27,7 +27,7 @@ def root_attrs(root: Place) -> RootAttributes:
     """Root attributes of a store. Raises StoreError where there is no store, or one of a newer version than ours."""
     attrs = read_document(root).get("attributes")
     if not isinstance(attrs, dict) or attrs.get("format") != layout.FORMAT:
-        raise StoreError(f"{root} is no store of concord-av; precompute.py makes one")
+        raise StoreError(f"{root} is not a concord-av store; precompute.py makes one")
     version = attrs.get("version")
     if not plain_json.is_count(version):
         raise StoreError(
@@ -38,7 +38,7 @@ def root_attrs(root: Place) -> RootAttributes:
             f"{root} was made by a newer concord-av (store version {version}, this one knows {layout.VERSION}): upgrade"
         )
     if wrong := attributes.wrong({"layout": None, **attrs}):
-        raise StoreError(f"{root}: its attribute {wrong}; its zarr.json was changed by hand or is none of ours")
+        raise StoreError(f"{root}: its attribute {wrong}; its zarr.json was changed by hand, or is not ours")
     return cast(RootAttributes, attrs)
 
 
@@ -65,7 +65,7 @@ def read_document(root: Place) -> dict[str, Any]:
     try:
         return plain_json.parse_dict((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(f"{root} is no store: it has no zarr.json; precompute.py makes one") from None
+        raise StoreError(f"{root} is not a store: it has no zarr.json; precompute.py makes one") from None
     except (OSError, ValueError) as e:
         raise StoreError(f"{root}/zarr.json cannot be read: {e}") from e
 
@@ -77,7 +77,7 @@ def write_document(root: Place, document: dict[str, Any]) -> None:
 
 def delete_node(where: Place) -> None:
     """Remove an array or a group with all below it, its own metadata first, so that a kill leaves none and not half of one.
-    What is neither metadata nor a chunk stays, and so does a store that somebody put there."""
+    What is neither metadata nor a chunk stays, and so does a store that was put there."""
     (where / "zarr.json").delete()
     files = where.files()
     looked = {

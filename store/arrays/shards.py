@@ -40,10 +40,10 @@ class Damage(ConcordError):
 
 
 class Shard:
-    """An open shard and its index; closed when the last one who uses it lets go."""
+    """An open shard and its index; closed when nothing uses it any more."""
 
     def __init__(self, path: Place, num_chunks: int, meta: Metadata, is_known: Callable[[int, bytes], bool]):
-        """`is_known` is told the size and the last inventory.TAIL bytes of the file.
+        """`is_known` is given the size and the last inventory.TAIL bytes of the file.
 
         Raises Damage for a file that is missing, too short, not known, or whose index is broken or lies.
         """
@@ -76,7 +76,7 @@ class Shard:
             raise Damage(f"{path} is not the shard that the run wrote: it was replaced or changed")
 
     def _is_torn(self, meta: Metadata) -> bool:
-        """Whether a chunk fails its checksum: then what is wrong is told chunk by chunk, and the others can be read."""
+        """Whether a chunk fails its checksum: then the damage is reported chunk by chunk, and the other chunks can be read."""
         for offset, size in self.entries if meta.crc else []:
             if (offset, size) != ABSENT:
                 try:

@@ -124,7 +124,7 @@ class Place(ABC):
         """Remove the folders here and below that are empty; buckets have none."""
 
     def tidy(self) -> None:  # noqa: B027
-        """Remove the temporary files that writers of ours left below when they were killed, told by their names."""
+        """Remove the temporary files that our writers left below when they were killed, recognised by their names."""
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """Answers of `function` for each item; where every answer takes a network's round trip, many at the same time."""

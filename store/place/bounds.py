@@ -1,7 +1,7 @@
 """Where a store begins and ends: which folder is one, and in which one a place lies.
 
-A store is told by its root's zarr.json, by its inventory where that is lost, and by the mark of one that is being made. What
-cannot be looked at (a folder or prefix that is not ours to read) is taken for none.
+A store is recognised by its root's zarr.json, by its inventory where that is lost, and by the mark of one that is being made.
+A place that cannot be read (another user's folder or prefix) does not count as a store.
 """
 
 from __future__ import annotations

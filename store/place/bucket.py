@@ -294,14 +294,14 @@ def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...], hast
     except (BaseError, ValueError) as error:
         why = secrets.redact(str(error)).splitlines()[0]
         wrong = sorted(key for key, value in told.items() if len(value) > 2 and value in str(error))
-        for key in wrong:  # whatever it is, it was told in confidence
+        for key in wrong:  # whatever it is, it may be secret
             why = re.sub(rf"(?<!\w){re.escape(told[key])}(?!\w)", secrets.HIDDEN, why)
         which = f" (option {', '.join(wrong)})" if wrong else ""
         raise StoreError(f"{scheme}://{bucket} cannot be used as asked{which}: {why}") from None
 
 
 def _check_addresses(options: Mapping[str, str]) -> None:
-    """Raises StoreError for an address that is none: obstore's Rust panics over it, and shows it."""
+    """Raises StoreError for an invalid address: obstore's Rust panics over it, and shows it."""
     known = {**{key: value for key, value in os.environ.items() if key.startswith(("AWS_", "GOOGLE_"))}, **options}
     for key, value in known.items():
         if re.search(r"endpoint|proxy_url|_url$", key.lower()):
@@ -312,5 +312,5 @@ def _check_addresses(options: Mapping[str, str]) -> None:
                 good = None
             if not good:
                 raise StoreError(
-                    f"{key} is no address; give http(s)://HOST:PORT, with odd letters of a password as %XX"
+                    f"{key} is not an address; give http(s)://HOST:PORT, with special characters of a password as %XX"
                 )

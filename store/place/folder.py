@@ -147,4 +147,4 @@ def _plain_file(path: str) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
-    raise OSError(errno.EINVAL, "it is no plain file", path)
+    raise OSError(errno.EINVAL, "it is not a regular file", path)

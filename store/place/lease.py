@@ -1,9 +1,10 @@
 """One driver a store: a lock that ends with its holder, however that dies.
 
-A folder's lock is the kernel's. In a bucket it is an object, `.lock`, that its holder writes anew every few seconds, each time
-on condition that it is still the one it wrote last. Who finds an object that stays the same for `STALE_S`, by its own clock,
-takes it over on the same condition, so that of several one wins; a holder that cannot write for `LOST_S` gives up before that.
-It cannot stop a holder that was frozen for a minute from making the one request that it was in the middle of.
+A folder's lock is the kernel's, by filelock. A bucket has no locks that end with their holder, so there the lock is an object,
+`.lock`, that its holder rewrites every few seconds, each time on condition that it is still the one it wrote last. A run that
+finds the object unchanged for `STALE_S`, by its own clock, takes it over on the same condition, so that one of several wins. A
+holder that cannot write for `LOST_S` gives up before that. A holder that was frozen for a minute can still complete the one
+request that it was making.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ FILE = ".lock"
 BEAT_S = 10.0  # between two writes of the holder
 LOST_S = 30.0  # without one that came through: the holder stops
 STALE_S = 50.0  # without a change: others take over
-POLL_S = 2.0  # between two looks of one who waits
+POLL_S = 2.0  # between two looks of a run that waits
 
 
 INTERRUPT = signal.SIGUSR2  # not SIGINT, which jobs in the background of a script ignore
@@ -61,7 +62,7 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
         return
     lease = _Lease(root)
     lease.take()  # the lock file stays when it is given back, as a folder's does
-    mine = threading.current_thread() is threading.main_thread()  # others can be told only when they come to the end
+    mine = threading.current_thread() is threading.main_thread()  # other threads learn it only at the end
     before = signal.signal(INTERRUPT, _interrupted) if mine else None
     beating = threading.Thread(target=lease.beat, daemon=True, name="lease")
     beating.start()
@@ -126,7 +127,10 @@ class _Lease:
                 seen, since = self.tag, time.monotonic()
                 who = f"process {self.state.get('process')} on {self.state.get('host')}"
                 log.info(
-                    "%s is locked by %s; taken over unless that is heard of within %.0f s", self.root, who, STALE_S
+                    "%s is locked by %s; taken over unless that process renews it within %.0f s",
+                    self.root,
+                    who,
+                    STALE_S,
                 )
             elif self.tag != seen:
                 who = f"process {self.state.get('process')} on {self.state.get('host')}"
@@ -156,7 +160,7 @@ class _Lease:
                     continue
                 self._look()
                 if self.state.get("holder") != self.holder:
-                    self.lost = f"another run has taken over {self.root}; this one was not heard of for a minute"
+                    self.lost = f"another run has taken over {self.root}; this run did not renew its lock for a minute"
                     break
                 last = begun
             except (

@@ -16,7 +16,7 @@ from store.similarity.fit import (
 
 EPSILON = 1e-8
 MAX_OFFSET = 15  # frames: how far lips and sound of one clip are looked for apart
-NEIGHBOURS = 2  # frames: an offset this near the best one is no rival to it
+NEIGHBOURS = 2  # frames: an offset this near the best one does not compete with it
 
 
 def project_vsr(x: np.ndarray, fit: Fit) -> np.ndarray:

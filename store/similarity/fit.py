@@ -100,7 +100,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     """An array of finite numbers."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise ValueError(f"{name} holds {array.dtype} that are no finite numbers")
+        raise ValueError(f"{name} holds {array.dtype} that are not finite numbers")
     return array
 
 

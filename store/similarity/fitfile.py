@@ -61,12 +61,12 @@ def default() -> tuple[Fit, dict[str, Any], dict[str, Any]]:
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, Any]]:
-    """The fit, its teachers' provenance and its note; StoreError for a file that is none or that a newer release made."""
+    """The fit, its teachers' provenance and its note; StoreError for any other file, and for one that a newer release made."""
     try:
         arrays = npz.read(path)
         header = plain_json.parse_dict(str(arrays["header"]))
         if header["format"] != FORMAT:
-            raise StoreError(f"{path} is no fit of concord-av")
+            raise StoreError(f"{path} is not a concord-av fit")
         if not plain_json.is_count(header["version"]):
             raise ValueError(f"its version is {header['version']!r}")
         if header["version"] > VERSION:
@@ -83,7 +83,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, A
 
         return Fit.from_arrays(fill(header["tree"])), header["teachers"], header["note"]
     except (*npz.ERRORS, TypeError, AttributeError) as error:
-        raise StoreError(f"{path} is no fit of concord-av, or is damaged: {error}") from error
+        raise StoreError(f"{path} is not a concord-av fit, or is damaged: {error}") from error
 
 
 def _is_fit(path: Path) -> bool:

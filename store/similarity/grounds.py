@@ -2,7 +2,7 @@
 
 "Real" and "fake" are claims about a person, so they need a licence: either the video is of people unknown to us and the
 calibration has seen enough people that its model had never met, or the user says that the video is of the very corpus that
-was calibrated on, and that had clips enough. What nobody wrote down counts as nothing. Numbers alone: who decides, and what is
+was calibrated on, and that had enough clips. What was not recorded counts as nothing. Numbers alone: who decides, and what is
 said without a licence, is `student.predict.answer`'s.
 """
 
@@ -39,7 +39,7 @@ class Grounds:
 
     @classmethod
     def of(cls, note: object) -> Grounds:
-        """From attributes or a header, which may be old or foreign: what is no number counts as not said."""
+        """From attributes or a header, which may be old or foreign: what is not a number counts as unknown."""
         note = note if isinstance(note, Mapping) else {}
         if "real" not in note and str(note.get("which", "")).startswith("real"):  # as releases before wrote it
             note = {**note, "real": note.get("clips")}
@@ -79,7 +79,7 @@ def number(count: int, what: str) -> str:
 
 
 def whole(value: object) -> int | None:
-    """A number of things, as an attribute or header has it; None where it is none."""
+    """A count, as an attribute or header has it; None where it is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         return None
     return int(value)

@@ -12,7 +12,7 @@ Z = 1.959964  # 95 %, two sides
 
 
 def auc_bounds(value: float, fakes: int, reals: int, z: float = Z) -> tuple[float, float]:
-    """95 % interval of an AUC `value` in [0, 1] of so many independent fakes and reals, at least one of each.
+    """95 % interval of an AUC `value` in [0, 1] of `fakes` and `reals` independent clips, at least one of each.
 
     The true values whose distance from `value` is at most z standard errors, with the variance of Hanley and McNeil (1982) in
     the form of Newcombe (2006, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic", part 2,

@@ -49,7 +49,7 @@ def raising(error):
         (RecursionError("maximum recursion"), 1, "nested too deeply"),
         (OSError(28, "No space left on device", "/x/y"), 1, "/x/y: No space left on device; make room"),
         (PermissionError(13, "Permission denied", b"/\xff"), 1, "/\\udcff: Permission denied"),
-        (UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "no"), 1, "'a\\ud800' is no Unicode text"),
+        (UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "no"), 1, "'a\\ud800' is not Unicode text"),
         (EOFError("the file ended"), 1, "EOFError: the file ended"),
         (ValueError("a\nb\x1b[2J"), 1, "ValueError: a b\\x1b[2J"),
         (ValueError("x" * 10_000), 1, " ... "),

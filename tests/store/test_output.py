@@ -64,10 +64,10 @@ def test_a_new_name_an_empty_file_and_an_earlier_output_may_be_written(tmp_path)
     path.touch()
     check([Output(path, OURS)])
     output.write(path, b"ours, with the mark")
-    assert "is there and is not notes of ours" in refused([Output(path, OURS)])
+    assert "exists and is not notes of ours" in refused([Output(path, OURS)])
     output.write(path, b"ours " + bytes(1 << 17) + b" mark")
     check([Output(path, OURS)])
-    assert "read by this very run" in refused([Output(path, OURS)], [tmp_path / "." / "a"])
+    assert "read by this run" in refused([Output(path, OURS)], [tmp_path / "." / "a"])
     check([Output(path, OURS)], [tmp_path])  # a folder of inputs holds no output of ours by mistake
 
 
@@ -90,10 +90,10 @@ def test_links_folders_disks_and_missing_folders_are_refused(tmp_path):
     for name in ("link", "lost"):
         assert "symbolic link" in refused([Output(tmp_path / name, OURS)])
     assert "is a folder" in refused([Output(tmp_path, OURS)])
-    assert "no folder that exists; make" in refused([Output(tmp_path / "x" / "y", OURS)])
-    assert "is no folder" in refused([Output(tmp_path / "a" / "y", OURS)])
+    assert "not in a folder that exists; make" in refused([Output(tmp_path / "x" / "y", OURS)])
+    assert "is not a folder" in refused([Output(tmp_path / "a" / "y", OURS)])
     assert "cannot be written" in refused([Output(tmp_path / ("n" * 300), OURS)])
-    with pytest.raises(output.Refused, match="is no folder"):
+    with pytest.raises(output.Refused, match="is not a folder"):
         check_folder(tmp_path / "a", "pages")
     check([Output("/dev/null", OURS), Output("/dev/null", OURS), Output("/dev/full", OURS)])
 
@@ -271,7 +271,7 @@ def test_training_starts_in_no_file_and_in_no_store(tmp_path):
     root = make_store(tmp_path / "s.zarr", {"train": 2})
     (tmp_path / "clip.mp4").write_text(NOTE)
     for name, says in (
-        ("clip.mp4", "is no folder"),
+        ("clip.mp4", "is not a folder"),
         ("s.zarr/fit/run", "lies in the store"),
         ("s.zarr", "lies in the"),
     ):

@@ -121,7 +121,7 @@ def test_folders_that_are_no_store_and_newer_stores_are_refused(path, tmp_path):
             opener(path)
     document["attributes"]["format"] = "something"
     (path / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="no store of concord-av"):
+    with pytest.raises(StoreError, match="not a concord-av store"):
         store.open(path)
 
 

@@ -375,7 +375,7 @@ def saved(path, header, arrays):
 def test_fits_with_odd_headers_are_one_line(tmp_path, change):
     header, arrays = header_of_default()
     change(header)
-    with pytest.raises(StoreError, match="is no fit of concord-av, or is damaged"):
+    with pytest.raises(StoreError, match="is not a concord-av fit, or is damaged"):
         fitfile.load(saved(tmp_path / "fit.npz", header, arrays))
 
 
@@ -387,5 +387,5 @@ def test_fits_that_are_deep_not_finite_or_bombs_are_one_line(tmp_path):
         (header, {**arrays, name: arrays[name] * np.nan}),
         (header, {**arrays, "bomb": np.zeros(300 << 20, "u1")}),
     ):
-        with pytest.raises(StoreError, match="is no fit"):
+        with pytest.raises(StoreError, match="is not a concord-av fit"):
             fitfile.load(saved(tmp_path / "fit.npz", text, given))

@@ -133,7 +133,7 @@ def test_a_changed_inventory_is_said(path, change):
 def test_an_inventory_that_is_no_file_is_said(path):
     (path / inventory.FILE).unlink()
     os.mkfifo(path / inventory.FILE)
-    with pytest.raises(StoreError, match=r"inventory.json cannot be read \(it is no plain file\)"):
+    with pytest.raises(StoreError, match=r"inventory.json cannot be read \(it is not a regular file\)"):
         store.open(path)
 
 

@@ -266,7 +266,7 @@ def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Cal
             "--storage-option",
             multiple=True,
             metavar="KEY=VALUE",
-            help="For buckets (s3://, gs://), beside the usual environment: aws_region=eu-west-1, skip_signature=true ...; no "
+            help="For buckets (s3://, gs://), in addition to the environment: aws_region=eu-west-1, skip_signature=true; no "
             "secrets, since others can read command lines.",
         )
         second = click.option(

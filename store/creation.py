@@ -75,7 +75,7 @@ def create(
             create_frames(frames, name, dtype, row, 0, cut)
 
     files = build(fill, attributes_of({**attrs, **fixed}))
-    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was cut off
+    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was interrupted
     root.tidy()
     mark(root, list(files))
     inventory.write(root, Inventory())
@@ -90,7 +90,7 @@ def mark(root: Place, files: Sequence[str] = ()) -> None:
 
 
 def is_taken(root: Place) -> bool:
-    """Whether a new store cannot be made here, because something is there; what a creation left that was cut off is nothing."""
+    """Whether a new store cannot be made here, because something is there; what an interrupted creation left does not count."""
     names = {name for name in root.names() if not is_unfinished(name)}
     if not names and not root.exists():
         return False
@@ -101,7 +101,7 @@ def is_taken(root: Place) -> bool:
 
 
 def check_lone(root: Place) -> None:
-    """Raises StoreError for the place of a new store that lies in another: what that one rewrites would take it along."""
+    """Raises StoreError where a new store would lie in another store, which may remove it when it rewrites a group."""
     if other := store_of(root, above=True):
         raise StoreError(f"{root} lies in the store {other}; choose a place outside it for a store of its own")
 

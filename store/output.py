@@ -81,7 +81,7 @@ def picture(command: str) -> Kind:
 
 
 def picture_metadata(command: str, kind: str) -> dict[str, str]:
-    """What matplotlib writes into a picture, so that it is known for ours."""
+    """What matplotlib writes into a picture, so that we recognise it."""
     return {"Software" if kind == "png" else "Creator": f"concord-av {command}"}
 
 
@@ -91,7 +91,7 @@ def arrays(command: str) -> Kind:
 
 
 def npz(packed: io.BytesIO, command: str) -> bytes:
-    """An .npz file with a comment by which it is known for ours."""
+    """An .npz file with a comment by which we recognise it."""
     with zipfile.ZipFile(packed, "a") as archive:
         archive.comment = f"concord-av {command}".encode()
     return packed.getvalue()

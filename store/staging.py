@@ -91,7 +91,7 @@ def _whole(file: Place) -> bool | None:
 
 
 def _raise_if_unread(file: Place, error: Exception) -> None:
-    """Raises StoreError for a disk that fails, which says nothing of the file; zipfile may hide it behind a BadZipFile."""
+    """Raises StoreError where the disk fails, which does not make the file torn; zipfile may hide it in a BadZipFile."""
     for one in (error, error.__context__):
         if isinstance(one, OSError) and one.errno:  # none: a damaged table led before the file's beginning
             raise StoreError(f"{file} cannot be read ({one.strerror}); see to its disk and run again") from error

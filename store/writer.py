@@ -1,4 +1,4 @@
-"""Writing to a store and growing it, so that a kill at any moment leaves it readable and the next run can go on.
+"""Writing to a store and growing it, so that a kill at any moment leaves it readable and the next run can continue.
 
 Frames are written by whole shards: one `write_shard` makes each file once, whole or not at all, and no two writers touch one
 file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver; its first change opens the
@@ -46,9 +46,9 @@ from store.place import Place, place
 
 
 class Writer:
-    """A store opened for writing; cheap to make and to pickle, since it keeps the path alone and reads sizes when asked.
+    """A store opened for writing; cheap to make and to pickle, since it keeps only the path and reads sizes when asked.
 
-    `write_shard` may be called by any process, for different shards at the same time; everything else by one driver alone.
+    `write_shard` may be called by any process, for different shards at the same time; everything else by one driver only.
     """
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
@@ -220,7 +220,7 @@ class Writer:
         delete_node(self.place / group)
 
     def begin(self) -> None:
-        """Take up a store for a run that will change it: the inventory is open until `consolidate`."""
+        """Prepare a store for a run that will change it: the inventory is open until `consolidate`."""
         self._open_inventory()
         if not self.attrs.get(inventory.MARK):
             self.update_attrs({inventory.MARK: True})

@@ -1,4 +1,4 @@
-"""What a place for a store's files can do, whether it is a folder or a prefix of a bucket."""
+"""The operations of a place for a store's files, whether it is a folder or a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Outside(StoreError):
 
 
 class Place(ABC):
-    """A file or folder, or an object or prefix, whichever an operation takes it for; nothing is asked of it when made."""
+    """A file or folder, or an object or prefix, depending on the operation; making a place does no input or output."""
 
     def __init__(self, location: str, options: Mapping[str, str] | None = None):
         self.location, self.options = location, secrets.Options(options or {})
@@ -66,7 +66,7 @@ class Place(ABC):
         return type(self)(os.path.dirname(self.location.rstrip("/")), self.options)
 
     def write(self, data: bytes) -> None:
-        """Have these bytes here, whole, instead of what was here."""
+        """Replace what is here by these bytes, whole."""
         with self.writing() as file:
             file.write(data)
 
@@ -108,7 +108,7 @@ class Place(ABC):
         """Remove a file or object, if there is one; a folder is never removed."""
 
     def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
-        """Write many files below; `last` of them appears last, so that it tells of all."""
+        """Write many files below; `last` of them appears last, so that its presence means that all are there."""
         self.map(lambda key: (self / key).write(files[key]), [key for key in files if key != last])
         (self / last).write(files[last])
 

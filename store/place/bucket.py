@@ -44,7 +44,7 @@ REQUESTS = 16  # at the same time, of one reader or writer
 # Waits between tries are random and grow from 0.1 s by half each on average: about half a minute in all.
 RETRY: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=3), "backoff": {"base": 3}}
 CLIENT = {"timeout": "120s", "connect_timeout": "10s"}  # an option may say otherwise
-# For a lock, where an answer that comes late is worth nothing.
+# For a lock, where a late answer is of no use.
 HASTY_RETRY: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=8)}
 HASTY_CLIENT = {"timeout": "4s", "connect_timeout": "4s"}
 WHOLE = 64 << 20  # bytes sent by one request; more go in parts
@@ -67,7 +67,7 @@ class Bucket(Place):
         return Bucket(f"{self.location}/{key}", self.options, self._hasty)
 
     def hasty(self) -> Bucket:
-        """The same place, asked with little patience."""
+        """The same place, with short time limits."""
         return Bucket(self.location, self.options, True)
 
     @property
@@ -209,7 +209,7 @@ class _Object(Opened):
 
 
 class _Zarr(Store):
-    """A bucket's prefix as zarr and xarray open it. zarr has such a store too, which knows of no errors that pass."""
+    """A bucket's prefix as zarr and xarray open it. Zarr's own store of this kind does not repeat requests."""
 
     supports_writes = supports_deletes = supports_listing = True
 

@@ -139,7 +139,7 @@ class _File(Opened):
 
 
 def _plain_file(path: str) -> int:
-    """A descriptor for reading; raises OSError for a folder, and for a pipe or a device, at which reading would wait."""
+    """A descriptor for reading; raises OSError for a folder, and for a pipe or a device, where reading would wait."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):

@@ -1,4 +1,4 @@
-"""One driver a store: a lock that ends with its holder, however that dies.
+"""One driver per store: a lock that ends with its holder, however that dies.
 
 A folder's lock is the kernel's, by filelock. A bucket has no locks that end with their holder, so there the lock is an object,
 `.lock`, that its holder rewrites every few seconds, each time on condition that it is still the one it wrote last. A run that

@@ -101,7 +101,7 @@ def probability(score: np.ndarray, fit: Fit, window: int | str, corpus: str | No
 @dataclass(frozen=True)
 class Offset:
     """Where the sound of a clip fits its lips best: `frames` (lips at t with sound at t - frames), the clip's score in [-1, 1]
-    there (`best`) and unshifted (`at_zero`), and how far the best one stands above all offsets that are no neighbours of it."""
+    there (`best`) and unshifted (`at_zero`), and how far the best one stands above all offsets that are not its neighbours."""
 
     frames: int
     best: float

@@ -3,7 +3,7 @@
 "Real" and "fake" are claims about a person, so they need a licence: either the video is of people unknown to us and the
 calibration has seen enough people that its model had never met, or the user says that the video is of the very corpus that
 was calibrated on, and that had enough clips. What was not recorded counts as nothing. Numbers alone: who decides, and what is
-said without a licence, is `student.predict.answer`'s.
+said without a licence, is decided in `student.predict.answer`.
 """
 
 from __future__ import annotations

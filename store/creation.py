@@ -1,8 +1,7 @@
 """Making a store, whole or not at all.
 
 A store is made in a folder that is empty. What is being made bears a mark of ours, written first and removed last, that lists
-its files; a folder without the mark is not ours, and is neither written to nor
-removed.
+its files; a folder without the mark is not ours, and is neither written to nor removed.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-__all__ = ["Clip", "Reader", "open"]
+__all__ = ["Clip", "Reader", "Word", "open"]
+
+
+class Word(TypedDict):
+    """A word of a transcript; times in seconds from the clip's beginning."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
 
 
 def open(path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Reader:
@@ -235,15 +244,18 @@ class Reader:
         except inventory.Damaged as e:
             raise self._changed_or(e) from e
 
-    def words(self, i: int) -> list[dict[str, Any]]:
-        """Words of clip i in order: dicts of start, end (seconds), text, probability."""
+    def words(self, i: int) -> list[Word]:
+        """Words of clip i in order."""
         self._table.slot(i)
         if not self.has_words:
             raise StoreError(f"{self.path} has no words; run precompute.py with --words")
         table = self.words_table
         first, last = np.searchsorted(table["clip"], [i, i + 1])
-        columns = {name: table[name][first:last].tolist() for name in ("start", "end", "text", "probability")}
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        columns = (table[name][first:last].tolist() for name in ("start", "end", "text", "probability"))
+        return [
+            Word(start=start, end=end, text=text, probability=probability)
+            for start, end, text, probability in zip(*columns, strict=True)
+        ]
 
     # -- other people's tools ------------------------------------------------------------------------------------------
 

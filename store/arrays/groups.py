@@ -117,7 +117,7 @@ def load(where: Place, listed: Callable[[set[str]], None] = _any, read: Read = _
         raise Broken(f"{lost}/zarr.json is missing")
     names = sorted(folders, key=lambda name: name.split("/") if name else [])
     documents = dict(zip(names, where.map(lambda name: _document(where, name, sizes, read), names), strict=True))
-    budget, files = _Budget(where, sizes), _by_folder(sizes, folders)
+    budget, files = _Budget(sizes), _by_folder(sizes, folders)
     root = Group(_attributes("", documents.pop("")))
     groups: dict[str, Group] = {"": root}
     for name, content in documents.items():
@@ -134,7 +134,7 @@ def load(where: Place, listed: Callable[[set[str]], None] = _any, read: Read = _
 class _Budget:
     """What a group may still take in memory."""
 
-    def __init__(self, where: Place, sizes: Mapping[str, int]):
+    def __init__(self, sizes: Mapping[str, int]):
         self.left = max(MOST_FREE, RATIO * sum(sizes.values()))
         self._all = self.left
 

@@ -143,8 +143,8 @@ class ShardedArray:
         self,
         folder: Place,
         cache: ShardCache,
-        check: Callable[[str, bytes], None] = lambda key, data: None,
-        is_known: Callable[[int, int, bytes], bool] = lambda number, size, tail: True,
+        check: Callable[[str, bytes], None],
+        is_known: Callable[[int, int, bytes], bool],
     ):
         """Parse the metadata, which `check` sees first; `is_known` is asked of each shard that is opened.
 

@@ -1,4 +1,4 @@
-"""A prefix of a bucket as a place for a store, by obstore, and what Zarr writes to there.
+"""A prefix of a bucket as a place for a store, by obstore.
 
 A request is made again after a 5xx answer, a dropped connection or a time-out, by obstore, and here where an answer breaks off
 in its middle. One that fails for good is a StoreError that names the object. An object appears whole or not at all: by one PUT,
@@ -7,14 +7,13 @@ or a multipart upload (those that a kill leaves unfinished cost money until a li
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import itertools
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -30,12 +29,11 @@ from obstore.exceptions import (
     PreconditionError,
     UnauthenticatedError,
 )
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 
 from concord import secrets
 from store.layout import StoreError
 from store.place.base import KINDS, Changed, Opened, Place
+from store.place.bucket_store import BucketStore
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -161,8 +159,8 @@ class Bucket(Place):
         with suppress(FileNotFoundError):  # Google says so, Amazon does not
             self.ask(obstore.delete)
 
-    def zarr(self) -> Store:
-        return _Zarr(self)
+    def zarr(self) -> BucketStore:
+        return BucketStore(self)
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         with ThreadPoolExecutor(REQUESTS) as pool:
@@ -206,72 +204,6 @@ class _Object(Opened):
             return b""
         options: Any = {"range": (offset, stop), "if_match": self._tag}
         return self._where.ask(lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
-
-
-class _Zarr(Store):
-    """A bucket's prefix as zarr and xarray open it. Zarr's own store of this kind does not repeat requests."""
-
-    supports_writes = supports_deletes = supports_listing = True
-
-    def __init__(self, where: Bucket, read_only: bool = False):
-        super().__init__(read_only=read_only)
-        self.where = where
-
-    def with_read_only(self, read_only: bool = False) -> _Zarr:
-        return _Zarr(self.where, read_only)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Zarr) and (self.where, self.read_only) == (other.where, other.read_only)
-
-    def __str__(self) -> str:
-        return str(self.where)
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        where = self.where / key
-
-        def read() -> bytes:
-            if byte_range is None:
-                return where.read()
-            opened = where.open(byte_range.suffix if isinstance(byte_range, SuffixByteRequest) else 0)
-            if isinstance(byte_range, SuffixByteRequest):
-                return opened.tail
-            if isinstance(byte_range, OffsetByteRequest):
-                return opened.read(byte_range.offset, opened.size)
-            assert isinstance(byte_range, RangeByteRequest)
-            return opened.read(byte_range.start, byte_range.end - byte_range.start)
-
-        try:
-            return prototype.buffer.from_bytes(await asyncio.to_thread(read))
-        except FileNotFoundError:
-            return None
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
-
-    async def exists(self, key: str) -> bool:
-        return await asyncio.to_thread((self.where / key).exists)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        self._check_writable()
-        await asyncio.to_thread((self.where / key).write, value.to_bytes())
-
-    async def delete(self, key: str) -> None:
-        self._check_writable()
-        await asyncio.to_thread((self.where / key).delete)
-
-    async def list(self) -> AsyncIterator[str]:
-        async for key in self.list_prefix(""):
-            yield key
-
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        for key in await asyncio.to_thread((self.where / prefix).files):
-            yield f"{prefix.rstrip('/')}/{key}".lstrip("/")
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        for name in await asyncio.to_thread((self.where / prefix).names):
-            yield name
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,8 +1,8 @@
 """Files that commands write for people: a new name, or an earlier output of the same kind; nothing else is ever replaced.
 
 `check` looks at all outputs of a run before its work starts. A file that is there is replaced where its content shows that this
-kind of output wrote it (`marked`), or where the person said so (`overwrite`) and this run does not read it. No output goes into
-a store, through a symbolic link, or to the place of another. Devices and pipes (/dev/stdout) are written to as they are.
+kind of output wrote it (`marked`), or where the user asked for it (`overwrite`) and this run does not read it. No output goes
+into a store, through a symbolic link, or to the place of another output. Devices and pipes (/dev/stdout) are written to as they are.
 `write` writes one whole or not at all.
 """
 

@@ -2,8 +2,8 @@
 
 "Real" and "fake" are claims about a person, so they need a licence: either the video is of people unknown to us and the
 calibration has seen enough people that its model had never met, or the user says that the video is of the very corpus that
-was calibrated on, and that had enough clips. What was not recorded counts as nothing. Numbers alone: who decides, and what is
-said without a licence, is decided in `student.predict.answer`.
+was calibrated on, and that had enough clips. What was not recorded counts as nothing. This module only counts: the decision,
+and what is said without a licence, are in `student.predict.answer`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 
 from concord import plain_json
 
-# Independent people, or clips of people who are known, behind a verdict. Of n exchangeable people one more stands out from all
-# of them with chance 1 / (n + 1): with fewer than 19 no threshold at all keeps false alarms to 1 in 20. It is the least, not a
-# promise: that no alarm in n is under 1 in 20 with 95 % confidence takes 59.
+# Independent people, or clips of people who are known, behind a verdict. One more person stands out from all of n exchangeable
+# people with chance 1 / (n + 1): with fewer than 19, no threshold keeps false alarms to 1 in 20. This is a minimum, not a
+# promise: to show with 95 % confidence that fewer than 1 in 20 are alarms takes 59 people and no alarm.
 LEAST = 20
 ALARMS = 0.05  # most real clips of the calibration that may read as fake before strangers are judged
 
 
 @dataclass(frozen=True)
 class Grounds:
-    """What one calibration rests on; None = nobody said.
+    """What one calibration rests on; None = not recorded.
 
     real: clips known to be real whose own pairs it was fitted on. speakers: people in them, by their first-named identity.
     strangers: those of them that what is calibrated had not learned from. alarms: share of own pairs that read as fake.
@@ -41,7 +41,7 @@ class Grounds:
     def of(cls, note: object) -> Grounds:
         """From attributes or a header, which may be old or foreign: what is not a number counts as unknown."""
         note = note if isinstance(note, Mapping) else {}
-        if "real" not in note and str(note.get("which", "")).startswith("real"):  # as releases before wrote it
+        if "real" not in note and str(note.get("which", "")).startswith("real"):  # as earlier releases wrote it
             note = {**note, "real": note.get("clips")}
         counts = [whole(note.get(name)) for name in ("real", "speakers", "strangers")]
         share = note.get("alarms")

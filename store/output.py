@@ -2,8 +2,8 @@
 
 `check` looks at all outputs of a run before its work starts. A file that is there is replaced where its content shows that this
 kind of output wrote it (`marked`), or where the user asked for it (`overwrite`) and this run does not read it. No output goes
-into a store, through a symbolic link, or to the place of another output. Devices and pipes (/dev/stdout) are written to as they are.
-`write` writes one whole or not at all.
+into a store, through a symbolic link, or to the place of another output. Devices and pipes (/dev/stdout) are written to as they
+are. `write` writes one whole or not at all.
 """
 
 from __future__ import annotations

@@ -243,7 +243,8 @@ def test_closed_standard_streams_change_nothing(rows, tmp_path):
             assert (done.returncode, done.stderr) == (0, ""), (close, words)
 
 
-STUCK = "import sys, time; print('here', flush=True); time.sleep(60)"
+# Short waits: a signal that comes just before a long one would be looked at only after it.
+STUCK = "import sys, time; print('here', flush=True)\nfor _ in range(600): time.sleep(0.1)"
 EARLY = ["precompute.py", "-m concord", "-m store.inspect", "-m pipelines.audit", "-m pipelines.manifest"]
 EARLY += ["-m pipelines.doctor", "-m pipelines.default_fit", "-m pipelines.demo", "-m student.predict"]
 EARLY += ["-m student.evaluate", "-m student.export", "-m student.check", "-m student.train"]

@@ -109,7 +109,7 @@ def test_rows_reads_slots_that_are_not_done(whole):
 
 def test_folders_that_are_no_store_and_newer_stores_are_refused(path, tmp_path):
     for bad in (tmp_path, tmp_path / "missing", path / "zarr.json"):
-        with pytest.raises(StoreError, match="no store"):
+        with pytest.raises(StoreError, match="not a store"):
             store.open(bad)
     with pytest.raises(StoreError, match="not known"):
         store.open("azure://bucket/s.zarr")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from concord.text import spelled
 from pipelines.corpora.fields import ManifestError, as_label, as_names, as_number, as_segments, as_text, is_empty
-from store.formats import document
 from store.formats.table import read_csv, read_parquet, to_csv
 from store.layout import StoreError
 from store.place import Place, is_url, place
@@ -185,18 +185,18 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
     identity = os.fsencode(identity).decode("utf-8", "backslashreplace")
     return replace(
         row,
-        method=document.text(row.method),
-        group=document.text(row.group),
-        identities=tuple(map(document.text, row.identities)),
-        faults=tuple(map(document.text, row.faults)),
+        method=spelled(row.method),
+        group=spelled(row.group),
+        identities=tuple(map(spelled, row.identities)),
+        faults=tuple(map(spelled, row.faults)),
         path=_as_text(path),
         audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
         label=label,
         audio_fake=audio_fake,
         video_fake=video_fake,
-        category=document.text(category),
+        category=spelled(category),
         id=identity,
-        corpus=document.text(corpus),
+        corpus=spelled(corpus),
     )
 
 

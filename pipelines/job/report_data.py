@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord import plain_json
 from concord.secrets import redact
 from pipelines.errors import UsageError
 from pipelines.job import report_page, request
@@ -99,7 +100,7 @@ def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state
     has, usage, parts = machine(), summary.usage, summary.parts
     done = int((clips["done"] == 1).sum())
     failed = sum(1 for entry in entries.values() if entry.reason)
-    return clean(
+    return plain_json.cleaned(
         {
             "version": VERSION,
             "run": {
@@ -275,17 +276,6 @@ def machine() -> dict[str, Any]:
         "gpu_names": sorted({name.removeprefix(kind) for has in alive for name in has if name.startswith(kind)}),
         "nodes_gone": len(nodes) - len(alive),
     }
-
-
-def clean(value: Any) -> Any:
-    """Plain JSON: floats of six digits, null where one is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): clean(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(inner) for inner in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _try(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> None:

@@ -253,7 +253,7 @@ def test_what_cannot_be_loaded_or_read_is_one_line(tmp_path, clips):
     assert "is a folder" in refused("lips", "--output", tmp_path)
     (tmp_path / "file").write_text("")
     path = clips / "clips" / "bbaf2n.mp4"
-    assert "is no folder" in refused("whisper", "--media", path, "--output", tmp_path / "file" / "out.npz")
+    assert "is not a folder" in refused("whisper", "--media", path, "--output", tmp_path / "file" / "out.npz")
 
 
 def test_a_failure_leaves_the_earlier_output_as_it_was(tmp_path, npz):

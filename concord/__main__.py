@@ -6,7 +6,6 @@ if __name__ == "__main__":
     end_on_signals()
 
 import importlib
-import sys
 
 import click
 

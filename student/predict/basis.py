@@ -207,7 +207,7 @@ def _trained_on(detector: Detector) -> Reader | None:
     The detector may be anybody's: it sends no request to a bucket, and no other store's fit is taken for its own.
     """
     import store
-    from student.training.record import store_identity
+    from student.run.identity import store_identity
 
     told = detector.about.get("store")
     path, fit = (told.get("path"), told.get("fit")) if isinstance(told, Mapping) else (None, None)

@@ -10,7 +10,7 @@ window are seen in windows of exactly that length, which overlap, and their logi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,8 +113,8 @@ def logits(
     items: list[Trial],
     window: int,
     device: torch.device,
+    *,
     batch_size: int = 16,
-    progress: Callable[[int], None] | None = None,
     picture: str = "mouth",
 ) -> np.ndarray:
     """Clip logit [n] f8 of each trial, positive = fake. The model is put in evaluation mode and left as it was; `picture` is
@@ -140,8 +140,6 @@ def logits(
         for n, (k, a, b) in enumerate(batch):
             total[k] += values[n] * (b - a)
             frames[k] += b - a
-        if progress:
-            progress(min(first + batch_size, len(jobs)))
     model.train(was_training)
     return total / np.maximum(frames, 1)
 

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from concord import text
 from student.scoring import tables
-from student.training import card
+from student.run import card
 
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07",

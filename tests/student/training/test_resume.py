@@ -13,7 +13,7 @@ from test_train import train
 
 import store
 from student import checkpoint, run_state
-from student.training.record import shards_digest
+from student.run.identity import shards_digest
 
 FILE = "model.safetensors"
 OPTIONS = ("--checkpointing_steps", "epoch", "--epochs", "2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from concord.files import write
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
+SPLITS = ("train", "val", "test")
 TRIMS = ("none", "leading", "speech")  # see student.data.spans
 MOST_BYTES = 1_000_000  # of a file of options
 
@@ -148,7 +150,7 @@ class TrainConfig:
         return cls(losses=LossConfig(**losses), data=DataConfig(**data), **options)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Inverse of `to_dict`."""
         values = dict(values)
         return cls(losses=LossConfig(**values.pop("losses")), data=DataConfig(**values.pop("data")), **values)

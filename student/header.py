@@ -1,4 +1,4 @@
-"""What the header of a detector says, as a record: checked once when it is read, so that nobody looks into foreign JSON later."""
+"""What the header of a detector says, as a record: checked once when it is read, so that no other code reads foreign JSON."""
 
 from __future__ import annotations
 

@@ -210,7 +210,9 @@ def _read_part(file: Path, sums: Mapping[str, Any], most: int) -> dict[str, torc
         if odd := not_finite(tensors):
             raise ValueError(f"{odd} is not finite")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be used: {first(error)}; name an earlier checkpoint of the run") from error
+        raise CheckpointError(
+            f"{file} cannot be used: {first(error)}; name an earlier checkpoint of the run"
+        ) from error
     return tensors
 
 

@@ -1,1 +1,1 @@
-"""What a run's folder holds beside its checkpoints: who writes to it, how far the run is, its detector, figures and model card."""
+"""A run's folder: who writes to it, how far the run is, its detector, figures, log and model card."""

@@ -57,7 +57,11 @@ def text(run: Run) -> str:
     """The card as Markdown."""
     reader, config, facts = run.reader, run.config, run.facts
     data, losses = config.data, config.losses
-    terms = ("detection", losses.w_detection), ("correlation", losses.w_correlation), ("contrastive", losses.w_contrastive)
+    terms = (
+        ("detection", losses.w_detection),
+        ("correlation", losses.w_correlation),
+        ("contrastive", losses.w_contrastive),
+    )
     weights = ", ".join(f"{name} {weight:g}" for name, weight in terms)
     parts = [
         f"# Detector {code(config.model)}, {facts.parameters:,} parameters",

@@ -26,11 +26,10 @@ LOCK_WAIT_S = 20.0  # a run whose launcher was killed needs a moment to save and
 
 
 def claim(folder: Path, config: TrainConfig, wanted: str | None) -> IO[bytes]:
-    """Take the output folder for a run: check it, make it, lock it, and remove what earlier runs left unfinished. The lock lasts
-    until the file is closed or the process dies.
+    """Take the output folder for a run: check it, make it, lock it, and remove what earlier runs left unfinished.
 
-    `wanted`: what --resume_from_checkpoint says. Raises ConfigError where the folder is taken, cannot be made, or holds anything
-    that a run could spoil.
+    The lock lasts until the file is closed or the process dies. `wanted`: what --resume_from_checkpoint says. Raises
+    ConfigError where the folder is taken, cannot be made, or holds anything that a run could spoil.
     """
     try:
         check_output(folder, config, wanted)  # before anything is made there

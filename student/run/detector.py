@@ -99,6 +99,4 @@ def _lacks(path: Path, best: Best) -> str:
             break
     else:
         helps = "start a new --output"
-    return (
-        f"does not hold the best weights so far, those after step {best.step}: bring the file back from a copy, or {helps}"
-    )
+    return f"does not hold the best weights so far, those after step {best.step}: bring the file back from a copy, or {helps}"

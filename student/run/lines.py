@@ -1,4 +1,4 @@
-"""The log of a run, `metrics.jsonl`: one JSON object a line, in the order of steps, also after a run went on from a checkpoint."""
+"""The log of a run, `metrics.jsonl`: one JSON object a line in the order of steps, also after a resume."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_line(file: Path, line: Mapping[str, Any]) -> None:
 
 
 def keep_lines(file: Path, step: int) -> None:
-    """Drop the lines of steps after `step`: they are written again. Lines that a kill or damage left unreadable are dropped too,
+    """Drop the lines of steps after `step`: they are written again. Lines that a kill or damage left unreadable are dropped
     with a warning."""
     if not file.is_file():
         return

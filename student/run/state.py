@@ -1,4 +1,4 @@
-"""How far a run is and its figures so far, as records: what `trainer.json` keeps, and what results.json and the card are made of.
+"""How far a run is and its figures so far, as records: what `trainer.json` keeps and results.json and the card are made of.
 
 Each record has a `to_json` and, where a checkpoint brings it back, a `parse` that checks it once; nobody looks into the JSON
 later. Figures that are not finite are null in JSON and NaN here.
@@ -162,17 +162,16 @@ class State:
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> State:
         """From what `student.run_state.read_state` gives. Raises ValueError, with the name of what cannot be used."""
-        found = {}
-        for name, read in (
-            ("history", lambda lines: [Epoch.parse(line) for line in lines]),
-            ("best", lambda best: Best.parse(best) if best else None),
-            ("seconds", Seconds.parse),
-        ):
-            try:
-                found[name] = read(told[name])
-            except (KeyError, TypeError, ValueError, AttributeError):
-                raise ValueError(f"no {'best figures' if name == 'best' else name} that can be used") from None
-        return cls(told["step"], told["epoch"], told["position"], **found)
+        reading = "history"
+        try:
+            history = [Epoch.parse(line) for line in told["history"]]
+            reading = "best figures"
+            best = Best.parse(told["best"]) if told["best"] else None
+            reading = "seconds"
+            seconds = Seconds.parse(told["seconds"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ValueError(f"no {reading} that can be used") from None
+        return cls(told["step"], told["epoch"], told["position"], history, best, seconds)
 
 
 def _number(value: Any) -> float:

@@ -35,7 +35,8 @@ def accelerator(config: TrainConfig) -> accelerate.Accelerator:
         raise ConfigError(f"--report_to {config.report_to} is not a tracker that Accelerate knows") from error
     if made.distributed_type in SPREAD:
         raise ConfigError(
-            f"accelerate is configured for {made.distributed_type.value}, which this trainer does not support; use one of configs/"
+            f"accelerate is configured for {made.distributed_type.value}, which this trainer does not support; "
+            "use one of configs/"
         )
     if config.with_tracking and not made.log_with:
         more = "; tensorboard needs the package tensorboardX" if config.report_to == "tensorboard" else ""
@@ -52,7 +53,9 @@ def set_threads(wanted: int) -> int:
     return threads
 
 
-def by_main(accelerator: accelerate.Accelerator, work: Callable[[], Result], raises: type[ConcordError]) -> Result | None:
+def by_main(
+    accelerator: accelerate.Accelerator, work: Callable[[], Result], raises: type[ConcordError]
+) -> Result | None:
     """What `work` gives in the main process, None in the others. Where it raises an error of that kind, all processes do."""
     result, problem = None, None
     if accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""What a run trains on, decided before anything is made: splits, spans, the length of windows, and what the student looks at."""
+"""What a run trains on, decided before anything is made: splits, spans, length of windows, and what the student looks at."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ class Plan:
 
     @classmethod
     def of(cls, config: TrainConfig, resume: str | None) -> Plan:
-        """Open the store and decide. Raises StoreError, SplitError, CheckpointError, and ConfigError where soft labels are asked
-        for and the store has none."""
+        """Open the store and decide.
+
+        Raises StoreError, SplitError, CheckpointError, and ConfigError where soft labels are asked for and there are none.
+        """
         reader = store.open(config.store)
         config = replace(config, data=replace(config.data, picture=_picture(reader, config, resume)))
         if config.losses.needs_soft_labels and reader.fit is None:
@@ -63,7 +65,9 @@ class Plan:
         """Raises ConfigError where so many processes cannot train on this; the `main` one says how many clips are left out."""
         clips, config = len(self.corpus.rows), self.config
         if not clips + self.too_short:
-            raise ConfigError(f"store {config.store} has no finished clip in its train split; mark some or give --splits")
+            raise ConfigError(
+                f"store {config.store} has no finished clip in its train split; mark some or give --splits"
+            )
         if not clips:
             raise ConfigError(
                 f"no training clip of {config.store} has {self.data.window} frames inside both tracks with --trim "

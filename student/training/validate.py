@@ -18,9 +18,7 @@ def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: 
     processes, where a logit is not finite."""
     mine = trials[accelerator.process_index :: accelerator.num_processes]
     own = accelerator.unwrap_model(detector)
-    values = score.logits(
-        own, plan.reader, mine, plan.data.window, accelerator.device, picture=plan.data.picture
-    )
+    values = score.logits(own, plan.reader, mine, plan.data.window, accelerator.device, picture=plan.data.picture)
     by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
     if len(by_id) != len(trials):
         raise RuntimeError(f"validation gathered {len(by_id)} of {len(trials)} trials")

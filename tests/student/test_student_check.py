@@ -191,7 +191,7 @@ def test_errors_are_one_line_with_exit_code_2(state, tmp_path, arrays):
         assert said in result.output
     assert commands.main.get_command(None, "check-student") is main
     with pytest.raises(CheckpointError):
-        check("talknet", tmp_path / "none.pt", None, None, "cpu", 0)
+        check("talknet", tmp_path / "none.pt")
 
 
 def test_lite_causal_runs_too():

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from student import checkpoint, run_state
+from student.header import Header
 from student.models import build
 from student.training.optimize import average
 
@@ -73,14 +74,14 @@ def damaged(file: Path, kind: str, dice: np.random.Generator) -> Iterator[str]:
         file.write_bytes(kept)
 
 
-def detector_outcome(run: Path, wanted: dict[str, torch.Tensor], about: dict) -> str:
+def detector_outcome(run: Path, wanted: dict[str, torch.Tensor], header: Header) -> str:
     """What loading the detector of a run came to, which was written with those weights and that header."""
     try:
         model, told = checkpoint.load_model(run)
     except checkpoint.CheckpointError as error:
         return REFUSED if _is_line(error, run / checkpoint.MODEL_FILE) else f"no line for a person: {error!r}"
     state = model.state_dict()
-    if told.told == about and state.keys() == wanted.keys() and all(torch.equal(state[k], v) for k, v in wanted.items()):
+    if told == header and state.keys() == wanted.keys() and all(torch.equal(state[k], v) for k, v in wanted.items()):
         return SAME
     return "a detector was loaded that is another"
 

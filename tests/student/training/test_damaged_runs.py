@@ -61,29 +61,29 @@ def resaved(folder, metadata=None, **tensors):
 
 
 def test_a_damaged_detector_never_answers(detector):
-    model, about = checkpoint.load_model(detector)
+    model, header = checkpoint.load_model(detector)
     wanted = {key: value.clone() for key, value in model.state_dict().items()}
     came = Counter()
     for file, kind, dice in damaged_runs.plan(detector, seed=1, count=80):
         with damaged_runs.damaged(file, kind, dice) as what:
-            outcome = damaged_runs.detector_outcome(detector, wanted, about)
+            outcome = damaged_runs.detector_outcome(detector, wanted, header)
         assert outcome == damaged_runs.REFUSED, f"{file.name}, {what}: {outcome}"
         came[kind] += 1
     assert set(came) == set(damaged_runs.KINDS)
-    assert damaged_runs.detector_outcome(detector, wanted, about) == damaged_runs.SAME
+    assert damaged_runs.detector_outcome(detector, wanted, header) == damaged_runs.SAME
 
 
 def test_every_bit_of_a_detectors_header_counts(detector):
     file = detector / checkpoint.MODEL_FILE
     data = file.read_bytes()
     size = 8 + struct.unpack("<Q", data[:8])[0]
-    model, about = checkpoint.load_model(detector)
+    model, header = checkpoint.load_model(detector)
     wanted = {key: value.clone() for key, value in model.state_dict().items()}
     for at in range(0, 8 * size, 331):
         changed = bytearray(data)
         changed[at // 8] ^= 1 << at % 8
         file.write_bytes(changed)
-        assert damaged_runs.detector_outcome(detector, wanted, about) == damaged_runs.REFUSED, f"bit {at}"
+        assert damaged_runs.detector_outcome(detector, wanted, header) == damaged_runs.REFUSED, f"bit {at}"
 
 
 def test_weights_that_are_not_finite_are_neither_written_nor_loaded(detector, tmp_path):

@@ -65,15 +65,9 @@ class Asked:
     matched: Path | None = None
 
 
-def evaluate(
-    store_path: str,
-    checkpoint_path: Path,
-    split_name: str = "test",
-    accelerator: Accelerator | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """The report as plain values for JSON, equal in all processes; `more` are fields of `Asked`."""
-    return report(Asked(store_path, checkpoint_path, split_name, **more), accelerator).to_json()
+def evaluate(store_path: str, checkpoint_path: Path, split_name: str = "test", **more: Any) -> dict[str, Any]:
+    """The report as plain values for JSON, scored by this process alone; `more` are further fields of `Asked`."""
+    return report(Asked(store_path, checkpoint_path, split_name, **more)).to_json()
 
 
 def report(asked: Asked, accelerator: Accelerator | None = None) -> Report:

@@ -132,7 +132,7 @@ def read_state(path: Path) -> dict[str, Any]:
             raise ValueError("it is missing, or a link instead of a file")
         if file.stat().st_size > MOST_STATE:
             raise ValueError("it is larger than any of ours")
-        state = files.parse_json(file.read_bytes())
+        state: dict[str, Any] = files.parse_json(file.read_bytes())
         missing = STATE.keys() - OPTIONAL - state.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(

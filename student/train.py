@@ -6,7 +6,7 @@
     accelerate launch --config_file configs/cpu2.yaml student/train.py ...                   # two CPU processes
     accelerate launch student/train.py ... --resume_from_checkpoint latest                   # goes on after any kill
 
-The command alone: options to a config, errors to one line, exit code out. The loop is student/training/trainer.py.
+The command alone: options to a config, exit code out. The loop is student/training/trainer.py.
 """
 
 # ruff: noqa: E402 - the path is put right before anything of ours is imported
@@ -37,7 +37,8 @@ from typing import Any
 
 import click
 
-from concord.command import log_to_stderr, say
+from concord.command import Command, log_to_stderr, say
+from concord.errors import ConcordError
 from store.output import check_folder
 from student.config import (
     PRECISIONS,
@@ -54,6 +55,17 @@ from student.config import (
 log = logging.getLogger("student")
 
 CONFIG, LOSSES, DATA = TrainConfig, LossConfig, DataConfig
+FIRST = int(os.environ.get("RANK", "0")) == 0  # the process that speaks for all
+
+
+class TrainingFailed(ConcordError):
+    """A run that failed after it began; running it again goes on from its last checkpoint."""
+
+    exit_code = 1
+
+
+class Alone(TrainingFailed):
+    """The same for a reason that the other processes of the run do not have."""
 
 
 def option(name: str, *more: Any, **how: Any) -> Any:
@@ -79,7 +91,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     return path
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_from_file,
               help="Options from a file: a run's config.json, or YAML. The command line wins.")  # fmt: skip
 @option("--store", required=True, help="Folder or URL (s3://, gs://) of the store that precompute.py wrote.")
@@ -112,7 +124,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     "--trim",
     type=click.Choice(TRIMS),
     default=DATA.trim,
-    help="What is cut off clips beside their ends: up to the first voice (leading), after the last one too (speech).",
+    help="What is trimmed in addition to clip ends: all before the first voice (leading), after the last one too (speech).",
 )
 @option(
     "--losses",
@@ -131,7 +143,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option(
     "--confidence",
     default=LOSSES.confidence,
-    help="Weigh soft labels p in the correlation term by |2 p - 1| to that power: unsure teachers teach less; 0 = no.",
+    help="Weigh soft labels p in the correlation term by |2 p - 1| to that power: unsure teachers teach less; 0 = off.",
 )
 @option("--pair-share", default=DATA.pair_share, help="Share of real windows that get another sound or a shift.")
 @option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")
@@ -157,8 +169,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
 @option("--report_to", default=CONFIG.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
 @option("--cpu", is_flag=True, help="Leave a GPU alone.")
-@option("--debug", is_flag=True, help="Show tracebacks.")
-def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> None:
+def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
     """Train a detector on the windows, soft labels and on-the-fly pairs of a store.
 
     Example: accelerate launch student/train.py --store grid.zarr --output runs/grid --epochs 20
@@ -166,75 +177,61 @@ def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> Non
     options["mixed_precision"] = options["mixed_precision"] or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     before = [(number, signal.signal(number, _ended)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        _train(resume_from_checkpoint, debug, options)
+        return _train(resume_from_checkpoint, options)
+    except ConcordError as error:
+        if not FIRST and not isinstance(error, Alone):
+            sys.exit(error.exit_code)  # the first process has the same error, and says it
+        raise
     finally:
         for number, handler in before:
             signal.signal(number, handler)
 
 
-def _train(resume: str | None, debug: bool, options: dict[str, Any]) -> None:
-    _log_on_main_process()
-    from store import StoreError
-    from student.checkpoint import CheckpointError
-    from student.data.splits import SplitError
+def _train(resume: str | None, options: dict[str, Any]) -> int:
+    """The exit code: 0, or 128 + signal after a clean stop."""
+    log_to_stderr()
+    log.setLevel(logging.INFO if FIRST else logging.ERROR)
     from student.models import MODELS
     from student.training.trainer import Trainer
 
+    if options["model"] not in MODELS:
+        raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
+    config = TrainConfig.from_options(**options)
+    check_folder(config.output, "the run")
+    _warn_of_one_process()
     try:
-        if options["model"] not in MODELS:
-            raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
-        config = TrainConfig.from_options(**options)
-        check_folder(config.output, "the run")
-        _warn_of_one_process()
         trainer = Trainer(config, resume)
-    except (ConfigError, SplitError, StoreError, CheckpointError) as error:
-        if debug:
-            raise
-        _leave(2, str(error))
+    except ConcordError:
+        raise
     except Exception as error:
-        if debug:
-            raise
-        _leave(1, *_told(error))
+        raise _failed(error) from error
     try:
         code = trainer.run()
     except Exception as error:
-        if debug:
-            raise
-        _leave(1, *_told(error))
-    if code:
-        _leave(code, f"stopped by signal {code - 128}; state saved: go on with --resume_from_checkpoint latest")
+        raise _failed(error) from error
+    if code and FIRST:
+        say(f"stopped by signal {code - 128}; state saved: go on with --resume_from_checkpoint latest", err=True)
+    return code
 
 
-def _told(error: Exception) -> tuple[str, bool]:
-    """An error in one line, and whether every process of the run has the same."""
+def _failed(error: Exception) -> ConcordError:
+    """What ended a run that had begun, as an error with exit code 1; of this process alone unless all have it."""
     from student.checkpoint import SaveError
     from student.scoring.score import ScoreError
     from student.training.watch import Diverged
 
-    lines = str(error).strip().splitlines() or ["no message"]
     if isinstance(error, (SaveError, ScoreError, Diverged)):
-        return str(error), True
+        return error
+    lines = str(error).strip().splitlines() or ["no message"]
     name = type(error).__name__
     if name == "StoreError":  # from a reading process it comes with that one's traceback
-        return lines[-1].removeprefix("store.layout.StoreError: "), False
+        return Alone(lines[-1].removeprefix("store.layout.StoreError: "))
     torn = ("onnection closed by peer", "onnection reset", "NCCL", "gloo", "Broken pipe")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in str(error) for word in torn):
-        return "another process of this run ended, so this one cannot go on; its own line says why", True
-    return (str(error) if isinstance(error, OSError) else f"{name}: {lines[-1]}"), False
-
-
-def _leave(code: int, message: str, common: bool = True) -> None:
-    """Say it once, from the first process unless it is another's own, and end with that code."""
-    if not common or int(os.environ.get("RANK", "0")) == 0:
-        message = " ".join(message.split())
-        say(f"Error: {message}" if code < 128 else message, err=True)
-    sys.exit(code)
-
-
-def _log_on_main_process() -> None:
-    first = int(os.environ.get("RANK", "0")) == 0
-    log_to_stderr()
-    log.setLevel(logging.INFO if first else logging.ERROR)
+        return TrainingFailed(
+            "another process of this run ended, so this one cannot go on; the last line of that process says why"
+        )
+    return Alone(str(error) if isinstance(error, OSError) else f"{name}: {lines[-1]}")
 
 
 def _warn_of_one_process() -> None:

@@ -83,9 +83,6 @@ LONG = {
     "benchmarks/kills.py: main": 69,
     "benchmarks/step.py: _measured": 64,
     "pipelines/labels/calibrate.py: calibrate": 66,
-    "student/evaluate.py: evaluate": 82,
-    "student/evaluate.py: main": 64,
-    "student/predict/answer.py: answer": 77,
     "teachers/whisper/ctranslate2.py: checkpoint": 73,
 }
 OURS = {"store", "teachers", "pipelines", "student", "precompute", "concord", "benchmarks"}

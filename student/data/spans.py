@@ -43,8 +43,7 @@ class Spans:
 
 
 def spans(reader: Reader, rows: np.ndarray, trim: str) -> Spans:
-    """Spans of the clips `rows`, which must be done; other clips have none. Reads `frames/flags` and `frames/fake`, a shard at a
-    time.
+    """Spans of the clips `rows`, which must be done; other clips have none. Reads the arrays READ, a shard at a time.
 
     Raises StoreError where flags are damaged, ValueError for an unknown `trim`.
     """

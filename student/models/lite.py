@@ -181,7 +181,8 @@ class _Conv(nn.Conv1d):
 class LogMel(nn.Module):
     """Logarithm of mel energies, 4 rows a frame, by matrix products alone (exports to any runtime). No parameters.
 
-    Mel scale: Slaney, "Auditory Toolbox" 1998, triangles of equal height on HTK's formula 2595 log10(1 + f / 700).
+    Mel scale of HTK, 2595 log10(1 + f / 700). The weights of each triangle sum to 1, so a band is a mean over its bins (equal
+    area, as in Slaney's "Auditory Toolbox" 1998).
     """
 
     basis: torch.Tensor

@@ -70,7 +70,7 @@ class Baselines:
         values = self._numbers(name, taught, label)
         use = taught & np.isfinite(values)
         turned = len(np.unique(label[use])) == 2 and auc(values[use], label[use]) < 0.5
-        return (-values if turned else values)[rows]
+        return np.asarray((-values if turned else values)[rows])
 
     def _numbers(self, name: str, taught: np.ndarray, label: np.ndarray) -> np.ndarray:
         """The column as f8 [clips]; a word counts as the share of fakes that it has among the clips `taught`."""
@@ -78,7 +78,7 @@ class Baselines:
 
         column = self.table[name]
         if pd.api.types.is_numeric_dtype(column):
-            return column.to_numpy(float)
+            return np.asarray(column, float)
         words = column.astype(str)
         share = pd.Series(label[taught]).groupby(words.to_numpy()[taught]).mean()
-        return words.map(share).to_numpy(float)
+        return np.asarray(words.map(share), float)

@@ -35,7 +35,7 @@ def sheet(report: Report, path: Path) -> None:
     for k, (name, trials) in enumerate(list(methods.items())[:MOST]):
         for who, style in (("student", "-"), ("teacher", "--")):
             if who in report.variants[0].methods.get(name, {}):
-                _curves(roc, det, trials, who, f"{name}, {who}", style, f"C{k}")
+                _curves((roc, det), trials, who, f"{name}, {who}", style, f"C{k}")
     roc.plot([0, 1], [0, 1], ":", color="grey")
     roc.set(xlabel="reals called fake", ylabel="fakes called fake", title="ROC", aspect="equal")
     roc.legend(fontsize="x-small", loc="lower right")
@@ -84,7 +84,9 @@ def _columns(trials: list[TrialScores], who: str) -> tuple[np.ndarray, np.ndarra
     )
 
 
-def _curves(roc: Any, det: Any, trials: list[TrialScores], who: str, name: str, style: str, colour: str) -> None:
+def _curves(axes: tuple[Any, Any], trials: list[TrialScores], who: str, name: str, style: str, colour: str) -> None:
+    """A scorer's curves on both axes, ROC and DET."""
+    roc, det = axes
     scores, labels, weights = _columns(trials, who)
     false, true, _ = metrics.roc(scores, labels, weights)
     label = f"{text.label(name)} ({metrics.auc(scores, labels, weights):.3f})"
@@ -97,7 +99,7 @@ def _deviate(rate: np.ndarray) -> np.ndarray:
     """Normal deviates of rates (Martin et al. 1997, "The DET curve in assessment of detection task performance")."""
     from scipy.stats import norm
 
-    return norm.ppf(rate)
+    return np.asarray(norm.ppf(rate))
 
 
 def _histogram(axes: Any, trials: list[TrialScores], report: Report) -> None:

@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch.utils.data import DataLoader
 
 from student import checkpoint, run_state
@@ -86,7 +87,7 @@ class Trainer:
         self.start_step = self.state.step
         self.saved_step = self.start_step if self.start_step else -1
 
-    def _loader(self) -> DataLoader[dict[str, object]]:
+    def _loader(self) -> DataLoader[dict[str, torch.Tensor]]:
         plan, config = self.plan, self.config
         balance = class_weights(*expected_shares(plan.corpus, self.data))
         if self.main and self.data.augment:

@@ -25,7 +25,20 @@ CLIPS, LOSSES = ROOT / "tests" / "data" / "grid" / "clips", ROOT / "tests" / "da
 TERMS = ("loss", "detection", "correlation", "contrastive")
 CORPUS = "grid:grid_s1"  # whose calibration the packaged fit has
 TOLERANCE = 0.02  # of each term; one machine repeats the bits, others round otherwise in decoding, teachers and kernels
-OPTIONS = ("--epochs", "6", "--window", "25", "--batch-size", "3", "--threads", "1", "--no-augment", "--seed", "7", "--cpu")
+OPTIONS = (
+    "--epochs",
+    "6",
+    "--window",
+    "25",
+    "--batch-size",
+    "3",
+    "--threads",
+    "1",
+    "--no-augment",
+    "--seed",
+    "7",
+    "--cpu",
+)
 
 
 def make_reference_store(path: Path) -> Path:

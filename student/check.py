@@ -200,7 +200,7 @@ def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}, which {name} looks at") from error
     except npz.ERRORS as error:
-        raise InputError(f"{path} is missing or no .npz file of arrays: {error}") from error
+        raise InputError(f"{path} is missing or not an .npz file of arrays: {error}") from error
     first = next(iter(arrays.values()))
     if first.ndim < 2 or 0 in first.shape:
         raise InputError(
@@ -266,7 +266,9 @@ def _device(device: str) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by the kind of device
-        raise InputError(f"no device '{device}' here ({str(error).splitlines()[0]}); try --device cpu") from error
+        raise InputError(
+            f"no device '{device}' on this machine ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
     return device
 
 

@@ -39,7 +39,7 @@ class CheckpointError(ConcordError):
 
 
 class SaveError(ConcordError):
-    """Weights that must not be kept, or a disk that does not take them; one line that says what to do."""
+    """Weights that must not be kept, or that the disk does not take; one line that says what to do."""
 
     exit_code = 1
 
@@ -98,7 +98,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
 
 
 def check_intact(file: Path) -> None:
-    """Raise CheckpointError where a detector of ours does not hold what was written. A file of others says nothing to that."""
+    """Raise CheckpointError where a detector of ours does not hold what was written. For files of others nothing is known."""
     from safetensors import SafetensorError, safe_open
 
     told = about(file)

@@ -179,10 +179,16 @@ def show(report: Report) -> None:
     help="See student/train.py; may be repeated. Default: as the detector was trained.",
 )
 @click.option(
-    "--swaps", type=click.IntRange(0), default=1, show_default=True, help="Pairs with another sound a real clip."
+    "--swaps",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Pairs with another clip's sound, for each real clip.",
 )
-@click.option("--shifts", type=click.IntRange(0), default=1, show_default=True, help="Shifted pairs a real clip.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the pairs that are made.")
+@click.option(
+    "--shifts", type=click.IntRange(0), default=1, show_default=True, help="Shifted pairs for each real clip."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the pairs that are made.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Windows scored together.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the report, every trial included, as JSON.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown.")
@@ -192,7 +198,7 @@ def show(report: Report) -> None:
     type=click.Path(path_type=Path),
     help="Write ROC, DET, score histograms and reliability as PNG.",
 )
-@click.option("--cpu", is_flag=True, help="Leave a GPU alone.")
+@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 def main(
     store: str,
     checkpoint: Path,
@@ -241,7 +247,7 @@ def main(
 
 
 def _write(*forms: tuple[Path | None, Callable[[Path], None]]) -> bool:
-    """Whether all outputs that are asked for could be written. One that cannot keeps none of the others away."""
+    """Write all outputs that were asked for, even where one fails; whether all could be written."""
     is_written = True
     for path, write in forms:
         try:

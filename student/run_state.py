@@ -26,7 +26,7 @@ PREFIX = "checkpoint-"
 MOST_STATE = 1 << 26  # bytes of trainer.json
 STATE = {"config": dict, "store": dict, "step": int, "epoch": int, "position": int, "history": list, "best": dict,
          "seconds": dict, "threads": int, "processes": int}  # fmt: skip
-OPTIONAL = {"history", "best", "seconds", "threads", "processes"}  # whoever reads a state alone needs none of these
+OPTIONAL = {"history", "best", "seconds", "threads", "processes"}  # not needed by those who only look at a state
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def _step(path: Path) -> int | None:
 def find(folder: Path, wanted: str) -> Path | None:
     """The checkpoint that `--resume_from_checkpoint` names: `latest` of the run (None where there is none yet) or a folder.
 
-    Raises CheckpointError where there is none, or one of another run: a run goes on in its own folder alone.
+    Raises CheckpointError where it does not exist, or belongs to another run: a run goes on only in its own folder.
     """
     if wanted == "latest":
         found = checkpoints(folder)
@@ -190,7 +190,7 @@ def load_state(path: Path, tensors: Tensors) -> dict[str, Any]:
 
 
 def _read_part(file: Path, sums: Mapping[str, Any], most: int) -> dict[str, torch.Tensor]:
-    """Tensors of a file of at most so many bytes, which holds what was written and is finite. Raises CheckpointError."""
+    """Tensors of a file, checked: at most `most` bytes, unchanged since it was written, finite. Raises CheckpointError."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -82,11 +82,11 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
         known = {p.name for p in context.command.params}
-        for name in ("exclude", "picture"):  # in a run's config.json, but no options
+        for name in ("exclude", "picture"):  # in a run's config.json, but not options
             values.pop(name, None)
         unknown = sorted(set(values) - known)
         if unknown:
-            raise click.UsageError(f"{path} sets {unknown[0]}, which is no option of this command")
+            raise click.UsageError(f"{path} sets {unknown[0]}, which is not an option of this command")
         context.default_map = {**(context.default_map or {}), **values}
     return path
 
@@ -115,7 +115,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     help="Course of the rate: warm-up and a cosine to 0, or the paper's 0.95 an epoch.",
 )
 @option("--ema", default=CONFIG.ema, help="Keep a running average of the weights with that decay, as 0.999; 0 = none.")
-@option("--patience", default=CONFIG.patience, help="End after so many epochs without a better detector; 0 = never.")
+@option("--patience", default=CONFIG.patience, help="End after that many epochs without a better detector; 0 = never.")
 @option("--warmup", default=CONFIG.warmup, help="Share of the run in which the rate rises.")
 @option("--clip-norm", default=CONFIG.clip_norm, help="Largest norm of the gradient.")
 @option("--seed", default=CONFIG.seed)
@@ -168,7 +168,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option("--compile", is_flag=True, help="Compile the student by torch.compile: minutes at first, then faster steps.")
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
 @option("--report_to", default=CONFIG.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
-@option("--cpu", is_flag=True, help="Leave a GPU alone.")
+@option("--cpu", is_flag=True, help="Do not use a GPU.")
 def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
     """Train a detector on the windows, soft labels and on-the-fly pairs of a store.
 

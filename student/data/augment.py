@@ -31,8 +31,8 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Kind:
-    """One degradation: the share of windows it befalls, what it does with a strength that it draws, and what it needs beside
-    numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
+    """One degradation: the share of windows that get it, what it does with a strength that it draws, and what it needs in
+    addition to numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
 
     chance: float
     change: Change

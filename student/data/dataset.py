@@ -130,7 +130,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         if len(odd):
             raise StoreError(
                 f"clip {self.reader.clips['id'][d.lips]}: frames/fake is {fake[odd[0]]} at frame {d.lips_start + odd[0]}, not "
-                "0, 1 or -1; mend the store"
+                "0, 1 or -1; correct the store"
             )
         if label == 1 and (fake >= 0).all():
             return int(fake.any()), fake  # a partial forgery is real where it is

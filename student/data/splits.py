@@ -2,8 +2,8 @@
 
 The store's own `split` column decides (empty = train), or a file of id, split, weight. Where nothing is marked for validation,
 a tenth of the training clips is taken by group, so that no identity stands on both sides. Where there is only one group, or
-where each clip is one of its own (nobody said who is in them), it is taken by clip, with a warning: figures are then, or may
-be, those of known faces and voices.
+where each clip is a group of its own (nobody said who is in them), it is taken by clip, with a warning: validation may then
+share faces and voices with training.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every video gets one answer (`student.predict.answer`): real, fake, or that it cannot be decided and why. The probability is the
 student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip similarity. A verdict
-needs a calibration on enough people, or the user's word (--corpus) that the video is of the corpus calibrated on. What
-happens to one file is its own answer and never ends the rest.
+needs a calibration on enough people, or the user's word (--corpus) that the video is of the corpus calibrated on. A file that
+cannot be read gets its own answer and never ends the rest.
 
 What it leaves out: identity, artefacts of the picture, and faces other than the most prominent one.
 """
@@ -152,7 +152,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     "--corpus",
     help="Corpus that was calibrated on, as the store names it: says that these videos are of the same people.",
 )
-@click.option("--no-words", is_flag=True, help="Leave out what was said; most of the time goes there.")
+@click.option("--no-words", is_flag=True, help="Do not transcribe; most of the time goes there.")
 @click.option(
     "--json",
     "json_file",
@@ -161,7 +161,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     help="Write all answers as JSON; - for standard output.",
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Write a page for each video.")
-@click.option("--cpu", is_flag=True, help="Leave a GPU alone.")
+@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
     videos: tuple[str, ...], checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,

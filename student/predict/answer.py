@@ -1,4 +1,4 @@
-"""What is said of one video, from the teachers' evidence and the student's logit: a decision or why there is none, and grounds.
+"""What is said of one video, from the teachers' evidence and the student's logit: a decision, or why there is none.
 
 "Real" says that lips and voice agree, "fake" that they do not. Where too little is seen or heard, or the sound fits its lips
 well at another time, there is no decision: late sound alone would otherwise read as a forgery. Nor is there one without a

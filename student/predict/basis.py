@@ -203,7 +203,7 @@ def _trained_on(detector: Detector) -> Reader | None:
         except (StoreError, OSError, ValueError) as error:
             log.debug("%s: %s", path, error)
     log.warning(
-        "the detector says that it was trained on %s, where there is no store now, or not on this machine, or one with "
+        "the detector says that it was trained on %s, where there is now no store on this machine, or one with "
         "another fit: the fit in the package takes its place; --fit-from %s would use that store",
         path,
         path,
@@ -230,7 +230,7 @@ def _basis(
     for side in ("asr", "vsr"):
         if not isinstance((made_by.get(side) or {}).get("name"), str):
             raise StoreError(
-                f"the fit of {source} does not say which teacher of {side} it was learned with, so it is of no use"
+                f"the fit of {source} does not say which teacher of {side} it was learned with, so it cannot be used"
             )
     log.info("words and the teachers' similarity rest on the fit of %s", source)
     told = note.get("calibrated_on")

@@ -15,7 +15,7 @@ CANNOT_DECIDE = "cannot decide"
 
 @dataclass(frozen=True)
 class Judged:
-    """The student's probability of fake and logit (positive = fake) on so many frames; None where too few were left."""
+    """The student's probability of fake and logit (positive = fake), and on how many frames; None where too few were left."""
 
     probability: float | None
     logit: float | None

@@ -2,7 +2,7 @@
 
 `python -m pipelines.audit --store STORE` leaves `audit.json` (AUC of every such number by method) and `nuisances.parquet` (the
 numbers of each clip) in the store. For a method the number with the audit's best AUC is taken, and its values are scored like
-a detector's logits, on the same trials. A detector that does not beat it has shown nothing.
+a detector's logits, on the same trials. A detector that is not better has shown nothing.
 """
 
 from __future__ import annotations

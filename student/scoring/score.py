@@ -26,12 +26,12 @@ from student.data.picture import SIDES
 from student.data.spans import Spans
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
-MIN_FRAMES = 10  # shorter trials say nothing
-MADE = ("made swap", "made shift")  # no names of corpora's methods, which may well be called swap
+MIN_FRAMES = 10  # shorter trials say too little
+MADE = ("made swap", "made shift")  # names that a corpus's own methods do not have; "swap" might be one
 
 
 class ScoreError(ConcordError, RuntimeError):
-    """A detector that answers with no number; one line that names the clip."""
+    """A detector whose answer is not a finite number; one line that names the clip."""
 
     exit_code = 1
 
@@ -151,7 +151,7 @@ def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
     if len(odd):
         raise ScoreError(
             f"the detector answers {values[odd[0]]} for {items[odd[0]].id} (and for {len(odd) - 1} more of {len(items)}), so "
-            "there is no figure; train it again with a lower --lr"
+            "nothing was scored; train it again with a lower --lr"
         )
 
 

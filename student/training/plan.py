@@ -62,7 +62,7 @@ class Plan:
         return cls(config, reader, chosen, inside, data, corpus, len(train) - len(corpus.rows))
 
     def check(self, processes: int, main: bool) -> None:
-        """Raises ConfigError where so many processes cannot train on this; the `main` one says how many clips are left out."""
+        """Raises ConfigError where this number of processes cannot train on it; `main` logs how many clips are left out."""
         clips, config = len(self.corpus.rows), self.config
         if not clips + self.too_short:
             raise ConfigError(

@@ -44,8 +44,8 @@ def one_step(
     ends: Sequence[int],
     windows: int,
 ) -> Stepped:
-    """Take the micro-batches that end at the positions `ends` of an epoch of so many `windows`, and move the weights once;
-    `state` moves on with them."""
+    """Take the micro-batches that end at the positions `ends` of an epoch, which has `windows` windows, and update the weights
+    once. `state` is moved on."""
     accelerator, began = learner.accelerator, time.perf_counter()
     learner.model.train()
     sums: dict[str, torch.Tensor] = {}

@@ -54,7 +54,6 @@ from student.config import (
 
 log = logging.getLogger("student")
 
-CONFIG, LOSSES, DATA = TrainConfig, LossConfig, DataConfig
 FIRST = int(os.environ.get("RANK", "0")) == 0  # the process that speaks for all
 
 
@@ -98,76 +97,90 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option(
     "--output", required=True, help="Folder for the detector, checkpoints, metrics.jsonl, config.json, results.json."
 )
-@option("--model", default=CONFIG.model, help="Student: lite, lite-causal (for streams) or talknet (the paper's).")
+@option("--model", default=TrainConfig.model, help="Student: lite, lite-causal (for streams) or talknet (the paper's).")
 @option("--init-from", help="Start from weights: .pt, .pth, .model, .npz, .safetensors, or a run's folder.")
 @option("--splits", help="CSV or Parquet of id, split, weight instead of the store's own split column.")
 @option(
-    "--epochs", default=CONFIG.epochs, help="Passes over the training clips; the learning rate's schedule spans them."
+    "--epochs",
+    default=TrainConfig.epochs,
+    help="Passes over the training clips; the learning rate's schedule spans them.",
 )
 @option("--max-steps", type=int, help="Stop after that many steps; the schedule still spans the epochs.")
-@option("--batch-size", default=DATA.batch_size, help="Windows a process and micro-batch.")
-@option("--lr", default=CONFIG.lr, help="Highest learning rate (AdamW).")
-@option("--weight-decay", default=CONFIG.weight_decay)
+@option("--batch-size", default=DataConfig.batch_size, help="Windows a process and micro-batch.")
+@option("--lr", default=TrainConfig.lr, help="Highest learning rate (AdamW).")
+@option("--weight-decay", default=TrainConfig.weight_decay)
 @option(
     "--schedule",
     type=click.Choice(SCHEDULES),
-    default=CONFIG.schedule,
+    default=TrainConfig.schedule,
     help="Course of the rate: warm-up and a cosine to 0, or the paper's 0.95 an epoch.",
 )
-@option("--ema", default=CONFIG.ema, help="Keep a running average of the weights with that decay, as 0.999; 0 = none.")
-@option("--patience", default=CONFIG.patience, help="End after that many epochs without a better detector; 0 = never.")
-@option("--warmup", default=CONFIG.warmup, help="Share of the run in which the rate rises.")
-@option("--clip-norm", default=CONFIG.clip_norm, help="Largest norm of the gradient.")
-@option("--seed", default=CONFIG.seed)
-@option("--window", default=DATA.window, help="Most frames (1/25 s) that the student sees together.")
+@option(
+    "--ema", default=TrainConfig.ema, help="Keep a running average of the weights with that decay, as 0.999; 0 = none."
+)
+@option(
+    "--patience", default=TrainConfig.patience, help="End after that many epochs without a better detector; 0 = never."
+)
+@option("--warmup", default=TrainConfig.warmup, help="Share of the run in which the rate rises.")
+@option("--clip-norm", default=TrainConfig.clip_norm, help="Largest norm of the gradient.")
+@option("--seed", default=TrainConfig.seed)
+@option("--window", default=DataConfig.window, help="Most frames (1/25 s) that the student sees together.")
 @option(
     "--trim",
     type=click.Choice(TRIMS),
-    default=DATA.trim,
+    default=DataConfig.trim,
     help="What is trimmed in addition to clip ends: all before the first voice (leading), after the last one too (speech).",
 )
 @option(
     "--losses",
     type=click.Choice(PRESETS),
-    default=LOSSES.preset,
+    default=LossConfig.preset,
     help="Forms of the three terms; paper = to the letter, talknet too.",
 )
-@option("--w-detection", default=LOSSES.w_detection, help="Weight of the real/fake term; 0 = off.")
-@option("--w-correlation", default=LOSSES.w_correlation, help="Weight of the soft-label term; 0 = off.")
+@option("--w-detection", default=LossConfig.w_detection, help="Weight of the real/fake term; 0 = off.")
+@option("--w-correlation", default=LossConfig.w_correlation, help="Weight of the soft-label term; 0 = off.")
 @option(
     "--w-contrastive",
     type=float,
-    help=f"Weight of the contrastive term; 0 = off. [default: {LOSSES.w_contrastive}; paper 1]",
+    help=f"Weight of the contrastive term; 0 = off. [default: {LossConfig.w_contrastive}; paper 1]",
 )
-@option("--temperature", default=LOSSES.temperature, help="Of the contrastive term's cosines.")
+@option("--temperature", default=LossConfig.temperature, help="Of the contrastive term's cosines.")
 @option(
     "--confidence",
-    default=LOSSES.confidence,
+    default=LossConfig.confidence,
     help="Weigh soft labels p in the correlation term by |2 p - 1| to that power: unsure teachers teach less; 0 = off.",
 )
-@option("--pair-share", default=DATA.pair_share, help="Share of real windows that get another sound or a shift.")
-@option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")
-@option("--min-fake-shift", default=DATA.min_fake_shift, help="Frames from which a shift counts as fake.")
-@option("--max-shift", default=DATA.max_shift, help="Largest shift, in frames.")
+@option("--pair-share", default=DataConfig.pair_share, help="Share of real windows that get another sound or a shift.")
+@option("--swap-share", default=DataConfig.swap_share, help="Share of those that get another clip's sound.")
+@option("--min-fake-shift", default=DataConfig.min_fake_shift, help="Frames from which a shift counts as fake.")
+@option("--max-shift", default=DataConfig.max_shift, help="Largest shift, in frames.")
 @click.option(
     "--augment/--no-augment",
     show_default=True,
-    default=DATA.augment,
+    default=DataConfig.augment,
     help="Vary crop, light, sharpness, codec, noise, room and level in training.",
 )
-@option("--buffer", default=DATA.buffer, help="Windows shuffled together; larger reads from more shards at a time.")
-@option("--num-workers", default=CONFIG.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none.")
-@option("--threads", default=CONFIG.threads, help="Threads a process; 0 = OMP_NUM_THREADS or its share of the cores.")
-@option("--mixed_precision", type=click.Choice(PRECISIONS), help="Default: what accelerate launch says, else no.")
-@option("--gradient_accumulation_steps", default=CONFIG.gradient_accumulation_steps)
 @option(
-    "--checkpointing_steps", default=CONFIG.checkpointing_steps, help='Number of steps between checkpoints, or "epoch".'
+    "--buffer", default=DataConfig.buffer, help="Windows shuffled together; larger reads from more shards at a time."
 )
-@option("--keep-checkpoints", default=CONFIG.keep_checkpoints, help="Newest checkpoints that stay.")
+@option(
+    "--num-workers", default=TrainConfig.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none."
+)
+@option(
+    "--threads", default=TrainConfig.threads, help="Threads a process; 0 = OMP_NUM_THREADS or its share of the cores."
+)
+@option("--mixed_precision", type=click.Choice(PRECISIONS), help="Default: what accelerate launch says, else no.")
+@option("--gradient_accumulation_steps", default=TrainConfig.gradient_accumulation_steps)
+@option(
+    "--checkpointing_steps",
+    default=TrainConfig.checkpointing_steps,
+    help='Number of steps between checkpoints, or "epoch".',
+)
+@option("--keep-checkpoints", default=TrainConfig.keep_checkpoints, help="Newest checkpoints that stay.")
 @option("--resume_from_checkpoint", help='Go on from that checkpoint of --output, or from its "latest".')
 @option("--compile", is_flag=True, help="Compile the student by torch.compile: minutes at first, then faster steps.")
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
-@option("--report_to", default=CONFIG.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
+@option("--report_to", default=TrainConfig.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
 @option("--cpu", is_flag=True, help="Do not use a GPU.")
 def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
     """Train a detector on the windows, soft labels and on-the-fly pairs of a store.

@@ -6,7 +6,6 @@ figures with the clips behind them, and no more: nothing in it is written by han
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ def text(run: Run) -> str:
         "another clip's sound or their own shifted. "
         f"Losses {code(losses.preset)} ({weights}); {config.epochs} epochs at most, seed {config.seed}.",
         "## Figures on validation clips",
-        _figures(run.best),
+        figures(run.best),
         "These clips chose epoch, threshold and temperature, so the figures are too good: judge it by "
         "`python -m student.evaluate` on clips of other people.",
         f"## Intended use\n\n{USE}",
@@ -126,15 +125,16 @@ def _by(validation_by: str) -> str:
     }[validation_by]
 
 
-def _figures(best: Best | None) -> str:
+def figures(best: Best | None) -> str:
+    """Validation figures in a sentence; those that do not exist are left out."""
     if best is None or not best.figures.trials:
         return "There were no validation clips with both classes: threshold and temperature are not fitted."
-    figures = best.figures
-    numbers = {k: v for k, v in figures.to_json().items() if k.startswith(("auc", "brier")) and math.isfinite(v)}
+    found = best.figures
+    numbers = {name: value for name, value in found.finite().items() if name.startswith(("auc", "brier"))}
     shown = ", ".join(f"{markdown(name.replace('_', ' '))} {value:.3f}" for name, value in numbers.items())
     return (
-        f"After epoch {best.epoch}, on {figures.trials} trials: {shown}; threshold {figures.threshold:.3f}, temperature "
-        f"{figures.temperature:.3f}."
+        f"After epoch {best.epoch}, on {found.trials} trials: {shown}; threshold {found.threshold:.3f}, temperature "
+        f"{found.temperature:.3f}."
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from store.similarity import auc as _auc
+from store import similarity
 from store.similarity.intervals import auc_bounds
 
 DRAWS = 500
@@ -61,7 +61,7 @@ def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = Non
     """Area under the ROC curve: the chance that a fake scores above a real, ties counting half; NaN with one class."""
     scores, labels, w = _weighted(scores, labels, weights)
     if (w == 1).all():
-        return _auc(scores[labels == 1], scores[labels == 0])
+        return similarity.auc(scores[labels == 1], scores[labels == 0])
     if len(np.unique(labels)) < 2:
         return float("nan")
     fpr, tpr, _ = roc(scores, labels, w)

@@ -173,8 +173,8 @@ def test_a_hostile_note_licenses_nothing_and_raises_nothing(hostile, tmp_path):
         except store.StoreError:  # refused already: a note of wrong types
             return
         told = basis(None, str(tmp_path / "f.npz"), corpus).calibration()
-        assert told["lacks"]
-        assert not told["teachers"]
+        assert told.lacks
+        assert not told.teachers
 
 
 # -- who was calibrated on ---------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Tensors(NamedTuple):
     """What a checkpoint saves and brings back: the student, its optimizer, and the running average of its weights, if any."""
 
     model: nn.Module
-    optimizer: Any  # torch.optim.Optimizer, or accelerate's wrapper of one
+    optimizer: torch.optim.Optimizer
     average: nn.Module | None
 
 

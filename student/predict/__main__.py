@@ -164,7 +164,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
 @click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
-    videos: tuple[str, ...], checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
+    videos: tuple[str, ...], *, checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
     no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Say of each video, or of each in a folder, whether its lips say what its voice says."""

@@ -7,12 +7,13 @@ a detector's logits, on the same trials. A detector that is not better has shown
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concord import files
 from store import Reader, StoreError
 from store.formats.table import read_parquet
 from student.scoring.metrics import auc
@@ -22,10 +23,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class Shortcut:
+    """What an audit says of one number: its AUC on the forgeries of a method of a corpus."""
+
+    corpus: str
+    nuisance: str
+    method: str
+    auc: float
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> Shortcut:
+        """Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(str(told["corpus"]), str(told["nuisance"]), str(told["method"]), float(told["auc"]))
+
+
 class Baselines:
     """Numbers of an audited store's clips; `of_store` gives None where nobody has audited it."""
 
-    def __init__(self, shortcuts: Sequence[dict[str, Any]], table: pd.DataFrame, reader: Reader) -> None:
+    def __init__(self, shortcuts: Sequence[Shortcut], table: pd.DataFrame, reader: Reader) -> None:
         self.shortcuts, self.reader = shortcuts, reader
         self.table = table.set_index("id").reindex([str(x) for x in reader.clips["id"]])
 
@@ -36,7 +52,8 @@ class Baselines:
         try:
             if not (found.exists() and table.exists()):
                 return None
-            return cls(json.loads(found.read())["shortcuts"], read_parquet(table.read()), reader)
+            shortcuts = [Shortcut.parse(told) for told in files.parse_json(found.read())["shortcuts"]]
+            return cls(shortcuts, read_parquet(table.read()), reader)
         except (OSError, ValueError, KeyError, TypeError) as error:
             text = f"the audit in {reader.path} cannot be read ({error}); run python -m pipelines.audit --store again"
             raise StoreError(text) from error
@@ -50,13 +67,11 @@ class Baselines:
         rows = np.array([t.lips for t in items], int)
         corpora = {str(self.reader.clips["corpus"][row]) for row in rows}
         known = [
-            s
-            for s in self.shortcuts
-            if s["method"] == method and s["corpus"] in corpora and s["nuisance"] in self.table.columns
+            s for s in self.shortcuts if s.method == method and s.corpus in corpora and s.nuisance in self.table.columns
         ]
         if not known:
             return None
-        name = str(max(known, key=lambda s: s["auc"])["nuisance"])
+        name = max(known, key=lambda s: s.auc).nuisance
         return name, self._scores(name, method, rows)
 
     def _scores(self, name: str, method: str, rows: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from store import output
 from student.config import ConfigError
 from student.scoring import metrics
 from student.scoring.report import Report, TrialScores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COMMAND = "student.evaluate"
 BINS = 10
@@ -84,7 +87,7 @@ def _columns(trials: list[TrialScores], who: str) -> tuple[np.ndarray, np.ndarra
     )
 
 
-def _curves(axes: tuple[Any, Any], trials: list[TrialScores], who: str, name: str, style: str, colour: str) -> None:
+def _curves(axes: tuple[Axes, Axes], trials: list[TrialScores], who: str, name: str, style: str, colour: str) -> None:
     """A scorer's curves on both axes, ROC and DET."""
     roc, det = axes
     scores, labels, weights = _columns(trials, who)
@@ -102,9 +105,9 @@ def _deviate(rate: np.ndarray) -> np.ndarray:
     return np.asarray(norm.ppf(rate))
 
 
-def _histogram(axes: Any, trials: list[TrialScores], report: Report) -> None:
+def _histogram(axes: Axes, trials: list[TrialScores], report: Report) -> None:
     scores, labels, _ = _columns(trials, "student")
-    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 31)
+    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 31).tolist()
     for label, name, colour in ((0, "real", "C0"), (1, "fake", "C3")):
         axes.hist(scores[labels == label], edges, density=True, alpha=0.55, color=colour, label=name)
     axes.axvline(0, color="black", linewidth=1, label="threshold, from validation")
@@ -112,7 +115,7 @@ def _histogram(axes: Any, trials: list[TrialScores], report: Report) -> None:
     axes.legend(fontsize="x-small")
 
 
-def _reliability(axes: Any, trials: list[TrialScores], report: Report) -> None:
+def _reliability(axes: Axes, trials: list[TrialScores], report: Report) -> None:
     """Share of fakes among clips of about one probability, each class weighing half."""
     scores, labels, weights = _columns(trials, "student")
     p = metrics.probability(scores, 0.0, report.temperature)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +25,7 @@ class Learner:
 
     accelerator: Accelerator
     model: nn.Module
-    optimizer: Any  # accelerate's wrapper of torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     init_from: Loaded | None
 

@@ -160,8 +160,9 @@ class GlobalNorm(nn.Module):
 class DepthwiseBlock(nn.Module):
     """[B, 512, T] -> same: what three frames add, channel by channel, then mixed."""
 
-    def __init__(self, channels: int = 512) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        channels = 512
         self.net = nn.Sequential(
             nn.ReLU(),
             nn.BatchNorm1d(channels),

@@ -314,7 +314,8 @@ def test_an_empty_folder_and_a_missing_file(tmp_path):
 
 
 def test_exit_codes():
-    fine, doubtful, broken = {"reason": ""}, {"reason": "no face"}, {"reason": "unreadable"}
+    fine = Answer("v.mp4", "real", "", "")
+    doubtful, broken = (Answer("v.mp4", "cannot decide", reason, "") for reason in ("no face", "unreadable"))
     assert exit_code([fine, fine]) == 0
     assert exit_code([fine, doubtful]) == exit_code([fine, broken]) == exit_code([doubtful]) == 3
     assert exit_code([broken]) == 2

@@ -1,6 +1,6 @@
 """Precompute under fire: workers, children and nodes killed every few seconds, the driver twice; the store must not differ.
 
-    python -m benchmarks.chaos --corpus grid:/data/grid_s1
+    python -m benchmarks chaos --corpus grid:/data/grid_s1
 
 A calm run first (or --calm STORE); then the same on a Ray cluster of a head and two worker nodes on this machine, with a kill
 (SIGKILL) every 10 seconds: of a worker process, of the child that does its work, or of a whole node, which is replaced. The
@@ -22,10 +22,10 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks.same import differences, faults
+from benchmarks.survival.same import differences, faults
 from store import staging
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NODES = 2
 PLURAL = {"child": "children", "driver": "drivers", "node": "nodes", "worker": "workers"}
 MEMORY = 512 << 20  # bytes of object store a node
@@ -97,7 +97,7 @@ def strike(cluster: Cluster, dice: random.Random) -> str:
     return kind
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks chaos --corpus grid:/data/grid_s1")
 @click.option("--corpus", required=True, metavar="KIND:ROOT")
 @click.option("--clips", default=300, show_default=True)
 @click.option("--every", default=10.0, show_default=True, help="Seconds between kills.")
@@ -110,7 +110,7 @@ def strike(cluster: Cluster, dice: random.Random) -> str:
 def main(
     corpus: str, clips: int, every: float, drivers: int, calm: Path | None, seed: int, folder: Path | None
 ) -> None:
-    """Run it and compare. Example: see the module."""
+    """Run precompute.py under fire and compare its store with that of a calm run."""
     folder = folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", corpus, "--limit", str(clips)]
@@ -154,7 +154,3 @@ def main(
         f"{len(found)} differences" if found else "equal: every array, every value, every ledger row, no clip twice"
     )
     sys.exit(1 if found or code != 0 else 0)
-
-
-if __name__ == "__main__":
-    main()

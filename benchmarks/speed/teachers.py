@@ -1,7 +1,7 @@
 """How fast teachers are, and what trimmed sound saves: ratios measured in one run, A B A B.
 
-    python -m benchmarks.teachers
-    python -m benchmarks.teachers --teacher avhubert:base_vox_433h.pt --teacher avhubert-audio:base_vox_433h.pt --short 4
+    python -m benchmarks teachers
+    python -m benchmarks teachers --teacher avhubert:base_vox_433h.pt --teacher avhubert-audio:base_vox_433h.pt --short 4
 
 First whisper against whisper-exact on 3-second clips; then each teacher on 3-second clips and on one of 10 seconds, in turns.
 Clips are noise: no teacher's cost depends on the content. Decoding and the face stage are not part of it.
@@ -47,7 +47,7 @@ def seconds(teacher: Teacher, clips: list[ClipMedia]) -> float:
     return time.perf_counter() - begun
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks teachers")
 @click.option(
     "--teacher", "names", multiple=True, help="Teacher to time beside the packaged ones; may be given several times."
 )
@@ -55,7 +55,7 @@ def seconds(teacher: Teacher, clips: list[ClipMedia]) -> float:
 @click.option("--rounds", default=5, show_default=True, help="Passes of each; median and range are printed.")
 @click.option("--short", "num_short", default=32, show_default=True, help="Number of 3-second clips.")
 def main(names: tuple[str, ...], threads: int, rounds: int, num_short: int) -> None:
-    """Print the table. Example: see the module."""
+    """Print the table."""
     torch.set_num_threads(threads)
     short, long = [clip(SHORT, seed) for seed in range(num_short)], [clip(LONG, 99)]
     pair = [teachers.load(name) for name in PAIR]
@@ -90,7 +90,3 @@ def main(names: tuple[str, ...], threads: int, rounds: int, num_short: int) -> N
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {threads} threads, {rounds} rounds; "
         f"Python {platform.python_version()}, {versions}"
     )
-
-
-if __name__ == "__main__":
-    main()

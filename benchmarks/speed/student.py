@@ -1,7 +1,7 @@
 """What each way of computing `talknet` saves, scoring and training: ratios measured in one run, A B A B.
 
-    python -m benchmarks.student
-    python -m benchmarks.student --compile --threads 2 --frames 75     # torch.compile too; it needs a C++ compiler
+    python -m benchmarks student
+    python -m benchmarks student --compile --threads 2 --frames 75     # torch.compile too; it needs a C++ compiler
 
 Every way differs from the first, which is what the project does, in one thing, and must give the same frame logits but for
 rounding: the table says how far they are apart. Ratios are seconds of the way over seconds of ours, round by round (above 1:
@@ -121,7 +121,7 @@ def ratio(way: list[tuple[float, float]], ours: list[tuple[float, float]]) -> st
     return f"{statistics.median(clock):.2f} ({min(clock):.2f} to {max(clock):.2f}), {statistics.median(processor):.2f}"
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks student")
 @click.option("--frames", default=75, show_default=True, help="Of a clip.")
 @click.option("--clips", default=2, show_default=True)
 @click.option("--rounds", default=5, show_default=True, help="Turns of each way; a first one is not counted.")
@@ -129,7 +129,7 @@ def ratio(way: list[tuple[float, float]], ours: list[tuple[float, float]]) -> st
 @click.option("--compile", "compile_too", is_flag=True, help="torch.compile of the residual network too.")
 @click.option("--training/--no-training", default=True, show_default=True, help="Training steps too.")
 def main(frames: int, clips: int, rounds: int, threads: int, compile_too: bool, training: bool) -> None:
-    """Print the table. Example: see the module."""
+    """Print the table."""
     torch.manual_seed(0)
     every = ways(threads, compile_too)
     inputs = (
@@ -160,7 +160,3 @@ def main(frames: int, clips: int, rounds: int, threads: int, compile_too: bool, 
         f"{clips} clips of {frames} frames, {rounds} rounds, {threads} threads of {os.cpu_count()} cores; "
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -29,6 +29,8 @@
       SaveError              a checkpoint that could not be written
       SplitError             a list of splits that cannot be used
       ScoreError             answers of a student that are not finite
+      TrainingFailed         a run of training that failed after it began
+        Alone                in one of its processes alone
       Diverged               training whose loss or weights are no longer finite
       Unusable               a video that gave no evidence
 

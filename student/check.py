@@ -20,20 +20,22 @@ import io
 import os
 import platform
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
 from concord import command
 from concord.errors import ConcordError
-from store import StoreError
 from store import output as outputs
 from store.formats import npz
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from student.models.talknet import TalkNet
 
@@ -64,29 +66,30 @@ class InputError(ConcordError, ValueError):
 @click.option("--output", type=FILE, help="An .npz file for every stage.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Of torch; 0 = its own choice.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
-    model: str, init_from: Path | None, input_: Path | None, output: Path | None, device: str, threads: int, debug: bool
+    model: str, init_from: Path | None, input_: Path | None, output: Path | None, device: str, threads: int
 ) -> None:
     """Load weights into MODEL (talknet, lite or lite-causal), run it, and print what it is and how fast.
 
     Exit code 2, and one line, for weights or arrays that do not fit.
     """
-    from student.checkpoint import CheckpointError
-
-    try:
-        check(model, init_from, input_, output, device, threads)
-    except (InputError, CheckpointError, StoreError, OSError) as error:
-        command.fail(f"Error: {' '.join(str(error).split())}", 2)
+    check(model, init_from, input_, output, device=device, threads=threads)
 
 
 def check(
-    name: str, init_from: Path | None, input_: Path | None, output: Path | None, device: str, threads: int
+    name: str,
+    init_from: Path | None = None,
+    input_: Path | None = None,
+    output: Path | None = None,
+    *,
+    device: str = "cpu",
+    threads: int = 0,
 ) -> None:
-    """What the command does; raises InputError, CheckpointError, OSError."""
+    """What the command does; raises InputError, CheckpointError."""
     import torch
 
     from student.models import weights
+    from student.models.talknet import TalkNet
 
     if name not in SHAPES:
         raise InputError(f"unknown model {name}; there is {', '.join(sorted(SHAPES))}")
@@ -97,23 +100,21 @@ def check(
         torch.set_num_threads(threads)
     model = _build(name, init_from)
     say("model", f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    if name == "talknet":
-        say(
-            "network",
-            f"{sum(p.numel() for p in model.model.parameters()):,} parameters without the head, run as published",
-        )
+    if isinstance(model, TalkNet):
+        own = sum(p.numel() for p in model.model.parameters())
+        say("network", f"{own:,} parameters without the head, run as published")
     say("weights", weights.load(model, name, init_from) if init_from else "made up (no --init-from)")
     inputs = [torch.from_numpy(x).to(_device(device)) for x in arrays.values()]
     torch.backends.cudnn.allow_tf32 = False  # convolutions of a GPU would keep 10 bits of 23
     model.to(inputs[0].device).eval()
     for key, x in arrays.items():
         say("input", f"{key} {list(x.shape)} {x.dtype}{'' if input_ else ', made up'}")
-    run = talknet_stages if name == "talknet" else lite_stages
+    run = partial(talknet_stages, model) if isinstance(model, TalkNet) else partial(lite_stages, model)
     with torch.no_grad():
         some = min(FRAMES, inputs[0].shape[1])
-        run(model, *(x[:1, : x.shape[1] * some // inputs[0].shape[1]] for x in inputs))  # what a library does once
+        run(*(x[:1, : x.shape[1] * some // inputs[0].shape[1]] for x in inputs))  # what a library does once
         began = time.perf_counter()
-        found = run(model, *inputs)
+        found = run(*inputs)
         stages = {key: value.float().cpu().numpy() for key, value in found.items()}
         seconds = time.perf_counter() - began
     for key, x in stages.items():
@@ -143,7 +144,7 @@ def talknet_stages(model: TalkNet, faces: torch.Tensor, mfcc: torch.Tensor) -> d
     network = model.model
     audio, visual = network.audioEncoder, network.visualFrontend
     seen: dict[str, list[torch.Tensor]] = {}
-    watched = {
+    watched: dict[str, tuple[nn.Module, int | tuple[int, ...] | None]] = {
         "audio_stem_relu_freq_mean": (audio.relu, 2),
         "visual_stem_spatial_mean": (visual.frontend3D[-1], (2, 3)),
     }
@@ -152,14 +153,14 @@ def talknet_stages(model: TalkNet, faces: torch.Tensor, mfcc: torch.Tensor) -> d
         watched[f"visual_layer{k}_spatial_mean"] = (getattr(visual.resnet, f"layer{k}"), (2, 3))
     watched |= {"visual_frontend_raw": (visual.resnet, None), "visual_tcn": (network.visualTCN, None)}
 
-    def watch(key: str, axes: Any) -> Any:
-        def hook(module: Any, given: Any, output: torch.Tensor) -> None:
+    def watch(key: str, axes: int | tuple[int, ...] | None) -> Callable[..., None]:
+        def hook(module: nn.Module, given: object, output: torch.Tensor) -> None:
             seen.setdefault(key, []).append(output if axes is None else output.mean(axes))
 
         return hook
 
-    def watch_attention(key: str) -> Any:
-        def hook(module: Any, given: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def watch_attention(key: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
             seen[f"{key}_attn_out"], seen[f"{key}_attn_weights"] = [output[0]], [output[1]]
 
         return hook
@@ -201,7 +202,7 @@ def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}, which {name} looks at") from error
     except npz.ERRORS as error:
-        raise InputError(f"{path} is missing or no .npz file of arrays: {error}") from error
+        raise InputError(f"{path} is missing or not an .npz file of arrays: {error}") from error
     first = next(iter(arrays.values()))
     if first.ndim < 2 or 0 in first.shape:
         raise InputError(
@@ -242,11 +243,11 @@ def made_up(name: str) -> dict[str, np.ndarray]:
     return out
 
 
-def say(label: str, value: Any) -> None:
+def say(label: str, value: object) -> None:
     command.say(f"{label:13}{value}")
 
 
-def _build(name: str, init_from: Path | None) -> Any:
+def _build(name: str, init_from: Path | None) -> nn.Module:
     """talknet as published; lite in the sizes that our own file tells."""
     import torch
 
@@ -267,7 +268,9 @@ def _device(device: str) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by the kind of device
-        raise InputError(f"no device '{device}' here ({str(error).splitlines()[0]}); try --device cpu") from error
+        raise InputError(
+            f"no device '{device}' on this machine ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
     return device
 
 

@@ -14,24 +14,21 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from concord import files, plain_json
 from concord.errors import ConcordError
-from concord.plain_json import cleaned
-from student.config import TRIMS
-from student.data.picture import SIDES
+from student.header import Header
 from student.models import build, least_numbers
 
 log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
-NOT_FITTED = "nothing: no validation trials"  # in a header, for what threshold and temperature are fitted on
 HEADER, DIGEST = "concord-av", "sha256"  # in the metadata of a detector
-FORMAT = 2  # of detectors with a checksum; those of before say none
+FORMAT = 2  # of detectors with a checksum; older ones name no format
 MOST_HEADER = 1 << 20  # bytes; ours have some ten thousand
 MOST_MODEL = 1 << 29  # bytes of a detector; talknet has 63 million
 
@@ -41,7 +38,7 @@ class CheckpointError(ConcordError):
 
 
 class SaveError(ConcordError):
-    """Weights that must not be kept, or a disk that does not take them; one line that says what to do."""
+    """Weights that must not be kept, or that the disk does not take; one line that says what to do."""
 
     exit_code = 1
 
@@ -49,25 +46,30 @@ class SaveError(ConcordError):
 # -- the detector -----------------------------------------------------------------------------------------------------
 
 
-def save_model(folder: Path, model: nn.Module, name: str, about: dict[str, Any]) -> None:
-    """Write `model.safetensors` in `folder`, whole or not at all; `about` must be JSON-able and hold threshold, temperature.
+def options_of(model: nn.Module) -> dict[str, Any]:
+    """The sizes of a student, as `student.models.build` takes them."""
+    return asdict(cast(Any, model).config)
+
+
+def save_model(folder: Path, model: nn.Module, name: str, about: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` in `folder`, whole or not at all; `about`, plain values for JSON, is what `Header.parse` reads.
 
     Raises SaveError where weights, threshold or temperature are not finite, OSError where the file cannot be written.
     """
     from safetensors.torch import save
 
-    header = {"model": name, "options": asdict(model.config), "format": FORMAT, **about}  # type: ignore[call-overload]
+    header = {"model": name, "options": options_of(model), "format": FORMAT, **about}
     state = on_cpu(model.state_dict())
     if odd := not_finite(state):
         raise SaveError(f"the weights {odd} are not finite, so no detector was written; try a lower --lr")
     for key in ("threshold", "temperature"):
         if not isinstance(about[key], int | float) or not math.isfinite(about[key]):
             raise SaveError(f"the {key} is {about[key]}, so no detector was written")
-    text = json.dumps(cleaned(header))
+    text = json.dumps(plain_json.cleaned(header))
     files.write(folder / MODEL_FILE, save(state, metadata={HEADER: text, DIGEST: _digest(text, state)}))
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
     """The detector of a run's folder (or of the file itself) in evaluation mode, and what its header says.
 
     Raises CheckpointError naming the file where it is missing, foreign, damaged, not finite or of another shape.
@@ -81,20 +83,21 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         _check_size(file)
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-            about = _about(metadata)
-            model = _fitting(about, {key: opened.get_slice(key) for key in opened.keys()})  # noqa: SIM118 - no mapping
+            header = _header(metadata)
+            parts = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 - not a mapping
+            model = _fitting(header.model, header.options, parts)
             model.load_state_dict({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{file} is not a detector of this project: {first(error)}") from error
     state = model.state_dict()  # what will answer is what is checked
-    _check_digest(file, about, metadata, state)
+    _check_digest(file, header.told, metadata, state)
     if odd := not_finite(state):
         raise CheckpointError(f"{file}: the weights {odd} are not finite; the training that wrote it failed")
-    return model.to(device).eval(), about
+    return model.to(device).eval(), header
 
 
 def check_intact(file: Path) -> None:
-    """Raise CheckpointError where a detector of ours does not hold what was written. A file of others says nothing to that."""
+    """Raise CheckpointError where a detector of ours does not hold what was written. For files of others nothing is known."""
     from safetensors import SafetensorError, safe_open
 
     told = about(file)
@@ -133,19 +136,10 @@ def blank(path: Path, name: str) -> nn.Module | None:
     file = path / MODEL_FILE if path.is_dir() else path
     try:
         with safe_open(file, framework="pt") as opened:
-            return _fitting(told, {key: opened.get_slice(key) for key in opened.keys()})  # noqa: SIM118
+            parts = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+            return _fitting(name, told.get("options", {}), parts)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{file} is not a detector of this project: {first(error)}") from error
-
-
-def is_fitted(about: Mapping[str, Any]) -> bool:
-    """Whether threshold and temperature of a detector with that header were fitted on anything."""
-    return about.get("fitted_on") != NOT_FITTED
-
-
-def picture(about: Mapping[str, Any]) -> str:
-    """What a detector with that header, or a run with that state, looks at (`student.data.picture`)."""
-    return about["config"].get("data", {}).get("picture", "mouth")  # all did before there was a choice
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -173,57 +167,26 @@ def _check_size(file: Path) -> None:
         raise ValueError(f"it has {size} bytes, and a header of {header}")
 
 
-def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The header, of the types that its readers take for granted; ValueError for any other."""
+def _header(metadata: Mapping[str, str]) -> Header:
+    """The header of a detector; ValueError for one that cannot be used."""
     if HEADER not in metadata:
         raise ValueError(f"its header says nothing of {HEADER}")
-    told = plain_json.parse_exact(metadata[HEADER], MOST_HEADER)
-    if not isinstance(told, dict):
-        raise ValueError("its header holds no names and values")
-
-    def check(name: str, right: bool) -> None:
-        if not right:
-            raise ValueError(f"its header has no {name} that can be used")
-
-    check("model", isinstance(told.get("model"), str))
-    check("options", isinstance(told.get("options"), dict))
-    check("threshold", _number(told.get("threshold")))
-    check("temperature", _number(told.get("temperature")) and told["temperature"] > 0)
-    check("window", _whole(told.get("window")) and 1 <= told["window"] <= 100_000)
-    config = told.get("config")
-    check("config", isinstance(config, dict) and isinstance(config.get("data", {}), dict))
-    assert isinstance(config, dict)
-    check("seed", _whole(config.get("seed", 0)) and config.get("seed", 0) >= 0)
-    check("trim", config.get("data", {}).get("trim", "none") in TRIMS)
-    check("picture", config.get("data", {}).get("picture", "mouth") in tuple(SIDES))
-    for name in ("store", "versions"):
-        check(name, isinstance(told.get(name, {}), dict))
-    check("fitted_on", isinstance(told.get("fitted_on", ""), str))
-    return told
+    return Header.read(metadata[HEADER])
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _fitting(about: Mapping[str, Any], parts: Mapping[str, Any]) -> nn.Module:
+def _fitting(name: str, options: Mapping[str, Any], parts: Mapping[str, Any]) -> nn.Module:
     """A new model as the header says, made once it is known to be no larger than what is there. ValueError where names, types
     or shapes of tensors are not the model's."""
-    options = about.get("options", {})
     found = {key: list(part.get_shape()) for key, part in parts.items()}
-    if least_numbers(about["model"], **options) > sum(math.prod(shape) for shape in found.values()):
+    if least_numbers(name, **options) > sum(math.prod(shape) for shape in found.values()):
         raise ValueError("its header tells of more weights than it holds")
-    model = build(about["model"], **options)
+    model = build(name, **options)
     wanted = {key: (list(x.shape), x.dtype) for key, x in model.state_dict().items()}
     for key in [*wanted, *found]:
         if key not in found:
             raise ValueError(f"it lacks {key}")
         if key not in wanted:
-            raise ValueError(f"it holds {key}, which a {about['model']} has not")
+            raise ValueError(f"it holds {key}, which a {name} does not have")
         if found[key] != wanted[key][0] or parts[key].get_dtype() != _NAMES[wanted[key][1]]:
             raise ValueError(f"{key} is {parts[key].get_dtype()} {found[key]}, not as its header says")
     return model

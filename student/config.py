@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from concord.plain_json import cleaned
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
+SPLITS = ("train", "val", "test")
 TRIMS = ("none", "leading", "speech")  # see student.data.spans
 MOST_BYTES = 1_000_000  # of a file of options
 
 
 class ConfigError(ConcordError, ValueError):
-    """An option that cannot be meant; one line that names it."""
+    """An option that makes no sense; one line that names it."""
 
 
 def _check_finite(config: Any) -> None:
@@ -42,7 +44,7 @@ class LossConfig:
     w_contrastive: float = 0.5
     temperature: float = 0.07  # of the contrastive term
     confidence: float = 0.0  # power of |2 p - 1| by which a soft label weighs in the correlation term; 0 = all the same
-    exclude: int = 3  # frames (1/25 s) around an anchor that are no negatives: lips hardly move faster
+    exclude: int = 3  # frames (1/25 s) around an anchor that are not negatives: lips hardly move faster
 
     def __post_init__(self) -> None:
         _check_finite(self)
@@ -54,7 +56,7 @@ class LossConfig:
         if self.temperature <= 0 or self.exclude < 0 or self.confidence < 0:
             raise ConfigError("--temperature must be above 0, --confidence and the excluded frames not below 0")
         if self.confidence and self.preset == "paper":
-            raise ConfigError("--confidence has no part in the published forms: leave it out, or --losses paper")
+            raise ConfigError("--confidence is not part of the published forms: leave it out, or --losses paper")
 
     @property
     def needs_soft_labels(self) -> bool:
@@ -70,10 +72,10 @@ class DataConfig:
     batch_size: int = 8  # windows a process and micro-batch
     pair_share: float = 0.5  # of the windows of real clips: another clip's sound, or their own shifted
     swap_share: float = 0.5  # of those: swaps
-    min_fake_shift: int = 5  # smaller ones are no forgery: they teach the correlation term alone
+    min_fake_shift: int = 5  # smaller ones do not count as fake: they teach the correlation term alone
     max_shift: int = 15
     augment: bool = True
-    picture: str = "mouth"  # or "face": no option, the trainer finds it (`student.data.picture`)
+    picture: str = "mouth"  # or "face"; not an option, the trainer chooses (`student.data.picture`)
     buffer: int = 2048  # windows shuffled together, so that neighbouring reads stay within few shards
 
     def __post_init__(self) -> None:
@@ -149,7 +151,7 @@ class TrainConfig:
         return cls(losses=LossConfig(**losses), data=DataConfig(**data), **options)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Inverse of `to_dict`."""
         values = dict(values)
         return cls(losses=LossConfig(**values.pop("losses")), data=DataConfig(**values.pop("data")), **values)
@@ -208,7 +210,7 @@ def read_options(path: Path) -> dict[str, Any]:
         try:
             os.fsencode(f"{name}{value}")
         except UnicodeEncodeError:
-            raise ConfigError(f"the configuration {path}: {name!a} holds half a character") from None
+            raise ConfigError(f"the configuration {path}: {name!a} holds half a character (a lone surrogate)") from None
     return flat
 
 

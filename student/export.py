@@ -20,22 +20,30 @@ import logging
 import tempfile
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from concord.command import Command, fail, say
+from concord.command import Command, say
 from concord.files import named, replacing
 from concord.text import byte_size
-from store import StoreError
 from store import output as outputs
+from student.config import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from student.header import Header
 
 INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
 SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) that are compared
 CLOSE = 1e-4
+ROUNDS = 5  # of the measurement of speed
 EXPORTED = ("lite", "lite-causal")
 DETECTOR = outputs.marked(
     "an exported detector", b"\x08", b"concord-av\x12"
@@ -43,42 +51,53 @@ DETECTOR = outputs.marked(
 NEEDS = "export needs the packages onnx and onnxscript: pip install 'concord-av[export]'"
 
 
-def export(checkpoint: Path, output: Path) -> dict[str, Any]:
-    """Write the ONNX file and say {difference, frames_per_second (onnxruntime, one thread), torch_frames_per_second, bytes}.
+@dataclass(frozen=True)
+class Exported:
+    """What was written: its size, the largest difference from torch of all outputs over SIZES (in units of an output's largest
+    value where that is above 1), and frames a second of both on one thread."""
 
-    `difference` is the largest of all outputs over SIZES, in units of an output's largest value where that is above 1. Raises
-    CheckpointError, ValueError where onnxruntime and torch differ by more than CLOSE or a package is missing, output.Refused
-    where `output` is another file, ScoreError where an answer is not finite.
+    bytes: int
+    difference: float
+    frames_per_second: float  # onnxruntime
+    torch_frames_per_second: float
+
+
+def export(checkpoint: Path, output: Path) -> Exported:
+    """Write the ONNX file.
+
+    Raises CheckpointError, ConfigError where onnxruntime and torch differ by more than CLOSE or a package is missing,
+    output.Refused where `output` is another file, ScoreError where an answer is not finite.
     """
     from student.checkpoint import load_model
 
     outputs.check([outputs.Output(output, DETECTOR)], [checkpoint])
-    model, about = load_model(checkpoint)
-    if about["model"] not in EXPORTED:
-        raise ValueError(f"a {about['model']} is not exported; there is {', '.join(EXPORTED)}")
+    model, header = load_model(checkpoint)
+    if header.model not in EXPORTED:
+        raise ConfigError(f"a {header.model} is not exported; there is {', '.join(EXPORTED)}")
     try:
         if outputs.is_stream(output):
             with tempfile.TemporaryDirectory() as folder:
-                said = _exported(model, about, Path(folder, "detector.onnx"))
+                said = _exported(model, header, Path(folder, "detector.onnx"))
                 outputs.write(output, Path(folder, "detector.onnx").read_bytes())
         else:
             with replacing(output) as partial:
-                said = _exported(model, about, partial)
+                said = _exported(model, header, partial)
     except OSError as error:
         raise named(error, output) from error
     return said
 
 
-def _exported(model: Any, about: dict[str, Any], path: Path) -> dict[str, Any]:
+def _exported(model: nn.Module, header: Header, path: Path) -> Exported:
     """Write the ONNX file and compare it with torch; see `export`."""
-    _write(_answers(model).eval(), path, about)
+    _write(_answers(model).eval(), path, header)
     difference = _difference(model, path)
     if not difference <= CLOSE:
-        raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
-    return {"difference": difference, **_speeds(model, path), "bytes": path.stat().st_size}
+        raise ConfigError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
+    speeds = _speeds(model, path)
+    return Exported(path.stat().st_size, difference, speeds["onnxruntime"], speeds["torch"])
 
 
-def _answers(model: Any) -> Any:
+def _answers(model: nn.Module) -> nn.Module:
     """The student without the outputs that only training needs."""
     from torch import nn
 
@@ -87,20 +106,20 @@ def _answers(model: Any) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, mouth: Any, audio: Any, mask: Any) -> tuple[Any, ...]:
+        def forward(self, mouth: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return tuple(self.model(mouth, audio, mask)[:4])
 
     return Answers()
 
 
-def _write(model: Any, path: Path, about: dict[str, Any]) -> None:
+def _write(model: nn.Module, path: Path, header: Header) -> None:
     import torch
 
     try:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ValueError(NEEDS) from error
+        raise ConfigError(NEEDS) from error
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
     shapes = ({0: batch, 1: frames}, {0: batch, 1: 640 * frames}, {0: batch, 1: frames})
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -112,10 +131,9 @@ def _write(model: Any, path: Path, about: dict[str, Any]) -> None:
         )  # fmt: skip
     assert program is not None
     proto = program.model_proto
-    trim = about["config"].get("data", {}).get("trim", "none")
     names = ("model", "threshold", "temperature", "fitted_on", "window", "store", "versions")
-    said = {k: about.get(k) for k in names}
-    onnx.helper.set_model_props(proto, {"concord-av": json.dumps({**said, "trim": trim})})
+    said = {name: header.told.get(name) for name in names}
+    onnx.helper.set_model_props(proto, {"concord-av": json.dumps({**said, "trim": header.trim})})
     path.write_bytes(proto.SerializeToString())
 
 
@@ -137,7 +155,7 @@ def _session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _difference(model: Any, path: Path) -> float:
+def _difference(model: nn.Module, path: Path) -> float:
     import torch
 
     from student.scoring.score import ScoreError
@@ -157,19 +175,19 @@ def _difference(model: Any, path: Path) -> float:
     return worst
 
 
-def _speeds(model: Any, path: Path, rounds: int = 5) -> dict[str, float]:
-    """Frames a second of windows of 75 frames on one thread, best of `rounds`, onnxruntime and torch in turn."""
+def _speeds(model: nn.Module, path: Path) -> dict[str, float]:
+    """Frames a second of windows of 75 frames on one thread, best of `ROUNDS`, onnxruntime and torch in turn."""
     import torch
 
     session, arrays, threads = _session(path), _example(4, 75), torch.get_num_threads()
     tensors, feed = [torch.from_numpy(a) for a in arrays], dict(zip(INPUTS, arrays, strict=True))
-    best = {"frames_per_second": 0.0, "torch_frames_per_second": 0.0}
+    best = {"onnxruntime": 0.0, "torch": 0.0}
     torch.set_num_threads(1)
     try:
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             for name in best:
                 begun = time.perf_counter()
-                if name == "frames_per_second":
+                if name == "onnxruntime":
                     session.run(None, feed)
                 else:
                     with torch.inference_mode():
@@ -183,23 +201,16 @@ def _speeds(model: Any, path: Path, rounds: int = 5) -> dict[str, float]:
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="--output folder of a training run.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="ONNX file to write.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def main(checkpoint: Path, output: Path, debug: bool) -> None:
+def main(checkpoint: Path, output: Path) -> None:
     """Write a trained detector as ONNX, checked against torch.
 
     Example: python -m student.export --checkpoint runs/grid --output grid.onnx
     """
-    from student.checkpoint import CheckpointError
-    from student.scoring.score import ScoreError
-
-    try:
-        said = export(checkpoint, output)
-    except (CheckpointError, StoreError, ValueError, OSError, ScoreError) as error:
-        fail(f"Error: {error}", 1 if isinstance(error, ScoreError) else 2)
+    said = export(checkpoint, output)
     say(
-        f"{output}: {byte_size(said['bytes'])}; differs from torch by {said['difference']:.1e}; one thread "
-        f"{said['frames_per_second']:,.0f} frames a second ({said['frames_per_second'] / 25:.0f} times real time), torch "
-        f"{said['torch_frames_per_second']:,.0f}"
+        f"{output}: {byte_size(said.bytes)}; differs from torch by {said.difference:.1e}; one thread "
+        f"{said.frames_per_second:,.0f} frames a second ({said.frames_per_second / 25:.0f} times real time), torch "
+        f"{said.torch_frames_per_second:,.0f}"
     )
 
 

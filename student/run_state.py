@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,12 +21,12 @@ from concord import files, plain_json
 from concord.plain_json import cleaned
 from student.checkpoint import MODEL_FILE, MOST_HEADER, CheckpointError, SaveError, first, not_finite, on_cpu, sum_of
 
-STATE_FILE = "trainer.json"
+STATE_FILE, OPTIMIZER_FILE, AVERAGE_FILE = "trainer.json", "optimizer.safetensors", "average.safetensors"
 PREFIX = "checkpoint-"
 MOST_STATE = 1 << 26  # bytes of trainer.json
 STATE = {"config": dict, "store": dict, "step": int, "epoch": int, "position": int, "history": list, "best": dict,
          "seconds": dict, "threads": int, "processes": int}  # fmt: skip
-OPTIONAL = {"history", "best", "seconds", "threads", "processes"}  # whoever reads a state alone needs none of these
+OPTIONAL = {"history", "best", "seconds", "threads", "processes"}  # not needed by those who only look at a state
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def _step(path: Path) -> int | None:
 def find(folder: Path, wanted: str) -> Path | None:
     """The checkpoint that `--resume_from_checkpoint` names: `latest` of the run (None where there is none yet) or a folder.
 
-    Raises CheckpointError where there is none, or one of another run: a run goes on in its own folder alone.
+    Raises CheckpointError where it does not exist, or belongs to another run: a run goes on only in its own folder.
     """
     if wanted == "latest":
         found = checkpoints(folder)
@@ -61,28 +61,50 @@ def find(folder: Path, wanted: str) -> Path | None:
     return folder / real.name
 
 
-def save_state(
-    folder: Path, step: int, state: dict[str, Any], keep: int, model: nn.Module, optimizer: Any, average: nn.Module | None
-) -> Path:  # fmt: skip
-    """Write `checkpoint-STEP` of model, optimizer, running average and `state` (JSON-able), then keep the newest `keep`.
+class Tensors(NamedTuple):
+    """What a checkpoint saves and brings back: the student, its optimizer, and the running average of its weights, if any."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None
+
+
+def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int, tensors: Tensors) -> Path:
+    """Write `checkpoint-STEP` of the tensors and of `state` (plain values for JSON), then keep the newest `keep`.
 
     One process calls it. Raises SaveError where something is not finite or the disk does not take it; earlier checkpoints are
     then as they were.
     """
-    from safetensors.torch import save
-
     target = folder / f"{PREFIX}{step}"
-    parts = {MODEL_FILE: model.state_dict(), "optimizer.safetensors": _flat(optimizer.state_dict())}
-    if average is not None:
-        parts["average.safetensors"] = average.state_dict()
-    parts = {name: on_cpu(tensors) for name, tensors in parts.items()}
-    for name, tensors in parts.items():
-        if odd := not_finite(tensors):
+    parts = {MODEL_FILE: tensors.model.state_dict(), OPTIMIZER_FILE: _flat(tensors.optimizer.state_dict())}
+    if tensors.average is not None:
+        parts[AVERAGE_FILE] = tensors.average.state_dict()
+    parts = {name: on_cpu(part) for name, part in parts.items()}
+    for name, part in parts.items():
+        if odd := not_finite(part):
             raise SaveError(
                 f"step {step}: {name.partition('.')[0]} {odd} is not finite, so nothing was saved; go on from an earlier "
                 "checkpoint with a lower --lr"
             )
-    partial = files.unfinished(folder, str(step))
+    try:
+        _write_folder(target, parts, state)
+    except OSError as error:
+        raise SaveError(
+            f"{target} could not be written: {error.strerror or error}; earlier checkpoints are whole: make room or fix the "
+            "disk and go on with --resume_from_checkpoint latest"
+        ) from error
+    older = [path for path in checkpoints(folder) if (_step(path) or 0) < step]
+    for path in older[: max(0, len(older) + 1 - keep)]:
+        files.remove(path)
+    return target
+
+
+def _write_folder(target: Path, parts: Mapping[str, dict[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint under another name, sync it, then rename it; of a failure nothing stays."""
+    from safetensors.torch import save
+
+    folder = target.parent
+    partial = files.unfinished(folder, target.name.removeprefix(PREFIX))
     try:
         partial.mkdir()
         sums: dict[str, Any] = {}
@@ -91,23 +113,15 @@ def save_state(
             files.put(partial / name, data)
             sums[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         whole = cleaned({**state, "files": sums})
-        text = json.dumps({**whole, "sha256": sum_of(whole)}, indent=2)
-        files.put(partial / STATE_FILE, text.encode())
+        files.put(partial / STATE_FILE, json.dumps({**whole, "sha256": sum_of(whole)}, indent=2).encode())
         files.sync(partial)
         if target in checkpoints(folder):  # of a run that goes on from an earlier one
             files.remove(target)
         partial.rename(target)
         files.sync(folder)
-    except OSError as error:
+    except OSError:
         shutil.rmtree(partial, ignore_errors=True)
-        raise SaveError(
-            f"{target} could not be written: {error.strerror or error}; earlier checkpoints are whole: mend that and go on "
-            "with --resume_from_checkpoint latest"
-        ) from error
-    older = [path for path in checkpoints(folder) if (_step(path) or 0) < step]
-    for path in older[: max(0, len(older) + 1 - keep)]:
-        files.remove(path)
-    return target
+        raise
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -115,10 +129,10 @@ def read_state(path: Path) -> dict[str, Any]:
     file = path / STATE_FILE
     try:
         if not files.is_plain(file):
-            raise ValueError("it is missing, or no file but a link")
+            raise ValueError("it is missing, or a link instead of a file")
         if file.stat().st_size > MOST_STATE:
             raise ValueError("it is larger than any of ours")
-        state = plain_json.parse_exact(file.read_bytes(), MOST_STATE)
+        state: dict[str, Any] = plain_json.parse_exact(file.read_bytes(), MOST_STATE)
         missing = STATE.keys() - OPTIONAL - state.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
@@ -143,60 +157,63 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_state(path: Path, model: nn.Module, optimizer: Any, average: nn.Module | None) -> dict[str, Any]:
-    """Load a checkpoint into model, optimizer and running average; returns the saved `state`.
+def load_state(path: Path, tensors: Tensors) -> dict[str, Any]:
+    """Load a checkpoint into the tensors; returns the saved `state`.
 
     Every file is read once and checked before anything is loaded, and nothing in it is run. Raises CheckpointError naming the
-    file that is missing, damaged, a link, or none of the checkpoint's.
+    file that is missing, damaged, a link, or does not belong to a checkpoint.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     state = read_state(path)
     saved = dict(state["files"])
-    wanted = {MODEL_FILE: model.state_dict(), "optimizer.safetensors": None}
-    if average is not None:
-        wanted["average.safetensors"] = average.state_dict()
-    if saved.keys() != wanted.keys():
+    wanted = [MODEL_FILE, OPTIMIZER_FILE, *([] if tensors.average is None else [AVERAGE_FILE])]
+    if sorted(saved) != sorted(wanted):
         raise CheckpointError(
             f"{path} holds {', '.join(saved)}, this run needs {', '.join(wanted)}; name another checkpoint"
         )
     for name in sorted(entry.name for entry in path.iterdir()):
         if name not in saved and name != STATE_FILE and not name.startswith("."):
             raise CheckpointError(
-                f"{path} holds {name!a}, which is no file of a checkpoint; nothing was read, move it away"
+                f"{path} holds {name!a}, which does not belong to a checkpoint; nothing was read, move it away"
             )
+    model = tensors.model
     most = MOST_HEADER + 4 * sum(x.numel() * x.element_size() for x in model.state_dict().values())
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for name, sums in saved.items():
-        try:
-            if not files.is_plain(path / name):
-                raise ValueError("it is missing, or no file but a link")
-            size = (path / name).stat().st_size
-            if size > most:
-                raise ValueError(f"it has {size} bytes, this model needs {most} at most")
-            if size != sums["bytes"]:
-                raise ValueError(f"it has {size} bytes, {sums['bytes']} were written")
-            data = (path / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != sums["sha256"]:
-                raise ValueError("it does not hold what was written (its checksum is another)")
-            # copies: an optimizer keeps what it is given, and would work on in the buffer that was read, aligned as it happens
-            parts[name] = {key: value.clone() for key, value in load(data).items()}
-            if odd := not_finite(parts[name]):
-                raise ValueError(f"{odd} is not finite")
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{path / name} cannot be used: {first(error)}; name an earlier checkpoint of the run"
-            ) from error
+    parts = {name: _read_part(path / name, sums, most) for name, sums in saved.items()}
     try:
         model.load_state_dict(parts[MODEL_FILE])
-        if average is not None:
-            average.load_state_dict(parts["average.safetensors"])
-        moments = _nested(parts["optimizer.safetensors"])
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        if tensors.average is not None:
+            tensors.average.load_state_dict(parts[AVERAGE_FILE])
+        moments, groups = _nested(parts[OPTIMIZER_FILE]), tensors.optimizer.state_dict()["param_groups"]
+        tensors.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} does not fit this run's model: {first(error)}") from error
     return state
+
+
+def _read_part(file: Path, sums: Mapping[str, Any], most: int) -> dict[str, torch.Tensor]:
+    """Tensors of a file, checked: at most `most` bytes, unchanged since it was written, finite. Raises CheckpointError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        if not files.is_plain(file):
+            raise ValueError("it is missing, or a link instead of a file")
+        size = file.stat().st_size
+        if size > most:
+            raise ValueError(f"it has {size} bytes, this model needs {most} at most")
+        if size != sums["bytes"]:
+            raise ValueError(f"it has {size} bytes, {sums['bytes']} were written")
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sums["sha256"]:
+            raise ValueError("it does not hold what was written (its checksum is another)")
+        # copies: an optimizer keeps what it is given, and would work on in the buffer that was read, aligned as it happens
+        tensors = {key: value.clone() for key, value in load(data).items()}
+        if odd := not_finite(tensors):
+            raise ValueError(f"{odd} is not finite")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{file} cannot be used: {first(error)}; name an earlier checkpoint of the run"
+        ) from error
+    return tensors
 
 
 def _flat(optimizer: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@
     accelerate launch --config_file configs/cpu2.yaml student/train.py ...                   # two CPU processes
     accelerate launch student/train.py ... --resume_from_checkpoint latest                   # goes on after any kill
 
-The command alone: options to a config, errors to one line, exit code out. The loop is student/training/trainer.py.
+The command alone: options to a config, exit code out. The loop is student/training/trainer.py.
 """
 
 # ruff: noqa: E402 - the path is put right before anything of ours is imported
@@ -37,7 +37,8 @@ from typing import Any
 
 import click
 
-from concord.command import log_to_stderr, say
+from concord.command import Command, log_to_stderr, say
+from concord.errors import ConcordError
 from store.output import check_folder
 from student.config import (
     PRECISIONS,
@@ -53,7 +54,17 @@ from student.config import (
 
 log = logging.getLogger("student")
 
-CONFIG, LOSSES, DATA = TrainConfig, LossConfig, DataConfig
+FIRST = int(os.environ.get("RANK", "0")) == 0  # the process that speaks for all
+
+
+class TrainingFailed(ConcordError):
+    """A run that failed after it began; running it again goes on from its last checkpoint."""
+
+    exit_code = 1
+
+
+class Alone(TrainingFailed):
+    """The same for a reason that the other processes of the run do not have."""
 
 
 def option(name: str, *more: Any, **how: Any) -> Any:
@@ -70,95 +81,108 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
         known = {p.name for p in context.command.params}
-        for name in ("exclude", "picture"):  # in a run's config.json, but no options
+        for name in ("exclude", "picture"):  # in a run's config.json, but not options
             values.pop(name, None)
         unknown = sorted(set(values) - known)
         if unknown:
-            raise click.UsageError(f"{path} sets {unknown[0]}, which is no option of this command")
+            raise click.UsageError(f"{path} sets {unknown[0]}, which is not an option of this command")
         context.default_map = {**(context.default_map or {}), **values}
     return path
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_from_file,
               help="Options from a file: a run's config.json, or YAML. The command line wins.")  # fmt: skip
 @option("--store", required=True, help="Folder or URL (s3://, gs://) of the store that precompute.py wrote.")
 @option(
     "--output", required=True, help="Folder for the detector, checkpoints, metrics.jsonl, config.json, results.json."
 )
-@option("--model", default=CONFIG.model, help="Student: lite, lite-causal (for streams) or talknet (the paper's).")
+@option("--model", default=TrainConfig.model, help="Student: lite, lite-causal (for streams) or talknet (the paper's).")
 @option("--init-from", help="Start from weights: .pt, .pth, .model, .npz, .safetensors, or a run's folder.")
 @option("--splits", help="CSV or Parquet of id, split, weight instead of the store's own split column.")
 @option(
-    "--epochs", default=CONFIG.epochs, help="Passes over the training clips; the learning rate's schedule spans them."
+    "--epochs",
+    default=TrainConfig.epochs,
+    help="Passes over the training clips; the learning rate's schedule spans them.",
 )
 @option("--max-steps", type=int, help="Stop after that many steps; the schedule still spans the epochs.")
-@option("--batch-size", default=DATA.batch_size, help="Windows a process and micro-batch.")
-@option("--lr", default=CONFIG.lr, help="Highest learning rate (AdamW).")
-@option("--weight-decay", default=CONFIG.weight_decay)
+@option("--batch-size", default=DataConfig.batch_size, help="Windows a process and micro-batch.")
+@option("--lr", default=TrainConfig.lr, help="Highest learning rate (AdamW).")
+@option("--weight-decay", default=TrainConfig.weight_decay)
 @option(
     "--schedule",
     type=click.Choice(SCHEDULES),
-    default=CONFIG.schedule,
+    default=TrainConfig.schedule,
     help="Course of the rate: warm-up and a cosine to 0, or the paper's 0.95 an epoch.",
 )
-@option("--ema", default=CONFIG.ema, help="Keep a running average of the weights with that decay, as 0.999; 0 = none.")
-@option("--patience", default=CONFIG.patience, help="End after so many epochs without a better detector; 0 = never.")
-@option("--warmup", default=CONFIG.warmup, help="Share of the run in which the rate rises.")
-@option("--clip-norm", default=CONFIG.clip_norm, help="Largest norm of the gradient.")
-@option("--seed", default=CONFIG.seed)
-@option("--window", default=DATA.window, help="Most frames (1/25 s) that the student sees together.")
+@option(
+    "--ema", default=TrainConfig.ema, help="Keep a running average of the weights with that decay, as 0.999; 0 = none."
+)
+@option(
+    "--patience", default=TrainConfig.patience, help="End after that many epochs without a better detector; 0 = never."
+)
+@option("--warmup", default=TrainConfig.warmup, help="Share of the run in which the rate rises.")
+@option("--clip-norm", default=TrainConfig.clip_norm, help="Largest norm of the gradient.")
+@option("--seed", default=TrainConfig.seed)
+@option("--window", default=DataConfig.window, help="Most frames (1/25 s) that the student sees together.")
 @option(
     "--trim",
     type=click.Choice(TRIMS),
-    default=DATA.trim,
-    help="What is cut off clips beside their ends: up to the first voice (leading), after the last one too (speech).",
+    default=DataConfig.trim,
+    help="What is trimmed in addition to clip ends: all before the first voice (leading), after the last one too (speech).",
 )
 @option(
     "--losses",
     type=click.Choice(PRESETS),
-    default=LOSSES.preset,
+    default=LossConfig.preset,
     help="Forms of the three terms; paper = to the letter, talknet too.",
 )
-@option("--w-detection", default=LOSSES.w_detection, help="Weight of the real/fake term; 0 = off.")
-@option("--w-correlation", default=LOSSES.w_correlation, help="Weight of the soft-label term; 0 = off.")
+@option("--w-detection", default=LossConfig.w_detection, help="Weight of the real/fake term; 0 = off.")
+@option("--w-correlation", default=LossConfig.w_correlation, help="Weight of the soft-label term; 0 = off.")
 @option(
     "--w-contrastive",
     type=float,
-    help=f"Weight of the contrastive term; 0 = off. [default: {LOSSES.w_contrastive}; paper 1]",
+    help=f"Weight of the contrastive term; 0 = off. [default: {LossConfig.w_contrastive}; paper 1]",
 )
-@option("--temperature", default=LOSSES.temperature, help="Of the contrastive term's cosines.")
+@option("--temperature", default=LossConfig.temperature, help="Of the contrastive term's cosines.")
 @option(
     "--confidence",
-    default=LOSSES.confidence,
-    help="Weigh soft labels p in the correlation term by |2 p - 1| to that power: unsure teachers teach less; 0 = no.",
+    default=LossConfig.confidence,
+    help="Weigh soft labels p in the correlation term by |2 p - 1| to that power: unsure teachers teach less; 0 = off.",
 )
-@option("--pair-share", default=DATA.pair_share, help="Share of real windows that get another sound or a shift.")
-@option("--swap-share", default=DATA.swap_share, help="Share of those that get another clip's sound.")
-@option("--min-fake-shift", default=DATA.min_fake_shift, help="Frames from which a shift counts as fake.")
-@option("--max-shift", default=DATA.max_shift, help="Largest shift, in frames.")
+@option("--pair-share", default=DataConfig.pair_share, help="Share of real windows that get another sound or a shift.")
+@option("--swap-share", default=DataConfig.swap_share, help="Share of those that get another clip's sound.")
+@option("--min-fake-shift", default=DataConfig.min_fake_shift, help="Frames from which a shift counts as fake.")
+@option("--max-shift", default=DataConfig.max_shift, help="Largest shift, in frames.")
 @click.option(
     "--augment/--no-augment",
     show_default=True,
-    default=DATA.augment,
+    default=DataConfig.augment,
     help="Vary crop, light, sharpness, codec, noise, room and level in training.",
 )
-@option("--buffer", default=DATA.buffer, help="Windows shuffled together; larger reads from more shards at a time.")
-@option("--num-workers", default=CONFIG.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none.")
-@option("--threads", default=CONFIG.threads, help="Threads a process; 0 = OMP_NUM_THREADS or its share of the cores.")
-@option("--mixed_precision", type=click.Choice(PRECISIONS), help="Default: what accelerate launch says, else no.")
-@option("--gradient_accumulation_steps", default=CONFIG.gradient_accumulation_steps)
 @option(
-    "--checkpointing_steps", default=CONFIG.checkpointing_steps, help='Number of steps between checkpoints, or "epoch".'
+    "--buffer", default=DataConfig.buffer, help="Windows shuffled together; larger reads from more shards at a time."
 )
-@option("--keep-checkpoints", default=CONFIG.keep_checkpoints, help="Newest checkpoints that stay.")
+@option(
+    "--num-workers", default=TrainConfig.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none."
+)
+@option(
+    "--threads", default=TrainConfig.threads, help="Threads a process; 0 = OMP_NUM_THREADS or its share of the cores."
+)
+@option("--mixed_precision", type=click.Choice(PRECISIONS), help="Default: what accelerate launch says, else no.")
+@option("--gradient_accumulation_steps", default=TrainConfig.gradient_accumulation_steps)
+@option(
+    "--checkpointing_steps",
+    default=TrainConfig.checkpointing_steps,
+    help='Number of steps between checkpoints, or "epoch".',
+)
+@option("--keep-checkpoints", default=TrainConfig.keep_checkpoints, help="Newest checkpoints that stay.")
 @option("--resume_from_checkpoint", help='Go on from that checkpoint of --output, or from its "latest".')
 @option("--compile", is_flag=True, help="Compile the student by torch.compile: minutes at first, then faster steps.")
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
-@option("--report_to", default=CONFIG.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
-@option("--cpu", is_flag=True, help="Leave a GPU alone.")
-@option("--debug", is_flag=True, help="Show tracebacks.")
-def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> None:
+@option("--report_to", default=TrainConfig.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
+@option("--cpu", is_flag=True, help="Do not use a GPU.")
+def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
     """Train a detector on the windows, soft labels and on-the-fly pairs of a store.
 
     Example: accelerate launch student/train.py --store grid.zarr --output runs/grid --epochs 20
@@ -166,75 +190,61 @@ def main(resume_from_checkpoint: str | None, debug: bool, **options: Any) -> Non
     options["mixed_precision"] = options["mixed_precision"] or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     before = [(number, signal.signal(number, _ended)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        _train(resume_from_checkpoint, debug, options)
+        return _train(resume_from_checkpoint, options)
+    except ConcordError as error:
+        if not FIRST and not isinstance(error, Alone):
+            sys.exit(error.exit_code)  # the first process has the same error, and says it
+        raise
     finally:
         for number, handler in before:
             signal.signal(number, handler)
 
 
-def _train(resume: str | None, debug: bool, options: dict[str, Any]) -> None:
-    _log_on_main_process()
-    from store import StoreError
-    from student.checkpoint import CheckpointError
-    from student.data.splits import SplitError
+def _train(resume: str | None, options: dict[str, Any]) -> int:
+    """The exit code: 0, or 128 + signal after a clean stop."""
+    log_to_stderr()
+    log.setLevel(logging.INFO if FIRST else logging.ERROR)
     from student.models import MODELS
     from student.training.trainer import Trainer
 
+    if options["model"] not in MODELS:
+        raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
+    config = TrainConfig.from_options(**options)
+    check_folder(config.output, "the run")
+    _warn_of_one_process()
     try:
-        if options["model"] not in MODELS:
-            raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
-        config = TrainConfig.from_options(**options)
-        check_folder(config.output, "the run")
-        _warn_of_one_process()
         trainer = Trainer(config, resume)
-    except (ConfigError, SplitError, StoreError, CheckpointError) as error:
-        if debug:
-            raise
-        _leave(2, str(error))
+    except ConcordError:
+        raise
     except Exception as error:
-        if debug:
-            raise
-        _leave(1, *_told(error))
+        raise _failed(error) from error
     try:
         code = trainer.run()
     except Exception as error:
-        if debug:
-            raise
-        _leave(1, *_told(error))
-    if code:
-        _leave(code, f"stopped by signal {code - 128}; state saved: go on with --resume_from_checkpoint latest")
+        raise _failed(error) from error
+    if code and FIRST:
+        say(f"stopped by signal {code - 128}; state saved: go on with --resume_from_checkpoint latest", err=True)
+    return code
 
 
-def _told(error: Exception) -> tuple[str, bool]:
-    """An error in one line, and whether every process of the run has the same."""
+def _failed(error: Exception) -> ConcordError:
+    """What ended a run that had begun, as an error with exit code 1; of this process alone unless all have it."""
     from student.checkpoint import SaveError
     from student.scoring.score import ScoreError
     from student.training.watch import Diverged
 
-    lines = str(error).strip().splitlines() or ["no message"]
     if isinstance(error, (SaveError, ScoreError, Diverged)):
-        return str(error), True
+        return error
+    lines = str(error).strip().splitlines() or ["no message"]
     name = type(error).__name__
     if name == "StoreError":  # from a reading process it comes with that one's traceback
-        return lines[-1].removeprefix("store.layout.StoreError: "), False
+        return Alone(lines[-1].removeprefix("store.layout.StoreError: "))
     torn = ("onnection closed by peer", "onnection reset", "NCCL", "gloo", "Broken pipe")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in str(error) for word in torn):
-        return "another process of this run ended, so this one cannot go on; its own line says why", True
-    return (str(error) if isinstance(error, OSError) else f"{name}: {lines[-1]}"), False
-
-
-def _leave(code: int, message: str, common: bool = True) -> None:
-    """Say it once, from the first process unless it is another's own, and end with that code."""
-    if not common or int(os.environ.get("RANK", "0")) == 0:
-        message = " ".join(message.split())
-        say(f"Error: {message}" if code < 128 else message, err=True)
-    sys.exit(code)
-
-
-def _log_on_main_process() -> None:
-    first = int(os.environ.get("RANK", "0")) == 0
-    log_to_stderr()
-    log.setLevel(logging.INFO if first else logging.ERROR)
+        return TrainingFailed(
+            "another process of this run ended, so this one cannot go on; the last line of that process says why"
+        )
+    return Alone(str(error) if isinstance(error, OSError) else f"{name}: {lines[-1]}")
 
 
 def _warn_of_one_process() -> None:

@@ -65,8 +65,9 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "models": set(),
         "data": set(),
         "scoring": {"data"},
-        "training": {"models", "data", "scoring"},
-        "predict": {"data", "models", "scoring", "training"},
+        "run": {"models", "data", "scoring"},
+        "training": {"run", "models", "data", "scoring"},
+        "predict": {"data", "models", "scoring", "run"},
     },
 }
 MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 12, 320, 60
@@ -74,13 +75,9 @@ MANY = {"pipelines/corpora": 18}  # one module a corpus
 # Rooms that are still too large: none may grow, and none may be added.
 LARGE = {
     "pipelines/job/run.py": 453,
-    "student/training/trainer.py": 478,
 }
 LONG = {
     "pipelines/labels/calibrate.py: calibrate": 66,
-    "student/evaluate.py: evaluate": 82,
-    "student/evaluate.py: main": 64,
-    "student/predict/answer.py: answer": 77,
 }
 OURS = {"store", "teachers", "pipelines", "student", "precompute", "concord", "benchmarks"}
 

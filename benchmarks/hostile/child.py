@@ -93,10 +93,10 @@ def _read(kind: str, path: Path) -> str:
         maps(fit)
         return fit.kind
     if kind == "detector":
-        model, about = checkpoint.load_model(path)
+        model, header = checkpoint.load_model(path)
         if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
             raise AssertionError("weights that are not finite were taken")
-        return str(about["model"])
+        return header.model
     if kind == "manifest":
         return f"{len(manifest.load(f'csv:{path}'))} rows"
     reader = store.open(path)

@@ -106,11 +106,11 @@ def main(
         name, equals, folder = run.partition("=")
         if not equals:
             raise click.UsageError(f"--run takes NAME=FOLDER, not {run}")
-        model, about = load_model(Path(folder), torch.device("cpu"))
+        model, header = load_model(Path(folder), torch.device("cpu"))
         remember_pictures(model)
-        models.append((name, model, about))
+        models.append((name, model, header))
     names = list(dict.fromkeys(name for name, *_ in models))
-    trim = models[0][2]["config"]["data"]["trim"]
+    trim = models[0][2].trim
     items = [t for t in score.trials(reader, rows, spans(reader, rows, trim), 0, swaps=1, shifts=1) if t.made]
     labels, methods = np.array([t.label for t in items]), np.array([t.method for t in items])
     click.echo(f"{len(items)} pairs and twins of {len(rows)} clips, split {part}; AUC of swaps and shifts together")
@@ -119,8 +119,8 @@ def main(
     for label in only or every:
         clips = Degraded(reader, every[label], others)
         found[label] = {name: {method: [] for method in METHODS} for name in names}
-        for name, model, about in models:
-            logits = score.logits(model, clips, items, int(about["window"]), torch.device("cpu"))
+        for name, model, header in models:
+            logits = score.logits(model, clips, items, header.window, torch.device("cpu"))
             for method in METHODS:
                 use = (methods == method) | (method == "both")
                 found[label][name][method].append(auc(logits[use], labels[use]))

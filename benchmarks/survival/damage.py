@@ -40,14 +40,14 @@ def run_judge(run: Path) -> Judge:
     """Loads a run's detector, and its newest checkpoint as a resume does."""
     from student import checkpoint, run_state
 
-    model, about = checkpoint.load_model(run)
+    model, header = checkpoint.load_model(run)
     weights = model.state_dict()
     newest = run_state.checkpoints(run)[-1]
-    options, ema = about["options"], float(about["config"].get("ema", 0) or 0)
+    options, ema = header.options, float(header.config.get("ema", 0) or 0)
 
     def state() -> tuple[dict, dict]:
         fresh = damaged_runs.fresh(ema, **options)
-        told = run_state.load_state(newest, *fresh)
+        told = run_state.load_state(newest, fresh)
         return damaged_runs.parts(*fresh), told
 
     wanted, told = state()
@@ -60,7 +60,7 @@ def run_judge(run: Path) -> Judge:
                 return REFUSED if "\n" not in str(error) else f"no line for a person: {error!r}"
             same = said == told and damaged_runs._same(wanted, got)
             return SAME if same else "a state was loaded that is another"
-        return damaged_runs.detector_outcome(run, weights, about)
+        return damaged_runs.detector_outcome(run, weights, header)
 
     return judge
 

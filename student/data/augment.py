@@ -24,13 +24,15 @@ from student.data.degrade_sound import to_int16
 
 log = logging.getLogger(__name__)
 
+VOICES = 4  # of babble
+
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One degradation: the share of windows it befalls, what it does with a strength that it draws, and what it needs beside
-    numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
+    """One degradation: the share of windows that get it, what it does with a strength that it draws, and what it needs in
+    addition to numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
 
     chance: float
     change: Change
@@ -190,13 +192,15 @@ def _brown(white: np.ndarray) -> np.ndarray:
     """White noise through a leaky integrator (corner about 130 Hz)."""
     from scipy.signal import lfilter
 
-    return lfilter([1.0], [1.0, -0.95], white).astype(np.float32)
+    brown: np.ndarray = lfilter([1.0], [1.0, -0.95], white)
+    return brown.astype(np.float32)
 
 
-def _babble(sound: np.ndarray, rng: np.random.Generator, voices: int = 4) -> np.ndarray:
+def _babble(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The window's own sound backwards, from several places at once: rhythm and spectrum of speech that no lips say."""
     backwards = sound[::-1]
-    return np.stack([np.roll(backwards, start) for start in rng.integers(0, len(sound), voices)]).sum(0)
+    voices: np.ndarray = np.stack([np.roll(backwards, start) for start in rng.integers(0, len(sound), VOICES)])
+    return np.asarray(voices.sum(0))
 
 
 PICTURE = {

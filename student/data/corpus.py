@@ -31,13 +31,13 @@ class Corpus:
 
     @classmethod
     def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
-        """Of the clips `rows` those whose spans hold a window. Raises StoreError for a label that is none."""
+        """Of the clips `rows` those whose spans hold a window. Raises StoreError for an unknown label."""
         c = reader.clips
         odd = np.asarray(rows, np.int64)[~np.isin(np.asarray(c["label"])[rows], LABELS)]
         if len(odd):
             raise StoreError(
                 f"clip {c['id'][odd[0]]}: its label is {c['label'][odd[0]]}, not 0 (real), 1 (fake) or -1 "
-                "(unknown); mend the store"
+                "(unknown); correct the store"
             )
         names = np.array([str(x) for x in c["corpus"]])
         rows = np.asarray(rows, np.int64)

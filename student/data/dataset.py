@@ -23,11 +23,11 @@ from store.similarity import Fit, compare
 from student.config import DataConfig
 from student.data.augment import augment_mouth, augment_sound
 from student.data.corpus import LABELS, Corpus
-from student.data.order import GAP, SHIFT, SOFT_WINDOW, SWAP, Draw, Key, draw, epoch_order, partners
+from student.data.order import GAP, SHIFT, SOFT_WINDOW, SWAP, At, Draw, Key, draw, epoch_order, partners
 from student.data.picture import cut
 
 
-class Windows(Dataset):
+class Windows(Dataset[dict[str, torch.Tensor]]):
     """Maps a Key to a batch of tensors. Opens the store at first use, in whichever process that is.
 
     picture u1 [B, T, side, side] (`student.data.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`. Without
@@ -61,7 +61,7 @@ class Windows(Dataset):
         epoch = key.epoch
         rows = []
         for position, row in zip(key.positions, key.clips, strict=True):
-            d = draw(self.corpus, self.real, self.config, self.seed, epoch, position, row)
+            d = draw(self.corpus, self.real, self.config, At(self.seed, epoch, position), row)
             rng = np.random.default_rng([self.seed, epoch, position, 2])
             rows.append(self._window(d, rng))
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -130,7 +130,7 @@ class Windows(Dataset):
         if len(odd):
             raise StoreError(
                 f"clip {self.reader.clips['id'][d.lips]}: frames/fake is {fake[odd[0]]} at frame {d.lips_start + odd[0]}, not "
-                "0, 1 or -1; mend the store"
+                "0, 1 or -1; correct the store"
             )
         if label == 1 and (fake >= 0).all():
             return int(fake.any()), fake  # a partial forgery is real where it is
@@ -168,7 +168,7 @@ def soft_labels(vsr: np.ndarray, asr: np.ndarray, mask: np.ndarray, fit: Fit, co
     return out
 
 
-class Keys(Sampler):
+class Keys(Sampler[Key]):
     """The batches of one rank from `position` of `epoch` on; the same number on every rank.
 
     `micro` = windows that all ranks take together. The tail of an epoch is used where it gives each rank two windows.
@@ -198,7 +198,7 @@ class Keys(Sampler):
             begin = end
 
 
-def loader(windows: Windows, keys: Keys, num_workers: int, pin_memory: bool) -> DataLoader:
+def loader(windows: Windows, keys: Keys, num_workers: int, pin_memory: bool) -> DataLoader[dict[str, torch.Tensor]]:
     """Batches in the order of `keys`. Workers are spawned (a fork after zarr's loop has started hangs) and kept for the run."""
     return DataLoader(
         windows,

@@ -52,9 +52,9 @@ def sensor_noise(picture: np.ndarray, sigma: float, rng: np.random.Generator) ->
     level = np.arange(256)
     spread = sigma * np.sqrt(0.5 + 0.5 * level / 128)
     table = np.rint(level[:, None] + spread[:, None] * ndtri((level + 0.5) / 256))
-    table = np.clip(table, 0, 255).astype(np.uint8).ravel()
+    levels: np.ndarray = np.clip(table, 0, 255).astype(np.uint8).ravel()
     quantile = np.frombuffer(rng.bytes(picture.size), np.uint8).reshape(picture.shape)
-    return table.take((picture.astype(np.uint16) << 8) | quantile)
+    return levels.take((picture.astype(np.uint16) << 8) | quantile)
 
 
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:

@@ -23,7 +23,8 @@ OPTIONS = {"mp3": {"compression_level": "9"}, "aac": {"aac_coder": "fast"}}
 
 def to_int16(x: np.ndarray) -> np.ndarray:
     """Rounded, and clipped as a converter does."""
-    return np.clip(np.rint(x), -32768, 32767).astype(np.int16)
+    out: np.ndarray = np.clip(np.rint(x), -32768, 32767).astype(np.int16)
+    return out
 
 
 def reverberate(audio: np.ndarray, rt60: float, direct_db: float, gap: float, rng: np.random.Generator) -> np.ndarray:
@@ -66,7 +67,8 @@ def mu_law() -> np.ndarray:
     values = 4 * ((2 * step + 33) * 2**segment - 33)
     borders = (values[1:] + values[:-1]) / 2
     samples = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.int32)
-    return (np.sign(samples) * values[np.searchsorted(borders, np.abs(samples), "right")]).astype(np.int16)
+    coded: np.ndarray = np.sign(samples) * values[np.searchsorted(borders, np.abs(samples), "right")]
+    return coded.astype(np.int16)
 
 
 def lossy(audio: np.ndarray, codec: str, bit_rate: int) -> np.ndarray:

@@ -16,6 +16,7 @@ NEIGHBOURS = (
     512  # windows: a partner is stored near, so that its chunks are read soon anyway, and often the same speaker
 )
 OWN, SWAP, SHIFT = range(3)
+SMALL_SHIFTS = 0.3  # share of the drawn shifts that are too small to count as fake
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Draw:
     length: int
     kind: int
     shift: int
+
+
+class At(NamedTuple):
+    """A place in a run: its seed, the epoch, and the position in the epoch's order."""
+
+    seed: int
+    epoch: int
+    position: int
 
 
 class Key(NamedTuple):
@@ -60,16 +69,16 @@ def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np
     return windows[np.lexsort((rng.random(len(windows)), group))]
 
 
-def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, seed: int, epoch: int, position: int, row: int) -> Draw:
-    """The window at `position`: a function of its arguments alone.
+def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, at: At, row: int) -> Draw:
+    """The window of clip `row` at a place in the run: a function of its arguments alone.
 
     Partner, shift and length are drawn for every window in the same way; only those that become mismatched use the first two.
     """
-    rng = np.random.default_rng([seed, epoch, position, 1])
+    rng = np.random.default_rng([*at, 1])
     whole = config.window
     most = min(config.max_shift, whole // 3)
     small = min(config.min_fake_shift - 1, most)
-    if most >= config.min_fake_shift and rng.random() < 0.7:
+    if most >= config.min_fake_shift and rng.random() < 1 - SMALL_SHIFTS:
         size = int(rng.integers(config.min_fake_shift, most + 1))
     else:
         size = int(rng.integers(1, small + 1)) if small else 0
@@ -101,7 +110,7 @@ def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
     counts = corpus.length[corpus.rows] // config.window * weight
     real, fake = counts[labels == 0].sum(), counts[labels == 1].sum()
     mismatched = real * config.pair_share
-    small = (1 - config.swap_share) * 0.3 if (labels == 0).sum() > 1 else 0.3
+    small = SMALL_SHIFTS * (1 - config.swap_share) if (labels == 0).sum() > 1 else SMALL_SHIFTS
     return float(real - mismatched), float(fake + mismatched * (1 - small))
 
 

@@ -1,7 +1,7 @@
 """Which frames of a clip are used, in training and evaluation alike: so that lengths and silences cannot tell the label.
 
-Corpora give fakes away by how long picture and sound are, and by silence before the first word (`pipelines.audit`). So only
-frames inside both tracks are read, MARGIN away from their ends, and `trim` takes off more:
+In many corpora the length of picture and sound, or the silence before the first word, tells which clips are fake
+(`pipelines.audit`). So only frames inside both tracks are used, MARGIN away from their ends, and `trim` takes off more:
 
 none     nothing more
 leading  what comes before the first frame with a voice
@@ -13,17 +13,20 @@ that no length and no padding depends on the clip.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from store import Reader
+from store import Reader, StoreError
 from store.layout import AUDIO_PRESENT, VOICE_ACTIVE
 from student.config import TRIMS
 
 MARGIN = 3  # frames: encoders fade in, pad and prime at the ends
 SECOND = 25  # frames
+READ = ("flags", "fake")  # arrays of frames/
 FEW = 0.05  # share of the clips of a method that may be too short for a window
 
 
@@ -40,7 +43,7 @@ class Spans:
 
 
 def spans(reader: Reader, rows: np.ndarray, trim: str) -> Spans:
-    """Spans of the clips `rows`, which must be done; other clips have none. Reads `frames/flags` and `frames/fake`.
+    """Spans of the clips `rows`, which must be done; other clips have none. Reads the arrays READ, a shard at a time.
 
     Raises StoreError where flags are damaged, ValueError for an unknown `trim`.
     """
@@ -48,13 +51,41 @@ def spans(reader: Reader, rows: np.ndarray, trim: str) -> Spans:
         raise ValueError(f"trim must be one of {', '.join(TRIMS)}, not {trim}")
     start, length = np.zeros((2, len(reader)), np.int64)
     seen = hashlib.sha256()
-    for row in np.asarray(rows, np.int64).tolist():
-        read = reader.frames(row, 0, int(reader.clips["length"][row]), ["flags", "fake"])
-        first, last = span(read["flags"], trim)
-        start[row], length[row] = first, last - first
-        for name in ("flags", "fake"):
-            seen.update(np.ascontiguousarray(read[name]).tobytes())
+    for piece in _pieces(reader, np.asarray(rows, np.int64)):
+        for row, read in zip(piece.tolist(), _read(reader, piece), strict=True):
+            first, last = span(read["flags"], trim)
+            start[row], length[row] = first, last - first
+            for name in READ:
+                seen.update(np.ascontiguousarray(read[name]).tobytes())
     return Spans(start, length, seen.hexdigest()[:16])
+
+
+def _pieces(reader: Reader, rows: np.ndarray) -> list[np.ndarray]:
+    """The clips in their order, cut where another shard begins or where they go back in the store: each piece is one read."""
+    offset = np.asarray(reader.clips["offset"], np.int64)[rows]
+    cuts = np.flatnonzero((np.diff(offset // reader.shard_rows) != 0) | (np.diff(offset) <= 0)) + 1
+    return np.split(rows, cuts) if len(rows) else []
+
+
+def _read(reader: Reader, piece: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """What READ names, clip by clip, out of one read of all rows from the first clip to the end of the last.
+
+    Where that read fails, each clip is read alone: damage to another clip between them does not matter, and the error of a
+    damaged one names it.
+    """
+    offset, length, done = (
+        np.asarray(reader.clips[name])[piece].astype(np.int64) for name in ("offset", "length", "done")
+    )
+    first, last = int(offset[0]), int((offset + length).max())
+    whole = None
+    if first >= 0 and done.all():
+        with contextlib.suppress(StoreError):
+            whole = reader.rows(first, last, READ)
+    for row, begin, frames in zip(piece.tolist(), (offset - first).tolist(), length.tolist(), strict=True):
+        if whole is None:
+            yield reader.frames(row, 0, frames, READ)
+        else:
+            yield {name: values[begin : begin + frames] for name, values in whole.items()}
 
 
 def span(flags: np.ndarray, trim: str) -> tuple[int, int]:

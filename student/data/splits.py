@@ -2,8 +2,8 @@
 
 The store's own `split` column decides (empty = train), or a file of id, split, weight. Where nothing is marked for validation,
 a tenth of the training clips is taken by group, so that no identity stands on both sides. Where there is only one group, or
-where each clip is one of its own (nobody said who is in them), it is taken by clip, with a warning: figures are then, or may
-be, those of known faces and voices.
+where each clip is a group of its own (nobody said who is in them), it is taken by clip, with a warning: validation may then
+share faces and voices with training.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from concord.errors import ConcordError
 from store import Reader
 from store.formats.table import read_csv, read_parquet
+from student.config import SPLITS
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 VAL_SHARE = 0.1
 MOST_WEIGHT = 1e6
 MOST_ROWS = 1_000_000  # of a file, where the store has few clips
@@ -34,7 +34,8 @@ class SplitError(ConcordError, ValueError):
 class Split:
     """Row numbers [n] of the clips table by split, among clips that are done; `listed` counts those that are not too.
 
-    weight f4 [clips]: of each clip's label in training. `by`: how validation clips were chosen (store, file, group, clip).
+    weight f4 [clips]: of each clip's label in training. `by`: how validation clips were chosen (store, file, group, lone, clip
+    or none).
     """
 
     rows: dict[str, np.ndarray]

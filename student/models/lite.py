@@ -48,7 +48,7 @@ class LiteConfig:
     causal: bool = False  # nothing depends on later frames, for streams
 
     def __post_init__(self) -> None:
-        """A header may say anything: ValueError for what is no number, or more than a network of this kind can have."""
+        """A header may say anything: ValueError for what is not a number, or more than a network of this kind can have."""
         trunk = tuple(self.trunk) if isinstance(self.trunk, tuple | list) else ()  # JSON gives a list
         object.__setattr__(self, "trunk", trunk)
         if not 1 <= len(trunk) <= 12:
@@ -181,7 +181,8 @@ class _Conv(nn.Conv1d):
 class LogMel(nn.Module):
     """Logarithm of mel energies, 4 rows a frame, by matrix products alone (exports to any runtime). No parameters.
 
-    Mel scale: Slaney, "Auditory Toolbox" 1998, triangles of equal height on HTK's formula 2595 log10(1 + f / 700).
+    Mel scale of HTK, 2595 log10(1 + f / 700). The weights of each triangle sum to 1, so a band is a mean over its bins (equal
+    area, as in Slaney's "Auditory Toolbox" 1998).
     """
 
     basis: torch.Tensor
@@ -216,11 +217,11 @@ class LogMel(nn.Module):
 
 
 class LocalContrast(nn.Module):
-    """What a frame has that its neighbourhood has not: x minus the mean of its `reach` frames either way (causal: of twice as
+    """What sets a frame apart from its neighbourhood: x minus the mean of its `reach` frames either way (causal: of twice as
     many before it), then a layer norm.
 
-    Takes away face, voice, room and camera, which stay, and leaves what moves; without it all embeddings start as good as
-    equal, and the contrastive term finds no gradient. [B, T, width] -> same; the mean is of rows inside the mask.
+    It removes what stays (face, voice, room, camera) and leaves what moves. Without it all embeddings start almost equal, and
+    the contrastive term has no gradient. [B, T, width] -> same; the mean is of rows inside the mask.
     """
 
     def __init__(self, width: int, reach: int, causal: bool) -> None:

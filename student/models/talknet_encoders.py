@@ -124,7 +124,7 @@ class VisualFrontend(nn.Module):
 
 
 def neighbours(keep: torch.Tensor, join_clips: bool) -> torch.Tensor:
-    """For each of the N frames in use, in order, the flat places i8 [N, 5] of the frames around it; B * T where there is none.
+    """For each of the N frames in use, in order, the flat places i8 [N, 5] of the frames around it; B * T for a missing one.
 
     keep bool [B, T]: the first rows of each clip.
     """
@@ -160,8 +160,9 @@ class GlobalNorm(nn.Module):
 class DepthwiseBlock(nn.Module):
     """[B, 512, T] -> same: what three frames add, channel by channel, then mixed."""
 
-    def __init__(self, channels: int = 512) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        channels = 512
         self.net = nn.Sequential(
             nn.ReLU(),
             nn.BatchNorm1d(channels),

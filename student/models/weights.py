@@ -71,7 +71,7 @@ def load(model: nn.Module, name: str, path: Path | str) -> Loaded:
         raise CheckpointError(f"{file} lacks {_named(lacking)} of the model {name}; give a checkpoint of this model")
     if odd:
         raise CheckpointError(
-            f"{file} holds {_named(odd)}, which the model {name} has not; give a checkpoint of this model"
+            f"{file} holds {_named(odd)}, which the model {name} does not have; give a checkpoint of this model"
         )
     for key in own.keys() & state.keys():
         expected, found = tuple(own[key].shape), tuple(state[key].shape)

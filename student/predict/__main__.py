@@ -2,8 +2,8 @@
 
 Every video gets one answer (`student.predict.answer`): real, fake, or that it cannot be decided and why. The probability is the
 student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip similarity. A verdict
-needs a calibration on enough people, or the user's word (--corpus) that the video is of the corpus calibrated on. What
-happens to one file is its own answer and never ends the rest.
+needs a calibration on enough people, or the user's word (--corpus) that the video is of the corpus calibrated on. A file that
+cannot be read gets its own answer and never ends the rest.
 
 What it leaves out: identity, artefacts of the picture, and faces other than the most prominent one.
 """
@@ -20,19 +20,23 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from concord.command import Command, fail, log_to_stderr, put, say, told
+from concord.command import Command, log_to_stderr, put, say, told
 from concord.text import plain
-from store import StoreError, output
+from store import output
 from store.output import Output
 from student.config import to_json
 from student.predict.answer import UNLICENSED, answer, refusal
 from student.predict.basis import Basis, basis
+from student.predict.records import CANNOT_DECIDE, Answer
+
+if TYPE_CHECKING:
+    from student.predict.evidence import Evidence, Witness
 
 log = logging.getLogger("student")
 
@@ -42,8 +46,8 @@ STEM = 180  # bytes of a video's name in that of its page
 ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-av prediction"')
 
 
-def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[dict[str, Any], Any, Any]]:
-    """For each file in order its answer (JSON-able), its evidence (None where there is none) and the witness that gave it.
+def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[Answer, Evidence | None, Witness]]:
+    """For each file in order its answer, its evidence (None where there is none) and the witness that gave it.
 
     Raises TeacherError and WeightsError before the first, TeacherError too where weights here are not those of the fit.
     """
@@ -53,7 +57,7 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
 
     records = {side: on.teachers.get(side) or {} for side in ("asr", "vsr")}
     device = str(on.detector.device) if on.detector else "cpu"
-    arrays = ["face"] if on.detector and on.detector.picture == "face" else []
+    arrays = ["face"] if on.detector and on.detector.header.picture == "face" else []
     other = f"the weights here are not those that the fit of {on.source} was learned with"
     helps = "bring back the same file, or name another fit with --fit-from"
     try:
@@ -79,27 +83,29 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
             yield said, found, witness
 
 
-def line(said: Mapping[str, Any]) -> str:
+def line(said: Answer) -> str:
     """One answer on the terminal."""
-    name = plain(said["path"])
-    if said["decision"] == "cannot decide":
-        why = [] if said["reason"] == UNLICENSED else [said["reason"]]
-        return ": ".join([name, "cannot decide", *why, plain(said["message"])])
-    found = f"{name}: {said['decision']}, probability of fake {said['probability']:.2f} by the {said['rests_on']}"
-    found += f" ({said['calibration']['text']})"
-    theirs = said["teachers"]["probability"]
-    if theirs is not None and (theirs >= 0.5) != (said["decision"] == "fake"):
+    name = plain(said.path)
+    if said.decision == CANNOT_DECIDE:
+        why = [] if said.reason == UNLICENSED else [said.reason]
+        return ": ".join([name, CANNOT_DECIDE, *why, plain(said.message)])
+    assert said.calibration is not None
+    assert said.teachers is not None
+    found = f"{name}: {said.decision}, probability of fake {said.probability:.2f} by the {said.rests_on}"
+    found += f" ({said.calibration.text})"
+    theirs = said.teachers.probability
+    if theirs is not None and (theirs >= 0.5) != (said.decision == "fake"):
         found += f"; the teachers contradict it, with {theirs:.2f}"
-    if said["disagreeing_words"]:
-        found += f"; lips disagree with: {plain(', '.join(said['disagreeing_words']))}"
+    if said.disagreeing_words:
+        found += f"; lips disagree with: {plain(', '.join(said.disagreeing_words))}"
     return found
 
 
-def exit_code(said: Sequence[Mapping[str, Any]]) -> int:
+def exit_code(said: Sequence[Answer]) -> int:
     """0 all decided, 3 some not, 2 nothing could be read."""
-    if all(one["reason"] == "unreadable" for one in said):
+    if all(one.reason == "unreadable" for one in said):
         return 2
-    return 3 if any(one["reason"] for one in said) else 0
+    return 3 if any(one.reason for one in said) else 0
 
 
 def _pages(target: Path, paths: Sequence[str]) -> list[Path]:
@@ -146,7 +152,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     "--corpus",
     help="Corpus that was calibrated on, as the store names it: says that these videos are of the same people.",
 )
-@click.option("--no-words", is_flag=True, help="Leave out what was said; most of the time goes there.")
+@click.option("--no-words", is_flag=True, help="Do not transcribe; most of the time goes there.")
 @click.option(
     "--json",
     "json_file",
@@ -155,10 +161,10 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     help="Write all answers as JSON; - for standard output.",
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Write a page for each video.")
-@click.option("--cpu", is_flag=True, help="Leave a GPU alone.")
+@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
-    videos: tuple[str, ...], checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
+    videos: tuple[str, ...], *, checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
     no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Say of each video, or of each in a folder, whether its lips say what its voice says."""
@@ -170,48 +176,47 @@ def main(
     if debug:
         for name in ("pipelines", "student"):
             logging.getLogger(name).setLevel(logging.DEBUG)
-    try:
-        code = _run(videos, checkpoint, fit_from, corpus, not no_words, json_file, html, cpu)
-    except click.ClickException:
-        raise
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        fail(f"Error: {' '.join(str(error).split()) or type(error).__name__}", 2 if _asked_wrongly(error) else 1)
-    sys.exit(code)
-
-
-def _run(videos, checkpoint, fit_from, corpus, words, json_file, html, cpu) -> int:
     import torch
 
-    from pipelines.ui import progress
     from student.predict import evidence
-    from student.predict import page as predict_page
 
-    paths = evidence.videos(videos)
+    paths = evidence.videos(list(videos))
     pages = _pages(html, paths) if html else []
     _check_outputs(json_file, html, pages, [*paths, *filter(None, (checkpoint, fit_from))])
-    device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-    on = basis(checkpoint, fit_from, corpus, device)
+    on = basis(checkpoint, fit_from, corpus, "cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    sys.exit(_answer_all(paths, on, not no_words, json_file, pages))
+
+
+def _answer_all(paths: Sequence[str], on: Basis, words: bool, json_file: Path | None, pages: Sequence[Path]) -> int:
+    """Answer on each video: lines, pages and JSON. The exit code."""
+    from pipelines.ui import progress
+    from student.predict import page as predict_page
+
+    to_stdout = str(json_file) == "-"
     is_written = True
-    answers: list[dict[str, Any]] = []
-    found = {"format": FORMAT, "version": VERSION, "basis": on.told(), "videos": answers}
+    answers: list[Answer] = []
+
+    def found() -> dict[str, Any]:
+        said = [one.to_json() for one in answers]
+        return {"format": FORMAT, "version": VERSION, "basis": on.told(), "videos": said}
+
     try:
         with progress.shown(progress.Pass("videos", len(paths), unit="videos")) as shown:
             for said, seen, witness in predict(paths, on, words):
                 answers.append(said)
                 if pages:
-                    shots = predict_page.shots(said, seen, witness)
-                    text = predict_page.page(said, on.told(), shots, seen.clip.audio if seen else None)
+                    told = said.to_json()
+                    shots = predict_page.shots(told, seen, witness)
+                    text = predict_page.page(told, on.told(), shots, seen.clip.audio if seen else None)
                     is_written &= _written(pages[len(answers) - 1], text.encode("utf-8", "backslashreplace"))
-                if str(json_file) != "-":
+                if not to_stdout:
                     say(line(said))
                 shown.advance()
     finally:  # what was answered before a signal or a full disk is not lost
-        if json_file and str(json_file) != "-":
-            is_written &= _written(json_file, to_json(found))
-    if str(json_file) == "-":
-        put(json.dumps(found, indent=2, allow_nan=False))
+        if json_file and not to_stdout:
+            is_written &= _written(json_file, to_json(found()))
+    if to_stdout:
+        put(json.dumps(found(), indent=2, allow_nan=False))
     return exit_code(answers) if is_written else 1
 
 
@@ -223,16 +228,6 @@ def _written(path: Path, data: bytes) -> bool:
     except OSError as error:
         say(f"Error: {told(error)}", err=True)
         return False
-
-
-def _asked_wrongly(error: Exception) -> bool:
-    """Whether an error came before any work, from what was asked."""
-    from pipelines.corpora.fields import ManifestError
-    from student.checkpoint import CheckpointError
-    from teachers import TeacherError
-    from teachers.files.weights import WeightsError
-
-    return isinstance(error, (StoreError, CheckpointError, ManifestError, TeacherError, WeightsError))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What is said of one video, from the teachers' evidence and the student's logit: a decision or why there is none, and grounds.
+"""What is said of one video, from the teachers' evidence and the student's logit: a decision, or why there is none.
 
 "Real" says that lips and voice agree, "fake" that they do not. Where too little is seen or heard, or the sound fits its lips
-well at another time, there is no decision: late sound alone would otherwise read as a forgery. Nor is there one where nothing
-licenses it (`store.similarity.grounds`): people whom a calibration has not seen agree less for reasons that are no forgery, so
-they get a number that ranks and no verdict, on words neither. A number that is not finite decides nothing. The limits were set
+well at another time, there is no decision: late sound alone would otherwise read as a forgery. Nor is there one without a
+licence (`store.similarity.grounds`): people whom a calibration has not seen agree less for reasons other than forgery, so they
+get a number that ranks and no verdict, on words neither. A number that is not finite decides nothing. The limits were set
 on 54 GRID clips that the fit had not learned from and checked on 60 more (docs/predict.md). What it leaves out: it opens
 nothing and computes no embedding.
 """
@@ -11,14 +11,35 @@ nothing and computes no embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from store import similarity
 from store.layout import FPS
 from store.similarity import Fit, Offset
+from student.predict.records import (
+    CANNOT_DECIDE,
+    Answer,
+    Calibration,
+    HeardWord,
+    Judged,
+    Moment,
+    Passage,
+    Ranking,
+    SoundOffset,
+    Teachers,
+    rounded,
+)
+
+if TYPE_CHECKING:
+    from student.predict.evidence import Evidence
+    from teachers import ClipMedia
+    from teachers.whisper.transcribe import Word
+
+Judge = Callable[["ClipMedia", int], Judged]
 
 MIN_FRAMES = 25  # with face and voice: one second, of which 1 to 2 in 100 read wrong on GRID
 MIN_OFFSET = 3  # frames that make it out of sync; of real clips one in a hundred is that far off
@@ -32,126 +53,109 @@ REASONS = {
     "too_short": "too short",
     "not_finite": "not finite",
 }  # the ledger's words; others: unreadable
-UNLICENSED = "uncalibrated"  # the reason of an answer that nothing licenses
+UNLICENSED = "uncalibrated"  # the reason of an answer without a licence
 MS = 1000 // FPS
 
 
 def answer(
-    evidence: Any,
-    fit: Fit,
-    corpus: str | None,
-    calibration: Mapping[str, Any],
-    judge: Callable[[Any, int], Mapping[str, Any]] | None,
-) -> dict[str, Any]:
-    """Everything that is said of one video (`student.predict.evidence.Evidence`), as plain values for JSON; nothing in it
-    depends on time or machine.
+    evidence: Evidence, fit: Fit, corpus: str | None, calibration: Calibration, judge: Judge | None = None
+) -> Answer:
+    """Everything that is said of one video; nothing in it depends on time or machine.
 
     `corpus` chooses the fit's calibration; `calibration` says whose it is and what it licenses (`Basis.calibration`); `judge`
     is the student's (`student.predict.basis`), None without one. Sound that clearly fits at another time is moved there before
     anything is judged: people let up to 80 ms pass, and from 120 ms on there is no decision. Words, passages and
-    `similarity_moved` are on the clock of the sound. Nothing in it is a number that is not finite: None stands for it.
+    `similarity_moved` are on the clock of the sound.
     """
     face, voice = evidence.face, evidence.voice
-    near, both = agreement(evidence, fit, corpus, 5)
-    second, _ = agreement(evidence, fit, corpus, 25)
-    offset, at_best, teacher = None, None, None
-    if both.any():
-        v, a = evidence.vsr_projection, evidence.asr_projection
-        teacher = float(similarity.compare(v, a, fit, "clip", both, corpus)[0])
-        offset = similarity.best_offset(v, a, fit, face, voice)
-        at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
-    shift = offset.frames if offset and at_best is not None and fits_elsewhere(offset, at_best) else 0
-    student = dict(judge(evidence.clip, shift)) if judge and both.any() else None
-    theirs = None if at_best is None or teacher is None else 1 - (at_best if shift else teacher)
-    fake = student["probability"] if student else theirs
-    numbers = [teacher, at_best, theirs, *((offset.best, offset.at_zero) if offset else ())]
-    numbers += [student["probability"], student["logit"]] if student else []
-    value = student["logit"] if student else None if theirs is None else 1 - theirs
-    ranking = {"by": "logit" if judge else "similarity", "value": _rounded(value)}
-    reason, message = doubt(face, voice, offset, at_best)
+    here = _curves(evidence, fit, corpus)
+    pair = _compare(evidence, fit, corpus, here.known) if here.known.any() else None
+    shift = pair.offset.frames if pair and fits_elsewhere(pair.offset, pair.at_best) else 0
+    student = judge(evidence.clip, shift) if judge and here.known.any() else None
+    theirs = pair.probability(moved=shift != 0) if pair else None
+    fake = student.probability if student else theirs
+    ranking = _ranking(student, theirs, by_student=judge is not None)
+    reason, message = doubt(face, voice, pair.offset if pair else None, pair.at_best if pair else None)
+    decision = CANNOT_DECIDE
     if not reason:
-        lacks = calibration["lacks"] and f"{calibration['lacks']}; {ranked(ranking)}"
-        decision, reason, message = verdict(fake, numbers, lacks)
-    else:
-        decision = "cannot decide"
-    if student and (reason or not finite(fake)):
-        student["probability"] = None
-
-    in_sync, heard_and_seen = agreement(evidence, fit, corpus, 5, shift) if shift else (near, both)
-    in_sync_second = agreement(evidence, fit, corpus, 25, shift)[0] if shift else second
-    judged = calibration["teachers"]
-    words = [_word(word, in_sync, heard_and_seen, judged) for word in evidence.words]
-    return {
-        "path": evidence.path,
-        "decision": decision,
-        "reason": reason,
-        "message": message,
-        "probability": None if reason else _rounded(fake),
-        "ranking": ranking,
-        "rests_on": "student" if judge else "teachers",
-        "calibration": dict(calibration),
-        "student": {k: v if k == "frames" else _rounded(v) for k, v in student.items()} if student else None,
-        "teachers": {"similarity": _rounded(teacher), "probability": _rounded(theirs) if judged else None},
-        "duration": len(both) / FPS,
-        "face_share": _rounded(face.mean()),
-        "voice_share": _rounded(voice.mean()),
-        "seconds_judged": int(both.sum()) / FPS,
-        "start_skew": _rounded(evidence.start_skew_s),
-        "offset": None if offset is None else _offset(offset, at_best),
-        "words": words,
-        "disagreeing_words": [word["text"] for word in words if word["verdict"] == "disagrees"],
-        "passages": passages(in_sync_second, heard_and_seen) if judged else [],
-        "timeline": [
-            {
-                "time": round(k / FPS, 2),
-                "similarity": _rounded(near[k]) if both[k] else None,
-                "similarity_1s": _rounded(second[k]) if both[k] else None,
-                "similarity_moved": _rounded(in_sync[k]) if shift and heard_and_seen[k] else None,
-                "face": bool(face[k]),
-                "voice": bool(voice[k]),
-            }
-            for k in range(len(both))
-        ],
-    }
-
-
-def verdict(fake: float | None, numbers: Sequence[float | None], lacks: str) -> tuple[str, str, str]:
-    """Decision, reason and sentence for a video with evidence enough, from the probability of fake, None where the student had
-    nothing to look at; from all numbers on the way to it; and from what a licence lacks, "" where there is one.
-
-    No verdict comes of a number that is not finite, whatever the others are.
-    """
-    if not all(finite(x) for x in (fake, *numbers) if x is not None):
-        return "cannot decide", "not finite", "the models gave numbers that are not finite: weights or fit are damaged"
-    if fake is None:
-        return "cannot decide", "too short", "nothing is left for the student inside both tracks, away from their ends"
-    if not 0 <= fake <= 1:
-        return (
-            "cannot decide",
-            "not finite",
-            f"the models gave {fake:g}, which is no probability: weights or fit are damaged",
-        )
-    if lacks:
-        return "cannot decide", UNLICENSED, lacks
-    return ("fake" if fake >= 0.5 else "real"), "", ""
-
-
-def finite(x: float | None) -> bool:
-    """Whether it is a number, and neither infinite nor NaN."""
-    return x is not None and math.isfinite(x)
-
-
-def ranked(ranking: Mapping[str, Any]) -> str:
-    """What the number that is left without a licence says, as part of a sentence."""
-    return (
-        f"{ranking['by']} {ranking['value']:.3g} only ranks videos of one sitting and is no probability of forgery"
-        if ranking["value"] is not None
-        else "there is no number to rank it by either"
+        lacks = calibration.lacks and f"{calibration.lacks}; {ranking.sentence}"
+        decision, reason, message = verdict(fake, _numbers(pair, theirs, student), lacks)
+    if student:
+        probability = None if reason or not finite(fake) else rounded(student.probability)
+        student = Judged(probability, rounded(student.logit), student.frames)
+    there = _curves(evidence, fit, corpus, shift) if shift else here
+    judged = calibration.teachers
+    return Answer(
+        path=evidence.path,
+        decision=decision,
+        reason=reason,
+        message=message,
+        probability=None if reason else rounded(fake),
+        ranking=ranking,
+        rests_on="student" if judge else "teachers",
+        calibration=calibration,
+        student=student,
+        teachers=Teachers(rounded(pair.similarity) if pair else None, rounded(theirs) if judged else None),
+        duration=len(face) / FPS,
+        face_share=rounded(face.mean()),
+        voice_share=rounded(voice.mean()),
+        seconds_judged=int(here.known.sum()) / FPS,
+        start_skew=rounded(evidence.start_skew_s),
+        offset=_offset(pair) if pair else None,
+        words=[_word(word, there, judged) for word in evidence.words],
+        passages=passages(there.second, there.known) if judged else [],
+        timeline=_timeline(here, there if shift else None, face, voice),
     )
 
 
+def refusal(path: str, reason: str, message: str) -> Answer:
+    """The answer for a video that gave no evidence; `reason` is the ledger's word."""
+    if reason == "no_audio":
+        message = "the file has no sound"
+    message = message.removeprefix(str(path)).lstrip(": ")
+    return Answer(str(path), CANNOT_DECIDE, REASONS.get(reason, "unreadable"), message)
+
+
+# -- what is measured ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Similarity f4 [frames] over 5 frames and over a second, and where it means something, bool [frames]."""
+
+    near: np.ndarray
+    second: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Lips and sound of a whole clip: their similarity as they are, where the sound fits best, and the similarity there."""
+
+    similarity: float
+    offset: Offset
+    at_best: float
+
+    def probability(self, moved: bool) -> float:
+        """Of fake, by the teachers, with the sound as it is or moved to where it fits."""
+        return 1 - (self.at_best if moved else self.similarity)
+
+
+def _curves(evidence: Evidence, fit: Fit, corpus: str | None, shift: int = 0) -> _Curves:
+    near, known = agreement(evidence, fit, corpus, 5, shift)
+    return _Curves(near, agreement(evidence, fit, corpus, 25, shift)[0], known)
+
+
+def _compare(evidence: Evidence, fit: Fit, corpus: str | None, known: np.ndarray) -> _Pair:
+    lips, sound = evidence.vsr_projection, evidence.asr_projection
+    whole = float(similarity.compare(lips, sound, fit, "clip", known, corpus)[0])
+    offset = similarity.best_offset(lips, sound, fit, evidence.face, evidence.voice)
+    at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
+    return _Pair(whole, offset, at_best)
+
+
 def agreement(
-    evidence: Any, fit: Fit, corpus: str | None, window: int, shift: int = 0
+    evidence: Evidence, fit: Fit, corpus: str | None, window: int, shift: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Similarity f4 [frames] of the sound of each frame with the lips `shift` frames later, and where both are there, bool
     [frames]; elsewhere the similarity means nothing."""
@@ -164,32 +168,61 @@ def agreement(
     return value, known
 
 
+def _numbers(pair: _Pair | None, theirs: float | None, student: Judged | None) -> list[float | None]:
+    """All numbers on the way to a probability."""
+    found = [] if pair is None else [pair.similarity, pair.at_best, theirs, pair.offset.best, pair.offset.at_zero]
+    return [*found, *((student.probability, student.logit) if student else ())]
+
+
+def _ranking(student: Judged | None, theirs: float | None, by_student: bool) -> Ranking:
+    value = student.logit if student else None if theirs is None else 1 - theirs
+    return Ranking("logit" if by_student else "similarity", rounded(value))
+
+
+# -- the decision -------------------------------------------------------------------------------------------------------
+
+
 def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: float | None) -> tuple[str, str]:
     """Why no decision can be made, as (reason, sentence); two empty texts where it can.
 
     `face`, `voice` bool [frames]; `at_best` is the similarity of the clip at its best offset.
     """
     both = int((face & voice).sum())
+    least = f"at least {MIN_FRAMES / FPS:.0f} s"
     if len(face) < MIN_FRAMES:
-        return (
-            "too short",
-            f"the video lasts {len(face) / FPS:.1f} s; at least {MIN_FRAMES / FPS:.0f} s of speech is needed",
-        )
+        return "too short", f"the video lasts {len(face) / FPS:.1f} s; {least} of speech is needed"
     if not voice.any():
         return "no speech", "no speech is heard in its sound"
     if voice.sum() < MIN_FRAMES:
-        return (
-            "no speech",
-            f"somebody speaks for {voice.sum() / FPS:.1f} s; at least {MIN_FRAMES / FPS:.0f} s is needed",
-        )
+        return "no speech", f"somebody speaks for {voice.sum() / FPS:.1f} s; {least} is needed"
     if both < MIN_FRAMES:
-        return (
-            "no face",
-            f"a face is seen for {both / FPS:.1f} s while somebody speaks; at least {MIN_FRAMES / FPS:.0f} s is needed",
-        )
+        return "no face", f"a face is seen for {both / FPS:.1f} s while somebody speaks; {least} is needed"
     if offset and at_best is not None and out_of_sync(offset, at_best):
         return "out of sync", f"sound is {_ms(offset)}; moved back, lips and voice agree with similarity {at_best:.2f}"
     return "", ""
+
+
+def verdict(fake: float | None, numbers: Sequence[float | None], lacks: str) -> tuple[str, str, str]:
+    """Decision, reason and sentence for a video with evidence enough, from the probability of fake, None where the student had
+    nothing to look at; from all numbers on the way to it; and from what a licence lacks, "" where there is one.
+
+    No verdict comes of a number that is not finite, whatever the others are.
+    """
+    damaged = "weights or fit are damaged"
+    if not all(finite(x) for x in (fake, *numbers) if x is not None):
+        return CANNOT_DECIDE, "not finite", f"the models gave numbers that are not finite: {damaged}"
+    if fake is None:
+        return CANNOT_DECIDE, "too short", "nothing is left for the student inside both tracks, away from their ends"
+    if not 0 <= fake <= 1:
+        return CANNOT_DECIDE, "not finite", f"the models gave {fake:g}, which is not a probability: {damaged}"
+    if lacks:
+        return CANNOT_DECIDE, UNLICENSED, lacks
+    return ("fake" if fake >= 0.5 else "real"), "", ""
+
+
+def finite(x: float | None) -> bool:
+    """Whether it is a number, and neither infinite nor NaN."""
+    return x is not None and math.isfinite(x)
 
 
 def out_of_sync(offset: Offset, at_best: float) -> bool:
@@ -202,7 +235,10 @@ def fits_elsewhere(offset: Offset, at_best: float) -> bool:
     return offset.frames != 0 and offset.margin >= MIN_MARGIN and at_best >= 0.5
 
 
-def passages(second: np.ndarray, both: np.ndarray) -> list[dict[str, float]]:
+# -- words, passages, moments -------------------------------------------------------------------------------------------
+
+
+def passages(second: np.ndarray, both: np.ndarray) -> list[Passage]:
     """Stretches in which lips and voice disagree: one-second similarity f4 [frames] below .5, where `both` bool [frames]."""
     against = np.flatnonzero(both & (second < 0.5))
     agree = np.flatnonzero(both & (second >= 0.5))
@@ -213,67 +249,52 @@ def passages(second: np.ndarray, both: np.ndarray) -> list[dict[str, float]]:
         else:
             found.append([k])
     return [
-        {"start": round(f[0] / FPS, 2), "end": round((f[-1] + 1) / FPS, 2), "similarity": _rounded(second[f].mean())}
+        Passage(round(f[0] / FPS, 2), round((f[-1] + 1) / FPS, 2), rounded(second[f].mean()))
         for f in found
         if len(f) >= MIN_PASSAGE
     ]
 
 
-def _word(word: Any, near: np.ndarray, both: np.ndarray, judged: bool) -> dict[str, Any]:
+def _word(word: Word, curves: _Curves, judged: bool) -> HeardWord:
     """A heard word and how well its lips agree: mean similarity of its frames with face and voice, None without any. No verdict
     but "not judged" where that similarity means nothing for these people (`judged`)."""
     first, last = int(word.start_s * FPS), max(int(np.ceil(word.end_s * FPS)), int(word.start_s * FPS) + 1)
-    mine = np.flatnonzero(both[first:last]) + first
-    agreement = _rounded(near[mine].mean()) if len(mine) else None
+    mine = np.flatnonzero(curves.known[first:last]) + first
+    agrees = rounded(curves.near[mine].mean()) if len(mine) else None
     verdict = "not seen"
     if not judged:
         verdict = "not judged"
-    elif agreement is not None:
-        verdict = "agrees" if agreement >= AGREES else "disagrees" if agreement <= DISAGREES else "unclear"
-    return {
-        "start": _rounded(word.start_s),
-        "end": _rounded(word.end_s),
-        "text": word.text,
-        "probability": _rounded(word.probability),
-        "agreement": agreement,
-        "verdict": verdict,
-    }
+    elif agrees is not None:
+        verdict = "agrees" if agrees >= AGREES else "disagrees" if agrees <= DISAGREES else "unclear"
+    times = rounded(word.start_s), rounded(word.end_s)
+    return HeardWord(*times, word.text, rounded(word.probability), agrees, verdict)
 
 
-def _offset(offset: Offset, at_best: float | None) -> dict[str, Any]:
-    """`sound_late_ms`: by how much the sound comes after the lips that it fits best; below 0, before them."""
-    return {
-        "sound_late_ms": -MS * offset.frames,
-        "margin": _rounded(offset.margin),
-        "similarity": _rounded(at_best),
-        "score": _rounded(offset.best),
-        "score_as_it_is": _rounded(offset.at_zero),
-    }
+def _timeline(here: _Curves, moved: _Curves | None, face: np.ndarray, voice: np.ndarray) -> list[Moment]:
+    """One moment a frame; `moved` are the curves with the sound moved to where it fits."""
+    return [
+        Moment(
+            time=round(k / FPS, 2),
+            similarity=rounded(here.near[k]) if here.known[k] else None,
+            similarity_1s=rounded(here.second[k]) if here.known[k] else None,
+            similarity_moved=rounded(moved.near[k]) if moved is not None and moved.known[k] else None,
+            face=bool(face[k]),
+            voice=bool(voice[k]),
+        )
+        for k in range(len(face))
+    ]
+
+
+def _offset(pair: _Pair) -> SoundOffset:
+    offset = pair.offset
+    return SoundOffset(
+        sound_late_ms=-MS * offset.frames,
+        margin=rounded(offset.margin),
+        similarity=rounded(pair.at_best),
+        score=rounded(offset.best),
+        score_as_it_is=rounded(offset.at_zero),
+    )
 
 
 def _ms(offset: Offset) -> str:
     return f"{'late' if offset.frames < 0 else 'early'} by {MS * abs(offset.frames)} ms"
-
-
-def refusal(path: str, reason: str, message: str) -> dict[str, Any]:
-    """The answer for a video that gave no evidence."""
-    known = REASONS.get(reason, "unreadable")
-    if reason == "no_audio":
-        message = "the file has no sound"
-    return {
-        "path": str(path),
-        "decision": "cannot decide",
-        "reason": known,
-        "message": message.removeprefix(str(path)).lstrip(": "),
-        "probability": None,
-        "ranking": None,
-        "words": [],
-        "disagreeing_words": [],
-        "passages": [],
-        "timeline": [],
-    }
-
-
-def _rounded(x: Any) -> Any:
-    """Four digits; None for what is not a number."""
-    return None if x is None or not np.isfinite(x) else round(float(x), 4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,78 +14,78 @@ import numpy as np
 from store import Reader, StoreError, layout, similarity
 from store.similarity import Fit, fitfile, grounds
 from store.similarity.grounds import Grounds
+from student.predict.records import Calibration, Judged
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    from student.header import Header
+    from teachers import ClipMedia
 
 log = logging.getLogger("student")
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained student; `about` is what its header says."""
+    """A trained student, what its header says, where it is from and where it computes."""
 
-    model: Any
-    about: Mapping[str, Any]
+    model: nn.Module
+    header: Header
     path: str
     device: torch.device
 
     @property
-    def corpora(self) -> dict[str, int]:
+    def corpora(self) -> Mapping[str, int]:
         """Real clips by corpus of the validation that set its threshold; {} where the header does not say."""
-        note = self.about.get("calibrated_on")
-        found = note.get("corpora") if isinstance(note, Mapping) else None
-        return {str(k): v for k, v in found.items() if isinstance(v, int)} if isinstance(found, Mapping) else {}
+        return self.header.corpora
 
     def lacks(self, corpus: str | None) -> str:
         """Why no verdict may rest on it, for a video said to be of `corpus`; "" where one may."""
-        from student.checkpoint import is_fitted
-
-        if not is_fitted(self.about):
+        if not self.header.is_fitted:
             return "the detector's threshold and temperature were fitted on nothing"
-        if corpus in self.corpora:
-            return Grounds(self.corpora[str(corpus)]).lacks_for_its_own()
-        if not self.about.get("calibrated_on"):
+        if corpus is not None and corpus in self.corpora:
+            return Grounds(self.corpora[corpus]).lacks_for_its_own()
+        if self.header.grounds is None:
             return "the detector does not say on whom it was calibrated"
-        return Grounds.of(self.about["calibrated_on"]).lacks_for_strangers()
+        return self.header.grounds.lacks_for_strangers()
 
-    @property
-    def picture(self) -> str:
-        """What it looks at: "mouth" or "face"."""
-        from student.checkpoint import picture
-
-        return picture(self.about)
-
-    def judge(self, clip: Any, shift: int = 0) -> dict[str, Any]:
-        """Probability of fake and logit of a clip (positive = fake) over windows inside its span, and the span's frames; lips
-        at t are seen with the sound of t - `shift`."""
+    def judge(self, clip: ClipMedia, shift: int = 0) -> Judged:
+        """Probability of fake and logit of a clip over windows inside its span; lips at t are seen with the sound of t -
+        `shift`."""
         from student.data import spans
         from student.scoring import metrics, score
 
-        first, last = spans.span(clip.flags, self.about["config"].get("data", {}).get("trim", "none"))
+        first, last = spans.span(clip.flags, self.header.trim)
         length = max(0, last - first - abs(shift))
         if length < score.MIN_FRAMES:
-            return {"probability": None, "logit": None, "frames": length}
+            return Judged(None, None, length)
         lips = first + max(0, shift)
         trial = score.Trial(clip.id, 0, 0, lips, lips - shift, length, -1, "")
-        window, picture = int(self.about["window"]), self.picture
+        window, picture = self.header.window, self.header.picture
         logit = score.logits(self.model, _OneClip(clip), [trial], window, self.device, picture=picture)
-        found = metrics.probability(logit, self.about["threshold"], self.about["temperature"])
-        return {"probability": float(found[0]), "logit": float(logit[0]), "frames": length}
+        found = metrics.probability(logit, self.header.threshold, self.header.temperature)
+        return Judged(float(found[0]), float(logit[0]), length)
+
+    def told(self) -> dict[str, Any]:
+        """For JSON."""
+        h = self.header
+        return {
+            **{"checkpoint": self.path, "model": h.model, "picture": h.picture, "threshold": h.threshold},
+            **{"temperature": h.temperature, "fitted_on": h.fitted_on, "window": h.window},
+        }
 
 
 @dataclass(frozen=True)
 class _OneClip:
     """A clip where `student.scoring.score` reads a store's."""
 
-    clip: Any
+    clip: ClipMedia
 
     def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        arrays = {
-            "mouth": self.clip.mouth,
-            "face": self.clip.face,
-            "audio": self.clip.audio.reshape(-1, layout.SAMPLES_PER_FRAME),
-        }
+        arrays = {"mouth": self.clip.mouth, "audio": self.clip.audio.reshape(-1, layout.SAMPLES_PER_FRAME)}
+        if self.clip.face is not None:
+            arrays["face"] = self.clip.face
         return {name: arrays[name][start:stop] for name in names}
 
 
@@ -123,13 +122,12 @@ class Basis:
             return "the fit does not say on whom it was calibrated"
         return known.lacks_for_its_own() if name == self.corpus else known.lacks_for_strangers()
 
-    def calibration(self) -> dict[str, Any]:
-        """Whose clips the probability was calibrated on; whether that licenses a verdict on these videos (`this_kind`) and, if
-        not, why (`lacks`); whether it licenses words and passages, which are the teachers' (`teachers`)."""
+    def calibration(self) -> Calibration:
+        """On whose clips the probability was calibrated, and what that licenses for these videos."""
         fit_lacks = self.fit_lacks()
         if self.detector:
             lacks, corpora = self.detector.lacks(self.corpus), list(self.detector.corpora)
-            known = Grounds.of(self.detector.about.get("calibrated_on"))
+            known = self.detector.header.grounds or Grounds()
         else:
             lacks, corpora = fit_lacks, [name] if (name := self.map_of) in self.calibrated_on and name else []
             known = self.calibrated_on.get(str(self.map_of), Grounds())
@@ -141,33 +139,18 @@ class Basis:
             text = f"calibrated on {where}{who}"
         else:
             text = f"not calibrated for this video: {lacks}" + (f" ({where})" if where else "")
-        return {
-            "corpora": corpora,
-            "this_kind": not lacks,
-            "lacks": lacks,
-            "teachers": not fit_lacks,
-            "speakers": known.speakers,
-            "text": text,
-        }
+        return Calibration(corpora, not lacks, lacks, not fit_lacks, known.speakers, text)
 
     def told(self) -> dict[str, Any]:
         """The same for JSON."""
         models = {side: {k: about.get(k) for k in ("name", "sha256")} for side, about in self.teachers.items()}
-        found: dict[str, Any] = {
+        return {
             "teachers": {side: models[side] for side in ("asr", "vsr")},
             "fit": {"from": self.source, "kind": self.fit.kind},
             "corpus": self.corpus,
             "calibrated_on": {name: known.told() for name, known in self.calibrated_on.items()},
-            "student": None,
+            "student": self.detector.told() if self.detector else None,
         }
-        if self.detector:
-            about = self.detector.about
-            found["student"] = {
-                "checkpoint": self.detector.path,
-                "model": about["model"],
-                "picture": self.detector.picture,
-            } | {name: about.get(name) for name in ("threshold", "temperature", "fitted_on", "window")}
-        return found
 
 
 def basis(
@@ -184,9 +167,8 @@ def basis(
 
     detector = None
     if checkpoint:
-        model, about = load_model(checkpoint, device)
-        _check_scale(about, checkpoint)
-        detector = Detector(model, about, str(checkpoint), torch.device(device))
+        model, header = load_model(checkpoint, device)
+        detector = Detector(model, header, str(checkpoint), torch.device(device))
     if fit_from and os.path.isfile(fit_from):
         fit, made_by, note = fitfile.load(fit_from)
         return _basis(fit, made_by, fit_from, note, corpus, detector)
@@ -207,10 +189,9 @@ def _trained_on(detector: Detector) -> Reader | None:
     The detector may be anybody's: it sends no request to a bucket, and no other store's fit is taken for its own.
     """
     import store
-    from student.training.record import store_identity
+    from student.run.identity import store_identity
 
-    told = detector.about.get("store")
-    path, fit = (told.get("path"), told.get("fit")) if isinstance(told, Mapping) else (None, None)
+    path, fit = detector.header.store.get("path"), detector.header.store.get("fit")
     if not path or not isinstance(path, str):
         return None
     if "://" not in path:
@@ -222,7 +203,7 @@ def _trained_on(detector: Detector) -> Reader | None:
         except (StoreError, OSError, ValueError) as error:
             log.debug("%s: %s", path, error)
     log.warning(
-        "the detector says that it was trained on %s, where there is no store now, or not on this machine, or one with "
+        "the detector says that it was trained on %s, where there is now no store on this machine, or one with "
         "another fit: the fit in the package takes its place; --fit-from %s would use that store",
         path,
         path,
@@ -231,9 +212,14 @@ def _trained_on(detector: Detector) -> Reader | None:
 
 
 def _basis(
-    fit: Fit, made_by: Mapping[str, Any], source: str, note: Mapping[str, Any], corpus: str | None, detector: Any
+    fit: Fit,
+    made_by: Mapping[str, Any],
+    source: str,
+    note: Mapping[str, Any],
+    corpus: str | None,
+    detector: Detector | None,
 ) -> Basis:
-    """A basis by a fit and its note. Raises StoreError for a fit that would give numbers that are none."""
+    """A basis by a fit and its note. Raises StoreError for a fit that is damaged or does not name its teachers."""
     numbers = [fit.vsr_mean, fit.vsr_matrix, fit.asr_mean, fit.asr_matrix, fit.correlations, *fit.network.values()]
     numbers += [np.array(line) for maps in fit.calibration.values() for line in maps.values()]
     if not all(np.isfinite(array).all() for array in numbers):
@@ -244,19 +230,9 @@ def _basis(
     for side in ("asr", "vsr"):
         if not isinstance((made_by.get(side) or {}).get("name"), str):
             raise StoreError(
-                f"the fit of {source} does not say which teacher of {side} it was learned with, so it is of no use"
+                f"the fit of {source} does not say which teacher of {side} it was learned with, so it cannot be used"
             )
     log.info("words and the teachers' similarity rest on the fit of %s", source)
     told = note.get("calibrated_on")
     on = {str(k): Grounds.of(v) for k, v in told.items()} if isinstance(told, Mapping) else {}
     return Basis(fit, made_by, source, grounds.whole(note.get("clip_frames")) or 0, corpus, detector, on)
-
-
-def _check_scale(about: Mapping[str, Any], path: Path) -> None:
-    """Raises CheckpointError for a threshold or temperature that makes no probability of a logit."""
-    from student.checkpoint import CheckpointError
-
-    for name, least in (("threshold", -math.inf), ("temperature", 0.0)):
-        value = about.get(name)
-        if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > least):
-            raise CheckpointError(f"{path}: the detector's {name} is {value}, which scales nothing; train it again")

@@ -52,7 +52,7 @@ class Unusable(ConcordError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return self.args[1]
+        return str(self.args[1])
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,10 @@ class Witness:
     def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:
         """Those frames of the video as JPEGs, `width` pixels wide; none where the file no longer gives them."""
         try:
-            return self._ask(_row(evidence.path), evidence.clip.num_frames, "pictures", frames, width)
+            found: dict[int, bytes] = self._ask(
+                _row(evidence.path), evidence.clip.num_frames, "pictures", frames, width
+            )
+            return found
         except Unusable:
             return {}
 

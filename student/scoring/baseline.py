@@ -2,12 +2,13 @@
 
 `python -m pipelines.audit --store STORE` leaves `audit.json` (AUC of every such number by method) and `nuisances.parquet` (the
 numbers of each clip) in the store. For a method the number with the audit's best AUC is taken, and its values are scored like
-a detector's logits, on the same trials. A detector that does not beat it has shown nothing.
+a detector's logits, on the same trials. A detector that is not better has shown nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +26,25 @@ if TYPE_CHECKING:
 MOST_AUDIT = 64 << 20  # bytes of audit.json
 
 
+@dataclass(frozen=True)
+class Shortcut:
+    """What an audit says of one number: its AUC on the forgeries of a method of a corpus."""
+
+    corpus: str
+    nuisance: str
+    method: str
+    auc: float
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> Shortcut:
+        """Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(str(told["corpus"]), str(told["nuisance"]), str(told["method"]), float(told["auc"]))
+
+
 class Baselines:
     """Numbers of an audited store's clips; `of_store` gives None where nobody has audited it."""
 
-    def __init__(self, shortcuts: Sequence[dict[str, Any]], table: pd.DataFrame, reader: Reader) -> None:
+    def __init__(self, shortcuts: Sequence[Shortcut], table: pd.DataFrame, reader: Reader) -> None:
         self.shortcuts, self.reader = shortcuts, reader
         self.table = table.set_index("id").reindex([str(x) for x in reader.clips["id"]])
 
@@ -39,7 +55,8 @@ class Baselines:
         try:
             if not (found.exists() and table.exists()):
                 return None
-            return cls(plain_json.parse_dict(found.read(), MOST_AUDIT)["shortcuts"], read_parquet(table.read()), reader)
+            shortcuts = [Shortcut.parse(told) for told in plain_json.parse_dict(found.read(), MOST_AUDIT)["shortcuts"]]
+            return cls(shortcuts, read_parquet(table.read()), reader)
         except (OSError, ValueError, KeyError, TypeError) as error:
             text = f"the audit in {reader.path} cannot be read ({error}); run python -m pipelines.audit --store again"
             raise StoreError(text) from error
@@ -53,13 +70,11 @@ class Baselines:
         rows = np.array([t.lips for t in items], int)
         corpora = {str(self.reader.clips["corpus"][row]) for row in rows}
         known = [
-            s
-            for s in self.shortcuts
-            if s["method"] == method and s["corpus"] in corpora and s["nuisance"] in self.table.columns
+            s for s in self.shortcuts if s.method == method and s.corpus in corpora and s.nuisance in self.table.columns
         ]
         if not known:
             return None
-        name = str(max(known, key=lambda s: s["auc"])["nuisance"])
+        name = max(known, key=lambda s: s.auc).nuisance
         return name, self._scores(name, method, rows)
 
     def _scores(self, name: str, method: str, rows: np.ndarray) -> np.ndarray:
@@ -73,7 +88,7 @@ class Baselines:
         values = self._numbers(name, taught, label)
         use = taught & np.isfinite(values)
         turned = len(np.unique(label[use])) == 2 and auc(values[use], label[use]) < 0.5
-        return (-values if turned else values)[rows]
+        return np.asarray((-values if turned else values)[rows])
 
     def _numbers(self, name: str, taught: np.ndarray, label: np.ndarray) -> np.ndarray:
         """The column as f8 [clips]; a word counts as the share of fakes that it has among the clips `taught`."""
@@ -81,7 +96,7 @@ class Baselines:
 
         column = self.table[name]
         if pd.api.types.is_numeric_dtype(column):
-            return column.to_numpy(float)
+            return np.asarray(column, float)
         words = column.astype(str)
         share = pd.Series(label[taught]).groupby(words.to_numpy()[taught]).mean()
-        return words.map(share).to_numpy(float)
+        return np.asarray(words.map(share), float)

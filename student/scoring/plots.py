@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from concord import text
 from store import output
+from student.config import ConfigError
 from student.scoring import metrics
+from student.scoring.report import Report, TrialScores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COMMAND = "student.evaluate"
 BINS = 10
@@ -20,7 +24,7 @@ RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # ticks of the DET curve
 MOST = 6  # methods in a picture
 
 
-def sheet(report: Mapping[str, Any], path: Path) -> None:
+def sheet(report: Report, path: Path) -> None:
     """One picture, whole or not at all. Curves: each method that has both classes, student solid, teachers dashed; pairs made
     here only where the split has no forged clips of its own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,12 +33,12 @@ def sheet(report: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 9), layout="constrained")
     FigureCanvasAgg(figure)
     roc, det, histogram, reliability = figure.subplots(2, 2).ravel()
-    figure.suptitle(text.label(f"split {report['split']} of {Path(report['store']).name}, trim {report['trim']}"))
+    figure.suptitle(text.label(f"split {report.split} of {Path(report.store).name}, trim {report.variants[0].trim}"))
     methods = _methods(report)
     for k, (name, trials) in enumerate(list(methods.items())[:MOST]):
         for who, style in (("student", "-"), ("teacher", "--")):
-            if who in report["methods"].get(name, {}):
-                _curves(roc, det, trials, who, f"{name}, {who}", style, f"C{k}")
+            if who in report.variants[0].methods.get(name, {}):
+                _curves((roc, det), trials, who, f"{name}, {who}", style, f"C{k}")
     roc.plot([0, 1], [0, 1], ":", color="grey")
     roc.set(xlabel="reals called fake", ylabel="fakes called fake", title="ROC", aspect="equal")
     roc.legend(fontsize="x-small", loc="lower right")
@@ -44,7 +48,7 @@ def sheet(report: Mapping[str, Any], path: Path) -> None:
     ends = _deviate(np.array([0.005, 0.6]))
     det.set(xlabel="reals called fake", ylabel="fakes missed", title="DET", xlim=ends, ylim=ends, aspect="equal")
     everything = [t for trials in methods.values() for t in trials]
-    unique = list({t["id"]: t for t in everything}.values())
+    unique = list({t.id: t for t in everything}.values())
     if unique:
         _histogram(histogram, unique, report)
         _reliability(reliability, unique, report)
@@ -54,32 +58,39 @@ def sheet(report: Mapping[str, Any], path: Path) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """The kind of picture that a name asks for: png where it has no ending. Raises ValueError for one that cannot be drawn."""
+    """The kind of picture that a name asks for: png where it has no ending. Raises ConfigError for one that cannot be drawn."""
     kind = path.suffix[1:].lower() or "png"
     if kind not in KINDS:
-        raise ValueError(f"{path}: a picture ends with {', '.join('.' + k for k in KINDS)}")
+        raise ConfigError(f"{path}: a picture ends with {', '.join('.' + k for k in KINDS)}")
     return kind
 
 
-def _methods(report: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def _methods(report: Report) -> dict[str, list[TrialScores]]:
     """Trials of each method that can be drawn, reals included."""
-    trials = report["trials"]
-    forged = any(t["label"] and not t["made"] for t in trials)
+    trials = report.trials
+    forged = any(t.label and not t.made for t in trials)
     found = {}
-    for name in (n for n in report["methods"] if n != "overall" and not n.startswith("category ")):
-        made = any(t["method"] == name and t["made"] for t in trials)
-        some = [t for t in trials if t["method"] == name or not (made or t["made"] or t["label"])]
-        if len({t["label"] for t in some}) == 2 and not (made and forged):
+    for name in (n for n in report.variants[0].methods if n != "overall" and not n.startswith("category ")):
+        made = any(t.method == name and t.made for t in trials)
+        some = [t for t in trials if t.method == name or not (made or t.made or t.label)]
+        if len({t.label for t in some}) == 2 and not (made and forged):
             found[name] = some
     return found
 
 
-def _columns(trials: list[Mapping[str, Any]], *names: str) -> tuple[np.ndarray, ...]:
-    return tuple(np.array([t[name] for t in trials], float) for name in names)
+def _columns(trials: list[TrialScores], who: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of one scorer, labels and weights, f8 [n]."""
+    return (
+        np.array([t.scores[who] for t in trials], float),
+        np.array([t.label for t in trials], float),
+        np.array([t.weight for t in trials], float),
+    )
 
 
-def _curves(roc: Any, det: Any, trials: list, who: str, name: str, style: str, colour: str) -> None:
-    scores, labels, weights = _columns(trials, who, "label", "weight")
+def _curves(axes: tuple[Axes, Axes], trials: list[TrialScores], who: str, name: str, style: str, colour: str) -> None:
+    """A scorer's curves on both axes, ROC and DET."""
+    roc, det = axes
+    scores, labels, weights = _columns(trials, who)
     false, true, _ = metrics.roc(scores, labels, weights)
     label = f"{text.label(name)} ({metrics.auc(scores, labels, weights):.3f})"
     roc.plot(false, true, style, color=colour, label=label)
@@ -91,12 +102,12 @@ def _deviate(rate: np.ndarray) -> np.ndarray:
     """Normal deviates of rates (Martin et al. 1997, "The DET curve in assessment of detection task performance")."""
     from scipy.stats import norm
 
-    return norm.ppf(rate)
+    return np.asarray(norm.ppf(rate))
 
 
-def _histogram(axes: Any, trials: list, report: Mapping[str, Any]) -> None:
-    scores, labels = _columns(trials, "student", "label")
-    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 31)
+def _histogram(axes: Axes, trials: list[TrialScores], report: Report) -> None:
+    scores, labels, _ = _columns(trials, "student")
+    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 31).tolist()
     for label, name, colour in ((0, "real", "C0"), (1, "fake", "C3")):
         axes.hist(scores[labels == label], edges, density=True, alpha=0.55, color=colour, label=name)
     axes.axvline(0, color="black", linewidth=1, label="threshold, from validation")
@@ -104,10 +115,10 @@ def _histogram(axes: Any, trials: list, report: Mapping[str, Any]) -> None:
     axes.legend(fontsize="x-small")
 
 
-def _reliability(axes: Any, trials: list, report: Mapping[str, Any]) -> None:
+def _reliability(axes: Axes, trials: list[TrialScores], report: Report) -> None:
     """Share of fakes among clips of about one probability, each class weighing half."""
-    scores, labels, weights = _columns(trials, "student", "label", "weight")
-    p = metrics.probability(scores, 0.0, report["temperature"])
+    scores, labels, weights = _columns(trials, "student")
+    p = metrics.probability(scores, 0.0, report.temperature)
     for label in (0, 1):
         weights[labels == label] /= max(weights[labels == label].sum(), 1e-9)
     bins = np.minimum((p * BINS).astype(int), BINS - 1)

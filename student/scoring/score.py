@@ -10,7 +10,7 @@ window are seen in windows of exactly that length, which overlap, and their logi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,12 +26,12 @@ from student.data.picture import SIDES
 from student.data.spans import Spans
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
-MIN_FRAMES = 10  # shorter trials say nothing
-MADE = ("made swap", "made shift")  # no names of corpora's methods, which may well be called swap
+MIN_FRAMES = 10  # shorter trials say too little
+MADE = ("made swap", "made shift")  # names that a corpus's own methods do not have; "swap" might be one
 
 
 class ScoreError(ConcordError, RuntimeError):
-    """A detector that answers with no number; one line that names the clip."""
+    """A detector whose answer is not a finite number; one line that names the clip."""
 
     exit_code = 1
 
@@ -113,8 +113,8 @@ def logits(
     items: list[Trial],
     window: int,
     device: torch.device,
+    *,
     batch_size: int = 16,
-    progress: Callable[[int], None] | None = None,
     picture: str = "mouth",
 ) -> np.ndarray:
     """Clip logit [n] f8 of each trial, positive = fake. The model is put in evaluation mode and left as it was; `picture` is
@@ -140,8 +140,6 @@ def logits(
         for n, (k, a, b) in enumerate(batch):
             total[k] += values[n] * (b - a)
             frames[k] += b - a
-        if progress:
-            progress(min(first + batch_size, len(jobs)))
     model.train(was_training)
     return total / np.maximum(frames, 1)
 
@@ -153,7 +151,7 @@ def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
     if len(odd):
         raise ScoreError(
             f"the detector answers {values[odd[0]]} for {items[odd[0]].id} (and for {len(odd) - 1} more of {len(items)}), so "
-            "there is no figure; train it again with a lower --lr"
+            "nothing was scored; train it again with a lower --lr"
         )
 
 

@@ -6,15 +6,16 @@ line a scorer. AUC comes with its 95 % interval by group. Terminal and Markdown 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from concord.text import markdown as md
 from student.scoring import metrics, score
 from student.scoring.baseline import Baselines
+from student.scoring.report import Line, Report, Table, Variant
 
 COLUMNS = ("method", "by", "real", "fake", "AUC", "95 %", "AP", "prevalence", "EER", "balanced acc.", "real recall")
 SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold at 0)
@@ -26,20 +27,35 @@ SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold 
 }
 
 
-def table(
-    items: list[score.Trial],
-    scores: Mapping[str, np.ndarray],
-    categories: np.ndarray,
-    groups: np.ndarray,
-    weights: np.ndarray,
-    baselines: Baselines | None,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """{"overall", "category NAME", method: {scorer: figures}} of trials [n]; `scores` f8 [n] are higher for fakes, 0 at their
-    threshold where they have one, and NaN where not known: such clips are missing from that scorer's counts.
+@dataclass(frozen=True)
+class Trials:
+    """What a table is made of, for n trials: `scores` f8 [n] by scorer, higher for fakes, 0 at their threshold where they have
+    one, and NaN where not known; category, group and weight [n] of each trial's clip."""
+
+    items: list[score.Trial]
+    scores: Mapping[str, np.ndarray]
+    categories: np.ndarray
+    groups: np.ndarray
+    weights: np.ndarray
+
+    def line(self, scores: np.ndarray, use: np.ndarray, decides: bool, nuisance: str = "") -> Line:
+        """Figures of scores [n] on the trials `use` [n] bool that have one; at the threshold 0 where it `decides`."""
+        known = use & np.isfinite(scores)
+        labels = np.array([t.label for t in self.items])[known]
+        figures = metrics.figures(scores[known], labels, 0.0, self.weights[known])
+        if not decides:
+            figures = replace(figures, balanced_accuracy=np.nan, real_recall=np.nan)
+        low, high = metrics.auc_interval(scores[known], labels, self.groups[known], self.weights[known])
+        return Line(figures, low, high, nuisance)
+
+
+def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Line]]:
+    """A row for "overall", each "category NAME" and each method, and in it a line for each scorer that has scores there.
 
     "overall" is of the clips where they hold both classes, else of the pairs made here. Pairs have no trivial baseline: fakes
     and twins are cut from the same clips.
     """
+    items, categories = trials.items, trials.categories
     labels = np.array([t.label for t in items])
     made = np.array([t.made for t in items], bool)
     chosen = {"overall": score.headline(items)}
@@ -47,81 +63,59 @@ def table(
         chosen[f"category {name}"] = ~made & ((labels == 0) | (categories == name))
     for name in dict.fromkeys(t.method for t in items if t.label == 1):
         chosen[name] = score.of_method(items, name)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, Line]] = {}
     for name, use in chosen.items():
-        row: dict[str, dict[str, Any]] = {}
-        for who, values in scores.items():
-            known = use & np.isfinite(values)
-            if known.any() or who == "student":
-                row[who] = _figures(values[known], labels[known], groups[known], weights[known], SCORERS[who][1])
-        best = None
+        row = {
+            who: trials.line(values, use, decides=SCORERS[who][1])
+            for who, values in trials.scores.items()
+            if who == "student" or (use & np.isfinite(values)).any()
+        }
         if baselines and not made[use].any() and not name.startswith("category "):
             wanted = "all" if name in ("overall", "fake") else name
             best = baselines.strongest(wanted, [t for t, used in zip(items, use, strict=True) if used])
-        if best:
-            values, known = best[1], np.flatnonzero(use)[np.isfinite(best[1])]
-            figures = _figures(values[np.isfinite(values)], labels[known], groups[known], weights[known], False)
-            row["trivial"] = {"nuisance": best[0], **figures}
+            if best:
+                values = np.full(len(items), np.nan)
+                values[use] = best[1]
+                row["trivial"] = trials.line(values, use, decides=False, nuisance=best[0])
         found[name] = row
     return found
 
 
-def _figures(
-    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, weights: np.ndarray, decides: bool
-) -> dict[str, Any]:
-    figures = metrics.figures(scores, labels, 0.0, weights)
-    if not decides:
-        figures = replace(figures, balanced_accuracy=np.nan, real_recall=np.nan)
-    low, high = metrics.auc_interval(scores, labels, groups, weights)
-    return {**asdict(figures), "auc_low": low, "auc_high": high}
-
-
-def lines(methods: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, ...]]:
+def lines(methods: Table) -> Iterator[tuple[str, ...]]:
     """The table's lines as text, in the order of COLUMNS; the name of a row stands in its first line alone."""
     for name, row in methods.items():
         shown = name
-        for who, f in row.items():
-            by = f"one number: {f['nuisance']}" if who == "trivial" else SCORERS[who][0]
-            span = (
-                "-"
-                if f["auc_low"] is None or f["auc_low"] != f["auc_low"]
-                else f"{f['auc_low']:.3f}-{f['auc_high']:.3f}"
-            )
-            rest = [f[k] for k in ("ap", "prevalence", "eer", "balanced_accuracy", "real_recall")]
-            yield (
-                shown,
-                by,
-                str(f["num_real"]),
-                str(f["num_fake"]),
-                _three(f["auc"]),
-                span,
-                *(_three(v) for v in rest),
-            )
+        for who, line in row.items():
+            by = f"one number: {line.nuisance}" if who == "trivial" else SCORERS[who][0]
+            f = line.figures
+            span = "-" if math.isnan(line.auc_low) else f"{line.auc_low:.3f}-{line.auc_high:.3f}"
+            rest = (f.ap, f.prevalence, f.eer, f.balanced_accuracy, f.real_recall)
+            counts = str(f.num_real), str(f.num_fake)
+            yield (shown, by, *counts, _three(f.auc), span, *(_three(value) for value in rest))
             shown = ""
 
 
-def _three(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3f}"
+def _three(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def title(variant: Mapping[str, Any]) -> str:
+def title(variant: Variant) -> str:
     """What a table is of, coverage first."""
-    c = variant["coverage"]
-    left = f" ({c['too_short']} too short)" if c["too_short"] else ""
-    which = "matched clips, " if variant["clips"] == "matched" else ""
-    return f"{which}{c['scored']} clips scored of {c['listed']} listed{left}, {c['pairs']} pairs made; trim {variant['trim']}"
+    c = variant.coverage
+    left = f" ({c.too_short} too short)" if c.too_short else ""
+    which = "matched clips, " if variant.clips == "matched" else ""
+    return f"{which}{c.scored} clips scored of {c.listed} listed{left}, {c.pairs} pairs made; trim {variant.trim}"
 
 
-def markdown(report: Mapping[str, Any]) -> str:
+def markdown(report: Report) -> str:
     """The whole report as Markdown."""
-    said = [f"# {md(report['checkpoint'])} on split {report['split']} of {md(report['store'])}", ""]
-    for variant in report["variants"]:
+    said = [f"# {md(report.checkpoint)} on split {report.split} of {md(report.store)}", ""]
+    for variant in report.variants:
         said += [f"## {title(variant)}", "", _row(COLUMNS), _row(("---",) * 2 + ("--:",) * (len(COLUMNS) - 2))]
-        said += [*(_row(tuple(map(md, line))) for line in lines(variant["methods"])), ""]
+        said += [*(_row(tuple(map(md, line))) for line in lines(variant.methods)), ""]
     said.append(
-        f"Threshold and temperature: {report['fitted_on']}. Intervals: 95 %, groups of clips drawn with replacement. "
-        "AP is to be read against the prevalence. "
-        + ("" if report["audited"] else UNAUDITED.format(md(report["store"])))
+        f"Threshold and temperature: {report.fitted_on}. Intervals: 95 %, groups of clips drawn with replacement. "
+        "Read AP against the prevalence. " + ("" if report.audited else UNAUDITED.format(md(report.store)))
     )
     return "\n".join([*said, "", MARK]) + "\n"
 

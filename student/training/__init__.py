@@ -1,1 +1,1 @@
-"""The training run: steps, losses, checkpoints' surroundings, signals and what is left beside the weights."""
+"""The training run: what it trains on, its steps and losses, validation, saving and going on, and signals."""

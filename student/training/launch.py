@@ -1,14 +1,20 @@
-"""What a training process is given before it starts: its device and tracker, its share of the cores."""
+"""What a training process is given before it starts: its device and tracker, its share of the cores; and work that one
+process does for all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import accelerate
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 
+from concord.errors import ConcordError
 from student.config import ConfigError, TrainConfig
+
+Result = TypeVar("Result")
 
 SPREAD = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
@@ -26,10 +32,11 @@ def accelerator(config: TrainConfig) -> accelerate.Accelerator:
     except ValueError as error:
         if not config.with_tracking:
             raise
-        raise ConfigError(f"--report_to {config.report_to} is no tracker that Accelerate knows") from error
+        raise ConfigError(f"--report_to {config.report_to} is not a tracker that Accelerate knows") from error
     if made.distributed_type in SPREAD:
         raise ConfigError(
-            f"accelerate is configured for {made.distributed_type.value}, which this trainer does not know; use one of configs/"
+            f"accelerate is configured for {made.distributed_type.value}, which this trainer does not support; "
+            "use one of configs/"
         )
     if config.with_tracking and not made.log_with:
         more = "; tensorboard needs the package tensorboardX" if config.report_to == "tensorboard" else ""
@@ -44,3 +51,19 @@ def set_threads(wanted: int) -> int:
     threads = wanted or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // processes)
     torch.set_num_threads(threads)
     return threads
+
+
+def by_main(
+    accelerator: accelerate.Accelerator, work: Callable[[], Result], raises: type[ConcordError]
+) -> Result | None:
+    """What `work` gives in the main process, None in the others. Where it raises an error of that kind, all processes do."""
+    result, problem = None, None
+    if accelerator.is_main_process:
+        try:
+            result = work()
+        except raises as error:
+            problem = str(error)
+    problem = gather_object([problem])[0]
+    if problem:
+        raise raises(problem)
+    return result

@@ -1,7 +1,7 @@
 """What the student is trained on: L = w_detection · detection + w_correlation · correlation + w_contrastive · contrastive.
 
-`default` mends what measures as a defect in the published forms; `paper` keeps them to the letter (names begin with `paper_`,
-equal to arrays that the authors' code gave). Where the two differ:
+`default` corrects what measures as a defect in the published forms; `paper` keeps them to the letter (names begin with
+`paper_`, equal to arrays that the authors' code gave). Where the two differ:
 
 - correlation: the student's cosine reads as a probability through a logistic curve with a learned slope and intercept, as the
   teachers' own scores do, instead of (1 + cosine) / 2, for which every one of a batch's mismatched pairs would have to point in
@@ -109,7 +109,7 @@ def correlation(output: Output, targets: Targets, confidence: float = 0.0) -> to
 
 def contrastive(output: Output, targets: Targets, temperature: float, exclude: int) -> torch.Tensor:
     """InfoNCE over frames, both ways. Anchors weigh as their pair's soft label; frames of the same clip within `exclude` of the
-    anchor's own are no negatives (neighbours say the same). 0 where no frame is labelled."""
+    anchor's own are not negatives (neighbours say the same). 0 where no frame is labelled."""
     own = torch.arange(len(targets.label), device=targets.label.device)
     use = targets.soft_mask[own, own]  # [B, T]: lips seen and voice active
     weight = targets.soft[own, own][use]
@@ -121,7 +121,7 @@ def contrastive(output: Output, targets: Targets, temperature: float, exclude: i
     lips_time, sound_time = (place[:, side][use] for side in (0, 1))
     logits = output.visual[use] @ output.audio[use].T / temperature  # [N, N]; row: lips, column: sound
     near = (lips_clip[:, None] == sound_clip) & ((lips_time[:, None] - sound_time).abs() <= exclude)
-    # the same sound or the same lips twice in a batch (a swap's partner may be there itself) is no negative of itself either
+    # the same sound or lips may be in a batch twice (a swap's partner may be there itself): not a negative of itself either
     near |= (sound_clip[:, None] == sound_clip) & ((sound_time[:, None] - sound_time).abs() <= exclude)
     near |= (lips_clip[:, None] == lips_clip) & ((lips_time[:, None] - lips_time).abs() <= exclude)
     near.fill_diagonal_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 PAPER_FACTOR = 0.95  # an epoch; golden figures of the published loop (arXiv 2404.19171's code)
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and kernels; none for norms, biases and scalars."""
-    parts: tuple[list, list] = ([], [])
+    parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for p in model.parameters():
         parts[p.ndim < 2].append(p)
     return [{"params": parts[0], "weight_decay": weight_decay}, {"params": parts[1], "weight_decay": 0.0}]

@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from store import Reader
 from store.similarity import grounds
+from student.run.state import Validation
 from student.scoring import metrics, score
+from student.training.plan import Plan
 
 
-def validate(
-    accelerator: Accelerator,
-    model: nn.Module,
-    reader: Reader,
-    trials: list[score.Trial],
-    window: int,
-    picture: str,
-) -> dict[str, Any]:
-    """Figures of validation trials, each scored once whatever the number of processes: AUC overall, of swaps and of shifts,
-    the share of reals that read as fake (alarms), Brier score, and the threshold and temperature that fit them (0 and 1 without
-    trials). Raises score.ScoreError, in all processes, where a logit is not finite."""
+def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: list[score.Trial]) -> Validation:
+    """Figures of validation trials, each scored once whatever the number of processes. Raises score.ScoreError, in all
+    processes, where a logit is not finite."""
     mine = trials[accelerator.process_index :: accelerator.num_processes]
-    values = score.logits(accelerator.unwrap_model(model), reader, mine, window, accelerator.device, picture=picture)
+    own = accelerator.unwrap_model(detector)
+    values = score.logits(own, plan.reader, mine, plan.data.window, accelerator.device, picture=plan.data.picture)
     by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
     if len(by_id) != len(trials):
         raise RuntimeError(f"validation gathered {len(by_id)} of {len(trials)} trials")
+    if not trials:
+        return Validation()
     logits = np.array([by_id[t.id] for t in trials])
     labels = np.array([t.label for t in trials], int)
-    if not trials:
-        return {"auc": math.nan, "brier": math.nan, "threshold": 0.0, "temperature": 1.0, "trials": 0}
     score.check_finite(trials, logits)
     used = score.headline(trials)
     threshold = metrics.fit_threshold(logits[used], labels[used])
     temperature = metrics.fit_temperature(logits[used], labels[used], threshold)
     probability = metrics.probability(logits[used], threshold, temperature)
-    out = {"auc": metrics.auc(logits[used], labels[used])}
-    for method in score.MADE:
-        chosen = score.of_method(trials, method)
-        out[f"auc_{method.removeprefix('made ')}"] = metrics.auc(logits[chosen], labels[chosen])
-    out["alarms"] = grounds.alarms(probability[labels[used] == 0])
-    out["brier"] = float(np.mean((probability - labels[used]) ** 2))
-    return out | {"threshold": threshold, "temperature": temperature, "trials": int(used.sum())}
+    swaps, shifts = (score.of_method(trials, method) for method in score.MADE)
+    return Validation(
+        trials=int(used.sum()),
+        auc=metrics.auc(logits[used], labels[used]),
+        brier=float(np.mean((probability - labels[used]) ** 2)),
+        threshold=threshold,
+        temperature=temperature,
+        auc_swap=metrics.auc(logits[swaps], labels[swaps]),
+        auc_shift=metrics.auc(logits[shifts], labels[shifts]),
+        alarms=grounds.alarms(probability[labels[used] == 0]),
+    )

@@ -1,7 +1,9 @@
 """Foreign text in other formats: a command there becomes something that is shown, and nothing else changes."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from concord import text
+from student.run import card
+from student.run.state import Facts
 from student.scoring import tables
-from student.training import card
+from student.scoring.metrics import Figures
+from student.scoring.report import Coverage, Line, Report, Variant
 
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07",
@@ -117,22 +122,21 @@ class HostileStore:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_model_card_and_an_evaluation_hold_no_mark_of_a_name(name):
-    losses = {"preset": name, "w_detection": 1, "w_correlation": 1, "w_contrastive": 0}
-    data = {"picture": name, "trim": name, "pair_share": 0.5}
-    config = {"model": name, "splits": name, "data": data, "losses": losses, "epochs": 1, "seed": 0}
-    results = {"config": config, "best": {}, "parameters": 1, "window": 50, "too_short": 0, "validation_by": "file"}
-    calm = card.text(HostileStore("x y"), {"train": np.arange(2)}, results | {"config": {**config, "model": "m"}})
-    cell = {"auc_low": None, "auc_high": None, "num_real": 1, "num_fake": 1, "nuisance": name}
-    cell |= dict.fromkeys(("auc", "ap", "prevalence", "eer", "balanced_accuracy", "real_recall"), 0.5)
-    variant = {"coverage": {"scored": 1, "listed": 1, "too_short": 0, "pairs": 0}, "clips": "all", "trim": "none"}
-    report = {"checkpoint": name, "split": "test", "store": name, "fitted_on": "x", "audited": False}
-    table = tables.markdown(report | {"variants": [variant | {"methods": {name: {"student": cell, "trivial": cell}}}]})
+    losses = SimpleNamespace(preset=name, w_detection=1, w_correlation=1, w_contrastive=0, needs_soft_labels=True)
+    data = SimpleNamespace(picture=name, trim=name, pair_share=0.5)  # a config would refuse these
+    config = SimpleNamespace(model=name, splits=name, data=data, losses=losses, epochs=1, seed=0)
+    facts = Facts(window=50, too_short=0, validation_by="file", parameters=1)
+    run = card.Run(HostileStore(name), {"train": np.arange(2)}, config, facts, None)
+    calm = card.text(replace(run, reader=HostileStore("x y"), config=SimpleNamespace(**{**vars(config), "model": "m"})))
+    line = Line(Figures(1, 1, *[0.5] * 6), np.nan, np.nan, name)
+    variant = Variant("none", "all", Coverage(1, 1, 0, 1), {name: {"student": line, "trivial": line}})
+    table = tables.markdown(Report(name, name, "test", 0, False, 0.0, 1.0, "x", {}, [variant], []))
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     assert table.endswith(f"\n{tables.MARK}\n")
     table = table.removesuffix(f"{tables.MARK}\n")
-    for source in (card.text(HostileStore(name), {"train": np.arange(2)}, results), table):
+    for source in (card.text(run), table):
         assert all(line.isprintable() for line in source.split("\n"))
         assert not re.search(r"<(?!br)[a-z/!]", source)
         tags = {tag for tag, _ in Outline(reader.render(source)).tags}
         assert tags <= {"h1", "h2", "p", "ul", "li", "code", *("table thead tbody tr th td".split())}
-    assert calm.count("\n") == card.text(HostileStore(name), {"train": np.arange(2)}, results).count("\n")
+    assert calm.count("\n") == card.text(run).count("\n")

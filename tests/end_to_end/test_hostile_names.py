@@ -6,6 +6,7 @@ import shutil
 import unicodedata
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_store import make_store
@@ -20,6 +21,8 @@ from store import inspect
 from store.formats import table
 from student import evaluate
 from student.scoring import plots
+from student.scoring.metrics import Figures
+from student.scoring.report import Coverage, Line, Report, TrialScores, Variant
 
 FILES = (
     b"\x1b[2J\x1b]0;owned\x07.mp4",
@@ -131,21 +134,14 @@ def test_auditing_a_store_of_hostile_names(hostile_store, tmp_path):
 
 def report(name):
     """An evaluation of a method of that name."""
-    cell = {"auc_low": None, "auc_high": None, "num_real": 1, "num_fake": 1, "nuisance": name}
-    cell |= dict.fromkeys(("auc", "ap", "prevalence", "eer", "balanced_accuracy", "real_recall"), 0.5)
-    coverage = {"scored": 1, "listed": 1, "too_short": 0, "pairs": 0}
-    variant = {
-        "coverage": coverage,
-        "clips": "all",
-        "trim": "none",
-        "methods": {name: {"student": cell, "trivial": cell}},
-    }
-    trial = {"made": False, "student": 0.5, "teacher": 0.5, "weight": 1.0}
-    trials = [trial | {"id": f"{name}{y}", "label": y, "method": name if y else ""} for y in (0, 1)]
-    return {
-        **{"store": f"/s/{name}", "checkpoint": name, "split": "test", "audited": False, "temperature": 1.0},
-        **{"trim": "none", "variants": [variant], "methods": variant["methods"], "trials": trials},
-    }
+    line = Line(Figures(1, 1, *[0.5] * 6), np.nan, np.nan, name)
+    variant = Variant("none", "all", Coverage(1, 1, 0, 1), {name: {"student": line, "trivial": line}})
+    scores = {"student": 0.5, "teacher": 0.5}
+    trials = [
+        TrialScores(f"{name}{y}", y, name if y else "", made=False, frames=50, weight=1.0, offset=0, scores=scores)
+        for y in (0, 1)
+    ]
+    return Report(f"/s/{name}", name, "test", 0, False, 0.0, 1.0, "x", {}, [variant], trials)
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J", "[/red]", "[red]x", "$\\frac{$", "_hidden_", "a\r\nb", "\u202e"])

@@ -209,6 +209,6 @@ def test_predict_answers_with_the_faces_that_the_store_would_hold(made, run, cli
     first, last = spans.span(reader.frames(row, 0, 75, ["flags"])["flags"], "none")
     assert video["offset"]["sound_late_ms"] == 0  # so it is judged as it is
     trial = score.Trial("x", row, row, first, first, last - first, -1, "")
-    model, about = checkpoint.load_model(run)
-    logit = score.logits(model, reader, [trial], int(about["window"]), torch.device("cpu"), picture="face")
+    model, header = checkpoint.load_model(run)
+    logit = score.logits(model, reader, [trial], header.window, torch.device("cpu"), picture="face")
     assert video["student"]["logit"] == pytest.approx(float(logit[0]), abs=1e-4)

@@ -16,7 +16,8 @@ from small_store import make_store
 import store
 from student import checkpoint
 from student.data.spans import spans
-from student.evaluate import evaluate, main
+from student.evaluate import Asked, evaluate, main
+from student.evaluate import report as evaluation
 from student.models import build
 from student.scoring import score, tables
 
@@ -164,7 +165,8 @@ def test_cut_uncut_and_matched_clips_stand_side_by_side(path, run, reader, tmp_p
     assert report["methods"] == report["variants"][0]["methods"]
     whole, matched = (v["methods"]["overall"]["student"] for v in report["variants"][:2])
     assert (whole["num_real"], matched["num_real"], matched["num_fake"]) == (8, 3, 2)
-    text = tables.markdown(report)
+    asked = Asked(str(path), run, trims=("leading", "none"), matched=tmp_path / "matched.csv")
+    text = tables.markdown(evaluation(asked))
     assert text.count("| overall |") == 4
     assert "matched clips, 5 clips scored of 5 listed" in text
     (tmp_path / "other.csv").write_text("id,split\ntrain000r,test")

@@ -183,7 +183,7 @@ def test_errors_are_one_line_with_exit_code_2(state, tmp_path, arrays):
     for said, options in {
         "unknown model heavy; there is lite, lite-causal, talknet": ("heavy",),
         "no weights at": ("talknet", "--init-from", tmp_path / "none.pt"),
-        "is missing or no .npz file": ("talknet", "--input", tmp_path / "none.npz"),
+        "is missing or not an .npz file": ("talknet", "--input", tmp_path / "none.npz"),
         "is a folder": ("talknet", "--output", tmp_path),
         "no device": ("talknet", "--device", "cuda:9"),
     }.items():
@@ -191,7 +191,7 @@ def test_errors_are_one_line_with_exit_code_2(state, tmp_path, arrays):
         assert said in result.output
     assert commands.main.get_command(None, "check-student") is main
     with pytest.raises(CheckpointError):
-        check("talknet", tmp_path / "none.pt", None, None, "cpu", 0)
+        check("talknet", tmp_path / "none.pt")
 
 
 def test_lite_causal_runs_too():

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from student import checkpoint, run_state
+from student.header import Header
 from student.models import build
 from student.training.optimize import average
 
@@ -73,14 +74,14 @@ def damaged(file: Path, kind: str, dice: np.random.Generator) -> Iterator[str]:
         file.write_bytes(kept)
 
 
-def detector_outcome(run: Path, wanted: dict[str, torch.Tensor], about: dict) -> str:
+def detector_outcome(run: Path, wanted: dict[str, torch.Tensor], header: Header) -> str:
     """What loading the detector of a run came to, which was written with those weights and that header."""
     try:
         model, told = checkpoint.load_model(run)
     except checkpoint.CheckpointError as error:
         return REFUSED if _is_line(error, run / checkpoint.MODEL_FILE) else f"no line for a person: {error!r}"
     state = model.state_dict()
-    if told == about and state.keys() == wanted.keys() and all(torch.equal(state[k], v) for k, v in wanted.items()):
+    if told == header and state.keys() == wanted.keys() and all(torch.equal(state[k], v) for k, v in wanted.items()):
         return SAME
     return "a detector was loaded that is another"
 
@@ -90,7 +91,7 @@ def checkpoint_outcome(path: Path, wanted: dict[str, dict[str, torch.Tensor]], s
     model, optimizer, mean = fresh(ema)
     before = parts(model, optimizer, mean)
     try:
-        told = run_state.load_state(path, model, optimizer, mean)
+        told = run_state.load_state(path, run_state.Tensors(model, optimizer, mean))
     except checkpoint.CheckpointError as error:
         if not _same(before, parts(model, optimizer, mean)):
             return "it was refused, but a part of it was loaded"
@@ -99,7 +100,7 @@ def checkpoint_outcome(path: Path, wanted: dict[str, dict[str, torch.Tensor]], s
     return SAME if same else "a state was loaded that is another"
 
 
-def fresh(ema: float = 0.0, **options) -> tuple[torch.nn.Module, torch.optim.Optimizer, torch.nn.Module | None]:
+def fresh(ema: float = 0.0, **options) -> run_state.Tensors:
     """A small student, its optimizer after a step, and its running average."""
     torch.manual_seed(5)
     model = build("lite", **{"width": 16, "trunk": (4, 8), "temporal_layers": 1, "mels": 16, **options})
@@ -109,7 +110,7 @@ def fresh(ema: float = 0.0, **options) -> tuple[torch.nn.Module, torch.optim.Opt
     optimizer.step()
     if mean is not None:
         mean.update_parameters(model)
-    return model, optimizer, mean
+    return run_state.Tensors(model, optimizer, mean)
 
 
 def parts(model, optimizer, mean) -> dict[str, dict[str, torch.Tensor]]:

@@ -16,6 +16,7 @@ from student.data.order import Key
 from student.data.picture import CROP, SIDES, choose, cut
 from student.data.spans import spans
 from student.evaluate import main as evaluate
+from student.header import picture
 from student.train import main
 
 
@@ -126,16 +127,16 @@ def test_windows_hold_the_picture_that_the_config_names(stores):
 def test_a_run_says_what_it_looks_at(runs):
     for run, name, said in zip(runs, ("mouth", "face"), ("mouth crops", "whole faces"), strict=True):
         assert json.loads((run / "config.json").read_text())["config"]["data"]["picture"] == name
-        assert checkpoint.picture(checkpoint.about(run)) == name
+        assert picture(checkpoint.about(run)) == name
         assert f"of {said} (`frames/{name}`)" in (run / "MODEL_CARD.md").read_text()
-    assert checkpoint.picture({"config": {"data": {"trim": "none"}}}) == "mouth"  # detectors of before
+    assert picture({"config": {"data": {"trim": "none"}}}) == "mouth"  # detectors of before
 
 
 def test_a_run_goes_on_with_what_it_began_with(stores, runs, tmp_path):
     """The store may be another copy; where faces were added or are missing, the run's own picture counts."""
     resume = ("--resume_from_checkpoint", "latest", "--max-steps", "2")
     train(stores[1], runs[0], *resume)
-    assert checkpoint.picture(checkpoint.about(runs[0])) == "mouth"
+    assert picture(checkpoint.about(runs[0])) == "mouth"
     assert json.loads((runs[0] / "config.json").read_text())["config"]["data"]["picture"] == "mouth"
     said = train(stores[0], runs[1], *resume, code=2)
     assert "looks at frames/face, which" in said
@@ -147,7 +148,7 @@ def test_a_runs_config_is_an_options_file_still(stores, runs, tmp_path):
     options = ["--config", str(runs[1] / "config.json"), "--output", str(tmp_path / "again")]
     result = CliRunner().invoke(main, [*options, "--store", str(stores[0]), "--max-steps", "1"])
     assert result.exit_code == 0, result.output
-    assert checkpoint.picture(checkpoint.about(tmp_path / "again")) == "mouth"
+    assert picture(checkpoint.about(tmp_path / "again")) == "mouth"
 
 
 def test_a_detector_of_faces_is_evaluated_on_faces(stores, runs, tmp_path):

@@ -70,6 +70,60 @@ def test_an_unknown_trim_is_an_error(tmp_path):
         DataConfig(trim="all")
 
 
+class Counted(store.Reader):
+    """Counts what is asked of frames/."""
+
+    asked = 0
+
+    def frames(self, *args):
+        self.asked += 1
+        return super().frames(*args)
+
+    def rows(self, *args):
+        self.asked += 1
+        return super().rows(*args)
+
+
+def clip_by_clip(reader, rows, trim):
+    """Start and length of each span, from one read a clip."""
+    read = [reader.frames(int(row), 0, int(reader.clips["length"][row]), ["flags"])["flags"] for row in rows]
+    return np.array([(a, b - a) for a, b in (span(f, trim) for f in read)])
+
+
+def test_spans_are_read_a_shard_at_a_time(tmp_path):
+    path = make_store(
+        tmp_path / "s.zarr", {"train": 30, "val": 10}, frames=(20, 40), fakes=2, shard_rows=250, fit=False
+    )
+    reader, plain = Counted(path), store.open(path)
+    split = plain.clips["split"].astype(str)
+    rows = np.r_[np.flatnonzero(split == "train"), np.flatnonzero(split == "val")]
+    found = spans(reader, rows, "none")
+    shards = plain.clips["offset"] // plain.shard_rows
+    assert reader.asked == sum(len(set(shards[split == name])) for name in ("train", "val"))
+    assert reader.asked < len(rows) / 4
+    wanted = clip_by_clip(plain, rows, "none")
+    np.testing.assert_array_equal(np.c_[found.start[rows], found.length[rows]], wanted)
+    alone = [spans(plain, rows[k : k + 1], "none") for k in range(len(rows))]
+    np.testing.assert_array_equal([s.start[row] for s, row in zip(alone, rows, strict=True)], wanted[:, 0])
+    back = spans(plain, rows[::-1], "none")  # in another order: the same spans, another hash
+    np.testing.assert_array_equal(back.length, found.length)
+    assert back.labels != found.labels
+
+
+def test_damage_to_a_clip_between_does_not_matter_and_damage_to_a_clip_names_it(tmp_path):
+    path = make_store(tmp_path / "s.zarr", {"train": 6}, frames=50, fit=False, shard_rows=500)
+    shard = next(p for p in sorted((path / "frames" / "flags").rglob("*")) if p.name == "0" and p.is_file())
+    data = bytearray(shard.read_bytes())
+    data[3] ^= 255  # in the first chunk, which is of the first clip alone
+    shard.write_bytes(data)
+    reader = store.open(path)
+    wanted = clip_by_clip(reader, [1, 2, 5], "none")
+    found = spans(reader, np.array([1, 2, 5]), "none")
+    np.testing.assert_array_equal(np.c_[found.start, found.length][[1, 2, 5]], wanted)
+    with pytest.raises(store.StoreError, match=f"clip {reader.clips['id'][0]}"):
+        spans(reader, np.arange(6), "none")
+
+
 def test_window_is_what_nearly_all_clips_of_every_kind_hold():
     length, kind = np.r_[np.full(100, 90), np.full(100, 60)], np.repeat(["0", "1 x"], 100)
     assert window_for(length, kind, 75) == 60

@@ -13,7 +13,7 @@ from student.config import ConfigError, DataConfig
 from student.data import augment
 from student.data.corpus import Corpus
 from student.data.dataset import Keys, Windows, loader, soft_labels
-from student.data.order import OWN, SHIFT, SWAP, Key, draw, epoch_order, expected_shares, partners
+from student.data.order import OWN, SHIFT, SWAP, At, Key, draw, epoch_order, expected_shares, partners
 from student.data.spans import spans
 from student.data.splits import SplitError, split
 
@@ -42,7 +42,7 @@ def draws(corpus, config=CONFIG, seed=0, epochs=20):
     real = partners(corpus, CONFIG.window)
     for epoch in range(epochs):
         for position, row in enumerate(epoch_order(corpus, config, seed, epoch)):
-            yield draw(corpus, real, config, seed, epoch, position, int(row))
+            yield draw(corpus, real, config, At(seed, epoch, position), int(row))
 
 
 def test_every_window_of_every_clip_comes_once_an_epoch(corpus):
@@ -134,7 +134,7 @@ def batch_of(path, corpus, config=CONFIG, soft=True, epoch=0, weight=(1.0, 1.0))
 def test_a_batch_holds_what_the_store_holds(path, reader, corpus):
     key, batch = batch_of(path, corpus)
     for b, (position, row) in enumerate(zip(key.positions, key.clips, strict=True)):
-        d = draw(corpus, partners(corpus, CONFIG.window), CONFIG, 0, 0, position, row)
+        d = draw(corpus, partners(corpus, CONFIG.window), CONFIG, At(0, 0, position), row)
         lips = reader.frames(d.lips, d.lips_start, d.lips_start + d.length, ["mouth"])["mouth"]
         sound = reader.frames(d.sound, d.sound_start, d.sound_start + d.length, ["audio"])["audio"].reshape(-1)
         assert np.array_equal(batch["picture"][b, : d.length], lips[:, 4:92, 4:92])
@@ -181,7 +181,7 @@ def test_labels_follow_the_pair(path, corpus):
     for epoch in range(6):
         key, batch = batch_of(path, corpus, epoch=epoch, weight=(2.0, 0.5))
         for b, (position, row) in enumerate(zip(key.positions, key.clips, strict=True)):
-            d = draw(corpus, partners(corpus, CONFIG.window), CONFIG, 0, epoch, position, row)
+            d = draw(corpus, partners(corpus, CONFIG.window), CONFIG, At(0, epoch, position), row)
             label = float(batch["label"][b])
             if d.kind == SWAP or (d.kind == SHIFT and abs(d.shift) >= 5):
                 assert label == 1
@@ -231,7 +231,7 @@ def test_clips_of_unknown_label_teach_the_soft_label_alone(path, corpus):
     assert not batch["label_weight"].any()
     assert batch["soft_mask"].any()
     assert all(
-        draw(unknown, partners(unknown, CONFIG.window), CONFIG, 0, 0, p, r).kind == OWN
+        draw(unknown, partners(unknown, CONFIG.window), CONFIG, At(0, 0, p), r).kind == OWN
         for p, r in zip(*key[1:], strict=True)
     )
 
@@ -239,7 +239,7 @@ def test_clips_of_unknown_label_teach_the_soft_label_alone(path, corpus):
 def test_partial_forgeries_are_real_where_they_are(path, corpus):
     windows = Windows(str(path), corpus, CONFIG, 0, False, (1.0, 1.0))
     row = int(corpus.rows[corpus.label[corpus.rows] == 1][0])
-    d = draw(corpus, partners(corpus, CONFIG.window), CONFIG, 0, 0, 0, row)
+    d = draw(corpus, partners(corpus, CONFIG.window), CONFIG, At(0, 0, 0), row)
     fake = np.zeros(d.length, np.int8)
     assert windows._labels(d, fake)[0] == 0
     fake[5:9] = 1

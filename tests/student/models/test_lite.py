@@ -185,3 +185,8 @@ def test_causal_hears_and_sees_both_orders():
         assert not moved[:12].any()
         assert moved[12]
         assert moved[12 : 12 + 8].sum() >= 7
+
+
+def test_mel_bands_are_means_of_their_bins():
+    """Equal area: noise that is as loud in every bin is as loud in every band."""
+    torch.testing.assert_close(LogMel(64).mel.sum(0), torch.ones(64))

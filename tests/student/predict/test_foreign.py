@@ -19,7 +19,7 @@ from student import checkpoint
 from student.models import build
 from student.predict.__main__ import main, predict
 from student.predict.basis import basis
-from student.training.record import store_identity
+from student.run.identity import store_identity
 from teachers import TeacherError, recorded
 from teachers.files import weights
 from teachers.files.weights import OtherWeights

@@ -22,12 +22,14 @@ from store.similarity import fitfile, grounds
 from store.similarity.grounds import LEAST, Grounds
 from student import checkpoint
 from student.checkpoint import CheckpointError
+from student.header import Header
 from student.models import build
 from student.predict import page as predict_page
 from student.predict import words as predict_words
 from student.predict.__main__ import exit_code, line, main
 from student.predict.answer import answer, verdict
 from student.predict.basis import Basis, basis
+from student.predict.records import Judged
 
 OURS = "grid:grid_s1"
 MANY = Grounds(real=200, speakers=40, strangers=40, alarms=0.02)
@@ -90,16 +92,18 @@ def said_of(seen, basis_, judge=None):
 
 
 def test_with_a_licence_the_made_clip_is_real():
-    assert said_of(evidence(), on(small_fit()))["decision"] == "real"
+    assert said_of(evidence(), on(small_fit())).decision == "real"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", [(0,), (30,), range(75)])
 def test_projections_that_are_no_numbers_decide_nothing(value, where):
     said = said_of(evidence(value, where=where), on(small_fit()))
-    assert (said["decision"], said["reason"], said["probability"]) == ("cannot decide", "not finite", None)
-    json.dumps(said, allow_nan=False)
-    page = predict_page.page(said, {"teachers": {}, "fit": {"kind": "", "from": ""}, "student": None}, [], None)
+    assert (said.decision, said.reason, said.probability) == ("cannot decide", "not finite", None)
+    json.dumps(said.to_json(), allow_nan=False)
+    page = predict_page.page(
+        said.to_json(), {"teachers": {}, "fit": {"kind": "", "from": ""}, "student": None}, [], None
+    )
     assert "No answer" in page
     assert "nan" not in page.lower()
     assert "cannot decide: not finite" in line(said)
@@ -108,23 +112,21 @@ def test_projections_that_are_no_numbers_decide_nothing(value, where):
 
 def test_a_map_that_is_no_number_decides_nothing():
     said = said_of(evidence(), on(small_fit((math.nan, 0.0))))
-    assert (said["decision"], said["reason"]) == ("cannot decide", "not finite")
+    assert (said.decision, said.reason) == ("cannot decide", "not finite")
 
 
 @pytest.mark.parametrize(
     ("probability", "logit"), [(math.nan, math.nan), (0.0, math.nan), (1.0, math.inf), (0.0, -math.inf)]
 )
 def test_a_students_numbers_that_are_none_decide_nothing(probability, logit):
-    said = said_of(
-        evidence(), on(small_fit()), lambda clip, shift: {"probability": probability, "logit": logit, "frames": 9}
-    )
-    assert (said["decision"], said["reason"], said["probability"]) == ("cannot decide", "not finite", None)
-    json.dumps(said, allow_nan=False)
+    said = said_of(evidence(), on(small_fit()), lambda clip, shift: Judged(probability, logit, 9))
+    assert (said.decision, said.reason, said.probability) == ("cannot decide", "not finite", None)
+    json.dumps(said.to_json(), allow_nan=False)
 
 
 def test_a_student_without_frames_is_still_too_short():
-    said = said_of(evidence(), on(small_fit()), lambda clip, shift: {"probability": None, "logit": None, "frames": 0})
-    assert said["reason"] == "too short"
+    said = said_of(evidence(), on(small_fit()), lambda clip, shift: Judged(None, None, 0))
+    assert said.reason == "too short"
 
 
 def test_a_damaged_fit_is_refused(tmp_path):
@@ -171,8 +173,8 @@ def test_a_hostile_note_licenses_nothing_and_raises_nothing(hostile, tmp_path):
         except store.StoreError:  # refused already: a note of wrong types
             return
         told = basis(None, str(tmp_path / "f.npz"), corpus).calibration()
-        assert told["lacks"]
-        assert not told["teachers"]
+        assert told.lacks
+        assert not told.teachers
 
 
 # -- who was calibrated on ---------------------------------------------------------------------------------------------
@@ -303,11 +305,13 @@ def test_a_detectors_header_counts_people_that_training_did_not_have():
 def test_a_detector_needs_its_own_licence(on_whom, corpus, lacks):
     from student.predict.basis import Detector
 
-    about = {"fitted_on": "validation, 9 trials"} | ({} if on_whom is None else {"calibrated_on": on_whom})
-    told = on(small_fit(), corpus=corpus, detector=Detector(None, about, "run", torch.device("cpu"))).calibration()
-    assert lacks in told["lacks"]
-    assert told["this_kind"] == (not lacks)
-    assert told["teachers"]  # the fit's licence is its own
+    about = {"model": "lite", "options": {}, "threshold": 0.0, "temperature": 1.0, "window": 25, "config": {}}
+    about |= {"fitted_on": "validation, 9 trials"} | ({} if on_whom is None else {"calibrated_on": on_whom})
+    detector = Detector(None, Header.parse(about), "run", torch.device("cpu"))
+    told = on(small_fit(), corpus=corpus, detector=detector).calibration()
+    assert lacks in told.lacks
+    assert told.this_kind == (not lacks)
+    assert told.teachers  # the fit's licence is its own
 
 
 # -- what is said without one ------------------------------------------------------------------------------------------
@@ -379,15 +383,15 @@ def test_pages_without_a_licence_accuse_nobody(stranger):
 
 def test_nothing_is_said_of_words_by_a_fit_that_is_not_calibrated_for_them():
     """A detector with a licence decides; the teachers beside it, without one, neither contradict it nor mark words."""
-    detector = SimpleNamespace(lacks=lambda corpus: "", corpora={"c": 40}, about={"calibrated_on": MANY.told()})
-    judge = lambda clip, shift: {"probability": 0.9, "logit": 2.0, "frames": 70}  # noqa: E731
+    detector = SimpleNamespace(lacks=lambda corpus: "", corpora={"c": 40}, header=SimpleNamespace(grounds=MANY))
+    judge = lambda clip, shift: Judged(0.9, 2.0, 70)  # noqa: E731
     seen = evidence()
     seen.words = [SimpleNamespace(start_s=0.4, end_s=0.8, text="blue", probability=0.9)]
     said = said_of(seen, on(small_fit(), known=None, detector=detector), judge)
-    assert (said["decision"], said["probability"], said["teachers"]["probability"]) == ("fake", 0.9, None)
-    assert [word["verdict"] for word in said["words"]] == ["not judged"]
+    assert (said.decision, said.probability, said.teachers.probability) == ("fake", 0.9, None)
+    assert [word.verdict for word in said.words] == ["not judged"]
     assert "contradict" not in line(said)
-    assert predict_words.headline(said)[1].startswith("Lips and voice")
+    assert predict_words.headline(said.to_json())[1].startswith("Lips and voice")
 
 
 def test_the_map_of_most_strangers_reads_the_scores():
@@ -402,17 +406,18 @@ def test_the_map_of_most_strangers_reads_the_scores():
 def test_a_trained_detector_carries_on_whom_it_was_validated(tmp_path):
     from student.config import TrainConfig
     from student.data.splits import split
-    from student.training.outputs import Outputs
+    from student.run.outputs import Outputs
+    from student.run.state import Best, Facts, Validation
 
     reader = store.open(make_store(tmp_path / "s.zarr", {"train": 6, "val": 4}, fakes=1, shard_rows=500))
-    facts = {"window": 25, "too_short": 0, "validation_by": "store", "parameters": 1}
+    facts = Facts(window=25, too_short=0, validation_by="store", parameters=1)
     outputs = Outputs(
         tmp_path, TrainConfig(store=str(tmp_path / "s.zarr"), output=str(tmp_path)), reader, split(reader), facts
     )
-    best = {"trials": 8, "epoch": 1, "threshold": 0.1, "temperature": 1.0, "auc": 0.9, "brier": 0.1, "alarms": 0.25}
-    for figures, real in ((best, 4), ({}, 0)):
-        outputs.detector(build("lite"), figures, 1, 1)
-        about = checkpoint.load_model(tmp_path)[1]
-        assert Grounds.of(about["calibrated_on"]) == Grounds(real, None, None, 0.25 if real else None)
-        assert about["calibrated_on"].get("corpora", {}) == ({"synthetic": 4} if real else {})
-        assert basis(tmp_path, corpus="synthetic").calibration()["lacks"]  # four clips are too few
+    figures = Validation(trials=8, auc=0.9, brier=0.1, threshold=0.1, alarms=0.25)
+    for best, real in ((Best(figures.rank, 1, 1, "", figures), 4), (None, 0)):
+        outputs.detector(build("lite"), best, 1, 1)
+        header = checkpoint.load_model(tmp_path)[1]
+        assert header.grounds == (Grounds(real, None, None, 0.25) if real else None)
+        assert header.corpora == ({"synthetic": 4} if real else {})
+        assert basis(tmp_path, corpus="synthetic").calibration().lacks  # four clips are too few

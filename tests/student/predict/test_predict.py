@@ -13,12 +13,15 @@ from click.testing import CliRunner
 
 from store import output
 from store.similarity import Offset, fitfile
+from store.similarity.grounds import Grounds
 from student import checkpoint
+from student.header import NOT_FITTED
 from student.models import build
 from student.predict import evidence
 from student.predict.__main__ import exit_code, line, main, predict
 from student.predict.answer import doubt, out_of_sync, passages
 from student.predict.basis import basis
+from student.predict.records import Answer, Passage
 
 HOSTILE = 'a"<script>alert(1)</script>\u202e.mp4'
 NAMES = ("bbaf2n", "lgas5a")
@@ -69,7 +72,7 @@ def run(tmp_path_factory):
 
 def licensed(detector):
     """The detector as if its threshold had been set on clips of this corpus."""
-    return replace(detector, about={**detector.about, "calibrated_on": {"real": 20, "corpora": {OURS: 20}}})
+    return replace(detector, header=replace(detector.header, grounds=Grounds(20), corpora={OURS: 20}))
 
 
 def of(answers, stem):
@@ -106,12 +109,12 @@ def test_sound_a_little_late_is_judged_where_it_fits(folder, clips, tmp_path):
     sound = sound_of(file)
     write_clip(tmp_path / "a.mkv", frames_of(file), np.concatenate([np.zeros(1280, np.int16), sound])[: len(sound)])
     [(said, _, _)] = list(predict([str(tmp_path / "a.mkv")], basis(None, corpus=OURS), words=False))
-    assert 0 < said["offset"]["sound_late_ms"] <= 160
-    if said["offset"]["sound_late_ms"] < 120:  # the sound's own priming comes on top, in steps of a frame
-        assert said["decision"] == "real"
-        assert said["probability"] < 0.5
+    assert 0 < said.offset.sound_late_ms <= 160
+    if said.offset.sound_late_ms < 120:  # the sound's own priming comes on top, in steps of a frame
+        assert said.decision == "real"
+        assert said.probability < 0.5
     else:
-        assert said["reason"] == "out of sync"
+        assert said.reason == "out of sync"
 
 
 def test_sound_in_pieces_is_the_sound_where_one_piece_holds_it(clips):
@@ -215,21 +218,21 @@ def test_the_same_file_gives_the_same_answer_alone(told, folder):
 
 def test_a_named_corpus_makes_it_calibrated(folder):
     on = basis(None, corpus="grid:grid_s1")
-    assert on.calibration()["this_kind"]
-    assert on.calibration()["text"] == "calibrated on grid:grid_s1"
-    assert not basis(None, corpus="grid:else").calibration()["this_kind"]
+    assert on.calibration().this_kind
+    assert on.calibration().text == "calibrated on grid:grid_s1"
+    assert not basis(None, corpus="grid:else").calibration().this_kind
 
 
 def test_a_detector_fitted_on_nothing_is_calibrated_for_nothing(run):
-    on = {"real": 30, "corpora": {"grid:grid_s1": 30}, "speakers": 1, "strangers": 0, "alarms": 0.0}
     detector = basis(run).detector
-    detector = replace(detector, about={**detector.about, "calibrated_on": on})
+    known = replace(detector.header, grounds=Grounds(30, 1, 0, 0.0), corpora={"grid:grid_s1": 30})
+    detector = replace(detector, header=known)
     fitted = replace(basis(run), detector=detector, corpus="grid:grid_s1")
-    assert fitted.calibration()["this_kind"]
-    bare = replace(detector, about={**detector.about, "fitted_on": checkpoint.NOT_FITTED})
+    assert fitted.calibration().this_kind
+    bare = replace(detector, header=replace(known, fitted_on=NOT_FITTED))
     said = replace(fitted, detector=bare).calibration()
-    assert not said["this_kind"]
-    assert "fitted on nothing" in said["text"]
+    assert not said.this_kind
+    assert "fitted on nothing" in said.text
 
 
 def test_the_students_logit_is_evaluates(run, folder, tmp_path):
@@ -241,8 +244,8 @@ def test_the_students_logit_is_evaluates(run, folder, tmp_path):
     on = replace(on, detector=licensed(on.detector))
     assert on.source.startswith("the package")  # the store of its training is not here
     [(said, seen, _)] = list(predict([str(next(folder.glob("a*")))], on, words=False))
-    assert said["rests_on"] == "student"
-    assert said["words"] == []
+    assert said.rests_on == "student"
+    assert said.words == []
     first, last = spans.span(seen.clip.flags, "leading")
     total = 0.0
     for a, b in score.windows(last - first, 25):
@@ -251,9 +254,9 @@ def test_the_students_logit_is_evaluates(run, folder, tmp_path):
         with torch.no_grad():
             total += on.detector.model(*(torch.from_numpy(x)[None] for x in arrays)).clip_logits.item() * (b - a)
     logit = total / sum(b - a for a, b in score.windows(last - first, 25))
-    assert said["student"]["logit"] == pytest.approx(logit, abs=2e-4)
-    assert said["probability"] == pytest.approx(float(metrics.probability(np.array(logit), 0.1, 2.0)), abs=2e-4)
-    assert said["student"]["frames"] == last - first
+    assert said.student.logit == pytest.approx(logit, abs=2e-4)
+    assert said.probability == pytest.approx(float(metrics.probability(np.array(logit), 0.1, 2.0)), abs=2e-4)
+    assert said.student.frames == last - first
 
 
 def test_a_file_that_kills_its_reader_costs_its_own_answer(folder, monkeypatch, tmp_path):
@@ -262,9 +265,9 @@ def test_a_file_that_kills_its_reader_costs_its_own_answer(folder, monkeypatch, 
     on = basis(None, corpus=OURS)
     paths = [str(tmp_path / "deadly.mp4"), str(folder / "swapped.mkv")]
     first, second = (said for said, _, _ in predict(paths, on, words=False))
-    assert (first["decision"], first["reason"]) == ("cannot decide", "unreadable")
-    assert "crashed" in first["message"]
-    assert second["decision"] == "fake"
+    assert (first.decision, first.reason) == ("cannot decide", "unreadable")
+    assert "crashed" in first.message
+    assert second.decision == "fake"
 
 
 class Deadly(evidence.Eyes):
@@ -311,7 +314,8 @@ def test_an_empty_folder_and_a_missing_file(tmp_path):
 
 
 def test_exit_codes():
-    fine, doubtful, broken = {"reason": ""}, {"reason": "no face"}, {"reason": "unreadable"}
+    fine = Answer("v.mp4", "real", "", "")
+    doubtful, broken = (Answer("v.mp4", "cannot decide", reason, "") for reason in ("no face", "unreadable"))
     assert exit_code([fine, fine]) == 0
     assert exit_code([fine, doubtful]) == exit_code([fine, broken]) == exit_code([doubtful]) == 3
     assert exit_code([broken]) == 2
@@ -327,7 +331,7 @@ def test_a_student_that_contradicts_the_teachers_is_no_plain_answer():
 
 
 def test_lines_show_no_marks_that_steer_a_terminal():
-    said = {"path": "\x1b[31m\udcff.mp4", "decision": "cannot decide", "reason": "no face", "message": "none"}
+    said = Answer("\x1b[31m\udcff.mp4", "cannot decide", "no face", "none")
     assert line(said) == "\\x1b[31m\\udcff.mp4: cannot decide: no face: none"
 
 
@@ -354,9 +358,9 @@ def test_passages_join_over_gaps_without_evidence_and_end_where_lips_agree():
     second[20:40] = second[45:60] = 0.1
     both[40:45] = False
     second[100:110] = 0.1  # too short
-    assert passages(second, both) == [{"start": 0.8, "end": 2.4, "similarity": 0.1}]
+    assert passages(second, both) == [Passage(0.8, 2.4, 0.1)]
     both[40:45] = True
-    assert [p["start"] for p in passages(second, both)] == [0.8, 1.8]
+    assert [p.start for p in passages(second, both)] == [0.8, 1.8]
 
 
 def test_the_fit_can_come_from_a_file(tmp_path):
@@ -369,12 +373,12 @@ def test_the_fit_can_come_from_a_file(tmp_path):
 def test_clips_that_the_fit_never_saw(grid, tmp_path):
     """Ten clips of the hold-out are real by themselves and not with the sound of the next one."""
     files = sorted((grid / "clips").glob("*.mp4"))[5::60]
-    own = [said["decision"] for said, _, _ in predict([str(f) for f in files], basis(None, corpus=OURS), words=False)]
+    own = [said.decision for said, _, _ in predict([str(f) for f in files], basis(None, corpus=OURS), words=False)]
     assert own == ["real"] * 10
     for k, file in enumerate(files):
         write_clip(tmp_path / f"{k}.mkv", frames_of(file), sound_of(files[k - 1]))
     paths = [str(tmp_path / f"{k}.mkv") for k in range(10)]
-    swapped = [said["decision"] for said, _, _ in predict(paths, basis(None, corpus=OURS), words=False)]
+    swapped = [said.decision for said, _, _ in predict(paths, basis(None, corpus=OURS), words=False)]
     assert swapped.count("fake") >= 9
 
 

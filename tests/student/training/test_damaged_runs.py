@@ -61,29 +61,29 @@ def resaved(folder, metadata=None, **tensors):
 
 
 def test_a_damaged_detector_never_answers(detector):
-    model, about = checkpoint.load_model(detector)
+    model, header = checkpoint.load_model(detector)
     wanted = {key: value.clone() for key, value in model.state_dict().items()}
     came = Counter()
     for file, kind, dice in damaged_runs.plan(detector, seed=1, count=80):
         with damaged_runs.damaged(file, kind, dice) as what:
-            outcome = damaged_runs.detector_outcome(detector, wanted, about)
+            outcome = damaged_runs.detector_outcome(detector, wanted, header)
         assert outcome == damaged_runs.REFUSED, f"{file.name}, {what}: {outcome}"
         came[kind] += 1
     assert set(came) == set(damaged_runs.KINDS)
-    assert damaged_runs.detector_outcome(detector, wanted, about) == damaged_runs.SAME
+    assert damaged_runs.detector_outcome(detector, wanted, header) == damaged_runs.SAME
 
 
 def test_every_bit_of_a_detectors_header_counts(detector):
     file = detector / checkpoint.MODEL_FILE
     data = file.read_bytes()
     size = 8 + struct.unpack("<Q", data[:8])[0]
-    model, about = checkpoint.load_model(detector)
+    model, header = checkpoint.load_model(detector)
     wanted = {key: value.clone() for key, value in model.state_dict().items()}
     for at in range(0, 8 * size, 331):
         changed = bytearray(data)
         changed[at // 8] ^= 1 << at % 8
         file.write_bytes(changed)
-        assert damaged_runs.detector_outcome(detector, wanted, about) == damaged_runs.REFUSED, f"bit {at}"
+        assert damaged_runs.detector_outcome(detector, wanted, header) == damaged_runs.REFUSED, f"bit {at}"
 
 
 def test_weights_that_are_not_finite_are_neither_written_nor_loaded(detector, tmp_path):
@@ -183,7 +183,7 @@ def saved(tmp_path):
     for p in model.parameters():
         p.data.add_(0.01)
     wanted = damaged_runs.parts(model, optimizer, mean)
-    folder = run_state.save_state(tmp_path, 3, STATE, 3, model, optimizer, mean)
+    folder = run_state.save_state(tmp_path, 3, STATE, 3, run_state.Tensors(model, optimizer, mean))
     return folder, wanted, run_state.read_state(folder)
 
 
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_refused_before_any_of_it_is_loaded(saved):
 def test_what_is_loaded_lies_in_memory_as_what_was_trained_does(saved):
     """Not in the buffer that was read: kernels may round by alignment, and a run that goes on must end with the same bits."""
     model, optimizer, mean = damaged_runs.fresh(0.9)
-    run_state.load_state(saved[0], model, optimizer, mean)
+    run_state.load_state(saved[0], run_state.Tensors(model, optimizer, mean))
     moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     assert len(moments) > 20
     assert all(x.data_ptr() % 64 == torch.zeros_like(x).data_ptr() % 64 for x in moments)
@@ -235,7 +235,7 @@ def test_a_resume_runs_nothing_and_reads_nothing_foreign(path, tmp_path):
     for name in OLD:
         (last / name).write_bytes(sly)
     result = train(path, run, *options, "--resume_from_checkpoint", "latest", code=2)
-    assert f"holds '{min(OLD)}', which is no file of a checkpoint" in result.output
+    assert f"holds '{min(OLD)}', which does not belong to a checkpoint" in result.output
     for name in OLD:
         (last / name).unlink()
     for name, old in (("model.safetensors", True), ("optimizer.safetensors", False), ("average.safetensors", False)):
@@ -275,7 +275,7 @@ def test_links_in_a_checkpoint_are_refused_and_links_beside_it_stay(saved, tmp_p
     (outside / "trainer.json").write_text("{}")
     (tmp_path / "checkpoint-1").symlink_to(outside)
     for step in (4, 5, 6):
-        run_state.save_state(tmp_path, step, STATE, 1, *damaged_runs.fresh(0.9))
+        run_state.save_state(tmp_path, step, STATE, 1, damaged_runs.fresh(0.9))
     assert [p.name for p in run_state.checkpoints(tmp_path)] == ["checkpoint-6"]
     assert (outside / "trainer.json").read_text() == "{}"
 
@@ -300,7 +300,7 @@ def test_tensors_that_are_not_finite_are_not_saved_and_nothing_is_rotated(saved,
         )[spoil]
         tensor.view(-1)[0] = float("inf")
         with pytest.raises(checkpoint.SaveError, match="is not finite"):
-            run_state.save_state(tmp_path, 4, STATE, 1, model, optimizer, mean)
+            run_state.save_state(tmp_path, 4, STATE, 1, run_state.Tensors(model, optimizer, mean))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-3"]
     assert damaged_runs.checkpoint_outcome(*saved, 0.9) == damaged_runs.SAME
 

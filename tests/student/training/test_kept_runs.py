@@ -22,8 +22,8 @@ from concord import files
 from student import checkpoint, run_state
 from student.config import ConfigError, TrainConfig, read_options
 from student.data import splits
+from student.run.lines import keep_lines
 from student.training.progress import Progress
-from student.training.record import keep_lines
 from student.training.watch import Diverged, Watch
 
 

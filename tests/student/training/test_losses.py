@@ -216,7 +216,7 @@ def test_frame_labels_of_a_partial_fake_reach_the_frames():
 
 
 def test_confidence_is_refused_where_it_would_do_nothing():
-    with pytest.raises(ValueError, match="--confidence has no part in the published forms"):
+    with pytest.raises(ValueError, match="--confidence is not part of the published forms"):
         LossConfig(preset="paper", confidence=1.0)
 
 

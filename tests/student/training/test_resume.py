@@ -13,7 +13,7 @@ from test_train import train
 
 import store
 from student import checkpoint, run_state
-from student.training.record import shards_digest
+from student.run.identity import shards_digest
 
 FILE = "model.safetensors"
 OPTIONS = ("--checkpointing_steps", "epoch", "--epochs", "2")
@@ -57,10 +57,10 @@ def set_best(run, epoch, weights=None):
     found = run_state.checkpoints(run)
     state = run_state.read_state(found[-1])
     then = state["history"][epoch - 1]
-    model, about = checkpoint.load_model(run)
+    model, header = checkpoint.load_model(run)
     model.load_state_dict(load_file(found[epoch - 1 if len(found) > 1 else 0] / FILE))
     told = {k: then[k] for k in ("step", "epoch", "threshold", "temperature")}
-    checkpoint.save_model(run, model, "lite", about | told)
+    checkpoint.save_model(run, model, "lite", {**header.told, **told})
     digest = weights or checkpoint.weights_digest(model.state_dict())
     state["best"] = {**then, "rank": [2.0, 0.0], "weights": digest}
     (found[-1] / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint.sum_of(state)}))
@@ -125,15 +125,13 @@ def test_a_checkpoint_under_another_name_is_refused(runs, path, name):
 def test_a_detector_that_is_lost_comes_back_from_the_checkpoint_that_holds_it(runs, path):
     run = runs / "a"
     set_best(run, 2)
-    wanted, about = checkpoint.load_model(run)
+    wanted, header = checkpoint.load_model(run)
     for name in (FILE, "MODEL_CARD.md"):
         (run / name).unlink()
     train(path, run, *OPTIONS, *LATEST)
     found, told = checkpoint.load_model(run)
     assert all(torch.equal(value, wanted.state_dict()[key]) for key, value in found.state_dict().items())
-    assert {k: told[k] for k in ("threshold", "temperature", "step")} == {
-        k: about[k] for k in ("threshold", "temperature", "step")
-    }
+    assert (told.threshold, told.temperature, told.step) == (header.threshold, header.temperature, header.step)
     assert (run / "MODEL_CARD.md").is_file()
 
 
@@ -182,8 +180,8 @@ def test_a_damaged_detector_is_refused(runs, path):
 
 def test_another_threshold_is_another_detector(runs, path):
     run = runs / "a"
-    model, about = checkpoint.load_model(run)
-    checkpoint.save_model(run, model, "lite", about | {"threshold": about["threshold"] + 1})
+    model, header = checkpoint.load_model(run)
+    checkpoint.save_model(run, model, "lite", {**header.told, "threshold": header.threshold + 1})
     before = content(run)
     refused(run, train(path, run, *OPTIONS, *LATEST, code=2))
     assert content(run) == before
@@ -206,8 +204,8 @@ def test_a_sealed_state_of_wrong_types_is_one_line(runs, path, change):
 @pytest.mark.parametrize("config", [{"lr": float("inf")}, {}, {"data": {"window": "x"}}, {"losses": {"preset": []}}])
 def test_a_foreign_detectors_odd_header_is_one_line(runs, path, config):
     run = runs / "a"
-    model, about = checkpoint.load_model(run)
-    checkpoint.save_model(run, model, "lite", about | {"config": config, "threshold": 9.0, "step": "x"})
+    model, header = checkpoint.load_model(run)
+    checkpoint.save_model(run, model, "lite", {**header.told, "config": config, "threshold": 9.0, "step": "x"})
     assert "of another run" in refused(run, train(path, run, *OPTIONS, *LATEST, code=2))
 
 
@@ -225,7 +223,7 @@ def test_killed_between_a_validation_and_its_checkpoint_it_ends_with_the_same_bi
         early = train(path, run, *options, *LATEST, "--max-steps", found[last - 1].name.partition("-")[2])
         assert early.exit_code == 0
         best = json.loads((run / "results.json").read_text())["best"]
-        assert not best or best["step"] == checkpoint.load_model(run)[1]["step"]  # never figures of another detector
+        assert not best or best["step"] == checkpoint.load_model(run)[1].step  # never figures of another detector
         train(path, run, *options, *LATEST)
         assert all(torch.equal(value, wanted[key]) for key, value in load_file(run / FILE).items())
         best = json.loads((run / "results.json").read_text())["best"]

@@ -57,10 +57,10 @@ def calm(path, tmp_path_factory):
 
 
 def test_a_run_leaves_detector_config_log_and_results(calm, path):
-    model, about = checkpoint.load_model(calm)
+    model, header = checkpoint.load_model(calm)
     assert not model.training
-    assert about["store"]["path"] == str(path)
-    assert {"threshold", "temperature", "config", "versions", "window"} <= about.keys()
+    assert header.store["path"] == str(path)
+    assert {"threshold", "temperature", "config", "versions", "window"} <= header.told.keys()
     results = json.loads((calm / "results.json").read_text())
     assert results["finished"]
     assert [e["epoch"] for e in results["history"]] == [1, 2]

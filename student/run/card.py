@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 from concord import files
 from concord.text import code, markdown
 from store import Reader
+from student.config import TrainConfig
+from student.run.state import Best, Facts
 
 CARD_FILE = "MODEL_CARD.md"
 USE = (
@@ -31,44 +34,57 @@ LIMITS = (
 )
 
 
-def write(folder: Path, reader: Reader, split: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:
-    """Write the card of the run in `folder`, whole or not at all.
+@dataclass(frozen=True)
+class Run:
+    """What a card is made of: the store, rows of its clips table by split, how the run was asked for, what stays the same
+    throughout it, and validation figures of the detector that was kept (None where nothing was validated)."""
 
-    `split`: rows of the clips table by split; `results`: model, parameters, config, best (validation figures of the detector
-    that was kept, may be empty), validation_by, too_short, window.
-    """
-    # paths may hold bytes that are no text
-    files.write(folder / CARD_FILE, text(reader, split, results).encode(errors="backslashreplace"))
+    reader: Reader
+    rows: Mapping[str, np.ndarray]
+    config: TrainConfig
+    facts: Facts
+    best: Best | None
 
 
-def text(reader: Reader, split: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> str:
+def write(folder: Path, run: Run) -> None:
+    """Write the card of the run in `folder`, whole or not at all."""
+    # paths may hold bytes that are not text
+    files.write(folder / CARD_FILE, text(run).encode(errors="backslashreplace"))
+
+
+def text(run: Run) -> str:
     """The card as Markdown."""
-    config, best = results["config"], results["best"]
-    data, losses = config["data"], config["losses"]
-    weights = ", ".join(f"{name[2:]} {losses[name]:g}" for name in ("w_detection", "w_correlation", "w_contrastive"))
+    reader, config, facts = run.reader, run.config, run.facts
+    data, losses = config.data, config.losses
+    terms = (
+        ("detection", losses.w_detection),
+        ("correlation", losses.w_correlation),
+        ("contrastive", losses.w_contrastive),
+    )
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in terms)
     parts = [
-        f"# Detector {code(config['model'])}, {results['parameters']:,} parameters",
+        f"# Detector {code(config.model)}, {facts.parameters:,} parameters",
         f"Trained by concord-av (Apache-2.0) from the store {code(reader.path)}.",
         "## Training data",
         "| split | clips | real | fake | unlabelled | groups |\n|---|--:|--:|--:|--:|--:|\n"
-        + "\n".join(_counts(reader, name, rows) for name, rows in split.items() if name != "test"),
-        _methods(reader, split["train"]),
-        f"Corpora: {', '.join(_corpora(reader, split['train'])) or 'none'}; their licences bind this detector too.",
+        + "\n".join(_counts(reader, name, rows) for name, rows in run.rows.items() if name != "test"),
+        _methods(reader, run.rows["train"]),
+        f"Corpora: {', '.join(_corpora(reader, run.rows['train'])) or 'none'}; their licences bind this detector too.",
         "## Protocol",
-        f"Splits: {code(config['splits']) if config['splits'] else 'as the store has them'}; validation {_by(results)}. "
-        f"Windows of {results['window']} frames (25 a second) of {_picture(data['picture'])}, trim {markdown(data['trim'])}; "
-        f"{results['too_short']} training clips were too short. Of the real clips' windows {data['pair_share']:.0%} got "
+        f"Splits: {code(config.splits) if config.splits else 'as the store has them'}; validation {_by(facts.validation_by)}. "
+        f"Windows of {facts.window} frames (25 a second) of {_picture(data.picture)}, trim {markdown(data.trim)}; "
+        f"{facts.too_short} training clips were too short. Of the real clips' windows {data.pair_share:.0%} got "
         "another clip's sound or their own shifted. "
-        f"Losses {code(losses['preset'])} ({weights}); {config['epochs']} epochs at most, seed {config['seed']}.",
+        f"Losses {code(losses.preset)} ({weights}); {config.epochs} epochs at most, seed {config.seed}.",
         "## Figures on validation clips",
-        _figures(best),
+        figures(run.best),
         "These clips chose epoch, threshold and temperature, so the figures are too good: judge it by "
         "`python -m student.evaluate` on clips of other people.",
         f"## Intended use\n\n{USE}",
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
         "## Teachers and their licences",
         "Soft labels come from these models; where a licence is non-commercial it may reach a detector that learned from them."
-        if losses["w_correlation"] or losses["w_contrastive"]
+        if losses.needs_soft_labels
         else "No soft label was used; faces and voice activity come from these models.",
         "\n".join(_teacher(side, about) for side, about in reader.attrs.get("teachers", {}).items())
         or "- not recorded",
@@ -98,7 +114,7 @@ def _picture(name: str) -> str:
     return f"{'whole faces' if name == 'face' else 'mouth crops'} ({code(f'frames/{name}')})"
 
 
-def _by(results: Mapping[str, Any]) -> str:
+def _by(validation_by: str) -> str:
     return {
         "store": "as marked in the store",
         "file": "as marked in that file",
@@ -106,17 +122,19 @@ def _by(results: Mapping[str, Any]) -> str:
         "lone": "split off by clip, since each is a group of its own: who is in them is not known, people may be on both sides",
         "clip": "split off by clip: figures are those of known faces and voices",
         "none": "none",
-    }[results["validation_by"]]
+    }[validation_by]
 
 
-def _figures(best: Mapping[str, Any]) -> str:
-    if not best.get("trials"):
+def figures(best: Best | None) -> str:
+    """Validation figures in a sentence; those that do not exist are left out."""
+    if best is None or not best.figures.trials:
         return "There were no validation clips with both classes: threshold and temperature are not fitted."
-    named = [(markdown(k.replace("_", " ")), v) for k, v in best.items() if k.startswith(("auc", "brier"))]
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in named if value == value)
+    found = best.figures
+    numbers = {name: value for name, value in found.finite().items() if name.startswith(("auc", "brier"))}
+    shown = ", ".join(f"{markdown(name.replace('_', ' '))} {value:.3f}" for name, value in numbers.items())
     return (
-        f"After epoch {best['epoch']}, on {best['trials']} trials: {shown}; threshold {best['threshold']:.3f}, temperature "
-        f"{best['temperature']:.3f}."
+        f"After epoch {best.epoch}, on {found.trials} trials: {shown}; threshold {found.threshold:.3f}, temperature "
+        f"{found.temperature:.3f}."
     )
 
 

@@ -1,0 +1,112 @@
+"""What the header of a detector says, as a record: checked once when it is read, so that no other code reads foreign JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from concord import plain_json
+from store.similarity.grounds import Grounds
+from student.config import TRIMS
+from student.data.picture import SIDES
+
+NOT_FITTED = "nothing: no validation trials"  # what threshold and temperature are fitted on, where there was nothing
+MOST_WINDOW = 100_000  # frames
+
+
+@dataclass(frozen=True)
+class Header:
+    """A detector's name, sizes, scale and origin.
+
+    P(fake) = sigmoid((logit - threshold) / temperature). `config` is the training run's, perhaps of another release; `seed`,
+    `trim` and `picture` are taken from it. `fitted_on` is None and `grounds` is None where an older detector does not say on
+    what it was fitted, or on whom calibrated; `corpora` counts the real clips of that calibration by corpus. `told` is the
+    whole header as it was read.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    threshold: float
+    temperature: float
+    window: int  # frames
+    config: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    trim: str = "none"
+    picture: str = "mouth"
+    fitted_on: str | None = None
+    grounds: Grounds | None = None
+    corpora: Mapping[str, int] = field(default_factory=dict)
+    store: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 0
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether threshold and temperature were fitted on anything."""
+        return self.fitted_on != NOT_FITTED
+
+    @classmethod
+    def read(cls, text: str) -> Header:
+        """From the JSON text of a header. Raises ValueError for one that cannot be used."""
+        told = plain_json.parse_exact(text)
+        if not isinstance(told, dict):
+            raise ValueError("its header holds no names and values")
+        return cls.parse(told)
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> Header:
+        """From the header's names and values. Raises ValueError naming the first that cannot be used."""
+
+        def check(name: str, right: bool) -> None:
+            if not right:
+                raise ValueError(f"its header has no {name} that can be used")
+
+        check("model", isinstance(told.get("model"), str))
+        check("options", isinstance(told.get("options"), dict))
+        check("threshold", _is_number(told.get("threshold")))
+        check("temperature", _is_number(told.get("temperature")) and told["temperature"] > 0)
+        check("window", _is_whole(told.get("window")) and 1 <= told["window"] <= MOST_WINDOW)
+        config = told.get("config")
+        check("config", isinstance(config, dict) and isinstance(config.get("data", {}), dict))
+        assert isinstance(config, dict)
+        seed, trim = config.get("seed", 0), config.get("data", {}).get("trim", "none")
+        check("seed", _is_whole(seed) and seed >= 0)
+        check("trim", trim in TRIMS)
+        check("picture", picture(told) in tuple(SIDES))
+        for name in ("store", "versions"):
+            check(name, isinstance(told.get(name, {}), dict))
+        check("fitted_on", isinstance(told.get("fitted_on", ""), str))
+        note = told.get("calibrated_on")
+        corpora = note.get("corpora") if isinstance(note, dict) else None
+        return cls(
+            model=told["model"],
+            options=told["options"],
+            threshold=told["threshold"],
+            temperature=told["temperature"],
+            window=told["window"],
+            config=config,
+            seed=seed,
+            trim=trim,
+            picture=picture(told),
+            fitted_on=told.get("fitted_on"),
+            grounds=Grounds.of(note) if note else None,
+            corpora={str(k): v for k, v in corpora.items() if isinstance(v, int)} if isinstance(corpora, dict) else {},
+            store=told.get("store", {}),
+            step=told["step"] if isinstance(told.get("step"), int) else 0,
+            told=told,
+        )
+
+
+def picture(told: Mapping[str, Any]) -> str:
+    """What a detector with that header, or a run with that state, looks at (`student.data.picture`)."""
+    found: str = told["config"].get("data", {}).get("picture", "mouth")  # older ones had no choice
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,174 @@
+"""What is said of one video, as records. Attributes have the names that the JSON has; `to_json` gives it, in its order.
+
+None stands for a number that is not known or not finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CANNOT_DECIDE = "cannot decide"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The student's probability of fake and logit (positive = fake), and on how many frames; None where too few were left."""
+
+    probability: float | None
+    logit: float | None
+    frames: int
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """The teachers' similarity of the clip as it is, and their probability of fake where they are calibrated for it."""
+
+    similarity: float | None
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The number that ranks videos, of the student ("logit") or of the teachers ("similarity")."""
+
+    by: str
+    value: float | None
+
+    @property
+    def sentence(self) -> str:
+        """What the number says without a licence, as part of a sentence."""
+        if self.value is None:
+            return "there is no number to rank it by either"
+        return f"{self.by} {self.value:.3g} only ranks videos of one sitting and is no probability of forgery"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """On whose clips the probability was calibrated; whether that licenses a verdict on these videos (`this_kind`) and, if not,
+    why (`lacks`); whether it licenses words and passages, which are the teachers' (`teachers`)."""
+
+    corpora: list[str]
+    this_kind: bool
+    lacks: str
+    teachers: bool
+    speakers: int | None
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SoundOffset:
+    """Where the sound fits the lips best. `sound_late_ms`: by how much it comes after them; below 0, before them."""
+
+    sound_late_ms: int
+    margin: float | None
+    similarity: float | None
+    score: float | None
+    score_as_it_is: float | None
+
+
+@dataclass(frozen=True)
+class HeardWord:
+    """A word on the clock of the sound (seconds), and how well the lips agree with it: `verdict` is agrees, unclear, disagrees,
+    not seen or not judged."""
+
+    start: float | None
+    end: float | None
+    text: str
+    probability: float | None
+    agreement: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch (seconds) in which lips and voice disagree."""
+
+    start: float
+    end: float
+    similarity: float | None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame: similarity over 5 frames and over a second, None without face or voice; `similarity_moved` where the sound was
+    moved to where it fits."""
+
+    time: float
+    similarity: float | None
+    similarity_1s: float | None
+    similarity_moved: float | None
+    face: bool
+    voice: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that is said of one video.
+
+    `decision` is real, fake or CANNOT_DECIDE, which has a `reason` and a `message`. An answer without evidence has nothing
+    else, and `calibration` is None.
+    """
+
+    path: str
+    decision: str
+    reason: str
+    message: str
+    probability: float | None = None
+    ranking: Ranking | None = None
+    rests_on: str = ""
+    calibration: Calibration | None = None
+    student: Judged | None = None
+    teachers: Teachers | None = None
+    duration: float = 0.0
+    face_share: float | None = None
+    voice_share: float | None = None
+    seconds_judged: float = 0.0
+    start_skew: float | None = None
+    offset: SoundOffset | None = None
+    words: Sequence[HeardWord] = ()
+    passages: Sequence[Passage] = ()
+    timeline: Sequence[Moment] = ()
+
+    @property
+    def disagreeing_words(self) -> list[str]:
+        return [word.text for word in self.words if word.verdict == "disagrees"]
+
+    def to_json(self) -> dict[str, Any]:
+        said = {
+            "path": self.path,
+            "decision": self.decision,
+            "reason": self.reason,
+            "message": self.message,
+            "probability": self.probability,
+            "ranking": asdict(self.ranking) if self.ranking else None,
+        }
+        if self.calibration is not None:
+            said |= {
+                "rests_on": self.rests_on,
+                "calibration": self.calibration.to_json(),
+                "student": asdict(self.student) if self.student else None,
+                "teachers": asdict(self.teachers) if self.teachers else None,
+                "duration": self.duration,
+                "face_share": self.face_share,
+                "voice_share": self.voice_share,
+                "seconds_judged": self.seconds_judged,
+                "start_skew": self.start_skew,
+                "offset": asdict(self.offset) if self.offset else None,
+            }
+        return said | {
+            "words": [asdict(word) for word in self.words],
+            "disagreeing_words": self.disagreeing_words,
+            "passages": [asdict(passage) for passage in self.passages],
+            "timeline": [moment.__dict__.copy() for moment in self.timeline],
+        }
+
+
+def rounded(x: float | None) -> float | None:
+    """Four digits; None for what is not a number."""
+    return None if x is None or not math.isfinite(x) else round(float(x), 4)

@@ -1,0 +1,102 @@
+"""Whether the detector in a run's folder is the one that a checkpoint's figures are of, when the run goes on from there.
+
+A checkpoint keeps the digest of the best weights so far, and the weights themselves only where they are its own. So a detector
+that is lost comes back from a checkpoint of its own step, and from no other: then the run does not go on, because it would end
+with figures of a detector that is not there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from student.checkpoint import MODEL_FILE, CheckpointError, load_model, weights_digest
+from student.config import ConfigError, TrainConfig, differences
+from student.header import Header
+from student.run.state import Best, State
+from student.run_state import checkpoints, read_state
+
+
+class Found(Enum):
+    """What became of the detector of a run that goes on."""
+
+    KEPT = "there, or none yet"
+    TO_RESTORE = "to be written anew from the checkpoint"
+    LATER = "of a step that comes after the checkpoint: the run reaches that again, and keeps the best from here on"
+
+
+def find_detector(path: Path, state: State, own: str, config: TrainConfig, store: Mapping[str, str]) -> Found:
+    """What became of the detector beside the checkpoint at `path`, which holds `state`. `own` is the digest of the checkpoint's
+    weights, `store` the identity of the store of today.
+
+    Raises CheckpointError, with what helps, where the detector is lost for good or of another run.
+    """
+    file, best = path.parent / MODEL_FILE, state.best
+    held = best is not None and (best.weights == own if best.weights else best.step == state.step)
+    if not os.path.lexists(file):
+        if best is None:
+            return Found.KEPT
+        if held:
+            return Found.TO_RESTORE
+        raise CheckpointError(f"{file} is missing, and {path.name} {_lacks(path, best)}")
+    try:
+        model, header = load_model(file)
+    except CheckpointError as error:
+        if best is None:
+            return Found.KEPT  # nothing was to be kept of it: the first validation replaces it
+        raise CheckpointError(f"{error}; {_without(path, best, held)}") from error
+    if best is not None and _is(best, header, weights_digest(model.state_dict())):
+        return Found.KEPT
+    if not _of_this_run(header, config, store):
+        raise CheckpointError(
+            f"{file} is the detector of another run, with other options or another store: move it away; "
+            f"{_without(path, best, held)}"
+        )
+    if best is None:
+        return Found.KEPT
+    if header.step > state.step:  # a kill between a validation and the next checkpoint, or a run that goes back
+        return Found.TO_RESTORE if held else Found.LATER
+    raise CheckpointError(
+        f"{file} is of step {header.step}, and the best weights of {path.name} are those after step {best.step}: move "
+        f"it away; {_without(path, best, held)}"
+    )
+
+
+def _is(best: Best, header: Header, digest: str) -> bool:
+    """Whether a detector with that header and digest of weights is the best one."""
+    figures = best.figures
+    if (header.threshold, header.temperature) != (figures.threshold, figures.temperature):
+        return False
+    return best.weights == digest if best.weights else header.step == best.step
+
+
+def _of_this_run(header: Header, config: TrainConfig, store: Mapping[str, str]) -> bool:
+    try:
+        same = not differences(TrainConfig.from_dict(header.config), config)
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError):
+        return False
+    names = ["clips", "fit"] if config.losses.needs_soft_labels else ["clips"]
+    return same and all(header.store.get(name) == store[name] for name in names)
+
+
+def _without(path: Path, best: Best | None, held: bool) -> str:
+    """What happens when the file that is in the way is gone."""
+    if best is None or held:
+        return f"without it, the run goes on from {path.name} and writes its own"
+    return f"but {path.name} {_lacks(path, best)}"
+
+
+def _lacks(path: Path, best: Best) -> str:
+    for other in reversed(checkpoints(path.parent)):
+        try:
+            state = State.parse(read_state(other))
+        except (CheckpointError, ValueError):
+            continue
+        if other != path and state.step <= best.step and (state.best is None or state.best.step == state.step):
+            helps = f"go on from {other}"
+            break
+    else:
+        helps = "start a new --output"
+    return f"does not hold the best weights so far, those after step {best.step}: bring the file back from a copy, or {helps}"

@@ -1,0 +1,102 @@
+"""What a run leaves in its folder for people and for later commands: config.json, results.json, the detector and its card.
+
+Checkpoints, from which a run goes on, are `student.run_state`'s; the log is `student.run.lines`'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from store import Reader
+from store.similarity import grounds
+from student import checkpoint
+from student.config import TrainConfig, write_json
+from student.data.splits import Split
+from student.header import NOT_FITTED
+from student.models.weights import Loaded
+from student.run import card
+from student.run.identity import peak_memory, store_identity, versions
+from student.run.state import Best, Facts, State, Validation
+from student.scoring.score import MIN_FRAMES
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The folder of one run, and what stays the same throughout it."""
+
+    folder: Path
+    config: TrainConfig
+    reader: Reader
+    split: Split
+    facts: Facts
+
+    def begin(self, model: nn.Module, init_from: Loaded | None) -> None:
+        """Write config.json: how the run was asked for, and on what."""
+        clips = {name: len(rows) for name, rows in self.split.rows.items()}
+        asked = {
+            "config": self.config.to_dict(),
+            "init_from": asdict(init_from) if init_from else None,
+            "model_options": checkpoint.options_of(model),
+        }
+        write_json(self.folder / "config.json", asked | {"clips": clips} | self._always())
+
+    def detector(self, model: nn.Module, best: Best | None, epoch: int, step: int) -> None:
+        """Write the weights, with all that scoring needs in their header, and the model card.
+
+        `best`: validation figures of these weights; None where nothing was validated.
+        """
+        figures = best.figures if best else Validation()
+        fitted = figures.trials > 0
+        about = {
+            "threshold": figures.threshold,
+            "temperature": figures.temperature,
+            "fitted_on": f"validation, {figures.trials} trials" if fitted else NOT_FITTED,
+            "calibrated_on": self._grounds(figures.alarms) if fitted else {},
+            "window": self.facts.window,
+            "epoch": epoch,
+            "step": step,
+            "config": self.config.to_dict(),
+            "store": store_identity(self.reader),
+            "versions": versions(),
+        }
+        checkpoint.save_model(self.folder, model, self.config.model, about)
+        card.write(self.folder, card.Run(self.reader, self.split.rows, self.config, self.facts, best))
+
+    def results(self, state: State, best: Best | None, epochs_done: float, finished: bool) -> None:
+        """Write results.json: how far the run is, its figures by epoch, where its time went.
+
+        `best` is that of the detector in the folder; `epochs_done` counts parts of an epoch.
+        """
+        clips = {name: {"used": len(rows), "listed": self.split.listed[name]} for name, rows in self.split.rows.items()}
+        figures, seconds = best.figures if best else Validation(), state.seconds
+        write_json(
+            self.folder / "results.json",
+            {
+                "finished": finished,
+                "epochs": state.epoch,
+                "steps": state.step,
+                "history": [line.to_json() for line in state.history],
+                "best": best.shown() if best else {},
+                "threshold": figures.threshold,
+                "temperature": figures.temperature,
+                "seconds": seconds.to_json(),
+                "seconds_per_epoch": seconds.train / max(1e-9, epochs_done),
+                "loader_share": seconds.loader / max(1e-9, seconds.train),
+                "peak_memory_mib": peak_memory(),
+                "clips": clips,
+                "seed": self.config.seed,
+            }
+            | self._always(),
+        )
+
+    def _grounds(self, alarms: float | None) -> dict[str, Any]:
+        long_enough = self.reader.clips["length"] >= MIN_FRAMES
+        train, val = self.split.rows["train"], self.split.rows["val"]
+        return grounds.of_validation(self.reader.clips, train, val[long_enough[val]], alarms)
+
+    def _always(self) -> dict[str, Any]:
+        return {**self.facts.to_json(), "store": store_identity(self.reader), "versions": versions()}

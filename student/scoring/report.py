@@ -1,0 +1,98 @@
+"""What an evaluation found, as records: scores of every trial, a table for each way to cut and choose clips, and coverage.
+
+`Report.to_json` is what `student.evaluate --output` writes; tables and plots are made of the records. NaN stands for a figure
+that does not exist (one class only) and becomes null in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from student.scoring.metrics import Figures
+
+Table = Mapping[str, Mapping[str, "Line"]]  # {"overall", "category NAME", method: {scorer: its figures}}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Figures of one scorer on one method, with the 95 % interval of the AUC; `nuisance` names a trivial number that scored."""
+
+    figures: Figures
+    auc_low: float
+    auc_high: float
+    nuisance: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        named = {"nuisance": self.nuisance} if self.nuisance else {}
+        return {**named, **asdict(self.figures), "auc_low": self.auc_low, "auc_high": self.auc_high}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many clips of a split count: listed in it, done, too short, scored; and pairs that were made of them."""
+
+    listed: int
+    done: int
+    too_short: int
+    scored: int = 0
+    pairs: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The table of one way of cutting clips (`trim`) and choosing them (`clips`: "all" or "matched")."""
+
+    trim: str
+    clips: str
+    coverage: Coverage
+    methods: Table
+
+    def to_json(self) -> dict[str, Any]:
+        methods = {name: {who: line.to_json() for who, line in row.items()} for name, row in self.methods.items()}
+        return {"trim": self.trim, "clips": self.clips, "coverage": self.coverage.to_json(), "methods": methods}
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """What one trial scored: `scores` by scorer, 0 at the threshold where there is one; the best offset in frames."""
+
+    id: str
+    label: int
+    method: str
+    made: bool
+    frames: int
+    weight: float
+    offset: float
+    scores: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        told = {name: value for name, value in self.__dict__.items() if name != "scores"}
+        return {**told, **self.scores}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole evaluation. `trials` are those of the first variant; `trained_on` is what the detector says of its store."""
+
+    store: str
+    checkpoint: str
+    split: str
+    seed: int
+    audited: bool
+    threshold: float
+    temperature: float
+    fitted_on: str
+    trained_on: Mapping[str, Any]
+    variants: Sequence[Variant]
+    trials: Sequence[TrialScores]
+
+    def to_json(self) -> dict[str, Any]:
+        variants = [variant.to_json() for variant in self.variants]
+        told = {k: v for k, v in self.__dict__.items() if k not in ("variants", "trials")}
+        first = {name: variants[0][name] for name in ("trim", "coverage", "methods")}
+        return {**told, **first, "variants": variants, "trials": [trial.to_json() for trial in self.trials]}

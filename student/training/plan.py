@@ -1,0 +1,114 @@
+"""What a run trains on, decided before anything is made: splits, spans, length of windows, and what the student looks at."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+import store
+from student import run_state
+from student.config import ConfigError, DataConfig, TrainConfig
+from student.data.corpus import Corpus
+from student.data.picture import OF_FACES, choose
+from student.data.spans import Spans, spans, window_for
+from student.data.splits import Split, split
+from student.header import picture
+from student.run.identity import shards_digest, store_identity
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`config` is the run's, with the picture that was chosen; `data` is its part on data, with the window that clips hold.
+
+    `split` and `corpus` have the training clips that are long enough for a window; `too_short` counts the others.
+    """
+
+    config: TrainConfig
+    reader: store.Reader
+    split: Split
+    spans: Spans
+    data: DataConfig
+    corpus: Corpus
+    too_short: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, resume: str | None) -> Plan:
+        """Open the store and decide.
+
+        Raises StoreError, SplitError, CheckpointError, and ConfigError where soft labels are asked for and there are none.
+        """
+        reader = store.open(config.store)
+        config = replace(config, data=replace(config.data, picture=_picture(reader, config, resume)))
+        if config.losses.needs_soft_labels and reader.fit is None:
+            raise ConfigError(
+                f"store {config.store} has no fit, so its similarity is NaN: run python precompute.py --store {config.store} "
+                "with --refit where clips are known to be real, else with --fit-from, or train without soft labels "
+                "(--w-correlation 0 --w-contrastive 0)"
+            )
+        chosen = split(reader, Path(config.splits) if config.splits else None, config.seed)
+        train, val = chosen.rows["train"], chosen.rows["val"]
+        inside = spans(reader, np.r_[train, val], config.data.trim)
+        label, method = (np.asarray(reader.clips[k])[train].astype(str) for k in ("label", "method"))
+        kinds = np.char.add(np.char.add(label, " "), method)
+        data = replace(config.data, window=window_for(inside.length[train], kinds, config.data.window))
+        corpus = Corpus.of(reader, train, chosen.weight, inside, data.window)
+        chosen = replace(chosen, rows={**chosen.rows, "train": corpus.rows})
+        return cls(config, reader, chosen, inside, data, corpus, len(train) - len(corpus.rows))
+
+    def check(self, processes: int, main: bool) -> None:
+        """Raises ConfigError where this number of processes cannot train on it; `main` logs how many clips are left out."""
+        clips, config = len(self.corpus.rows), self.config
+        if not clips + self.too_short:
+            raise ConfigError(
+                f"store {config.store} has no finished clip in its train split; mark some or give --splits"
+            )
+        if not clips:
+            raise ConfigError(
+                f"no training clip of {config.store} has {self.data.window} frames inside both tracks with --trim "
+                f"{self.data.trim}; choose a smaller --window or --trim none"
+            )
+        if main and (self.too_short or self.data.window < config.data.window):
+            log.warning(
+                "windows have %d frames, which nearly all clips hold with --trim %s; %d of %d training clips are shorter and "
+                "take no part",
+                self.data.window, self.data.trim, self.too_short, clips + self.too_short,
+            )  # fmt: skip
+        if clips < 2 * processes:
+            raise ConfigError(f"{clips} training clips are too few for {processes} processes")
+        if config.losses.w_detection and not (self.corpus.label[self.corpus.rows] >= 0).any():
+            raise ConfigError(
+                "no training clip has a label, so there is nothing to detect: label them, or use --w-detection 0"
+            )
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What the run learns from, as hashes: a run that goes on must find the same."""
+        read = [self.data.picture, "audio", "flags", "fake"]
+        read += ["asr_projection", "vsr_projection"] if self.config.losses.needs_soft_labels else []
+        shards = shards_digest(self.reader, read)
+        return {**store_identity(self.reader), "frames": self.spans.labels, "shards": shards}
+
+    def say_picture(self) -> None:
+        """Log what the student looks at."""
+        few = self.config.model in OF_FACES and "face" not in self.reader.names
+        hint = ", enlarged: the store has no whole faces (precompute.py --arrays face)" if few else ""
+        log.info("%s looks at frames/%s%s", self.config.model, self.data.picture, hint)
+
+
+def _picture(reader: store.Reader, config: TrainConfig, resume: str | None) -> str:
+    """What the student looks at: as the run that goes on did, else as `student.data.picture` chooses."""
+    path = run_state.find(Path(config.output), resume) if resume else None
+    if path is None:
+        return choose(config.model, reader.names)
+    name = picture(run_state.read_state(path))
+    if name not in reader.names:
+        raise ConfigError(
+            f"{path.name} looks at frames/{name}, which {config.store} does not have; name the store it was trained on"
+        )
+    return name

@@ -85,24 +85,21 @@ def keys(prints: Sequence[Print | None], labels: Sequence[int] | None = None) ->
 
     Rows whose `labels` are known and contradict each other are not copies. The same whatever the machine.
     """
-    parent = list(range(len(prints)))
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def find(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = parent[parent[k]]
-            k = parent[k]
-        return k
-
+    contents = DisjointSet(range(len(prints)))
     for i, j, shift in _candidates(prints):
         a, b = prints[i], prints[j]
         assert a is not None
         assert b is not None
         if labels is not None and labels[i] != labels[j] and -1 not in (labels[i], labels[j]):
             continue
-        low, high = sorted((find(i), find(j)))
-        if low != high and same(a, b, shift):
-            parent[high] = low
-    return [None if p is None else find(k) for k, p in enumerate(prints)]
+        if not contents.connected(i, j) and same(a, b, shift):
+            contents.merge(i, j)
+    first: dict[int, int] = {}
+    for k in range(len(prints)):
+        first.setdefault(contents[k], k)
+    return [None if p is None else first[contents[k]] for k, p in enumerate(prints)]
 
 
 def same(a: Print, b: Print, shift: int) -> bool:

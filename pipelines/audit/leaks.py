@@ -46,18 +46,27 @@ BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
+class Shared:
+    """One thing on both sides: of a file or content the id of a clip in the earlier and in the later split, of a person the
+    number of clips in each."""
+
+    what: str
+    early: str | int
+    late: str | int
+
+
+@dataclass(frozen=True)
 class Leak:
     """`count` distinct things of splits[1] are also in splits[0], `of` all in splits[1].
 
-    examples: the first few, for file and content {"what", one id by split}, for identity {"what", number of clips by split}.
-    who: for identity which persons are counted ("source", "any", "group"), else "". column: that of the manifest they stand in.
+    examples: the first few. who: for identity which persons are counted ("source", "any", "group"), else "". column: that of the manifest they stand in.
     """
 
     kind: str
     splits: tuple[str, str]
     count: int
     of: int
-    examples: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[Shared] = field(default_factory=list)
     who: str = ""
     column: str = ""
 
@@ -72,6 +81,12 @@ class Leak:
             ("identity", "any"): f"people in {late} are also in {early}, counting whose face or voice went into a fake",
         }[self.kind, self.who]
         return f"{self.count:,} of {self.of:,} {what}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For audit.json: examples name their splits."""
+        early, late = self.splits
+        examples = [{"what": one.what, early: one.early, late: one.late} for one in self.examples]
+        return {**vars(self), "splits": [early, late], "examples": examples, "text": self.text()}
 
 
 def find(
@@ -213,7 +228,7 @@ def _clips(
             (early if row.split == pair[0] else late).setdefault(key, []).append(k)
     count = 0
     copies: set[int] = set()
-    examples: list[dict[str, Any]] = []
+    examples: list[Shared] = []
     for key, mine in late.items():
         if key not in early:
             continue
@@ -232,7 +247,7 @@ def _clips(
         copies |= set(mine)
         if len(examples) < EXAMPLES:
             what = "/".join(key) if isinstance(key, tuple) and kind == "file" else Path(rows[hit[1]].path).name
-            examples.append({"what": what, pair[0]: rows[hit[0]].id, pair[1]: rows[hit[1]].id})
+            examples.append(Shared(what, rows[hit[0]].id, rows[hit[1]].id))
     return Leak(kind, pair, count, len(late), examples), copies
 
 
@@ -268,7 +283,7 @@ def _people(rows: Sequence[Row], pair: tuple[str, str], who: str) -> Leak:
                 clips[row.split][name] = clips[row.split].get(name, 0) + 1
     early, late = clips[pair[0]], clips[pair[1]]
     both = sorted(name for name in late if name in early)
-    examples = [{"what": name, pair[0]: early[name], pair[1]: late[name]} for name in both[:EXAMPLES]]
+    examples = [Shared(name, early[name], late[name]) for name in both[:EXAMPLES]]
     return Leak("identity", pair, len(both), len(late), examples, who, "identities")
 
 
@@ -281,7 +296,7 @@ def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
             clips[row.split][row.group] = clips[row.split].get(row.group, 0) + 1
     early, late = clips[pair[0]], clips[pair[1]]
     both = sorted(name for name in late if name in early)
-    examples = [{"what": name, pair[0]: early[name], pair[1]: late[name]} for name in both[:EXAMPLES]]
+    examples = [Shared(name, early[name], late[name]) for name in both[:EXAMPLES]]
     return Leak("identity", pair, len(both), len(late), examples, "group", "group")
 
 

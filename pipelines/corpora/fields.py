@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from concord.errors import ConcordError
+from pipelines.corpora.faults import Fault
 from store.formats import document
 
 PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
@@ -82,6 +83,13 @@ def as_names(value: Any, name: str, where: str) -> tuple[str, ...]:
     if isinstance(value, Mapping | bytes):
         raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names")
     return tuple(as_text(item, name, where) for item in items)
+
+
+def as_faults(value: Any, where: str) -> tuple[Fault, ...]:
+    """Faults of a cell, each as "kind: sentence" or a Fault."""
+    if isinstance(value, list | tuple):
+        value = [str(fault) if isinstance(fault, Fault) else fault for fault in value]
+    return tuple(map(Fault.of, as_names(value, "faults", where)))
 
 
 def as_segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:

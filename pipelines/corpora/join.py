@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row
 from store.formats import document as store_document
@@ -27,9 +28,9 @@ LONGEST_DIFFERENCE_S = 0.5  # between listed picture and sound before a row says
 
 
 def fault(row: Row, kind: str, text: str) -> Row:
-    """The row with one more fault, "kind: text"; one it has already is not said twice."""
-    said = f"{kind}: {text}"
-    return row if said in row.faults else replace(row, faults=(*row.faults, said))
+    """The row with one more fault; one it has already is not noted twice."""
+    found = Fault(kind, text)
+    return row if found in row.faults else replace(row, faults=(*row.faults, found))
 
 
 def files(root: Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[str]:

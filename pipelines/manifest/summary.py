@@ -63,7 +63,7 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
 def faulty(rows: Sequence[Row]) -> Iterator[str]:
     """A line a kind of fault, with an example."""
     for fault in faults.summary(faults.of_rows(rows)):
-        yield f"  fault {fault['kind']}: {fault['count']:,}, such as {fault['examples'][0]['text']}"
+        yield f"  fault {fault.kind}: {fault.count:,}, such as {fault.examples[0].text}"
 
 
 def hours(seconds: np.ndarray) -> str:
@@ -84,10 +84,8 @@ def protocol(rows: Sequence[Row], made: Splits) -> Iterator[str]:
     for leak in shared:
         yield f"  leak: {leak.text()}"
     for kind, told in coverage.checked(chosen).items():
-        if kind != "fingerprints" and not (kind == "sources" and told["why"] == coverage.FOLLOW):
-            was = (
-                f"not checked: {told['why']}" if told["why"] else f"compared on {told['on']:,} of {told['of']:,} clips"
-            )
+        if kind != "fingerprints" and not (kind == "sources" and told.why == coverage.FOLLOW):
+            was = f"not checked: {told.why}" if told.why else f"compared on {told.on:,} of {told.of:,} clips"
             yield f"  {kind}: {was}"
     if not shared:
         yield "  nothing that was compared is on two sides"

@@ -23,8 +23,8 @@ NOT_ASKED = "picture and sound were not looked at: use --media or --store"
 class Checked:
     """One kind of leak: `on` how many clips it could be looked for, `of` all that name a split, and `by` what.
 
-    why: empty where it was checked, else why it was not (then `on` is 0). names, fewest: of people and sources, how many distinct
-    ones there are in all, and in the smallest split; None for files and fingerprints.
+    why: empty where it was checked, else why it was not (then `on` is 0). names, fewest: how many people or sources there
+    are in all, and in the smallest split; None for files and fingerprints.
     """
 
     on: int

@@ -33,8 +33,8 @@ COUNTED = ("corpus", "split", "label", "method", "category")
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the clips beside their rows: a table of numbers, content fingerprints, file hashes, faults, and counts of
-    soft labels by method (`stored.BINS` bins)."""
+    """What is known of the clips besides their rows: a table of numbers, content fingerprints, file hashes, faults, and soft
+    labels by method, counted in `stored.BINS` bins."""
 
     table: pd.DataFrame
     prints: Sequence[fingerprint.Print | None] | None = None

@@ -59,7 +59,8 @@ class Shared:
 class Leak:
     """`count` distinct things of splits[1] are also in splits[0], `of` all in splits[1].
 
-    examples: the first few. who: for identity which persons are counted ("source", "any", "group"), else "". column: that of the manifest they stand in.
+    examples: the first few. who: for identity which persons are counted ("source", "any", "group"), else "". column: the
+    manifest's column that names them.
     """
 
     kind: str

@@ -8,7 +8,7 @@ k throughout; a clip that is not done has no numbers and its ledger entry as a f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What an audit found, in words: for each thing that can give a corpus away, what was checked, on how many clips, and what was not.
+"""What an audit found, in words: what was checked, on how many clips, and what was not.
 
 Every sentence is made from what was really compared. "None found" is said only of what was checked, and never where clips or
 people are so few that a shortcut could not have been told from luck.

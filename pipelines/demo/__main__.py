@@ -23,9 +23,9 @@ import click
 
 import store
 from concord.command import Command, say
-from concord.text import html as t
 from concord.text import markdown as md
 from pipelines.demo import timeline as picture
+from pipelines.ui.pages import render
 from store import output as outputs
 
 NAMES = ("real", "forged")
@@ -151,25 +151,7 @@ def markdown(table: list[tuple[str, ...]]) -> str:
 
 def html(table: list[tuple[str, ...]], facts: str) -> str:
     """A page with table and pictures; the pictures lie beside it."""
-    head = "".join(f"<th>{cell}</th>" for cell in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{t(cell)}</td>" for cell in row) + "</tr>" for row in table)
-    return f"""{outputs.head(picture.COMMAND)}<title>concord-av demonstration</title>
-<meta name="viewport" content="width=device-width"><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; margin: 1rem 0 }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #dde; text-align: left }}
-td:nth-child(n+3) {{ text-align: right; font-variant-numeric: tabular-nums }} img {{ max-width: 100%; height: auto }}
-.note {{ color: #5a6070 }}</style>
-<h1>Do lips and voice say the same?</h1><p class="note">{CAVEAT}</p>
-<h2>One real clip</h2><img src="timeline_real.png" alt="similarity over time, real clip">
-<h2>One forged clip</h2><img src="timeline_forged.png" alt="similarity over time, forged clip">
-<p>Crops of the mouth, the calibrated probability that lips and voice belong together, and the sound with the words that were
-heard, green where the lips agree. Frames without voice are grey: they have no label.</p>
-<h2>Held-out clips</h2><table><tr>{head}</tr>{body}</table>
-<p class="note">"student" is the light detector trained from the store; "teachers" the stored similarity itself; "one number"
-the strongest trivial baseline that <a href="audit.html">the audit</a> found, which a detector must beat. {t(facts)}</p>
-<img src="roc.png" alt="ROC and DET curves, scores, reliability"></html>
-"""
+    return render("pipelines.demo/index.html.j2", picture.COMMAND, heads=HEAD, table=table, facts=facts, caveat=CAVEAT)
 
 
 if __name__ == "__main__":

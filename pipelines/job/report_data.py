@@ -1,4 +1,4 @@
-"""Makes a run's report (the records of `pipelines.job.report_page`) and writes it into the store's folder, as JSON and as a page.
+"""Makes a run's report (records of `pipelines.job.report_page`) and writes it into the store's folder, as JSON and as a page.
 
 Both files are written at the end of a run that did something, even if it failed or was stopped, and now and then while it
 runs, so that a driver that was killed leaves a report too. docs/precompute.md describes the fields.

@@ -169,11 +169,11 @@ def _lay(
 
 
 def _even(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> bool:
-    return abs(_auc(x, fake, weight) - 0.5) <= TOLERANCE
+    return abs(weighted_auc(x, fake, weight) - 0.5) <= TOLERANCE
 
 
-def _auc(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> float:
-    """The chance that a fake's number [n] is above a real's, ties half, clips drawn by `weight` [n]; NaN without one of both."""
+def weighted_auc(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> float:
+    """The chance that a fake's number [n] is above a real's, ties half, weighted [n]; NaN without a fake or a real."""
     from sklearn.metrics import roc_auc_score
 
     some = weight > 0
@@ -231,6 +231,6 @@ def _aucs(table: pd.DataFrame, fake: np.ndarray, weight: np.ndarray) -> dict[str
             continue
         x = table[name].to_numpy(np.float64)
         known = ~np.isnan(x)
-        value = _auc(x[known], fake[known], weight[known])
+        value = weighted_auc(x[known], fake[known], weight[known])
         found[str(name)] = max(value, 1 - value)
     return found

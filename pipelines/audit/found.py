@@ -17,7 +17,7 @@ import store
 from pipelines.audit import coverage, fingerprint, leaks, measure, nuisances, shortcuts, stored
 from pipelines.audit.coverage import Checked
 from pipelines.audit.leaks import Leak
-from pipelines.audit.shortcuts import Shortcut
+from pipelines.audit.shortcuts import ALLOW, Shortcut
 from pipelines.corpora import faults
 from pipelines.corpora.faults import ClipFault, FaultKind
 from pipelines.corpora.fields import LABELS
@@ -57,7 +57,7 @@ class Found:
     checked: Mapping[str, Checked]
     leaks: Sequence[Leak]
     faults: Sequence[FaultKind]
-    allow: float = shortcuts.ALLOW
+    allow: float = ALLOW
     soft_labels: Mapping[str, Sequence[int]] | None = None
 
     @property
@@ -121,7 +121,7 @@ def _filled(table: pd.DataFrame, listed: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: listed[name] for name in known if name not in table or table[name].isna().all()})
 
 
-def audit(rows: Sequence[Row], known: Known | None = None, allow: float = shortcuts.ALLOW, seed: int = 0) -> Found:
+def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW, seed: int = 0) -> Found:
     """Everything found about `rows`; what is `known` of them is what their lists say, unless it is given."""
     known = known or of_lists(rows)
     keys = leaks.file_keys(rows, known.files)

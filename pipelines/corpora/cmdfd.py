@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpora.fields import ManifestError
@@ -108,7 +108,7 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
     for line, values in enumerate(lines, start=2):
         listed = values["Video_Path"]
         if not listed:
-            log.warning("%s line %d has no Video_Path, left out", name, line)
+            yield _pathless(folder, name, line, values)
             continue
         tail = _tail(listed, below)
         part = tail.split("/")[0]
@@ -140,6 +140,13 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
         if None in (row.listed_frames, row.listed_fps, row.listed_samples, row.listed_sample_rate):
             row = fault(row, "numbers_unknown", f"{tail} has no listed length of picture or sound")
         yield lengths(_labels(row))
+
+
+def _pathless(folder: Path, name: str, line: int, values: Mapping[str, str]) -> Row:
+    """The row of a line that names no video: it cannot be worked on, and the ledger and the audit say so."""
+    label, audio, video = (_label(values[column]) for column in COLUMNS[2:])
+    row = Row(f"{folder / name} line {line}", "", label, audio, video, id=f"{name}/line {line}")
+    return fault(row, "no_path", f"line {line} of {name} has no Video_Path; fetch the list again, or drop the line")
 
 
 class _Media:

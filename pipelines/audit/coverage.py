@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipelines.audit.leaks import ORDER, file_keys, given_group, telling
-from pipelines.corpora.manifest import Row
+from pipelines.audit.leaks import file_keys, given_group, telling
+from pipelines.corpora.manifest import SPLITS, Row
 
 NO_PEOPLE = "no clip names its people (column identities)"
 NO_SOURCES = "no clip without people was given a group"
@@ -56,7 +56,7 @@ def checked(
             rows, known, "picture and sound", NOT_ASKED if prints is None else "no clip could be fingerprinted"
         ),
     }
-    splits = [split for split in ORDER if any(row.split == split for row in rows)]
+    splits = [split for split in SPLITS if any(row.split == split for row in rows)]
     for kind, names in (
         ("people", [row.identities for row in rows]),
         ("sources", [(g,) if g else () for g in grouped]),

@@ -31,10 +31,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.manifest import Row
+from pipelines.corpora.manifest import SPLITS, Row
 from store.place import is_url
 
-ORDER = ("train", "val", "test")
 SPLIT_FOLDERS = frozenset("train training trainval pretrain val valid validation dev test testing eval".split(" "))
 COMMON = frozenset(
     "real fake reals fakes video videos audio mp4 wav clips clip raw original origin originals manipulated synthesized data "
@@ -101,7 +100,7 @@ def find(
     for name, given in (("prints", prints), ("files", files)):
         if given is not None and len(given) != len(rows):
             raise ValueError(f"{len(given)} {name} for {len(rows)} rows; give one a row, None where there is none")
-    present = [split for split in ORDER if any(row.split == split for row in rows)]
+    present = [split for split in SPLITS if any(row.split == split for row in rows)]
     if len(present) < 2:
         return []
     keys = file_keys(rows, files)

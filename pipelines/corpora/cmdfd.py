@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from pipelines.corpora.fakeavceleb import OLD
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import fault, lengths, number, table
 from pipelines.corpora.manifest import Row
@@ -22,16 +23,9 @@ log = logging.getLogger(__name__)
 
 LISTS = ("Audio2Head", "MakeItTalk", "VideoReTalk", "W2L")  # each also as NAME_Self: face and voice of one person
 METHODS = {"W2L": "Wav2Lip", "W2L_Self": "Wav2Lip_Self"}
-PARTS = {  # FakeAVCeleb's folders of v1.0: the method by its name in v1.2
-    "REAL_A": "",
-    "FAKE_RTVC_B": "rtvc",
-    "FAKE_FACESWAP_C": "faceswap",
-    "FAKE_FSGAN_C": "fsgan",
-    "FAKE_W2L_C": "wav2lip",
-    "FAKE_FACESWAP_D_W2L": "faceswap-wav2lip",
-    "FAKE_FSGAN_D_W2L": "fsgan-wav2lip",
-    "org_FAKE_W2L_D": "wav2lip",
-}
+PARTS = {
+    folder: method for folder, (_, _, method) in OLD.items()
+}  # FakeAVCeleb's folders of v1.0: the method as v1.2 calls it
 COLUMNS = ("Audio_Path", "Video_Path", "ENtire_Label", "Audio_Label", "Video_Label")
 IDENTITY = re.compile(r"(?:^|[_/+-])(id\d{5})(?=[_/.+-]|$)")
 

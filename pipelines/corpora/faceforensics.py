@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, fault, files
-from pipelines.corpora.manifest import Row
+from pipelines.corpora.manifest import SPLITS, Row
 
 TOPS = {"original_sequences": 0, "manipulated_sequences": 1}
 
@@ -43,7 +43,7 @@ def rows(root: Path) -> Iterator[Row]:
 def _splits(root: Path) -> dict[str, str]:
     """Split by number; the lists have pairs of numbers that were swapped with each other."""
     found = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         path = next((p for p in (root / "splits" / f"{split}.json", root / f"{split}.json") if p.is_file()), None)
         for pair in document(path, list) if path else ():
             found.update(dict.fromkeys(map(str, pair), split))

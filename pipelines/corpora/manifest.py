@@ -35,7 +35,7 @@ from store.formats.table import read_csv, read_parquet, to_csv
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
-SPLITS = ("", "train", "val", "test")
+SPLITS = ("train", "val", "test")  # in this order; a row of none has ""
 PARQUET = (".parquet", ".pq")
 CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
 VIDEO_SUFFIXES = frozenset(
@@ -94,7 +94,7 @@ class Row:
             if name in got:
                 got[name] = as_text(got[name], name, where)
         row = cls(**got)
-        if row.split not in SPLITS:
+        if row.split not in ("", *SPLITS):
             raise ManifestError(f'{where}: split is "{row.split}"; use train, val, test or leave it empty')
         return row
 

@@ -116,7 +116,7 @@ def _reals_once(rows: Sequence[Row], of: dict[str, str], copy: Mapping[str, str]
     last: dict[str, str] = {}
     reals = [row.id for row in rows if row.label == 0 and row.id in of]
     for name in reals:
-        last[copy[name]] = max(last.get(copy[name], ""), of[name], key=SPLITS.index)
+        last[copy[name]] = max(last.get(copy[name], SPLITS[0]), of[name], key=SPLITS.index)
     gone = [name for name in reals if of[name] != last[copy[name]]]
     for name in gone:
         del of[name]
@@ -137,7 +137,7 @@ def _own(rows: list[Row], _: Options, __: np.random.Generator) -> Made:
 def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> Made:
     """Whole groups; person by person where one is too big for that."""
     total = sum(options.shares)
-    shares = {split: x / total for split, x in zip(("train", "val", "test"), options.shares, strict=True) if x}
+    shares = {split: x / total for split, x in zip(SPLITS, options.shares, strict=True) if x}
     size = Counter(row.group or row.id for row in rows)
     biggest = max(size.values()) / len(rows)
     if biggest <= BIG_GROUP:

@@ -10,12 +10,10 @@ import numpy as np
 from pipelines.audit import coverage, leaks, nuisances
 from pipelines.audit.shortcuts import FEW_CLIPS
 from pipelines.corpora import faults
-from pipelines.corpora.manifest import Row
+from pipelines.corpora.manifest import SPLITS, Row
 from pipelines.manifest.edit import LABELS
 from pipelines.manifest.match import Matched
 from pipelines.manifest.protocols import Splits
-
-SPLITS = ("train", "val", "test", "")
 
 
 def table(lines: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
@@ -31,7 +29,7 @@ def table(lines: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 def summary(rows: Sequence[Row]) -> Iterator[str]:
     """Every corpus by label, category and method: clips by split, people, hours as listed; then groups."""
     seconds = nuisances.listed(rows)["duration"].to_numpy()
-    splits = [split for split in SPLITS if any(row.split == split for row in rows)]
+    splits = [split for split in (*SPLITS, "") if any(row.split == split for row in rows)]
     for corpus in sorted({row.corpus for row in rows}):
         kinds: dict[tuple[int, str, str], list[int]] = {}
         for k, row in enumerate(rows):

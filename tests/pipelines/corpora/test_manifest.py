@@ -88,7 +88,7 @@ rows_strategy = st.lists(
         label=st.sampled_from([-1, 0, 1]),
         method=text,
         identities=st.lists(text.filter(bool), max_size=3).map(tuple),
-        split=st.sampled_from(manifest.SPLITS),
+        split=st.sampled_from(("", *manifest.SPLITS)),
         audio_segments=spans,
         video_segments=spans,
         listed_fps=st.one_of(st.none(), st.floats(1, 100)),

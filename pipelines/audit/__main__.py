@@ -4,7 +4,7 @@
     python -m pipelines.audit --manifest rows.csv --media
     python -m pipelines.audit --store STORE
 
-Lists alone need no media; `--media` decodes the files that are here; `--store` reads what a store holds of its clips and leaves
+Lists alone need no media; `--media` decodes the media files; `--store` reads what a store holds of its clips and leaves
 audit.json and nuisances.parquet in its root. The JSON's layout is stable: rows, distinct, counts, shortcuts, leaks, faults, and
 soft_labels of a store; `checked` says on how many clips each leak was looked for, or why not. It drops no clip.
 """
@@ -59,7 +59,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
     "--manifest", "manifests", multiple=True, metavar="FILE", help="Manifest, CSV or Parquet; may be repeated."
 )
 @click.option("--store", "root", metavar="PATH|URL", help="Store to look at, in place of a corpus or manifest.")
-@click.option("--media", is_flag=True, help="Decode the files that are here, and compare their bytes and content.")
+@click.option("--media", is_flag=True, help="Decode the media files, and compare their bytes and content.")
 @storage_options()
 @click.option(
     "--json",
@@ -77,13 +77,17 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
     type=FloatRange(0.5, 1),
     default=shortcuts.ALLOW,
     show_default=True,
-    help="AUC up to which a shortcut is let pass.",
+    help="Largest AUC of a shortcut that is not a finding.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of intervals and of the small model's folds.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="For intervals and for the folds of the small model."
+)
 def main(corpora, manifests, root, media, options, json_file, html, strict, allow, seed):
-    """Say what a corpus gives away without picture or sound, and what its test split shares with train."""
+    """Say which answers a corpus gives away without picture or sound, and what its test split shares with train."""
     if bool(root) == bool(corpora or manifests):
-        raise click.UsageError("name a --corpus KIND:ROOT, a --manifest FILE or a --store PATH, and a store alone")
+        raise click.UsageError(
+            "give --corpus KIND:ROOT or --manifest FILE (both may be repeated), or one --store PATH and nothing else"
+        )
     if root and media:
         raise click.UsageError(
             f"--store reads what the store holds; for its files use --manifest {root}/{kept.MANIFEST} --media"

@@ -288,7 +288,7 @@ def _people(rows: Sequence[Row], pair: tuple[str, str], who: str) -> Leak:
 
 
 def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
-    """Given groups on both sides, of those that hold a clip which names nobody: other groups follow from the people named."""
+    """Given groups on both sides that hold a clip which names nobody; other groups follow from the people named."""
     nameless = {group for row in rows if row.split in pair and not row.identities and (group := given_group(row))}
     clips: dict[str, dict[str, int]] = {split: {} for split in pair}
     for row in rows:
@@ -301,5 +301,5 @@ def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
 
 
 def given_group(row: Row) -> str:
-    """The row's group, "" where it is the row's own id: then nobody gave one."""
+    """The row's group; "" where it is the row's own id, as it is when no group was given."""
     return "" if row.group == row.id else row.group

@@ -1,4 +1,4 @@
-"""What the files of a clip say, not its list: lengths, silences, loudness, rates and codecs from one decode, and what is wrong.
+"""What the files of a clip say, not its list: lengths, silences, loudness, rates and codecs from one decode, and faults.
 
 One clip gives numbers (`NUMBERS`, `WORDS`: what is not known stays unknown), faults, and the fingerprint of its content. All
 times come from time stamps. A damaged file has the numbers of what could be decoded and a fault.

@@ -1,4 +1,4 @@
-"""Shortcuts: how well one number that has nothing to do with forgery tells fakes from reals, and all of them together.
+"""Shortcuts: how well one number that has nothing to do with forgery separates fakes from reals, and all numbers together.
 
 Per corpus, the fakes of each method, and of all methods, against all reals of that corpus. The measure is the AUC in the better
 direction, as a model would find the direction by itself. A column of words (codec, encoder) is scored by the share of fakes
@@ -7,8 +7,8 @@ from. Clips listed twice in one split count once.
 
 Intervals (95 %) come from drawing groups with replacement. Where one group holds more than half of the clips (people linked
 through targets), the first-named person is the group instead; where that leaves fewer than ten, each clip. None is narrower
-than so many clips allow (`store.similarity.intervals`). Below FEW_CLIPS fakes or reals, or FEW_GROUPS people where they are
-named, that nothing was found says nothing: `few`.
+than the number of clips allows (`store.similarity.intervals`). With fewer than FEW_CLIPS fakes or reals, or FEW_GROUPS people
+where they are named, finding nothing means nothing: `few`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Shortcut:
         fake = "fake" if self.method == ALL else f"{self.method} fake"
         return (
             f"{self.corpus}: of one {fake} and one real clip, {means(self.nuisance)} alone picks the fake "
-            f"{100 * self.auc:.1f} times in 100 (guessing: 50), without a look at the picture or an ear for the sound."
+            f"{100 * self.auc:.1f} times in 100 (guessing: 50), without looking at the picture or listening to the sound."
         )
 
 
@@ -171,10 +171,10 @@ def _weighted(weight: np.ndarray, fake: np.ndarray, start: np.ndarray) -> np.nda
 def why_none(labels: Mapping[str, int]) -> str:
     """Why there is nothing to compare, for numbers of clips by "real", "fake" and "unknown"."""
     if not labels.get("fake"):
-        return "nothing to compare: no clip is known to be fake, and a shortcut tells fakes from reals"
+        return "nothing to compare: no clip is known to be fake, and a shortcut separates fakes from reals"
     if not labels.get("real"):
-        return "nothing to compare: no clip is known to be real, and a shortcut tells fakes from reals"
-    return "nothing to compare: no number is known of reals and fakes of one corpus that differs between clips"
+        return "nothing to compare: no clip is known to be real, and a shortcut separates fakes from reals"
+    return "nothing to compare: no number that differs between clips is known for both reals and fakes of one corpus"
 
 
 def _corpus(
@@ -227,7 +227,7 @@ def _measured(scores: np.ndarray, clips: Clips, seed: int, draws: int, flip: boo
     sure = value - 0.5 > SURE * error and (
         value - 0.5 > SURE * by_luck or (value - 0.5 > SURE / 2 * by_luck and _rare(value, reals, fakes))
     )
-    # The draws repeat the clips that are there: no interval is narrower than so few clips, or groups, allow.
+    # The draws repeat the clips that are there: no interval is narrower than the number of clips, or groups, allows.
     least, most = auc_bounds(value, *(_independent(clips.group[kind]) for kind in (clips.fake, ~clips.fake)))
     low, high = min(float(low), least, value), max(float(high), most, value)
     return {"auc": value, "low": low, "high": high, "reals": reals, "fakes": fakes, "sure": bool(sure)} | {
@@ -255,7 +255,7 @@ def _rare(value: float, reals: int, fakes: int) -> bool:
 
 @cache
 def _chance(wrong: int, few: int, many: int) -> float:
-    """How often chance leaves so few, or fewer, pairs in the wrong order, in either direction."""
+    """How often chance leaves at most that many pairs in the wrong order, in either direction."""
     from scipy.stats import mannwhitneyu
 
     places = np.clip(wrong - many * np.arange(few), 0, many) - 0.5  # one such order

@@ -1,4 +1,4 @@
-"""What a store tells of its clips without their files: rows, numbers, fingerprints and soft labels, for an audit.
+"""What a store knows about its clips without their files: rows, numbers, fingerprints and soft labels, for an audit.
 
 Sound is the clip's on the picture's clock, so what lies past the picture is not in it, and the length of the sound is not known
 where it goes on: `soundless_end` says how much of the picture has none. A store keeps no codecs, rates or sizes. Row k is clip
@@ -51,7 +51,7 @@ class Stored:
 def rows(reader: store.Reader) -> list[Row]:
     """The clips table as manifest rows, an empty split as train, with what the manifest in the store's root lists.
 
-    Raises StoreError where that is not the one that the run wrote.
+    Raises StoreError where that manifest is not the one that the run wrote.
     """
     there = _is_kept(reader, kept.MANIFEST)
     listed = {row.id: row for row in manifest.read(reader.place / kept.MANIFEST)} if there else {}

@@ -2,7 +2,7 @@
 
 ROOT is the folder with the CSVs or its parent. The media (`origin/`, `MakeItTalk/`, ...) may lie in either, with or without the
 folder `My_Test`, where the lists say, or nowhere: `missing_media` and `missing_sound` are faults of a row, not errors. Labels
-come from ENtire_Label, Audio_Label and Video_Label (1 = fake). Sync_Label is no label: it is given by list, not measured, and
+come from ENtire_Label, Audio_Label and Video_Label (1 = fake). Sync_Label is not used as a label: it is given by list, not measured, and
 is 1 for most fakes. Sound is what Audio_Path names, which for VideoReTalk and Wav2Lip is the real clip of the voice.
 """
 

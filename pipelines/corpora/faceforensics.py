@@ -1,6 +1,6 @@
 """FaceForensics++ (Roessler et al. 2019): {original,manipulated}_sequences/NAME/COMPRESSION/videos/, without sound.
 
-Who has fetched the sound again puts NAME.wav beside a clip. Identities are the numbers in names (000, 000_003; actors
+Sound that was fetched separately goes into NAME.wav next to a clip. Identities are the numbers in names (000, 000_003; actors
 of DeepFakeDetection 01__..., 01_02__...). Splits come from splits/{train,val,test}.json or the same files in ROOT, where there.
 """
 
@@ -16,7 +16,7 @@ TOPS = {"original_sequences": 0, "manipulated_sequences": 1}
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a video of each compression; `no_audio` where no .wav is beside it. Raises ManifestError for another tree."""
+    """One row a video of each compression; `no_audio` where there is no .wav next to it. Raises ManifestError for another tree."""
     if not any((root / top).is_dir() for top in TOPS):
         raise ManifestError(f"faceforensics:{root} has neither {' nor '.join(TOPS)}; name the folder that holds them")
     splits = _splits(root)

@@ -121,7 +121,7 @@ def _is_clip(text: str) -> bool:
 
 
 def _of_file(path: str) -> Row:
-    """What folder and name of a file tell of it."""
+    """What the folder and the name of a file say about it."""
     top, name = path.split("/")[0], path.rpartition("/")[2]
     identities = tuple(dict.fromkeys(IDENTITY.findall(path)))
     if top in OLD:

@@ -12,7 +12,7 @@ from concord.errors import ConcordError
 from pipelines.corpora.faults import Fault
 from store.formats import document
 
-PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
+PATHS = ("path", "audio_path")  # columns that may hold bytes that are not UTF-8, as file names may
 LONGEST = 1 << 16  # letters of a cell
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 
@@ -40,7 +40,7 @@ def as_text(value: Any, name: str, where: str) -> str:
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
-        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is no letter") from None
+        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is not a character") from None
     if name not in PATHS:
         text = document.text(text)
     return text
@@ -62,10 +62,10 @@ def as_number(value: Any, name: str, where: str) -> float:
     try:
         number = float(value)
         if not 0 <= number < math.inf:
-            raise ValueError("no count or rate")
+            raise ValueError("not a count or rate")
     except (TypeError, ValueError, OverflowError) as error:
         raise ManifestError(
-            f'{where}: {name} is "{str(value)[:80]}", which is no number from 0 on; correct it or leave it empty'
+            f'{where}: {name} is "{str(value)[:80]}", which is not a number from 0 on; correct it or leave it empty'
         ) from error
     return number
 

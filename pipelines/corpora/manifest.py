@@ -139,7 +139,13 @@ def load(
         raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
     try:
         rows = [row if isinstance(row, Row) else Row.of(row) for row in adapter(start)]
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:  # of values nobody lists
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # from values that no list should hold
         said = str(error).partition("\n")[0][:200]
         raise ManifestError(
             f"corpus {kind_and_root}: its lists hold what they should not ({type(error).__name__}: {said}); fetch them again"
@@ -249,12 +255,12 @@ def read(path: str | os.PathLike[str] | Place) -> list[Row]:
 
 
 def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
-    """Lines of a manifest file by column, as they stand there; raises ManifestError where it is no manifest."""
+    """Lines of a manifest file by column, as they stand there; raises ManifestError where it is not a manifest."""
     suffix = Path(place(path).name).suffix.lower()
     try:
         data = place(path).read()
         if suffix not in PARQUET and b"\0" in data:
-            raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
+            raise ValueError("it holds NUL bytes, so it is not UTF-8 text")
         table = read_parquet(data) if suffix in PARQUET else read_csv(data)
     except (OSError, ValueError) as error:
         said = str(error).strip().partition("\n")[0]

@@ -59,12 +59,12 @@ def main(output: Path, epochs: int) -> None:
     step(python, "-m", "pipelines.audit", "--store", zarr, "--html", report / "audit.html")
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")
     step(*evaluate, "--output", report / "evaluation.json", "--plot", report / "roc.png")
-    write(output, zarr, report)
+    write(zarr, report)
     say(f"demo: {time.monotonic() - begun:.0f} s; open {report / 'index.html'}")
 
 
 def check(report: Path) -> None:
-    """Raises UsageError for a file of another's at the place of one that this command makes; its steps look at their own."""
+    """Raises UsageError where a file that this command writes would replace a foreign one; its steps check their own outputs."""
     table = outputs.marked("the demonstration's table", b"| ", CAVEAT.encode())
     files = [outputs.Output(report / f"timeline_{name}.png", outputs.picture(picture.COMMAND)) for name in NAMES]
     files += [
@@ -86,7 +86,7 @@ def step(*command: object) -> None:
         raise click.ClickException(f"{words[0]} ended with exit code {done.returncode}; its last lines say why")
 
 
-def write(output: Path, zarr: Path, report: Path) -> None:
+def write(zarr: Path, report: Path) -> None:
     """Pictures of one real and one re-animated test clip, the table, and a page that holds them."""
     reader = store.open(zarr)
     for label, method, name in ((0, "", NAMES[0]), (1, "reanimated", NAMES[1])):
@@ -150,7 +150,7 @@ def markdown(table: list[tuple[str, ...]]) -> str:
 
 
 def html(table: list[tuple[str, ...]], facts: str) -> str:
-    """A page with table and pictures; the pictures lie beside it."""
+    """A page with table and pictures; the pictures lie next to it."""
     return render("pipelines.demo/index.html.j2", picture.COMMAND, heads=HEAD, table=table, facts=facts, caveat=CAVEAT)
 
 

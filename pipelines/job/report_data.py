@@ -175,7 +175,7 @@ def of_stage(stage: StageUsage) -> Stage:
 
 
 def limit(usage: Usage, seconds: float) -> Limit | None:
-    """The stage whose workers were busy most of their time, and what that means for a run of so many seconds; None before any
+    """The stage whose workers were busy most of their time, and what that means for a run of that length; None before any
     work."""
     if not usage.stages:
         return None

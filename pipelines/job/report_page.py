@@ -14,7 +14,7 @@ from pipelines.ui.pages import as_count, as_hours, as_span, render
 COMMAND = "precompute"
 STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher"}
 PARTS = ("start", "headers", "pass one", "fit", "labels", "words", "other")
-AGAIN = "next run"  # what tries a clip again that failed for want of memory, disk or workers
+AGAIN = "next run"  # what tries a clip again that failed for lack of memory, disk or workers
 SHORTEST_S = 0.05  # parts below it are not drawn
 LITTLE_H = 0.5  # hours of video below which start and end of a run weigh too much in its cost
 

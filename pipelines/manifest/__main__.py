@@ -55,7 +55,7 @@ def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, wh
             write_splits(file, rows, weight)
     except OSError as error:
         raise ManifestError(f"{file} cannot be written: {error.strerror}; choose another place") from error
-    except ValueError as error:  # a name with a zero byte, or text that is no Unicode
+    except ValueError as error:  # a name with a zero byte, or text that is not Unicode
         why = told(error) if isinstance(error, UnicodeError) else str(error)
         raise ManifestError(f"{file} cannot be written: {why}") from error
 

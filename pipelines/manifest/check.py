@@ -1,7 +1,7 @@
 """Whether a manifest can be used, and what is wrong with it, every row and not the first one alone.
 
-Unusable is what would stop a run: a value without a meaning, a row without a path, an id of two rows. Everything else is a
-fault that a run lives with. What it leaves out: no file is opened, and files in buckets are not looked for.
+Unusable is what would stop a run: a value without a meaning, a row without a path, an id that two rows share. With any other
+fault a run goes on. What it leaves out: no file is opened, and files in buckets are not looked for.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LATE_S = 0.04  # a forged part may end a frame after the clip: rounding
 def of_file(path: str) -> tuple[list[ClipFault], list[ClipFault]]:
     """What keeps a manifest file from being read (`bad_COLUMN`, `no_path`, `double_id`), and its rows' `label_conflict`.
 
-    Ids are the row's, its path, or the number of its line. A label_conflict is what reading mends in silence: columns that
-    contradict each other. Raises ManifestError where the file as a whole is no manifest.
+    Ids are the row's, its path, or the number of its line. A label_conflict is what reading corrects silently: columns that
+    contradict each other. Raises ManifestError where the file as a whole is not a manifest.
     """
     bad: list[ClipFault] = []
     conflicts: list[ClipFault] = []
@@ -79,12 +79,14 @@ def check(rows: Sequence[Row]) -> tuple[list[ClipFault], int]:
         if is_url(row.path):
             far += 1
         elif not files.has(row.path):
-            add("missing_media", row, f"{row.path} is not there; --remap OLD=NEW tells where it is")
+            add("missing_media", row, f"{row.path} is not there; --remap OLD=NEW says where it is now")
         silent = row.audio_path and not is_url(row.audio_path) and not files.has(row.audio_path)
         if silent and ("missing_media", row.id) not in noted:
-            add("missing_sound", row, f"{row.audio_path} is not there; --remap OLD=NEW tells where it is")
+            add("missing_sound", row, f"{row.audio_path} is not there; --remap OLD=NEW says where it is now")
         if row.label < 0:
-            add("label_unknown", row, "neither real nor fake; it can be listened to, not learned from or scored")
+            add(
+                "label_unknown", row, "neither real nor fake, so nothing can be learned from it and it cannot be scored"
+            )
         parts = (row.video_fake, row.audio_fake)
         if row.label == 1 and parts == (0, 0):
             add("label_conflict", row, "label is 1, but neither picture nor sound is")

@@ -170,7 +170,7 @@ def _by_file(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
 
 def _by_person(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
     sides = people.deal(rows, TRAIN_TEST, rng)
-    return *_sorted(rows, lambda row: people.side(row, sides)), ["by person: nobody of test is in train"]
+    return *_sorted(rows, lambda row: people.side(row, sides)), ["by person: no person of test is in train"]
 
 
 def _held_out(
@@ -269,7 +269,7 @@ def _all() -> dict[str, Protocol]:
         "favc-70-30": Protocol("FakeAVCeleb, 70/30 of each kind by file, as AVFF", _by_file, FAVC),
         "favc-70-30-clean": Protocol("FakeAVCeleb, 70/30 by person", _by_person, FAVC),
     }
-    for clean, end, more in ((False, "", ""), (True, "-clean", ", nobody on both sides")):
+    for clean, end, more in ((False, "", ""), (True, "-clean", ", no person on both sides")):
         for name, kind in LEFT_OUT.items():
             text = f"FakeAVCeleb, test on {' '.join(kind)}, train on the rest{more}"
             found[f"favc-loco-{name}{end}"] = Protocol(text, partial(_held_out, partial(_is_kind, *kind), clean), FAVC)

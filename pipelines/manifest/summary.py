@@ -112,7 +112,7 @@ def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
         for line in mine:
             whose = line.method or "fakes of no method"
             if 0 < min(line.kept_fakes, line.kept_reals) < FEW_CLIPS:
-                yield f"  {whose}: so few are left that the AUC after says nothing; {FEW_CLIPS} of each are needed"
+                yield f"  {whose}: too few are left for the AUC after matching to mean anything; {FEW_CLIPS} of each are needed"
             if not line.kept_fakes:
                 yield f"  {whose}: rows kept 0: no choice makes its fakes and the reals alike in {', '.join(names)}"
         if unknown := max(line.unknown for line in mine):

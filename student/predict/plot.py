@@ -1,7 +1,7 @@
 """The picture of a video's speech: waveform, similarity under it, heard words under that, as SVG in rows of a few seconds.
 
 Stretches that cannot be judged are shaded and named, and what disagrees is told by a mark as well as by its colour. Where the
-similarity is calibrated for other people alone, one colour says nothing of good or bad, and there is no middle line.
+similarity is calibrated only for other people, one neutral colour is used and there is no middle line.
 """
 
 from __future__ import annotations

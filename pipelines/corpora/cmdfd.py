@@ -1,9 +1,10 @@
 """The lists that the authors of CMDFD publish (Yu et al. 2024, arXiv 2404.19171): their own corpus and their FakeAVCeleb.
 
 ROOT is the folder with the CSVs or its parent. The media (`origin/`, `MakeItTalk/`, ...) may lie in either, with or without the
-folder `My_Test`, where the lists say, or nowhere: `missing_media` and `missing_sound` are faults of a row, not errors. Labels
-come from ENtire_Label, Audio_Label and Video_Label (1 = fake). Sync_Label is not used as a label: it is given by list, not measured, and
-is 1 for most fakes. Sound is what Audio_Path names, which for VideoReTalk and Wav2Lip is the real clip of the voice.
+folder `My_Test`, where the lists say, or nowhere: `missing_media` and `missing_sound` are faults of a row, not errors; so is
+`no_path`, a line that names no video. Labels come from ENtire_Label, Audio_Label and Video_Label (1 = fake). Sync_Label is not
+used as a label: it is given by list, not measured, and is 1 for most fakes. Sound is what Audio_Path names, which for
+VideoReTalk and Wav2Lip is the real clip of the voice.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ TOPS = {"original_sequences": 0, "manipulated_sequences": 1}
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a video of each compression; `no_audio` where there is no .wav next to it. Raises ManifestError for another tree."""
+    """One row a video of each compression; `no_audio` where no .wav is next to it. Raises ManifestError for another tree."""
     if not any((root / top).is_dir() for top in TOPS):
         raise ManifestError(f"faceforensics:{root} has neither {' nor '.join(TOPS)}; name the folder that holds them")
     splits = _splits(root)

@@ -64,7 +64,7 @@ def main(output: Path, epochs: int) -> None:
 
 
 def check(report: Path) -> None:
-    """Raises UsageError where a file that this command writes would replace a foreign one; its steps check their own outputs."""
+    """Raises UsageError where a file that this command writes would replace a foreign one; its steps check theirs."""
     table = outputs.marked("the demonstration's table", b"| ", CAVEAT.encode())
     files = [outputs.Output(report / f"timeline_{name}.png", outputs.picture(picture.COMMAND)) for name in NAMES]
     files += [

@@ -54,8 +54,8 @@ def text(summary: Summary, config: Config) -> str:
         )
     if not summary.labelled:
         lines.append(
-            "no soft labels yet, because no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
-            f"a fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
+            "no soft labels yet, because no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or "
+            f"take a fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
 

@@ -126,6 +126,8 @@ def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW,
     known = known or of_lists(rows)
     keys = leaks.file_keys(rows, known.files)
     prints = fingerprint.keys(known.prints, [row.label for row in rows]) if known.prints is not None else None
+    noted = faults.of_rows(rows)
+    missing = {(fault.kind, fault.id) for fault in noted if fault.kind in faults.MISSING}  # which the media only repeat
     return Found(
         rows=len(rows),
         distinct=len({(row.corpus, key) for row, key in zip(rows, keys, strict=True)}),
@@ -133,7 +135,7 @@ def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW,
         shortcuts=shortcuts.find(rows, known.table, seed=seed),
         checked=coverage.checked(rows, prints, known.files),
         leaks=leaks.find(rows, prints=prints, files=known.files),
-        faults=faults.summary([*faults.of_rows(rows), *known.faults]),
+        faults=faults.summary([*noted, *(f for f in known.faults if (f.kind, f.id) not in missing)]),
         allow=allow,
         soft_labels=known.soft_labels,
     )

@@ -24,9 +24,8 @@ log = logging.getLogger(__name__)
 
 LISTS = ("Audio2Head", "MakeItTalk", "VideoReTalk", "W2L")  # each also as NAME_Self: face and voice of one person
 METHODS = {"W2L": "Wav2Lip", "W2L_Self": "Wav2Lip_Self"}
-PARTS = {
-    folder: method for folder, (_, _, method) in OLD.items()
-}  # FakeAVCeleb's folders of v1.0: the method as v1.2 calls it
+# FakeAVCeleb's folders of v1.0: the method as v1.2 calls it
+PARTS = {folder: method for folder, (_, _, method) in OLD.items()}
 COLUMNS = ("Audio_Path", "Video_Path", "ENtire_Label", "Audio_Label", "Video_Label")
 IDENTITY = re.compile(r"(?:^|[_/+-])(id\d{5})(?=[_/.+-]|$)")
 

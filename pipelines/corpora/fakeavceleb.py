@@ -104,7 +104,7 @@ def _listed(path: Path) -> Iterator[Row]:
         identities = tuple(dict.fromkeys((*(x for x in people if x not in EMPTY), *row.identities)))
         method = line.get("method", "")
         method = "" if method in ("real", "-") else method
-        faults = tuple(fault for fault in row.faults if fault.kind != "method_unknown")
+        faults = tuple(known for known in row.faults if known.kind != "method_unknown")
         row = Row(**{**vars(row), "identities": identities, "method": method, "faults": faults})
         listed = CATEGORIES.get(line.get("category", ""))
         if listed is not None and listed != (row.video_fake, row.audio_fake):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.corpora.manifest import Row
 
 EXAMPLES = 5
+MISSING = ("missing_media", "missing_sound")  # the file that a row names is not there
 OTHER = "other"  # the kind of a fault that names none
 KIND = re.compile(r"\w+(?=: )")
 RENAMED = {"no_sound": "no_audio", "missing": "missing_media"}  # kinds as older manifests and commands name them

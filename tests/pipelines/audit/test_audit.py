@@ -104,6 +104,13 @@ def test_media_that_are_here_are_compared_by_bytes(tmp_path):
     assert audit(clips, of_media(clips)).leaks == []
 
 
+def test_a_missing_file_that_the_adapter_noted_is_counted_once(tmp_path):
+    noted = Fault("missing_media", "listed, but not there")
+    clips = [manifest.Row(str(tmp_path / f"{k}.mp4"), id=f"c/{k}", faults=(noted,) * (k == 0)) for k in range(2)]
+    (kind,) = audit(clips, of_media(clips)).faults
+    assert (kind.kind, kind.count, [one.id for one in kind.examples]) == ("missing_media", 2, ["c/0", "c/1"])
+
+
 class Links(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()

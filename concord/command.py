@@ -1,7 +1,7 @@
 """What all commands have in common: each ends with an exit code of ours and a line or two, and prints nothing that steers a
 terminal or tells a secret.
 
-`Command` is click's with that: what nobody foresaw is one line and exit code 1, with its traceback where --debug was given;
+`Command` is click's with that: an unexpected error is one line and exit code 1, with its traceback where --debug was given;
 Ctrl-C is 130, SIGTERM 143; a reader that has gone away (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do
 the same, and `storage_options` is the pair of options for buckets.
 """
@@ -20,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -46,12 +47,12 @@ def say_lines(text: str, err: bool = False) -> None:
 
 
 def put(text: str, err: bool = False) -> None:
-    """Print a text as it is, such as JSON. Where standard output takes no more, the command ends with exit code 1: in silence
+    """Print a text as it is, such as JSON. Where standard output takes no more, the command ends with exit code 1: silently
     where its reader has gone (`| head`), with a line where a disk is full."""
     try:
         click.echo(text, err=err)
     except OSError as error:
-        if err:  # nobody can be told
+        if err:  # there is no other way to report it
             return
         _give_up_stdout()
         if error.errno != errno.EPIPE:
@@ -71,14 +72,14 @@ def fail(text: str, code: int) -> NoReturn:
 
 
 def told(error: BaseException) -> str:
-    """An error that nobody foresaw, or the operating system's, in one line for a person."""
+    """An unexpected error, or one of the operating system, in one line for a person."""
     if isinstance(error, MemoryError):
         return "there is not enough memory; end other programs, or ask for less"
     if isinstance(error, RecursionError):
         return "something is nested too deeply to be read"
     if isinstance(error, UnicodeEncodeError):
         piece = ascii(error.object[max(0, error.start - 40) : error.end + 20])
-        return f"{piece} is no Unicode text and cannot be written"
+        return f"{piece} is not Unicode text and cannot be written"
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         name = error.filename if isinstance(error.filename, str | bytes) else ""
@@ -147,11 +148,11 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _terminated(number: int, _: Any) -> None:
+def _terminated(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _ended(run: Callable[[], Any]) -> int:
+def _ended(run: Callable[[], object]) -> int:
     """The exit code of what runs; its errors become lines."""
     try:
         answer = run()
@@ -196,7 +197,7 @@ def _unforeseen(error: Exception) -> int:
 
 def _give_up_stdout() -> None:
     """Have what standard output still holds go nowhere; else it would fail once more at the very end."""
-    with suppress(OSError, ValueError):  # none, or one that is no file
+    with suppress(OSError, ValueError):  # there is none, or it is not a file
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
@@ -239,7 +240,7 @@ class FloatRange(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number", param, ctx)
+            self.fail(f"{value} is not a finite number", param, ctx)
         return number
 
 
@@ -265,7 +266,7 @@ def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Cal
             "--storage-option",
             multiple=True,
             metavar="KEY=VALUE",
-            help="For buckets (s3://, gs://), beside the usual environment: aws_region=eu-west-1, skip_signature=true ...; no "
+            help="For buckets (s3://, gs://), in addition to the environment: aws_region=eu-west-1, skip_signature=true; no "
             "secrets, since others can read command lines.",
         )
         second = click.option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,7 +20,7 @@ def end_on_signals() -> None:
             signal.signal(number, ended)
 
 
-def ended(number: int, _: Any) -> None:
+def ended(number: int, _: FrameType | None) -> None:
     try:
         os.write(2, b"stopped\n")
     finally:

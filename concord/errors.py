@@ -8,7 +8,7 @@
         Held                 another driver has the store
         Lost                 the lease on the store went to another driver
         Damaged              the inventory of a store does not agree with its files
-        Refused              an output that would take something from somebody
+        Refused              an output that would replace something that is not ours
       Broken                 a group of a store whose files do not fit together
       Damage                 a chunk or shard whose bytes do not fit its metadata
       TeacherError           a teacher that cannot be loaded or run

@@ -1,28 +1,72 @@
-"""Files of ours: written whole or not at all, so that they outlast a power cut; nothing of another's is replaced or removed.
+"""Writing local files: each appears whole or not at all and outlasts a power cut; nothing of anyone else's is removed.
 
-Whatever is not finished bears a name that begins with MARK and a random end. Nothing else is ever swept away, and no symbolic
-link is followed.
+This is the only place that knows how: a new file beside the target is written, flushed to the disk and renamed over it, and the
+folder is flushed after that. The name of an unfinished file begins with MARK and ends with random digits. Only such names are
+ever swept away, and no symbolic link is followed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
+import re
 import secrets
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 MARK = ".concord-partial-"
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that do not sync folders say one of these
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that do not sync folders answer with one of these
+_EARLIER = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)  # what earlier releases wrote in stores
+_STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
 def unfinished(folder: Path, about: str = "") -> Path:
-    """A new name in `folder` for what is not whole yet."""
+    """A new name in `folder` for a file or folder that is not whole yet."""
     return folder / f"{MARK}{about}{'-' if about else ''}{secrets.token_hex(6)}"
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of that name is one that we were writing when we were killed."""
+    return name.startswith(MARK) or bool(_EARLIER.fullmatch(name))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A context that gives a new name beside `path`: the file that is written there becomes `path` when the context ends.
+
+    A link, device or pipe called `path` is replaced like a file. After an error, what was there is as it was.
+    """
+    partial = unfinished(path.parent)
+    try:
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A context that gives a binary file, whose content is `path` when the context ends without an error.
+
+    A device or a pipe (/dev/stdout) is written to as it is.
+    """
+    if (descriptor := stream(path)) is not None:
+        # Opened by its name, a file behind it would be written from its beginning, over what it holds.
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            yield file
+    elif path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+    else:
+        with replacing(path) as partial, partial.open("xb") as file:
+            yield file
 
 
 def write(path: Path, data: bytes) -> None:
@@ -31,30 +75,41 @@ def write(path: Path, data: bytes) -> None:
     Raises OSError naming `path`; what was there before is then as it was.
     """
     try:
-        if path.exists() and not path.is_file():  # /dev/stdout, say, must not become a file
-            path.write_bytes(data)
-            return
-        partial = unfinished(path.parent)
-        try:
-            put(partial, data)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync(path.parent)
+        with writing(path) as file:
+            file.write(data)
     except OSError as error:
         raise named(error, path) from error
 
 
 def put(path: Path, data: bytes) -> None:
-    """Write a new file of that name and wait until the disk has it; OSError where there is one, or a link."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
+    """Write a new file and wait until the disk has it; OSError where there is one of that name, or a link.
+
+    For files within an `unfinished` folder, which gets its own name later.
+    """
+    with path.open("xb") as file:  # x: never through a link
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    _flush(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that they outlast a power cut; one that is there is fine."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has what was written to a file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync(folder: Path) -> None:
-    """Make names within a folder outlast a power cut, where its file system can."""
+    """Make the names within a folder outlast a power cut, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -66,26 +121,26 @@ def sync(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of ours: it loses its name first, so that no part of it is ever taken for the whole."""
+    """Remove a folder of ours. It loses its name first, so that no part of it is ever taken for the whole."""
     gone = unfinished(folder.parent)
     folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what earlier runs left unfinished in `folder`: names with our mark alone, no symbolic link."""
+    """Remove what earlier runs left unfinished in `folder`: names that begin with MARK alone, no symbolic link."""
     for path in folder.iterdir():
         if not path.name.startswith(MARK) or path.is_symlink():
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         elif path.is_file():
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 path.unlink()
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """The same error as one line about the file that the user knows."""
+    """The same error as one line that names the file as the user knows it."""
     return OSError(f"{path} cannot be written: {error.strerror or error}")
 
 
@@ -97,12 +152,10 @@ def is_plain(path: Path) -> bool:
         return False
 
 
-def parse_json(text: str | bytes) -> Any:
-    """What JSON text holds. Raises ValueError, and nothing else, for any text that is none or cannot be used as it is: nested
-    too deep, half a character (a lone surrogate), numbers of thousands of digits."""
-    try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")  # as file names may have them
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    return value
+def stream(path: str | os.PathLike[str]) -> int | None:
+    """The descriptor that a path such as /dev/stdout stands for; None for every other path."""
+    found = _STREAM.fullmatch(os.path.normpath(path))
+    if not found:
+        return None
+    name, *numbers = found.groups()
+    return ("stdin", "stdout", "stderr").index(name) if name else int(next(n for n in numbers if n))

@@ -1,4 +1,4 @@
-"""Values that nothing may show: how options for object stores are told, and the one `redact` that every message goes through.
+"""Values that nothing may show: how options for object stores are given, and the one `redact` that every message goes through.
 
 A command line stands in process lists and in Ray's table of jobs, so it takes harmless options alone (`check_shown`). Secrets
 come from what obstore reads by itself (AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS ...), from the variable
@@ -14,10 +14,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote, urlsplit
 
+from concord import plain_json
 from concord.errors import ConcordError
 
 VARIABLE = "CONCORD_STORAGE_OPTIONS"
@@ -38,7 +38,7 @@ _known: set[str] = set()
 
 
 class OptionError(ConcordError):
-    """Options for buckets that cannot be taken as they are told; the text shows no secret."""
+    """Options for buckets that cannot be used as given; the text shows no secret."""
 
 
 class Options(dict[str, str]):
@@ -80,11 +80,11 @@ def from_file(path: str) -> Options:
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}; name a file of storage options") from error
     if len(data) > MOST_BYTES:
-        raise OptionError(f"{path} is no file of storage options: it has more than {MOST_BYTES} bytes")
+        raise OptionError(f"{path} is not a file of storage options: it has more than {MOST_BYTES} bytes")
     try:
         return parse(data.decode("utf-8-sig"), path)
     except UnicodeDecodeError:
-        raise OptionError(f"{path} is no file of storage options: it is not UTF-8 text") from None
+        raise OptionError(f"{path} is not a file of storage options: it is not UTF-8 text") from None
 
 
 def parse(text: str, where: str) -> Options:
@@ -92,8 +92,8 @@ def parse(text: str, where: str) -> Options:
     wanted = f"{where} must hold a JSON object of strings, or lines of KEY=VALUE"
     if text.lstrip().startswith("{"):
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = plain_json.parse_dict(text)
+        except ValueError:
             raise OptionError(wanted) from None  # the cause quotes the text
         if not all(isinstance(value, str | int | bool) for value in found.values()):
             raise OptionError(wanted)
@@ -162,14 +162,14 @@ _NAMES = r"signature|credential|token|secret|passw(?:or)?d|pwd|api[-_]?key|acces
 _WORD = rf"\w{{0,40}}(?:{_NAMES})\w{{0,40}}"
 _VALUE = r"(?:\\?\"[^\"]{0,9999}\"|\\?'[^']{0,9999}'|(?!\.\.\.)[^\s,;&)}\]\"']{4,})"
 _SCHEME = r"\b[a-z][a-z0-9+.-]{0,20}://"
-FORMS: list[tuple[re.Pattern[str], Any]] = [
+FORMS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (
         re.compile(
             r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.DOTALL
         ),
         HIDDEN,
     ),
-    # user:password@ in a URL, with marks in the password that should have been escaped; a port is none
+    # user:password@ in a URL, with marks in the password that should have been escaped; a port is not one
     (
         re.compile(
             rf"(?i)({_SCHEME})(?:[^\s/?#@:\"'<>]{{0,500}}:(?!\d+[/?#])[^\s\"'<>]{{0,500}}@|[^\s/?#@\"'<>]{{0,500}}@)"

@@ -1,8 +1,8 @@
-"""Foreign text in other formats: names of files, ids, methods and messages come from anywhere and may be made to do harm.
+"""Foreign text in other formats: names of files, ids, methods and messages come from anywhere, and may be crafted to do harm.
 
 One function a format, and no other place escapes: `plain` for terminals and logs, `html` for pages, `markdown` and `code` for
 Markdown, `label` for pictures; tables are `store.formats.table`'s. Each takes any string, lone surrogates too, and gives text
-in which what was a command to a terminal, a browser or a parser is only shown.
+in which a terminal, a browser or a parser finds nothing to act on.
 """
 
 from __future__ import annotations
@@ -13,12 +13,24 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from rich.filesize import decimal
+
 CLEAN = re.compile(r"[\w ./:,@+=~()'-]*", re.ASCII)  # what a code span in Markdown shows as it is
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """Text for a line of a terminal or a log: what cannot be printed, line ends too, stands as its code (\\x1b, \\u202e)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def spelled(text: str) -> str:
+    """The same text with what UTF-8 cannot hold (halves of surrogate pairs, bytes of file names) spelled out: \\udcff."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes for a person: 512 bytes, 312.5 MB, 1.2 GB (powers of 1000)."""
+    return decimal(round(count))
 
 
 def plain_lines(text: str) -> str:
@@ -35,7 +47,7 @@ def plain_all(value: Any) -> Any:
     return [plain_all(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def html(value: Any) -> str:
+def html(value: object) -> str:
     """Text for a page, in an element or a quoted attribute: marks escaped; controls, which may turn the direction of writing,
     as codes."""
     text = "".join(
@@ -44,7 +56,7 @@ def html(value: Any) -> str:
     return _html.escape(text)
 
 
-def markdown(value: Any) -> str:
+def markdown(value: object) -> str:
     """Text for a line or a table's cell of Markdown: no mark, link, tag, formula or new line comes of it."""
     text = plain(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
@@ -52,13 +64,13 @@ def markdown(value: Any) -> str:
     return re.sub(r"(?i)\bwww\.", lambda found: found[0][:-1] + "\\.", text)
 
 
-def code(value: Any) -> str:
+def code(value: object) -> str:
     """A name as a code span of Markdown; as escaped text where it holds what could end the span."""
     text = str(value)
     return f"`{text}`" if text.strip() == text != "" and CLEAN.fullmatch(text) else markdown(text)
 
 
-def label(value: Any) -> str:
+def label(value: object) -> str:
     """Text for matplotlib: no formula comes of it, and no legend leaves it out."""
     text = plain(value).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

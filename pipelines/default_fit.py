@@ -20,11 +20,13 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 import store
+from concord.text import byte_size
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.job import run as job
@@ -83,7 +85,7 @@ def make(corpus: str, root: Path, file: Path) -> None:
     reader = store.open(root)
     if reader.fit is None:
         raise UsageError(f"{root} has no fit: {corpus} needs clips that are known to be real")
-    note = {k: v for k, v in reader.attrs["similarity"].items() if k != "complete"}
+    note: dict[str, Any] = {k: v for k, v in reader.attrs["similarity"].items() if k != "complete"}
     learned = note["fitted_on"]["clips"]
     note["learned_on"] = f"{learned} real clips of {', '.join(reader.attrs['corpora'])}"
     note["rounded_to_bits"] = BITS
@@ -123,7 +125,7 @@ def main(corpus: str, root: Path | None, output: Path) -> None:
     except RunError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    click.echo(f"{output}: {output.stat().st_size:,} bytes")
+    click.echo(f"{output}: {byte_size(output.stat().st_size)}")
 
 
 if __name__ == "__main__":

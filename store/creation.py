@@ -1,7 +1,7 @@
 """Making a store, whole or not at all.
 
 A store is made in a folder that is empty. What is being made bears a mark of ours, written first and removed last, that lists
-its files; what bears none is somebody's, and is neither written to nor removed.
+its files; a folder without the mark is not ours, and is neither written to nor removed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import Any
 
 import zarr
 
+from concord import plain_json
+from concord.files import is_unfinished
 from store import layout
 from store.arrays import inventory
+from store.arrays.attributes import Layout
+from store.arrays.coding import create_column, create_frames
 from store.arrays.inventory import Inventory
 from store.arrays.nodes import (
+    attributes_of,
     build,
-    create_column,
-    create_frames,
     is_of_node,
-    plain,
 )
 from store.layout import CREATION, TABLES, StoreError
-from store.place import Folder, Place, is_leftover, lease, place
+from store.place import Folder, Place, lease, place
 from store.place.bounds import store_of
 from store.writer import Writer
 
@@ -54,12 +56,13 @@ def create(
     if chunk_rows < 1 or shard_rows % chunk_rows:
         raise StoreError(f"a shard must be a whole number of chunks, not {shard_rows} rows of {chunk_rows}")
     arrays = {**layout.FRAME_ARRAYS, **{name: ("f2", (widths[name],)) for name in layout.EMBEDDINGS}, **(extra or {})}
+    cut: Layout = {"chunk_rows": chunk_rows, "shard_rows": shard_rows}
     fixed = {
         "format": layout.FORMAT,
         "version": layout.VERSION,
         "fps": layout.FPS,
         "sample_rate": layout.SAMPLE_RATE,
-        "layout": {"chunk_rows": chunk_rows, "shard_rows": shard_rows},
+        "layout": cut,
         inventory.MARK: True,
     }
 
@@ -68,10 +71,10 @@ def create(
         for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():
             create_column(clips, name, dtype, unknown, 0, "clip")
         for name, (dtype, row) in arrays.items():
-            create_frames(frames, name, dtype, row, 0, chunk_rows, shard_rows)
+            create_frames(frames, name, dtype, row, 0, cut)
 
-    files = build(fill, plain({**attrs, **fixed}))
-    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was cut off
+    files = build(fill, attributes_of({**attrs, **fixed}))
+    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was interrupted
     root.tidy()
     mark(root, list(files))
     inventory.write(root, Inventory())
@@ -86,18 +89,18 @@ def mark(root: Place, files: Sequence[str] = ()) -> None:
 
 
 def is_taken(root: Place) -> bool:
-    """Whether a new store cannot be made here, because something is there; what a creation left that was cut off is nothing."""
-    names = {name for name in root.names() if not is_leftover(name)}
+    """Whether a new store cannot be made here, because something is there; what an interrupted creation left does not count."""
+    names = {name for name in root.names() if not is_unfinished(name)}
     if not names and not root.exists():
         return False
     ours = {CREATION, lease.FILE, inventory.FILE}
     if CREATION not in names or not names <= {*ours, *TABLES}:
         return True
-    return not {key for key in root.files() if not is_leftover(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
+    return not {key for key in root.files() if not is_unfinished(key.rpartition("/")[2])} <= {*ours, *_marked(root)}
 
 
 def check_lone(root: Place) -> None:
-    """Raises StoreError for the place of a new store that lies in another: what that one rewrites would take it along."""
+    """Raises StoreError where a new store would lie in another store, which may remove it when it rewrites a group."""
     if other := store_of(root, above=True):
         raise StoreError(f"{root} lies in the store {other}; choose a place outside it for a store of its own")
 
@@ -121,7 +124,7 @@ def unmake(root: Place) -> None:
 def _marked(root: Place) -> list[str]:
     """Files that the mark of a creation lists; nothing where it cannot be read."""
     try:
-        files = [str(key) for key in json.loads((root / CREATION).read())["files"]]
+        files = [str(key) for key in plain_json.parse_dict((root / CREATION).read())["files"]]
         return [key for key in files if is_of_node(key) and not {"", ".", ".."} & set(key.split("/"))]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []

@@ -4,7 +4,7 @@
     python -m store.inspect demo.zarr --verify --json > report.json
     python -m store.inspect s3://bucket/demo.zarr --storage-option aws_region=eu-west-1
 
-Exit code 0 where all is well, 1 where --verify found damage, 2 where the path is no store or cannot be opened.
+Exit code 0 where all is well, 1 where --verify found damage, 2 where the path is not a store or cannot be opened.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if __name__ == "__main__":
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from concord import command
-from concord.text import plain, plain_all
+from concord.text import byte_size, plain, plain_all
 from store import layout, output
 from store.arrays import inventory
 from store.layout import StoreError
@@ -87,18 +88,12 @@ def _bytes(files: dict[str, int], start: str) -> int:
     return sum(size for key, size in files.items() if key.startswith(start))
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def show(report: dict[str, Any], console: Console) -> None:
     """Print a summary for a person."""
     attrs, clips = report["attrs"], report["clips"]
-    console.print(f"{report['path']}: {attrs['format']} version {attrs['version']}, {_size(report['bytes']['total'])}")
+    console.print(
+        f"{report['path']}: {attrs['format']} version {attrs['version']}, {byte_size(report['bytes']['total'])}"
+    )
     console.print(
         f"clips: {clips['done']} done, {clips['not_done']} not done; {clips['frames']} frames, {clips['hours']:.2f} h"
     )
@@ -123,12 +118,12 @@ def show(report: dict[str, Any], console: Console) -> None:
             str(a["chunk_rows"]),
             str(a["shard_rows"]),
             str(a["shards"]),
-            _size(a["bytes"]),
+            byte_size(a["bytes"]),
             ratio,
         )
     console.print(table)
     rest = ", ".join(
-        f"{name}/ {_size(size)}" for name, size in report["bytes"].items() if name not in ("total", "frames")
+        f"{name}/ {byte_size(size)}" for name, size in report["bytes"].items() if name not in ("total", "frames")
     )
     console.print(f"beside frames/: {rest}")
 
@@ -178,7 +173,7 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
     console = Console(highlight=False, markup=False, soft_wrap=True, width=max(Console().width, 100))
     if check:
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-            report["damage"] = verify(reader, progress)
+            report["damage"] = [asdict(fault) for fault in verify(reader, progress)]
     if as_json:
         command.put(json.dumps(report, indent=2))
     else:

@@ -3,7 +3,7 @@
 A store is plain Zarr v3: two tables, `clips/` (a row a clip) and `frames/` (a row a frame, 1/25 s), beside `words/` and `fit/`.
 Here are names and numbers only; nothing here touches a disk. Sizes are for training windows of 75 frames (3 s): reading one
 costs 1.26 ms of processor time with inner chunks of 25 rows, 1.20 with 15 (which store 3 % more), 1.77 with 75, on 46,200 rows
-of real crops and sound (`python -m benchmarks.store_reading --chunks 15,25,75`).
+of real crops and sound (`python -m benchmarks store_reading --chunks 15,25,75`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FACE = FACE_DETECTED | FACE_INTERPOLATED
 
 REAL, FAKE, UNKNOWN = 0, 1, -1  # label, audio_fake, video_fake, fake
 
-# name: (dtype, shape of a row). Embeddings and projections come on top, with the widths of the store's teachers and fit.
+# name: (dtype, shape of a row). Embeddings and projections are added, with the widths of the store's teachers and fit.
 FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "mouth": ("u1", (96, 96)),  # grey mouth crop
     "audio": ("i2", (SAMPLES_PER_FRAME,)),  # mono sound of that frame
@@ -93,6 +93,7 @@ WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text":
 
 
 TABLES = ("clips", "frames")
+STAGING = "_staging"  # the folder of batches and groups that are not in their place yet
 CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}
 
 
@@ -106,13 +107,16 @@ def labelled(lips_flags: np.ndarray, sound_flags: np.ndarray) -> np.ndarray:
 
 
 def fill_value(dtype: str) -> float | int:
-    """What a row that nobody wrote holds: NaN for floats, "unknown" for signed bytes (`fake`), else 0."""
+    """What an unwritten row holds: NaN for floats, "unknown" for signed bytes (`fake`), else 0."""
     kind = dtype.lstrip("<>|=")
     return float("nan") if kind[0] == "f" else UNKNOWN if kind == "i1" else 0
 
 
 def node_name(name: str) -> str:
-    """A name as one Zarr node: corpora may hold "/" and other marks that Zarr gives a meaning. Inverse: urllib's `unquote`."""
+    """A name as one Zarr node: names of corpora may hold "/" and other characters that have a meaning in Zarr.
+
+    Inverse: urllib's `unquote`.
+    """
     if not name:
         raise StoreError("an array or group in fit/ has an empty name")
     safe = name.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")

@@ -1,4 +1,4 @@
-"""Damage to the small files of a store that no run is writing, and metadata written anew from what is whole."""
+"""Damage to the small files of a store that no run is writing, and how their metadata is written again from what is whole."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import zarr
 
 from store import layout
 from store.arrays import inventory
+from store.arrays.coding import create_column
 from store.arrays.inventory import Inventory
-from store.arrays.nodes import build, create_column
+from store.arrays.nodes import build
 from store.layout import TABLES, StoreError
 from store.writer import Writer
 
@@ -21,7 +22,7 @@ def damage(writer: Writer) -> dict[str, str]:
 
 
 def mend_metadata(writer: Writer) -> list[str]:
-    """Write the metadata of tables and arrays anew where it is lost or damaged; names of the nodes that were mended.
+    """Write the metadata of tables and arrays again where it is lost or damaged; returns the names of the repaired nodes.
 
     It follows from the root's attributes and from the arrays that are whole; what they hold is not looked at. For the
     driver, before it begins.

@@ -1,9 +1,9 @@
 """Files that commands write for people: a new name, or an earlier output of the same kind; nothing else is ever replaced.
 
 `check` looks at all outputs of a run before its work starts. A file that is there is replaced where its content shows that this
-kind of output wrote it (`marked`), or where the person said so (`overwrite`) and this run does not read it. No output goes into
-a store, through a symbolic link, or to the place of another. Devices and pipes (/dev/stdout) are written to as they are.
-`write` writes one whole or not at all.
+kind of output wrote it (`marked`), or where the user asked for it (`overwrite`) and this run does not read it. No output goes
+into a store, through a symbolic link, or to the place of another output. Devices and pipes (/dev/stdout) are written to as they
+are. `write` writes one whole or not at all.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from concord.files import stream
 from store.layout import StoreError
-from store.place import Place, is_url, place, stream
+from store.place import Place, is_url, place
 from store.place.bounds import store_of
 
 SEEN = 1 << 16  # bytes at both ends of a file in which marks are looked for
@@ -27,12 +28,12 @@ Location = str | os.PathLike[str] | Place
 
 
 class Refused(StoreError):
-    """An output that would take something from somebody; the text says what to do."""
+    """An output that would replace something that is not ours; the text says what to do."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an output is, for a person ("a page of pipelines.audit"), and how a file that holds an earlier one is told."""
+    """What an output is, for a person ("a page of pipelines.audit"), and how a file that holds an earlier one is recognised."""
 
     name: str
     is_ours: Callable[[Path], bool]
@@ -80,7 +81,7 @@ def picture(command: str) -> Kind:
 
 
 def picture_metadata(command: str, kind: str) -> dict[str, str]:
-    """What matplotlib writes into a picture, so that it is known for ours."""
+    """What matplotlib writes into a picture, so that we recognise it."""
     return {"Software" if kind == "png" else "Creator": f"concord-av {command}"}
 
 
@@ -90,7 +91,7 @@ def arrays(command: str) -> Kind:
 
 
 def npz(packed: io.BytesIO, command: str) -> bytes:
-    """An .npz file with a comment by which it is known for ours."""
+    """An .npz file with a comment by which we recognise it."""
     with zipfile.ZipFile(packed, "a") as archive:
         archive.comment = f"concord-av {command}".encode()
     return packed.getvalue()
@@ -122,7 +123,7 @@ def check(
             both = f"both {taken[here].name} and {output.kind.name}"
             if taken[here].name == output.kind.name:
                 both = f"two outputs, {output.kind.name} each"
-            raise Refused(f"{place(output.path)} is named for {both}: give each a place of its own")
+            raise Refused(f"{place(output.path)} is given for {both}: give each a place of its own")
         taken[here] = output.kind
         _check_one(output, reads, made)
 
@@ -131,9 +132,9 @@ def check_folder(path: Location, name: str) -> None:
     """Raises Refused where a folder of outputs, `name` for a person, can neither be used nor made."""
     where = Path(os.fspath(place(path).path))
     if os.path.lexists(where) and not where.is_dir():
-        raise Refused(f"{where} is no folder; give the name of a folder for {name}")
+        raise Refused(f"{where} is not a folder; give the name of a folder for {name}")
     if not where.absolute().parent.is_dir():
-        raise Refused(f"{where} is in no folder that exists; make {where.parent} first")
+        raise Refused(f"{where} is not in a folder that exists; make {where.parent} first")
     _check_outside(path, name)
 
 
@@ -175,18 +176,20 @@ def _check_one(output: Output, inputs: Sequence[Location], made: set[str]) -> No
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return
     if stat.S_ISLNK(mode):
-        raise Refused(f"{path} is a symbolic link, which would be lost: name the file itself, or a new one for {name}")
+        raise Refused(
+            f"{path} is a symbolic link, which would be replaced: give the file itself, or a new name for {name}"
+        )
     if stat.S_ISDIR(mode):
         raise Refused(f"{path} is a folder; give the name of a file for {name}")
     if mode and not stat.S_ISREG(mode):
-        raise Refused(f"{path} is a disk or a socket, to which nothing is written: choose a file for {name}")
+        raise Refused(f"{path} is a disk or a socket, and outputs are not written to those: choose a file for {name}")
     folder = path.absolute().parent
     while output.kind.makes_folder and not os.path.lexists(folder):
         folder = folder.parent
     if os.path.realpath(folder) not in made and not folder.is_dir():
         if os.path.lexists(folder):
-            raise Refused(f"{path} cannot be written: {folder} is no folder; choose another place for {name}")
-        raise Refused(f"{path} is in no folder that exists; make {path.parent} first")
+            raise Refused(f"{path} cannot be written: {folder} is not a folder; choose another place for {name}")
+        raise Refused(f"{path} is not in a folder that exists; make {path.parent} first")
     _check_outside(path, name)
     if mode:
         _check_replaced(output, path, inputs)
@@ -199,14 +202,14 @@ def _check_replaced(output: Output, path: Path, inputs: Sequence[Location]) -> N
         try:
             if os.path.samestat(about, os.fstat(descriptor)):
                 raise Refused(
-                    f"{path} takes what this command prints already: choose another name for {output.kind.name}"
+                    f"{path} already receives what this command prints: choose another name for {output.kind.name}"
                 )
         except OSError:  # closed
             continue
     try:
         ours = about.st_size == 0 or output.kind.is_ours(path)
     except OSError as error:
-        raise Refused(f"{path} is there and cannot be read: {error.strerror}; choose another name") from error
+        raise Refused(f"{path} exists and cannot be read: {error.strerror}; choose another name") from error
     if not ours and not output.overwrite:
         raise Refused(_there(output))
     real = Path(os.path.realpath(path))
@@ -230,16 +233,14 @@ def _check_outside(path: Location, name: str) -> None:
 
 
 def _there(output: Output) -> str:
-    text = f"{place(output.path)} is there and is not {output.kind.name}: choose another name, or move it away first"
+    text = f"{place(output.path)} exists and is not {output.kind.name}: choose another name, or move it away first"
     if output.overwrite is False:
-        text = f"{place(output.path)} is there already: choose another name, or replace it with --overwrite"
+        text = f"{place(output.path)} exists already: choose another name, or replace it with --overwrite"
     return text
 
 
 def _read(output: Output) -> str:
-    return (
-        f"{place(output.path)} is read by this very run and would be lost: choose another name for {output.kind.name}"
-    )
+    return f"{place(output.path)} is read by this run and would be lost: choose another name for {output.kind.name}"
 
 
 def _real(path: Location) -> str:

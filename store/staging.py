@@ -1,4 +1,4 @@
-"""Finished batches, kept in `_staging/` until their shard is complete: one file a batch, there whole or not at all.
+"""Finished batches, kept in `_staging/` until their shard is complete: one file a batch, written whole or not at all.
 
 A file is an uncompressed .npz (a zip of .npy members named CLIP/ARRAY.npy) with one JSON member for the receipts; numpy opens
 it too, and no pickle is ever read. Zip keeps a CRC of every member, so a torn file is found out: it counts as not staged and
@@ -16,15 +16,16 @@ import tokenize
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from store.formats import document, npz
-from store.layout import StoreError
+from concord import plain_json
+from store.formats import npz
+from store.layout import STAGING, StoreError
 from store.place import Opened, Place, is_url, place
 
-FOLDER = "_staging"
+FOLDER = STAGING
 RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
 LOCAL, HEAD = 30, 1 << 12  # bytes of a member's own header, and at most of an array's
@@ -35,6 +36,13 @@ _TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError, tokenize.TokenError
 MOST_CLIPS = 1 << 16  # of a batch
 
 
+class Receipts(NamedTuple):
+    """Number of clips in a batch, and what became of each."""
+
+    num_clips: int
+    receipts: list[dict[str, Any]]
+
+
 def stage(
     root: str | os.PathLike[str] | Place,
     batch_id: str,
@@ -43,7 +51,7 @@ def stage(
 ) -> Place:
     """Keep a batch's arrays, one dict of arrays a clip (empty for a clip that failed), and its receipts (JSON-able dicts).
 
-    Staging the same batch again replaces it. Returns the file; raises StoreError for an id that is no plain name.
+    Staging the same batch again replaces it. Returns the file; raises StoreError for an id that is not a plain name.
     """
     final = _file(root, batch_id)
     with final.writing() as f, zipfile.ZipFile(f, "w", zipfile.ZIP_STORED) as archive:
@@ -83,7 +91,7 @@ def _whole(file: Place) -> bool | None:
 
 
 def _raise_if_unread(file: Place, error: Exception) -> None:
-    """Raises StoreError for a disk that fails, which says nothing of the file; zipfile may hide it behind a BadZipFile."""
+    """Raises StoreError where the disk fails, which does not make the file torn; zipfile may hide it in a BadZipFile."""
     for one in (error, error.__context__):
         if isinstance(one, OSError) and one.errno:  # none: a damaged table led before the file's beginning
             raise StoreError(f"{file} cannot be read ({one.strerror}); see to its disk and run again") from error
@@ -98,13 +106,13 @@ def load(
         with zipfile.ZipFile(file.open().file(BATCH)) as archive:
             members = npz.bounded(archive)
             notes = _receipts(archive)
-            clips: list[dict[str, np.ndarray]] = [{} for _ in range(notes["num_clips"])]
+            clips: list[dict[str, np.ndarray]] = [{} for _ in range(notes.num_clips)]
             for member, info in members.items():
                 if member == RECEIPTS:
                     continue
                 number, name = member.removesuffix(".npy").split("/")
                 clips[int(number)][name] = npz.member_array(archive, info)
-        return clips, notes["receipts"]
+        return clips, notes.receipts
 
 
 @contextmanager
@@ -120,11 +128,11 @@ def _torn_is_removed(file: Place, batch_id: str) -> Iterator[None]:
         raise StoreError(f"staged batch {batch_id} is torn ({e}) and was removed; run it again") from e
 
 
-def _receipts(archive: zipfile.ZipFile) -> dict[str, Any]:
-    notes = document.parse_dict(archive.read(RECEIPTS))
-    if not document.is_count(notes["num_clips"], 0, MOST_CLIPS) or not isinstance(notes["receipts"], list):
-        raise ValueError("its receipts are none")
-    return notes
+def _receipts(archive: zipfile.ZipFile) -> Receipts:
+    notes = plain_json.parse_dict(archive.read(RECEIPTS))
+    if not plain_json.is_count(notes["num_clips"], 0, MOST_CLIPS) or not isinstance(notes["receipts"], list):
+        raise ValueError("its receipts are not a list")
+    return Receipts(notes["num_clips"], notes["receipts"])
 
 
 def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[str, Any]]:
@@ -132,7 +140,7 @@ def receipts(root: str | os.PathLike[str] | Place, batch_id: str) -> list[dict[s
     file = _file(root, batch_id)
     with _torn_is_removed(file, batch_id), zipfile.ZipFile(file.open().file(TABLE)) as archive:
         npz.bounded(archive)
-        return _receipts(archive)["receipts"]
+        return _receipts(archive).receipts
 
 
 class Rows:
@@ -171,12 +179,12 @@ def rows(root: str | os.PathLike[str] | Place, batch_id: str) -> tuple[list[dict
                 raise zipfile.BadZipFile("a member's checksum does not match")
             npz.bounded(archive)
             notes = _receipts(archive)
-            clips: list[dict[str, Rows]] = [{} for _ in range(notes["num_clips"])]
+            clips: list[dict[str, Rows]] = [{} for _ in range(notes.num_clips)]
             for info in archive.infolist():
                 if info.filename != RECEIPTS:
                     number, name = info.filename.removesuffix(".npy").split("/")
                     clips[int(number)][name] = Rows(opened, file, *_array(opened, info))
-        return clips, notes["receipts"]
+        return clips, notes.receipts
 
 
 def _array(opened: Opened, info: zipfile.ZipInfo) -> tuple[int, np.dtype[Any], tuple[int, ...]]:

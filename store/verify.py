@@ -8,39 +8,49 @@ and gathered metadata with the rest of the store.
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from rich.progress import Progress
 
+from concord.plain_json import parse_dict
 from concord.text import plain
 from store import layout
 from store.arrays import inventory
 from store.arrays.nodes import consolidated, read_document
 from store.arrays.shards import Damage
-from store.formats.document import parse_dict
 from store.layout import StoreError
 from store.reader import Reader
 
+Report = Callable[[int, int, str, str], None]  # first and last row of frames/ (exclusive), array, reason
 
-def verify(reader: Reader, progress: Progress | None = None) -> list[dict[str, str]]:
-    """Damage in a store: dicts of clip (id, empty where it is not about one), array and reason; an empty list is good news."""
-    found: list[dict[str, str]] = []
+
+@dataclass(frozen=True)
+class Fault:
+    """Damage in an array, group or file; `clip` is the id of the clip that it concerns, empty where it is not about one."""
+
+    clip: str
+    array: str
+    reason: str
+
+
+def verify(reader: Reader, progress: Progress | None = None) -> list[Fault]:
+    """All damage in a store; an empty list is good news."""
+    found: list[Fault] = []
     done = np.flatnonzero(reader.clips["done"] == 1)
     start = reader.clips["offset"][done]
     stop = start + reader.clips["length"][done]
 
     def report(bad_start: int, bad_stop: int, array: str, reason: str) -> None:
         for k in np.flatnonzero((start < bad_stop) & (stop > bad_start)):
-            entry = {"clip": str(reader.clips["id"][done[k]]), "array": array, "reason": reason}
-            if entry not in found:
-                found.append(entry)
+            fault = Fault(str(reader.clips["id"][done[k]]), array, reason)
+            if fault not in found:
+                found.append(fault)
 
     outside = (start < 0) | (reader.clips["length"][done] > reader.clips["capacity"][done]) | (stop > reader.num_rows)
     for i in done[outside]:
-        found.append(
-            {"clip": str(reader.clips["id"][i]), "array": "clips/offset", "reason": "its rows are not all in frames/"}
-        )
+        found.append(Fault(str(reader.clips["id"][i]), "clips/offset", "its rows are not all in frames/"))
     is_fitted = reader.inventory.complete and bool((reader.attrs.get("similarity") or {}).get("complete"))
     numbers = {*layout.EMBEDDINGS, *(layout.LEARNED_ARRAYS if is_fitted else ())}
     start, stop, done = start[~outside], stop[~outside], done[~outside]
@@ -65,17 +75,24 @@ def verify(reader: Reader, progress: Progress | None = None) -> list[dict[str, s
             if progress and task is not None:
                 progress.advance(task)
     found += _small_files(reader)
-    damaged = {entry["array"].partition("/")[0] for entry in found}
-    for name, read in {"fit": lambda: reader.fit, "words": lambda: reader.has_words and reader.words_table}.items():
+    damaged = {fault.array.partition("/")[0] for fault in found}
+
+    def words() -> object:
+        return reader.words_table if reader.has_words else None
+
+    def fit() -> object:
+        return reader.fit
+
+    for name, read in {"fit": fit, "words": words}.items():
         try:
             read()
         except StoreError as e:
             if name not in damaged:
-                found.append({"clip": "", "array": name, "reason": str(e)})
+                found.append(Fault("", name, str(e)))
     return found
 
 
-def _small_files(reader: Reader) -> list[dict[str, str]]:
+def _small_files(reader: Reader) -> list[Fault]:
     """What is wrong with files that are no shards: by the inventory, and by what ledger, manifest and root say of the rest."""
     root = reader.place
     faults = {inventory.part(key): text for key, text in inventory.damage(root, reader.inventory).items()}
@@ -84,13 +101,13 @@ def _small_files(reader: Reader) -> list[dict[str, str]]:
             faults[name] = text
     document = read_document(root)
     if "consolidated_metadata" in document and not faults:
-        anew = parse_dict(consolidated(root))
-        if anew["consolidated_metadata"] != document["consolidated_metadata"]:
+        again = parse_dict(consolidated(root))
+        if again["consolidated_metadata"] != document["consolidated_metadata"]:
             faults["zarr.json"] = (
                 f"{root}/zarr.json: the metadata that it gathers is not that of the arrays, so zarr.open reads them wrongly; "
-                "run precompute.py on the store again: it gathers it anew"
+                "run precompute.py on the store again: that gathers it again"
             )
-    return [{"clip": "", "array": name, "reason": text} for name, text in faults.items()]
+    return [Fault("", name, text) for name, text in faults.items()]
 
 
 def _table_fault(reader: Reader, name: str) -> str:
@@ -108,7 +125,7 @@ def _table_fault(reader: Reader, name: str) -> str:
     return ""
 
 
-def _check_in_use(rows: np.ndarray, first: int, start: np.ndarray, stop: np.ndarray, report: Any) -> None:
+def _check_in_use(rows: np.ndarray, first: int, start: np.ndarray, stop: np.ndarray, report: Report) -> None:
     """Rows of a done clip must carry the flag that a writer sets on rows it filled."""
     blank = np.flatnonzero(rows & layout.IN_USE == 0) + first
     if len(blank):
@@ -118,14 +135,19 @@ def _check_in_use(rows: np.ndarray, first: int, start: np.ndarray, stop: np.ndar
                 report(int(hit[0]), int(hit[0]) + 1, "frames/flags", "rows of the clip are not marked as in use")
 
 
-def _check_numbers(name: str, rows: np.ndarray, first: int, start: np.ndarray, stop: np.ndarray, report: Any) -> None:
+def _check_numbers(
+    name: str, rows: np.ndarray, first: int, start: np.ndarray, stop: np.ndarray, report: Report
+) -> None:
     """Rows of a done clip are finite, and its soft labels in [0, 1], once the store has a fit."""
     good = np.isfinite(rows) if name != "similarity" else (rows >= 0) & (rows <= 1)
     bad = np.flatnonzero(~good.reshape(len(rows), -1).all(axis=1)) + first
     for a, b in zip(start, stop, strict=True) if len(bad) else ():
         hit = bad[(bad >= a) & (bad < b)]
         if len(hit):
-            reason = f"row {int(hit[0] - a)} of the clip holds no number{' in [0, 1]' if name == 'similarity' else ''}"
+            reason = f"row {int(hit[0] - a)} of the clip does not hold a number{' in [0, 1]' if name == 'similarity' else ''}"
             report(
-                int(hit[0]), int(hit[0]) + 1, f"frames/{name}", f"{reason}; precompute.py --refit writes labels anew"
+                int(hit[0]),
+                int(hit[0]) + 1,
+                f"frames/{name}",
+                f"{reason}; precompute.py --refit writes the labels again",
             )

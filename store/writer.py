@@ -1,4 +1,4 @@
-"""Writing to a store and growing it, so that a kill at any moment leaves it readable and the next run can go on.
+"""Writing to a store and growing it, so that a kill at any moment leaves it readable and the next run can continue.
 
 Frames are written by whole shards: one `write_shard` makes each file once, whole or not at all, and no two writers touch one
 file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver; its first change opens the
@@ -9,9 +9,7 @@ a row of zeros.
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,38 +17,38 @@ import numpy as np
 import zarr
 
 from store import layout
-from store.arrays import groups, inventory, metadata
-from store.arrays.inventory import Inventory
-from store.arrays.nodes import (
-    EVERY_CHUNK,
-    array_names,
+from store.arrays import groups, inventory, swap
+from store.arrays.attributes import Layout, RootAttributes
+from store.arrays.coding import (
     as_column,
-    build,
-    consolidated,
-    create_column,
     create_frames,
-    create_small,
-    delete_node,
     encoded_shard,
-    is_node,
-    plain,
-    read_document,
+    fitting,
+    opened,
     resize,
-    root_attrs,
     short_dtype,
     write_column,
+)
+from store.arrays.inventory import Inventory
+from store.arrays.nodes import (
+    array_names,
+    attributes_of,
+    build,
+    consolidated,
+    delete_node,
+    is_node,
+    read_document,
+    root_attrs,
     write_document,
 )
-from store.formats import document
-from store.layout import StoreError, node_name
+from store.layout import STAGING, StoreError
 from store.place import Place, place
-from store.staging import FOLDER as STAGING
 
 
 class Writer:
-    """A store opened for writing; cheap to make and to pickle, since it keeps the path alone and reads sizes when asked.
+    """A store opened for writing; cheap to make and to pickle, since it keeps only the path and reads sizes when asked.
 
-    `write_shard` may be called by any process, for different shards at the same time; everything else by one driver alone.
+    `write_shard` may be called by any process, for different shards at the same time; everything else by one driver only.
     """
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
@@ -71,16 +69,15 @@ class Writer:
         return cls(path, options)
 
     @property
-    def attrs(self) -> dict[str, Any]:
+    def attrs(self) -> RootAttributes:
         """The root attributes as they are on disk now."""
         return root_attrs(self.place)
 
     def update_attrs(self, attrs: Mapping[str, Any]) -> None:
         """Replace some root attributes (top level, JSON-able; NaN becomes null), in one atomic write."""
         self._open_inventory()
-        document = read_document(self.place)
-        document["attributes"] = {**document["attributes"], **plain(attrs)}
-        write_document(self.place, document)
+        root = read_document(self.place)
+        write_document(self.place, {**root, "attributes": {**root["attributes"], **attributes_of(attrs)}})
 
     # -- clips ---------------------------------------------------------------------------------------------------------
 
@@ -176,14 +173,14 @@ class Writer:
             array = self.array(f"frames/{name}")
             if not 0 <= shard < array.shape[0] // self.shard_rows:
                 raise StoreError(f"frames/{name} has no shard {shard}: grow_rows first")
-            ready[name] = array, _fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
+            ready[name] = array, fitting(name, np.asarray(data), array.dtype, (self.shard_rows, *array.shape[1:]))
         self._open_inventory()
         for name, (array, data) in ready.items():
             key = array.metadata.encode_chunk_key((shard,) + (0,) * (data.ndim - 1))
             (self.place / "frames" / name / key).write(encoded_shard(array, data))
 
     def ensure_projections(self, width: int) -> None:
-        """Have both projection arrays with `width` columns; arrays of another width are dropped and made anew, unwritten."""
+        """Have both projection arrays with `width` columns; arrays of another width are dropped and made again, unwritten."""
         for name in layout.PROJECTIONS:
             folder = self.place / "frames" / name
             if is_node(folder) and self.array(f"frames/{name}").shape[1:] == (width,):
@@ -193,66 +190,27 @@ class Writer:
             self.add_frames(name, "f2", (width,), self.num_rows)
 
     def add_frames(self, name: str, dtype: str, row: tuple[int, ...], rows: int) -> None:
-        sizes = rows, self.chunk_rows, self.shard_rows
-        files = build(lambda group: create_frames(group, name, dtype, row, *sizes))
+        """Make an array of `frames/` with so many rows, unwritten; `row` is the shape of one."""
+        cut: Layout = {"chunk_rows": self.chunk_rows, "shard_rows": self.shard_rows}
+        files = build(lambda group: create_frames(group, name, dtype, row, rows, cut))
         (self.place / "frames" / name / "zarr.json").write(files[f"{name}/zarr.json"])
 
     # -- fit, words ----------------------------------------------------------------------------------------------------
 
     def write_fit(self, fit: Mapping[str, Any]) -> None:
         """Replace `fit/` by a nested dict: arrays, dicts for groups, a group's attributes (JSON-able) under "attrs"."""
-
-        def fill(group: zarr.Group, values: Mapping[str, Any] = fit) -> None:
-            for name, value in values.items():
-                if name == "attrs":
-                    group.attrs.update(plain(value))
-                elif isinstance(value, Mapping):
-                    fill(group.create_group(node_name(name)), value)
-                else:
-                    create_small(group, node_name(name), np.asarray(value))
-
-        self._replace_group("fit", build(fill))
+        swap.keep_aside(self.place, "fit", swap.of_fit(fit))
+        self._finish_swap("fit")
 
     def write_words(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Replace `words/`: clip (row number, ascending), start, end (seconds), text, probability, equally long."""
-        if set(columns) != set(layout.WORD_ARRAYS) or len({len(v) for v in columns.values()}) != 1:
-            raise StoreError(f"words/ needs the columns {', '.join(layout.WORD_ARRAYS)}, equally long")
-        if np.any(np.diff(np.asarray(columns["clip"], np.int64)) < 0):
-            raise StoreError("words/ must come in clip order")
-
-        def fill(group: zarr.Group) -> None:
-            for name, dtype in layout.WORD_ARRAYS.items():
-                values = as_column(columns[name], dtype)
-                unknown = "" if dtype == "string" else layout.fill_value(dtype)
-                create_column(group, name, dtype, unknown, len(values), "word")[:] = values
-
-        self._replace_group("words", build(fill))
-
-    def _replace_group(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Keep a new group aside in one file, then lay it out in the old one's place.
-
-        A kill leaves the old one, or that file, from which `tidy` does it again; in between there is no such group.
-        """
-        with self._next(name).writing() as f, zipfile.ZipFile(f, "w") as archive:
-            for key, data in files.items():
-                archive.writestr(key, data)
-        self._finish_swap(name)
+        swap.keep_aside(self.place, "words", swap.of_words(columns))
+        self._finish_swap("words")
 
     def _finish_swap(self, name: str) -> None:
-        try:
-            ready = self._next(name).read()
-        except FileNotFoundError:
-            return
-        with zipfile.ZipFile(io.BytesIO(ready)) as archive:
-            files = {key: archive.read(key) for key in archive.namelist()}
-        self._drop_consolidated()
-        group = self.place / name
-        delete_node(group)
-        group.write_tree(files, last="zarr.json")
-        self._next(name).delete()
-
-    def _next(self, name: str) -> Place:
-        return self.place / STAGING / f"{name}.next"
+        if (files := swap.kept_aside(self.place, name)) is not None:
+            self._drop_consolidated()
+            swap.lay_out(self.place, name, files)
 
     # -- before and after ----------------------------------------------------------------------------------------------
 
@@ -262,7 +220,7 @@ class Writer:
         delete_node(self.place / group)
 
     def begin(self) -> None:
-        """Take up a store for a run that will change it: the inventory is open until `consolidate`."""
+        """Prepare a store for a run that will change it: the inventory is open until `consolidate`."""
         self._open_inventory()
         if not self.attrs.get(inventory.MARK):
             self.update_attrs({inventory.MARK: True})
@@ -290,9 +248,9 @@ class Writer:
     def _drop_consolidated(self) -> None:
         """Before a change of shape or of nodes: stale consolidated metadata would mislead plain readers after a kill."""
         self._open_inventory()
-        document = read_document(self.place)
-        if document.pop("consolidated_metadata", None) is not None:
-            write_document(self.place, document)
+        root = read_document(self.place)
+        if root.pop("consolidated_metadata", None) is not None:
+            write_document(self.place, root)
 
     def _column(self, name: str, length: int) -> np.ndarray:
         """First rows of a column of `clips/`; raises StoreError where any column is damaged, since zarr adds to all of them."""
@@ -302,26 +260,6 @@ class Writer:
         except (OSError, ValueError) as e:
             raise StoreError(f"{self.place / 'clips'} is damaged ({e}); restore it from a copy") from e
 
-    def array(self, name: str) -> zarr.Array:
+    def array(self, name: str) -> zarr.Array[Any]:
         """An array by its path in the store; raises StoreError where its metadata cannot be read."""
-        try:  # zarr looks codecs up by name, some of which run code
-            metadata.parse(document.parse((self.place / name / "zarr.json").read()))
-        except (OSError, ValueError) as e:
-            raise StoreError(f"{self.place / name}: the array's metadata cannot be read: {e}") from e
-        return zarr.open_array((self.place / name).zarr(), mode="r", zarr_format=3).with_config(EVERY_CHUNK)
-
-
-def _fitting(name: str, data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    if data.shape != shape:
-        raise StoreError(f"frames/{name}: a shard is {list(shape)}, not {list(data.shape)}")
-    if data.dtype == dtype:
-        return data
-    if not (data.dtype.kind == "f" and dtype.kind == "f"):
-        raise StoreError(f"frames/{name} is {dtype}, not {data.dtype}")
-    with np.errstate(over="ignore"):
-        cast = data.astype(dtype)
-    lost = np.isinf(cast) & np.isfinite(data)
-    if lost.any():
-        row = int(np.argwhere(lost)[0][0])
-        raise StoreError(f"frames/{name}: row {row} of the shard holds {data[lost][0]:g}, too large for {dtype}")
-    return cast
+        return opened(self.place / name)

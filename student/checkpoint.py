@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from concord import files
+from concord import files, plain_json
 from concord.errors import ConcordError
-from student.config import TRIMS, plain
+from concord.plain_json import cleaned
+from student.config import TRIMS
 from student.data.picture import SIDES
 from student.models import build, least_numbers
 
@@ -62,7 +63,7 @@ def save_model(folder: Path, model: nn.Module, name: str, about: dict[str, Any])
     for key in ("threshold", "temperature"):
         if not isinstance(about[key], int | float) or not math.isfinite(about[key]):
             raise SaveError(f"the {key} is {about[key]}, so no detector was written")
-    text = json.dumps(plain(header))
+    text = json.dumps(cleaned(header))
     files.write(folder / MODEL_FILE, save(state, metadata={HEADER: text, DIGEST: _digest(text, state)}))
 
 
@@ -157,7 +158,7 @@ def about(path: Path) -> dict[str, Any]:
     try:
         _check_size(file)
         with safe_open(file, framework="pt") as opened:
-            told = files.parse_json((opened.metadata() or {}).get(HEADER, "{}"))
+            told = plain_json.parse_exact((opened.metadata() or {}).get(HEADER, "{}"), MOST_HEADER)
     except (SafetensorError, ValueError, OSError):
         return {}  # whoever reads the tensors says what is wrong with the file
     return told if isinstance(told, dict) else {}
@@ -176,7 +177,7 @@ def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The header, of the types that its readers take for granted; ValueError for any other."""
     if HEADER not in metadata:
         raise ValueError(f"its header says nothing of {HEADER}")
-    told = files.parse_json(metadata[HEADER])
+    told = plain_json.parse_exact(metadata[HEADER], MOST_HEADER)
     if not isinstance(told, dict):
         raise ValueError("its header holds no names and values")
 

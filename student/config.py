@@ -11,6 +11,7 @@ from typing import Any
 
 from concord.errors import ConcordError
 from concord.files import write
+from concord.plain_json import cleaned
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
@@ -218,15 +219,4 @@ def write_json(path: Path, value: Any) -> None:
 
 def to_json(value: Any) -> bytes:
     """A file of JSON; NaN and infinities become null."""
-    return (json.dumps(plain(value), indent=2) + "\n").encode()
-
-
-def plain(value: Any) -> Any:
-    """As JSON would give it back: names as text, tuples as lists, None for what is not finite."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return (json.dumps(cleaned(value), indent=2) + "\n").encode()

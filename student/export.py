@@ -27,7 +27,8 @@ import click
 import numpy as np
 
 from concord.command import Command, fail, say
-from concord.files import named, sync, unfinished
+from concord.files import named, replacing
+from concord.text import byte_size
 from store import StoreError
 from store import output as outputs
 
@@ -55,24 +56,26 @@ def export(checkpoint: Path, output: Path) -> dict[str, Any]:
     model, about = load_model(checkpoint)
     if about["model"] not in EXPORTED:
         raise ValueError(f"a {about['model']} is not exported; there is {', '.join(EXPORTED)}")
-    folder = Path(tempfile.gettempdir()) if outputs.is_stream(output) else output.parent
-    partial = unfinished(folder)
     try:
-        _write(_answers(model).eval(), partial, about)
-        difference = _difference(model, partial)
-        if not difference <= CLOSE:
-            raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
-        speeds, size = _speeds(model, partial), partial.stat().st_size
         if outputs.is_stream(output):
-            outputs.write(output, partial.read_bytes())
+            with tempfile.TemporaryDirectory() as folder:
+                said = _exported(model, about, Path(folder, "detector.onnx"))
+                outputs.write(output, Path(folder, "detector.onnx").read_bytes())
         else:
-            partial.replace(output)
-            sync(output.parent)
+            with replacing(output) as partial:
+                said = _exported(model, about, partial)
     except OSError as error:
         raise named(error, output) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return {"difference": difference, **speeds, "bytes": size}
+    return said
+
+
+def _exported(model: Any, about: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Write the ONNX file and compare it with torch; see `export`."""
+    _write(_answers(model).eval(), path, about)
+    difference = _difference(model, path)
+    if not difference <= CLOSE:
+        raise ValueError(f"onnxruntime and torch differ by {difference:.2g}; the file was not written")
+    return {"difference": difference, **_speeds(model, path), "bytes": path.stat().st_size}
 
 
 def _answers(model: Any) -> Any:
@@ -194,7 +197,7 @@ def main(checkpoint: Path, output: Path, debug: bool) -> None:
     except (CheckpointError, StoreError, ValueError, OSError, ScoreError) as error:
         fail(f"Error: {error}", 1 if isinstance(error, ScoreError) else 2)
     say(
-        f"{output}: {said['bytes'] / 1e6:.1f} MB; differs from torch by {said['difference']:.1e}; one thread "
+        f"{output}: {byte_size(said['bytes'])}; differs from torch by {said['difference']:.1e}; one thread "
         f"{said['frames_per_second']:,.0f} frames a second ({said['frames_per_second'] / 25:.0f} times real time), torch "
         f"{said['torch_frames_per_second']:,.0f}"
     )

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from concord import files
+from concord import files, plain_json
+from concord.plain_json import cleaned
 from student.checkpoint import MODEL_FILE, MOST_HEADER, CheckpointError, SaveError, first, not_finite, on_cpu, sum_of
-from student.config import plain
 
 STATE_FILE = "trainer.json"
 PREFIX = "checkpoint-"
@@ -90,7 +90,7 @@ def save_state(
             data = save(tensors)
             files.put(partial / name, data)
             sums[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        whole = plain({**state, "files": sums})
+        whole = cleaned({**state, "files": sums})
         text = json.dumps({**whole, "sha256": sum_of(whole)}, indent=2)
         files.put(partial / STATE_FILE, text.encode())
         files.sync(partial)
@@ -118,7 +118,7 @@ def read_state(path: Path) -> dict[str, Any]:
             raise ValueError("it is missing, or no file but a link")
         if file.stat().st_size > MOST_STATE:
             raise ValueError("it is larger than any of ours")
-        state = files.parse_json(file.read_bytes())
+        state = plain_json.parse_exact(file.read_bytes(), MOST_STATE)
         missing = STATE.keys() - OPTIONAL - state.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(

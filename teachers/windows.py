@@ -7,15 +7,20 @@ gains nothing there and rounding then differs (1e-5); elsewhere like lengths are
 what is padded.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from teachers.base import SAMPLES_PER_FRAME, ClipMedia, TeacherError
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ def embed(
     clips: list[ClipMedia],
     dim: int,
     forward: Forward,
-    device: Any,
+    device: torch.device,
     *,
     window: int,
     overlap: int,

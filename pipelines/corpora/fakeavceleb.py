@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpora.fields import ManifestError
@@ -47,6 +48,12 @@ def rows(root: Path) -> Iterator[Row]:
     Raises ManifestError where no folder of a category is found or meta_data.csv has no column that names files.
     """
     base = _base(root)
+    for row in _rows(root, base):
+        yield replace(row, path=str(base / row.path))
+
+
+def _rows(root: Path, base: Path) -> Iterator[Row]:
+    """The same with paths relative to `base`, the folder of the categories."""
     present = [path for path in files(base) if path.split("/")[0] in TREE or path.split("/")[0] in OLD]
     lists = [folder / "meta_data.csv" for folder in (base, root, base.parent) if (folder / "meta_data.csv").is_file()]
     if not lists:

@@ -8,9 +8,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from concord import plain_json
 from concord.errors import ConcordError
+from concord.text import spelled
 from pipelines.corpora.faults import Fault
-from store.formats import document
 
 PATHS = ("path", "audio_path")  # columns that may hold bytes that are not UTF-8, as file names may
 LONGEST = 1 << 16  # letters of a cell
@@ -42,7 +43,7 @@ def as_text(value: Any, name: str, where: str) -> str:
     except UnicodeEncodeError:
         raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is not a character") from None
     if name not in PATHS:
-        text = document.text(text)
+        text = spelled(text)
     return text
 
 
@@ -73,7 +74,7 @@ def as_number(value: Any, name: str, where: str) -> float:
 def as_names(value: Any, name: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
-            value = document.parse(value) if value.lstrip().startswith("[") else [value]
+            value = plain_json.parse(value) if value.lstrip().startswith("[") else [value]
         except ValueError as error:
             raise ManifestError(f"{where}: {name} is not a JSON list ({error}): {value[:200]}") from error
     try:
@@ -94,7 +95,7 @@ def as_faults(value: Any, where: str) -> tuple[Fault, ...]:
 
 def as_segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:
     try:
-        pairs = document.parse(value) if isinstance(value, str) else value
+        pairs = plain_json.parse(value) if isinstance(value, str) else value
         spans = tuple((float(start), float(end)) for start, end in pairs)
     except (ValueError, TypeError, OverflowError) as error:
         raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {str(value)[:200]}") from error

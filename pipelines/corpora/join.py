@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from concord import plain_json
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row
-from store.formats import document as store_document
 
 T = TypeVar("T", dict, list)
 
@@ -145,7 +145,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def document(path: Path, kind: type[T]) -> T:
     """A JSON file's content, a `kind` (dict or list); raises ManifestError that names the file where it is not."""
     try:
-        content = store_document.parse(path.read_text(encoding="utf-8-sig"), LIST_BYTES)
+        content = plain_json.parse(path.read_text(encoding="utf-8-sig"), LIST_BYTES)
     except (OSError, ValueError) as error:
         raise ManifestError(f"list {path} cannot be read as JSON: {error}; fetch it again") from error
     if not isinstance(content, kind):

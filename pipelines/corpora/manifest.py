@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from concord.text import spelled
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import (
     ManifestError,
@@ -30,7 +31,6 @@ from pipelines.corpora.fields import (
     as_text,
     is_empty,
 )
-from store.formats import document
 from store.formats.table import read_csv, read_parquet, to_csv
 from store.layout import StoreError
 from store.place import Place, is_url, place
@@ -201,18 +201,18 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
     identity = os.fsencode(identity).decode("utf-8", "backslashreplace")
     return replace(
         row,
-        method=document.text(row.method),
-        group=document.text(row.group),
-        identities=tuple(map(document.text, row.identities)),
-        faults=tuple(Fault.of(document.text(str(fault))) for fault in row.faults),
+        method=spelled(row.method),
+        group=spelled(row.group),
+        identities=tuple(map(spelled, row.identities)),
+        faults=tuple(Fault.of(spelled(str(fault))) for fault in row.faults),
         path=_as_text(path),
         audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
         label=label,
         audio_fake=audio_fake,
         video_fake=video_fake,
-        category=document.text(category),
+        category=spelled(category),
         id=identity,
-        corpus=document.text(corpus),
+        corpus=spelled(corpus),
     )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from concord.text import byte_size
+
 GIB = 1024**3
 FULL = 0.95  # share of a disk from which on Ray takes no more objects
 LOW_DISK = 10 * GIB  # a batch waits on disk where memory is short; staging holds the shards in work
@@ -33,7 +35,7 @@ def disk() -> Finding:
     """Space where Ray puts what memory does not hold."""
     place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     usage = shutil.disk_usage(place)
-    says = f"{_size(usage.free)} free of {_size(usage.total)} in {place}"
+    says = f"{byte_size(usage.free)} free of {byte_size(usage.total)} in {place}"
     how = f"free space in {place}, or start Ray with RAY_TMPDIR on a larger disk"
     if usage.free < (1 - FULL) * usage.total:
         return Finding("disk", "fail", f"{says}: Ray stops at {FULL:.0%}", how)
@@ -46,19 +48,21 @@ def memory() -> Finding:
     """Free memory, of the container's where it has a limit."""
     total, free = _memory()
     cores = len(os.sched_getaffinity(0))
-    says = f"{_size(free)} free of {_size(total)}, {cores} cores"
+    says = f"{byte_size(free)} free of {byte_size(total)}, {cores} cores"
     how = "end other programs, or give Ray fewer cores: ray start --num-cpus N"
     if free < LEAST_MEMORY:
         return Finding("memory", "fail", says, how)
     if free < LOW_MEMORY or total < CORE_MEMORY * cores:
-        return Finding("memory", "warn", f"{says}; a face worker, one a core, takes about {_size(CORE_MEMORY)}", how)
+        return Finding(
+            "memory", "warn", f"{says}; a face worker, one a core, takes about {byte_size(CORE_MEMORY)}", how
+        )
     return Finding("memory", "ok", says)
 
 
 def shared_memory(need: int, place: Path = Path("/dev/shm")) -> Finding:
     """Room for Ray's object store, which falls back to a slow file where there is none."""
     has = shutil.disk_usage(place).total if place.exists() else 0
-    says = f"{_size(has)} in {place}, Ray's object store takes {_size(need)}"
+    says = f"{byte_size(has)} in {place}, Ray's object store takes {byte_size(need)}"
     if has < need:
         how = f"sudo mount -o remount,size={-(-need // GIB) + 1}G {place}; in a container --shm-size, in Kubernetes an emptyDir"
         return Finding("object store", "warn", f"{says}: it will lie on disk and be slow", how)
@@ -103,7 +107,7 @@ def gpu() -> Finding:
         least = DRIVERS.get(int(built.partition(".")[0]))
         return Finding("gpu", "fail", says, f"install an NVIDIA driver that runs CUDA {built}: {least or '?'} or newer")
     memory_bytes = torch.cuda.get_device_properties(0).total_memory
-    says = f"{len(names)} x {names[0]}, {_size(memory_bytes)}, driver {driver}, CUDA {built}"
+    says = f"{len(names)} x {names[0]}, {byte_size(memory_bytes)}, driver {driver}, CUDA {built}"
     return Finding("gpu", "ok", says)
 
 
@@ -125,10 +129,6 @@ def _memory() -> tuple[int, int]:
         used = int((group / "memory.current").read_text()) - (int(cached.group(1)) if cached else 0)
         total, free = min(total, int(limit)), min(free, int(limit) - used)
     return total, free
-
-
-def _size(count: float) -> str:
-    return f"{count / GIB:.1f} GiB"
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 
 from concord.secrets import redact
-from store.formats import document
+from concord.text import spelled
 from store.formats.table import read_parquet
 from store.layout import StoreError
 from store.place import Place, place
@@ -43,7 +43,7 @@ def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise StoreError(
-            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again: it mends that"
+            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again: it repairs that"
         ) from error
 
 
@@ -53,9 +53,7 @@ def write(store: str | os.PathLike[str] | Place, entries: Iterable[Entry]) -> No
 
     names = [f.name for f in fields(Entry)]
     told = [asdict(replace(entry, message=redact(entry.message))) for entry in entries]
-    records = [
-        {name: document.text(value) if isinstance(value, str) else value for name, value in t.items()} for t in told
-    ]
+    records = [{name: spelled(value) if isinstance(value, str) else value for name, value in t.items()} for t in told]
     table = pd.DataFrame(records, columns=names)
     table = table.astype({name: TYPES.get(name, "str") for name in names})
     (place(store) / FILE).write(table.to_parquet(index=False, write_page_checksum=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from concord.text import plain
+from concord.text import byte_size, plain
 from pipelines.job import space
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary
@@ -101,16 +101,14 @@ def _expectation(summary: Summary, config: Config) -> str:
     minutes = max(1, round(space.minutes(frames, summary.cpus)))
     time = f"{minutes} minute{'' if minutes == 1 else 's'}"
     where = "of the cluster as it is now" if config.address or os.environ.get("RAY_ADDRESS") else "of this machine"
-    kept = space.size(space.stays(frames, summary.dims, summary.arrays)) + f" of store{_with(summary)}"
+    kept = byte_size(space.stays(frames, summary.dims, summary.arrays)) + f" of store{_with(summary)}"
     lines = [
         f"{summary.clips - len(summary.failed)} clips to add, {summary.video_seconds / 3600:.3f} h of video: about "
         f"{kept}, made in {time} on the {summary.cpus} CPUs {where}"
     ]
     if free is not None:
         enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"
-        lines.append(
-            f"{space.size(need)} of disk space are needed during the run, {space.size(free)} are free: {enough}"
-        )
+        lines.append(f"{byte_size(need)} of disk space are needed during the run, {byte_size(free)} are free: {enough}")
     if summary.failed:
         lines.append(f"{len(summary.failed)} cannot be opened:")
         lines += [f"  {plain(entry.path)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]

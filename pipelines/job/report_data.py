@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord import plain_json
 from concord.secrets import redact
 from pipelines.errors import UsageError
 from pipelines.job import report_page, request
@@ -108,7 +109,7 @@ def write(root: str | os.PathLike[str] | Place, report: Report) -> None:
 
 def to_json(report: Report) -> dict[str, Any]:
     """What `report.json` holds: floats of six digits, null where one is not finite."""
-    return clean(asdict(report))
+    return plain_json.cleaned(asdict(report))
 
 
 def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> Report:
@@ -259,7 +260,9 @@ def _hours(name: str, cores: float, gpus: float) -> CostRow:
 
 def labels(note: Mapping[str, Any]) -> Labels | None:
     """What the soft labels are worth, from the note of the fit; None where there are none."""
-    return Labels(**{field.name: clean(note.get(field.name)) for field in fields(Labels)}) if note else None
+    return (
+        Labels(**{field.name: plain_json.cleaned(note.get(field.name)) for field in fields(Labels)}) if note else None
+    )
 
 
 def machine() -> Machine:
@@ -283,17 +286,6 @@ def machine() -> Machine:
         gpu_names=sorted({name.removeprefix(kind) for has in alive for name in has if name.startswith(kind)}),
         nodes_gone=len(nodes) - len(alive),
     )
-
-
-def clean(value: Any) -> Any:
-    """Plain JSON: floats of six digits, null where one is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): clean(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(inner) for inner in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _try(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> None:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from concord.text import byte_size
 from pipelines.errors import UsageError
 from pipelines.workers.cluster import cores
 from store import layout
@@ -55,7 +56,7 @@ def check(root: str | os.PathLike[str] | Place, frames: int, dims: int, arrays: 
     has, need = free(root), needed(frames, dims, arrays)
     if has is None or has >= MARGIN * need:
         return ""
-    said = f"{root}: {size(has)} are free on its disk and {frames} frames need about {size(need)}"
+    said = f"{root}: {byte_size(has)} are free on its disk and {frames} frames need about {byte_size(need)}"
     if has < need:
         raise UsageError(f"{said}; free some space, choose another disk for --store, or add fewer clips (--limit)")
     return f"{said}, which may turn out to be more: watch the disk"
@@ -81,12 +82,3 @@ def cpus(address: str | None) -> int:
 def minutes(frames: int, cpus: int) -> float:
     """Minutes that so many frames take on so many CPUs, start included, fit and words not."""
     return (START_S + frames * SECONDS_A_FRAME / max(cpus, 1)) / 60
-
-
-def size(count: float) -> str:
-    """312.5 MB, 1.2 GB."""
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

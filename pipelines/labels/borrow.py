@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import store
@@ -31,7 +32,7 @@ def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]
     return fit, {**note, "fit_from": str(path)}
 
 
-def check_teachers(place: Place, attrs: dict[str, Any]) -> None:
+def check_teachers(place: Place, attrs: Mapping[str, Any]) -> None:
     """Raises UsageError where a store does not say which teachers it was made with."""
     told = attrs.get("teachers") or {}
     for side, needed in (("asr", ("name", "dim")), ("vsr", ("name", "dim")), ("face", ("options",))):

@@ -46,7 +46,7 @@ def second_pass(
     reader = store.open(root)
     done = reader.clips["done"] == 1
     corpora = sorted(set(reader.clips["corpus"][done].astype(str)))
-    note = dict(writer.attrs.get("similarity") or {})
+    note: dict[str, Any] = dict(writer.attrs.get("similarity") or {})
     # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
     interrupted = bool(note) and not note.get("complete")
     here = _stored_fit(reader, interrupted or wish.refit or wish.fit_from is not None)

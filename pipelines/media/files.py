@@ -17,7 +17,7 @@ from typing import Any
 import av
 
 from concord.errors import ConcordError
-from concord.text import plain
+from concord.text import byte_size, plain
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
@@ -117,7 +117,7 @@ def check_size(path: Media, size: int) -> None:
     if size == 0:
         raise MediaError("unreadable", f"{shown(path)} is empty (0 bytes); copy or download it again")
     if size > MAX_BYTES:
-        text = f"{shown(path)} has {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} are accepted; cut it into parts"
+        text = f"{shown(path)} has {byte_size(size)}, at most {byte_size(MAX_BYTES)} are accepted; cut it into parts"
         raise MediaError("limit", text)
 
 

@@ -1,13 +1,55 @@
-"""What the root attributes of a store may be: those who read them rely on these types, whoever wrote the file."""
+"""What the root attributes of a store may be: readers rely on these types, so foreign files are checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Required, TypedDict
 
-from store.formats.document import is_count
+from concord.plain_json import is_count
 
 Check = Callable[[Any], bool]
+
+
+class Layout(TypedDict):
+    """How `frames/` is cut: rows that are compressed together, and rows in one file."""
+
+    chunk_rows: int
+    shard_rows: int
+
+
+class SimilarityNote(TypedDict, total=False):
+    """What a store says of its fit; each by corpus where a store may hold several."""
+
+    kind: str
+    complete: bool  # whether all projections and soft labels are of this fit
+    clip_frames: int  # typical length of the clips that it was learned from
+    fitted_on: dict[str, Any]
+    calibrated_on: dict[str, dict[str, Any]]
+    auc: dict[str, dict[str, float]]
+    brier: dict[str, dict[str, float]]
+    offset: dict[str, dict[str, float]]
+    shuffled_control: dict[str, float]
+    fit_from: str
+    learned_on: str
+    seed: int
+
+
+class RootAttributes(TypedDict, total=False):
+    """Attributes of the root; people may add their own. A store has the first four; `wrong` checks the types of the rest."""
+
+    format: Required[str]
+    version: Required[int]
+    layout: Required[Layout]
+    fps: Required[int]
+    sample_rate: int
+    created_by: str
+    teachers: dict[str, dict[str, Any]]
+    similarity: SimilarityNote
+    corpora: list[str]
+    words: dict[str, Any]
+    inventory: bool
+    commit: str
+    command: str
 
 
 def wrong(attrs: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def decode(codec: str, data: memoryview, out: np.ndarray) -> None:
 def zstd_size(data: memoryview) -> int:
     """Decoded size that a zstd frame's header states (RFC 8878, 3.1.1.1), -1 where it states none."""
     if len(data) < 5 or int.from_bytes(data[:4], "little") != _ZSTD_MAGIC:
-        raise ValueError("it is no zstd frame")
+        raise ValueError("it is not a zstd frame")
     flags = data[4]
     single = flags >> 5 & 1
     at = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]

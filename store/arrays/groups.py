@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numcodecs.vlen import VLenUTF8
 
+from concord import plain_json
 from concord.errors import ConcordError
 from store.arrays import chunks, metadata
 from store.arrays.metadata import Metadata
 from store.arrays.nodes import is_of_node
-from store.formats import document
 from store.place import Place
 
 MOST_FREE = 128 << 20  # bytes in memory that a group of any size on the disk may take
 RATIO = 64  # bytes in memory for each byte on the disk, beyond that; a million clips take 30
-TEXT_BYTES = 64  # that Python needs for a string, beside its letters
+TEXT_BYTES = 64  # that Python needs for a string, in addition to its letters
 DEPTH = 8  # groups in groups; fit/calibration/CORPUS/WINDOW are three
 META_BYTES = 1 << 20  # of one zarr.json
 
@@ -81,7 +81,8 @@ class Array:
         said = int.from_bytes(plain[:4].tobytes(), "little")  # the decoder makes room for as many
         if size < 4 + 4 * rows or said != rows:
             raise ValueError(f"it holds {said} texts in {size} bytes, expected {rows}")
-        return VLenUTF8().decode(plain)
+        texts: np.ndarray = VLenUTF8().decode(plain)
+        return texts
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,19 @@ def load(where: Place, listed: Callable[[set[str]], None] = _any, read: Read = _
     if "" not in folders:
         raise Broken("it has no zarr.json")
     if deep := next((name for name in sorted(folders) if name.count("/") >= DEPTH), None):
-        raise Broken(f"{deep} lies deeper than any array of ours")
+        raise Broken(f"{deep} lies deeper than any of our arrays")
     nodes = {re.sub(r"/?(zarr\.json|c(/\d+)*)$", "", key) for key in sizes if is_of_node(key)}
     if lost := min(nodes - folders, default=""):
         raise Broken(f"{lost}/zarr.json is missing")
     names = sorted(folders, key=lambda name: name.split("/") if name else [])
     documents = dict(zip(names, where.map(lambda name: _document(where, name, sizes, read), names), strict=True))
-    budget, files = _Budget(where, sizes), _by_folder(sizes, folders)
+    budget, files = _Budget(sizes), _by_folder(sizes, folders)
     root = Group(_attributes("", documents.pop("")))
     groups: dict[str, Group] = {"": root}
     for name, content in documents.items():
         parent, _, leaf = name.rpartition("/")
         if parent not in groups:
-            raise Broken(f"{name} lies in no group")
+            raise Broken(f"{name} does not lie in a group")
         if content.get("node_type") == "group":
             groups[parent].members[leaf] = groups[name] = Group(_attributes(name, content))
         else:
@@ -133,7 +134,7 @@ def load(where: Place, listed: Callable[[set[str]], None] = _any, read: Read = _
 class _Budget:
     """What a group may still take in memory."""
 
-    def __init__(self, where: Place, sizes: Mapping[str, int]):
+    def __init__(self, sizes: Mapping[str, int]):
         self.left = max(MOST_FREE, RATIO * sum(sizes.values()))
         self._all = self.left
 
@@ -163,7 +164,7 @@ def _array(
     except ValueError as e:
         raise Broken(f"{name}: {e}") from e
     if meta.sharded:
-        raise Broken(f"{name} is cut into shards, which only frames are")
+        raise Broken(f"{name} is cut into shards, as only frames are")
     budget.take(name, math.prod(meta.shape) * (meta.dtype.itemsize if meta.dtype else TEXT_BYTES))
     there = [key for key in sizes if _is_chunk(key, meta)]
     for key in there:
@@ -178,7 +179,7 @@ def _array(
         try:
             size = _text_bytes(meta, chunks.checked(data, meta.crc))
         except (ValueError, IndexError):
-            continue  # who reads it says what is wrong with it
+            continue  # reading it says what is wrong with it
         budget.take(name, size)
     return Array(name, meta, files)
 
@@ -208,7 +209,7 @@ def _document(where: Place, name: str, sizes: Mapping[str, int], seen: Read) -> 
             raise ValueError(f"it has {sizes[key]} bytes")
         data = (where / key).read()
         seen(key, data)
-        return document.parse_dict(data, META_BYTES)
+        return plain_json.parse_dict(data, META_BYTES)
     except ValueError as e:
         raise Broken(f"{key} cannot be read: {e}") from e
 
@@ -216,7 +217,7 @@ def _document(where: Place, name: str, sizes: Mapping[str, int], seen: Read) -> 
 def _attributes(name: str, content: dict[str, Any]) -> dict[str, Any]:
     attrs = content.get("attributes", {})
     if content.get("zarr_format") != 3 or content.get("node_type") != "group" or not isinstance(attrs, dict):
-        raise Broken(f"{name or 'its zarr.json'} is no group of Zarr v3")
+        raise Broken(f"{name or 'its zarr.json'} is not a group of Zarr v3")
     return dict(attrs)
 
 

@@ -1,12 +1,12 @@
 """What a complete store holds, file by file with their SHA-256, so that what is lost or changed is noticed, whatever a listing
 shows.
 
-`inventory.json` lies beside the root's zarr.json. It is *open* while a run writes and after one that was cut off: then it says
-nothing but that. The driver's last act closes it. It covers every small file: metadata of all nodes, the chunks of `clips/`,
+`inventory.json` lies beside the root's zarr.json. It is *open* while a run writes and after one that was interrupted: then it
+says nothing else. The driver's last act closes it. It covers every small file: metadata of all nodes, the chunks of `clips/`,
 `fit/` and `words/`, ledger and manifest. Shards of `frames/` are known by their size and their last TAIL bytes: the index,
-which tells the length of every chunk, and all of a small shard. So a shard of another array, fit or store is noticed; each
-chunk has a CRC-32C of its own. Root attributes are covered one by one, so that people may add their own. Stores of before have
-none, and readers take them as they are. Who removes the file and runs precompute.py has what is there taken as it is.
+which has the length of every chunk, and all of a small shard. So a shard of another array, fit or store is noticed; each chunk
+has a CRC-32C of its own. Root attributes are covered one by one, so that people may add their own. Stores of earlier releases
+have no inventory, and readers accept them as they are. To accept a store as it is, remove the file and run precompute.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from concord import plain_json
 from store.arrays.nodes import is_of_node
 from store.layout import StoreError
 from store.place import Place
@@ -28,6 +29,7 @@ FORMAT, VERSION = "concord-av inventory", 1
 TABLES = ("ledger.parquet", "manifest.parquet")  # of the driver, beside zarr.json
 WHOLE = ("clips", "fit", "words")  # groups that are covered with their chunks
 TAIL = 1 << 14  # bytes at the end of a shard
+MOST = 256 << 20  # bytes of an inventory: a million clips have some 15 MB of shards
 PRINT = 16  # hexadecimal digits by which a shard is known
 _SHARD = re.compile(r"frames/([^/]+)/c/(\d+)(?:/0)*")
 
@@ -67,7 +69,7 @@ class Inventory:
             raise Damaged(f"{root / lost[0]} is missing: {part(lost[0])} is damaged; {remedy(lost[0])}")
         added = sorted(key for key in keys - mine if is_of_node(key)) if self.complete and group == "fit" else []
         if added:
-            raise Damaged(f"{root / added[0]} was put there by no run of ours; {remedy(added[0])}")
+            raise Damaged(f"{root / added[0]} was not written by any of our runs; {remedy(added[0])}")
 
     def check_attributes(self, root: Place, attributes: Mapping[str, Any]) -> None:
         """Raises Damaged where a root attribute that the inventory knows is gone or another."""
@@ -80,41 +82,41 @@ class Inventory:
 
 
 def read(root: Place, attributes: Mapping[str, Any]) -> Inventory:
-    """The inventory of a store with those root attributes; an open one for stores of before. Raises Damaged where it is lost
-    or damaged itself."""
-    anew = f"run precompute.py --store {root} again: it takes what is there as it is and writes it anew"
+    """The inventory of a store with those root attributes; an open one for stores of earlier releases.
+
+    Raises Damaged where it is lost or damaged itself.
+    """
+    again = f"run precompute.py --store {root} again: it accepts the store as it is and writes a new inventory"
     try:
         data = (root / FILE).read()
     except FileNotFoundError:
         if attributes.get(MARK):
-            raise Damaged(f"{root / FILE} is missing: part of the store was lost or not copied; {anew}") from None
+            raise Damaged(f"{root / FILE} is missing: part of the store was lost or not copied; {again}") from None
         return Inventory()
     except OSError as e:
-        raise Damaged(f"{root / FILE} cannot be read ({e.strerror}); remove it and {anew}") from e
+        raise Damaged(f"{root / FILE} cannot be read ({e.strerror}); remove it and {again}") from e
     try:
-        document = json.loads(data)
+        document = plain_json.parse_exact(data, MOST)
         seal = document.pop("sha256")
         if document["format"] != FORMAT or not isinstance(document["version"], int):
-            raise ValueError("it is no inventory")
+            raise ValueError("it is not an inventory")
         if document["version"] > VERSION:
             raise StoreError(f"{root / FILE} was made by a newer concord-av: upgrade")
         if seal != digest(canonical(document)):
             raise ValueError("its checksum is wrong")
-        shards = dict(document.get("shards", {}))  # inventories of before have none
+        shards = dict(document.get("shards", {}))  # inventories of earlier releases have none
         if not all(isinstance(prints, str) for prints in shards.values()):
-            raise ValueError("its shards are none")
+            raise ValueError("its shards are not texts")
         return Inventory(bool(document["complete"]), dict(document["attributes"]), dict(document["files"]), shards)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise Damaged(f"{root / FILE} is damaged ({e}); remove it and {anew}") from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise Damaged(f"{root / FILE} is damaged ({e}); remove it and {again}") from e
 
 
 def is_closed(root: Place) -> bool:
     """Whether there is an inventory that is not open, damaged ones included."""
     try:
-        return json.loads((root / FILE).read())["complete"] is not False
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return plain_json.parse_dict((root / FILE).read(), MOST)["complete"] is not False
+    except (OSError, ValueError, KeyError):
         return True
 
 
@@ -201,18 +203,18 @@ def part(key: str) -> str:
 
 
 def remedy(key: str) -> str:
-    """What mends a file that is lost or damaged, as the end of a sentence."""
+    """How to repair a file that is lost or damaged, as the end of a sentence."""
     group = key.partition("/")[0]
     if group == "fit":
         return (
-            "precompute.py --refit learns the fit anew (or --fit-from takes another), and writes all soft labels again"
+            "precompute.py --refit learns the fit again (or --fit-from takes another) and writes all soft labels again"
         )
     if group == "words":
-        return "remove the folder words and run precompute.py --words, which writes it anew"
+        return "remove the folder words and run precompute.py --words, which writes it again"
     if key == "ledger.parquet" or group == "frames":
-        return "run precompute.py on the store again: it mends that"
+        return "run precompute.py on the store again: it repairs that"
     if key == "manifest.parquet":
-        return "run precompute.py with the --corpus options that the store was made with: it makes that anew"
+        return "run precompute.py with the --corpus options that the store was made with: it writes that file again"
     return f"restore it from a copy, or, if you changed it on purpose, remove {FILE} and run precompute.py on the store"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from store.formats.document import is_count
+from concord.plain_json import is_count
 
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -56,12 +56,12 @@ def parse(document: Any) -> Metadata:
     try:
         return _parse(document)
     except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"it is no array's metadata ({type(e).__name__}: {e})") from e
+        raise ValueError(f"it is not the metadata of an array ({type(e).__name__}: {e})") from e
 
 
 def _parse(document: Any) -> Metadata:
     if document["zarr_format"] != 3 or document["node_type"] != "array" or document.get("storage_transformers"):
-        raise ValueError("it is no plain array of Zarr v3")
+        raise ValueError("it is not a plain array of Zarr v3")
     shape = _shape(document["shape"], "shape", 0)
     kind = document["data_type"]
     if kind != "string" and kind not in DTYPES:
@@ -97,7 +97,7 @@ def _parse(document: Any) -> Metadata:
     if max(meta.chunk_bytes, math.prod(chunk_shape)) > CHUNK_BYTES:
         raise ValueError(f"a chunk of {list(chunk_shape)} {kind} has more than {CHUNK_BYTES} bytes")
     if any(n % c for n, c in zip(file_shape, chunk_shape, strict=True)):
-        raise ValueError(f"a shard of {list(file_shape)} is no whole number of chunks of {list(chunk_shape)}")
+        raise ValueError(f"a shard of {list(file_shape)} is not a whole number of chunks of {list(chunk_shape)}")
     if math.prod(file_shape) // math.prod(chunk_shape) > CHUNKS_A_SHARD:
         raise ValueError(f"a shard of {list(file_shape)} has more than {CHUNKS_A_SHARD} chunks")
     return meta

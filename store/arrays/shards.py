@@ -21,11 +21,11 @@ from functools import partial
 import google_crc32c
 import numpy as np
 
+from concord import plain_json
 from concord.errors import ConcordError
 from store.arrays import chunks, metadata
 from store.arrays.inventory import TAIL
 from store.arrays.metadata import Metadata
-from store.formats import document
 from store.layout import StoreError
 from store.place import Changed, Outside, Place
 
@@ -40,10 +40,10 @@ class Damage(ConcordError):
 
 
 class Shard:
-    """An open shard and its index; closed when the last one who uses it lets go."""
+    """An open shard and its index; closed when nothing uses it any more."""
 
     def __init__(self, path: Place, num_chunks: int, meta: Metadata, is_known: Callable[[int, bytes], bool]):
-        """`is_known` is told the size and the last inventory.TAIL bytes of the file.
+        """`is_known` is given the size and the last inventory.TAIL bytes of the file.
 
         Raises Damage for a file that is missing, too short, not known, or whose index is broken or lies.
         """
@@ -76,7 +76,7 @@ class Shard:
             raise Damage(f"{path} is not the shard that the run wrote: it was replaced or changed")
 
     def _is_torn(self, meta: Metadata) -> bool:
-        """Whether a chunk fails its checksum: then what is wrong is told chunk by chunk, and the others can be read."""
+        """Whether a chunk fails its checksum: then the damage is reported chunk by chunk, and the other chunks can be read."""
         for offset, size in self.entries if meta.crc else []:
             if (offset, size) != ABSENT:
                 try:
@@ -143,8 +143,8 @@ class ShardedArray:
         self,
         folder: Place,
         cache: ShardCache,
-        check: Callable[[str, bytes], None] = lambda key, data: None,
-        is_known: Callable[[int, int, bytes], bool] = lambda number, size, tail: True,
+        check: Callable[[str, bytes], None],
+        is_known: Callable[[int, int, bytes], bool],
     ):
         """Parse the metadata, which `check` sees first; `is_known` is asked of each shard that is opened.
 
@@ -154,7 +154,7 @@ class ShardedArray:
         try:
             content = (folder / "zarr.json").read()
             check("zarr.json", content)
-            self._meta = meta = metadata.parse(document.parse(content))
+            self._meta = meta = metadata.parse(plain_json.parse(content))
         except (OSError, ValueError) as e:
             raise StoreError(f"{folder}: the array's metadata cannot be read: {e}") from e
         row = meta.shape[1:]

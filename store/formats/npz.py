@@ -78,7 +78,7 @@ def member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
             if _fill(member, part) != len(part):
                 raise EOFError(f"{info.filename} is cut short")
         if member.read(1):  # at the end the checksum is looked at
-            raise ValueError(f"{info.filename} goes on after its end")
+            raise ValueError(f"{info.filename} continues after its end")
     return out.reshape(shape[::-1]).T if by_columns else out.reshape(shape)
 
 

@@ -37,7 +37,7 @@ def unescape(cell: str) -> str:
 def to_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Columns of one length as CSV, UTF-8, a header first; None and NaN are empty cells.
 
-    Raises ValueError, naming the text, where one is no Unicode (a lone surrogate).
+    Raises ValueError, naming the text, where one is not Unicode (a lone surrogate).
     """
     lines = [",".join(_quoted(name) for name in columns)]
     lines += [",".join(_cell(value) for value in row) for row in zip(*columns.values(), strict=True)]
@@ -46,11 +46,11 @@ def to_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         line = ascii(text[max(0, error.start - 40) : error.end + 20])
-        raise ValueError(f"{line} is no Unicode text, since it holds half of a surrogate pair; name it anew") from None
+        raise ValueError(f"{line} is not Unicode text, since it holds half of a surrogate pair; rename it") from None
 
 
 def read_csv(data: bytes) -> pd.DataFrame:
-    """All cells as text, as `to_csv` was given them; raises ValueError that says what is wrong where it is no CSV."""
+    """All cells as text, as `to_csv` was given them; raises ValueError that says what is wrong where it is not CSV."""
     import pandas as pd
 
     if data[: data.find(b"\n")].count(b",") >= MOST_COLUMNS:

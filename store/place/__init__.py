@@ -1,6 +1,6 @@
 """Where bytes lie: a local folder or file, or a prefix of a bucket (s3://, gs://), behind the same few operations.
 
-`place(x)` takes a path, a file:// URL or a bucket's URL; "/" joins. What is written is there whole or not at all: locally a
+`place(x)` takes a path, a file:// URL or a bucket's URL; "/" joins. What is written appears whole or not at all: locally a
 temporary file that is flushed and renamed, in a bucket one request (`store.place.bucket`). What is not there is
 FileNotFoundError on both; a network that stays away is a StoreError.
 
@@ -21,15 +21,15 @@ from urllib.parse import unquote
 from concord import secrets
 from store.layout import StoreError
 from store.place.base import KINDS, Changed, Opened, Outside, Place
-from store.place.folder import Folder, is_leftover, stream
+from store.place.folder import Folder
 
-__all__ = ["KINDS", "Changed", "Folder", "Opened", "Outside", "Place", "is_leftover", "is_url", "place", "stream"]
+__all__ = ["KINDS", "Changed", "Folder", "Opened", "Outside", "Place", "is_url", "place"]
 
 
 def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Place:
     """The place that a path or URL names; one that is a place already is given back. Raises StoreError for other URLs.
 
-    A folder keeps `options` too, for those who then ask for what lies elsewhere.
+    A folder keeps `options` too, for code that then asks for other places.
     """
     if isinstance(location, Place):
         return location

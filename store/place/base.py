@@ -1,4 +1,4 @@
-"""What a place for a store's files can do, whether it is a folder or a prefix of a bucket."""
+"""The operations of a place for a store's files, whether it is a folder or a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from concord import secrets
 from store.layout import StoreError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -27,7 +31,7 @@ class Outside(StoreError):
 
 
 class Place(ABC):
-    """A file or folder, or an object or prefix, whichever an operation takes it for; nothing is asked of it when made."""
+    """A file or folder, or an object or prefix, depending on the operation; making a place does no input or output."""
 
     def __init__(self, location: str, options: Mapping[str, str] | None = None):
         self.location, self.options = location, secrets.Options(options or {})
@@ -48,7 +52,7 @@ class Place(ABC):
     def __hash__(self) -> int:
         return hash(self.location)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.location, self.options)
 
     @property
@@ -62,7 +66,7 @@ class Place(ABC):
         return type(self)(os.path.dirname(self.location.rstrip("/")), self.options)
 
     def write(self, data: bytes) -> None:
-        """Have these bytes here, whole, instead of what was here."""
+        """Replace what is here by these bytes, whole."""
         with self.writing() as file:
             file.write(data)
 
@@ -88,7 +92,7 @@ class Place(ABC):
         """Open for reading parts, as it is now; its last `tail` bytes come along."""
 
     @abstractmethod
-    def writing(self) -> Any:
+    def writing(self) -> AbstractContextManager[BinaryIO]:
         """A context that gives a binary file; what was written to it is here once the context ends without an error."""
 
     @abstractmethod
@@ -104,12 +108,12 @@ class Place(ABC):
         """Remove a file or object, if there is one; a folder is never removed."""
 
     def write_tree(self, files: Mapping[str, bytes], last: str) -> None:
-        """Write many files below; `last` of them appears last, so that it tells of all."""
+        """Write many files below; `last` of them appears last, so that its presence means that all are there."""
         self.map(lambda key: (self / key).write(files[key]), [key for key in files if key != last])
         (self / last).write(files[last])
 
     @abstractmethod
-    def zarr(self) -> Any:
+    def zarr(self) -> Path | ZarrStore:
         """What zarr and xarray open."""
 
     def confined(self) -> Place:
@@ -120,7 +124,7 @@ class Place(ABC):
         """Remove the folders here and below that are empty; buckets have none."""
 
     def tidy(self) -> None:  # noqa: B027
-        """Remove the temporary files that writers of ours left below when they were killed, told by their names."""
+        """Remove the temporary files that our writers left below when they were killed, recognised by their names."""
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """Answers of `function` for each item; where every answer takes a network's round trip, many at the same time."""
@@ -162,7 +166,7 @@ class _Raw(io.RawIOBase):
         self._at = offset + (0, self._at, self._opened.size)[whence]
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int:  # any writable buffer
         data = self._opened.read(self._at, len(buffer))
         buffer[: len(data)] = data
         self._at += len(data)

@@ -1,15 +1,15 @@
 """Where a store begins and ends: which folder is one, and in which one a place lies.
 
-A store is told by its root's zarr.json, by its inventory where that is lost, and by the mark of one that is being made. What
-cannot be looked at (a folder or prefix that is not ours to read) is taken for none.
+A store is recognised by its root's zarr.json, by its inventory where that is lost, and by the mark of one that is being made.
+A place that cannot be read (another user's folder or prefix) does not count as a store.
 """
 
 from __future__ import annotations
 
 import os
 
+from concord import plain_json
 from store import layout
-from store.formats import document
 from store.layout import CREATION, StoreError
 from store.place import Folder, Outside, Place, place
 
@@ -23,7 +23,7 @@ def is_store(root: Place) -> bool:
         if (root / CREATION).exists():
             return True
         if (root / "zarr.json").exists():
-            attributes = document.parse_dict((root / "zarr.json").read()).get("attributes")
+            attributes = plain_json.parse_dict((root / "zarr.json").read()).get("attributes")
             if isinstance(attributes, dict) and attributes.get("format") == layout.FORMAT:
                 return True
         return (root / INVENTORY).exists() and INVENTORY_FORMAT in (root / INVENTORY).read()

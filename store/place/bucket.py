@@ -1,4 +1,4 @@
-"""A prefix of a bucket as a place for a store, by obstore, and what Zarr writes to there.
+"""A prefix of a bucket as a place for a store, by obstore.
 
 A request is made again after a 5xx answer, a dropped connection or a time-out, by obstore, and here where an answer breaks off
 in its middle. One that fails for good is a StoreError that names the object. An object appears whole or not at all: by one PUT,
@@ -7,18 +7,17 @@ or a multipart upload (those that a kill leaves unfinished cost money until a li
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import itertools
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -30,12 +29,11 @@ from obstore.exceptions import (
     PreconditionError,
     UnauthenticatedError,
 )
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 
 from concord import secrets
 from store.layout import StoreError
 from store.place.base import KINDS, Changed, Opened, Place
+from store.place.bucket_store import BucketStore
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -44,11 +42,13 @@ REQUESTS = 16  # at the same time, of one reader or writer
 # Waits between tries are random and grow from 0.1 s by half each on average: about half a minute in all.
 RETRY: Any = {"max_retries": 12, "retry_timeout": timedelta(minutes=3), "backoff": {"base": 3}}
 CLIENT = {"timeout": "120s", "connect_timeout": "10s"}  # an option may say otherwise
-# For a lock, where an answer that comes late is worth nothing.
+# For a lock, where a late answer is of no use.
 HASTY_RETRY: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=8)}
 HASTY_CLIENT = {"timeout": "4s", "connect_timeout": "4s"}
 WHOLE = 64 << 20  # bytes sent by one request; more go in parts
 PART = 16 << 20
+
+Tag = dict[str, str]  # what tells one state of an object from another: its "e_tag", and its "version" where it has one
 
 
 class Bucket(Place):
@@ -65,7 +65,7 @@ class Bucket(Place):
         return Bucket(f"{self.location}/{key}", self.options, self._hasty)
 
     def hasty(self) -> Bucket:
-        """The same place, asked with little patience."""
+        """The same place, with short time limits."""
         return Bucket(self.location, self.options, True)
 
     @property
@@ -123,7 +123,7 @@ class Bucket(Place):
     def write(self, data: bytes) -> None:
         self._put(data, len(data))
 
-    def _put(self, data: Any, size: int) -> None:
+    def _put(self, data: bytes | IO[bytes], size: int) -> None:
         def put(client: Any, key: str) -> None:
             if not isinstance(data, bytes):
                 data.seek(0)
@@ -131,17 +131,19 @@ class Bucket(Place):
 
         self.ask(put)
 
-    def swap(self, data: bytes, tag: Any) -> Any:
+    def swap(self, data: bytes, tag: Tag | None) -> Tag:
         """Write, if here is still what `tag` tells (None: nothing); the new tag. Raises Changed where it is not."""
         mode: Any = "create" if tag is None else tag
         return _tag(self.ask(lambda client, key: obstore.put(client, key, data, mode=mode)))
 
-    def read_tagged(self) -> tuple[bytes, Any]:
+    def read_tagged(self) -> tuple[bytes, Tag]:
         """All bytes, and the tag for `swap`."""
-        data, meta = self.ask(
-            lambda client, key: (lambda got: (bytes(got.bytes()), got.meta))(obstore.get(client, key))
-        )
-        return data, _tag(meta)
+
+        def get(client: Any, key: str) -> tuple[bytes, Tag]:
+            got = obstore.get(client, key)
+            return bytes(got.bytes()), _tag(got.meta)
+
+        return self.ask(get)
 
     def walk(self) -> Iterator[tuple[str, int]]:
         batches = self.ask(lambda client, key: list(obstore.list(client, key, chunk_size=1000)))
@@ -157,8 +159,8 @@ class Bucket(Place):
         with suppress(FileNotFoundError):  # Google says so, Amazon does not
             self.ask(obstore.delete)
 
-    def zarr(self) -> Store:
-        return _Zarr(self)
+    def zarr(self) -> BucketStore:
+        return BucketStore(self)
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         with ThreadPoolExecutor(REQUESTS) as pool:
@@ -170,7 +172,7 @@ def _clean(error: Exception) -> Exception:
     return type(error)(secrets.redact(str(error)))
 
 
-def _tag(meta: Any) -> dict[str, str]:
+def _tag(meta: Any) -> Tag:
     return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
 
 
@@ -204,72 +206,6 @@ class _Object(Opened):
         return self._where.ask(lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
 
 
-class _Zarr(Store):
-    """A bucket's prefix as zarr and xarray open it. zarr has such a store too, which knows of no errors that pass."""
-
-    supports_writes = supports_deletes = supports_listing = True
-
-    def __init__(self, where: Bucket, read_only: bool = False):
-        super().__init__(read_only=read_only)
-        self.where = where
-
-    def with_read_only(self, read_only: bool = False) -> _Zarr:
-        return _Zarr(self.where, read_only)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Zarr) and (self.where, self.read_only) == (other.where, other.read_only)
-
-    def __str__(self) -> str:
-        return str(self.where)
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        where = self.where / key
-
-        def read() -> bytes:
-            if byte_range is None:
-                return where.read()
-            opened = where.open(byte_range.suffix if isinstance(byte_range, SuffixByteRequest) else 0)
-            if isinstance(byte_range, SuffixByteRequest):
-                return opened.tail
-            if isinstance(byte_range, OffsetByteRequest):
-                return opened.read(byte_range.offset, opened.size)
-            assert isinstance(byte_range, RangeByteRequest)
-            return opened.read(byte_range.start, byte_range.end - byte_range.start)
-
-        try:
-            return prototype.buffer.from_bytes(await asyncio.to_thread(read))
-        except FileNotFoundError:
-            return None
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
-
-    async def exists(self, key: str) -> bool:
-        return await asyncio.to_thread((self.where / key).exists)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        self._check_writable()
-        await asyncio.to_thread((self.where / key).write, value.to_bytes())
-
-    async def delete(self, key: str) -> None:
-        self._check_writable()
-        await asyncio.to_thread((self.where / key).delete)
-
-    async def list(self) -> AsyncIterator[str]:
-        async for key in self.list_prefix(""):
-            yield key
-
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        for key in await asyncio.to_thread((self.where / prefix).files):
-            yield f"{prefix.rstrip('/')}/{key}".lstrip("/")
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        for name in await asyncio.to_thread((self.where / prefix).names):
-            yield name
-
-
 @functools.lru_cache(maxsize=64)
 def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...], hasty: bool) -> Any:
     """One client a bucket and process, since it keeps connections; options that begin with another kind's name are not its."""
@@ -290,14 +226,14 @@ def _client(scheme: str, bucket: str, options: tuple[tuple[str, str], ...], hast
     except (BaseError, ValueError) as error:
         why = secrets.redact(str(error)).splitlines()[0]
         wrong = sorted(key for key, value in told.items() if len(value) > 2 and value in str(error))
-        for key in wrong:  # whatever it is, it was told in confidence
+        for key in wrong:  # whatever it is, it may be secret
             why = re.sub(rf"(?<!\w){re.escape(told[key])}(?!\w)", secrets.HIDDEN, why)
         which = f" (option {', '.join(wrong)})" if wrong else ""
         raise StoreError(f"{scheme}://{bucket} cannot be used as asked{which}: {why}") from None
 
 
 def _check_addresses(options: Mapping[str, str]) -> None:
-    """Raises StoreError for an address that is none: obstore's Rust panics over it, and shows it."""
+    """Raises StoreError for an invalid address: obstore's Rust panics over it, and shows it."""
     known = {**{key: value for key, value in os.environ.items() if key.startswith(("AWS_", "GOOGLE_"))}, **options}
     for key, value in known.items():
         if re.search(r"endpoint|proxy_url|_url$", key.lower()):
@@ -308,5 +244,5 @@ def _check_addresses(options: Mapping[str, str]) -> None:
                 good = None
             if not good:
                 raise StoreError(
-                    f"{key} is no address; give http(s)://HOST:PORT, with odd letters of a password as %XX"
+                    f"{key} is not an address; give http(s)://HOST:PORT, with special characters of a password as %XX"
                 )

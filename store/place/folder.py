@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from concord import files
 from store.place.base import Opened, Outside, Place
 
-PARTIAL = ".partial"  # how the names of files that are being written end, after 32 hexadecimal digits of their own
-_LEFT = re.compile(r".*\.[0-9a-f]{32}\.partial")  # such a name: nobody else gives it
-_STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
-_NAMED = 50  # letters of a file's name in that of what is written for it, which must not become too long
 READ_MOST = 1 << 28  # bytes of a store's file that is read whole: none of ours comes near, a sparse one may have any
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file of that name is one that a writer of ours was writing when it was killed."""
-    return bool(_LEFT.fullmatch(name))
-
-
-def stream(location: str) -> int | None:
-    """The open file that a path such as /dev/stdout stands for; None for every other path."""
-    found = _STREAM.fullmatch(os.path.normpath(location))
-    if not found:
-        return None
-    name, *numbers = found.groups()
-    return ("stdin", "stdout", "stderr").index(name) if name else int(next(n for n in numbers if n))
 
 
 class Folder(Place):
@@ -46,7 +27,7 @@ class Folder(Place):
     def __truediv__(self, key: str) -> Folder:
         return Folder(os.path.join(self.location, key), self.options, self.root)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return Folder, (self.location, self.options, self.root)
 
     def __fspath__(self) -> str:
@@ -94,27 +75,13 @@ class Folder(Place):
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
         path = Path(self._checked())
-        if not self.root and (descriptor := stream(self.location)) is not None:
-            # Opened by its name it would begin anew where it leads to a file, and lose what stands there.
-            with os.fdopen(os.dup(descriptor), "wb") as file:
+        files.make_folder(path.parent)
+        if not self.root:
+            with files.writing(path) as file:
                 yield file
-            return
-        if path.exists() and not path.is_file() and not path.is_dir() and not self.root:
-            with path.open("wb") as file:  # /dev/stdout, /dev/null, a pipe: nothing to replace
+        else:  # a store has no devices and pipes: whatever bears the name is replaced
+            with files.replacing(path) as partial, partial.open("xb") as file:
                 yield file
-            return
-        _make_folder(path.parent)
-        partial = path.with_name(f".{path.name[:_NAMED]}.{uuid.uuid4().hex}{PARTIAL}")
-        try:
-            with partial.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
 
     def walk(self) -> Iterator[tuple[str, int]]:
         for folder, _, names in os.walk(self._checked()):
@@ -138,14 +105,14 @@ class Folder(Place):
             with suppress(OSError):  # it holds something, or is somebody's mount
                 os.rmdir(folder)
 
-    def zarr(self) -> Any:
+    def zarr(self) -> Path:
         return Path(self._checked())
 
     def tidy(self) -> None:
         for folder, _, names in os.walk(self._checked()):
             for name in names:
                 file = os.path.join(folder, name)
-                if is_leftover(name) and not os.path.islink(file):
+                if files.is_unfinished(name) and not os.path.islink(file):
                     with suppress(FileNotFoundError):
                         os.unlink(file)
 
@@ -172,7 +139,7 @@ class _File(Opened):
 
 
 def _plain_file(path: str) -> int:
-    """A descriptor for reading; raises OSError for a folder, and for a pipe or a device, at which reading would wait."""
+    """A descriptor for reading; raises OSError for a folder, and for a pipe or a device, where reading would wait."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -180,21 +147,4 @@ def _plain_file(path: str) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
-    raise OSError(errno.EINVAL, "it is no plain file", path)
-
-
-def _make_folder(folder: Path) -> None:
-    """Have a folder and those above it; what is made outlasts a power cut."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames within a folder outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is not a regular file", path)

@@ -1,29 +1,31 @@
-"""One driver a store: a lock that ends with its holder, however that dies.
+"""One driver per store: a lock that ends with its holder, however that dies.
 
-A folder's lock is the kernel's. In a bucket it is an object, `.lock`, that its holder writes anew every few seconds, each time
-on condition that it is still the one it wrote last. Who finds an object that stays the same for `STALE_S`, by its own clock,
-takes it over on the same condition, so that of several one wins; a holder that cannot write for `LOST_S` gives up before that.
-It cannot stop a holder that was frozen for a minute from making the one request that it was in the middle of.
+A folder's lock is the kernel's, by filelock. A bucket has no locks that end with their holder, so there the lock is an object,
+`.lock`, that its holder rewrites every few seconds, each time on condition that it is still the one it wrote last. A run that
+finds the object unchanged for `STALE_S`, by its own clock, takes it over on the same condition, so that one of several wins. A
+holder that cannot write for `LOST_S` gives up before that. A holder that was frozen for a minute can still complete the one
+request that it was making.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
 import os
 import signal
 import socket
-import stat
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import FrameType
 from typing import Any
 
-from store.formats import document
+from filelock import FileLock, Timeout
+
+from concord import plain_json
+from concord.files import is_plain
 from store.layout import StoreError
 from store.place import Changed, Folder, Place, place
 
@@ -33,7 +35,7 @@ FILE = ".lock"
 BEAT_S = 10.0  # between two writes of the holder
 LOST_S = 30.0  # without one that came through: the holder stops
 STALE_S = 50.0  # without a change: others take over
-POLL_S = 2.0  # between two looks of one who waits
+POLL_S = 2.0  # between two looks of a run that waits
 
 
 INTERRUPT = signal.SIGUSR2  # not SIGINT, which jobs in the background of a script ignore
@@ -55,15 +57,12 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
     """
     root = place(root)
     if isinstance(root, Folder):
-        lock = _locked(root)
-        try:
+        with _locked(root):
             yield
-        finally:
-            os.close(lock)
         return
     lease = _Lease(root)
     lease.take()  # the lock file stays when it is given back, as a folder's does
-    mine = threading.current_thread() is threading.main_thread()  # others can be told only when they come to the end
+    mine = threading.current_thread() is threading.main_thread()  # other threads learn it only at the end
     before = signal.signal(INTERRUPT, _interrupted) if mine else None
     beating = threading.Thread(target=lease.beat, daemon=True, name="lease")
     beating.start()
@@ -82,37 +81,27 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
         raise Lost(lease.lost)
 
 
-def _locked(root: Folder) -> int:
-    """The locked file of a folder, open. Nothing is written to it, and no link is followed."""
+def _locked(root: Folder) -> AbstractContextManager[object]:
+    """A folder's lock, acquired, which the context gives back. The lock file stays; nothing is written to it."""
     file = root.path / FILE
+    if os.path.lexists(file) and not is_plain(file):  # filelock would lock a pipe, too
+        what = "a symbolic link" if file.is_symlink() else "not a regular file"
+        raise StoreError(f"{file} is {what}, and the lock needs a file of that name; remove it")
     try:
-        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise StoreError(
-            f"{file} cannot be opened for the lock ({why}); remove it, or see who may write there"
-        ) from error
-    try:
-        if not stat.S_ISREG(os.fstat(lock).st_mode):
-            raise StoreError(f"{file} is no file, and the lock needs one of that name; remove it")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.exists(file) or not os.path.samestat(os.fstat(lock), os.stat(file)):
-            raise BlockingIOError  # its holder has just taken the store back
-    except BlockingIOError:
-        os.close(lock)
+        return FileLock(file, blocking=False, fallback_to_soft=False).acquire()
+    except Timeout:
         raise Held(f"another run is writing to {root}; wait for it to end, or stop it") from None
     except OSError as error:  # ENOLCK, EOPNOTSUPP: network disks that are mounted without locks
-        os.close(lock)
+        if error.filename is not None:
+            raise StoreError(
+                f"{file} cannot be opened for the lock ({error.strerror}); remove it, or check the rights of its folder"
+            ) from error
         raise StoreError(
             f"{file} cannot be locked ({error.strerror}): mount that disk with locks, or put the store on another"
         ) from error
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
 
 
-def _interrupted(signum: int, frame: Any) -> None:
+def _interrupted(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
@@ -125,27 +114,30 @@ class _Lease:
         assert isinstance(root, Bucket)
         self.root, self.file = root, root.hasty() / FILE
         self.holder, self.beats = uuid.uuid4().hex, 0
-        self.tag: Any = None
+        self.tag: dict[str, str] | None = None
         self.lost = ""
         self.done = threading.Event()
 
     def take(self) -> None:
         """Wait until the lock is ours. Raises Held where its holder is alive."""
-        seen: Any = None
+        seen: dict[str, str] | None = None
         since = time.monotonic()
         while not self._try(seen, since):
             if seen is None:
                 seen, since = self.tag, time.monotonic()
                 who = f"process {self.state.get('process')} on {self.state.get('host')}"
                 log.info(
-                    "%s is locked by %s; taken over unless that is heard of within %.0f s", self.root, who, STALE_S
+                    "%s is locked by %s; taken over unless that process renews it within %.0f s",
+                    self.root,
+                    who,
+                    STALE_S,
                 )
             elif self.tag != seen:
                 who = f"process {self.state.get('process')} on {self.state.get('host')}"
                 raise Held(f"another run ({who}) is writing to {self.root}; wait for it to end, or stop it")
             time.sleep(POLL_S)
 
-    def _try(self, seen: Any, since: float) -> bool:
+    def _try(self, seen: dict[str, str] | None, since: float) -> bool:
         """Take the lock where there is none, where it was given back, or where it has been `seen` unchanged for too long."""
         self._look()
         free = not self.state.get("holder") or (self.tag == seen and time.monotonic() - since > STALE_S)
@@ -168,7 +160,7 @@ class _Lease:
                     continue
                 self._look()
                 if self.state.get("holder") != self.holder:
-                    self.lost = f"another run has taken over {self.root}; this one was not heard of for a minute"
+                    self.lost = f"another run has taken over {self.root}; this run did not renew its lock for a minute"
                     break
                 last = begun
             except (
@@ -190,7 +182,7 @@ class _Lease:
     def _look(self) -> None:
         try:
             data, self.tag = self.file.read_tagged()
-            self.state: dict[str, Any] = document.parse_dict(data)
+            self.state: dict[str, Any] = plain_json.parse_dict(data)
         except FileNotFoundError:
             self.state, self.tag = {}, None
         except ValueError:

@@ -44,7 +44,7 @@ class Moments:
         """Moments without those of a part, as cross-validation needs them."""
         return Moments(*(a - b for a, b in zip(self._parts(), other._parts(), strict=True)))
 
-    def _parts(self) -> tuple[Any, ...]:
+    def _parts(self) -> tuple[Any, ...]:  # a number and arrays, which add alike
         return self.count, self.sum_x, self.sum_y, self.xx, self.xy, self.yy
 
 
@@ -99,4 +99,5 @@ def _whitener(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
     level = np.trace(covariance) / d
     values, vectors = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * level * np.eye(d))
     inverse = np.where(values > 1e-12 * max(level, 1e-300), 1 / np.sqrt(np.maximum(values, 1e-300)), 0.0)
-    return (vectors * inverse) @ vectors.T
+    root: np.ndarray = (vectors * inverse) @ vectors.T
+    return root

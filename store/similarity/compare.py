@@ -16,21 +16,23 @@ from store.similarity.fit import (
 
 EPSILON = 1e-8
 MAX_OFFSET = 15  # frames: how far lips and sound of one clip are looked for apart
-NEIGHBOURS = 2  # frames: an offset this near the best one is no rival to it
+NEIGHBOURS = 2  # frames: an offset this near the best one does not compete with it
 
 
 def project_vsr(x: np.ndarray, fit: Fit) -> np.ndarray:
     """Picture embedding x [frames, Dv] by the linear map of cca: [frames, K] f4; unchanged for kinds that learn nothing."""
     if fit.kind not in LEARNED:
         return np.asarray(x, np.float32)
-    return (with_context(np.asarray(x, np.float32), fit.context) - fit.vsr_mean) @ fit.vsr_matrix
+    projection: np.ndarray = (with_context(np.asarray(x, np.float32), fit.context) - fit.vsr_mean) @ fit.vsr_matrix
+    return projection
 
 
 def project_asr(y: np.ndarray, fit: Fit) -> np.ndarray:
     """Sound embedding y [frames, Da] by the linear map of cca: [frames, K] f4; unchanged for kinds that learn nothing."""
     if fit.kind not in LEARNED:
         return np.asarray(y, np.float32)
-    return (np.asarray(y, np.float32) - fit.asr_mean) @ fit.asr_matrix
+    projection: np.ndarray = (np.asarray(y, np.float32) - fit.asr_mean) @ fit.asr_matrix
+    return projection
 
 
 def scores(
@@ -60,15 +62,18 @@ def scores(
     half = len(v) if str(window) == "clip" else (_checked(window) - 1) // 2
     total, kept = _moving_sum(agreement * weight, half), _moving_sum(weight, half)
     plain, width = _moving_sum(agreement, half), _moving_sum(np.ones(len(v)), half)
-    mean = np.where(kept > 0.5, total / np.maximum(kept, 1), plain / width)
+    mean: np.ndarray = np.where(kept > 0.5, total / np.maximum(kept, 1), plain / width)
     return mean.clip(-1, 1).astype(np.float32)
 
 
 def _cosine(v: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Cosine of rows under weights w; rows are brought to a largest value of 1 first, so that no square overflows."""
-    v = v / np.maximum(np.abs(v).max(1, keepdims=True), 1e-150)
-    a = a / np.maximum(np.abs(a).max(1, keepdims=True), 1e-150)
-    return (v * a) @ w / (np.sqrt((v * v) @ w) * np.sqrt((a * a) @ w) + EPSILON)
+    """Cosine of rows under weights w; rows are scaled to a largest value of 1 first, so that no square overflows.
+    A row that is not finite gives NaN."""
+    with np.errstate(invalid="ignore"):
+        v = v / np.maximum(np.abs(v).max(1, keepdims=True), 1e-150)
+        a = a / np.maximum(np.abs(a).max(1, keepdims=True), 1e-150)
+        cosine: np.ndarray = (v * a) @ w / (np.sqrt((v * v) @ w) * np.sqrt((a * a) @ w) + EPSILON)
+    return cosine
 
 
 def compare(
@@ -98,7 +103,7 @@ def probability(score: np.ndarray, fit: Fit, window: int | str, corpus: str | No
 @dataclass(frozen=True)
 class Offset:
     """Where the sound of a clip fits its lips best: `frames` (lips at t with sound at t - frames), the clip's score in [-1, 1]
-    there (`best`) and unshifted (`at_zero`), and how far the best one stands above all offsets that are no neighbours of it."""
+    there (`best`) and unshifted (`at_zero`), and how far the best one stands above all offsets that are not its neighbours."""
 
     frames: int
     best: float
@@ -173,4 +178,5 @@ def _moving_sum(x: np.ndarray, half: int) -> np.ndarray:
     """Sum of x over [t - half, t + half], cut at the ends."""
     total = np.r_[0.0, np.cumsum(x)]
     t = np.arange(len(x))
-    return total[np.minimum(t + half + 1, len(x))] - total[np.maximum(t - half, 0)]
+    sums: np.ndarray = total[np.minimum(t + half + 1, len(x))] - total[np.maximum(t - half, 0)]
+    return sums

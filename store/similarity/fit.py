@@ -100,7 +100,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     """An array of finite numbers."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise ValueError(f"{name} holds {array.dtype} that are no finite numbers")
+        raise ValueError(f"{name} holds {array.dtype} that are not finite numbers")
     return array
 
 
@@ -126,7 +126,8 @@ def with_context(x: np.ndarray, context: int) -> np.ndarray:
     if context == 0:
         return x
     rows = np.arange(len(x))[:, None] + np.arange(-context, context + 1)[None, :]
-    return x[rows.clip(0, len(x) - 1)].reshape(len(x), -1)
+    wide: np.ndarray = x[rows.clip(0, len(x) - 1)].reshape(len(x), -1)
+    return wide
 
 
 def context_for(columns: int) -> int:

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from concord import plain_json
 from store import output
 from store.arrays import attributes
-from store.formats import document, npz
+from store.formats import npz
 from store.layout import StoreError
 from store.similarity import Fit
 
@@ -60,13 +61,13 @@ def default() -> tuple[Fit, dict[str, Any], dict[str, Any]]:
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, Any]]:
-    """The fit, its teachers' provenance and its note; StoreError for a file that is none or that a newer release made."""
+    """The fit, its teachers' provenance and its note; StoreError for any other file, and for one that a newer release made."""
     try:
         arrays = npz.read(path)
-        header = document.parse_dict(str(arrays["header"]))
+        header = plain_json.parse_dict(str(arrays["header"]))
         if header["format"] != FORMAT:
-            raise StoreError(f"{path} is no fit of concord-av")
-        if not document.is_count(header["version"]):
+            raise StoreError(f"{path} is not a concord-av fit")
+        if not plain_json.is_count(header["version"]):
             raise ValueError(f"its version is {header['version']!r}")
         if header["version"] > VERSION:
             raise StoreError(f"{path} has version {header['version']}; this release reads up to {VERSION}: update it")
@@ -82,7 +83,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Fit, dict[str, Any], dict[str, A
 
         return Fit.from_arrays(fill(header["tree"])), header["teachers"], header["note"]
     except (*npz.ERRORS, TypeError, AttributeError) as error:
-        raise StoreError(f"{path} is no fit of concord-av, or is damaged: {error}") from error
+        raise StoreError(f"{path} is not a concord-av fit, or is damaged: {error}") from error
 
 
 def _is_fit(path: Path) -> bool:

@@ -2,13 +2,12 @@
 
 "Real" and "fake" are claims about a person, so they need a licence: either the video is of people unknown to us and the
 calibration has seen enough people that its model had never met, or the user says that the video is of the very corpus that
-was calibrated on, and that had clips enough. What nobody wrote down counts as nothing. Numbers alone: who decides, and what is
-said without a licence, is `student.predict.answer`'s.
+was calibrated on, and that had enough clips. What was not recorded counts as nothing. This module only counts: the decision,
+and what is said without a licence, are in `student.predict.answer`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,16 +15,18 @@ from typing import Any
 
 import numpy as np
 
-# Independent people, or clips of people who are known, behind a verdict. Of n exchangeable people one more stands out from all
-# of them with chance 1 / (n + 1): with fewer than 19 no threshold at all keeps false alarms to 1 in 20. It is the least, not a
-# promise: that no alarm in n is under 1 in 20 with 95 % confidence takes 59.
+from concord import plain_json
+
+# Independent people, or clips of people who are known, behind a verdict. One more person stands out from all of n exchangeable
+# people with chance 1 / (n + 1): with fewer than 19, no threshold keeps false alarms to 1 in 20. This is a minimum, not a
+# promise: to show with 95 % confidence that fewer than 1 in 20 are alarms takes 59 people and no alarm.
 LEAST = 20
 ALARMS = 0.05  # most real clips of the calibration that may read as fake before strangers are judged
 
 
 @dataclass(frozen=True)
 class Grounds:
-    """What one calibration rests on; None = nobody said.
+    """What one calibration rests on; None = not recorded.
 
     real: clips known to be real whose own pairs it was fitted on. speakers: people in them, by their first-named identity.
     strangers: those of them that what is calibrated had not learned from. alarms: share of own pairs that read as fake.
@@ -37,15 +38,16 @@ class Grounds:
     alarms: float | None = None
 
     @classmethod
-    def of(cls, note: Any) -> Grounds:
-        """From attributes or a header, which may be old or foreign: what is no number counts as not said."""
+    def of(cls, note: object) -> Grounds:
+        """From attributes or a header, which may be old or foreign: what is not a number counts as unknown."""
         note = note if isinstance(note, Mapping) else {}
-        if "real" not in note and str(note.get("which", "")).startswith("real"):  # as releases before wrote it
+        if "real" not in note and str(note.get("which", "")).startswith("real"):  # as earlier releases wrote it
             note = {**note, "real": note.get("clips")}
         counts = [whole(note.get(name)) for name in ("real", "speakers", "strangers")]
         share = note.get("alarms")
-        known = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1
-        return cls(counts[0] or 0, counts[1], counts[2], float(share) if known else None)
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            share = None
+        return cls(counts[0] or 0, counts[1], counts[2], None if share is None else float(share))
 
     def told(self) -> dict[str, Any]:
         """For JSON."""
@@ -76,14 +78,14 @@ def number(count: int, what: str) -> str:
     return f"{({0: 'no', 1: 'one'}).get(count, f'{count:,}')} {what}{'s' if count > 1 else ''}"
 
 
-def whole(value: Any) -> int | None:
-    """A number of things, as an attribute or header has it; None where it is none."""
+def whole(value: object) -> int | None:
+    """A count, as an attribute or header has it; None where it is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         return None
     return int(value)
 
 
-def people(identities: Iterable[Any]) -> list[str]:
+def people(identities: Iterable[object]) -> list[str]:
     """The person in each clip: the first of its identities (JSON lists, as the clips table has them), "" where none is named.
 
     Groups are not asked: they keep sources apart, such as sentences or recordings, of which one person may have many.
@@ -91,10 +93,10 @@ def people(identities: Iterable[Any]) -> list[str]:
     return [next(iter(_names(text)), "") for text in identities]
 
 
-def _names(text: Any) -> list[str]:
+def _names(text: object) -> list[str]:
     try:
-        names = json.loads(str(text) or "[]")
-    except (ValueError, RecursionError):
+        names = plain_json.parse(str(text) or "[]")
+    except ValueError:
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
 

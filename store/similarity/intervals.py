@@ -1,4 +1,4 @@
-"""Intervals that keep an honest width where clips are few: drawing clips again says nothing of what was never drawn.
+"""Intervals that stay wide where clips are few: resampling clips says nothing about clips that were never seen.
 
 A bootstrap of one fake, or of clips that a number tells apart without a fault, gives the same figure in every draw, so an
 interval of no width. Here a bound is the true value at which the observed one would just be surprising.
@@ -6,11 +6,13 @@ interval of no width. Here a bound is the true value at which the observed one w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 Z = 1.959964  # 95 %, two sides
 
 
 def auc_bounds(value: float, fakes: int, reals: int, z: float = Z) -> tuple[float, float]:
-    """95 % interval of an AUC `value` in [0, 1] of so many independent fakes and reals, at least one of each.
+    """95 % interval of an AUC `value` in [0, 1] of `fakes` and `reals` independent clips, at least one of each.
 
     The true values whose distance from `value` is at most z standard errors, with the variance of Hanley and McNeil (1982) in
     the form of Newcombe (2006, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic", part 2,
@@ -27,7 +29,7 @@ def auc_bounds(value: float, fakes: int, reals: int, z: float = Z) -> tuple[floa
     return _edge(surprised, 0.0, value), _edge(surprised, 1.0, value)
 
 
-def _edge(surprised, outside: float, inside: float) -> float:
+def _edge(surprised: Callable[[float], bool], outside: float, inside: float) -> float:
     """Where `surprised` ends between a value outside and one inside, by bisection."""
     for _ in range(60):
         middle = (outside + inside) / 2

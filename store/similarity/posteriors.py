@@ -53,7 +53,8 @@ def normalised(log_p: np.ndarray) -> np.ndarray:
 def symmetrised_divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
     """The paper's D >= 0, f8 [..], of log posteriors [.., classes]: half the mean over classes of (p - q)(ln p - ln q)."""
     log_p, log_q = _pair(log_p, log_q)
-    return ((np.exp(log_p) - np.exp(log_q)) * (log_p - log_q)).mean(axis=-1) / 2
+    divergence: np.ndarray = ((np.exp(log_p) - np.exp(log_q)) * (log_p - log_q)).mean(axis=-1) / 2
+    return divergence
 
 
 def paper_similarity(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
@@ -74,7 +75,8 @@ def js_similarity(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
     log_p, log_q = _pair(log_p, log_q)
     log_m = np.logaddexp(log_p, log_q) - np.log(2)
     js = ((np.exp(log_p) * (log_p - log_m)).sum(axis=-1) + (np.exp(log_q) * (log_q - log_m)).sum(axis=-1)) / 2
-    return (1 - js / np.log(2)).clip(0, 1)
+    similarity: np.ndarray = (1 - js / np.log(2)).clip(0, 1)
+    return similarity
 
 
 def _pair(log_p: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

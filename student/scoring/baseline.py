@@ -7,12 +7,12 @@ a detector's logits, on the same trials. A detector that does not beat it has sh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concord import plain_json
 from store import Reader, StoreError
 from store.formats.table import read_parquet
 from student.scoring.metrics import auc
@@ -20,6 +20,9 @@ from student.scoring.score import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_AUDIT = 64 << 20  # bytes of audit.json
 
 
 class Baselines:
@@ -36,7 +39,7 @@ class Baselines:
         try:
             if not (found.exists() and table.exists()):
                 return None
-            return cls(json.loads(found.read())["shortcuts"], read_parquet(table.read()), reader)
+            return cls(plain_json.parse_dict(found.read(), MOST_AUDIT)["shortcuts"], read_parquet(table.read()), reader)
         except (OSError, ValueError, KeyError, TypeError) as error:
             text = f"the audit in {reader.path} cannot be read ({error}); run python -m pipelines.audit --store again"
             raise StoreError(text) from error

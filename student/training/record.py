@@ -18,7 +18,8 @@ import accelerate
 import numpy as np
 import torch
 
-from concord.files import parse_json, write
+from concord import plain_json
+from concord.files import write
 from store import Reader
 from student.checkpoint import MODEL_FILE
 from student.config import ConfigError, TrainConfig, differences
@@ -97,7 +98,7 @@ def keep_lines(file: Path, step: int) -> None:
     kept, lost = [], 0
     for line in file.read_bytes().splitlines():
         try:
-            number = parse_json(line)["step"]
+            number = plain_json.parse_exact(line)["step"]
             if not isinstance(number, int):
                 raise ValueError("no step")
         except (ValueError, KeyError, TypeError):
@@ -179,9 +180,9 @@ def check_output(folder: Path, config: TrainConfig, wanted: str | None) -> None:
 def _begun(folder: Path, config: TrainConfig) -> bool:
     """Whether `folder` holds the beginning of a run with these options, which has not finished."""
     try:
-        asked = parse_json((folder / "config.json").read_bytes())
+        asked = plain_json.parse_exact((folder / "config.json").read_bytes())
         results = folder / "results.json"
-        finished = parse_json(results.read_bytes())["finished"] if results.is_file() else False
+        finished = plain_json.parse_exact(results.read_bytes())["finished"] if results.is_file() else False
         return finished is False and not differences(TrainConfig.from_dict(asked["config"]), config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

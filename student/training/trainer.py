@@ -22,9 +22,9 @@ import torch
 from accelerate.utils import gather_object
 
 import store
-from concord import files
+from concord import files, plain_json
 from student import checkpoint, run_state
-from student.config import ConfigError, TrainConfig, differences, plain
+from student.config import ConfigError, TrainConfig, differences
 from student.data import augment
 from student.data.dataset import Corpus, Keys, Windows, loader
 from student.data.order import class_weights, expected_shares
@@ -415,7 +415,7 @@ class Trainer:
             line = {name: round(float(value), 5) for name, value in sums.items()}
             line |= {"grad_norm": round(float(norm), 4), "lr": self.optimizer.param_groups[0]["lr"]}
             if self.step % LOG_STEPS == 0 or self.step == 1:
-                self._log(plain({"step": self.step, "epoch": self.epoch + 1, **line}))
+                self._log(plain_json.cleaned({"step": self.step, "epoch": self.epoch + 1, **line}))
                 if c.with_tracking:
                     self.accelerator.log({f"train/{name}": value for name, value in line.items()}, step=self.step)
         self.progress.step(self.step, lambda: f"loss {float(sums['loss']):.3f}")

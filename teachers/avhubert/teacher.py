@@ -9,9 +9,11 @@ overlap by 128 and are joined at the middle, so a row kept has the 64 frames on 
 The sound of a window is taken with the samples beyond its end that its last row needs.
 """
 
+from __future__ import annotations
+
 import urllib.parse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from teachers import windows
 from teachers.avhubert import features, loading
 from teachers.base import SAMPLES_PER_FRAME, ClipMedia, TeacherError
 from teachers.files import weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW = 500  # frames
 OVERLAP = 128  # frames that neighbouring windows share
@@ -87,7 +92,7 @@ class AVHubertTeacher:
         found = rows.float().cpu().numpy()
         return [x[:length] for x, length in zip(found, frames, strict=True)]
 
-    def _batch(self, parts: list[np.ndarray]) -> Any:
+    def _batch(self, parts: list[np.ndarray]) -> Tensor:
         """Tensor [pieces, most frames, ...] of f4 [frames, ...], zero beyond each one's end."""
         import torch
 
@@ -131,7 +136,7 @@ def _parse(name: str, argument: str) -> tuple[str, int | None]:
     if not at or "/" in layer or weights.is_given(argument):  # no @, or one within the path
         source, layer = argument, ""
     elif not layer.isdecimal():
-        raise TeacherError(f"{name}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
+        raise TeacherError(f"{name}: '{layer}' is not a layer; write @0, @1, ... or leave it out for the last")
     if not source:
         raise TeacherError(f"{name} needs a checkpoint: PATH or URL, e.g. avhubert:base_vox_433h.pt@9")
     return source, int(layer) if layer else None

@@ -13,9 +13,14 @@ Pictures: deep_avsr takes the central half of a face track of 224 pixels. Our al
 112, is close to that, not equal to it.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 HOP = 160  # samples between rows
 WINDOW = 640  # samples that a row sees
@@ -47,7 +52,7 @@ def spectra(audio: np.ndarray, start: int, stop: int) -> np.ndarray:
     return rows
 
 
-def pictures(mouth: np.ndarray, device: Any = "cpu") -> Any:
+def pictures(mouth: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """Grey pictures u1 [frames, height, width] as float tensor [frames, 112, 112] in 0..255 on the torch device.
 
     Of larger ones the centre is taken, smaller ones are enlarged bilinearly.

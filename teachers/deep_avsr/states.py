@@ -1,14 +1,21 @@
 """State dicts of the pair out of the files in which they come, loaded strictly: every key must be known and there.
 
 Files hold one network's bare keys (deep_avsr's own), or several networks' under prefixes: the detector of the paper's
-authors has both under ASRmodel. and VSRmodel. beside its own parts. The visual front end is never in the detector's file.
+authors has both, under ASRmodel. and VSRmodel., as well as its own parts. The visual front end is never in the detector's file.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from teachers.base import TeacherError
 from teachers.files import checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+M = TypeVar("M", bound="nn.Module")
 
 AUDIO, VIDEO, FRONTEND = "ASRmodel.", "VSRmodel.", "visual_frontend."
 PREFIXES = (AUDIO, VIDEO, FRONTEND, "model.", "lossAV.", "lossCont_Spea.")  # the last three: the authors' student
@@ -16,24 +23,26 @@ SHOWN = 5  # keys that a message lists
 
 
 class StateFile:
-    """The networks of one file, each taken once; TeacherError where the file is no state dict."""
+    """The networks of one file, each taken once; TeacherError where the file is not a state dict."""
 
     def __init__(self, path: Path) -> None:
         import torch
 
         self.path = path
-        self._parts: dict[str, dict[str, Any]] = {}  # by prefix, "" for bare keys
+        self._parts: dict[str, dict[str, Tensor]] = {}  # by prefix, "" for bare keys
         for key, value in checkpoint.read(path).items():
             if not isinstance(key, str) or not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
-                raise TeacherError(f"{path} is no state dict of deep_avsr: its '{key}' is no tensor but of type {kind}")
+                raise TeacherError(
+                    f"{path} is not a state dict of deep_avsr: its '{key}' is not a tensor but of type {kind}"
+                )
             prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), "")
             self._parts.setdefault(prefix, {})[key.removeprefix(prefix)] = value
 
     def __contains__(self, prefix: str) -> bool:
         return prefix in self._parts
 
-    def load(self, network: Any, prefix: str, what: str) -> Any:
+    def load(self, network: M, prefix: str, what: str) -> M:
         """`network` with the keys under `prefix`, else the bare ones; in evaluation mode, without gradients.
 
         Raises TeacherError naming keys that are missing, surplus or of another shape. `what` says what the network is.

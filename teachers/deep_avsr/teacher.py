@@ -1,7 +1,9 @@
 """The two teachers: files to networks, clips to rows. See the package's text."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +11,9 @@ from teachers import windows
 from teachers.base import ClipMedia, TeacherError
 from teachers.deep_avsr import prepare, states
 from teachers.files import weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CLASSES = 40
 # class to character; github smeetrs/deep_avsr, commit b68a8db
@@ -26,7 +31,7 @@ class _DeepAVSR:
     stream: str
     dim = CLASSES
     _weights: weights.Weights
-    _network: Any
+    _network: nn.Module
 
     def __init__(self, argument: str, device: str) -> None:
         import torch
@@ -57,7 +62,7 @@ class _DeepAVSR:
             "licence": "as the weights' source says; deep_avsr's are trained on LRS2, which is for research only",
         }
 
-    def _input(self, piece: windows.Piece) -> Any:
+    def _input(self, piece: windows.Piece) -> Tensor:
         """What the network is given of one piece: a tensor [rows, columns] on the device."""
         raise NotImplementedError
 
@@ -92,7 +97,7 @@ class DeepAVSRAudio(_DeepAVSR):
         self._network = file.load(AudioNet(), states.AUDIO, "the audio-only network").to(self.device)
         file.check_rest()
 
-    def _input(self, piece: windows.Piece) -> Any:
+    def _input(self, piece: windows.Piece) -> Tensor:
         import torch
 
         return torch.from_numpy(prepare.spectra(piece.clip.audio, piece.start, piece.stop)).to(self.device)
@@ -128,7 +133,7 @@ class DeepAVSRVideo(_DeepAVSR):
         self._frontend = file.load(net, states.FRONTEND, "the visual front end").to(self.device)
         file.check_rest()
 
-    def _input(self, piece: windows.Piece) -> Any:
+    def _input(self, piece: windows.Piece) -> Tensor:
         """Rows of the visual front end, for this clip alone; a window's first and last frames see their true neighbours."""
         from teachers.deep_avsr.visual_frontend import normalised, stacked
 

@@ -49,7 +49,7 @@ def raising(error):
         (RecursionError("maximum recursion"), 1, "nested too deeply"),
         (OSError(28, "No space left on device", "/x/y"), 1, "/x/y: No space left on device; make room"),
         (PermissionError(13, "Permission denied", b"/\xff"), 1, "/\\udcff: Permission denied"),
-        (UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "no"), 1, "'a\\ud800' is no Unicode text"),
+        (UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "no"), 1, "'a\\ud800' is not Unicode text"),
         (EOFError("the file ended"), 1, "EOFError: the file ended"),
         (ValueError("a\nb\x1b[2J"), 1, "ValueError: a b\\x1b[2J"),
         (ValueError("x" * 10_000), 1, " ... "),
@@ -243,7 +243,8 @@ def test_closed_standard_streams_change_nothing(rows, tmp_path):
             assert (done.returncode, done.stderr) == (0, ""), (close, words)
 
 
-STUCK = "import sys, time; print('here', flush=True); time.sleep(60)"
+# Short waits: a signal that comes just before a long one would be looked at only after it.
+STUCK = "import sys, time; print('here', flush=True)\nfor _ in range(600): time.sleep(0.1)"
 EARLY = ["precompute.py", "-m concord", "-m store.inspect", "-m pipelines.audit", "-m pipelines.manifest"]
 EARLY += ["-m pipelines.doctor", "-m pipelines.default_fit", "-m pipelines.demo", "-m student.predict"]
 EARLY += ["-m student.evaluate", "-m student.export", "-m student.check", "-m student.train"]

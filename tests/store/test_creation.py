@@ -130,7 +130,7 @@ def test_the_lock_is_no_link_and_nothing_is_written_to_it(tmp_path):
     assert (path / lease.FILE).read_text() == "somebody's"
     (path / lease.FILE).unlink()
     os.mkfifo(path / lease.FILE)
-    with pytest.raises(StoreError, match="is no file"), lease.held(path):
+    with pytest.raises(StoreError, match="is not a regular file"), lease.held(path):
         pass
 
 

@@ -109,7 +109,7 @@ def test_rows_reads_slots_that_are_not_done(whole):
 
 def test_folders_that_are_no_store_and_newer_stores_are_refused(path, tmp_path):
     for bad in (tmp_path, tmp_path / "missing", path / "zarr.json"):
-        with pytest.raises(StoreError, match="no store"):
+        with pytest.raises(StoreError, match="not a store"):
             store.open(bad)
     with pytest.raises(StoreError, match="not known"):
         store.open("azure://bucket/s.zarr")
@@ -121,7 +121,7 @@ def test_folders_that_are_no_store_and_newer_stores_are_refused(path, tmp_path):
             opener(path)
     document["attributes"]["format"] = "something"
     (path / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="no store of concord-av"):
+    with pytest.raises(StoreError, match="not a concord-av store"):
         store.open(path)
 
 
@@ -161,7 +161,7 @@ def test_a_flipped_byte_names_clip_and_array_and_spares_the_other_chunks(path):
         reader.frames(0, 8, 12, ["mouth"])
     reader.frames(0, 0, 10, ["mouth"])
     reader.frames(0, 15, 30, ["mouth"])
-    assert [(d["clip"], d["array"]) for d in verify(reader)] == [("a", "frames/mouth")]
+    assert [(d.clip, d.array) for d in verify(reader)] == [("a", "frames/mouth")]
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500, -1])
@@ -172,7 +172,7 @@ def test_a_truncated_shard_names_clip_and_array(path, keep):
     reader.frames(0, 0, 30, ["mouth"])
     with pytest.raises(StoreError, match=r"clip b: frames/mouth cannot be read: .*cut short"):
         reader.frames(1, 0, 22, ["mouth"])
-    assert {d["clip"] for d in verify(reader)} == {"b", "c"}
+    assert {d.clip for d in verify(reader)} == {"b", "c"}
 
 
 def test_a_deleted_shard_names_clip_and_array(path):
@@ -180,7 +180,7 @@ def test_a_deleted_shard_names_clip_and_array(path):
     reader = store.open(path)
     with pytest.raises(StoreError, match=r"clip c: frames/mouth cannot be read: .*missing"):
         reader.frames(2, 0, 17, ["mouth"])
-    assert {d["clip"] for d in verify(reader)} == {"b", "c"}
+    assert {d.clip for d in verify(reader)} == {"b", "c"}
 
 
 def test_a_chunk_that_the_index_lacks_is_damage_and_not_zeros(path):
@@ -235,7 +235,7 @@ def test_rows_that_nobody_filled_are_found_by_verify(path):
     writer = store.Writer.open(path)
     writer.write_shard(0, writer.blank_shard(["flags"]))
     found = verify(store.open(path))
-    assert [(d["clip"], d["array"]) for d in found] == [("a", "frames/flags"), ("b", "frames/flags")]
+    assert [(d.clip, d.array) for d in found] == [("a", "frames/flags"), ("b", "frames/flags")]
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------

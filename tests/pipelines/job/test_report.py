@@ -260,12 +260,6 @@ def test_a_complete_store_is_said_to_be_and_how_to_train_on_it(tmp_path):
     assert "No clip was worked on in this run" in text
 
 
-def test_numbers_that_are_none_become_null():
-    assert report_data.clean({"a": [float("nan"), float("inf"), np.float32(0.5), np.int64(3)]}) == {
-        "a": [None, None, 0.5, 3]
-    }
-
-
 @pytest.mark.parametrize(
     ("error", "state", "message"),
     [

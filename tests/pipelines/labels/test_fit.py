@@ -166,7 +166,7 @@ def test_files_that_are_no_fit_are_refused(tmp_path):
     (tmp_path / "junk.npz").write_bytes(b"junk")
     np.savez(tmp_path / "other.npz", a=np.ones(3))
     for name in ("junk.npz", "other.npz", "missing.npz"):
-        with pytest.raises(store.StoreError, match=f"{name} is no fit"):
+        with pytest.raises(store.StoreError, match=f"{name} is not a concord-av fit"):
             fitfile.load(tmp_path / name)
 
 

@@ -205,7 +205,7 @@ WRONG = (
 @pytest.mark.parametrize("attrs", WRONG, ids=str)
 def test_attributes_of_the_wrong_type_are_one_line(path, attrs):
     edit(path / "zarr.json", lambda d: d["attributes"].update(attrs))
-    refused(path, "zarr.json|attribute|version|no store")
+    refused(path, "zarr.json|attribute|version|not a store|not a concord-av store")
 
 
 def test_half_of_a_surrogate_pair_is_spelled_out(path):
@@ -235,7 +235,7 @@ def test_links_that_leave_the_store_are_not_followed(path, tmp_path, part):
     opened = []
     hook = Hook(away.parent, opened)
     try:
-        refused(path, "is a symbolic link|is missing|is no store|has no fit|has no")
+        refused(path, "is a symbolic link|is missing|is not a store|has no fit|has no")
     finally:
         hook.off = True
     assert opened == []
@@ -375,7 +375,7 @@ def saved(path, header, arrays):
 def test_fits_with_odd_headers_are_one_line(tmp_path, change):
     header, arrays = header_of_default()
     change(header)
-    with pytest.raises(StoreError, match="is no fit of concord-av, or is damaged"):
+    with pytest.raises(StoreError, match="is not a concord-av fit, or is damaged"):
         fitfile.load(saved(tmp_path / "fit.npz", header, arrays))
 
 
@@ -387,5 +387,5 @@ def test_fits_that_are_deep_not_finite_or_bombs_are_one_line(tmp_path):
         (header, {**arrays, name: arrays[name] * np.nan}),
         (header, {**arrays, "bomb": np.zeros(300 << 20, "u1")}),
     ):
-        with pytest.raises(StoreError, match="is no fit"):
+        with pytest.raises(StoreError, match="is not a concord-av fit"):
             fitfile.load(saved(tmp_path / "fit.npz", text, given))

@@ -41,7 +41,7 @@ def test_a_lost_window_of_the_calibration_is_no_other_number(path):
     with pytest.raises(StoreError, match=r"fit/calibration/synthetic/5.* is damaged; precompute.py --refit"):
         values(path)
     damage = inspect.verify(store.open(path))
-    assert [entry["array"] for entry in damage] == ["fit/calibration/synthetic/5"]
+    assert [fault.array for fault in damage] == ["fit/calibration/synthetic/5"]
     assert len(want)
 
 
@@ -133,7 +133,7 @@ def test_a_changed_inventory_is_said(path, change):
 def test_an_inventory_that_is_no_file_is_said(path):
     (path / inventory.FILE).unlink()
     os.mkfifo(path / inventory.FILE)
-    with pytest.raises(StoreError, match=r"inventory.json cannot be read \(it is no plain file\)"):
+    with pytest.raises(StoreError, match=r"inventory.json cannot be read \(it is not a regular file\)"):
         store.open(path)
 
 
@@ -258,11 +258,11 @@ def test_two_fits_side_by_side_give_no_number(path):
     writer.update_attrs({"similarity": {**writer.attrs["similarity"], "complete": False}})
     late = store.open(path)
     for ask in (lambda r: r.fit, lambda r: r.pair_similarity(0, 1), lambda r: r.frames(0, 0, 5, ["similarity"])):
-        with pytest.raises(StoreError, match=r"is being replaced, or a run that did so was cut off"):
+        with pytest.raises(StoreError, match=r"is being replaced, or a run that did so was interrupted"):
             ask(late)
     assert late.new_fit is not None
     assert late.frames(0, 0, 5, ["asr"])["asr"].any()
-    assert [entry["array"] for entry in inspect.verify(late)] == ["fit"]
+    assert [fault.array for fault in inspect.verify(late)] == ["fit"]
     labels_edited_by_zarr(path, None)
     with pytest.raises(StoreError, match="was changed by a run"):
         early.frames(0, 0, 5, ["similarity"])

@@ -73,7 +73,7 @@ def test_ordinary_files_look_as_they_did():
 
 
 def test_half_a_surrogate_pair_is_named():
-    with pytest.raises(ValueError, match=r"\\ud800.* is no Unicode text"):
+    with pytest.raises(ValueError, match=r"\\ud800.* is not Unicode text"):
         table.to_csv({"id": ["a\ud800"]})
 
 

@@ -1,47 +1,26 @@
 """Stores in a folder and in a bucket keep one contract; networks that fail twice and kills between any two steps do no harm."""
 
 import io
-import itertools
 import json
 import pickle
-import threading
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
 import numpy as np
-import obstore
 import pytest
 import zarr
 from click.testing import CliRunner
 from object_server import BUCKET, ENVIRONMENT, Flaky, gcs
 from test_staging import batch
-from test_store import WIDTHS, fit_of, random_shard, small
+from test_store import fit_of, random_shard, small
 
 import store
-from store import inspect, layout, staging
-from store import place as places
+from store import inspect, staging
 from store.arrays import inventory
 from store.layout import StoreError
 from store.place import Folder, folder, lease, place
 from store.place import bucket as buckets
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def root(request, tmp_path):
-    """A place for a store, of each kind."""
-    return root_of(request, tmp_path)
-
-
-@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
-def killed_root(request, tmp_path):
-    """The same, for tests that kill at each single change: hundreds of requests in a bucket."""
-    return root_of(request, tmp_path)
-
-
-def root_of(request, tmp_path):
-    return place(tmp_path / "s.zarr" if request.param == "folder" else f"{request.getfixturevalue('s3')}/s.zarr")
 
 
 def filled(where):
@@ -75,6 +54,18 @@ def filled(where):
     writer.update_attrs({"corpora": ["x/y"]})
     writer.consolidate()
     return writer, {name: np.concatenate([w[name] for w in written]) for name in written[0]}
+
+
+def emptied(where):
+    where.map(lambda key: (where / key).delete(), list(where.files()))
+    where.prune()
+
+
+def dead(where):
+    """The lock of a driver that was killed."""
+    gone = lease._Lease(place(where))
+    gone.take()
+    return gone
 
 
 # -- places ------------------------------------------------------------------------------------------------------------
@@ -394,131 +385,6 @@ def test_a_lost_chunk_that_no_done_clip_uses_is_no_damage(root):
     assert store.open(root).damaged_shards() == {}
 
 
-# -- kills -------------------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """What stops a writer between two steps."""
-
-
-@pytest.fixture
-def kill(monkeypatch):
-    """kill(n): the n-th change from now on, and all after it, are not made; None: all are made. Returns a counter."""
-    state = {"left": None, "made": 0}
-
-    def guarded(function):
-        def call(*args, **kwargs):
-            if state["left"] is not None and state["made"] >= state["left"]:
-                raise Killed
-            state["made"] += 1
-            return function(*args, **kwargs)
-
-        return call
-
-    for name in ("put", "delete"):
-        monkeypatch.setattr(obstore, name, guarded(getattr(obstore, name)))
-    for name in ("replace", "rename", "unlink", "rmdir"):
-        monkeypatch.setattr(folder.os, name, guarded(getattr(folder.os, name)))
-
-    def arm(left):
-        state.update(left=left, made=0)
-        return state
-
-    return arm
-
-
-def emptied(where):
-    where.map(lambda key: (where / key).delete(), list(where.files()))
-    where.prune()
-
-
-def killed_everywhere(kill, act, check, step=1):
-    """Run `act` with a kill before its first change, its second (or later), ... until it comes through; `check` after each."""
-    for left in range(0, 1000, step):
-        kill(left)
-        try:
-            act()
-        except Killed:
-            kill(None)
-            check(left)
-        else:
-            kill(None)
-            assert left > 0
-            return
-    raise AssertionError("it never came through")
-
-
-def test_a_kill_while_a_fit_is_replaced_leaves_the_old_one_or_the_new_one(killed_root, kill):
-    root = killed_root
-    writer = small(root)
-    writer.write_fit(fit_of("old", 1.0).to_arrays())
-    writer.consolidate()
-    seen = set()
-
-    def check(left):
-        fit = store.open(root).fit  # as readers find it before the next run: whole, or none
-        assert fit is None or fit.calibration in (fit_of("old", 1.0).calibration, fit_of("new", 2.0).calibration)
-        store.Writer.open(root).tidy()
-        seen.add(*store.open(root).fit.calibration)
-        names = {key.partition("/")[0] for key in root.files()}
-        assert names <= {"zarr.json", "inventory.json", "clips", "frames", "fit"}
-        store.Writer.open(root).write_fit(fit_of("old", 1.0).to_arrays())
-
-    killed_everywhere(kill, lambda: writer.write_fit(fit_of("new", 2.0).to_arrays()), check)
-    assert seen == {"old", "new"}
-    assert set(store.open(root).fit.calibration) == {"new"}
-
-
-def test_a_kill_while_a_store_is_made_leaves_none_and_the_next_try_makes_it(killed_root, kill, tmp_path):
-    root = killed_root
-    want = store.create(tmp_path / "want", WIDTHS, {}).place
-
-    def check(left):
-        if (root / "zarr.json").exists():  # its last file is there, and with it the store
-            assert len(store.open(root)) == 0
-        else:
-            store.create(root, WIDTHS, {})
-            assert root.files() == want.files()
-        emptied(root)
-
-    kind = {"face": ("u1", (9, 9))}  # an array that the next try does not have
-    killed_everywhere(kill, lambda: store.create(root, WIDTHS, {}, kind), check)
-
-
-def test_a_kill_while_projections_are_made_anew_leaves_them_or_none(killed_root, kill):
-    root = killed_root
-    writer, whole = filled(root)
-
-    def check(left):
-        reader = store.open(root)
-        for name in set(reader.names) & set(layout.PROJECTIONS):
-            assert reader.array(name).shape[1] in (3, 4)
-        store.Writer.open(root).ensure_projections(4)
-        assert store.open(root).damaged_shards(layout.PROJECTIONS) == {name: [0, 1] for name in layout.PROJECTIONS}
-        writer.ensure_projections(3)
-        for shard in range(3):
-            rows = {name: whole[name][20 * shard : 20 * shard + 20] for name in layout.PROJECTIONS}
-            writer.write_shard(shard, rows)
-
-    killed_everywhere(kill, lambda: writer.ensure_projections(4), check)
-
-
-def test_a_kill_while_clips_are_added_leaves_the_others_as_they_were(killed_root, kill):
-    root = killed_root
-    writer, _ = filled(root)
-    before = store.open(root).clips
-    ids = map(str, itertools.count())
-
-    def check(left):
-        clips = store.open(root).clips
-        for name, column in before.items():
-            np.testing.assert_array_equal(clips[name][:3], column)
-        assert not clips["done"][3:].any()
-
-    killed_everywhere(kill, lambda: writer.append_clips({"id": [next(ids)], "label": [1]}), check, step=3)
-    assert store.open(root).clips["label"].tolist()[-1] == 1
-
-
 # -- networks that fail ------------------------------------------------------------------------------------------------
 
 
@@ -550,98 +416,3 @@ def test_zip_of_a_staged_batch_is_plain(s3):
     staging.stage(s3, "000000000000-000000000-3", *batch())
     with zipfile.ZipFile(io.BytesIO((place(s3) / "_staging/000000000000-000000000-3.npz").read())) as archive:
         assert archive.testzip() is None
-
-
-# -- one driver --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Leases that beat, and go stale, in fractions of a second."""
-    for name, seconds in {"BEAT_S": 0.05, "LOST_S": 0.6, "STALE_S": 1.0, "POLL_S": 0.02}.items():
-        monkeypatch.setattr(lease, name, seconds)
-
-
-def dead(where):
-    """The lock of a driver that was killed."""
-    gone = lease._Lease(place(where))
-    gone.take()
-    return gone
-
-
-def test_a_second_driver_is_turned_away_and_the_next_one_let_in(root, quick):
-    small(root)
-    for _ in range(2):
-        with lease.held(root):
-            with pytest.raises(lease.Held, match=rf"another run .*is writing to {root}; wait for it"), lease.held(root):
-                pass
-            assert lease.FILE in root.names()
-    assert len(store.open(root)) == 0
-
-
-def test_the_lock_of_a_driver_that_died_is_waited_for_and_taken_over(s3, quick):
-    dead(s3)
-    with lease.held(s3), pytest.raises(lease.Held), lease.held(s3):
-        pass
-
-
-def test_of_several_who_wait_for_a_dead_driver_one_gets_the_lock(s3, quick):
-    dead(s3)
-    inside, ended = [], threading.Barrier(4)
-
-    def drive(k):
-        try:
-            with lease.held(s3):
-                inside.append(k)
-                ended.wait(20)
-        except lease.Held:
-            ended.wait(20)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(drive, range(4)))
-    assert len(inside) == 1
-
-
-def drive(where, meanwhile):
-    """A driver that waits for its workers while something happens."""
-    with lease.held(where):
-        meanwhile()
-        threading.Event().wait(20)
-        raise AssertionError("it was not interrupted")
-
-
-def test_a_driver_whose_lock_was_taken_is_interrupted_and_stops_with_an_error(s3, quick):
-    def steal():
-        thief = lease._Lease(place(s3))
-        thief._look()
-        while True:  # the holder may beat in between
-            with suppress(places.Changed):
-                return thief._write("thief")
-            thief._look()
-
-    with pytest.raises(lease.Lost, match=r"taken over s3://"):
-        drive(s3, steal)
-    assert lease._Lease(place(s3)).file.read_tagged()[0].startswith(b'{"holder": "thief"')  # and leaves it alone
-
-
-def test_a_driver_that_cannot_renew_its_lock_stops_before_others_take_it(s3, s3_address, quick):
-    flaky = Flaky(s3_address, (500,), times=0)
-    with flaky.running() as address, pytest.raises(lease.Lost, match="could not be renewed"):
-        drive(place(s3, {"aws_endpoint_url": address}), lambda: setattr(flaky, "times", 10**6))
-
-
-def test_a_lock_outlasts_answers_that_get_lost(s3, s3_address, quick, monkeypatch):
-    monkeypatch.setattr(lease, "LOST_S", 10.0)
-    flaky = Flaky(s3_address, ("late", "drop", 500))
-    with flaky.running() as address, lease.held(place(s3, {"aws_endpoint_url": address})):
-        flaky.seen.clear()  # the beats fail again
-        while flaky.seen["PUT", f"/{s3.removeprefix('s3://')}/.lock"] < 6:
-            threading.Event().wait(0.01)
-    with lease.held(s3):  # it was given back
-        pass
-
-
-def test_ctrl_c_is_no_lost_lock(s3, quick):
-    with pytest.raises(KeyboardInterrupt), lease.held(s3):
-        raise KeyboardInterrupt
-    assert pickle.loads(pickle.dumps(lease.Lost("gone"))).args == ("gone",)

@@ -178,7 +178,7 @@ def test_a_fit_that_names_no_teacher_is_refused(tmp_path):
     fit, made_by, note = fitfile.default()
     for bad in ({}, {"asr": made_by["asr"]}, {"asr": {}, "vsr": made_by["vsr"]}, {**made_by, "vsr": None}):
         fitfile.save(tmp_path / "f.npz", fit, bad, note)
-        with pytest.raises(store.StoreError, match=r"does not say which teacher|is no fit"):
+        with pytest.raises(store.StoreError, match=r"does not say which teacher|is not a concord-av fit"):
             basis(None, str(tmp_path / "f.npz"))
 
 

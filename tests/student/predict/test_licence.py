@@ -134,7 +134,7 @@ def test_a_damaged_fit_is_refused(tmp_path):
     matrix[3, 3] = math.nan
     for k, bad in enumerate((replace(good, calibration=maps), replace(good, vsr_matrix=matrix))):
         fitfile.save(tmp_path / f"{k}.npz", bad, made_by, note)
-        with pytest.raises(store.StoreError, match=r"not finite|no finite"):
+        with pytest.raises(store.StoreError, match=r"not finite"):
             basis(None, str(tmp_path / f"{k}.npz"))
 
 

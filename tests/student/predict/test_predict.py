@@ -399,7 +399,7 @@ def test_a_page_that_cannot_be_written_costs_no_other_answer(tmp_path, monkeypat
     found = CliRunner().invoke(main, [*words[:1], "--teacher-only", "--cpu", "--html", "/dev/full"])
     assert (found.exit_code, "Error: /dev/full: No space left on device" in found.stderr) == (1, True)
     again = CliRunner().invoke(main, words)  # over its own pages and answers
-    assert "is there and is not" not in again.stderr
+    assert "exists and is not" not in again.stderr
 
 
 def test_debug_shows_the_traceback_of_what_nobody_foresaw(folder, monkeypatch, caplog):

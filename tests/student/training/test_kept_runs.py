@@ -207,7 +207,7 @@ def test_a_fit_that_gives_no_number_is_named(tmp_path):
     here = small(tmp_path / "s.zarr")
     rewritten(here, "fit/calibration/synthetic/5", lambda x: x * np.nan)
     result = train(here, tmp_path / "run", code=2)
-    assert "a calibration holds float64 that are no finite numbers" in errors(result)[0]
+    assert "a calibration holds float64 that are not finite numbers" in errors(result)[0]
     assert not run_state.checkpoints(tmp_path / "run")
 
 

@@ -1,0 +1,21 @@
+"""Running commands in tests, and what they leave in a folder."""
+
+import os
+from pathlib import Path
+
+from click.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+
+
+def ran(main, *words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def contents(folder):
+    """Every file below, by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,6 +1,6 @@
 """The model card that every detector carries: what it was trained on, how it was chosen, what it is for and what it is not.
 
-`MODEL_CARD.md` beside the weights, after Mitchell et al. 2019, "Model Cards for Model Reporting". It says what the run knows,
+`MODEL_CARD.md` next to the weights, after Mitchell et al. 2019, "Model Cards for Model Reporting". It says what the run knows,
 figures with the clips behind them, and no more: nothing in it is written by hand.
 """
 

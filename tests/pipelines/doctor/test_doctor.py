@@ -38,8 +38,8 @@ def test_this_machine_is_fit(tmp_path, clips):
 
 
 def test_code_that_differs_anywhere_has_another_mark(tmp_path, monkeypatch):
-    assert {"pipelines", "store", "teachers", "setup.cfg"} <= {path.name for path in checks.HERE.iterdir()}
-    for package in ("pipelines", "store", "teachers"):
+    assert {"concord", "pipelines", "store", "teachers", "setup.cfg"} <= {path.name for path in checks.HERE.iterdir()}
+    for package in ("concord", "pipelines", "store", "teachers"):
         shutil.copytree(checks.HERE / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     here = checks.code().facts
     monkeypatch.setattr(checks, "HERE", tmp_path)
@@ -201,7 +201,7 @@ def test_nodes_that_agree_share_a_line_and_a_difference_is_named():
     lines = list(doctor.text(answers))
     assert len(lines) == 4
     assert "(b, c)" in lines[1]
-    assert lines[2].strip() == "mend: sudo apt-get install -y libegl1"
+    assert lines[2].strip() == "fix:  sudo apt-get install -y libegl1"
     assert lines[3] == "7 ok, 0 to look at, 2 failed on 7 nodes"
 
 

@@ -13,16 +13,15 @@ import sys
 import click
 
 from concord.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
-from pipelines.corpora.fields import ManifestError
-from pipelines.errors import UsageError
+from concord.errors import ConcordError
 from pipelines.job import report
 from pipelines.job.request import Config
-from pipelines.job.run import first_line, run
+from pipelines.job.run import run
+from pipelines.job.usage import first_line
 from pipelines.workers.cluster import Pools
 from store import StoreError
 from store.place import is_url, place
 from store.similarity import KINDS
-from teachers import TeacherError
 
 
 class Workers(click.ParamType):
@@ -58,6 +57,16 @@ class Location(click.ParamType):
 def _names(context, option, value):
     """Names between commas."""
     return tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
+
+
+def _advice(error):
+    """What ended a run, in one line, and what to do. An error with exit code 2 says that itself."""
+    if isinstance(error, ConcordError) and error.exit_code == 2:
+        return str(error)
+    if os.strerror(errno.ENOSPC) in str(error):
+        return f"a disk is full ({first_line(error)}); make room and run the same command again to go on"
+    what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
+    return f"{what}; run the same command again to go on, or with --debug to see where"
 
 
 @click.command(
@@ -131,19 +140,11 @@ def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_worke
     )
     try:
         summary = run(config)
-    except (UsageError, ManifestError, TeacherError, StoreError) as error:
-        fail(f"precompute: {error}", 2)
     except (KeyboardInterrupt, SystemExit) as stop:
         say(f"precompute: stopped; run the same command again to go on with {store}", err=True)
         return stop.code if isinstance(stop, SystemExit) else 130
     except Exception as error:
-        what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
-        text = f"precompute: {what}; run the same command again to go on, or with --debug to see where"
-        if os.strerror(errno.ENOSPC) in str(error):
-            text = (
-                f"precompute: a disk is full ({first_line(error)}); make room and run the same command again to go on"
-            )
-        fail(text, 1)
+        fail(f"precompute: {_advice(error)}", error.exit_code if isinstance(error, ConcordError) else 1)
     say_lines(report.text(summary, config))
     sys.exit(report.exit_code(summary, max_failures))
 

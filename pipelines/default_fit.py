@@ -27,8 +27,9 @@ import numpy as np
 import store
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
-from pipelines.job import run as job
-from pipelines.job.request import Config, RunError, UsageError
+from pipelines.errors import RunError, UsageError
+from pipelines.job import run
+from pipelines.job.request import Config
 from store import StoreError, output
 from store.place import place
 from store.similarity import Fit, fitfile
@@ -79,7 +80,7 @@ def make(corpus: str, root: Path, file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "rows.csv"
         manifest.write(rows, listed)
-        job.run(Config(store=place(root), corpora=(f"csv:{listed}",)))
+        run.run(Config(store=place(root), corpora=(f"csv:{listed}",)))
     reader = store.open(root)
     if reader.fit is None:
         raise UsageError(f"{root} has no fit: {corpus} needs clips that are known to be real")

@@ -35,7 +35,7 @@ from pipelines.corpora import faults, manifest
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import LABELS, ManifestError
 from pipelines.corpora.manifest import Row
-from pipelines.job import kept
+from pipelines.tables import kept
 from pipelines.ui import progress
 from pipelines.workers import isolation
 from store import output

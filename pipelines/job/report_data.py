@@ -26,11 +26,11 @@ import store
 from concord.secrets import redact
 from pipelines.errors import UsageError
 from pipelines.job import report_page, request
-from pipelines.job.ledger import Entry
 from pipelines.job.request import Config
 from pipelines.job.usage import StageUsage, Summary, Usage, first_line
+from pipelines.reasons import INFRASTRUCTURE
+from pipelines.tables.ledger import Entry
 from pipelines.workers import cluster
-from pipelines.workers.work import INFRASTRUCTURE
 from store import layout
 from store.place import Place, place
 

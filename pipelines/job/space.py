@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.errors import UsageError
-from pipelines.workers.cluster import cores
+from pipelines.workers import cluster
 from store import layout
 from store.place import Place, is_url
 
@@ -69,13 +69,9 @@ def dims(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
 def cpus(address: str | None) -> int:
     """CPUs of the cluster at `address` (or RAY_ADDRESS), which is joined for that; without one, of this machine."""
     if not (address or os.environ.get("RAY_ADDRESS")):
-        return cores()
-    import ray
-
-    from pipelines.workers import cluster
-
+        return cluster.cores()
     cluster.connect(address)
-    return int(ray.cluster_resources().get("CPU", 1))
+    return int(cluster.resources().get("CPU", 1))
 
 
 def minutes(frames: int, cpus: int) -> float:

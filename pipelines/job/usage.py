@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.job.ledger import Entry
+from pipelines.tables.ledger import Entry
 from pipelines.workers.work import Span
 
 BINS = 120

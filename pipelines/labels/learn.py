@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines.labels import contrast
-from pipelines.labels import project as projection
-from pipelines.labels.calibrate import calibrate, embeddings, judged, pair_scores, rounded
+from pipelines.labels import contrast, projection
+from pipelines.labels.calibrate import Seen, calibrate, embeddings, judged, pair_scores, rounded
 from pipelines.workers.cluster import Spread
 from store import layout, similarity
 from store.place import Place
@@ -126,8 +125,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             note["shuffled_control"] = {
                 w: rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
             }
-    seen = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
-    return calibrate(root, found.fit, note, (seen, found.held_out), corpora)
+    part_of = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
+    return calibrate(root, found.fit, note, Seen(part_of, found.held_out), corpora)
 
 
 def _learn_cca(

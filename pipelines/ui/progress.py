@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +49,11 @@ class Pass:
         self._steps = deque([(self.begun, 0.0)])  # time, work finished by then
         self._counts: deque[tuple[float, dict[str, float]]] = deque([(self.begun, {})])  # time, clips by stage
 
-    def advance(self, units: int = 1, work: float | None = None, receipts: Sequence[Mapping[str, Any]] = ()) -> None:
-        """So much is finished; `receipts` tell which of its clips failed, and where."""
+    def advance(self, units: int = 1, work: float | None = None, failed: Sequence[str] = ()) -> None:
+        """So much is finished; `failed` are the stages at which clips of it failed."""
         self.finished += units
-        for receipt in receipts:
-            if receipt["reason"]:
-                self.failed[receipt["stage"]] = self.failed.get(receipt["stage"], 0) + 1
+        for stage in failed:
+            self.failed[stage] = self.failed.get(stage, 0) + 1
         now, before = self.clock(), self._steps[-1][1]
         self._steps.append((now, before + (units if work is None else work)))
         if self._steps[0][1] == 0 and len(self._steps) > FEW:

@@ -13,7 +13,8 @@ import pytest
 import zarr
 
 import store
-from pipelines.job import ledger, request
+from pipelines.job import request
+from pipelines.tables import ledger
 from pipelines.workers.stages import FaceStage
 from store import layout
 

@@ -15,7 +15,7 @@ from pipelines.audit import stored
 from pipelines.audit.__main__ import main
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
-from pipelines.job import ledger
+from pipelines.tables import ledger
 from store.place import place
 
 

@@ -12,14 +12,15 @@ import pytest
 import store
 from benchmarks import memory
 from pipelines.corpora import manifest
-from pipelines.labels import project as projection
+from pipelines.labels import projection
 from pipelines.media import probe
 from pipelines.media.picture import Video
 from pipelines.media.sound import decode_sound
+from pipelines.reasons import INFRASTRUCTURE
 from pipelines.workers import pack, plan, stages
 from pipelines.workers.pack import stage
 from pipelines.workers.plan import Slot
-from pipelines.workers.work import INFRASTRUCTURE, Receipt, Spooled, Work
+from pipelines.workers.work import Receipt, Spooled, Work
 from store import layout, similarity, staging
 from store.place import place
 from teachers import ClipMedia

@@ -15,8 +15,8 @@ from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
-from pipelines.job import ledger
-from pipelines.job.ledger import Entry
+from pipelines.tables import ledger
+from pipelines.tables.ledger import Entry
 from store import StoreError
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import zarr
 import store
 from pipelines.job import request
 from pipelines.tables import ledger
-from pipelines.workers.stages import FaceStage
+from pipelines.workers.watch import Watcher
 from store import layout
 
 ROOT = Path(__file__).parents[2]
@@ -376,8 +376,8 @@ def test_a_store_keeps_the_face_backend_it_was_made_with(made, tmp_path):
     shutil.copytree(made[0], path)
     writer = store.Writer.open(path)
     noted = writer.attrs["teachers"]
-    assert request.face_backend(writer) == FaceStage().tracker.provenance()["options"]["backend"]
-    assert FaceStage("mediapipe").tracker.provenance()["options"]["backend"] == "mediapipe"
+    assert request.face_backend(writer.attrs) == Watcher().tracker.provenance()["options"]["backend"]
+    assert Watcher("mediapipe").tracker.provenance()["options"]["backend"] == "mediapipe"
     noted["face"]["options"]["backend"] = "abacus"
     writer.update_attrs({"teachers": noted})
     refused = precompute("--store", path, code=2)

@@ -1,4 +1,4 @@
-"""Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out. Options in, exit code out."""
+"""Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out; options in, exit code out."""
 
 from concord.early import end_on_signals
 
@@ -93,7 +93,7 @@ def _advice(error):
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
 @click.option("--face-workers", type=Workers(), help="Workers that decode and track faces.  [default: one a CPU core]")
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
-@click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
+@click.option("--words", is_flag=True, help="Also store transcripts with word times (slow).")
 @click.option(
     "--arrays",
     default="",
@@ -102,26 +102,28 @@ def _advice(error):
     help="Further arrays of a new store: face (whole faces for the student talknet, 6.5 kB a frame).  "
     "[default: what the store has]",
 )
-@click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
-@click.option("--seed", default=0, show_default=True, help="Of a fit's random choices (contrast, fused).")
+@click.option("--refit", is_flag=True, help="Learn the shared space again and rewrite all soft labels.")
+@click.option("--seed", default=0, show_default=True, help="Seed of a fit's random choices (contrast, fused).")
 @click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
     "--clip-timeout",
     type=FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="What one clip may take in one stage before it is taken for hung.  [default: 300 and four times its length]",
+    help="Time for one clip in one stage, after which it counts as hung.  [default: 300 and four times its length]",
 )
 @click.option(
     "--attempts",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Times that a clip may crash or hang its worker before it has failed.",
+    help="Times that a clip may crash or hang its worker before it counts as failed.",
 )
 @click.option("--max-failures", type=FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0.")
 @storage_options("storage")
-@click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours, disk and time expected.")
+@click.option(
+    "--dry-run", is_flag=True, help="Read headers only; print how many clips, hours, bytes and minutes to expect."
+)
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
 def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_workers, max_failures, debug, **options):
     """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.

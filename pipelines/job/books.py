@@ -199,7 +199,7 @@ def unread_entry(found: Unread, attempts_before: int = 0) -> Entry:
         headers.STAGE,
         found.reason,
         found.message,
-        attempts_before + 1,
+        attempts_before + found.attempts,
         found.seconds,
         found.worker,
     )

@@ -243,7 +243,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _pickled(value: Any) -> tuple[bytes, list[memoryview]]:
-    """A value as its pickle and the memory of its arrays, beside it, which is not copied."""
+    """A value as its pickle, and the memory of its arrays, which is not copied."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return head, [buffer.raw() for buffer in buffers]

@@ -1,4 +1,4 @@
-"""Finished batches: kept under `_staging/`, and laid into whole shards when all of a shard are there."""
+"""Finished batches: kept under `_staging/`, and written as whole shards when all batches of a shard are there."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def frame_labels(row: Row, num_frames: int) -> np.ndarray:
 def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
     """Write the shards of `group` whole, from its staged batches `names` and the clips that were done before.
 
-    Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips laid in.
+    Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips that were added.
     """
     writer, reader = store.Writer.open(root), store.open(root)
     slots = {slot.clip: slot for slot in group.slots}
@@ -110,7 +110,7 @@ def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
 
 
 def _inside(shard: int, begin: int, length: int) -> tuple[slice, slice]:
-    """Which rows of a shard a clip has that begins at frame row `begin`, and which of its own frames they are."""
+    """The rows of a shard that a clip takes which begins at frame row `begin`, and which of its own frames they are."""
     start, end = shard * layout.SHARD, begin + length
     first = min(max(begin, start), start + layout.SHARD)
     last = max(min(end, start + layout.SHARD), first)

@@ -88,8 +88,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Spooled:
-    """A clip longer than a shard, which goes from stage to stage as a file under `_staging/`: through pipes and Ray's object
-    store it would be in memory once for each worker, and beyond two hours not fit Ray at all."""
+    """A clip longer than a shard, which goes from stage to stage as a file under `_staging/`: in pipes and Ray's object store
+    it would be in memory once for each worker, and one of more than two hours would not fit into Ray at all."""
 
     id: str
     root: Place
@@ -98,13 +98,13 @@ class Spooled:
 
     @classmethod
     def of(cls, clip: ClipMedia, root: Place, batch: str) -> Spooled:
-        """`clip` laid down in the file of its batch."""
+        """`clip`, written to the file of its batch."""
         arrays = {name: getattr(clip, name) for name in _MEDIA if getattr(clip, name) is not None}
         staging.stage(root, spool(batch), [arrays], [])
         return cls(clip.id, root, spool(batch), clip.num_frames)
 
     def open(self) -> ClipMedia:
-        """The clip, its arrays as pages of that file where it lies on this machine. Raises StoreError where it is gone."""
+        """The clip; its arrays are mapped from that file where it is on this machine. Raises StoreError where it is gone."""
         found = staging.rows(self.root, self.name)[0][0]
         return ClipMedia(self.id, **{name: rows.mapped() for name, rows in found.items()})
 
@@ -119,7 +119,7 @@ def spool(batch: str) -> str:
 
 @dataclass
 class Work:
-    """A batch on its way through the stages; lists run over its clips, None where one failed."""
+    """A batch on its way through the stages. The lists have one entry for each clip, None where it failed."""
 
     name: str
     slots: list[Slot]
@@ -155,7 +155,7 @@ class Work:
         self.clips[i] = None
 
     def surprise(self, i: int, stage: str, error: Exception, where: str) -> None:
-        """Record that clip i ends here by an error that nobody foresaw. Raises DeviceError where it is the device's."""
+        """Record that clip i ends here, by an error that nobody foresaw. Raises DeviceError where a GPU no longer works."""
         check_device(error)
         self.fail(i, stage, reason_of(error), f"{where}: {unforeseen(error)}", trace=traceback_of(error))
 
@@ -186,8 +186,7 @@ class Work:
 
 
 def reason_of(error: Exception) -> str:
-    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is our program's, on
-    this clip."""
+    """The reason of an unforeseen error: io and memory are the machine's fault and tried again; error is this program's own."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, of a GPU
         return "memory"
     return "io" if isinstance(error, OSError) else "error"

@@ -356,7 +356,7 @@ def test_a_run_mends_tables_and_metadata_and_names_what_mends_the_rest(made, cor
     assert "the manifest of" in said
     assert "--corpus" in said
     said = precompute(*command, code=3)
-    assert "ledger of the store is made anew" in said.stderr
+    assert "ledger of the store was made anew" in said.stderr
     assert list(ledger.read(path)) == [str(i) for i in want.clips["id"]]
     assert store.open(path).inventory.complete
     equal(made[0], path)

@@ -1,11 +1,14 @@
-# make install · make demo · make test · make test-golden · make test-all · make lint
+# make install · make demo · make test · make test-golden · make test-all · make lint · make coverage
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+JOBS ?= 2
+# Whole files go to one process each, since their tests share stores that take long to make; the longest come first.
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-golden test-all lint
+.PHONY: install demo test test-golden test-all lint coverage
 
 install: $(INSTALLED)
 
@@ -30,11 +33,15 @@ lint: install
 	$(VENV)/bin/mypy
 
 test: lint test-golden
-	$(PY) -m pytest -m "not golden and not slow"
+	$(PYTEST) -m "not golden and not slow" --durations 10
 
 # Comparisons with the published implementations. Where the reference data is there, a skip is a failure.
 test-golden: install
-	$(PY) -m pytest -m golden --golden
+	$(PYTEST) -m golden --golden
 
 test-all: install
-	$(PY) -m pytest
+	$(PYTEST)
+
+# Of the code that runs in the tests' own processes; what Ray's workers and other commands run is not counted.
+coverage: install
+	$(PYTEST) -m "not slow" --cov concord --cov store --cov teachers --cov pipelines --cov student --cov-report term:skip-covered

@@ -2,6 +2,8 @@
 
 import os
 import uuid
+from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +28,16 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped though {SHARED} is there: {call.excinfo.value}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The time of each package's tests, in all processes together."""
+    seconds: dict[str, float] = defaultdict(float)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds["/".join(Path(report.nodeid.partition("::")[0]).parts[1:2])] += report.duration
+    told = ", ".join(f"{name.removesuffix('.py')} {s:.0f} s" for name, s in sorted(seconds.items()) if s >= 0.5)
+    terminalreporter.write_line(f"time by package: {told}")
 
 
 @pytest.fixture(scope="session")

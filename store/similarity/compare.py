@@ -65,10 +65,12 @@ def scores(
 
 
 def _cosine(v: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Cosine of rows under weights w; rows are brought to a largest value of 1 first, so that no square overflows."""
-    v = v / np.maximum(np.abs(v).max(1, keepdims=True), 1e-150)
-    a = a / np.maximum(np.abs(a).max(1, keepdims=True), 1e-150)
-    return (v * a) @ w / (np.sqrt((v * v) @ w) * np.sqrt((a * a) @ w) + EPSILON)
+    """Cosine of rows under weights w; rows are brought to a largest value of 1 first, so that no square overflows.
+    A row that is not finite gives NaN."""
+    with np.errstate(invalid="ignore"):
+        v = v / np.maximum(np.abs(v).max(1, keepdims=True), 1e-150)
+        a = a / np.maximum(np.abs(a).max(1, keepdims=True), 1e-150)
+        return (v * a) @ w / (np.sqrt((v * v) @ w) * np.sqrt((a * a) @ w) + EPSILON)
 
 
 def compare(

@@ -79,6 +79,7 @@ def test_tensorboard_gets_losses_and_validation(path, tmp_path):  # noqa: F811
         assert name in events
 
 
+@pytest.mark.filterwarnings("ignore:`log_with=wandb`")  # accelerate's own word for it, before ours
 def test_an_unknown_tracker_is_one_line(path, tmp_path):  # noqa: F811
     result = train(path, tmp_path / "run", "--with_tracking", "--report_to", "nobody", code=2)
     assert "--report_to nobody is no tracker" in result.output

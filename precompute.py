@@ -1,4 +1,4 @@
-"""Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out. Options in, exit code out."""
+"""Precompute teacher labels: video in, a Zarr store of content embeddings and soft labels out; options in, exit code out."""
 
 from concord.early import end_on_signals
 
@@ -13,16 +13,15 @@ import sys
 import click
 
 from concord.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
-from pipelines.corpora.fields import ManifestError
-from pipelines.errors import UsageError
+from concord.errors import ConcordError
 from pipelines.job import report
 from pipelines.job.request import Config
-from pipelines.job.run import first_line, run
+from pipelines.job.run import run
+from pipelines.job.usage import first_line
 from pipelines.workers.cluster import Pools
 from store import StoreError
 from store.place import is_url, place
 from store.similarity import KINDS
-from teachers import TeacherError
 
 
 class Workers(click.ParamType):
@@ -60,6 +59,16 @@ def _names(context, option, value):
     return tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
 
 
+def _advice(error):
+    """What ended a run, in one line, and what to do. An error with exit code 2 says that itself."""
+    if isinstance(error, ConcordError) and error.exit_code == 2:
+        return str(error)
+    if os.strerror(errno.ENOSPC) in str(error):
+        return f"a disk is full ({first_line(error)}); make room and run the same command again to go on"
+    what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
+    return f"{what}; run the same command again to go on, or with --debug to see where"
+
+
 @click.command(
     cls=Command,
     epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
@@ -84,7 +93,7 @@ def _names(context, option, value):
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
 @click.option("--face-workers", type=Workers(), help="Workers that decode and track faces.  [default: one a CPU core]")
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
-@click.option("--words", is_flag=True, help="Also store transcripts with word times (decoding is slow).")
+@click.option("--words", is_flag=True, help="Also store transcripts with word times (slow).")
 @click.option(
     "--arrays",
     default="",
@@ -93,26 +102,28 @@ def _names(context, option, value):
     help="Further arrays of a new store: face (whole faces for the student talknet, 6.5 kB a frame).  "
     "[default: what the store has]",
 )
-@click.option("--refit", is_flag=True, help="Learn the shared space anew and write all soft labels again.")
-@click.option("--seed", default=0, show_default=True, help="Of a fit's random choices (contrast, fused).")
+@click.option("--refit", is_flag=True, help="Learn the shared space again and rewrite all soft labels.")
+@click.option("--seed", default=0, show_default=True, help="Seed of a fit's random choices (contrast, fused).")
 @click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
     "--clip-timeout",
     type=FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="What one clip may take in one stage before it is taken for hung.  [default: 300 and four times its length]",
+    help="Time for one clip in one stage, after which it counts as hung.  [default: 300 and four times its length]",
 )
 @click.option(
     "--attempts",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Times that a clip may crash or hang its worker before it has failed.",
+    help="Times that a clip may crash or hang its worker before it counts as failed.",
 )
 @click.option("--max-failures", type=FloatRange(0, 1), default=0.0, help="Share of failed clips that still exits 0.")
 @storage_options("storage")
-@click.option("--dry-run", is_flag=True, help="Read headers only; print clips, hours, disk and time expected.")
+@click.option(
+    "--dry-run", is_flag=True, help="Read headers only; print how many clips, hours, bytes and minutes to expect."
+)
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
 def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_workers, max_failures, debug, **options):
     """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.
@@ -131,19 +142,11 @@ def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_worke
     )
     try:
         summary = run(config)
-    except (UsageError, ManifestError, TeacherError, StoreError) as error:
-        fail(f"precompute: {error}", 2)
     except (KeyboardInterrupt, SystemExit) as stop:
         say(f"precompute: stopped; run the same command again to go on with {store}", err=True)
         return stop.code if isinstance(stop, SystemExit) else 130
     except Exception as error:
-        what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
-        text = f"precompute: {what}; run the same command again to go on, or with --debug to see where"
-        if os.strerror(errno.ENOSPC) in str(error):
-            text = (
-                f"precompute: a disk is full ({first_line(error)}); make room and run the same command again to go on"
-            )
-        fail(text, 1)
+        fail(f"precompute: {_advice(error)}", error.exit_code if isinstance(error, ConcordError) else 1)
     say_lines(report.text(summary, config))
     sys.exit(report.exit_code(summary, max_failures))
 

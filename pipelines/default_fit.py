@@ -3,9 +3,9 @@
     python -m pipelines.default_fit --corpus grid:/data/grid_s1
 
 Learned on the real clips of a corpus but every tenth, which stay unseen for checks, by precompute's own default (fused, seed
-0), then rounded to BITS, which changes similarities by a few thousandths and fits the file into 300 KiB. The same clips,
-models and versions give the same bytes. What it leaves out: other people. One speaker teaches it whose lips and voice belong
-together, not how probable that is elsewhere.
+0), then rounded to BITS, which changes similarities by a few thousandths and keeps the file under 300 KiB. The same clips,
+models and versions give the same bytes. What it leaves out: other people. From one speaker it learns which lips and voice
+belong together, not how probable that is for others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ if __name__ == "__main__":
     end_on_signals()
 
 import logging
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,15 +25,15 @@ import click
 import numpy as np
 
 import store
+from concord.command import Command, log_to_stderr, say
 from concord.text import byte_size
 from pipelines.corpora import manifest
-from pipelines.corpora.fields import ManifestError
-from pipelines.job import run as job
-from pipelines.job.request import Config, RunError, UsageError
-from store import StoreError, output
+from pipelines.errors import UsageError
+from pipelines.job import run
+from pipelines.job.request import Config
+from store import output
 from store.place import place
 from store.similarity import Fit, fitfile
-from teachers import TeacherError
 
 HOLD_OUT, FIRST = 10, 5  # every tenth clip, from the sixth on: the fit itself holds out the first of each ten
 BITS = 7  # kept of a half-precision number's ten
@@ -81,7 +80,7 @@ def make(corpus: str, root: Path, file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "rows.csv"
         manifest.write(rows, listed)
-        job.run(Config(store=place(root), corpora=(f"csv:{listed}",)))
+        run.run(Config(store=place(root), corpora=(f"csv:{listed}",)))
     reader = store.open(root)
     if reader.fit is None:
         raise UsageError(f"{root} has no fit: {corpus} needs clips that are known to be real")
@@ -95,7 +94,8 @@ def make(corpus: str, root: Path, file: Path) -> None:
 
 
 @click.command(
-    epilog="Example: python -m pipelines.default_fit --corpus grid:/data/grid_s1 --store /data/grid_fit.zarr"
+    cls=Command,
+    epilog="Example: python -m pipelines.default_fit --corpus grid:/data/grid_s1 --store /data/grid_fit.zarr",
 )
 @click.option("--corpus", required=True, metavar="KIND:ROOT", help="Real clips to learn from.")
 @click.option(
@@ -112,20 +112,14 @@ def make(corpus: str, root: Path, file: Path) -> None:
 )
 def main(corpus: str, root: Path | None, output: Path) -> None:
     """Learn the fit that the package ships from the real clips of a corpus."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        if root:
-            make(corpus, root.absolute(), output)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                make(corpus, Path(folder) / "fit.zarr", output)
-    except (ManifestError, UsageError, StoreError, TeacherError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    except RunError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    click.echo(f"{output}: {byte_size(output.stat().st_size)}")
+    log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
+    logging.getLogger("pipelines").setLevel(logging.INFO)
+    if root:
+        make(corpus, root.absolute(), output)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            make(corpus, Path(folder) / "fit.zarr", output)
+    say(f"{output}: {byte_size(output.stat().st_size)}")
 
 
 if __name__ == "__main__":

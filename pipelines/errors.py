@@ -1,4 +1,4 @@
-"""How a run of precompute.py can fail as a whole; what is wrong with one clip stands in the ledger."""
+"""How a run of precompute.py can fail as a whole; what is wrong with a single clip is in the ledger."""
 
 from concord.errors import ConcordError
 

@@ -87,7 +87,7 @@ def _read(kind: str, path: Path) -> str:
         except arrays.ArraysError:
             return f"{len(weights.read(path))} weights"
     if kind == "fit":
-        from pipelines.labels.project import maps
+        from pipelines.labels.projection import maps
 
         fit = fitfile.load(path)[0]
         maps(fit)

@@ -20,8 +20,7 @@ import numpy as np
 import store
 import teachers
 from pipelines.corpora.grid import words
-from pipelines.labels import contrast
-from pipelines.labels import project as projection
+from pipelines.labels import contrast, projection
 from store.layout import FPS, labelled
 from store.similarity import auc, brier, scores
 

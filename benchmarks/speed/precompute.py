@@ -34,7 +34,7 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     from pipelines.corpora import manifest
     from pipelines.media.picture import Video
     from pipelines.media.sound import decode_sound
-    from pipelines.workers import stages
+    from pipelines.workers.threads import fix_threads
     from teachers.face import align
     from teachers.face import tracker as face
     from teachers.face.landmarker import image
@@ -48,7 +48,7 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     )
     landmarker = vision.FaceLandmarker.create_from_options(options)
     voice, whisper, lips = VoiceActivity(), teachers.load("whisper-exact:tiny.en@3"), teachers.load("lips")
-    stages.fix_threads()
+    fix_threads()
     store = zarr.open_group(folder / "naive.zarr", mode="w")
     begun = time.perf_counter()
     for k, row in enumerate(rows):

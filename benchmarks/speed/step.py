@@ -32,13 +32,10 @@ import torch
 
 import store
 import teachers
-from pipelines.corpora import manifest
-from pipelines.labels import project as projection
-from pipelines.labels.second_pass import half
+from pipelines.labels import projection
+from pipelines.labels.projection import half
 from pipelines.media.picture import Video
-from pipelines.workers import stages
-from pipelines.workers.plan import Slot
-from pipelines.workers.work import Receipt, Work
+from pipelines.workers.watch import Watcher
 from store import layout, similarity
 from store.place import place
 from student.config import DataConfig, LossConfig
@@ -85,7 +82,7 @@ class Live:
     def __init__(self, reader: store.Reader, asr: Teacher, vsr: Teacher, fit: similarity.Fit | None) -> None:
         self.reader, self.asr, self.vsr, self.fit = reader, asr, vsr, fit
         self.maps = projection.maps(fit) if fit else None
-        self.stage = stages.FaceStage()
+        self.watcher = Watcher()
         self.clips: dict[int, dict[str, np.ndarray]] = {}
         self.clock = Clock()
 
@@ -95,13 +92,7 @@ class Live:
         found = []
         with self.clock.of(FACE):
             for row in rows:
-                one = manifest.Row(str(paths[row]), id=str(row))
-                work = Work("one", [Slot(0, 0, 1 << 40, 0)], [one], [Receipt(0, one.id, one.path)])
-                self.stage(work)
-                clip = work.clips[0]
-                if clip is None:
-                    raise click.ClickException(work.receipts[0].message)
-                found.append(clip)
+                found.append(self.watcher.watch(place(str(paths[row])), clip_id=str(row)).clip)
         with self.clock.of(ASR):
             asr = self.asr.embed(found)
         with self.clock.of(VSR):

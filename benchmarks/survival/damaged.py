@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 import store
-from pipelines.job import ledger
+from pipelines.tables import ledger
 
 ROOT = Path(__file__).parents[2]
 Damage = Callable[[bytes, np.random.Generator], bytes]

@@ -15,7 +15,7 @@ import click
 import numpy as np
 import zarr
 
-from pipelines.job import ledger
+from pipelines.tables import ledger
 
 
 def differences(a: Path, b: Path) -> list[str]:

@@ -30,7 +30,7 @@ from pipelines.audit import shortcuts, stored, words
 from pipelines.audit.found import Found, audit, keep, of_lists, of_media, of_store
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
-from pipelines.job import kept
+from pipelines.tables import kept
 from pipelines.workers import isolation
 from store import output
 from store.output import Output

@@ -24,7 +24,7 @@ from pipelines.media.files import MediaError, choose_stream, open_media
 from pipelines.media.picture import MIN_S, Converter, convertible, pictures, select_frames
 from pipelines.media.sound import sound_frames
 from pipelines.media.tally import Tally, container_s, declared_s
-from pipelines.workers import stages
+from pipelines.workers.threads import fix_threads
 from store.layout import FPS, SAMPLE_RATE
 from store.place import is_url, place
 
@@ -85,7 +85,7 @@ class Measurer:
         """`options` are for media in buckets."""
         self.options = options
         self.faces = _face_backend()
-        stages.fix_threads()
+        fix_threads()
 
     def __call__(self, row: Row) -> Measured:
         found = Measured()

@@ -17,8 +17,8 @@ from pipelines.audit import fingerprint
 from pipelines.corpora import manifest
 from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.manifest import Row
-from pipelines.job import kept, ledger
 from pipelines.media import levels
+from pipelines.tables import kept, ledger
 from store import layout
 from store.arrays import inventory
 from store.reader import Clip

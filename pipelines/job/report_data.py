@@ -27,7 +27,6 @@ from concord import plain_json
 from concord.secrets import redact
 from pipelines.errors import UsageError
 from pipelines.job import report_page, request
-from pipelines.job.ledger import Entry
 from pipelines.job.report_page import (
     Clips,
     Cost,
@@ -46,8 +45,9 @@ from pipelines.job.report_page import (
 )
 from pipelines.job.request import Config
 from pipelines.job.usage import StageUsage, Summary, Usage, first_line
+from pipelines.reasons import INFRASTRUCTURE
+from pipelines.tables.ledger import Entry
 from pipelines.workers import cluster
-from pipelines.workers.work import INFRASTRUCTURE
 from store import layout
 from store.place import Place, place
 

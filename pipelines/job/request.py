@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import store
 import teachers
-from concord import __version__
 from concord.secrets import redact
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
-from pipelines.errors import RunError, UsageError
+from pipelines.errors import UsageError
 from pipelines.labels.borrow import borrowed_fit, check_teachers
+from pipelines.labels.words import Transcriber
 from pipelines.workers.cluster import Pools
-from store import layout, mend
-from store.arrays import inventory
-from store.creation import check_lone, is_taken, mark
-from store.place import Place, lease
-from teachers import recorded
+from store import layout
+from store.arrays.attributes import RootAttributes
+from store.creation import check_lone, is_taken
+from store.place import Place
+from teachers import Teacher, recorded
 from teachers.face import backends as face_backends
 from teachers.files.weights import OtherWeights
 
-log = logging.getLogger(__name__)
-
 ASR, VSR = "whisper:tiny.en@3", "lips"
+DEFAULTS = {"asr": ASR, "vsr": VSR}
 
 
 @dataclass(frozen=True)
@@ -58,36 +55,64 @@ class Config:
     dry_run: bool = False
 
 
-def rows(config: Config) -> list[Row]:
+@dataclass(frozen=True)
+class Request:
+    """A request that can be carried out: what was asked for, and what the checks found."""
+
+    config: Config
+    exists: bool  # the store
+    rows: list[Row]  # of the corpora asked for
+    arrays: tuple[str, ...]  # of layout.OPTIONAL_ARRAYS, that the store has or will have
+    asr: Teacher
+    vsr: Teacher
+
+    @property
+    def dims(self) -> int:
+        """Columns of both embeddings together."""
+        return self.asr.dim + self.vsr.dim
+
+
+def check(config: Config) -> Request:
+    """All checks that come before anything is written. Raises UsageError, ManifestError, StoreError and TeacherError."""
+    rows = _rows(config)
+    exists = _check_place(config)
+    arrays = _optional_arrays(config, exists)
+    attrs = store.Writer.open(config.store).attrs if exists else None
+    asr, vsr = _load_teachers(config, attrs)
+    _check_similarity(config, (attrs.get("similarity") if attrs else None) or {}, asr, vsr)
+    return Request(config, exists, rows, arrays, asr, vsr)
+
+
+def _rows(config: Config) -> list[Row]:
     """Rows of the corpora asked for, the first `limit` of them."""
     options = config.store.options
     found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root, options)]
     ids = [row.id for row in found]
     if len(set(ids)) < len(ids):
-        raise UsageError("two --corpus options yield the same clips; name each corpus once")
+        raise UsageError("two --corpus options give the same clips; name each corpus once")
     return found[: config.limit] if config.limit is not None else found
 
 
-def check_place(config: Config) -> bool:
-    """Whether the store exists; raises UsageError for a place where none is and none can be made."""
+def _check_place(config: Config) -> bool:
+    """Whether the store exists. Raises UsageError where it does not and cannot be made."""
     try:
         if (config.store / "zarr.json").exists():
             return True
         taken = is_taken(config.store)
         check_lone(config.store)
     except OSError as error:
-        raise UsageError(f"{config.store} cannot be looked at: {error.strerror}") from error
+        raise UsageError(f"{config.store} cannot be read: {error.strerror}") from error
     if not config.corpora:
         raise UsageError(f"{config.store} is not a store yet; name a corpus to make it from: --corpus KIND:ROOT")
     if taken:
         raise UsageError(
-            f"{config.store} exists and is no concord-av store: nothing in it was touched; choose an empty folder or a new one "
-            "for --store"
+            f"{config.store} exists and is not a concord-av store: nothing in it was touched; choose an empty folder or a new "
+            "one for --store"
         )
     return False
 
 
-def optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
+def _optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
     """Those of layout.OPTIONAL_ARRAYS that the store has or, where it is made in this run, will have."""
     unknown = [name for name in config.arrays if name not in layout.OPTIONAL_ARRAYS]
     if unknown:
@@ -104,59 +129,64 @@ def optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
     return has
 
 
-def load_teachers(config: Config, exists: bool) -> tuple[teachers.Teacher, teachers.Teacher]:
-    """The two teachers, loaded here so that a wrong name or missing weights end the run before anything is written."""
-    names = {"asr": config.asr or ASR, "vsr": config.vsr or VSR}
-    if exists:
-        attrs = store.Writer.open(config.store).attrs
-        check_teachers(config.store, attrs)
-        for side, wanted in (("asr", config.asr), ("vsr", config.vsr)):
-            has = attrs["teachers"][side]["name"]
-            if wanted not in (None, has):
-                raise UsageError(
-                    f"{config.store} was made with --{side} {has}, not {wanted}: embeddings of two teachers cannot share a "
-                    f"store; leave --{side} out, or make another store"
-                )
-            names[side] = has
-    asr, vsr = (_teacher(config, side, names[side], exists) for side in ("asr", "vsr"))
+def _load_teachers(config: Config, attrs: RootAttributes | None) -> tuple[Teacher, Teacher]:
+    """The two teachers, loaded here so that a wrong name or missing weights end the run before anything is written; `attrs` are
+    the store's, None where it is made in this run."""
+    names = _teacher_names(config, attrs)
+    asr, vsr = (_teacher(config, side, names[side], attrs) for side in ("asr", "vsr"))
     for side, teacher, stream in (("asr", asr, "audio"), ("vsr", vsr, "video")):
         if teacher.stream != stream:
-            raise UsageError(f"--{side} takes a teacher of {stream}; {teacher.name} looks at {teacher.stream}")
-        if exists:
-            has = store.Writer.open(config.store).attrs["teachers"][side]
-            if has.get("sha256") != teacher.provenance().get("sha256"):
-                raise UsageError(
-                    f"the weights of {teacher.name} here are not those that {config.store} was made with (SHA-256 "
-                    f"{teacher.provenance().get('sha256')}, expected {has.get('sha256')}); bring back the same file"
-                )
-    if exists and face_backend(store.Writer.open(config.store)) not in face_backends.installed():
+            raise UsageError(f"--{side} takes a teacher of {stream}; {teacher.name} is one of {teacher.stream}")
+    backend = face_backend(attrs) if attrs is not None else None
+    if backend not in (None, *face_backends.installed()):
         raise UsageError(
-            f"{config.store} was made with {face_backend(store.Writer.open(config.store))} running the face networks, which is "
-            "not installed here; make install brings it"
+            f"{config.store} was made with {backend} running the face networks, which is not installed here; make install "
+            "brings it"
         )
-    if config.words and not hasattr(asr, "transcribe"):
+    if config.words and not isinstance(asr, Transcriber):
         raise UsageError(f"--words needs a teacher that writes text, such as whisper:tiny.en; {asr.name} does not")
-    _check_similarity(config, exists, asr, vsr)
     return asr, vsr
 
 
-def _teacher(config: Config, side: str, name: str, exists: bool) -> teachers.Teacher:
-    """The teacher called `name`; for a store that exists the weights are compared with its record before they are parsed."""
-    if not exists:
+def _teacher_names(config: Config, attrs: RootAttributes | None) -> dict[str, str]:
+    """The teacher of each side: the store's, else the one asked for or the default."""
+    asked = {"asr": config.asr, "vsr": config.vsr}
+    if attrs is None:
+        return {side: name or DEFAULTS[side] for side, name in asked.items()}
+    check_teachers(config.store, attrs)
+    has = {side: attrs["teachers"][side]["name"] for side in asked}
+    for side, name in asked.items():
+        if name not in (None, has[side]):
+            raise UsageError(
+                f"{config.store} was made with --{side} {has[side]}, not {name}: embeddings of two teachers cannot share a "
+                f"store; leave --{side} out, or make another store"
+            )
+    return has
+
+
+def _teacher(config: Config, side: str, name: str, attrs: RootAttributes | None) -> Teacher:
+    """The teacher called `name`. The weights of a store's teacher are compared with its record before they are parsed."""
+    if attrs is None:
         return teachers.load(name)
-    has = store.Writer.open(config.store).attrs["teachers"][side]
+    has = attrs["teachers"][side]
+    expected = f"expected {has.get('sha256')}; bring back the same file"
     try:
-        return recorded.load(has, foreign=False)
+        teacher = recorded.load(has, foreign=False)
     except OtherWeights as error:
         raise UsageError(
-            f"the weights of {name} here are not those that {config.store} was made with: {error}, expected "
-            f"{has.get('sha256')}; bring back the same file"
+            f"the weights of {name} here are not those that {config.store} was made with: {error}, {expected}"
         ) from error
+    found = teacher.provenance().get("sha256")
+    if found != has.get("sha256"):
+        raise UsageError(
+            f"the weights of {name} here are not those that {config.store} was made with: SHA-256 {found}, {expected}"
+        )
+    return teacher
 
 
-def _check_similarity(config: Config, exists: bool, asr: teachers.Teacher, vsr: teachers.Teacher) -> None:
-    """Whether the kind of comparison asked for can be made of these teachers, and agrees with the store's and --fit-from's."""
-    note = store.Writer.open(config.store).attrs.get("similarity", {}) if exists else {}
+def _check_similarity(config: Config, note: Mapping[str, Any], asr: Teacher, vsr: Teacher) -> None:
+    """Raises UsageError where the kind of similarity asked for cannot be made of these teachers, or contradicts the store's own
+    (`note`) or that of --fit-from."""
     kind = config.similarity or note.get("kind")
     if config.fit_from:
         if config.refit:
@@ -184,73 +214,10 @@ def _check_similarity(config: Config, exists: bool, asr: teachers.Teacher, vsr: 
                 )
 
 
-def face_backend(writer: store.Writer) -> str:
-    """Who runs the face networks for this store; all its crops and points come from one. Old stores know MediaPipe alone."""
-    return writer.attrs["teachers"]["face"]["options"].get("backend", "mediapipe")
-
-
-def create(config: Config, asr: teachers.Teacher, vsr: teachers.Teacher) -> store.Writer:
-    """A new store that knows its teachers."""
-    from teachers.face.tracker import FaceTracker
-    from teachers.voice import VoiceActivity
-
-    attrs = {
-        "created_by": f"concord-av {__version__}",
-        "commit": commit(),
-        "command": command(sys.argv),
-        "teachers": {
-            "asr": asr.provenance(),
-            "vsr": vsr.provenance(),
-            "face": FaceTracker().provenance(whole_faces="face" in config.arrays),
-            "voice": VoiceActivity().provenance(),
-        },
-        "corpora": [],
-        "similarity": {},
-    }
-    extra = {name: layout.OPTIONAL_ARRAYS[name] for name in optional_arrays(config, exists=False)}
-    return store.create(config.store, {"asr": asr.dim, "vsr": vsr.dim}, attrs, extra)
-
-
-def mend_store(config: Config, writer: store.Writer) -> None:
-    """Metadata of the store written anew where it is lost or damaged and can be told from the rest. Raises UsageError for
-    other damage to its small files, unless the run writes anew what is damaged; ledger and manifest are left to `kept`."""
-    damage = mend.damage(writer)
-    if config.refit or config.fit_from:
-        damage = {key: text for key, text in damage.items() if key.partition("/")[0] != "fit"}
-    if config.words and any(key.startswith("words") for key in damage):
-        writer.drop("words")
-        damage = {key: text for key, text in damage.items() if not key.startswith("words")}
-    beyond = [
-        text
-        for key, text in damage.items()
-        if key not in inventory.TABLES and not (key.endswith("zarr.json") and key.startswith(("clips/", "frames/")))
-    ]
-    if beyond:
-        raise UsageError(beyond[0])
-    mended = mend.mend_metadata(writer)
-    if mended:
-        log.warning("the metadata of %s was lost or damaged and is written anew", ", ".join(mended))
-
-
-@contextmanager
-def lock(root: Place, exists: bool) -> Iterator[None]:
-    """One driver a store (`store.place.lease`), from before it is made. Raises UsageError where another has it, or has just
-    made what did not exist."""
-    try:
-        if not exists:
-            mark(root)
-        with lease.held(root):
-            if not exists and (root / "zarr.json").exists():
-                raise UsageError(f"another run has just made {root}; run this again to go on with it")
-            yield
-    except lease.Held as error:
-        raise UsageError(str(error)) from error
-    except lease.Lost as error:
-        raise RunError(str(error)) from error
-    except OSError as error:
-        if exists or (root / "zarr.json").exists():
-            raise
-        raise UsageError(f"{root} cannot be made: {error.strerror or error}") from error
+def face_backend(attrs: RootAttributes) -> str:
+    """What runs the face networks for this store; all its crops and points come from one. Old stores know MediaPipe alone."""
+    backend: str = attrs["teachers"]["face"]["options"].get("backend", "mediapipe")
+    return backend
 
 
 def command(arguments: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
-"""What a run did: seconds by part, and what its workers did by stage, added up from the spans that batches bring home.
+"""What a run did: seconds by part, and what its workers did by stage, added up from the spans that come with each batch.
 
-All of it is bounded: a timeline has at most `BINS` bins, which become twice as wide whenever a run outgrows them.
+Its memory is bounded: a timeline has at most `BINS` bins, which become twice as wide whenever a run outgrows them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.job.ledger import Entry
+from pipelines.tables.ledger import Entry
 from pipelines.workers.work import Span
 
 BINS = 120
@@ -55,7 +55,7 @@ class StageUsage:
 
     @property
     def most_workers(self) -> int:
-        """Workers at work at the same time, where most were; those that came in place of others count once."""
+        """The largest number of workers that were at work at the same time; one that replaced another is not counted twice."""
         moments = sorted(m for begun, ended in self.workers.values() for m in ((begun, 1), (ended, -1)))
         now = most = 0
         for _, step in moments:
@@ -74,7 +74,7 @@ class Usage:
     bin_s: float = BIN_S
 
     def add(self, spans: Iterable[Span], now: float | None = None) -> None:
-        """Count a batch's spans; `now`, the time, holds spans in the run where a node's clock is wrong."""
+        """Count a batch's spans; they are cut off at `now`, the time, because a node's clock may be wrong."""
         now = time.time() if now is None else now
         for span in spans:
             stage = self.stages.setdefault(span.stage, StageUsage())
@@ -155,8 +155,8 @@ class Summary:
     cpus: int = 0  # of a dry run: of the cluster that would do the work
     dims: int = 0  # of a dry run: columns of both embeddings
     arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS, that the store has
-    report: str = ""  # where the page is that tells all this
-    traces: str = ""  # where the tracebacks are of errors of our own, if this run met any
+    report: str = ""  # path of the page that shows all this
+    traces: str = ""  # path of the tracebacks of the program's own errors, if there were any
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The fit of another store or of a file, taken for this store where it is of the same teachers."""
+"""Taking the fit of another store, or of a file, for a store of the same teachers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from store.similarity import Fit, fitfile
 
 
 def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
-    """The fit of another store or of a file, and its note, checked to be of the same teachers; `mine` are ours by side."""
+    """The fit of another store or of a file, and its note; `mine` are this store's teachers by side. Raises UsageError where
+    the fit is of other teachers."""
     if not is_url(path) and path.exists():
         fit, theirs, note = fitfile.load(path.path)
     else:
         other = store.open(path)
         if other.fit is None:
-            raise UsageError(f"{path} has no fit to take; run precompute.py --store {path} --refit first")
+            raise UsageError(f"{path} has no fit; run precompute.py --store {path} --refit first")
         check_teachers(path, {"teachers": {"face": {"options": {}}, **(other.attrs.get("teachers") or {})}})
         fit, theirs = other.fit, other.attrs["teachers"]
         note = {**(other.attrs.get("similarity") or {}), "clip_frames": other.fit_length}
@@ -26,7 +27,7 @@ def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]
         ours, its = mine[side], theirs[side]
         if (ours["name"], ours.get("sha256"), ours["dim"]) != (its["name"], its.get("sha256"), its["dim"]):
             raise UsageError(
-                f"the fit of {path} is of --{side} {its['name']}, this store of {ours['name']}; they do not mix"
+                f"the fit of {path} is of --{side} {its['name']}, this store of {ours['name']}; they cannot be combined"
             )
     note = {k: v for k, v in note.items() if k not in ("auc", "brier", "offset", "calibrated_on", "complete")}
     return fit, {**note, "fit_from": str(path)}

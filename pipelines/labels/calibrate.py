@@ -1,6 +1,6 @@
-"""How a fit's scores become probabilities: a logistic map a corpus and window length, from the corpus's own pairs and swaps.
+"""How a fit's scores become probabilities: a logistic map for each corpus and window length, from the corpus's pairs and swaps.
 
-Maps, AUC, Brier scores and offsets rest on clips that the fit has not seen, as far as there are any; the attributes say which.
+Maps, AUC, Brier scores and offsets rest on clips that the fit has not seen, where there are any; the attributes say which.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines.labels import project as projection
+from pipelines.labels import projection
 from store import layout, similarity
 from store.place import Place
 from store.similarity import Fit, grounds
 
 log = logging.getLogger(__name__)
 
-CLIPS = 500  # of a corpus that calibrate it, evenly spaced: the map has two numbers
+CLIPS = 500  # of a corpus that calibrate it, evenly spaced: enough for a map of two numbers
 
 
 @dataclass(frozen=True)
@@ -33,79 +33,108 @@ class Pairs:
     offsets: list[similarity.Offset]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a fit learned from: the part of each clip (by row), and the fit that judges each part; None where nothing can judge
+    it. A clip that the fit never saw is judged by the fit itself."""
+
+    part_of: dict[int, int]
+    judges: list[Fit | None]
+
+
+NOTHING = Seen({}, [])  # of these clips
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Clips that calibrate a corpus, the part of each, and in words which kind of clips they are."""
+
+    clips: np.ndarray
+    parts: np.ndarray
+    kind: str
+
+
 def calibrate(
-    root: Place,
-    fit: Fit,
-    note: dict[str, Any],
-    seen: tuple[dict[int, int], list[Fit | None]] | None,
-    corpora: Sequence[str],
+    root: Place, fit: Fit, note: dict[str, Any], seen: Seen | None, corpora: Sequence[str]
 ) -> tuple[Fit, dict[str, Any]]:
     """The fit with a map for each of `corpora` that has swaps of its own, and `note` with their figures.
 
-    `seen` holds the part of each clip that the fit learned from, and the fit that judges each part: a clip is scored by the fit
-    of other parts, a clip that the fit never saw by the fit itself, and a clip that nothing can judge is left out.
+    `seen` is None for a fit that was learned elsewhere. A clip is scored by the fit of other parts, and one that nothing can
+    judge is left out.
     """
     reader = store.open(root)
-    c = reader.clips
-    part_of, judges = seen if seen else ({}, [])
     note = {**note, "calibrated_on": dict(note.get("calibrated_on", {}))}
     for name in ("auc", "brier", "offset"):
         note[name] = dict(note.get(name, {}))
+    judges = (seen or NOTHING).judges
     for corpus in corpora:
-        mine = (c["done"] == 1) & (c["corpus"].astype(str) == corpus)
-        use, on = np.zeros(0, int), ""
-        for name, which in (
-            ("real train and val clips", mine & (c["label"] == 0) & (c["split"].astype(str) != "test")),
-            ("unlabelled clips", mine & (c["label"] != 1) & (c["split"].astype(str) != "test")),
-            ("test clips, for want of others", mine & (c["label"] != 1)),
-            ("forged clips, for want of others", mine),
-        ):
-            rows = np.flatnonzero(which)
-            parts = np.array([part_of.get(int(clip), len(judges)) for clip in rows], int)
-            use, parts = judged(rows, parts, [*judges, fit])
-            if len(use) >= 2:
-                on = name
-                break
-        if not on:
+        chosen = _chosen(reader, corpus, fit, seen or NOTHING)
+        if chosen is None:
             log.warning("corpus %s has no two clips to swap: its similarities stay uncalibrated", corpus)
             continue
-        few = np.unique(np.linspace(0, len(use) - 1, min(len(use), CLIPS)).round().astype(int))
-        use, parts = use[few], parts[few]
-        if len(judges) == 1 and (parts == 0).any():
-            on += ", too few to hold any out of the fit"
         # Clips outside the fit are one more part, scored by the whole fit; they are swapped among themselves.
-        pairs = pair_scores(reader, use, parts, [*(judge or fit for judge in judges), fit])
-        positive, negative = pairs.positive, pairs.negative
-        if not len(positive["5"]) or not len(negative["5"]):
+        pairs = pair_scores(reader, chosen.clips, chosen.parts, [*(judge or fit for judge in judges), fit])
+        if not len(pairs.positive["5"]) or not len(pairs.negative["5"]):
             log.warning("corpus %s has no swapped pair with face and voice: its similarities stay uncalibrated", corpus)
             continue
         if fit.kind != "posterior":  # the paper's number stays as it is
-            fit = fit.calibrated(
-                corpus, {w: similarity.fit_logistic(positive[w], negative[w]) for w in similarity.WINDOWS}
-            )
-            named = _speakers(reader, use[c["label"][use] == 0], note, seen)
-            own = similarity.probability(positive["clip"], fit, "clip", corpus)
-            basis = grounds.Grounds(int((c["label"][use] == 0).sum()), *named, grounds.alarms(1 - own))
-            note["calibrated_on"][corpus] = {"clips": len(use), "which": on, **basis.told()}
-        note["auc"][corpus] = {w: rounded(similarity.auc(positive[w], negative[w])) for w in similarity.WINDOWS}
-        note["brier"][corpus] = {
-            w: rounded(similarity.brier(*(similarity.probability(s[w], fit, w, corpus) for s in (positive, negative))))
-            for w in similarity.WINDOWS
-        }
-        frames = np.array([offset.frames for offset in pairs.offsets])
-        note["offset"][corpus] = {
-            "median": float(np.median(frames)),
-            "within_2": rounded((np.abs(frames - np.median(frames)) <= 2).mean()),
-            "margin": rounded(np.median([offset.margin for offset in pairs.offsets])),
-        }
+            maps = {w: similarity.fit_logistic(pairs.positive[w], pairs.negative[w]) for w in similarity.WINDOWS}
+            fit = fit.calibrated(corpus, maps)
+            basis = _grounds(reader, chosen, pairs, fit, note, seen)
+            note["calibrated_on"][corpus] = {"clips": len(chosen.clips), "which": chosen.kind, **basis.told()}
+        _judge(note, corpus, pairs, fit)
     return fit, note
 
 
+def _chosen(reader: store.Reader, corpus: str, fit: Fit, seen: Seen) -> _Chosen | None:
+    """The best kind of clips of which there are two that can be swapped; None where there are none."""
+    c = reader.clips
+    mine = (c["done"] == 1) & (c["corpus"].astype(str) == corpus)
+    for kind, which in (
+        ("real train and val clips", mine & (c["label"] == 0) & (c["split"].astype(str) != "test")),
+        ("unlabelled clips", mine & (c["label"] != 1) & (c["split"].astype(str) != "test")),
+        ("test clips, for want of others", mine & (c["label"] != 1)),
+        ("forged clips, for want of others", mine),
+    ):
+        rows = np.flatnonzero(which)
+        parts = np.array([seen.part_of.get(int(clip), len(seen.judges)) for clip in rows], int)
+        clips, parts = judged(rows, parts, [*seen.judges, fit])
+        if len(clips) >= 2:
+            few = np.unique(np.linspace(0, len(clips) - 1, min(len(clips), CLIPS)).round().astype(int))
+            if len(seen.judges) == 1 and (parts[few] == 0).any():
+                kind += ", too few to hold any out of the fit"
+            return _Chosen(clips[few], parts[few], kind)
+    return None
+
+
+def _grounds(
+    reader: store.Reader, chosen: _Chosen, pairs: Pairs, fit: Fit, note: dict[str, Any], seen: Seen | None
+) -> grounds.Grounds:
+    """What the map of a corpus rests on: its real clips, their people, and how often real clips would be called fake."""
+    corpus = str(reader.clips["corpus"][chosen.clips[0]])
+    real = chosen.clips[reader.clips["label"][chosen.clips] == 0]
+    own = similarity.probability(pairs.positive["clip"], fit, "clip", corpus)
+    return grounds.Grounds(len(real), *_speakers(reader, real, note, seen), grounds.alarms(1 - own))
+
+
+def _judge(note: dict[str, Any], corpus: str, pairs: Pairs, fit: Fit) -> None:
+    """Enter AUC, Brier scores and offsets of a corpus into the note."""
+    positive, negative = pairs.positive, pairs.negative
+    note["auc"][corpus] = {w: rounded(similarity.auc(positive[w], negative[w])) for w in similarity.WINDOWS}
+    note["brier"][corpus] = {
+        w: rounded(similarity.brier(*(similarity.probability(s[w], fit, w, corpus) for s in (positive, negative))))
+        for w in similarity.WINDOWS
+    }
+    frames = np.array([offset.frames for offset in pairs.offsets])
+    note["offset"][corpus] = {
+        "median": float(np.median(frames)),
+        "within_2": rounded((np.abs(frames - np.median(frames)) <= 2).mean()),
+        "margin": rounded(np.median([offset.margin for offset in pairs.offsets])),
+    }
+
+
 def _speakers(
-    reader: store.Reader,
-    real: np.ndarray,
-    note: dict[str, Any],
-    seen: tuple[dict[int, int], list[Fit | None]] | None,
+    reader: store.Reader, real: np.ndarray, note: dict[str, Any], seen: Seen | None
 ) -> tuple[int | None, int | None]:
     """People in the clips `real`, and those of them that no fit which judged their clips had learned from.
 
@@ -118,12 +147,11 @@ def _speakers(
         of = zip(names, reader.clips["corpus"].astype(str), strict=True)
         taught = {name for name, corpus in of if corpora is None or corpus in corpora}
         return grounds.count([names[k] for k in real], taught)
-    part_of, judges = seen
     parts: dict[str, set[int]] = {}
-    for clip, part in part_of.items():
+    for clip, part in seen.part_of.items():
         parts.setdefault(names[clip], set()).add(part)
-    outside = {names[k] for k in real if int(k) not in part_of}  # judged by the whole fit
-    taught = {name for name, own in parts.items() if len(own) > 1 or len(judges) == 1 or name in outside}
+    outside = {names[k] for k in real if int(k) not in seen.part_of}  # judged by the whole fit
+    taught = {name for name, own in parts.items() if len(own) > 1 or len(seen.judges) == 1 or name in outside}
     return grounds.count([names[k] for k in real], taught)
 
 

@@ -1,9 +1,9 @@
-"""Fitting the network of `contrast`: what clips it learns from, the noise laid into their sound, and the control.
+"""Fitting the network of `contrast`: which clips it learns from, the noise added to their sound, and the control.
 
-A tenth of the real training clips is held out: it decides when the training stops, and calibrates. Sound with noise is
-embedded anew by the ASR teacher, so that the fit meets what the teacher makes of it: voices of other training clips (babble)
-and coloured noise, 0 to 20 dB below the voice. Everything is drawn from the seed and the clip's row, so the same store and
-seed give the same fit whatever the workers did.
+A tenth of the real training clips is held out: it decides when the training stops, and calibrates. Noise is added to the sound
+of some clips, 0 to 20 dB below the voice: voices of other training clips (babble) or coloured noise. The ASR teacher embeds the
+noisy sound, so that the fit learns how its rows change. Everything is drawn from the seed and the clip's row, so the same store
+and seed give the same fit whatever the workers did.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from teachers import ClipMedia, TeacherError
 log = logging.getLogger(__name__)
 
 CLIPS = 1000  # clips that a fit learns from, evenly chosen
-NOISY_CLIPS = 500  # of them with noise laid in
+NOISY_CLIPS = 500  # of them with added noise
 SOUNDS = 3  # noisy sounds of each
 EXCERPT = 250  # frames taken of a longer clip: those with the most voice
 BABBLE = 2 / 3  # share of noises that are voices
@@ -80,7 +80,7 @@ def embed_noisy(
 
 
 def mix(sound: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Sound i2 [samples] with noise f8 [samples] laid in, `snr_db` below it by mean power; quieter where it would clip."""
+    """Sound i2 [samples] with noise f8 [samples] added, `snr_db` below it by mean power; quieter where it would clip."""
     loud, other = (np.sqrt(np.mean(np.square(x, dtype=np.float64)) + 1e-9) for x in (sound, noise))
     both = sound + noise * (loud / other) * 10 ** (-snr_db / 20)
     peak = np.abs(both).max(initial=0.0)

@@ -1,10 +1,10 @@
 """Learning the shared space from a store's real training clips.
 
 For cca, moments are gathered shard by shard and merged in the order of shards, so that a fit is the same whatever the workers
-did. They are kept in five parts by identity: scores of a clip under the fit of the other four parts are as of clips never seen.
+did. They are kept in five parts by identity: a clip is scored by the fit of the other four parts, as one that was never seen.
 For contrast and fused one part of ten is held out (`pipelines.labels.contrast`). Calibration, Brier scores and the control rest
-on clips that a fit has not seen. The control is the same fit on shuffled pairs: what the corpus's fixed timing gives without
-content.
+on clips that a fit has not seen. The control is the same fit on shuffled pairs: it shows what the corpus's fixed timing gives
+without content.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 import store
-from pipelines.labels import contrast
-from pipelines.labels import project as projection
-from pipelines.labels.calibrate import calibrate, embeddings, judged, pair_scores, rounded
+from pipelines.labels import contrast, projection
+from pipelines.labels.calibrate import Seen, calibrate, embeddings, judged, pair_scores, rounded
 from pipelines.workers.cluster import Spread
 from store import layout, similarity
 from store.place import Place
@@ -35,8 +34,8 @@ FEW_CLIPS = 20  # a fit on fewer warns
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was learned: the fit; the fit that judges the clips of each part, None where that part taught it and nothing else
-    can judge; the same of the control on shuffled pairs; what the attributes say of it."""
+    """What was learned: the fit; the fit that judges the clips of each part, None where every fit has learned from that part;
+    the same for the control on shuffled pairs; what the attributes say about it."""
 
     fit: Fit
     held_out: list[Fit | None]
@@ -92,7 +91,7 @@ def gather(
 
 
 def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None, dict[str, Any]]:
-    """A calibrated fit of `kind` and what to say of it in the attributes; (None, {}) without clips to learn from."""
+    """A calibrated fit of `kind` and its note for the attributes; (None, {}) without clips to learn from."""
     reader = store.open(root)
     clips = training_clips(reader)
     corpora = sorted(set(reader.clips["corpus"][reader.clips["done"] == 1].astype(str)))
@@ -103,7 +102,9 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
         return None, {}
     if len(clips) < FEW_CLIPS:
         log.warning(
-            "the fit has %d real training clips; under %d its soft labels are not to be trusted", len(clips), FEW_CLIPS
+            "the fit has %d real training clips; with fewer than %d its soft labels are not reliable",
+            len(clips),
+            FEW_CLIPS,
         )
     parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS)
     found = (_learn_cca if kind == "cca" else _learn_contrast)(root, reader, clips, parts, spread, kind, seed)
@@ -126,8 +127,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             note["shuffled_control"] = {
                 w: rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
             }
-    seen = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
-    return calibrate(root, found.fit, note, (seen, found.held_out), corpora)
+    part_of = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
+    return calibrate(root, found.fit, note, Seen(part_of, found.held_out), corpora)
 
 
 def _learn_cca(
@@ -156,7 +157,7 @@ def _learn_cca(
 def _learn_contrast(
     root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
 ) -> Fitted | None:
-    """The network, and for fused the cca beside it, on all parts but the first, which judges; one part alone judges itself."""
+    """The network, and for fused a cca too, learned on all parts but the first, which judges; a single part judges itself."""
     alone = parts.max() == 0
     teach = contrast.evenly(clips[(parts > 0) | alone].tolist(), contrast.CLIPS)
     held = [] if alone else contrast.evenly(clips[parts == 0].tolist(), contrast.CLIPS)

@@ -1,19 +1,19 @@
-"""The second pass over a store: which fit it gets, and projections and soft labels of every shard that needs them."""
+"""The second pass over a store: which fit it gets, then projections and soft labels for every shard that needs them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 import store
-from pipelines.labels import learn as fit
-from pipelines.labels import project as projection
+from pipelines.labels import learn, projection
 from pipelines.labels.borrow import borrowed_fit
 from pipelines.labels.calibrate import calibrate, embeddings
+from pipelines.labels.projection import half
 from pipelines.workers.cluster import Spread
 from pipelines.workers.plan import clips_of_shard
 from store import layout, similarity
@@ -22,7 +22,7 @@ from store.similarity import Fit
 
 log = logging.getLogger(__name__)
 
-LONGER = 2  # times as long as those the fit has seen: clips get a warning
+LONGER = 2  # a warning comes where clips are more than so many times as long as those of the fit
 DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
 
 
@@ -49,35 +49,28 @@ def second_pass(
     note: dict[str, Any] = dict(writer.attrs.get("similarity") or {})
     # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
     interrupted = bool(note) and not note.get("complete")
-    here = _stored_fit(reader, interrupted or wish.refit or wish.fit_from is not None)
+    fit = _stored_fit(reader, interrupted or wish.refit or wish.fit_from is not None)
     source = wish.fit_from or (note.get("fit_from") if interrupted and not wish.refit else None)
-    borrow = source is not None and (interrupted or here is None or note.get("fit_from") != str(source))
-    learn = not borrow and (wish.refit or here is None or interrupted)
-    if borrow and source is not None:
-        here, note = borrowed_fit(place(source, place(root).options), writer.attrs["teachers"])
-        here, note = calibrate(root, replace(here, calibration={}), note, None, corpora)
-        if 0 < LONGER * note.get("clip_frames", 0) < reader.typical_length:
-            log.warning(
-                "the fit of %s has seen clips of %.1f s, this store has some of %.1f s: a speech model's rows know how late "
-                "they are, so later seconds seem to agree less; --refit learns from these clips, if some are real",
-                source, note["clip_frames"] / layout.FPS, reader.typical_length / layout.FPS,
-            )  # fmt: skip
-    elif learn:
+    anew = True
+    if source is not None and (interrupted or fit is None or note.get("fit_from") != str(source)):
+        fit, note = _borrowed(reader, place(source, place(root).options), writer.attrs["teachers"], corpora)
+    elif wish.refit or fit is None or interrupted:
         seed = note["seed"] if interrupted and not wish.refit and "seed" in note else wish.seed
-        here, note = fit.learn(root, spread, wish.kind or note.get("kind") or default_kind(reader), seed)
+        fit, note = learn.learn(root, spread, wish.kind or note.get("kind") or default_kind(reader), seed)
         note["clip_frames"] = reader.typical_length
-    if here is None:
+    else:
+        anew = False
+    if fit is None:
         return {}
-    anew = borrow or learn
     fresh = [] if anew else [corpus for corpus in corpora if corpus not in note.get("auc", {})]
     if fresh:
-        here, note = calibrate(root, here, note, None, fresh)
+        fit, note = calibrate(root, fit, note, None, fresh)
     note["complete"] = True
     if anew:
         writer.update_attrs({"similarity": {**note, "complete": False}})
-        writer.ensure_projections(here.dims)
+        writer.ensure_projections(fit.dims)
     if anew or fresh:
-        writer.write_fit(here.to_arrays())
+        writer.write_fit(fit.to_arrays())
     shards = sorted({*shards_to_label(store.open(root), anew), *foreign})
     if shards:
         log.info("writing projections and soft labels of %d shards", len(shards))
@@ -88,8 +81,26 @@ def second_pass(
     return note
 
 
+def _borrowed(
+    reader: store.Reader, source: Place, teachers: dict[str, Any], corpora: Sequence[str]
+) -> tuple[Fit, dict[str, Any]]:
+    """The fit of `source`, calibrated on this store's corpora, and its note."""
+    fit, note = borrowed_fit(source, teachers)
+    fit, note = calibrate(reader.place, replace(fit, calibration={}), note, None, corpora)
+    seen, here = note.get("clip_frames", 0), reader.typical_length
+    if 0 < LONGER * seen < here:
+        log.warning(
+            "the fit of %s was learned on clips of %.1f s, and this store has clips of %.1f s: a speech model's rows depend on "
+            "how late they are in a clip, so later seconds seem to agree less; --refit learns from these clips, if any is real",
+            source,
+            seen / layout.FPS,
+            here / layout.FPS,
+        )
+    return fit, note
+
+
 def _stored_fit(reader: store.Reader, is_replaced: bool) -> Fit | None:
-    """The store's fit; None without one, and where this run makes another and it is damaged or half replaced."""
+    """The store's fit; None where it has none, or has a damaged or half replaced one and this run makes another."""
     try:
         return reader.fit
     except store.StoreError:
@@ -99,8 +110,8 @@ def _stored_fit(reader: store.Reader, is_replaced: bool) -> Fit | None:
 
 
 def default_kind(reader: store.Reader) -> str:
-    """What a new store compares by: with a network where there are clips enough to teach one, else cca alone."""
-    return DEFAULT if len(fit.training_clips(reader)) >= fit.FEW_CLIPS else "cca"
+    """The kind of similarity of a new store: with a network where there are enough clips to train one, else cca alone."""
+    return DEFAULT if len(learn.training_clips(reader)) >= learn.FEW_CLIPS else "cca"
 
 
 def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
@@ -119,8 +130,8 @@ def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
 
 
 def foreign_shards(reader: store.Reader) -> list[int]:
-    """Shards whose projections or soft labels are not those that were written, as a closed inventory tells; to be asked before
-    a run opens it."""
+    """Shards whose projections or soft labels are not the ones that were written, by a closed inventory. Ask before the run
+    opens the inventory."""
     if not (reader.inventory.complete and set(layout.LEARNED_ARRAYS) <= set(reader.names)):
         return []
     return sorted({shard for found in reader.damaged_shards(layout.LEARNED_ARRAYS).values() for shard in found})
@@ -153,9 +164,3 @@ def label_shard(root: Place, shard: int) -> int:
             arrays[name][rows] = values[own]
     writer.write_shard(shard, arrays)
     return len(clips)
-
-
-def half(x: np.ndarray) -> np.ndarray:
-    """Values as f2, held inside its range: an embedding far outside the fitted ones must not become infinite."""
-    limit = float(np.finfo(np.float16).max)
-    return np.clip(x, -limit, limit).astype(np.float16)

@@ -1,9 +1,9 @@
-"""Media files opened with care: what is accepted, what is too much, and which stream is heard or seen.
+"""Media files opened with care: what is accepted, what is too much, and which stream is decoded.
 
-Files are opened as plain local files, by the containers in `CONTAINERS` alone, none of which opens a second file (the
-one that could, QuickTime's data references, is told not to). So a crafted playlist, concat script or session
-description reads nothing else, whatever its name ends in. What lies in a bucket is read by our own client, in parts; ffmpeg
-never has a network. PyAV keeps ffmpeg's messages off stderr unless somebody turns them on; nothing here changes that.
+Files are opened as plain local files and only by the containers in `CONTAINERS`, none of which opens a second file (the one
+that could, QuickTime with its data references, is told not to). So a crafted playlist, concat script or session description
+reads nothing else, whatever its suffix. Files in buckets are read by our own client, in parts; ffmpeg never uses the network.
+PyAV keeps ffmpeg's messages off stderr unless they are turned on; nothing here changes that.
 """
 
 import errno
@@ -18,18 +18,18 @@ import av
 
 from concord.errors import ConcordError
 from concord.text import byte_size, plain
+from pipelines.reasons import REASONS
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
 MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
 MAX_PIXELS = MAX_SIDE * 4_352  # of a picture: 8K film; a decoder may keep 17 of them, at 1.5 bytes a pixel
-MIN_RATE = 1_000  # samples a second; sound of fewer is none, and one packet of it could last for hours
+MIN_RATE = 1_000  # samples a second; slower sound has no speech, and one packet of it could last for hours
 MAX_S = 6 * 3_600  # longest clip
-MAX_STILL_S = (
-    600  # that one picture may stay: a clip has rows for each moment, and a small file could ask for hours of them
-)
+# Longest time that one picture may stay: each 1/25 s of a clip takes a row, and a small file could ask for hours of them.
+MAX_STILL_S = 600
 MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
-MAX_STREAMS = 64  # in a file; more is no film, and each costs memory before anything is read
+MAX_STREAMS = 64  # in a file; no real film has more, and each costs memory before anything is read
 # ffmpeg's names of the containers we read; playlists (hls, dash, concat, sdp) and picture series are not among them.
 CONTAINERS = tuple(
     "mov matroska avi mpeg mpegts mpegvideo m4v flv asf ogg mxf nut "
@@ -39,18 +39,16 @@ Media = str | os.PathLike[str] | Place
 
 
 class MediaError(ConcordError):
-    """A clip that cannot be used. `reason` is one word for the ledger, `str(error)` a sentence for a person.
-
-    Reasons: unreadable (cannot be opened, or no media file), no_video, no_audio, truncated (declared or damaged data
-    is missing), too_short, limit (larger or longer than this program accepts), io (its bucket cannot be reached now).
-    """
+    """A clip that cannot be used. `reason` is one of `pipelines.reasons.REASONS`: unreadable, no_video, no_audio, truncated,
+    too_short, limit or io. `str(error)` is a sentence for a person."""
 
     def __init__(self, reason: str, message: str) -> None:
+        assert reason in REASONS, reason
         super().__init__(reason, message)  # both as args, so that the error pickles
         self.reason = reason
 
     def __str__(self) -> str:
-        return self.args[1]
+        return str(self.args[1])
 
 
 def open_media(path: Media) -> av.container.InputContainer:
@@ -87,7 +85,7 @@ def open_media(path: Media) -> av.container.InputContainer:
     except (av.FFmpegError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) == errno.EINVAL:  # how ffmpeg answers for a container that is not listed
-            why = "of a kind that is not accepted; playlists and scripts are not followed"
+            why = "this kind of file is not accepted; playlists and scripts are not followed"
         text = f"{shown(path)} cannot be read as mp4, mov, mkv, webm, avi, mpg or similar ({why})"
         raise MediaError("unreadable", f"{text}; check the file or leave it out") from error
     if len(container.streams) > MAX_STREAMS:
@@ -98,7 +96,7 @@ def open_media(path: Media) -> av.container.InputContainer:
 
 @contextmanager
 def reached(path: Media) -> Iterator[None]:
-    """Turns what a bucket cannot give into a MediaError: unreadable where nothing is there, or the URL is none, else io."""
+    """Turns a failure to read from a bucket into a MediaError: unreadable where there is no such object or URL, else io."""
     try:
         if is_url(path):
             place(path)
@@ -113,7 +111,7 @@ def reached(path: Media) -> Iterator[None]:
 
 
 def check_size(path: Media, size: int) -> None:
-    """Raises MediaError for a file of so many bytes: unreadable where it is empty, limit where it is too large."""
+    """Raises MediaError by the size of a file in bytes: unreadable where it is empty, limit where it is too large."""
     if size == 0:
         raise MediaError("unreadable", f"{shown(path)} is empty (0 bytes); copy or download it again")
     if size > MAX_BYTES:
@@ -127,36 +125,38 @@ def _too_many(path: Media) -> MediaError:
 
 
 def choose_stream(container: av.container.InputContainer, kind: str, path: Media) -> Any:
-    """The stream to decode: the default one, else the first, of `kind` "video" or "audio"; cover art is no video.
+    """The stream to decode, of `kind` "video" or "audio": the default one, else the first. Cover art does not count as video.
 
     Raises MediaError: no_video, no_audio, unreadable (no decoder), limit (picture size).
     """
     streams = [s for s in getattr(container.streams, kind) if not is_picture(s)]
     if not streams:
         what, do = ("picture", "leave it out") if kind == "video" else ("sound", "give its sound as audio_path")
-        raise MediaError(f"no_{kind}", f"{shown(path)} has no {kind} stream, so no {what} to work on; {do}")
+        raise MediaError(f"no_{kind}", f"{shown(path)} has no {kind} stream, so there is no {what} to work on; {do}")
     usable = [s for s in streams if decodable(s)]
     if not usable and streams[0].codec_context is None:
-        text = f"{shown(path)} holds {kind} of a kind for which there is no decoder; convert it to H.264 and AAC"
+        text = f"{shown(path)} has {kind} in a format for which there is no decoder; convert it to H.264 and AAC"
         raise MediaError("unreadable", text)
     if not usable:
-        text = f"{shown(path)} is incomplete or damaged: its {kind} does not tell size or rate"
+        text = f"{shown(path)} is incomplete or damaged: the size or rate of its {kind} is missing"
         raise MediaError("truncated", f"{text}; copy, download or convert it again")
     stream = next((s for s in usable if s.disposition & av.stream.Disposition.default), usable[0])
     if kind == "video" and max(stream.width, stream.height) > MAX_SIDE:
         size = f"{stream.width}x{stream.height}"
-        raise MediaError("limit", f"{shown(path)} is {size} pixels, at most {MAX_SIDE} a side are accepted; scale it")
+        raise MediaError(
+            "limit", f"{shown(path)} is {size} pixels, at most {MAX_SIDE} a side are accepted; scale it down"
+        )
     if kind == "video" and stream.width * stream.height > MAX_PIXELS:
         text = f"{shown(path)} has pictures of {stream.width}x{stream.height} pixels, more than 8K film"
-        raise MediaError("limit", f"{text}; scale it")
+        raise MediaError("limit", f"{text}; scale it down")
     if kind == "audio" and stream.codec_context.sample_rate < MIN_RATE:
-        text = f"{shown(path)} has sound of {stream.codec_context.sample_rate} samples a second, which is no sound"
+        text = f"{shown(path)} has sound of {stream.codec_context.sample_rate} samples a second, too few for speech"
         raise MediaError("limit", f"{text}; convert it again")
     if kind == "video":
         stream.codec_context.options = {
             "max_pixels": str(MAX_PIXELS)
         }  # pictures further on may be larger than the first
-    # One thread a decoder: workers are many, and the order of work is then the same in every run.
+    # One thread for each decoder: there are many workers, and the order of work is then the same in every run.
     stream.codec_context.thread_count = 1
     return stream
 
@@ -169,7 +169,7 @@ def check_length(path: Media, length: Fraction | float) -> None:
 
 
 def decodable(stream: Any) -> bool:
-    """Whether a decoder is there and the header told it what it needs."""
+    """Whether there is a decoder, and the header has what it needs."""
     context = stream.codec_context
     if context is None:
         return False
@@ -182,7 +182,7 @@ def round_half_up(x: Fraction) -> int:
 
 
 def shown(path: Media) -> str:
-    """A path or URL for messages (of a local copy, where it is from); what cannot be printed is escaped."""
+    """A path or URL for messages (for a local copy, where it came from); what cannot be printed is escaped."""
     text = getattr(path, "url", None) or (str(path) if isinstance(path, Place) else os.fspath(path))
     return plain(text)
 

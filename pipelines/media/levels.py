@@ -1,4 +1,4 @@
-"""How loud a sound is, and how long it is silent at either end: numbers that a shortcut could use, from samples at 16 kHz.
+"""How loud a sound is, and how long it is silent at either end, from samples at 16 kHz: numbers that a shortcut could use.
 
 Silence lasts until the first sample above a level, as in the published finding (AVH-Align, CVPR 2025: |x| > 0.0005). A lossy
 codec changes samples near zero and a microphone's noise lies anywhere, so several levels are tried.
@@ -13,7 +13,7 @@ import numpy as np
 from store import layout
 
 LEVELS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)  # of full scale
-SILENT_DBFS = -100.0  # what a sound of zeros is said to have; one step of 16 bits is -90
+SILENT_DBFS = -100.0  # given to a sound of zeros; one step of 16 bits is -90
 
 
 def column(stem: str, level: float) -> str:
@@ -29,7 +29,7 @@ COLUMNS = (
 
 
 class Levels:
-    """Loudness, peak and silences of a sound that comes in pieces; nothing is kept of it."""
+    """Loudness, peak and silences of a sound that comes in pieces, which are not kept."""
 
     def __init__(self) -> None:
         self.num = 0
@@ -56,7 +56,7 @@ class Levels:
     def values(self, before_s: float = 0.0) -> dict[str, float]:
         """Numbers by column, seconds, dBFS and share of full scale; `before_s` of silence lie before the first sample.
 
-        A sound that never rises above a level is silent all along, at both ends. Empty without a sample.
+        A sound that never rises above a level counts as silent for all of its length, at both ends. Empty without samples.
         """
         if not self.num:
             return {}

@@ -1,9 +1,9 @@
 """Media that lie in a bucket, as a local file while they are decoded.
 
-A clip is downloaded once, into a folder of the temporary directory, and removed after use. A worker that is killed leaves its
-file: it is locked while its owner lives, so the next download on that machine can tell, and removes it. Anybody may put things
-into a temporary directory: the folder must be a real one of this user's alone, and only what bears our mark, is a plain file
-and belongs to this user is ever removed from it.
+A clip is downloaded once, into a folder of the temporary directory, and removed after use. A killed worker leaves its file
+behind. Files are locked while their owner lives, so the next download on that machine can tell, and removes it.
+Anybody may put things into a temporary directory, so the folder must be a real one that only this user can write to, and only
+plain files of this user with our mark in their name are ever removed from it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUFFIX = r"\.[A-Za-z0-9]{1,8}"
 
 
 class Copy(os.PathLike[str]):
-    """A local copy of what lies at `url`, which messages name."""
+    """A local copy of the file at `url`; messages name the URL."""
 
     def __init__(self, file: str, url: str) -> None:
         self.file, self.url = file, url

@@ -2,14 +2,14 @@
 
 t0 is the time stamp of the first displayed picture (edit lists applied). Frame k is the source picture on display at
 the middle of [t0 + k/25, t0 + (k+1)/25), and sample 640 k is at t0 + k/25: an offset between the streams moves samples,
-never frames. Only time stamps count; declared frame rates are not read. Between pictures that are far apart the last
-one is held; where there is no sound, samples are zero and `Sound.present` says so.
+never frames. Only time stamps count; declared frame rates are not read. Between pictures that are far apart the earlier
+one is held; where there is no sound, samples are zero and `Sound.present` is False.
 
 Rotation and mirroring by the display matrix are applied. Non-square pixels are made square by enlarging the short
 side, because a squeezed face has squeezed lips, which no later alignment (rotation, scale, shift) undoes.
 Interlaced pictures stay as they are.
 
-What a file has lost cannot be found again. AVI has no time stamps: see `_Slots`.
+AVI has no time stamps: see `_Slots`.
 """
 
 import math
@@ -49,9 +49,9 @@ class Video:
     """Pictures of a clip: each iteration decodes anew and yields contiguous rgb24, u1 [height, width, 3], one a frame.
 
     One picture is in memory at a time; where it is held, the same array comes again, so do not write into it. All have
-    the size of the first. Iterating raises MediaError, at the end for what only the end tells: unreadable, no_video,
+    the size of the first. Iterating raises MediaError, some of them only at the end: unreadable, no_video,
     truncated (less than 90 % of the declared length, or more than 10 % of the packets damaged), too_short (under
-    0.4 s), limit, io. What lies in a bucket is downloaded for each iteration: give `local_copy` of it where there are more.
+    0.4 s), limit, io. A file in a bucket is downloaded for each iteration: where there are several, give its `local_copy`.
     """
 
     def __init__(self, path: Media) -> None:
@@ -97,7 +97,7 @@ def convertible(path: Media) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, ValueError) as error:
-        text = f"{shown(path)} holds pictures or sound in a form that cannot be converted ({error})"
+        text = f"{shown(path)} has pictures or sound in a format that cannot be converted ({error})"
         raise MediaError("unreadable", f"{text}; convert it to H.264 and AAC") from error
 
 
@@ -107,7 +107,7 @@ def select_frames(
     """The item on display at the middle of each 1/25 s.
 
     `intervals`: (start, end, item) in seconds, each starting where the one before ends. As many items come as the
-    whole has frames, rounded, halves up. `check` gets the length so far before an item is repeated; it may raise.
+    whole has frames, rounded half up. `check` is given the length so far before an item is repeated; it may raise.
     """
     k = 0
     origin = None
@@ -124,7 +124,7 @@ def select_frames(
 def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """(start, end, frame) in seconds, each displayed until the next.
 
-    Of frames with one time stamp the last counts; frames that go back in time are left out, and counted as damaged.
+    Of several frames with the same time stamp the last counts; frames that go back in time are left out and counted as damaged.
     """
     slots = _Slots(container, stream) if container.format.name == "avi" else None
     held: Any = None
@@ -157,7 +157,7 @@ def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fracti
 
 
 def _shown_s(frame: Any, stream: Any, gaps: Iterable[Fraction]) -> Fraction:
-    """How long a frame is displayed when no other tells: its own duration, else the median of the gaps before it."""
+    """How long a frame without a successor is displayed: its own duration, else the median of the gaps before it."""
     ordered = sorted(gaps)
     if frame.duration and frame.duration > 0:
         return frame.duration * stream.time_base
@@ -173,7 +173,7 @@ class _Slots:
     """Time stamps for AVI, which stores none: picture n in order of display takes slot n of the chunks that hold one.
 
     So a decoder's reordering delay (B-frames) is not part of the clock, as in the programs AVI comes from. Empty
-    chunks hold the picture before them. ffmpeg's AVI writer moves all pictures but the first by the delay of the sound
+    chunks repeat the picture before them. ffmpeg's AVI writer moves all pictures but the first by the delay of the sound
     codec, in whole sound frames, rounded up to slots, while the sound starts at 0 (measured on its files over rates of
     both); they are moved back, and `decode_sound` takes the codec's delay off.
     """
@@ -244,5 +244,5 @@ class Converter:
             picture, right, down = picture.swapaxes(0, 1), c, b
         else:
             right, down = a, d
-        # Rows are padded where the width is no multiple of 16, and models downstream misread such arrays.
+        # Rows are padded where the width is not a multiple of 16, and models downstream misread such arrays.
         return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])

@@ -23,9 +23,9 @@ class Probe:
 
 
 def probe(path: Media, audio_path: Media | None = None) -> Probe:
-    """Read the header of a clip, and look whether `audio_path` (default: the same file) has sound.
+    """Read the header of a clip, and whether `audio_path` (default: the same file) has sound.
 
-    Where the header declares no length (MPEG streams, live WebM), packets are read, but nothing is decoded.
+    Where the header declares no length (MPEG streams, live WebM), all packets are read, but none is decoded.
     Raises MediaError: unreadable, no_video, limit, io.
     """
     with reached(path), open_media(path) as container:
@@ -36,7 +36,12 @@ def probe(path: Media, audio_path: Media | None = None) -> Probe:
         has_audio = any(decodable(s) for s in container.streams.audio)
         width, height = stream.width, stream.height
     if audio_path is not None:
-        with reached(audio_path), open_media(audio_path) as container:
-            has_audio = any(decodable(s) for s in container.streams.audio)
+        has_audio = has_sound(audio_path)
     check_length(path, length)
     return Probe(round_half_up(length * FPS), float(length), width, height, has_audio)
+
+
+def has_sound(path: Media) -> bool:
+    """Whether a file has sound that can be decoded; only its header is read. Raises MediaError: unreadable, limit, io."""
+    with reached(path), open_media(path) as container:
+        return any(decodable(s) for s in container.streams.audio)

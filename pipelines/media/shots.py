@@ -1,8 +1,8 @@
 """Where a clip is cut: a jump to another picture, found on grey thumbnails.
 
 A cut is a change between two frames after which the mean of three frames has another pattern than the mean of three before
-it. Flashes, fades and moving heads keep the pattern, which is compared without its brightness and contrast. What it leaves out:
-cuts between takes of one head before one wall, and dissolves.
+it. Flashes, fades and moving heads keep the pattern, which is compared without its brightness and contrast. What it misses:
+dissolves, and cuts between takes of one head in front of one wall.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def cuts(thumbs: np.ndarray) -> list[int]:
 
 
 def alike(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of two pictures of one size; 1 for two flat ones, 0 for a flat one and another."""
+    """Correlation of two pictures of the same size; 1 for two flat ones, 0 where only one is flat."""
     a, b = (np.asarray(x, np.float64).ravel() - np.mean(x) for x in (a, b))
     size = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     flat = [s < len(a) ** 0.5 for s in size]  # one grey level

@@ -14,8 +14,8 @@ from pipelines.media.picture import avi_delay_s, convertible
 from pipelines.media.tally import Tally
 from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
-# Time stamps of sound are rounded (1 ms in Matroska) and shake. A frame further than this from where the sound before
-# it ends is a real jump if the frames after it agree; one that is too far is believed at once.
+# Time stamps of sound are rounded (1 ms in Matroska) and jitter. A frame further than JITTER_S from the end of the sound before
+# it is a real jump if the CONFIRM frames after it agree; one that is further than JUMP_S counts as a jump at once.
 JITTER_S = Fraction(10, 1000)
 JUMP_S = Fraction(200, 1000)
 CONFIRM = 3  # frames
@@ -42,8 +42,8 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
     file is t0, and `start_skew_s` is its own start offset. (MP3 and MPEG streams, whose clocks do not start at 0, begin
     with their first sample.)
 
-    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed where the file tells it, and in AVI
-    by the codec's usual figure; priming that a writer left in front of late sound stays, as silence, and counts in
+    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed where the file declares it, and in AVI
+    by the codec's usual value; priming that a writer left in front of late sound stays, as silence, and counts in
     `start_skew_s`. Sound past the last frame is cut.
     Raises MediaError: unreadable, no_audio, truncated (as for Video).
     """
@@ -91,7 +91,7 @@ def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction
     """(mark, time, frame); the mark is "jump" where seamless sound begins at another time, "change" where it goes on
     in another rate, format or number of channels, else "".
 
-    Between jumps samples are counted, and time stamps that shake are ignored; see `JITTER_S`.
+    Between jumps samples are counted, and the jitter of time stamps is ignored; see `JITTER_S`.
     """
     clock = Fraction(0)  # end of the sound given out
     kind = None
@@ -127,7 +127,7 @@ def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction
 def _anchored(runs: Iterable[tuple[str, Fraction, Any]], tick: Fraction) -> Iterator[tuple[str, Fraction, Any]]:
     """The same, the time of a jump corrected for rounding: the mean of what the first frames say of it.
 
-    Only where they agree to within a tick of the container's clock; sound whose stamps shake keeps its first.
+    Only where they agree to within a tick of the container's clock; sound whose stamps jitter keeps its first one.
     """
     held: list[tuple[str, Fraction, Any]] = []
 
@@ -167,7 +167,7 @@ class _Canvas:
     def write(self, resampler: Any, frame: Any = None) -> None:
         """Lay what the resampler gives for a frame, or, without one, what is left in it."""
         for chunk in resampler.resample(frame) if resampler is not None else []:
-            if chunk is None:  # how a resampler with nothing to do answers the end
+            if chunk is None:  # what a resampler with nothing left returns at the end
                 continue
             sound = chunk.to_ndarray().reshape(-1)
             begin, end = max(self.at, 0), min(self.at + len(sound), len(self.samples))

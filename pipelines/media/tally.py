@@ -1,4 +1,4 @@
-"""What decoding a stream told of it, beside what its container promised: cut short, or longer than a clip may be."""
+"""What decoding a stream gave, compared with what its container promised: whether it is cut short, or too long for a clip."""
 
 import mmap
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ BROKEN = (av.FFmpegError, IndexError)
 
 
 class Tally:
-    """What came out of a stream while it was decoded, to be compared with what the header declares."""
+    """What came out of a stream while it was decoded, to compare with what the header declares."""
 
     def __init__(self, path: Media, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.good = self.bad = 0  # decoded frames; packets that failed and frames that are damaged
         self.start = self.end = Fraction(0)
         self.other_end = Fraction(0)  # of the clip's other stream
-        self.constant = False  # that stream's packets should all be of one size, and these are the first and last
+        self.constant = False  # whether that stream's packets should all have one size; the first and the last one:
         self.first_size = self.last_size = 0
         self.broken = False  # the container ended in an error
 
@@ -103,7 +103,7 @@ class Tally:
 
 
 def declared_s(container: av.container.InputContainer, stream: Any) -> Fraction | None:
-    """Length in seconds that the header declares for this stream; None where it says nothing."""
+    """Length in seconds that the header declares for this stream; None where it declares none."""
     if container.format.name in UNDECLARED:
         return None
     if container.format.name == "avi":  # ffmpeg shortens the duration of a cut file, but not the count
@@ -157,7 +157,7 @@ def program_stream_fault(path: Any) -> str:
 
 
 def packets_s(container: av.container.InputContainer, stream: Any) -> Fraction:
-    """Time from the first to the end of the last packet, the price of headers that are silent: reading the file."""
+    """Seconds from the first packet to the end of the last. Reads the whole file, for headers that declare no length."""
     first, last = None, Fraction(0)
     try:
         for packet in container.demux(stream):

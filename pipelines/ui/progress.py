@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +52,11 @@ class Pass:
         self._steps = deque([(self.begun, 0.0)])  # time, work finished by then
         self._counts: deque[tuple[float, dict[str, float]]] = deque([(self.begun, {})])  # time, clips by stage
 
-    def advance(self, units: int = 1, work: float | None = None, receipts: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Count finished units and work; `receipts` tell which of the clips failed, and in which stage."""
+    def advance(self, units: int = 1, work: float | None = None, failed: Sequence[str] = ()) -> None:
+        """So much is finished; `failed` are the stages at which clips of it failed."""
         self.finished += units
-        for receipt in receipts:
-            if receipt["reason"]:
-                self.failed[receipt["stage"]] = self.failed.get(receipt["stage"], 0) + 1
+        for stage in failed:
+            self.failed[stage] = self.failed.get(stage, 0) + 1
         now, before = self.clock(), self._steps[-1][1]
         self._steps.append((now, before + (units if work is None else work)))
         if self._steps[0][1] == 0 and len(self._steps) > FEW:

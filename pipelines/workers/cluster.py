@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from pipelines.workers import isolation, stages
 from pipelines.workers.pack import stage, staged_receipts
-from pipelines.workers.work import DeviceError, Span, Work, check_device
+from pipelines.workers.work import DeviceError, Receipt, Span, Work, check_device
 from store.layout import StoreError
 from store.place import Place
 from teachers.quiet import quiet
@@ -22,6 +22,7 @@ from teachers.quiet import quiet
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Job = TypeVarTuple("Job")  # arguments of a function that is spread
 
 OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take some 10 MB each
 FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the stages that hardly need one
@@ -36,13 +37,13 @@ class Spread(Protocol):
     """Runs function(*job) for each of `jobs`, somewhere, on a GPU if `gpu` and there is one; answers in the jobs' order."""
 
     def __call__(
-        self, function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: bool = False
+        self, function: Callable[[*Job], T], jobs: Sequence[tuple[*Job]], gpu: bool = False
     ) -> Iterable[T]: ...
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Workers a stage, (min, max). Face workers, None: one a CPU core, as many as the cluster has or gets."""
+    """Workers of each stage, (min, max). None for face workers: one for each CPU core that the cluster has or gets."""
 
     asr: tuple[int, int] = (1, 1)
     vsr: tuple[int, int] = (1, 1)
@@ -55,7 +56,7 @@ def connect(address: str | None) -> None:
 
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to the terminal, errors or not
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ side writes to the terminal
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of its own statistics, when a node dies
     on_terminate = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -70,7 +71,7 @@ def connect(address: str | None) -> None:
     data.print_on_execution_start = False
     data.max_consecutive_actor_init_deaths = RETRIES
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs, with traceback, what it raises
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs what it raises, with traceback
 
 
 def cores() -> int:
@@ -79,7 +80,7 @@ def cores() -> int:
 
 
 class Tally:
-    """Clips and frames that each stage has handed on; one Ray actor beside the driver, for progress lines alone."""
+    """Clips and frames that each stage has handed on; one Ray actor beside the driver, used only for progress lines."""
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, float]] = {}
@@ -96,7 +97,7 @@ class Tally:
 
 
 def tally() -> Any:
-    """A new `Tally` on this node, which dies with the driver's and not with another."""
+    """A new `Tally` on the driver's node, so that it does not die with another one."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -107,8 +108,8 @@ def tally() -> Any:
 
 @dataclass(frozen=True)
 class Chain:
-    """What the workers of a run have in common: the store, the teachers and the face backend by stage, the optional arrays that
-    the store has, the pools, and what is done about clips that crash or hang a worker (`pipelines.workers.isolation`)."""
+    """What the workers of a run have in common: the store, the face backend and the teachers by stage, the optional arrays that
+    the store has, the pools, and the limits for clips that crash or hang a worker (`pipelines.workers.isolation`)."""
 
     root: Place
     names: dict[str, str]
@@ -120,10 +121,10 @@ class Chain:
 
 @dataclass(frozen=True)
 class Staged:
-    """A batch that is in `_staging/`: its name, its clips' receipts as dicts, and what was done for it in this run."""
+    """A batch that is in `_staging/`: its name, its clips' receipts, and what was done for it in this run."""
 
     name: str
-    receipts: list[dict[str, Any]]
+    receipts: list[Receipt]
     spans: list[Span]
 
 
@@ -138,9 +139,9 @@ class _Stage:
     def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[Work], Work]]):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # into Ray's log of this worker
         self.name, self.chain, self.tally = name, chain, tally
-        self.child = isolation.Child(build)
+        self.child: isolation.Child[Work, Work] = isolation.Child(build)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
         work: Work = pickle.loads(row["work"])
         if self.name == "face":
             work.staged = staged_receipts(self.chain.root, work.name)
@@ -158,7 +159,10 @@ class _Stage:
             return {"work": pickle.dumps(work, protocol=5)}
         try:
             receipts = stage(work, self.chain.root) if work.staged is None else work.staged
-        except (OSError, StoreError) as error:  # as an answer, since Ray would take what a worker raises for its loss
+        except (
+            OSError,
+            StoreError,
+        ) as error:  # as an answer, since Ray treats what a worker raises as the loss of the worker
             return {"staged": pickle.dumps(error)}
         return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
 
@@ -173,14 +177,14 @@ def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
     import ray
     from ray.data import ActorPoolStrategy
 
-    gpus, cpus = (ray.cluster_resources().get(kind, 0) for kind in ("GPU", "CPU"))
+    gpus, cpus = (resources().get(kind, 0) for kind in ("GPU", "CPU"))
     pools = chain.pools
     share = min(1.0, gpus / (pools.asr[1] + pools.vsr[1])) if gpus else 0.0
     device = "cuda" if gpus else "cpu"
     data: Any = ray.data.from_items(
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
-    builds: dict[str, Callable[[], Any]] = {
+    builds: dict[str, Callable[[], Callable[[Work], Work]]] = {
         "face": partial(stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays, chain.root),
         "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
         "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
@@ -203,19 +207,27 @@ def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
 
 def lost(error: BaseException) -> bool:
     """Whether an error is the infrastructure's (a worker, a node or an object is gone), so that the work is worth doing again,
-    and not one that our own code raised there."""
+    and not raised by our own code there."""
     import ray
 
-    if isinstance(error, ray.exceptions.RayTaskError):  # a task may have failed for want of another's result
+    if isinstance(error, ray.exceptions.RayTaskError):  # a task may have failed because another's result was lost
         error = error.cause or error
     return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
 
 
-def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: bool = False) -> Iterator[T]:
+def resources() -> dict[str, float]:
+    """What the cluster has: CPU, GPU and more, by Ray's names."""
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def spread(function: Callable[[*Job], T], jobs: Sequence[tuple[*Job]], gpu: bool = False) -> Iterator[T]:
     """A `Spread` over the cluster, a few jobs at a time."""
     import ray
 
-    gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
+    gpus = 1 if gpu and resources().get("GPU") else 0
     # Ray ends a worker after each task that has a GPU, so one whose device failed does no other task.
     again: Any = [DeviceError]
     options: dict[str, Any] = {"max_retries": RETRIES, "retry_exceptions": again}
@@ -228,8 +240,8 @@ def spread(function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], gpu: boo
         yield answer
 
 
-def _on_device(function: Callable[..., T], *job: Any) -> T:
-    """function(*job). Raises DeviceError where a GPU failed, which is no fault of the job's."""
+def _on_device(function: Callable[[*Job], T], *job: *Job) -> T:
+    """function(*job). Raises DeviceError where a GPU failed, which is not the job's fault."""
     try:
         return function(*job)
     except Exception as error:

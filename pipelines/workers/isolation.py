@@ -1,10 +1,10 @@
 """A child process that does a worker's dangerous work: a file that crashes or hangs a decoder costs its own clip, no more.
 
-A stage lives in the child, which is started anew after each crash or time-out; the worker around it only passes batches on and
-counts. So a worker that dies is the infrastructure's doing, and its batch is simply done again, while a child that dies on a
-clip `attempts` times has found poison. A batch that kills the child as often is run clip by clip, which finds the clips to
+A stage lives in the child, which is started anew after each crash or timeout; the worker around it only passes batches on and
+counts. So a worker that dies is the infrastructure's fault, and its batch is simply done again, while a clip on which the child
+dies `attempts` times is at fault itself. A batch that kills the child that often is run clip by clip, which finds the clips to
 leave out, and then whole again without them: every other clip keeps the bits that it has in a calm run. A child whose device
-is broken (`stages.DeviceError`) is stopped and started anew like one that died: all later clips would seem to be at fault.
+is broken (`work.DeviceError`) is stopped and started anew like one that died: else all later clips would seem to be at fault.
 
 The child is started by exec, never by fork, since zarr, torch and Ray have threads. It dies with its parent. Arrays cross the
 pipe as they are, into memory that is theirs on the other side: no second copy on either. Errors bring their traceback along,
@@ -25,18 +25,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from concord.errors import ConcordError
-from pipelines.workers.work import INFRASTRUCTURE, DeviceError, Work
+from pipelines.reasons import INFRASTRUCTURE
+from pipelines.workers.work import DeviceError, Work
 from store.layout import FPS
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 START_S = 1800.0  # a child may have to wait for weights that another process downloads
 STARTS = 3  # tries; a child may be killed while it loads weights
-BASE_S = 300.0  # without a time limit of the user's: what any clip may take in one stage,
-TIMES = 4.0  # and on top this many times what its header promises
+BASE_S = 300.0  # without --clip-timeout: what any clip may take in one stage,
+TIMES = 4.0  # plus this many times the length that its header promises
 _PR_SET_PDEATHSIG = 1
 DUMP_BYTES = 16 << 10  # of what a crashed child leaves behind
 _MAIN = (
@@ -55,7 +59,7 @@ class ChildLost(ConcordError):
         self.reason, self.trace = reason, trace
 
     def __str__(self) -> str:
-        return self.args[1]
+        return str(self.args[1])
 
 
 class Elsewhere(ConcordError):
@@ -65,10 +69,10 @@ class Elsewhere(ConcordError):
         return f"\n{self.args[0]}"
 
 
-class Child:
-    """A process that calls `build()` once, and what that gives with every value it is sent; all of them must pickle."""
+class Child(Generic[Asked, Answer]):
+    """A process that calls `build()` once, and then the callable it gave with every value that is sent; all must pickle."""
 
-    def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
+    def __init__(self, build: Callable[[], Callable[[Asked], Answer]]) -> None:
         """Starts the process and waits until it is ready. Raises what `build` raised there, or ChildLost."""
         self._build = build
         self._process: subprocess.Popen[bytes] | None = None
@@ -79,11 +83,12 @@ class Child:
                 if not left:
                     raise
 
-    def __call__(self, value: Any, limit_s: float) -> Any:
+    def __call__(self, value: Asked, limit_s: float) -> Answer:
         """The answer to `value`. Raises what the callable raised, or ChildLost; either way the next call finds a child."""
         if self._process is None:
             self._start()
-        return self._ask(value, limit_s)
+        answer: Answer = self._ask(value, limit_s)
+        return answer
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -99,7 +104,7 @@ class Child:
 
     def _start(self) -> None:
         self._connection, theirs = Pipe()
-        self._dump = os.memfd_create("crash")  # not the terminal, where it would be pages
+        self._dump = os.memfd_create("crash")  # not the terminal, which it would fill with pages
         code = _MAIN.format(path=sys.path, fd=theirs.fileno(), dump=self._dump, parent=os.getpid())
         with theirs:
             self._process = subprocess.Popen(
@@ -134,12 +139,14 @@ class Child:
         trace = os.pread(self._dump, DUMP_BYTES, 0).decode(errors="replace")
         self.close()
         if code == -signal.SIGKILL:
-            return ChildLost("killed", "its worker was killed from outside, or for want of memory")
+            return ChildLost("killed", "its worker was killed from outside, or because memory ran out")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return ChildLost("crash", f"its worker crashed ({how})", trace)
 
 
-def run(child: Child, work: Work, stage: str, clip_timeout: float | None, attempts: int, apart: bool) -> Work:
+def run(
+    child: Child[Work, Work], work: Work, stage: str, clip_timeout: float | None, attempts: int, apart: bool
+) -> Work:
     """`work` after the stage in `child`; clips that crash or hang it `attempts` times have failed with the reason.
 
     `apart`: the stage looks at each clip alone, so they are sent one by one from the start.
@@ -172,7 +179,7 @@ def run(child: Child, work: Work, stage: str, clip_timeout: float | None, attemp
     return work
 
 
-def _try(child: Child, work: Work, clip_timeout: float | None, attempts: int) -> Work | ChildLost:
+def _try(child: Child[Work, Work], work: Work, clip_timeout: float | None, attempts: int) -> Work | ChildLost:
     limit = sum(
         limit_s(slot.frames, clip_timeout)
         for slot, receipt in zip(work.slots, work.receipts, strict=True)
@@ -195,7 +202,7 @@ def _try(child: Child, work: Work, clip_timeout: float | None, attempts: int) ->
 
 
 def limit_s(frames: int, clip_timeout: float | None) -> float:
-    """Seconds that a stage may take on a clip whose header promises `frames`, before it is taken for hung."""
+    """Seconds that a stage may take on a clip whose header promises `frames` before it counts as hung."""
     return clip_timeout if clip_timeout is not None else BASE_S + TIMES * frames / FPS
 
 
@@ -236,7 +243,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _pickled(value: Any) -> tuple[bytes, list[memoryview]]:
-    """A value as its pickle and the memory of its arrays, beside it, which is not copied."""
+    """A value as its pickle, and the memory of its arrays, which is not copied."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return head, [buffer.raw() for buffer in buffers]

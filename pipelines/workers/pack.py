@@ -1,4 +1,4 @@
-"""Finished batches: kept under `_staging/`, and laid into whole shards when all of a shard are there."""
+"""Finished batches: kept under `_staging/`, and written as whole shards when all batches of a shard are there."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import store
 from pipelines.corpora.manifest import Row
 from pipelines.workers.plan import ShardGroup, clips_of_shard
-from pipelines.workers.work import Work, opened, spool
+from pipelines.workers.work import Receipt, Work, opened, spool
 from store import layout, staging
 from store.layout import FPS
 from store.place import Place
 
 
-def stage(work: Work, root: Place) -> list[dict[str, Any]]:
-    """Write a finished batch under `_staging/`, atomically; its receipts as dicts, which is all that goes to the driver."""
+def stage(work: Work, root: Place) -> list[Receipt]:
+    """Write a finished batch under `_staging/`, atomically; its receipts, which are all that goes to the driver."""
     arrays: list[dict[str, np.ndarray]] = []
     for i, sent in enumerate(work.clips):
         asr, vsr = work.asr[i], work.vsr[i]
@@ -39,18 +39,30 @@ def stage(work: Work, root: Place) -> list[dict[str, Any]]:
                 "vsr": vsr.astype(np.float16, copy=False),
             }
         )
-    receipts = [asdict(receipt) for receipt in work.receipts]
-    staging.stage(root, work.name, arrays, receipts)
+    staging.stage(root, work.name, arrays, [asdict(receipt) for receipt in work.receipts])
     staging.discard(root, [spool(work.name)])
-    return receipts
+    return work.receipts
 
 
-def staged_receipts(root: Place, name: str) -> list[dict[str, Any]] | None:
+def receipts(root: Place, name: str) -> list[Receipt]:
+    """Receipts of a staged batch, without its arrays. Raises StoreError where it is torn or gone."""
+    return [_receipt(values) for values in staging.receipts(root, name)]
+
+
+def staged_receipts(root: Place, name: str) -> list[Receipt] | None:
     """Receipts of a batch that is staged whole, None where it is not; a torn one is removed."""
     try:
-        return staging.load(root, name)[1]
+        return [_receipt(values) for values in staging.load(root, name)[1]]
     except store.StoreError:
         return None
+
+
+def _receipt(values: dict[str, Any]) -> Receipt:
+    """A receipt from its JSON. Raises StoreError where it has other fields."""
+    try:
+        return Receipt(**values)
+    except TypeError as error:
+        raise store.StoreError(f"a staged batch has receipts of another version of this program ({error})") from error
 
 
 def frame_labels(row: Row, num_frames: int) -> np.ndarray:
@@ -61,17 +73,20 @@ def frame_labels(row: Row, num_frames: int) -> np.ndarray:
     if not segments:
         return np.ones(num_frames, np.int8)
     middle = (np.arange(num_frames) + 0.5) / FPS
-    return np.any([(start <= middle) & (middle < end) for start, end in segments], axis=0).astype(np.int8)
+    forged = np.zeros(num_frames, np.int8)
+    for start, end in segments:
+        forged[(start <= middle) & (middle < end)] = 1
+    return forged
 
 
 def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
     """Write the shards of `group` whole, from its staged batches `names` and the clips that were done before.
 
-    Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips laid in.
+    Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips that were added.
     """
     writer, reader = store.Writer.open(root), store.open(root)
     slots = {slot.clip: slot for slot in group.slots}
-    laid: dict[int, tuple[int, Mapping[str, Any]]] = {}  # clip row: first frame row, arrays
+    laid: dict[int, tuple[int, Mapping[str, np.ndarray | staging.Rows]]] = {}  # clip row: first frame row, arrays
     for name in names:
         staged = staging.rows(root, name) if group.first < group.last else staging.load(root, name)
         for found, receipt in zip(*staged, strict=True):
@@ -95,7 +110,7 @@ def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
 
 
 def _inside(shard: int, begin: int, length: int) -> tuple[slice, slice]:
-    """Which rows of a shard a clip has that begins at frame row `begin`, and which of its own frames they are."""
+    """The rows of a shard that a clip takes which begins at frame row `begin`, and which of its own frames they are."""
     start, end = shard * layout.SHARD, begin + length
     first = min(max(begin, start), start + layout.SHARD)
     last = max(min(end, start + layout.SHARD), first)

@@ -32,7 +32,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Batch:
-    """Neighbouring slots of one shard group, worked on together. The name tells the slots, so resumed work finds it again."""
+    """Neighbouring slots of one shard group, worked on together. The name follows from the slots, so a later run finds it."""
 
     slots: tuple[Slot, ...]
 
@@ -73,7 +73,7 @@ def place(capacities: Sequence[tuple[int, int]], start: int) -> list[Slot]:
 
 
 def placed(columns: Mapping[str, np.ndarray]) -> list[Slot]:
-    """Slots that clips have in the clips table `columns`; `duration` is what a header promised while a clip is not done."""
+    """Slots that clips have in the clips table `columns`; `duration` is what the header promised while a clip is not done."""
     promised = np.where(np.isnan(columns["duration"]), columns["capacity"], np.round(columns["duration"] * FPS))
     promised = np.maximum(promised, 1)
     columns_of_slots = (columns["offset"].tolist(), columns["capacity"].tolist(), promised.astype(int).tolist())

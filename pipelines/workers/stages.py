@@ -1,4 +1,4 @@
-"""The stages that Ray's workers run on a batch: picture, sound and face, and the two teachers.
+"""The stages that Ray's workers run on a batch: watching its clips, and the two teachers.
 
 Each takes and returns plain values, needs no Ray to run, and turns a clip's failure into a receipt: the other clips of
 the batch go on. A worker's threads are fixed, so that results do not depend on where a batch ran.
@@ -7,50 +7,32 @@ the batch go on. A worker's threads are fixed, so that results do not depend on 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 import store
-from pipelines.media import local, probe
-from pipelines.media.files import Media, MediaError
-from pipelines.media.picture import Video
-from pipelines.media.sound import decode_sound
-from pipelines.workers.work import OVERFLOW, Spooled, Work, check_device, opened, worker
+import teachers
+from pipelines.media.files import MediaError
+from pipelines.reasons import OVERFLOW
+from pipelines.workers.threads import fix_threads
+from pipelines.workers.watch import Watched, Watcher
+from pipelines.workers.work import Side, Spooled, Work, check_device, opened, worker
 from store import layout
 from store.place import Place, place
-from teachers import ClipMedia
+from teachers import ClipMedia, Teacher
 from teachers.face.tracker import NoFaceError
 
 log = logging.getLogger(__name__)
 
-THREADS = 1
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_TEACHERS: dict[str, Any] = {}
+_TEACHERS: dict[str, Teacher] = {}
 
 
-def fix_threads() -> None:
-    """One thread for every numerical library of this worker: many workers share a machine, and sums stay in one order.
-
-    Call it when the models are loaded: libraries that are not loaded yet find it in the environment.
-    """
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(THREADS)))
-    if "torch" in sys.modules:  # costs two seconds, which a worker that has no use for it need not spend
-        sys.modules["torch"].set_num_threads(THREADS)
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(THREADS)
-
-
-def teacher(name: str) -> Any:
+def teacher(name: str) -> Teacher:
     """The teacher called `name`, on this worker's GPU if it has one; loaded once a process."""
     import torch
-
-    import teachers
 
     if name not in _TEACHERS:
         _TEACHERS[name] = teachers.load(name, "cuda" if torch.cuda.is_available() else "cpu")
@@ -59,7 +41,7 @@ def teacher(name: str) -> Any:
 
 
 class FaceStage:
-    """Decode, track the face, find the voice: everything of a clip that the teachers and the store need."""
+    """Watches each clip of a batch, and checks that it fits its slot."""
 
     def __init__(
         self,
@@ -68,29 +50,17 @@ class FaceStage:
         arrays: Sequence[str] = (),
         root: Place | None = None,
     ) -> None:
-        """`backend` is who runs the face networks (teachers.face.tracker); `options` are for media in buckets; `arrays` are
-        those of layout.OPTIONAL_ARRAYS that are wanted; `root` is the store where clips longer than a shard are laid down
-        meanwhile."""
-        import cv2  # noqa: F401 - which crops; here, so that fix_threads finds it
-
-        from teachers.face.tracker import FaceTracker
-        from teachers.voice import VoiceActivity
-
-        self.options, self.arrays, self.root = options, arrays, root
-        self.tracker = FaceTracker(backend=backend)
-        self.voice = VoiceActivity()
-        fix_threads()
+        """`backend` and `arrays` are the watcher's; `options` are for media in buckets; `root` is the store in which clips
+        longer than a shard are laid down on their way."""
+        self.options, self.root = options, root
+        self.watcher = Watcher(backend, arrays)
 
     def __call__(self, work: Work) -> Work:
         for i, row in enumerate(work.rows):
             with work.timed(i):
                 try:
                     audio = place(row.audio_path, self.options) if row.audio_path else None
-                    with (
-                        local.local_copy(place(row.path, self.options)) as path,
-                        local.local_copy(audio or path) as audio_path,
-                    ):
-                        self._clip(work, i, path, audio_path if audio else None)
+                    self._enter(work, i, self.watcher.watch(place(row.path, self.options), audio, row.id))
                 except MediaError as error:
                     work.fail(i, "decode", error.reason, str(error))
                 except NoFaceError as error:
@@ -99,43 +69,28 @@ class FaceStage:
                     work.surprise(i, "face", error, row.path)
         return work
 
-    def _clip(self, work: Work, i: int, path: Media, audio_path: Media | None) -> None:
-        row = work.rows[i]
-        if not probe.probe(path, audio_path).has_audio:  # found out before the dear part
-            raise MediaError("no_audio", f"{row.audio_path or row.path} has no sound; name its sound as audio_path")
-        video = Video(path)
-        track = self.tracker.track(video, whole_faces="face" in self.arrays)
-        num_frames = len(track.detected)
-        slot = work.slots[i]
-        sound = decode_sound(audio_path or path, None if audio_path else video.start_s, num_frames)
+    def _enter(self, work: Work, i: int, seen: Watched) -> None:
+        """Put a watched clip in its place in the batch; one that is longer than its slot fails."""
+        clip, slot = seen.clip, work.slots[i]
         work.receipts[i] = replace(
             work.receipts[i],
-            length=num_frames,
-            start_skew=sound.start_skew_s,
-            quality=float(track.detected.mean()),
+            length=clip.num_frames,
+            start_skew=seen.start_skew_s,
+            quality=seen.quality,
             worker=worker(),
         )
-        if num_frames > slot.capacity:
-            message = f"the header promises at most {slot.capacity} frames, {num_frames} were decoded; the clip gets a new slot"
-            work.fail(i, "slot", OVERFLOW, message)
+        if clip.num_frames > slot.capacity:
+            found = f"the header promises at most {slot.capacity} frames, {clip.num_frames} were decoded"
+            work.fail(i, "slot", OVERFLOW, f"{found}; the clip gets a new slot")
             return
-        flags = np.full(num_frames, layout.IN_USE, np.uint8)
-        flags |= track.detected * np.uint8(layout.FACE_DETECTED) | track.interpolated * np.uint8(
-            layout.FACE_INTERPOLATED
-        )
-        flags |= sound.present * np.uint8(layout.AUDIO_PRESENT)
-        flags |= (self.voice.frames(sound.samples) & sound.present) * np.uint8(layout.VOICE_ACTIVE)
-        clip = ClipMedia(row.id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
         long = self.root is not None and slot.capacity > layout.SHARD  # then it is alone in its batch
         work.clips[i] = Spooled.of(clip, self.root, work.name) if self.root is not None and long else clip
 
 
 class TeacherStage:
-    """One frozen teacher over the clips of a batch; side is "asr" or "vsr". Its answer leaves the clips where they were."""
+    """One frozen teacher over the clips of a batch. Its answer leaves the clips where they were."""
 
-    def __init__(self, name: str, side: str, device: str) -> None:
-        import teachers
-
+    def __init__(self, name: str, side: Side, device: str) -> None:
         fix_threads()
         self.side = side
         self.teacher = teachers.load(name, device)
@@ -148,7 +103,7 @@ class TeacherStage:
         share = (time.perf_counter() - start) / max(len(index), 1)
         for i in index:
             work.receipts[i] = replace(work.receipts[i], seconds=work.receipts[i].seconds + share)
-        setattr(work, self.side, [found.get(i) for i in range(len(work.rows))])
+        work.embeddings(self.side)[:] = [found.get(i) for i in range(len(work.rows))]
         work.clips, work.lean = [None] * len(work.rows), True
         return work
 

@@ -9,25 +9,20 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from concord.errors import ConcordError
 from pipelines.corpora.manifest import Row
+from pipelines.reasons import REASONS
 from pipelines.workers.plan import Slot
 from store import staging
 from store.place import Place
 from teachers import ClipMedia
 
-INFRASTRUCTURE = {
-    "io",
-    "memory",
-    "killed",
-    "device",
-}  # reasons that say nothing of the clip: the next run tries it again
-OVERFLOW = "longer_than_slot"  # the header promised fewer frames; the clip is worked on again with a slot that fits
-# How errors begin after which a GPU answers nothing any more in this process: cudaErrorAssert, illegal address, ECC ...
+Side = Literal["asr", "vsr"]  # which teacher
+# How errors begin after which a GPU no longer works in this process: cudaErrorAssert, illegal address, ECC ...
 DEVICE_ERRORS = (
     "CUDA error",
     "HIP error",
@@ -41,15 +36,15 @@ TRACE = 12_000  # characters of a traceback that are kept, of its beginning and 
 
 
 class DeviceError(ConcordError):
-    """A device does not answer any more, whichever clip it is given: this process must end and another do its work."""
+    """A device no longer works, whichever clip it is given: this process must end, and another one do its work."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a batch reports of one clip. `reason` is empty while all is well, `trace` the traceback of an error that nobody
-    foresaw; times are seconds of work."""
+    """What a batch reports of one clip. `reason` is empty while all is well, else one of `pipelines.reasons.REASONS`; `trace`
+    is the traceback of an error that nobody foresaw, `seconds` are of work. A staged batch keeps them as JSON."""
 
     clip: int
     id: str
@@ -93,8 +88,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Spooled:
-    """A clip longer than a shard, which goes from stage to stage as a file under `_staging/`: through pipes and Ray's object
-    store it would be in memory once for each worker, and beyond two hours not fit Ray at all."""
+    """A clip longer than a shard, which goes from stage to stage as a file under `_staging/`: in pipes and Ray's object store
+    it would be in memory once for each worker, and one of more than two hours would not fit into Ray at all."""
 
     id: str
     root: Place
@@ -103,19 +98,18 @@ class Spooled:
 
     @classmethod
     def of(cls, clip: ClipMedia, root: Place, batch: str) -> Spooled:
-        """`clip` laid down in the file of its batch."""
+        """`clip`, written to the file of its batch."""
         arrays = {name: getattr(clip, name) for name in _MEDIA if getattr(clip, name) is not None}
         staging.stage(root, spool(batch), [arrays], [])
         return cls(clip.id, root, spool(batch), clip.num_frames)
 
     def open(self) -> ClipMedia:
-        """The clip, its arrays as pages of that file where it lies on this machine. Raises StoreError where it is gone."""
+        """The clip; its arrays are mapped from that file where it is on this machine. Raises StoreError where it is gone."""
         found = staging.rows(self.root, self.name)[0][0]
         return ClipMedia(self.id, **{name: rows.mapped() for name, rows in found.items()})
 
 
 _MEDIA = ("audio", "mouth", "lips", "blendshapes", "flags", "face")
-_LISTS = ("clips", "asr", "vsr")
 
 
 def spool(batch: str) -> str:
@@ -125,7 +119,7 @@ def spool(batch: str) -> str:
 
 @dataclass
 class Work:
-    """A batch on its way through the stages; lists run over its clips, None where one failed."""
+    """A batch on its way through the stages. The lists have one entry for each clip, None where it failed."""
 
     name: str
     slots: list[Slot]
@@ -135,16 +129,20 @@ class Work:
     asr: list[np.ndarray | None] = field(default_factory=list)
     vsr: list[np.ndarray | None] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
-    staged: list[dict[str, Any]] | None = None  # receipts of a batch that was staged before
+    staged: list[Receipt] | None = None  # receipts of a batch that was staged before
     lean: bool = False  # its clips have stayed where it was sent from (`regain`)
 
     def __post_init__(self) -> None:
-        for name in _LISTS:
-            if not getattr(self, name):
-                setattr(self, name, [None] * len(self.rows))
+        nothing = [None] * len(self.rows)
+        self.clips, self.asr, self.vsr = (self.clips or [*nothing], self.asr or [*nothing], self.vsr or [*nothing])
+
+    def embeddings(self, side: Side) -> list[np.ndarray | None]:
+        """What one of the teachers gave, by clip."""
+        return self.asr if side == "asr" else self.vsr
 
     def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1, trace: str = "") -> None:
-        """Record that clip i ends here."""
+        """Record that clip i ends here, for one of `pipelines.reasons.REASONS`."""
+        assert reason in REASONS, reason
         self.receipts[i] = replace(
             self.receipts[i],
             stage=stage,
@@ -157,7 +155,7 @@ class Work:
         self.clips[i] = None
 
     def surprise(self, i: int, stage: str, error: Exception, where: str) -> None:
-        """Record that clip i ends here by an error that nobody foresaw. Raises DeviceError where it is the device's."""
+        """Record that clip i ends here, by an error that nobody foresaw. Raises DeviceError where a GPU no longer works."""
         check_device(error)
         self.fail(i, stage, reason_of(error), f"{where}: {unforeseen(error)}", trace=traceback_of(error))
 
@@ -169,13 +167,13 @@ class Work:
 
     def only(self, i: int) -> Work:
         """Clip i as a batch of its own."""
-        lists: dict[str, Any] = {name: [getattr(self, name)[i]] for name in _LISTS}
-        return Work(self.name, [self.slots[i]], [self.rows[i]], [self.receipts[i]], **lists)
+        own = [self.clips[i]], [self.asr[i]], [self.vsr[i]]
+        return Work(self.name, [self.slots[i]], [self.rows[i]], [self.receipts[i]], *own)
 
     def take(self, i: int, one: Work) -> None:
         """Put back what became of clip i as a batch of its own."""
-        for name in ("receipts", *_LISTS):
-            getattr(self, name)[i] = getattr(one, name)[0]
+        self.receipts[i], self.clips[i] = one.receipts[0], one.clips[0]
+        self.asr[i], self.vsr[i] = one.asr[0], one.vsr[0]
 
     @contextmanager
     def timed(self, i: int) -> Iterator[None]:
@@ -188,21 +186,20 @@ class Work:
 
 
 def reason_of(error: Exception) -> str:
-    """The ledger's word for an unforeseen error: io and memory are the machine's, and tried again; error is our program's, on
-    this clip."""
+    """The reason of an unforeseen error: io and memory are the machine's fault and tried again; error is this program's own."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, of a GPU
         return "memory"
     return "io" if isinstance(error, OSError) else "error"
 
 
 def unforeseen(error: Exception) -> str:
-    """An unforeseen error for the ledger's sentence, so that nobody takes it for the file's fault."""
+    """An unforeseen error as the ledger's sentence, worded so that nobody blames the file for it."""
     kept = " (the program's own error; its traceback is kept beside the ledger)" if reason_of(error) == "error" else ""
     return f"{type(error).__name__}: {error}{kept}"
 
 
 def traceback_of(error: BaseException) -> str:
-    """Traceback of an error, for those who mend the program."""
+    """Traceback of an error, for those who repair the program."""
     return "".join(traceback.format_exception(error))
 
 
@@ -213,14 +210,14 @@ def shortened(text: str) -> str:
 
 
 def check_device(error: Exception) -> None:
-    """Raises DeviceError where an error is a GPU's that answers no more, or says so of itself."""
+    """Raises DeviceError where an error comes from a GPU that no longer works."""
     if isinstance(error, DeviceError):
         raise error
     if type(error).__name__ == "AcceleratorError" or (
         isinstance(error, RuntimeError) and str(error).lstrip().startswith(DEVICE_ERRORS)
     ):
         lines = str(error).strip().splitlines()  # those after the first are torch's advice on debugging
-        raise DeviceError(f"{type(error).__name__}: {lines[0] if lines else 'without a text'}") from error
+        raise DeviceError(f"{type(error).__name__}: {lines[0] if lines else 'no message'}") from error
 
 
 def worker() -> str:

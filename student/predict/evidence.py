@@ -1,8 +1,8 @@
 """What the teachers say of one video, without a store: face, voice, embeddings, projections, words.
 
-The same stages as precompute's, in this process, but for whatever touches the file: that happens in a child process, so that a
-file that crashes or hangs a decoder costs its own answer and no other. Embeddings and projections are rounded as a store rounds
-them, so a clip gets the similarities here that it has there. What it leaves out: it decides nothing (`student.predict`).
+The video is watched as precompute watches it (`pipelines.workers.watch`), in a child process: a file that crashes or hangs a
+decoder costs its own answer and no other. Teachers and maps run in this process. Embeddings and projections are rounded as a
+store rounds them, so a clip gets the same similarities here as there. What it leaves out: decisions (`student.predict.answer`).
 """
 
 from __future__ import annotations
@@ -14,38 +14,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 import teachers
 from concord.errors import ConcordError
 from pipelines.corpora import manifest
-from pipelines.labels import project as projection
-from pipelines.labels.second_pass import half
+from pipelines.labels import projection
+from pipelines.labels.projection import half
 from pipelines.media import probe
 from pipelines.media.files import MediaError
 from pipelines.media.picture import Video
-from pipelines.workers import isolation, stages
-from pipelines.workers.plan import Slot
-from pipelines.workers.work import Receipt, Work, check_device, reason_of, traceback_of
+from pipelines.workers import isolation
+from pipelines.workers.threads import fix_threads
+from pipelines.workers.watch import Watched, Watcher
+from pipelines.workers.work import check_device, reason_of, traceback_of
 from store import layout
 from store.place import place
 from store.similarity import Fit
 from teachers import ClipMedia, TeacherError, recorded
+from teachers.face.tracker import NoFaceError
 from teachers.whisper.transcribe import Word
 
 log = logging.getLogger(__name__)
 
-UNBOUNDED = 1 << 40  # frames that a clip may have: there is no slot to overflow
 JPEG_QUALITY = 72
+T_co = TypeVar("T_co", covariant=True)
+
 PARTS = 3  # a piece of sound overlaps the next by two thirds
 TOGETHER = 32  # pieces that a teacher gets at once
 
 
 class Unusable(ConcordError):
-    """A video that gave no evidence. `reason` is the ledger's word (no_face, no_audio, unreadable, crash, ...), `str(error)` a
-    sentence for a person."""
+    """A video that gave no evidence. `reason` is one of `pipelines.reasons.REASONS`, `str(error)` a sentence for a person."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
@@ -80,22 +82,57 @@ class Evidence:
         return (self.clip.flags & layout.VOICE_ACTIVE) > 0
 
 
+class Question(Protocol[T_co]):
+    """Something that is asked about a file, and answered in the child process."""
+
+    @property
+    def path(self) -> str: ...
+
+    def answer(self, watcher: Watcher) -> T_co: ...
+
+
+@dataclass(frozen=True)
+class NumFrames:
+    """How many frames the file's header promises."""
+
+    path: str
+
+    def answer(self, watcher: Watcher) -> int:
+        return probe.probe(place(self.path)).num_frames
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The whole clip."""
+
+    path: str
+    id: str
+
+    def answer(self, watcher: Watcher) -> Watched:
+        return watcher.watch(place(self.path), clip_id=self.id)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Some frames as JPEGs, `width` pixels wide."""
+
+    path: str
+    frames: list[int]
+    width: int
+
+    def answer(self, watcher: Watcher) -> dict[int, bytes]:
+        return _pictures(self.path, self.frames, self.width)
+
+
 class Eyes:
-    """The child's side: whatever opens a file. Called with (what, row, ...): "probe", "watch" or "pictures"."""
+    """What the child process runs: everything that opens a file."""
 
     def __init__(self, arrays: Sequence[str] = ()) -> None:
-        """`arrays`: of layout.OPTIONAL_ARRAYS, that clips shall have."""
-        self.stage = stages.FaceStage(arrays=arrays)
+        """`arrays`: those of layout.OPTIONAL_ARRAYS that clips shall have."""
+        self.watcher = Watcher(arrays=arrays)
 
-    def __call__(self, asked: tuple[Any, ...]) -> Any:
-        what, row, *more = asked
-        if what == "probe":
-            return probe.probe(place(row.path)).num_frames
-        if what == "watch":
-            work = Work("one", [Slot(0, 0, UNBOUNDED, 0)], [row], [Receipt(0, row.id, row.path)])
-            self.stage(work)
-            return work.clips[0], work.receipts[0]
-        return _pictures(row.path, *more)
+    def __call__(self, asked: Question[Any]) -> Any:
+        return asked.answer(self.watcher)
 
 
 class Witness:
@@ -119,8 +156,8 @@ class Witness:
         self.asr, self.vsr = (recorded.load(records[side], device, foreign=True) for side in ("asr", "vsr"))
         self.to_vsr, self.to_asr = projection.maps(fit)
         self.piece = piece
-        stages.fix_threads()
-        self.child = isolation.Child(partial(Eyes, arrays))
+        fix_threads()
+        self.child: isolation.Child[Question[Any], Any] = isolation.Child(partial(Eyes, arrays))
 
     def __enter__(self) -> Witness:
         return self
@@ -137,10 +174,9 @@ class Witness:
         row = _row(path)
         seconds: dict[str, float] = {}
         begun = time.perf_counter()
-        frames = self._ask(row, 0, "probe")
-        clip, receipt = self._ask(row, frames, "watch")
-        if clip is None:
-            raise Unusable(receipt.reason, receipt.message)
+        frames = self._ask(NumFrames(row.path), 0)
+        seen = self._ask(Watch(row.path, row.id), frames)
+        clip = seen.clip
         seconds["face and voice"] = time.perf_counter() - begun
 
         begun = time.perf_counter()
@@ -150,7 +186,7 @@ class Witness:
             raise Unusable("not_finite", f"{row.path}: {error}") from error
         except Exception as error:
             check_device(error)  # with its GPU gone this process can answer nothing more
-            raise _unforeseen(row, error) from error
+            raise _unforeseen(row.path, error) from error
         # half() holds infinite values inside its range: looked at before, or they would pass for numbers
         asr, vsr = (half(_finite(x, row.path)) for x in (asr, vsr))
         found = half(_finite(self.to_vsr(vsr), row.path)), half(_finite(self.to_asr(asr), row.path))
@@ -159,29 +195,29 @@ class Witness:
         begun = time.perf_counter()
         heard = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
         seconds["words"] = time.perf_counter() - begun
-        return Evidence(row.path, clip, *found, heard, receipt.start_skew), seconds
+        return Evidence(row.path, clip, *found, heard, seen.start_skew_s), seconds
 
     def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:
         """Those frames of the video as JPEGs, `width` pixels wide; none where the file no longer gives them."""
         try:
-            found: dict[int, bytes] = self._ask(
-                _row(evidence.path), evidence.clip.num_frames, "pictures", frames, width
-            )
-            return found
+            return self._ask(Pictures(_row(evidence.path).path, frames, width), evidence.clip.num_frames)
         except Unusable:
             return {}
 
-    def _ask(self, row: manifest.Row, frames: int, what: str, *more: Any) -> Any:
-        """The child's answer to `what`. Raises Unusable."""
+    def _ask(self, question: Question[T_co], frames: int) -> T_co:
+        """The child's answer, with time for a file of so many frames. Raises Unusable."""
         try:
-            return self.child((what, row, *more), isolation.limit_s(frames, None))
+            answer: T_co = self.child(question, isolation.limit_s(frames, None))
+            return answer
         except MediaError as error:
             raise Unusable(error.reason, str(error)) from error
+        except NoFaceError as error:
+            raise Unusable("no_face", f"{question.path}: {error}") from error
         except isolation.ChildLost as error:
-            log.debug("%s: %s\n%s", row.path, error, error.trace)
-            raise Unusable(error.reason, f"{row.path}: {error}; check the file") from error
+            log.debug("%s: %s\n%s", question.path, error, error.trace)
+            raise Unusable(error.reason, f"{question.path}: {error}; check the file") from error
         except Exception as error:  # one file's surprise must not cost the others their answers
-            raise _unforeseen(row, error) from error
+            raise _unforeseen(question.path, error) from error
 
 
 def videos(paths: list[str]) -> list[str]:
@@ -245,9 +281,9 @@ def _row(path: str | os.PathLike[str]) -> manifest.Row:
     return manifest.complete([manifest.Row(os.path.abspath(path))], "video", Path("/"))[0]
 
 
-def _unforeseen(row: manifest.Row, error: Exception) -> Unusable:
-    log.debug("%s:\n%s", row.path, traceback_of(error))
-    return Unusable(reason_of(error), f"{row.path}: {type(error).__name__}: {error}")
+def _unforeseen(path: str, error: Exception) -> Unusable:
+    log.debug("%s:\n%s", path, traceback_of(error))
+    return Unusable(reason_of(error), f"{path}: {type(error).__name__}: {error}")
 
 
 def _pictures(path: str, frames: list[int], width: int) -> dict[int, bytes]:

@@ -18,7 +18,8 @@ from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import load
 from pipelines.doctor import __main__ as doctor
 from pipelines.doctor.checks import Request
-from pipelines.job import ledger, request
+from pipelines.job import request
+from pipelines.tables import ledger
 from store import StoreError, inspect
 from store.place import bucket, place
 

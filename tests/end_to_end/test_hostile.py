@@ -15,7 +15,7 @@ from benchmarks.hostile.child import Watch
 from benchmarks.survival import hostile
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
-from pipelines.job import ledger
+from pipelines.tables import ledger
 from student.checkpoint import CheckpointError
 from student.models import weights
 from teachers import TeacherError

@@ -13,8 +13,9 @@ import pytest
 import zarr
 
 import store
-from pipelines.job import ledger, request
-from pipelines.workers.stages import FaceStage
+from pipelines.job import request
+from pipelines.tables import ledger
+from pipelines.workers.watch import Watcher
 from store import layout
 
 ROOT = Path(__file__).parents[2]
@@ -355,7 +356,7 @@ def test_a_run_mends_tables_and_metadata_and_names_what_mends_the_rest(made, cor
     assert "the manifest of" in said
     assert "--corpus" in said
     said = precompute(*command, code=3)
-    assert "ledger of the store is made anew" in said.stderr
+    assert "ledger of the store was made anew" in said.stderr
     assert list(ledger.read(path)) == [str(i) for i in want.clips["id"]]
     assert store.open(path).inventory.complete
     equal(made[0], path)
@@ -375,8 +376,8 @@ def test_a_store_keeps_the_face_backend_it_was_made_with(made, tmp_path):
     shutil.copytree(made[0], path)
     writer = store.Writer.open(path)
     noted = writer.attrs["teachers"]
-    assert request.face_backend(writer) == FaceStage().tracker.provenance()["options"]["backend"]
-    assert FaceStage("mediapipe").tracker.provenance()["options"]["backend"] == "mediapipe"
+    assert request.face_backend(writer.attrs) == Watcher().tracker.provenance()["options"]["backend"]
+    assert Watcher("mediapipe").tracker.provenance()["options"]["backend"] == "mediapipe"
     noted["face"]["options"]["backend"] = "abacus"
     writer.update_attrs({"teachers": noted})
     refused = precompute("--store", path, code=2)

@@ -11,7 +11,7 @@ import pytest
 
 import store
 from benchmarks.survival.same import differences, faults
-from pipelines.job import ledger
+from pipelines.tables import ledger
 
 ROOT = Path(__file__).parents[2]
 CRASHES, HANGS = "bbaf2n.mp4", "lgas5a.mp4"

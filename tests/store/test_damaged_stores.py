@@ -17,7 +17,7 @@ def path(tmp_path_factory):
     """Three clips, one of them not done; with a ledger, a manifest and words."""
     from pipelines.corpora import manifest
     from pipelines.corpora.manifest import Row
-    from pipelines.job import kept, ledger
+    from pipelines.tables import kept, ledger
 
     path = make_store(tmp_path_factory.mktemp("damage") / "s.zarr", {"train": 4}, frames=20, shard_rows=100, broken=1)
     reader = kept.store.open(path)

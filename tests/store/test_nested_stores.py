@@ -51,13 +51,13 @@ def test_a_store_within_a_group_outlives_the_group(tmp_path):
 def test_a_store_that_is_moved_during_a_run_is_said_to_be_gone(tmp_path, monkeypatch):
     """Its driver reads and writes nothing at the old place any more, whatever the first thing is that fails."""
     import precompute
-    from pipelines.job import run as job
+    from pipelines.job.planning import Planner
 
     def moved(self, rows):
         os.rename(tmp_path / "s.zarr", tmp_path / "moved.zarr")
         return [75 for _ in rows]
 
-    monkeypatch.setattr(job._Job, "_probe", moved)
+    monkeypatch.setattr(Planner, "_probe", moved)
     clips = tmp_path / "corp" / "real"
     clips.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "data" / "grid" / "clips" / "bbaf2n.mp4", clips)

@@ -8,7 +8,7 @@ import pytest
 from small_store import make_store
 
 import store
-from pipelines.job import ledger
+from pipelines.tables import ledger
 from store import staging
 
 

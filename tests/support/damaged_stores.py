@@ -16,7 +16,7 @@ from damaged_runs import REFUSED, SAME
 
 import store
 from pipelines.errors import UsageError
-from pipelines.job import kept
+from pipelines.tables import kept
 from store.arrays import inventory
 from store.verify import verify
 

@@ -16,7 +16,7 @@ from pipelines.audit.__main__ import main
 from pipelines.corpora import manifest
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.manifest import Row
-from pipelines.job import ledger
+from pipelines.tables import ledger
 from store.place import place
 
 

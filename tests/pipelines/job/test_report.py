@@ -14,10 +14,11 @@ from small_store import make_store
 import store
 from pipelines.demo import timeline as picture
 from pipelines.errors import UsageError
-from pipelines.job import ledger, report, report_data, report_page, request
-from pipelines.job.ledger import Entry
+from pipelines.job import report, report_data, report_page, request
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary, Usage
+from pipelines.tables import ledger
+from pipelines.tables.ledger import Entry
 from pipelines.workers.work import Span
 from store import layout, similarity
 from store.place import place

@@ -112,7 +112,7 @@ def test_time_expected_shrinks_with_the_clusters_cpus():
 
 
 def test_a_dry_run_names_clips_that_cannot_be_opened(tmp_path):
-    from pipelines.job.ledger import Entry
+    from pipelines.tables.ledger import Entry
 
     bad = Entry("c/a.mp4", "/c/a\x1b[2J.mp4", "probe", "unreadable", "/c/a.mp4 is\nno media file")
     first, *_, count, last = dry(tmp_path, clips=3, failed=[bad], cpus=2, dims=458)

@@ -8,22 +8,8 @@ from click.testing import CliRunner
 from small_store import make_store
 
 import store
-from pipelines.labels import (
-    calibrate as calibration,
-)
-from pipelines.labels import (
-    contrast,
-)
-from pipelines.labels import (
-    learn as fit,
-)
-from pipelines.labels import (
-    project as projection,
-)
-from pipelines.labels import (
-    second_pass as labels,
-)
-from pipelines.labels.second_pass import Wish
+from pipelines.labels import calibrate, contrast, learn, projection
+from pipelines.labels.second_pass import Wish, default_kind, second_pass
 from store import inspect, layout, similarity
 from store.place import place
 from store.similarity import fitfile
@@ -66,7 +52,7 @@ def own_and_other(reader):
 @pytest.mark.parametrize("kind", ["cca", "contrast", "fused"])
 @pytest.mark.usefixtures("short")
 def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind):
-    note = labels.second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
+    note = second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
     reader = store.open(path)
     assert reader.fit.kind == note["kind"] == kind
     test = np.flatnonzero(reader.clips["split"].astype(str) == "test").tolist()
@@ -83,7 +69,7 @@ def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind
 
 @pytest.mark.usefixtures("short")
 def test_contrast_without_its_asr_teacher_warns_and_learns_from_clean_sound(path, caplog):
-    _, note = fit.learn(path, here, "contrast", 0)
+    _, note = learn.learn(path, here, "contrast", 0)
     assert "clean sound alone" in caplog.text
     assert "made-up-asr" in caplog.text
     assert note["noisy_sounds"] == 0
@@ -91,7 +77,7 @@ def test_contrast_without_its_asr_teacher_warns_and_learns_from_clean_sound(path
 
 @pytest.mark.usefixtures("short")
 def test_a_seed_gives_the_same_fit_and_held_out_clips_calibrate_it(path):
-    (first, note), (second, _), (other, _) = (fit.learn(path, here, "contrast", seed) for seed in (1, 1, 2))
+    (first, note), (second, _), (other, _) = (learn.learn(path, here, "contrast", seed) for seed in (1, 1, 2))
     for name, array in first.network.items():
         np.testing.assert_array_equal(array, second.network[name])
     assert first.calibration == second.calibration
@@ -105,7 +91,7 @@ def test_a_seed_gives_the_same_fit_and_held_out_clips_calibrate_it(path):
 
 @pytest.mark.parametrize("kind", ["cosine", "js", "posterior"])
 def test_kinds_that_learn_nothing_compare_embeddings_as_they_are(path, kind):
-    note = labels.second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
+    note = second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
     reader = store.open(path)
     frames = reader.frames(0, 0, 40, ["vsr", "vsr_projection", "similarity"])
     np.testing.assert_array_equal(frames["vsr"], frames["vsr_projection"])
@@ -117,14 +103,14 @@ def test_kinds_that_learn_nothing_compare_embeddings_as_they_are(path, kind):
 
 def test_a_second_pass_over_a_fitted_store_changes_nothing(path):
     config = Wish(kind="js", refit=True)
-    labels.second_pass(path, store.Writer.open(path), config, here)
+    second_pass(path, store.Writer.open(path), config, here)
     before = store.open(path).attrs["similarity"]
 
     def nothing(function, jobs, gpu=False):
         assert not list(jobs)
         return iter(())
 
-    assert labels.second_pass(path, store.Writer.open(path), Wish(), nothing) == before
+    assert second_pass(path, store.Writer.open(path), Wish(), nothing) == before
 
 
 @pytest.mark.usefixtures("short")
@@ -133,24 +119,24 @@ def test_a_run_that_died_while_it_replaced_the_fit_is_done_again_as_asked(path, 
     with monkeypatch.context() as patch:
         patch.setattr(store.Writer, "write_fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            labels.second_pass(path, writer, Wish(kind="contrast", refit=True, seed=5), here)
+            second_pass(path, writer, Wish(kind="contrast", refit=True, seed=5), here)
     assert store.open(path).new_fit.kind == "cca"
-    note = labels.second_pass(path, store.Writer.open(path), Wish(), here)
+    note = second_pass(path, store.Writer.open(path), Wish(), here)
     assert (store.open(path).fit.kind, note["kind"], note["seed"]) == ("contrast", "contrast", 5)
     assert store.open(path).attrs["similarity"]["complete"]
 
 
 def test_the_default_kind_depends_on_how_many_clips_there_are(path, monkeypatch):
     reader = store.open(path)
-    assert labels.default_kind(reader) == "fused"
-    monkeypatch.setattr(fit, "FEW_CLIPS", 41)
-    assert labels.default_kind(reader) == "cca"
+    assert default_kind(reader) == "fused"
+    monkeypatch.setattr(learn, "FEW_CLIPS", 41)
+    assert default_kind(reader) == "cca"
 
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("kind", ["cca", "fused"])
 def test_a_fit_comes_back_whole_from_its_file(path, tmp_path, kind):
-    found, note = fit.learn(path, here, kind, 0)
+    found, note = learn.learn(path, here, kind, 0)
     teachers = store.open(path).attrs["teachers"]
     fitfile.save(tmp_path / "fit.npz", found, teachers, note)
     again, its_teachers, its_note = fitfile.load(tmp_path / "fit.npz")
@@ -172,9 +158,9 @@ def test_files_that_are_no_fit_are_refused(tmp_path):
 
 def test_clips_that_taught_a_fit_do_not_judge_it(path):
     reader = store.open(path)
-    clips = fit.training_clips(reader)
-    parts = fit.folds(reader, clips, fit.TENTHS)
-    kept, its = calibration.judged(clips, parts, [reader.fit, *[None] * 9])
+    clips = learn.training_clips(reader)
+    parts = learn.folds(reader, clips, learn.TENTHS)
+    kept, its = calibrate.judged(clips, parts, [reader.fit, *[None] * 9])
     assert len(kept) == 4
     assert (its == 0).all()
 
@@ -219,13 +205,13 @@ def test_a_fit_of_far_shorter_clips_is_borrowed_with_a_warning(path, tmp_path, c
     """Clips here have 40 frames; a speech model's rows beyond those that the fit has seen seem to agree less."""
     reader, file = store.open(path), tmp_path / "fit.npz"
     fitfile.save(file, reader.fit, reader.attrs["teachers"], {"kind": "cca", "clip_frames": clip_frames})
-    note = labels.second_pass(path, store.Writer.open(path), Wish(fit_from=place(file)), here)
-    assert (f"{file} has seen clips of" in caplog.text) == warned
+    note = second_pass(path, store.Writer.open(path), Wish(fit_from=place(file)), here)
+    assert (f"{file} was learned on clips of" in caplog.text) == warned
     assert note["clip_frames"] == store.open(path).fit_length == clip_frames
 
 
 def test_a_fit_says_how_long_the_clips_were_that_it_learned_from(path, tmp_path):
-    labels.second_pass(path, store.Writer.open(path), Wish(kind="cca", refit=True), here)
+    second_pass(path, store.Writer.open(path), Wish(kind="cca", refit=True), here)
     assert store.open(path).attrs["similarity"]["clip_frames"] == 40
     file = tmp_path / "fit.npz"
     assert CliRunner().invoke(inspect.main, [str(path), "--save-fit", str(file)]).exit_code == 0

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from test_media import POINTERS, even, make
 
-from pipelines.media import files, probe
-from pipelines.media import local as fetch
+from pipelines.media import files, local, probe
 from pipelines.media.files import MediaError
 from pipelines.media.local import MARK, local_copy
 from pipelines.media.picture import Video
-from pipelines.media.sound import decode_sound as sound
+from pipelines.media.sound import decode_sound
 from store.place import bucket as buckets
 from store.place import place
 
@@ -63,7 +62,7 @@ def test_clips_in_a_bucket_are_read_like_local_ones(tmp_path, s3, own_tmp, suffi
     for a, b in zip(here, there, strict=True):
         np.testing.assert_array_equal(a, b)
     assert (here.num_frames, here.start_s) == (there.num_frames, there.start_s)
-    a, b = (sound(path, here.start_s, here.num_frames) for path in (file, url))
+    a, b = (decode_sound(path, here.start_s, here.num_frames) for path in (file, url))
     np.testing.assert_array_equal(a.samples, b.samples)
     assert a.start_skew_s == b.start_skew_s
     assert copies(own_tmp) == []
@@ -81,7 +80,7 @@ def test_probing_reads_headers_and_not_the_rest(tmp_path, s3, clips, monkeypatch
 
 
 def test_one_copy_serves_pictures_and_sound_and_is_removed(clips, s3, own_tmp, monkeypatch):
-    monkeypatch.setattr(fetch, "PIECE", 100_000)
+    monkeypatch.setattr(local, "PIECE", 100_000)
     url = put(s3, clips / "clips" / "bbaf2n.mp4")
     with local_copy(url) as path:
         assert copies(own_tmp) == [Path(path).name]
@@ -89,7 +88,7 @@ def test_one_copy_serves_pictures_and_sound_and_is_removed(clips, s3, own_tmp, m
         assert Path(path).read_bytes() == (clips / "clips" / "bbaf2n.mp4").read_bytes()
         video = Video(path)
         assert sum(1 for _ in video) == 75
-        sound(path, video.start_s, 75)
+        decode_sound(path, video.start_s, 75)
         with local_copy(path) as again:  # is local already
             assert again is path
     assert copies(own_tmp) == []
@@ -113,10 +112,10 @@ def test_a_download_that_was_killed_at_any_moment_is_removed(clips, s3, own_tmp)
     url = put(s3, clips / "clips" / "bbaf2n.mp4")
     code = (
         "import os, sys, tempfile\n"
-        "from pipelines.media import local as fetch\n"
+        "from pipelines.media import local\n"
         "tempfile.tempdir = sys.argv[1]\n"
-        "fetch.{where} = lambda *a: os._exit(9)\n"
-        "with fetch.local_copy(sys.argv[2]): os._exit(9)\n"
+        "local.{where} = lambda *a: os._exit(9)\n"
+        "with local.local_copy(sys.argv[2]): os._exit(9)\n"
     )
     for where in ("fcntl.flock", "os.fdopen", "Copy"):
         run = [sys.executable, "-c", code.format(where=where), str(own_tmp), url]
@@ -197,7 +196,7 @@ def test_what_is_wrong_with_a_clip_is_said_of_its_url(clips, s3, own_tmp, name):
     url = f"{s3}/{name}"
     if name in data:
         place(url).write(data[name])
-    uses = (lambda u: list(Video(u)), lambda u: sound(u, 0.0, 75), probe.probe)
+    uses = (lambda u: list(Video(u)), lambda u: decode_sound(u, 0.0, 75), probe.probe)
     for use in uses[: 2 if name == "cut.mp4" else 3]:  # its header is whole
         with pytest.raises(MediaError, match=f"^{url} ") as caught:
             use(url)

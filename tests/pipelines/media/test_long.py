@@ -12,14 +12,15 @@ import pytest
 import store
 from benchmarks.speed import memory
 from pipelines.corpora import manifest
-from pipelines.labels import project as projection
+from pipelines.labels import projection
 from pipelines.media import probe
 from pipelines.media.picture import Video
 from pipelines.media.sound import decode_sound
+from pipelines.reasons import INFRASTRUCTURE
 from pipelines.workers import pack, plan, stages
 from pipelines.workers.pack import stage
 from pipelines.workers.plan import Slot
-from pipelines.workers.work import INFRASTRUCTURE, Receipt, Spooled, Work
+from pipelines.workers.work import Receipt, Spooled, Work
 from store import layout, similarity, staging
 from store.place import place
 from teachers import ClipMedia
@@ -106,17 +107,12 @@ def test_crops_that_need_a_second_pass_are_the_same_where_pictures_stay(tracker,
 
 MEASURE = """
 import resource, sys
-from pathlib import Path
-from pipelines.corpora import manifest
-from pipelines.workers import stages
-from pipelines.workers.plan import Slot
-from pipelines.workers.work import Receipt, Work
-stage = stages.FaceStage()
+from pipelines.workers.watch import Watcher
+watcher = Watcher()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-row = manifest.complete([manifest.Row(sys.argv[1])], "v", Path("/"))[0]
-work = stage(Work("one", [Slot(0, 0, 1 << 40, 0)], [row], [Receipt(0, row.id, row.path)]))
+clip = watcher.watch(sys.argv[1]).clip
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(work.clips[0].num_frames, (after - before) * 1024)
+print(clip.num_frames, (after - before) * 1024)
 """
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipelines.media.files import MediaError
 from pipelines.media.picture import Video, select_frames
 from pipelines.media.probe import probe
-from pipelines.media.sound import decode_sound as sound
+from pipelines.media.sound import decode_sound
 from store.layout import SAMPLE_RATE
 
 LEVELS = [30 + 28 * ((5 * i) % 8) for i in range(8)]
@@ -225,7 +225,7 @@ def test_flashes_and_clicks_are_where_they_were_put(tmp_path, kind, rate, offset
     )
     seen, levels = show(path)
     assert_pictures(levels, times, end)
-    heard = sound(path, seen.start_s, seen.num_frames)
+    heard = decode_sound(path, seen.start_s, seen.num_frames)
     assert len(heard.samples) == 640 * seen.num_frames
     assert np.abs(click_errors(heard.samples, [0.3, 0.7])).max() < 0.0009
     # A writer may leave the encoder's priming in front of sound that starts late (AAC: 1024 samples), as silence.
@@ -241,7 +241,7 @@ def test_pictures_hidden_by_an_edit_list_are_not_shown(tmp_path):
     seen, levels = show(path)
     assert seen.start_s == 0
     assert [int(np.argmin(np.abs(np.array(LEVELS) - level))) for level in levels] == [(i + 5) % 8 for i in range(45)]
-    heard = sound(path, seen.start_s, seen.num_frames)
+    heard = decode_sound(path, seen.start_s, seen.num_frames)
     assert np.abs(click_errors(heard.samples, [0.3, 1.3])).max() < 0.001
 
 
@@ -251,7 +251,7 @@ def test_avi_with_reordered_pictures_loses_no_sync(tmp_path, codec):
     path = make(tmp_path / "b.avi", times, end, video=codec, audio="pcm_s16le", options={"bf": "2"})
     seen, levels = show(path)
     assert_pictures(levels, times, end, slack=F(0))
-    assert np.abs(click_errors(sound(path, seen.start_s, seen.num_frames).samples, [0.3, 0.7])).max() < 0.001
+    assert np.abs(click_errors(decode_sound(path, seen.start_s, seen.num_frames).samples, [0.3, 0.7])).max() < 0.001
 
 
 @pytest.mark.parametrize(("audio", "rate"), [("mp2", 44_100), ("ac3", 48_000), ("libmp3lame", 16_000), ("aac", 48_000)])
@@ -260,7 +260,7 @@ def test_avi_has_the_delay_of_the_sound_codec_taken_off(tmp_path, audio, rate):
     path = make(tmp_path / "delay.avi", times, end, video="mpeg4", audio=audio, rate=rate, fps=F(30))
     seen, levels = show(path)
     assert_pictures(levels, times, end, slack=F(0))
-    assert np.abs(click_errors(sound(path, seen.start_s, seen.num_frames).samples, [0.3, 0.7])).max() < 0.001
+    assert np.abs(click_errors(decode_sound(path, seen.start_s, seen.num_frames).samples, [0.3, 0.7])).max() < 0.001
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
@@ -269,7 +269,7 @@ def test_resampling_moves_no_click_by_a_sample(tmp_path, rate, layout):
     times, end = even(F(25), F(2))
     at = [0.5, 1.0, 1.75]
     path = make(tmp_path / "c.mov", times, end, audio="pcm_s16le", rate=rate, layout=layout, click_times=at)
-    heard = sound(path, 0.0, 50)
+    heard = decode_sound(path, 0.0, 50)
     assert np.abs(click_errors(heard.samples, at)).max() < 0.5 / SAMPLE_RATE + 0.5 / rate
     assert heard.present.all()
     peak = np.abs(heard.samples).max() / 32768
@@ -280,7 +280,7 @@ def test_resampling_moves_no_click_by_a_sample(tmp_path, rate, layout):
 def test_no_sample_is_lost_at_either_end(tmp_path, rate):
     times, end = even(F(25), F(1))
     path = make(tmp_path / "level.mov", times, end, audio="pcm_s16le", rate=rate, x=np.full(rate, 0.5))
-    samples = sound(path, 0.0, 25).samples
+    samples = decode_sound(path, 0.0, 25).samples
     assert samples[0] > 8_000
     assert samples[-1] > 8_000
     assert np.abs(samples[100:-100] / 32768 - 0.5).max() < 0.01
@@ -326,7 +326,7 @@ def test_shaking_time_stamps_of_sound_make_neither_gap_nor_click(tmp_path):
         if kind == "audio" and index:
             packet.pts = packet.dts = packet.pts + int(rng.integers(-4, 5))
 
-    heard = [sound(p, 0.0, 50) for p in (clean, remux(clean, tmp_path / "shaken.mkv", shake))]
+    heard = [decode_sound(p, 0.0, 50) for p in (clean, remux(clean, tmp_path / "shaken.mkv", shake))]
     np.testing.assert_array_equal(heard[0].samples, heard[1].samples)
 
 
@@ -343,9 +343,9 @@ def test_a_single_far_time_stamp_is_taken_for_jitter_and_a_lasting_jump_is_not(t
         if kind == "audio" and index >= 20:
             packet.pts = packet.dts = packet.pts + 30
 
-    wanted = sound(clean, 0.0, 50).samples
-    np.testing.assert_array_equal(sound(remux(clean, tmp_path / "one.mkv", one), 0.0, 50).samples, wanted)
-    late = sound(remux(clean, tmp_path / "lasting.mkv", lasting), 0.0, 50).samples
+    wanted = decode_sound(clean, 0.0, 50).samples
+    np.testing.assert_array_equal(decode_sound(remux(clean, tmp_path / "one.mkv", one), 0.0, 50).samples, wanted)
+    late = decode_sound(remux(clean, tmp_path / "lasting.mkv", lasting), 0.0, 50).samples
     cut = round(20 * 1024 / 48_000 * SAMPLE_RATE)
     np.testing.assert_array_equal(late[: cut - 100], wanted[: cut - 100])
     assert np.abs(late[cut - 5 : cut]).min() > 1_000  # nothing stays in the resampler before the gap
@@ -358,7 +358,7 @@ def test_a_gap_in_the_sound_is_zero_and_marked(tmp_path):
     times, end = even(F(25), F(2))
     whole = make(tmp_path / "whole.mp4", times, end, click_times=[0.4, 1.6])
     holed = remux(whole, tmp_path / "holed.mp4", lambda p, kind, i: not (kind == "audio" and 33 <= i < 52))
-    heard = sound(holed, 0.0, 50)
+    heard = decode_sound(holed, 0.0, 50)
     assert np.abs(click_errors(heard.samples, [0.4, 1.6])).max() < 0.001
     gap = slice(18, 27)  # packets 33 to 51 of 1024 samples at 48 kHz, less the priming: 0.68 to 1.09 s
     assert not heard.present[gap].any()
@@ -369,9 +369,9 @@ def test_a_gap_in_the_sound_is_zero_and_marked(tmp_path):
 def test_sound_that_ends_before_the_pictures_is_marked_and_longer_sound_is_cut(tmp_path):
     times, end = even(F(25), F(2))
     short = make(tmp_path / "short.mp4", times, end, x=np.full(48_000, 0.1))
-    assert sound(short, 0.0, 50).present.sum() in (25, 26)  # the last AAC frame is padded
+    assert decode_sound(short, 0.0, 50).present.sum() in (25, 26)  # the last AAC frame is padded
     long = make(tmp_path / "long.mp4", times, end, x=np.full(144_000, 0.1))
-    heard = sound(long, 0.0, 50)
+    heard = decode_sound(long, 0.0, 50)
     assert heard.present.all()
     assert len(heard.samples) == 50 * 640
 
@@ -386,12 +386,12 @@ def test_sound_in_a_file_of_its_own_starts_with_the_first_picture(tmp_path):
             frame.sample_rate, frame.pts = 44_100, 0
             out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
-        heard = sound(path, None, 25)
+        heard = decode_sound(path, None, 25)
         assert np.abs(click_errors(heard.samples, [0.3, 0.7])).max() < 0.001, name
         assert heard.start_skew_s == 0, name
     times, end = even(F(25))
     late = make(tmp_path / "late.mkv", times, end, audio="pcm_s16le", audio_start=F(1, 10))
-    heard = sound(late, None, 25)
+    heard = decode_sound(late, None, 25)
     assert heard.start_skew_s == pytest.approx(0.1)
     assert np.abs(click_errors(heard.samples, [0.3, 0.7])).max() < 0.001
 
@@ -507,7 +507,7 @@ def test_selected_frames_are_those_on_display_at_the_middles(tiling):
 def reason_of(path, times=25):
     """Why a clip fails: (reason from its pictures, reason from its sound), None where there is none."""
     reasons: list[str | None] = []
-    for use in (lambda: list(Video(path)), lambda: sound(path, 0.0, times)):
+    for use in (lambda: list(Video(path)), lambda: decode_sound(path, 0.0, times)):
         try:
             use()
             reasons.append(None)
@@ -669,7 +669,7 @@ def test_sound_of_a_few_samples_a_second_is_refused(tmp_path):
     )
     path.write_bytes(head + data)
     with pytest.raises(MediaError, match="1 samples a second") as caught:
-        sound(path, None, 75)
+        decode_sound(path, None, 75)
     assert caught.value.reason == "limit"
 
 
@@ -830,7 +830,7 @@ def test_published_clips_and_their_mp4_agree_in_sound_and_pictures(grid):
             video = Video(path)
             seen.append(np.stack([p[::4, ::4].mean(axis=2) for p in video]))
             assert video.num_frames == probe(path).num_frames == 75
-            heard.append(sound(path, video.start_s, 75))
+            heard.append(decode_sound(path, video.start_s, 75))
             assert heard[-1].start_skew_s == 0
             assert heard[-1].present[:74].all()
         a, b = (np.fft.rfft(h.samples.astype(float), 1 << 17) for h in heard)

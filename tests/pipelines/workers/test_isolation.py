@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from pipelines.corpora.manifest import Row
-from pipelines.job.headers import probe_rows
+from pipelines.reasons import INFRASTRUCTURE
 from pipelines.workers import isolation
+from pipelines.workers.headers import probe_rows
 from pipelines.workers.isolation import Child, ChildLost
 from pipelines.workers.plan import Slot
-from pipelines.workers.work import INFRASTRUCTURE, Receipt, Work, check_device, traceback_of
+from pipelines.workers.work import Receipt, Work, check_device, traceback_of
 
 
 class Stage:

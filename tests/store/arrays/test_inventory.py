@@ -10,8 +10,7 @@ import zarr
 from small_store import make_store
 
 import store
-from pipelines.labels import second_pass as labels
-from pipelines.labels.second_pass import Wish
+from pipelines.labels.second_pass import Wish, foreign_shards, second_pass
 from store import inspect, mend
 from store.arrays import inventory
 from store.layout import StoreError
@@ -230,28 +229,26 @@ def test_a_shard_that_was_written_for_another_place_is_no_other_number(path, tmp
         )
 
 
-def second_pass(path, config, foreign=()):
+def relabel(path, config, foreign=()):
     writer = store.Writer.open(path)
     writer.begin()
-    labels.second_pass(
-        path, writer, config, lambda function, jobs, gpu=False: (function(*job) for job in jobs), foreign
-    )
+    second_pass(path, writer, config, lambda function, jobs, gpu=False: (function(*job) for job in jobs), foreign)
     writer.consolidate()
 
 
 def test_a_run_writes_foreign_labels_anew(path, tmp_path):
-    second_pass(path, Wish("cosine", refit=True))
+    relabel(path, Wish("cosine", refit=True))
     want = values(path)
     labels_of_another_fit(path, make_store(tmp_path / "o.zarr", {"train": 6}, fit=True, seed=1))
-    foreign = labels.foreign_shards(store.open(path))
+    foreign = foreign_shards(store.open(path))
     assert foreign == [0]
-    second_pass(path, Wish(), foreign)
+    relabel(path, Wish(), foreign)
     assert_same(values(path), want)
 
 
 def test_two_fits_side_by_side_give_no_number(path):
     """Of a refit that was cut off after it had written the fit, and for a reader that was opened before one."""
-    second_pass(path, Wish("cosine", refit=True))
+    relabel(path, Wish("cosine", refit=True))
     want, early, writer = values(path), store.open(path), store.Writer.open(path)
     assert early.fit is not None
     writer.begin()
@@ -266,5 +263,5 @@ def test_two_fits_side_by_side_give_no_number(path):
     labels_edited_by_zarr(path, None)
     with pytest.raises(StoreError, match="was changed by a run"):
         early.frames(0, 0, 5, ["similarity"])
-    second_pass(path, Wish())
+    relabel(path, Wish())
     assert_same(values(path), want)

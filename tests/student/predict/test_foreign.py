@@ -156,10 +156,10 @@ def test_the_stores_own_teacher_is_compared_before_it_is_parsed(folders, monkeyp
     made_by = {"asr": record, "vsr": {"name": "lips", "sha256": None, "dim": 6}, "face": {"options": {}}}
     writer.update_attrs({"teachers": made_by})
     with pytest.raises(request.UsageError, match=r"w\.pt here are not those that .* was made with: .* bring back"):
-        request.load_teachers(request.Config(place(path)), exists=True)
+        request.check(request.Config(place(path)))
     writer.update_attrs({"teachers": {**made_by, "asr": {**record, "sha256": sha256(b"others")}}})
     with pytest.raises(AssertionError, match="was parsed"):
-        request.load_teachers(request.Config(place(path)), exists=True)
+        request.check(request.Config(place(path)))
 
 
 def test_other_weights_of_a_fit_are_one_line(folders):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from small_store import make_store
 
 import store
-from pipelines.labels import learn as fit
+from pipelines.labels import learn
 from pipelines.labels.calibrate import calibrate
 from store.similarity import fitfile, grounds
 from store.similarity.grounds import LEAST, Grounds
@@ -236,7 +236,7 @@ def here(work, jobs):
 
 
 def learned(tmp_path, people, monkeypatch):
-    """Note of a cca fit on clips of so many people, group = person, as `fit.learn` calibrates it."""
+    """Note of a cca fit on clips of so many people, group = person, as `learn.learn` calibrates it."""
     path = tmp_path / f"{people}.zarr"
     make_store(path, {"train": 40}, frames=40, groups=people or 40, fit=False, shard_rows=2000)
     read = store.open
@@ -248,7 +248,7 @@ def learned(tmp_path, people, monkeypatch):
         return reader
 
     monkeypatch.setattr(store, "open", with_names)
-    return fit.learn(store.place.place(path), here, "cca", 0)
+    return learn.learn(store.place.place(path), here, "cca", 0)
 
 
 @pytest.mark.parametrize(("people", "speakers", "strangers"), [(40, 40, 40), (8, 8, 8), (1, 1, 0), (0, None, None)])

@@ -274,7 +274,7 @@ class Deadly(evidence.Eyes):
     """Dies of a file called deadly, as a decoder might."""
 
     def __call__(self, asked):
-        if "deadly" in asked[1].path:
+        if "deadly" in asked.path:
             import os
 
             os.abort()

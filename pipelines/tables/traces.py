@@ -1,9 +1,9 @@
-"""Tracebacks of errors that nobody foresaw, in `errors.jsonl` beside the ledger: for those who mend the program.
+"""Tracebacks of errors that nobody foresaw, in `errors.jsonl` beside the ledger: for those who repair the program.
 
-The ledger has one sentence a clip. What a file did wrong needs no more; an error of the program itself, or a crash, needs the
-lines that it came from. One JSON object a line: `error` (the last line of the traceback), `stage`, `traceback`, `clips` (the
-first ids), `times` and `last` (UTC). The same traceback comes once. The driver alone writes the file, whole; it holds the last
-MOST, and nothing of it is needed for anything.
+The ledger has one sentence for each clip. That is enough for a bad file; for an error of the program itself, or a crash, the
+lines that it came from are needed too. One JSON object a line: `error` (the last line of the traceback), `stage`, `traceback`,
+`clips` (the first ids), `times` and `last` (UTC). Equal tracebacks are kept once. Only the driver writes the file, whole; it
+holds the last MOST, and no part of the program depends on it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ MOST = 100  # different ones
 LINE = 500  # characters of the line that names the error
 CLIPS = 20  # ids named with one
 BYTES = 8 << 20  # of a file that is read: ours are smaller
-# What may stand in the text of an error and is nobody's business: passwords in URLs, what follows a question mark in one.
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Trace:
 
 
 def add(root: Place, found: Iterable[Trace]) -> int:
-    """Keep these beside those that are there; how many different ones the file then has. A disk that is full, or a bucket that
-    is away, is the run's trouble elsewhere, and no reason to end it here."""
+    """Add these to the file; how many different ones it then has. A full disk, or a bucket that cannot be reached, does not end
+    the run here: it is noticed elsewhere."""
     new = [trace for trace in found if trace.text]
     if not new:
         return 0
@@ -73,7 +72,7 @@ def add(root: Place, found: Iterable[Trace]) -> int:
 
 
 def read(root: Place) -> dict[tuple[str, str], dict[str, Any]]:
-    """What the file holds, by stage and kind of traceback, last seen last; lines that are none of ours are left out."""
+    """What the file holds, by stage and kind of traceback, last seen last; lines that are not ours are left out."""
     try:
         opened = (root / FILE).open()
         data = opened.read(0, min(opened.size, BYTES))
@@ -93,7 +92,7 @@ def read(root: Place) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _same(text: str) -> str:
-    """A traceback without what differs from clip to clip: the message and addresses; files, lines and the error's name stay."""
+    """A traceback without what differs from clip to clip (message, addresses), but with files, lines and the error's name."""
     lines = [line for line in text.splitlines() if line.startswith(" ") or re.match(r"[\w.]+(:|$)", line)]
     return "\n".join(
         re.sub(r"0x[0-9a-f]+", "", line if line.startswith(" ") else line.partition(":")[0]) for line in lines

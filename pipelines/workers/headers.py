@@ -8,36 +8,45 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipelines.corpora.manifest import Row
-from pipelines.job.ledger import Entry
 from pipelines.media import probe
 from pipelines.media.files import MediaError
+from pipelines.reasons import INFRASTRUCTURE
 from pipelines.workers import isolation
-from pipelines.workers.work import INFRASTRUCTURE, reason_of, traceback_of, unforeseen, worker
+from pipelines.workers.work import reason_of, traceback_of, unforeseen, worker
 from store.place import place
+
+STAGE = "probe"
 
 
 @dataclass(frozen=True)
-class Failure(Entry):
-    """A clip that could not be probed; `trace`, which the ledger leaves out, is the traceback of an error nobody foresaw."""
+class Unread:
+    """A clip whose header could not be read: why (`pipelines.reasons.REASONS`, and a sentence), after how many attempts and
+    seconds, by which worker; `trace` is the traceback of an error that nobody foresaw."""
 
+    id: str
+    path: str
+    reason: str
+    message: str
+    attempts: int
+    seconds: float
+    worker: str
     trace: str = ""
 
 
 def probe_rows(
     rows: list[Row], clip_timeout: float | None, attempts: int, options: Mapping[str, str] | None = None
-) -> list[int | Entry]:
-    """Frames that each clip's header promises, or the ledger entry of a clip that cannot be opened; `options` are for media in
-    buckets."""
+) -> list[int | Unread]:
+    """Frames that each clip's header promises, or why it cannot be read; `options` are for media in buckets."""
     if not rows:
         return []
-    child = isolation.Child(partial(_prober, options))
+    child = isolation.Child(partial(_reader, options))
     try:
         return [_probe(child, row, clip_timeout, attempts) for row in rows]
     finally:
         child.close()
 
 
-def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempts: int) -> int | Entry:
+def _probe(child: isolation.Child[Row, int], row: Row, clip_timeout: float | None, attempts: int) -> int | Unread:
     begun = time.perf_counter()
     reason, message, attempt, trace = "", "", 0, ""
     while attempt < attempts:
@@ -57,10 +66,10 @@ def _probe(child: isolation.Child, row: Row, clip_timeout: float | None, attempt
             if reason not in INFRASTRUCTURE:
                 break
     seconds = time.perf_counter() - begun
-    return Failure(row.id, row.path, "probe", reason, message, attempt, seconds, worker(), trace)
+    return Unread(row.id, row.path, reason, message, attempt, seconds, worker(), trace)
 
 
-def _prober(options: Mapping[str, str] | None) -> Callable[[Row], int]:
+def _reader(options: Mapping[str, str] | None) -> Callable[[Row], int]:
     return partial(_num_frames, options)
 
 

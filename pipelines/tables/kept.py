@@ -1,7 +1,8 @@
 """The driver's two tables beside a store's zarr.json, manifest and ledger: read as they were written, or made anew.
 
-What a damaged ledger said of clips that are done follows from the store; clips that are not done are tried again. A damaged
-manifest is made anew from the corpora that it was made from, since only they know where sound lies apart and what is forged.
+From a damaged ledger, the entries of clips that are done follow from the store; clips that are not done are tried again. A
+damaged manifest is made anew from the corpora that it was made from: only they know which clips have their sound in another
+file, and what is forged.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
-from pipelines.job import ledger
-from pipelines.job.ledger import Entry
+from pipelines.tables import ledger
+from pipelines.tables.ledger import Entry
 from store import StoreError
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Tables:
 
 
 def read(reader: store.Reader, given: Sequence[Row]) -> Tables:
-    """Both tables of a store; `given` are the rows of the corpora asked for. Raises UsageError where they do not suffice."""
+    """Both tables of a store; `given` are the rows of the corpora asked for. Raises UsageError where both lack rows."""
     rows, rows_anew = _rows(reader, given)
     entries, entries_anew = _entries(reader)
     return Tables(rows, entries, rows_anew or entries_anew)
@@ -56,11 +57,10 @@ def _rows(reader: store.Reader, given: Sequence[Row]) -> tuple[list[Row], bool]:
     lost = [clip_id for clip_id in ids if clip_id not in by_id]
     if lost:
         raise UsageError(
-            f"the manifest of {reader.path} is lost or damaged ({why}); run precompute.py with --corpus for all that the store "
-            f"was made from ({', '.join(reader.attrs.get('corpora', []))}), which makes it anew: clip {lost[0]} is in nothing "
-            "that was given"
+            f"the manifest of {reader.path} is lost or damaged ({why}); to make it anew, run precompute.py with --corpus for "
+            f"all corpora of the store ({', '.join(reader.attrs.get('corpora', []))}): clip {lost[0]} is in none that was given"
         )
-    log.warning("the manifest of the store is made anew from the corpora given (%s)", why)
+    log.warning("the manifest of the store was made anew from the corpora given (%s)", why)
     return [by_id[clip_id] for clip_id in ids], True
 
 
@@ -72,7 +72,7 @@ def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:
         check(reader, ledger.FILE)
         found = ledger.read(reader.place)
     except (StoreError, OSError) as error:
-        log.warning("the ledger of the store is made anew, and clips that had failed are tried again (%s)", error)
+        log.warning("the ledger of the store was made anew, and clips that had failed are tried again (%s)", error)
         found = {}
     ids, paths = clips["id"].tolist(), clips["path"].tolist()
     unknown = [i for i, done in enumerate(clips["done"].tolist()) if done and ids[i] not in found]
@@ -81,5 +81,5 @@ def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:
 
 
 def check(reader: store.Reader, name: str) -> None:
-    """Raises Damaged where the inventory knows better, FileNotFoundError where there is no such file."""
+    """Raises Damaged where the file differs from the inventory, FileNotFoundError where there is none."""
     reader.inventory.check(reader.place, name, (reader.place / name).read())

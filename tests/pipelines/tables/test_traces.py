@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pipelines.job import traces
-from pipelines.job.traces import Trace
+from pipelines.tables import traces
+from pipelines.tables.traces import Trace
 from pipelines.workers import work
 from pipelines.workers.work import DeviceError, check_device, reason_of, traceback_of, unforeseen
 from store.place import place

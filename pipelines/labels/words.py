@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,10 +19,21 @@ from store import layout
 from store.arrays.inventory import digest
 from store.place import Place, place
 from store.staging import FOLDER
+from teachers import ClipMedia
+
+if TYPE_CHECKING:
+    from teachers.whisper.transcribe import Word
 
 log = logging.getLogger(__name__)
 
-PART_CLIPS = 16
+PART_CLIPS = 16  # decoded by one task
+
+
+@runtime_checkable
+class Transcriber(Protocol):
+    """A teacher that also writes text."""
+
+    def transcribe(self, clip: ClipMedia) -> list[Word]: ...
 
 
 def pending(reader: store.Reader) -> list[int]:
@@ -53,17 +64,16 @@ def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) 
 
 def decode(root: Place, clips: list[int], teacher_name: str) -> Place:
     """Words of some clips, {clip row: [word]}, in a staged JSON file that is made once; its path."""
-    import teachers
-
     final = place(root) / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
     if final.exists() and _is_whole(final):
         return final
     reader, teacher = store.open(root), stages.teacher(teacher_name)
+    assert isinstance(teacher, Transcriber), f"{teacher_name} cannot transcribe"
     found = {}
     for i in clips:
         got = reader.frames(i, 0, int(reader.clips["length"][i]), ["audio", "flags"])
         none = np.zeros((len(got["flags"]), 0))
-        clip = teachers.ClipMedia(str(reader.clips["id"][i]), got["audio"].reshape(-1), none, none, none, got["flags"])
+        clip = ClipMedia(str(reader.clips["id"][i]), got["audio"].reshape(-1), none, none, none, got["flags"])
         found[i] = [
             {"start": word.start_s, "end": word.end_s, "text": word.text, "probability": word.probability}
             for word in teacher.transcribe(clip)
@@ -78,7 +88,8 @@ def _unpacked(data: bytes) -> dict[str, Any]:
     checksum, _, text = data.partition(b"\n")
     if checksum.decode(errors="replace") != digest(text):
         raise store.StoreError("words that were staged are damaged; run the same command again to go on")
-    return json.loads(text)
+    words: dict[str, Any] = json.loads(text)
+    return words
 
 
 def _is_whole(file: Place) -> bool:

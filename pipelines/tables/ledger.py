@@ -1,4 +1,4 @@
-"""What became of each input: one row a clip, in `ledger.parquet` beside the store's zarr.json, written atomically."""
+"""What became of each input: one row for each clip, in `ledger.parquet` beside the store's zarr.json, written atomically."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TYPES = {"attempts": "int32", "seconds": "float32"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One input's fate. `stage` is where it ended ("done", or probe, decode, face, asr, vsr, slot), `reason` a word for what
-    failed (empty when the clip is done), `message` one sentence for a person."""
+    """What became of one input. `stage` is where it ended ("done", or probe, decode, face, asr, vsr, slot), `reason` is one of
+    `pipelines.reasons.REASONS` (empty when the clip is done), `message` one sentence for a person."""
 
     id: str
     path: str
@@ -43,7 +43,7 @@ def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise StoreError(
-            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again: it repairs that"
+            f"{place(store) / FILE} is damaged ({why}); run precompute.py on the store again to repair it"
         ) from error
 
 

@@ -1,0 +1,205 @@
+"""The books of a run: the clips that the store has, what became of each, and which of them are done.
+
+Manifest, clips table and ledger lie in memory and are written whole; the driver alone writes them. `clips/done` comes last, so
+that a kill leaves the clips of a mark all done or none, and the next run packs again what is still staged.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import store
+from pipelines.corpora import manifest
+from pipelines.corpora.manifest import Row
+from pipelines.job.usage import Summary
+from pipelines.reasons import INFRASTRUCTURE, OVERFLOW
+from pipelines.tables import kept, ledger, traces
+from pipelines.tables.ledger import Entry
+from pipelines.workers import headers, pack
+from pipelines.workers.headers import Unread
+from pipelines.workers.plan import Slot
+from pipelines.workers.work import Receipt
+from store import staging
+from store.layout import FPS
+
+COPIED = (
+    "id",
+    "path",
+    "corpus",
+    "split",
+    "method",
+    "category",
+    "group",
+    "label",
+    "audio_fake",
+    "video_fake",
+)  # of a row
+KNOWN_LATER = ("length", "duration", "start_skew", "quality", "done")  # columns that wait for the clip to be decoded
+AGAIN = frozenset({"", OVERFLOW, *INFRASTRUCTURE})  # reasons of clips that each run tries anew
+
+
+class Books:
+    """Rows in the order of the clips table, ledger entries by clip id, and the receipts that wait to be entered."""
+
+    def __init__(self, writer: store.Writer, reader: store.Reader, given: Sequence[Row], summary: Summary) -> None:
+        """The books of the store as it stands; `given` are the rows of the corpora asked for, from which a lost manifest can be
+        made. What was lost is written anew. Raises UsageError where they do not suffice."""
+        self.writer, self.root, self.summary = writer, reader.place, summary
+        tables = kept.read(reader, given)
+        self.rows, self.entries = tables.rows, tables.entries
+        self.tell: Callable[[], None] = lambda: None  # keeps the report fresh
+        self.marked_at = time.monotonic()
+        self._receipts: dict[str, list[Receipt]] = {}  # by batch
+        writer.begin()
+        if tables.anew:
+            manifest.write(self.rows, self.root / kept.MANIFEST)
+            self.write_ledger()
+
+    def table(self) -> Mapping[str, np.ndarray]:
+        """The columns of `clips/`, as they are on disk now."""
+        return store.open(self.root).clips
+
+    def unfinished(self, retry_failed: bool) -> list[int]:
+        """Rows of clips to work on: those that are not done, and did not fail by their own fault or shall be tried again."""
+        done = self.table()["done"]
+        failed = {row.id for row in self.rows if (e := self.entries.get(row.id)) and e.reason not in AGAIN}
+        return [i for i, row in enumerate(self.rows) if not done[i] and (retry_failed or row.id not in failed)]
+
+    def append(self, new: Sequence[Row], slots: Sequence[Slot], unread: Iterable[Unread]) -> None:
+        """Enter new clips into manifest, table and ledger, in that order, so that a kill between them loses nothing. Those
+        without a slot could not be read."""
+        first = len(self.rows)
+        self.rows += new
+        manifest.write(self.rows, self.root / kept.MANIFEST)
+        self.enter_unread(unread)
+        of = {slot.clip: slot for slot in slots}
+        placed = [of.get(first + k, Slot(first + k, -1, 0, 0)) for k in range(len(new))]
+        columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in new] for name in COPIED}
+        columns["identities"] = [json.dumps(list(row.identities), ensure_ascii=False) for row in new]
+        columns["offset"], columns["capacity"] = [s.offset for s in placed], [s.capacity for s in placed]
+        columns["duration"] = [s.frames / FPS for s in placed]  # as the header promises, until it is known
+        self.writer.append_clips(columns)
+
+    def rehouse(self, slots: Iterable[Slot]) -> None:
+        """Write new slots of clips that are in the table already."""
+        for slot in slots:
+            promised = [slot.frames / FPS]
+            columns: dict[str, Sequence[float]] = {
+                "offset": [slot.offset],
+                "capacity": [slot.capacity],
+                "duration": promised,
+            }
+            self.writer.write_clips(slot.clip, columns)
+
+    def reopen(self, clips: Sequence[int]) -> None:
+        """Have clips that were done count as not done."""
+        done = self.table()["done"].copy()
+        done[list(clips)] = 0
+        self.writer.write_clips(0, {"done": done})
+
+    def add_corpora(self, rows: Iterable[Row]) -> None:
+        """Have the store name the corpora of these rows too."""
+        corpora = list(dict.fromkeys([*self.writer.attrs["corpora"], *(row.corpus for row in rows)]))
+        self.writer.update_attrs({"corpora": corpora})
+
+    def enter_unread(self, found: Iterable[Unread]) -> None:
+        """Enter clips whose header could not be read into the ledger."""
+        unread = list(found)
+        for one in unread:
+            self.entries[one.id] = unread_entry(one, self._attempts(one.id))
+        self._keep(traces.Trace(one.id, headers.STAGE, one.trace) for one in unread)
+
+    def bring(self, batch: str, receipts: list[Receipt]) -> None:
+        """Keep the receipts of a batch that this run staged until it is marked."""
+        self._receipts[batch] = receipts
+
+    def mark(self, batches: Sequence[str]) -> dict[int, int]:
+        """Enter the clips of packed batches, call them done, drop their staging; the decoded length of each clip that did not
+        fit its slot, by row.
+
+        Ledger and table are written whole, so call this now and then only. Each column is one write.
+        """
+        self.marked_at = time.monotonic()
+        of_before = [name for name in batches if name not in self._receipts]  # staged by an earlier run
+        found = self.root.map(lambda name: pack.receipts(self.root, name), of_before)
+        self._receipts |= zip(of_before, found, strict=True)
+        receipts = [receipt for name in batches for receipt in self._receipts.pop(name)]
+        for receipt in receipts:
+            self._enter(receipt)
+        self._keep(traces.Trace(r.id, r.stage, r.trace) for r in receipts)
+        self.write_ledger()
+        finished = [r for r in receipts if r.ok]
+        if finished:
+            self._mark_done(finished)
+        self.summary.worked += len(finished)
+        self.summary.video_seconds += sum(r.length for r in finished) / FPS
+        staging.discard(self.root, batches)
+        self.tell()
+        return {r.clip: r.length for r in receipts if r.reason == OVERFLOW}
+
+    def write_ledger(self) -> None:
+        """Write the ledger, in the order of the clips table."""
+        ledger.write(self.root, [self.entries[row.id] for row in self.rows if row.id in self.entries])
+
+    def close(self, seconds: float) -> Summary:
+        """The summary, completed by what the store holds now and by how long the run took."""
+        done = self.table()["done"]
+        self.summary.clips, self.summary.done = len(done), int((done == 1).sum())
+        self.summary.failed = [e for row in self.rows if (e := self.entries.get(row.id)) and e.reason]
+        self.summary.seconds = seconds
+        return self.summary
+
+    def _enter(self, receipt: Receipt) -> None:
+        before = self.entries.get(receipt.id)
+        message = receipt.message
+        if receipt.ok and before and before.reason == OVERFLOW:
+            message = before.message  # the one thing worth telling of a clip that is done
+        self.entries[receipt.id] = Entry(
+            receipt.id,
+            receipt.path,
+            receipt.stage,
+            receipt.reason,
+            message,
+            self._attempts(receipt.id) + receipt.attempts,
+            round(receipt.seconds, 3),
+            receipt.worker,
+        )
+
+    def _mark_done(self, finished: Sequence[Receipt]) -> None:
+        first, last = min(r.clip for r in finished), max(r.clip for r in finished)
+        table = self.table()
+        new = {name: table[name][first : last + 1].copy() for name in KNOWN_LATER}
+        for r in finished:
+            k = r.clip - first
+            new["length"][k], new["duration"][k] = r.length, r.length / FPS
+            new["start_skew"][k], new["quality"][k], new["done"][k] = r.start_skew, r.quality, 1
+        self.writer.write_clips(first, new)
+
+    def _attempts(self, clip_id: str) -> int:
+        """Attempts of earlier runs, or earlier in this one."""
+        before = self.entries.get(clip_id)
+        return before.attempts if before else 0
+
+    def _keep(self, found: Iterable[traces.Trace]) -> None:
+        """Keep tracebacks of errors that nobody foresaw."""
+        if traces.add(self.root, found):
+            self.summary.traces = str(self.root / traces.FILE)
+
+
+def unread_entry(found: Unread, attempts_before: int = 0) -> Entry:
+    """The ledger entry of a clip whose header could not be read."""
+    return Entry(
+        found.id,
+        found.path,
+        headers.STAGE,
+        found.reason,
+        found.message,
+        attempts_before + found.attempts,
+        found.seconds,
+        found.worker,
+    )

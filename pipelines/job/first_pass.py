@@ -1,0 +1,143 @@
+"""Pass one: batches stream through Ray's workers, and each shard is packed as soon as all of its batches are staged.
+
+What the infrastructure breaks off is taken up where it stands. Finished clips are marked in the books now and then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pipelines.errors import RunError
+from pipelines.job.books import Books
+from pipelines.job.usage import Summary, first_line
+from pipelines.ui import progress
+from pipelines.workers import cluster, pack, plan
+from pipelines.workers.plan import Batch, ShardGroup, Slot
+from pipelines.workers.work import Receipt, Work
+from store import staging
+from store.place import Place
+
+log = logging.getLogger(__name__)
+
+WAVE = 2048  # batches that Ray Data is given at once: its memory, like the driver's, does not grow with the corpus
+FRUITLESS = 3  # times in a row that workers are lost before they finish anything, after which the run ends
+MARK_EVERY_S = 20.0  # a mark writes the whole ledger
+PACKING = 2  # shards that may be packed at once before the driver waits for one
+
+
+class FirstPass:
+    """Watches, embeds, stages and packs clips that have slots."""
+
+    def __init__(self, books: Books, chain: cluster.Chain, summary: Summary, connect: Callable[[], None]) -> None:
+        """`connect` joins the cluster; it is called where there is something to do."""
+        self.books, self.chain, self.summary, self.connect = books, chain, summary, connect
+
+    def run(self, slots: Sequence[Slot]) -> dict[int, int]:
+        """Work on these slots; the decoded length of each clip that did not fit its slot, by row."""
+        import ray
+
+        groups = plan.groups(slots)
+        if not groups:
+            self.books.write_ledger()
+            return {}
+        self.connect()
+        staged = staging.staged(self.books.root)
+        shards = _Shards(self.books.root, groups)
+        todo = {batch.name: batch for batch in shards.batches if batch.name not in staged}
+        frames = {batch.name: batch.frames for batch in todo.values()}
+        clips = sum(len(batch.slots) for batch in todo.values())
+        if clips < len(slots):
+            log.info("%d clips are staged from an earlier run and only need packing", len(slots) - clips)
+        late: dict[int, int] = {}
+        tally = cluster.tally()
+        shown = progress.Pass("pass one", clips, sum(frames.values()), ("face", "asr", "vsr"))
+        with progress.shown(shown, lambda: ray.get(tally.read.remote(), timeout=5)) as show:
+            for batch in shards.batches:
+                if batch.name in staged:
+                    late |= self._packed(shards, batch.name)
+            for done in self._stream(todo, tally):
+                self.books.bring(done.name, done.receipts)
+                late |= self._packed(shards, done.name)
+                failed = [receipt.stage for receipt in done.receipts if not receipt.ok]
+                show.advance(len(done.receipts), frames[done.name], failed)
+                self.summary.usage.add(done.spans)
+            shards.collect(everything=True)
+        return late | self.books.mark(shards.take_packed())
+
+    def _packed(self, shards: _Shards, staged: str) -> dict[int, int]:
+        """Count a batch as staged, and mark what is packed by now, if it is time; as `run`."""
+        shards.count(staged)
+        if shards.packed and time.monotonic() - self.books.marked_at > MARK_EVERY_S:
+            return self.books.mark(shards.take_packed())
+        return {}
+
+    def _stream(self, todo: dict[str, Batch], tally: Any) -> Iterator[cluster.Staged]:
+        """Batches as they are staged, until all are; they leave `todo`. Raises RunError where workers are lost all the time."""
+        fruitless = 0
+        while todo:
+            now = [self._work(batch) for batch in itertools.islice(todo.values(), WAVE)]
+            before = len(todo)
+            try:
+                for done in cluster.stream(now, self.chain, tally):
+                    del todo[done.name]
+                    yield done
+            except Exception as error:
+                if not cluster.lost(error):
+                    raise
+                self.summary.breaks += 1
+                log.warning("workers were lost (%s); going on with %d batches", first_line(error), len(todo))
+            fruitless = fruitless + 1 if len(todo) == before else 0
+            if fruitless == FRUITLESS:
+                raise RunError(f"workers were lost before they finished anything, {FRUITLESS} times in a row")
+
+    def _work(self, batch: Batch) -> Work:
+        rows = [self.books.rows[slot.clip] for slot in batch.slots]
+        receipts = [Receipt(slot.clip, row.id, row.path) for slot, row in zip(batch.slots, rows, strict=True)]
+        return Work(batch.name, list(batch.slots), rows, receipts)
+
+
+class _Shards:
+    """The batches of each group of shards: which are not staged yet, and which groups are being packed by a Ray task."""
+
+    def __init__(self, root: Place, groups: Sequence[ShardGroup]) -> None:
+        import ray
+
+        self.root = root
+        self.packed: list[str] = []  # batches whose shards are written and whose clips are not marked yet
+        own = {group.first: plan.batches(group) for group in groups}
+        self.batches = [batch for some in own.values() for batch in some]
+        self._names = {first: sorted(batch.name for batch in some) for first, some in own.items()}
+        self._missing = {first: set(names) for first, names in self._names.items()}
+        self._group_of = {batch.name: group for group in groups for batch in own[group.first]}
+        self._packing: dict[Any, ShardGroup] = {}  # by Ray's reference to the task's result
+        self._packer = ray.remote(num_cpus=cluster.SMALL_CPUS, max_retries=cluster.RETRIES)(pack.pack)
+
+    def count(self, batch: str) -> None:
+        """A batch is staged; its group is packed where it was the last."""
+        group = self._group_of[batch]
+        self._missing[group.first].discard(batch)
+        if not self._missing[group.first]:
+            task = self._packer.remote(self.root, group, self._names[group.first])
+            self._packing[task] = group
+        self.collect()
+
+    def collect(self, everything: bool = False) -> None:
+        """Take note of packers that are done. Waits for `everything`, or for those beyond PACKING. Raises a packer's error."""
+        import ray
+
+        while self._packing:
+            wait = everything or len(self._packing) > PACKING
+            ready, _ = ray.wait(list(self._packing), num_returns=1, timeout=None if wait else 0)
+            if not ready:
+                return
+            ray.get(ready[0])
+            self.packed += self._names[self._packing.pop(ready[0]).first]
+
+    def take_packed(self) -> list[str]:
+        """Batches packed since the last call."""
+        taken, self.packed = self.packed, []
+        return taken

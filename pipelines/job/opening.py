@@ -1,0 +1,83 @@
+"""The store of a run: held by this driver alone, made where it does not exist, repaired where its small files are damaged."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import store
+from concord import __version__
+from pipelines.errors import RunError, UsageError
+from pipelines.job.request import Config, Request, command, commit
+from store import layout, mend
+from store.arrays import inventory
+from store.creation import mark
+from store.place import Place, lease
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def lock(root: Place, exists: bool) -> Iterator[None]:
+    """Hold the store for this driver alone (`store.place.lease`), from before it is made. Raises UsageError where another has
+    it, or has just made a store that did not exist, and RunError where another takes it meanwhile."""
+    try:
+        if not exists:
+            mark(root)
+        with lease.held(root):
+            if not exists and (root / "zarr.json").exists():
+                raise UsageError(f"another run has just made {root}; run this again to go on with it")
+            yield
+    except lease.Held as error:
+        raise UsageError(str(error)) from error
+    except lease.Lost as error:
+        raise RunError(str(error)) from error
+    except OSError as error:
+        if exists or (root / "zarr.json").exists():
+            raise
+        raise UsageError(f"{root} cannot be made: {error.strerror or error}") from error
+
+
+def create(request: Request) -> store.Writer:
+    """A new store that knows its teachers."""
+    from teachers.face.tracker import FaceTracker
+    from teachers.voice import VoiceActivity
+
+    attrs = {
+        "created_by": f"concord-av {__version__}",
+        "commit": commit(),
+        "command": command(sys.argv),
+        "teachers": {
+            "asr": request.asr.provenance(),
+            "vsr": request.vsr.provenance(),
+            "face": FaceTracker().provenance(whole_faces="face" in request.arrays),
+            "voice": VoiceActivity().provenance(),
+        },
+        "corpora": [],
+        "similarity": {},
+    }
+    extra = {name: layout.OPTIONAL_ARRAYS[name] for name in request.arrays}
+    return store.create(request.config.store, {"asr": request.asr.dim, "vsr": request.vsr.dim}, attrs, extra)
+
+
+def mend_store(config: Config, writer: store.Writer) -> None:
+    """Write the store's metadata anew where it is lost or damaged and follows from the rest. Raises UsageError for other damage
+    to its small files, unless this run writes them anew; ledger and manifest are left to `kept`."""
+    damage = mend.damage(writer)
+    if config.refit or config.fit_from:
+        damage = {key: text for key, text in damage.items() if key.partition("/")[0] != "fit"}
+    if config.words and any(key.startswith("words") for key in damage):
+        writer.drop("words")
+        damage = {key: text for key, text in damage.items() if not key.startswith("words")}
+    beyond = [
+        text
+        for key, text in damage.items()
+        if key not in inventory.TABLES and not (key.endswith("zarr.json") and key.startswith(("clips/", "frames/")))
+    ]
+    if beyond:
+        raise UsageError(beyond[0])
+    mended = mend.mend_metadata(writer)
+    if mended:
+        log.warning("the metadata of %s was lost or damaged and was written anew", ", ".join(mended))

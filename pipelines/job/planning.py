@@ -1,0 +1,90 @@
+"""From headers to slots: what each clip promises, and the rows of the store that it gets for that.
+
+Slots follow the order of the manifest (`pipelines.workers.plan`), and new ones come after all there are; so what a store holds
+depends on its commands and not on timing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from pipelines.corpora.manifest import Row
+from pipelines.job import space
+from pipelines.job.books import Books
+from pipelines.workers import plan
+from pipelines.workers.cluster import Spread
+from pipelines.workers.headers import Unread, probe_rows
+from pipelines.workers.plan import Slot
+
+log = logging.getLogger(__name__)
+
+PROBES = 256  # headers read by one task
+
+
+class Planner:
+    """Gives slots to clips; `top` is the first row of the frames table that nobody has."""
+
+    def __init__(
+        self, books: Books, arrays: tuple[str, ...], clip_timeout: float | None, attempts: int, spread: Spread
+    ) -> None:
+        """`arrays` are the optional ones that the store has; `clip_timeout` and `attempts` are for reading headers. Makes room
+        in the frames table where a run died after it gave slots."""
+        self.books, self.arrays, self.spread = books, arrays, spread
+        self.limits = clip_timeout, attempts
+        table = books.table()
+        self.top = int((table["offset"] + table["capacity"]).max(initial=0))
+        books.writer.grow_rows(self.top)
+
+    def append(self, new: Sequence[Row], pending: Iterable[int]) -> list[int]:
+        """Read the headers of new clips, reserve slots, and enter them into the books; the rows of those that have a slot.
+
+        Raises UsageError where the disk has no room for them and for the clips that are `pending`.
+        """
+        log.info("reading the headers of %d new clips", len(new))
+        found = self._probe(new)
+        wanted = [(len(self.books.rows) + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
+        promised = sum(slot.frames for slot in self._placed(pending)) + sum(frames for _, frames in wanted)
+        warning = space.check(self.books.root, promised, space.dims(self.books.writer.frame_arrays), self.arrays)
+        if warning:
+            log.warning("%s", warning)
+        slots = self._place(wanted)
+        self.books.append(new, slots, [one for one in found if isinstance(one, Unread)])
+        self.books.writer.grow_rows(self.top)
+        self.books.write_ledger()
+        self.books.add_corpora(new)
+        return [slot.clip for slot in slots]
+
+    def slots(self, pending: Sequence[int]) -> list[Slot]:
+        """Slots of clips to work on. Clips that never had one, because their header could not be read, are probed again."""
+        offsets = self.books.table()["offset"]
+        homeless = [clip for clip in pending if offsets[clip] < 0]
+        slots = self._placed(pending)
+        found = self._probe([self.books.rows[clip] for clip in homeless])
+        self.books.enter_unread(one for one in found if isinstance(one, Unread))
+        wanted = [(clip, frames) for clip, frames in zip(homeless, found, strict=True) if isinstance(frames, int)]
+        return slots + self.rehouse(wanted) if wanted else slots
+
+    def rehouse(self, wanted: Sequence[tuple[int, int]]) -> list[Slot]:
+        """New slots for clips that are in the table already, as (row, frames)."""
+        slots = self._place(wanted)
+        self.books.rehouse(slots)
+        self.books.writer.grow_rows(self.top)
+        return slots
+
+    def _place(self, wanted: Sequence[tuple[int, int]]) -> list[Slot]:
+        """New slots after all there are."""
+        slots = plan.place(wanted, self.top)
+        self.top = max(self.top, plan.num_rows(slots))
+        return slots
+
+    def _placed(self, clips: Iterable[int]) -> list[Slot]:
+        """Slots that these clips have."""
+        wanted = set(clips)
+        return [slot for slot in plan.placed(self.books.table()) if slot.clip in wanted]
+
+    def _probe(self, rows: Sequence[Row]) -> list[int | Unread]:
+        """What the headers promise, read by the cluster's workers."""
+        options = self.books.root.options
+        jobs = [(list(rows[k : k + PROBES]), *self.limits, options) for k in range(0, len(rows), PROBES)]
+        return [answer for part in self.spread(probe_rows, jobs) for answer in part]

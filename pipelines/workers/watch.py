@@ -1,0 +1,77 @@
+"""A media file to a watched clip: its pictures decoded, its face followed, its sound laid on the same clock, its voice found.
+
+This is the only such way. Precompute's face stage, the detector's answers and the benchmarks take it, so a clip gives the same
+bytes in all of them. It needs no store: what becomes of a clip that does not fit its slot is the stage's decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.media.files import Media, MediaError, shown
+from pipelines.media.local import local_copy
+from pipelines.media.picture import Video
+from pipelines.media.probe import has_sound
+from pipelines.media.sound import Sound, decode_sound
+from pipelines.workers.threads import fix_threads
+from store import layout
+from teachers import ClipMedia
+from teachers.face.tracker import FaceTrack
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A clip as teachers take it, and by how many seconds its sound starts after its first picture in the file."""
+
+    clip: ClipMedia
+    start_skew_s: float
+
+    @property
+    def quality(self) -> float:
+        """Share of the frames in which a face was detected."""
+        return float(((self.clip.flags & layout.FACE_DETECTED) > 0).mean())
+
+
+class Watcher:
+    """The models that watching needs, loaded once for many clips."""
+
+    def __init__(self, backend: str | None = None, arrays: Sequence[str] = ()) -> None:
+        """`backend` runs the face networks (`teachers.face.backends`; None: the best that is installed); `arrays` names those
+        of layout.OPTIONAL_ARRAYS that clips shall have."""
+        import cv2  # noqa: F401 - crops faces; imported here so that fix_threads finds it
+
+        from teachers.face.tracker import FaceTracker
+        from teachers.voice import VoiceActivity
+
+        self.whole_faces = "face" in arrays
+        self.tracker = FaceTracker(backend=backend)
+        self.voice = VoiceActivity()
+        fix_threads()
+
+    def watch(self, path: Media, audio_path: Media | None = None, clip_id: str = "") -> Watched:
+        """The clip at `path`, with the sound of `audio_path` where that is a file of its own. Files in buckets are downloaded
+        while they are used. Raises MediaError and NoFaceError."""
+        with local_copy(path) as pictures, local_copy(audio_path or pictures) as sounds:
+            # The header was read when the clip was planned, by another worker, maybe in an earlier run. Only whether there
+            # is sound is looked up again: it costs one open, and saves following a face in vain.
+            if not has_sound(sounds):
+                raise MediaError("no_audio", f"{shown(sounds)} has no sound; name its sound as audio_path")
+            video = Video(pictures)
+            track = self.tracker.track(video, whole_faces=self.whole_faces)
+            start_s = video.start_s if audio_path is None else None
+            sound = decode_sound(sounds, start_s, len(track.detected))
+        flags = self._flags(track, sound)
+        clip = ClipMedia(clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
+        return Watched(clip, sound.start_skew_s)
+
+    def _flags(self, track: FaceTrack, sound: Sound) -> np.ndarray:
+        """u1 [frames], as layout has the bits."""
+        flags = np.full(len(track.detected), layout.IN_USE, np.uint8)
+        flags[track.detected] |= layout.FACE_DETECTED
+        flags[track.interpolated] |= layout.FACE_INTERPOLATED
+        flags[sound.present] |= layout.AUDIO_PRESENT
+        flags[self.voice.frames(sound.samples) & sound.present] |= layout.VOICE_ACTIVE
+        return flags

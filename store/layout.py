@@ -3,7 +3,7 @@
 A store is plain Zarr v3: two tables, `clips/` (a row a clip) and `frames/` (a row a frame, 1/25 s), beside `words/` and `fit/`.
 Here are names and numbers only; nothing here touches a disk. Sizes are for training windows of 75 frames (3 s): reading one
 costs 1.26 ms of processor time with inner chunks of 25 rows, 1.20 with 15 (which store 3 % more), 1.77 with 75, on 46,200 rows
-of real crops and sound (`python -m benchmarks.store_reading --chunks 15,25,75`).
+of real crops and sound (`python -m benchmarks store_reading --chunks 15,25,75`).
 """
 
 from __future__ import annotations

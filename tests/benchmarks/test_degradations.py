@@ -1,4 +1,4 @@
-"""What detectors are tried on in `benchmarks.robustness`: degraded as said, and not moved in time."""
+"""What detectors are tried on in `python -m benchmarks robustness`: degraded as said, and not moved in time."""
 
 from functools import cache
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.signal import fftconvolve
 
-from benchmarks.degradations import degradations, shoebox
-from benchmarks.store_reading import real_rows
+from benchmarks.quality.degradations import degradations, shoebox
+from benchmarks.speed.store_reading import real_rows
 
 RATE = 16_000
 CLIPS = Path(__file__).parents[1] / "data" / "grid" / "clips"

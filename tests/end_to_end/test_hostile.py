@@ -1,4 +1,4 @@
-"""Hostile files of all kinds, read in a child that is watched; `python -m benchmarks.hostile` runs a thousand of them.
+"""Hostile files of all kinds, read in a child that is watched; `python -m benchmarks hostile` runs a thousand of them.
 
 And what single ones of them ask for, each refused in one line before it takes memory or time.
 """
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import hostile
+from benchmarks.hostile.child import Watch
+from benchmarks.survival import hostile
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.job import ledger
@@ -33,7 +34,7 @@ def test_hostile_files_run_nothing_reach_nothing_and_take_little(tmp_path):
 
 def test_the_harness_notices_what_it_looks_for(tmp_path):
     """A file outside that is opened, and one that is made."""
-    watch = hostile._Watch()
+    watch = Watch()
     watch.begin(tmp_path / "case")
     (tmp_path / "made").write_text("x")
     os.mkdir(tmp_path / "folder")

@@ -14,7 +14,7 @@ from test_precompute import GOOD, ROOT, precompute, wait_until
 from test_train import assert_same_bits, train
 
 import store
-from benchmarks.same import differences, faults
+from benchmarks.survival.same import differences, faults
 from store.place import place
 from student.evaluate import main as evaluate
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import store
-from benchmarks.same import differences, faults
+from benchmarks.survival.same import differences, faults
 from pipelines.job import ledger
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +154,7 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(corpus, tmp_path):
 @pytest.mark.slow
 def test_a_run_under_fire_gives_the_same_store(grid, tmp_path):
     fire = ["--clips", "24", "--every", "5", "--drivers", "1", "--folder", str(tmp_path)]
-    made = [sys.executable, "-m", "benchmarks.chaos", "--corpus", f"grid:{grid}", *fire]
+    made = [sys.executable, "-m", "benchmarks", "chaos", "--corpus", f"grid:{grid}", *fire]
     done = subprocess.run(made, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "equal: every array" in done.stdout

@@ -14,7 +14,7 @@ from awkward import frames_of, sound_of, write_clip
 from click.testing import CliRunner
 
 import store
-from benchmarks.same import differences
+from benchmarks.survival.same import differences
 from store import layout
 from student.predict.__main__ import main as predict
 from student.train import main as train

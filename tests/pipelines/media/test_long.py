@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import store
-from benchmarks import memory
+from benchmarks.speed import memory
 from pipelines.corpora import manifest
 from pipelines.labels import project as projection
 from pipelines.media import probe

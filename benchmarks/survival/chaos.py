@@ -1,6 +1,6 @@
 """Precompute under fire: workers, children and nodes killed every few seconds, the driver twice; the store must not differ.
 
-    python -m benchmarks.chaos --corpus grid:/data/grid_s1
+    python -m benchmarks chaos --corpus grid:/data/grid_s1
 
 A calm run first (or --calm STORE); then the same on a Ray cluster of a head and two worker nodes on this machine, with a kill
 (SIGKILL) every 10 seconds: of a worker process, of the child that does its work, or of a whole node, which is replaced. The
@@ -22,10 +22,10 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks.same import differences, faults
+from benchmarks.survival.same import differences, faults
 from store import staging
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NODES = 2
 PLURAL = {"child": "children", "driver": "drivers", "node": "nodes", "worker": "workers"}
 MEMORY = 512 << 20  # bytes of object store a node
@@ -154,7 +154,3 @@ def main(
         f"{len(found)} differences" if found else "equal: every array, every value, every ledger row, no clip twice"
     )
     sys.exit(1 if found or code != 0 else 0)
-
-
-if __name__ == "__main__":
-    main()

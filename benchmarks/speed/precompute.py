@@ -1,6 +1,6 @@
 """Clips a second: the naive loop against the pipeline with one and with two workers a stage, in one run.
 
-    python -m benchmarks.precompute --corpus grid:/data/grid_s1
+    python -m benchmarks precompute --corpus grid:/data/grid_s1
 
 The naive loop is what a first script does: one clip at a time in one process, MediaPipe's detector and landmarks on every frame
 (image mode), sound padded to 30 seconds for Whisper, the same crops, teachers and codecs, every clip written when it is done.
@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def naive(corpus: str, count: int, folder: Path) -> float:
@@ -135,7 +135,3 @@ def main(corpus: str, clips: int, num_naive: int) -> None:
             click.echo(
                 f"{label:12} {clips / spent:8.2f} {clips / spent / slow:6.1f} {rate:8.2f} {rate / slow:6.1f}   {each}"
             )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Peak memory of precompute and predict: it must not grow with the corpus, nor with a video beyond what its answer holds.
 
-    python -m benchmarks.memory --corpus grid:/data/grid_s1                  # few clips and many
-    python -m benchmarks.memory --clip /data/grid_s1/clips/bbaf2n.mp4        # videos of 1, 10 and 60 minutes
+    python -m benchmarks memory --corpus grid:/data/grid_s1                  # few clips and many
+    python -m benchmarks memory --clip /data/grid_s1/clips/bbaf2n.mp4        # videos of 1, 10 and 60 minutes
 
 The videos are the clip's packets again and again, with later time stamps: made in seconds, and decoded like any other. One more
 has four pictures, each on display for minutes: small as a file, long by its stamps.
@@ -27,7 +27,7 @@ import av
 import click
 import psutil
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EVERY_S = 0.25
 MB = 1e6
 PICTURES, PICTURES_S = 4, 600
@@ -213,7 +213,3 @@ def main(
         )
     if clip:
         table(clip, minutes, commands)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """How fast teachers are, and what trimmed sound saves: ratios measured in one run, A B A B.
 
-    python -m benchmarks.teachers
-    python -m benchmarks.teachers --teacher avhubert:base_vox_433h.pt --teacher avhubert-audio:base_vox_433h.pt --short 4
+    python -m benchmarks teachers
+    python -m benchmarks teachers --teacher avhubert:base_vox_433h.pt --teacher avhubert-audio:base_vox_433h.pt --short 4
 
 First whisper against whisper-exact on 3-second clips; then each teacher on 3-second clips and on one of 10 seconds, in turns.
 Clips are noise: no teacher's cost depends on the content. Decoding and the face stage are not part of it.
@@ -90,7 +90,3 @@ def main(names: tuple[str, ...], threads: int, rounds: int, num_short: int) -> N
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {threads} threads, {rounds} rounds; "
         f"Python {platform.python_version()}, {versions}"
     )
-
-
-if __name__ == "__main__":
-    main()

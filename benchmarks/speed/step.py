@@ -1,7 +1,7 @@
 """One training step from the store against the same step with decoding, the face stage and both teachers inside it.
 
-    python -m benchmarks.step --store grid.zarr
-    python -m benchmarks.step --store grid.zarr --large --batches 2
+    python -m benchmarks step --store grid.zarr
+    python -m benchmarks step --store grid.zarr --large --batches 2
 
 The paper's way computes what the store keeps, at every step and for every window: the clip is decoded, its face tracked, its
 voice found, both teachers embed it, their rows are projected and compared. Here both ways take the same windows in the same
@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,8 @@ def main(path: str, names: tuple[str, ...], batches: int, threads: int, large: b
         raise click.ClickException(f"the store has {len(order)} windows; {size * (batches + 1)} are needed")
     torch.set_num_threads(threads)
     for name in names:
-        click.echo(_measured(name, path, reader, live, config, corpus, order, batches))
+        found = _measured(name, path, live, config, corpus, order, batches)
+        click.echo(_table(name, found, live.fit is reader.fit))
     click.echo(
         f"{batches} batches of {size} windows of {config.window} frames, {threads} threads of {os.cpu_count()} cores; teachers "
         f"{asr.name.split('/')[-1]}, {vsr.name.split('/')[-1]}{' (random weights)' if large else ''}; "
@@ -206,19 +207,35 @@ def main(path: str, names: tuple[str, ...], batches: int, threads: int, large: b
     )
 
 
+@dataclass
+class Measured:
+    """What the steps of one student cost each way, batch by batch; the first batch is left out of the times."""
+
+    size: int  # windows in a batch
+    spent: dict[str, list[Clock]]
+    losses: dict[str, list[float]]
+    decoding: list[float]  # seconds of the clock, of decoding alone
+
+    def median(self, way: str, part: str, which: int = 0) -> float:
+        """Milliseconds a clip."""
+        return 1000 / self.size * statistics.median(clock.parts[part][which] for clock in self.spent[way])
+
+    def whole(self, way: str, which: int = 0) -> list[float]:
+        """Seconds of each batch, by the clock (0) or of the processor (1)."""
+        return [sum(part[which] for part in clock.parts.values()) for clock in self.spent[way]]
+
+
 def _measured(
-    name: str, path: str, reader: store.Reader, live: Live, config: DataConfig, corpus: Corpus, order: Any, batches: int
-) -> str:
-    """The table of one student."""
+    name: str, path: str, live: Live, config: DataConfig, corpus: Corpus, order: np.ndarray, batches: int
+) -> Measured:
+    """Steps of the student called `name`, both ways in turns on the same batches."""
     torch.manual_seed(0)
     students = {way: build(name, dropout=0.0) for way in (STORED, LIVE)}
     students[LIVE].load_state_dict(students[STORED].state_dict())
     optimizers = {way: torch.optim.AdamW(model.parameters(), lr=1e-3) for way, model in students.items()}
+    reader, size = live.reader, config.batch_size
     sources = {STORED: windows(path, reader, reader, config, corpus), LIVE: windows(path, reader, live, config, corpus)}
-    spent: dict[str, list[Clock]] = {STORED: [], LIVE: []}
-    losses: dict[str, list[float]] = {STORED: [], LIVE: []}
-    decoding = []
-    size = config.batch_size
+    found = Measured(size, {STORED: [], LIVE: []}, {STORED: [], LIVE: []}, [])
     for k in range(batches + 1):
         rows = tuple(int(r) for r in order[k * size : (k + 1) * size])
         key = Key(0, tuple(range(k * size, (k + 1) * size)), rows)
@@ -229,48 +246,39 @@ def _measured(
             with clock.of(READ):
                 batch = sources[way][key]
             with clock.of(STEP):
-                losses[way].append(step(students[way], optimizers[way], batch))
+                found.losses[way].append(step(students[way], optimizers[way], batch))
             if k:
-                spent[way].append(clock)
+                found.spent[way].append(clock)
         begun = time.perf_counter()
         for row in rows:
             for _ in Video(place(str(reader.clips["path"][row]))):
                 pass
-        decoding.append(time.perf_counter() - begun)
+        if k:
+            found.decoding.append(time.perf_counter() - begun)
+    return found
 
-    def median(way: str, part: str, which: int = 0) -> float:
-        """Milliseconds a clip."""
-        return 1000 / size * statistics.median(clock.parts[part][which] for clock in spent[way])
 
+def _table(name: str, found: Measured, same_labels: bool) -> str:
+    """The table of one student; `same_labels`: both ways have the same soft labels, so that their losses can be compared."""
     lines = [f"{name}, ms a clip | {STORED} | {LIVE}", "---|---|---"]
     for part in (FACE, ASR, VSR, PROJECT, READ, STEP):
-        stored = f"{median(STORED, part):.1f}" if part in spent[STORED][0].parts else ""
-        lines.append(f"{part} | {stored} | {median(LIVE, part):.1f}")
+        stored = f"{found.median(STORED, part):.1f}" if part in found.spent[STORED][0].parts else ""
+        lines.append(f"{part} | {stored} | {found.median(LIVE, part):.1f}")
         if part == FACE:
-            lines.append(f"(of which decoding) | | {1000 / size * statistics.median(decoding[1:]):.1f}")
-    whole = {
-        way: [[sum(part[which] for part in clock.parts.values()) for clock in spent[way]] for which in (0, 1)]
-        for way in (STORED, LIVE)
-    }
-    shown = [f"{1000 / size * statistics.median(whole[way][0]):.1f}" for way in (STORED, LIVE)]
+            lines.append(f"(of which decoding) | | {1000 / found.size * statistics.median(found.decoding):.1f}")
+    shown = [f"{1000 / found.size * statistics.median(found.whole(way)):.1f}" for way in (STORED, LIVE)]
     lines.append(f"whole | {' | '.join(shown)}")
-    ratios = sorted(b / a for a, b in zip(whole[STORED][0], whole[LIVE][0], strict=True))
-    by_processor = statistics.median(b / a for a, b in zip(whole[STORED][1], whole[LIVE][1], strict=True))
+    ratios = sorted(b / a for a, b in zip(found.whole(STORED), found.whole(LIVE), strict=True))
+    by_processor = statistics.median(b / a for a, b in zip(found.whole(STORED, 1), found.whole(LIVE, 1), strict=True))
     same = ""
-    if (
-        live.fit is reader.fit
-    ):  # else other teachers give other labels; later losses drift apart, as rounding does in training
-        same = f"; losses of the first batch apart {abs(losses[STORED][0] - losses[LIVE][0]):.1e}"
+    if same_labels:  # of the first batch: later losses drift apart, as rounding does in training
+        same = f"; losses of the first batch apart {abs(found.losses[STORED][0] - found.losses[LIVE][0]):.1e}"
     lines.append(
         f"the store's step is {statistics.median(ratios):.1f} times as fast ({ratios[0]:.1f} to {ratios[-1]:.1f}; "
         f"{by_processor:.1f} by processor time){same}"
     )
-    read, work = median(STORED, READ), median(STORED, STEP)
+    read, work = found.median(STORED, READ), found.median(STORED, STEP)
     lines.append(
         f"one reader gives {1000 / read:.0f} windows/s, the step takes {1000 / work:.0f}: {work / read:.1f} times"
     )
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    main()

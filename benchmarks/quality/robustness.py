@@ -1,6 +1,6 @@
-"""What detectors are worth on degraded clips: AUC of held-out made pairs, clean and after each of `benchmarks.degradations`.
+"""What detectors are worth on degraded clips: AUC of held-out made pairs, clean and after each of `degradations`.
 
-    python -m benchmarks.robustness --store grid.zarr --splits splits.csv --run plain=runs/plain-0 --run plain=runs/plain-1 \\
+    python -m benchmarks robustness --store grid.zarr --splits splits.csv --run plain=runs/plain-0 --run plain=runs/plain-1 \\
         --run augmented=runs/augmented-0 --run augmented=runs/augmented-1
 
 The made swaps and shifts of a split, each against its twin (`student.scoring.score`), are the same for every run and
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import store
-from benchmarks.degradations import Degradation, degradations
+from benchmarks.quality.degradations import Degradation, degradations
 from store import output as outputs
 from student.checkpoint import load_model
 from student.data.spans import spans
@@ -28,7 +28,7 @@ from student.data.splits import split
 from student.scoring import score
 from student.scoring.metrics import auc
 
-FIGURES = outputs.marked("figures of benchmarks.robustness", b'{\n "runs": [', b'\n "auc": {')
+FIGURES = outputs.marked("figures of the benchmark robustness", b'{\n "runs": [', b'\n "auc": {')
 METHODS = (*score.MADE, "both")
 
 
@@ -134,7 +134,3 @@ def main(
 
 def _cell(values: Sequence[float] | np.ndarray) -> str:
     return f"{np.mean(values):.3f}" + (f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else "")
-
-
-if __name__ == "__main__":
-    main()

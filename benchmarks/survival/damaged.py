@@ -1,6 +1,6 @@
 """Damaged inputs: real clips with bits flipped, cut short, overwritten, renamed, rewrapped; none may cost more than itself.
 
-    python -m benchmarks.damaged --clips /data/grid_s1/clips --count 200
+    python -m benchmarks damaged --clips /data/grid_s1/clips --count 200
 
 Makes the files (the same for the same seed), runs precompute over them, and checks that every one ends either done or in the
 ledger with a reason and a sentence, and that nothing crashed. Prints what became of each kind of damage. Exit code 1 otherwise.
@@ -22,7 +22,7 @@ import numpy as np
 import store
 from pipelines.job import ledger
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 Damage = Callable[[bytes, np.random.Generator], bytes]
 CONTAINERS = {  # suffix: container and codecs
     ".mkv": ("matroska", "mpeg4", "aac"),
@@ -199,7 +199,3 @@ def faults_of(path: Path, made: dict[str, str], run: subprocess.CompletedProcess
     if "Traceback" in run.stderr:
         found.append("a traceback was printed")
     return found
-
-
-if __name__ == "__main__":
-    main()

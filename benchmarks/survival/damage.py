@@ -1,6 +1,6 @@
 """Damage to stores, runs and fits: bits flipped, files cut or gone; none may give another number or a verdict without a word.
 
-    python -m benchmarks.damage --store /data/grid.zarr --run runs/grid --count 1000 --seed 0
+    python -m benchmarks damage --store /data/grid.zarr --run runs/grid --count 1000 --seed 0
 
 Copies both, damages one file at a time, in turn and seeded, reads everything in a child process and mends the file again.
 Prints what became of each kind of file. Exit code 1 where a number changed in silence, a child died, or an error was no line.
@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))  # whose tests damage the same way
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))  # whose tests damage the same way
 
 import damaged_runs
 import damaged_stores
@@ -146,7 +146,3 @@ def main(stores: Path | None, runs: Path | None, count: int, seed: int) -> None:
     for text in bad[:40]:
         click.echo(f"bad: {text}")
     sys.exit(1 if bad else 0)
-
-
-if __name__ == "__main__":
-    main()

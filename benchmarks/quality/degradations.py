@@ -1,4 +1,4 @@
-"""Fixed degradations of whole clips for `benchmarks.robustness`, by other code than training's.
+"""Fixed degradations of whole clips for `python -m benchmarks robustness`, by other code than training's.
 
 So nothing is gained by having trained on the very same arithmetic. Codecs go through containers (MP4, MP3, Ogg), whose demuxers
 undo delays; H.264 is of preset medium in colour's format, JPEG is Pillow's, blur is scipy's, the room is a shoebox by image

@@ -1,6 +1,6 @@
 """Whether two stores hold the same: every array, value by value, and one ledger row an input.
 
-    python -m benchmarks.same A.zarr B.zarr
+    python -m benchmarks same A.zarr B.zarr
 
 Attributes (command, commit) and the ledger's times and worker names may differ; nothing else may. Exit code 1 where it does.
 """
@@ -70,7 +70,3 @@ def main(a: Path, b: Path) -> None:
         click.echo(line)
     click.echo(f"{len(found)} differences" if found else "equal: every array, every value, every ledger row")
     sys.exit(1 if found else 0)
-
-
-if __name__ == "__main__":
-    main()

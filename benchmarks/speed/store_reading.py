@@ -1,8 +1,8 @@
 """Training windows a second from a store: our reader beside zarr-python, zarrs, the codec alone and a raw memory map.
 
-    python -m benchmarks.store_reading                      # 45,000 rows from the four clips that the project ships
-    python -m benchmarks.store_reading --store grid.zarr    # from a store that exists (done clips of 75 frames or more)
-    python -m benchmarks.store_reading --chunks 15,25,75    # compare inner chunk sizes
+    python -m benchmarks store_reading                      # 45,000 rows from the four clips that the project ships
+    python -m benchmarks store_reading --store grid.zarr    # from a store that exists (done clips of 75 frames or more)
+    python -m benchmarks store_reading --chunks 15,25,75    # compare inner chunk sizes
 
 A window is 75 frames (3 s) of mouth, audio, flags, asr_projection, vsr_projection and similarity, at random places in random
 clips, one process, files in the page cache. Ways take turns (A B A B ...) on the same windows; the table gives median and range
@@ -32,7 +32,7 @@ from store import layout
 
 NAMES = ("mouth", "audio", "flags", "asr_projection", "vsr_projection", "similarity")
 WINDOW = 75
-CLIPS = Path(__file__).parent.parent / "tests" / "data" / "grid" / "clips"
+CLIPS = Path(__file__).parents[2] / "tests" / "data" / "grid" / "clips"
 
 Read = Callable[[int, int], Any]  # (clip, start frame) -> window
 
@@ -207,7 +207,3 @@ def main(path: Path | None, rows: int, chunks: str, windows: int, rounds: int) -
                 speed, busy = np.array(values).T
                 span, ratio = f"{speed.min():.0f}-{speed.max():.0f}", np.median(speed / base)
                 click.echo(f"{name:14}{np.median(speed):>10.0f}{span:>16}{np.median(busy):>16.0f}{ratio:>16.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """How fast the face stage is with each backend, and how far its points lie from MediaPipe's: measured in one run, A B A B.
 
-    python -m benchmarks.face
-    python -m benchmarks.face --clips /data/grid/clips --every 15 --rounds 20
+    python -m benchmarks face
+    python -m benchmarks face --clips /data/grid/clips --every 15 --rounds 20
 
 Each backend has a process of its own, all on one core; they take turns. Times are processor time of all threads: first the
 landmarker alone (open it, read each frame, ask for the blendshapes, close), then the whole stage (FaceTracker.track). Decoding
@@ -29,7 +29,7 @@ from teachers.face import backends as face_backends
 from teachers.face.reading import Backend
 from teachers.face.tracker import LIPS, FaceTracker
 
-CLIPS = Path(__file__).parent.parent / "tests" / "data" / "grid" / "clips"
+CLIPS = Path(__file__).parents[2] / "tests" / "data" / "grid" / "clips"
 REFERENCE = "mediapipe"
 LATE = 3  # frames by which the other run of MediaPipe begins later
 SETTLED = 25  # frames after which the two are compared
@@ -153,7 +153,3 @@ def main(clips: Path, every: int, rounds: int) -> None:
     click.echo(
         f"{platform.processor() or platform.machine()}, core {core} of {os.cpu_count()}, Python {platform.python_version()}"
     )
-
-
-if __name__ == "__main__":
-    main()

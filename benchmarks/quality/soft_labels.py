@@ -1,6 +1,6 @@
 """How good a store's soft labels are on held-out GRID clips, judged by the published word times.
 
-    python -m benchmarks.soft_labels --store grid.zarr --align GRID_ROOT/align [--babble 5]
+    python -m benchmarks soft_labels --store grid.zarr --align GRID_ROOT/align [--babble 5]
 
 Own sound against the sound of other sentences and against the own sound shifted by 4 frames, over the test clips' frames
 inside words, for windows of 5 and 25 frames and the clip; the Brier score of the calibrated probabilities; the same for pairs
@@ -128,7 +128,3 @@ def _edits(truth: list[str], heard: list[str]) -> int:
         for j, b in enumerate(heard, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
     return row[-1]
-
-
-if __name__ == "__main__":
-    main()

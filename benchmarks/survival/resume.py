@@ -1,6 +1,6 @@
 """Kills a training run at random steps and compares what it ends with to a calm run, bit by bit.
 
-    python -m benchmarks.resume --store grid.zarr --output runs/resume [--processes 2] [--kills 5]
+    python -m benchmarks resume --store grid.zarr --output runs/resume [--processes 2] [--kills 5]
 
 Both runs have the same options; the killed one gets SIGKILL for all its processes once a step drawn by seed is in its log, and
 goes on by --resume_from_checkpoint latest. Exit code 1 where a weight, a moment of the optimizer or the detector differs.
@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from student import checkpoint, run_state
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600
 
 
@@ -90,7 +90,3 @@ def _weights(output: Path) -> dict[str, torch.Tensor]:
     moments = {f"optimizer {name}": value for name, value in load_file(last / "optimizer.safetensors").items()}
     detector = {f"detector {k}": v for k, v in load_file(output / checkpoint.MODEL_FILE).items()}
     return {**load_file(last / checkpoint.MODEL_FILE), **moments, **detector}
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """What augmentation costs: each kind and the whole mix on real windows, beside the loader without it.
 
-    python -m benchmarks.augment --store grid.zarr
+    python -m benchmarks augment --store grid.zarr
 
 A window is what training cuts from a clip of the store; one process, files in the page cache. Kinds: median milliseconds and
 windows a second of the kind alone, and what its share of windows adds to the loader's mean time without augmentation (reading,
@@ -95,7 +95,3 @@ def main(path: str, windows: int, rounds: int) -> None:
         f"with over without x {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
     )
-
-
-if __name__ == "__main__":
-    main()

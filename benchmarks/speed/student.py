@@ -1,7 +1,7 @@
 """What each way of computing `talknet` saves, scoring and training: ratios measured in one run, A B A B.
 
-    python -m benchmarks.student
-    python -m benchmarks.student --compile --threads 2 --frames 75     # torch.compile too; it needs a C++ compiler
+    python -m benchmarks student
+    python -m benchmarks student --compile --threads 2 --frames 75     # torch.compile too; it needs a C++ compiler
 
 Every way differs from the first, which is what the project does, in one thing, and must give the same frame logits but for
 rounding: the table says how far they are apart. Ratios are seconds of the way over seconds of ours, round by round (above 1:
@@ -160,7 +160,3 @@ def main(frames: int, clips: int, rounds: int, threads: int, compile_too: bool, 
         f"{clips} clips of {frames} frames, {rounds} rounds, {threads} threads of {os.cpu_count()} cores; "
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
     )
-
-
-if __name__ == "__main__":
-    main()

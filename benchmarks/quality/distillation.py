@@ -1,6 +1,6 @@
 """What the distillation loss adds: the same student with and without it, some seeds each, trained from real clips alone.
 
-    python -m benchmarks.distillation --store grid.zarr --output runs/distillation [--clips 100]
+    python -m benchmarks distillation --store grid.zarr --output runs/distillation [--clips 100]
 
 Trains from the store's train split with pairs made on the fly, and judges held-out pairs of the test split: another clip's
 sound, the own sound shifted. "without" has --w-correlation 0 --w-contrastive 0: detection alone, on the same windows;
@@ -28,8 +28,10 @@ TERMS = {
     "confident": ["--confidence", "1"],
     "without": ["--w-correlation", "0", "--w-contrastive", "0"],
 }
-SPLITS = outputs.marked("splits of benchmarks.distillation", b"id,split\n", makes_folder=True)
-FIGURES = outputs.marked("figures of benchmarks.distillation", b'{\n "auc": {', b'\n "intervals": {', makes_folder=True)
+SPLITS = outputs.marked("splits of the benchmark distillation", b"id,split\n", makes_folder=True)
+FIGURES = outputs.marked(
+    "figures of the benchmark distillation", b'{\n "auc": {', b'\n "intervals": {', makes_folder=True
+)
 METHODS = ("made swap", "made shift")
 
 
@@ -93,7 +95,3 @@ def _splits(path: str, clips: int | None, file: Path) -> Path:
     use = np.r_[kept, np.flatnonzero(np.isin(names, ("val", "test")))]
     file.write_text("id,split\n" + "".join(f'"{ids[k]}",{names[k]}\n' for k in use))
     return file
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""What soft labels and trained detectors are worth on held-out, degraded and foreign clips."""

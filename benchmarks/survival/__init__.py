@@ -1,0 +1,1 @@
+"""What runs, stores and readers survive: kills, faults, damaged and hostile files."""

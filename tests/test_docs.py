@@ -18,7 +18,9 @@ import teachers
 from benchmarks.__main__ import main as benchmarks
 from concord.__main__ import COMMANDS, Lazy
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
 MOST_BYTES_OF_AN_IMAGE = 1 << 20
 SCRIPTS = {"precompute.py": "precompute", "student/train.py": "train"}  # run by their paths
 NO_COMMAND = {"pytest", "venv", "build", "teachers.fetch", "tests.support.house"}  # without options of ours
@@ -93,7 +95,11 @@ def options(of: click.Command) -> set[str]:
 
 
 def all_options() -> set[str]:
-    names = [*(name for name, (_, attribute) in COMMANDS.items() if attribute), "pipelines.demo", "pipelines.default_fit"]
+    names = [
+        *(name for name, (_, attribute) in COMMANDS.items() if attribute),
+        "pipelines.demo",
+        "pipelines.default_fit",
+    ]
     ours = set().union(*(options(command(name)) for name in names))
     return ours.union(*(options(benchmarks.get_command(None, name)) for name in benchmarks.list_commands(None)))
 
@@ -131,7 +137,8 @@ def test_every_option_in_a_command_line_is_there(page):
 
 
 def test_command_lines_are_found():
-    text = "run `python -m pipelines.audit --html X`, then\n    ray submit c.yaml precompute.py --address auto --refit  # --not\n"
+    text = "run `python -m pipelines.audit --html X`, then\n"
+    text += "    ray submit c.yaml precompute.py --address auto --refit  # --not\n"
     text += "    concord doctor --json\n    python -m benchmarks step --large\n"
     found = [(of.name, used(rest)) for of, rest in command_lines(text)]
     assert [options for _, options in found] == [["--html"], ["--address", "--refit"], ["--json"], ["--large"]]
@@ -143,7 +150,7 @@ def test_every_option_that_is_mentioned_is_there(page):
     for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text()):
         words = shlex.split(code, posix=False) if code.startswith("-") else []
         for option in words[:1]:
-            if re.fullmatch(r"--?[a-z][\w-]*", option):
+            if re.fullmatch(r"--[a-z][\w-]*|-o", option):
                 assert option in known, code
 
 

@@ -241,7 +241,9 @@ def test_every_entry_point_of_ours_can_be_loaded(group):
         assert callable(getattr(importlib.import_module(module), attribute)), line
 
 
-@pytest.mark.parametrize("text", ["README.md", "CONTRIBUTING.md", "docs", "Makefile", "cluster.yaml", "cluster.local.yaml", ".ci/run"])
+@pytest.mark.parametrize(
+    "text", ["README.md", "CONTRIBUTING.md", "docs", "Makefile", "cluster.yaml", "cluster.local.yaml", ".ci/run"]
+)
 def test_every_module_that_people_are_told_to_run_is_there(text):
     files = sorted((ROOT / text).glob("*.md")) if (ROOT / text).is_dir() else [ROOT / text]
     for file in files:

@@ -181,10 +181,16 @@ def module(name: str, code: str, monkeypatch) -> types.ModuleType:
 
 
 def test_the_toy_teacher_keeps_the_contract(monkeypatch, tmp_path):
-    toy = module("teachers.loudness", block("CONTRIBUTING.md", "toy teacher"), monkeypatch)
-    assert toy.load("", "cpu").name == "loudness"
+    """With the entry point of the page, in an installed package of its own."""
+    line = re.search(r"^ +(loudness = .+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    package = tmp_path / "site" / "toy-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[concord.teachers]\n{line[1]}\n")
+    monkeypatch.syspath_prepend(package.parent)
+    module("teachers.loudness", block("CONTRIBUTING.md", "toy teacher"), monkeypatch)
     with pytest.raises(teachers.TeacherError, match="takes no argument, got 'x'"):
-        toy.load("x", "cpu")
+        teachers.load("loudness:x")
     test = tmp_path / "test_loudness.py"
     test.write_text(block("CONTRIBUTING.md", "toy teacher's test"))
     assert pytest.main(["-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(test)]) == 0

@@ -70,7 +70,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
     },
 }
 MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 12, 320, 60
-MANY = {"pipelines/corpora": 99}  # one module a corpus
+MANY = {"pipelines/corpora": 99, "teachers": 24}  # one module a corpus; one a small teacher
 # Rooms that are still too large: none may grow, and none may be added.
 LARGE = {
     "pipelines/job/run.py": 453,

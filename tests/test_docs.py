@@ -14,6 +14,7 @@ import pytest
 from house import MODULES, ROOT, folder_of
 from small_store import make_store
 
+import concord
 import teachers
 from benchmarks.__main__ import main as benchmarks
 from concord.__main__ import COMMANDS, Lazy
@@ -244,3 +245,16 @@ def test_a_walk_turns_back_across_a_folder_once_at_most(walk):
             places.append(place)
     returns = len(places) - len(set(places))
     assert returns <= 1, places
+
+
+# ------------------------------------------------------------------------------------------------ release
+
+
+def test_the_version_is_the_same_everywhere():
+    def found(file: str, pattern: str) -> set[str]:
+        return set(re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE))
+
+    assert found("CITATION.cff", r"^version: (\S+)$") == {concord.__version__}
+    for file in ("docs/cluster.md", "docs/kuberay.yaml", "docs/Dockerfile"):
+        assert found(file, r"concord-av:(\d[\w.]*)") == {concord.__version__}, file
+    assert concord.__version__ in found("CHANGELOG.md", r"^## \[(\d\S*)\] - \d{4}-\d\d-\d\d$")

@@ -95,14 +95,15 @@ def options(of: click.Command) -> set[str]:
     return {"--help", *(name for param in of.params for name in (*param.opts, *param.secondary_opts))}
 
 
-def all_options() -> set[str]:
+@functools.cache
+def all_options() -> frozenset[str]:
     names = [
         *(name for name, (_, attribute) in COMMANDS.items() if attribute),
         "pipelines.demo",
         "pipelines.default_fit",
     ]
     ours = set().union(*(options(command(name)) for name in names))
-    return ours.union(*(options(benchmarks.get_command(None, name)) for name in benchmarks.list_commands(None)))
+    return frozenset(ours).union(*(options(benchmarks.get_command(None, name)) for name in benchmarks.list_commands(None)))
 
 
 def command_lines(text: str) -> list[tuple[click.Command, str]]:

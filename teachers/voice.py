@@ -1,6 +1,6 @@
 """Where somebody speaks: one bool a frame, by Silero's voice activity model.
 
-Frames without speech get no label, so this decides what the similarity is judged on. The model gives a probability for
+Frames without speech get no label, so this decides on which frames the similarity is judged. The model gives a probability for
 each 32 ms of sound; a frame has the mean of those that it overlaps, weighted by the overlap. Speech begins LEAD frames before
 one of at least ON and lasts until the probability falls below OFF; pauses of up to FILL frames inside speech (closures of
 plosives, breath between words) stay active. Deterministic: one pass over the clip, state from zero, one thread.
@@ -31,10 +31,10 @@ FILL = 5  # frames, 0.2 s
 
 
 class VoiceActivity:
-    """Tells speech from everything else; one instance serves many clips."""
+    """Finds speech; one instance serves many clips."""
 
     def __init__(self) -> None:
-        """Raises WeightsError where the model is not to be found."""
+        """Raises WeightsError where the model cannot be found."""
         import onnxruntime
 
         self._weights = weights.resolve(MODEL, package=PACKAGE)
@@ -53,7 +53,7 @@ class VoiceActivity:
         """Probability of speech, f8 [frames], for sound i2 [640 * frames]."""
         frames, rest = divmod(len(audio_i2), SAMPLES_PER_FRAME)
         if rest:
-            raise ValueError(f"{len(audio_i2)} samples are no whole number of frames of {SAMPLES_PER_FRAME}")
+            raise ValueError(f"{len(audio_i2)} samples are not a whole number of frames of {SAMPLES_PER_FRAME}")
         hops = -(-len(audio_i2) // HOP)
         if not hops:
             return np.zeros(0)
@@ -70,7 +70,7 @@ class VoiceActivity:
         return np.diff(edges) / SAMPLES_PER_FRAME
 
     def provenance(self) -> dict[str, Any]:
-        """Name, source, sha256, thresholds and licence, fit for JSON."""
+        """Name, source, sha256, thresholds and licence, ready for JSON."""
         return {
             "name": "silero-vad",
             "layer": None,
@@ -90,14 +90,12 @@ def _pieces(audio_i2: np.ndarray, first: int, last: int) -> np.ndarray:
     return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(wave, CONTEXT + HOP)[::HOP])
 
 
-def hysteresis(
-    probabilities: np.ndarray, on: float = ON, off: float = OFF, fill: int = FILL, lead: int = LEAD
-) -> np.ndarray:
-    """bool [frames]: begins `lead` frames before `on`, ends below `off`; gaps of at most `fill` frames are closed."""
+def hysteresis(probabilities: np.ndarray, fill: int = FILL, lead: int = LEAD) -> np.ndarray:
+    """bool [frames]: begins `lead` frames before ON, ends below OFF; gaps of at most `fill` frames are closed."""
     active = np.zeros(len(probabilities), bool)
     state = False
     for k, probability in enumerate(probabilities):
-        state = probability >= (off if state else on)
+        state = probability >= (OFF if state else ON)
         active[k] = state
     for begin in np.flatnonzero(np.diff(active.astype(np.int8)) == 1) + 1:
         active[max(begin - lead, 0) : begin] = True

@@ -3,7 +3,6 @@
 import ast
 import configparser
 import importlib
-import importlib.util
 import re
 import subprocess
 import sys
@@ -83,7 +82,6 @@ LONG = {
     "student/evaluate.py: evaluate": 82,
     "student/evaluate.py: main": 64,
     "student/predict/answer.py: answer": 77,
-    "teachers/whisper/ctranslate2.py: checkpoint": 73,
 }
 OURS = {"store", "teachers", "pipelines", "student", "precompute", "concord", "benchmarks"}
 
@@ -215,11 +213,7 @@ def test_the_drawing_in_the_docs_is_the_house():
 def test_every_command_of_concord_is_there(name):
     command = commands.Lazy().get_command(None, name)
     assert isinstance(command, click.Command)
-    module, attribute = commands.COMMANDS[name]
-    if attribute is None:
-        assert importlib.util.find_spec(module) is not None
-    else:
-        assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize("name", benchmarks.found())

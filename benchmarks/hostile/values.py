@@ -1,4 +1,4 @@
-"""Values that nobody expects, and documents and bytes that hold them."""
+"""Unexpected values, and JSON documents and bytes that contain them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUMBERS = (True, -1, 0, 1.5, 1e308, float("nan"), float("inf"), 2**31, 2**62, 2*
 
 
 def value(rng: Rng, depth: int = 0) -> Any:
-    """A value that nobody expects where it stands."""
+    """A value that is not expected where it stands."""
     kind = int(rng.integers(0, 6 if depth < 2 else 4))
     if kind == 0:
         return None
@@ -66,7 +66,7 @@ def _spots(part: Any) -> Any:
 
 
 def text_of(document: Any, rng: Rng) -> str:
-    """It as JSON, at times with a part that is nested too deep, or cut off."""
+    """A document as JSON; sometimes nested too deeply, sometimes cut off."""
     text = json.dumps(document)
     way = rng.random()
     if way < 0.05:
@@ -77,7 +77,7 @@ def text_of(document: Any, rng: Rng) -> str:
 
 
 def flipped(data: bytes, rng: Rng, front: int | None = None) -> bytes:
-    """Some bytes replaced, in front or anywhere; at times cut."""
+    """The same bytes with some replaced, near the beginning or anywhere; sometimes cut off."""
     out = bytearray(data)
     for _ in range(int(rng.integers(1, 8))):
         at = int(rng.integers(0, min(front or len(out), len(out))))

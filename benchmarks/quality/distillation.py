@@ -35,7 +35,7 @@ FIGURES = outputs.marked(
 METHODS = ("made swap", "made shift")
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks distillation --store grid.zarr --output runs/distillation")
 @click.option("--store", "path", required=True, help="Store with real clips, marked train, val and test.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
 @click.option("--seeds", default=3, show_default=True)

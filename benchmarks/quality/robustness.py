@@ -1,4 +1,4 @@
-"""What detectors are worth on degraded clips: AUC of held-out made pairs, clean and after each of `degradations`.
+"""What detectors are worth on degraded clips: AUC of held-out made pairs, clean and degraded (see `degradations`).
 
     python -m benchmarks robustness --store grid.zarr --splits splits.csv --run plain=runs/plain-0 --run plain=runs/plain-1 \\
         --run augmented=runs/augmented-0 --run augmented=runs/augmented-1
@@ -78,7 +78,9 @@ def talk(reader: store.Reader, rows: np.ndarray, clips: int = 60) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@click.command()
+@click.command(
+    epilog="Example: python -m benchmarks robustness --store grid.zarr --splits splits.csv --run plain=runs/plain-0"
+)
 @click.option("--store", "path", required=True, help="Store with real clips; it is only read.")
 @click.option("--splits", type=click.Path(path_type=Path), help="CSV of id, split instead of the store's column.")
 @click.option("--split", "part", default="test", show_default=True)

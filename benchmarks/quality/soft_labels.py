@@ -2,10 +2,11 @@
 
     python -m benchmarks soft_labels --store grid.zarr --align GRID_ROOT/align [--babble 5]
 
-Own sound against the sound of other sentences and against the own sound shifted by 4 frames, over the test clips' frames
-inside words, for windows of 5 and 25 frames and the clip; the Brier score of the calibrated probabilities; the same for pairs
-that the shuffled-fit control scores is in the store's attributes. With --babble, the same with six voices of other test clips
-laid into the sound at that ratio, embedded anew by the store's ASR teacher. Word error rate where the store has words.
+Own sound against the sound of other sentences and against the own sound shifted by 4 frames, over the test clips' frames inside
+words, for windows of 5 and 25 frames and the clip; the Brier score of the calibrated probabilities; the same for pairs that the
+shuffled-fit control scores is in the store's attributes. With --babble, the same with six voices of other test clips mixed into
+the sound at that signal-to-noise ratio (dB), embedded again by the store's ASR teacher. Word error rate where the store has
+words.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ VOICES = 6  # that babble
 DIGITS = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks soft_labels --store grid.zarr --align GRID_ROOT/align")
 @click.option("--store", "path", required=True, help="Store with test clips of GRID.")
 @click.option("--align", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of .align files.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the choice of other sentences, and of voices.")
 @click.option("--babble", type=float, help="Also with babble, that many dB below the voice.")
 def main(path: str, align: Path, split: str, seed: int, babble: float | None) -> None:
-    """Print AUC and Brier scores of the stored similarity. Example: see the module."""
+    """Print AUC and Brier scores of the stored similarity."""
     reader = store.open(path)
     columns = reader.clips
     clips = np.flatnonzero((columns["done"] == 1) & (columns["split"].astype(str) == split)).tolist()

@@ -50,7 +50,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - clock, time.process_time() - processor
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks augment --store grid.zarr")
 @click.option("--store", "path", required=True, help="Store of real clips; it is only read.")
 @click.option("--windows", default=96, show_default=True, help="Windows a round.")
 @click.option("--rounds", default=5, show_default=True)

@@ -25,7 +25,7 @@ from typing import Any
 import click
 import numpy as np
 
-from teachers.face import backends as face_backends
+from teachers.face import backends
 from teachers.face.reading import Backend
 from teachers.face.tracker import LIPS, FaceTracker
 
@@ -88,7 +88,7 @@ def distances(ours: Faces, theirs: Faces) -> tuple[list[float], list[float], lis
     return [float(one.mean()) for one in lips], [float(one.max()) for one in lips], scores, differ
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks face --rounds 5")
 @click.option(
     "--clips", type=click.Path(path_type=Path, exists=True, file_okay=False), default=CLIPS, show_default=True
 )
@@ -97,9 +97,9 @@ def distances(ours: Faces, theirs: Faces) -> tuple[list[float], list[float], lis
 )
 @click.option("--rounds", default=10, show_default=True, help="Turns of each backend.")
 def main(clips: Path, every: int, rounds: int) -> None:
-    """Print three tables. Example: see the module."""
+    """Print three tables."""
     paths = sorted(path for path in clips.iterdir() if path.suffix in {".mp4", ".mpg", ".mkv"})[::every]
-    names = [REFERENCE, *(name for name in face_backends.installed() if name != REFERENCE)]
+    names = [REFERENCE, *(name for name in backends.installed() if name != REFERENCE)]
     core = max(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -145,7 +145,7 @@ def main(clips: Path, every: int, rounds: int) -> None:
         )
     click.echo("a process with it: seconds of processor time to open, MiB resident")
     for name, (seconds, resident) in opened.items():
-        distribution = face_backends.BACKENDS[name][1]
+        distribution = backends.BACKENDS[name][1]
         click.echo(f"  {name:9} {seconds:.2f} s, {resident:.0f} MiB ({distribution} {version(distribution)})")
     for name, process in zip(names, processes, strict=True):
         pipes[name].send(None)

@@ -1,4 +1,4 @@
-"""Peak memory of precompute and predict: it must not grow with the corpus, nor with a video beyond what its answer holds.
+"""Peak memory of precompute and predict: it must not grow with the corpus, nor with the length of a video.
 
     python -m benchmarks memory --corpus grid:/data/grid_s1                  # few clips and many
     python -m benchmarks memory --clip /data/grid_s1/clips/bbaf2n.mp4        # videos of 1, 10 and 60 minutes
@@ -83,14 +83,14 @@ def _role(process: psutil.Process, root: psutil.Process) -> str:
 
 
 def _own(pid: int) -> float:
-    """Bytes of a process's memory that are no file's."""
+    """Bytes of a process's memory that do not belong to files."""
     status = Path(f"/proc/{pid}/status").read_text()
     found = (status.partition(f"{name}:")[2].split() for name in ("RssAnon", "RssShmem"))
     return 1024.0 * sum(int(words[0]) for words in found if words)  # one that has ended has none
 
 
 def looped(clip: Path, file: Path, seconds: int) -> Path:
-    """A video of about so many seconds: the clip's packets again and again, nothing encoded anew."""
+    """A video of about that many seconds: the clip's packets repeated, nothing is encoded again."""
     with av.open(str(clip)) as source, av.open(str(file), "w") as out:
         streams = [source.streams.video[0], source.streams.audio[0]]
         copies = {stream.index: out.add_stream_from_template(stream) for stream in streams}
@@ -111,7 +111,7 @@ def looped(clip: Path, file: Path, seconds: int) -> Path:
 
 
 def pictures(clip: Path, file: Path, seconds: int = PICTURES_S, count: int = PICTURES) -> Path:
-    """A video of some pictures of the clip, which stay on display for so many seconds; the clip's sound comes first."""
+    """A video of some pictures of the clip, which stay on display for that many seconds; the clip's sound comes first."""
     base = Fraction(1, 1000)
     with av.open(str(clip)) as source:
         frames = list(source.decode(video=0))
@@ -183,7 +183,7 @@ def _command(name: str, file: Path, folder: Path) -> list[str]:
     ]
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks memory --corpus grid:/data/grid_s1")
 @click.option("--corpus", metavar="KIND:ROOT", help="Precompute --clips of it.")
 @click.option("--clips", "counts", multiple=True, type=int, default=(150, 600), show_default=True)
 @click.option("--clip", type=click.Path(exists=True, path_type=Path), help="Make long videos of it.")
@@ -198,7 +198,7 @@ def _command(name: str, file: Path, folder: Path) -> list[str]:
 def main(
     corpus: str | None, counts: tuple[int, ...], clip: Path | None, minutes: tuple[int, ...], commands: tuple[str, ...]
 ) -> None:
-    """Print peaks and how they grow. Example: see the module."""
+    """Print peaks and how they grow."""
     if not corpus and not clip:
         raise click.UsageError("give --corpus KIND:ROOT, or --clip VIDEO")
     first = None

@@ -109,12 +109,12 @@ def pipeline(corpus: str, count: int, workers: int, folder: Path) -> tuple[float
     return time.perf_counter() - begun, json.loads((path / "report.json").read_text())
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks precompute --corpus grid:/data/grid_s1")
 @click.option("--corpus", required=True, metavar="KIND:ROOT")
 @click.option("--clips", default=300, show_default=True, help="For the pipeline.")
 @click.option("--naive", "num_naive", default=30, show_default=True, help="Clips for the naive loop.")
 def main(corpus: str, clips: int, num_naive: int) -> None:
-    """Print the table. Example: see the module."""
+    """Print the table."""
     click.echo(
         f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {clips} clips ({num_naive} for the naive loop)"
     )

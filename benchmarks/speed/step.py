@@ -10,7 +10,7 @@ lie where the store found them. `--large` puts Whisper base and an AV-HuBERT of 
 teachers, with random weights: their cost is that of the real ones, their labels mean nothing.
 
 Forged clips take no part, and windows keep their own sound: with swaps the paper's way would process a partner's clip too. One
-process, no readers beside it; times by the clock, medians and ratios, and ratios by processor time.
+process, no reader processes; times by the clock, medians and ratios, and ratios by processor time.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Clock:
 
 
 class Live:
-    """Stands where the windows read a store, and computes what it is asked for from the clips' files."""
+    """Takes the place of a store's reader, and computes what it is asked for from the clips' files."""
 
     def __init__(self, reader: store.Reader, asr: Teacher, vsr: Teacher, fit: similarity.Fit | None) -> None:
         self.reader, self.asr, self.vsr, self.fit = reader, asr, vsr, fit
@@ -172,14 +172,14 @@ def large_teachers(folder: Path) -> tuple[Teacher, Teacher]:
     return teachers.load(f"whisper:{folder / 'base.pt'}"), teachers.load(f"avhubert:{folder / 'large.pt'}")
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks step --store grid.zarr")
 @click.option("--store", "path", required=True, help="Store of short clips whose files are still there.")
 @click.option("--model", "names", multiple=True, default=["lite", "talknet"], show_default=True)
 @click.option("--batches", default=6, show_default=True, help="Of 8 windows; a first one is not counted.")
 @click.option("--threads", default=2, show_default=True, help="Of torch, both ways.")
 @click.option("--large", is_flag=True, help="Whisper base and AV-HuBERT LARGE, random weights, as teachers.")
 def main(path: str, names: tuple[str, ...], batches: int, threads: int, large: bool) -> None:
-    """Print a table for each model. Example: see the module."""
+    """Print a table for each model."""
     reader = store.open(path)
     with tempfile.TemporaryDirectory() as folder:
         if large:

@@ -171,7 +171,7 @@ def places_in(reader: store.Reader, count: int) -> list[tuple[int, int]]:
     return [(int(i), int(rng.integers(0, length[i] - WINDOW + 1))) for i in rng.choice(clips, count)]
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks store_reading")
 @click.option("--store", "path", type=click.Path(path_type=Path), help="Read this store instead of building one.")
 @click.option("--rows", default=45_000, show_default=True, help="Rows of the store that is built.")
 @click.option(

@@ -121,7 +121,7 @@ def ratio(way: list[tuple[float, float]], ours: list[tuple[float, float]]) -> st
     return f"{statistics.median(clock):.2f} ({min(clock):.2f} to {max(clock):.2f}), {statistics.median(processor):.2f}"
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks student")
 @click.option("--frames", default=75, show_default=True, help="Of a clip.")
 @click.option("--clips", default=2, show_default=True)
 @click.option("--rounds", default=5, show_default=True, help="Turns of each way; a first one is not counted.")
@@ -129,7 +129,7 @@ def ratio(way: list[tuple[float, float]], ours: list[tuple[float, float]]) -> st
 @click.option("--compile", "compile_too", is_flag=True, help="torch.compile of the residual network too.")
 @click.option("--training/--no-training", default=True, show_default=True, help="Training steps too.")
 def main(frames: int, clips: int, rounds: int, threads: int, compile_too: bool, training: bool) -> None:
-    """Print the table. Example: see the module."""
+    """Print the table."""
     torch.manual_seed(0)
     every = ways(threads, compile_too)
     inputs = (

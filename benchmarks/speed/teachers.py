@@ -47,7 +47,7 @@ def seconds(teacher: Teacher, clips: list[ClipMedia]) -> float:
     return time.perf_counter() - begun
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks teachers")
 @click.option(
     "--teacher", "names", multiple=True, help="Teacher to time beside the packaged ones; may be given several times."
 )
@@ -55,7 +55,7 @@ def seconds(teacher: Teacher, clips: list[ClipMedia]) -> float:
 @click.option("--rounds", default=5, show_default=True, help="Passes of each; median and range are printed.")
 @click.option("--short", "num_short", default=32, show_default=True, help="Number of 3-second clips.")
 def main(names: tuple[str, ...], threads: int, rounds: int, num_short: int) -> None:
-    """Print the table. Example: see the module."""
+    """Print the table."""
     torch.set_num_threads(threads)
     short, long = [clip(SHORT, seed) for seed in range(num_short)], [clip(LONG, 99)]
     pair = [teachers.load(name) for name in PAIR]

@@ -97,7 +97,7 @@ def strike(cluster: Cluster, dice: random.Random) -> str:
     return kind
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks chaos --corpus grid:/data/grid_s1")
 @click.option("--corpus", required=True, metavar="KIND:ROOT")
 @click.option("--clips", default=300, show_default=True)
 @click.option("--every", default=10.0, show_default=True, help="Seconds between kills.")
@@ -110,7 +110,7 @@ def strike(cluster: Cluster, dice: random.Random) -> str:
 def main(
     corpus: str, clips: int, every: float, drivers: int, calm: Path | None, seed: int, folder: Path | None
 ) -> None:
-    """Run it and compare. Example: see the module."""
+    """Run precompute.py under fire and compare its store with that of a calm run."""
     folder = folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", corpus, "--limit", str(clips)]

@@ -1,9 +1,10 @@
-"""Damage to stores, runs and fits: bits flipped, files cut or gone; none may give another number or a verdict without a word.
+"""Damage to stores, runs and fits: bits flipped, files cut or gone; none may change a number or a verdict without an error.
 
     python -m benchmarks damage --store /data/grid.zarr --run runs/grid --count 1000 --seed 0
 
 Copies both, damages one file at a time, in turn and seeded, reads everything in a child process and mends the file again.
-Prints what became of each kind of file. Exit code 1 where a number changed in silence, a child died, or an error was no line.
+Prints the outcomes for each kind of file. Exit code 1 if a number changed without an error, a child died, or an error was not
+one line.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ def kind_of(file: Path, root: Path) -> str:
     return f"{parts[0]}/{'zarr.json' if parts[-1] == 'zarr.json' else 'chunks'}"
 
 
-@click.command()
+@click.command(
+    epilog="Example: python -m benchmarks damage --store /data/grid.zarr --run runs/grid --count 1000 --seed 0"
+)
 @click.option(
     "--store", "stores", type=click.Path(path_type=Path, exists=True), help="A store with a fit; it is copied."
 )

@@ -1,4 +1,4 @@
-"""Damaged inputs: real clips with bits flipped, cut short, overwritten, renamed, rewrapped; none may cost more than itself.
+"""Damaged inputs: real clips with bits flipped, cut short, overwritten, renamed, rewrapped; none may affect other clips.
 
     python -m benchmarks damaged --clips /data/grid_s1/clips --count 200
 
@@ -143,7 +143,7 @@ def rewrapped(source: Path, container: str, picture: str, sound: str) -> bytes:
         return Path(target.name).read_bytes()
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks damaged --clips /data/grid_s1/clips --count 200")
 @click.option("--clips", "source", required=True, type=click.Path(exists=True, path_type=Path), help="Folder of clips.")
 @click.option("--count", default=200, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -151,7 +151,7 @@ def rewrapped(source: Path, container: str, picture: str, sound: str) -> bytes:
     "--folder", type=click.Path(path_type=Path), help="Where files and store go.  [default: a temporary folder]"
 )
 def main(source: Path, count: int, seed: int, folder: Path | None) -> None:
-    """Make damaged files, run precompute over them, and check what became of each. Example: see the module."""
+    """Make damaged files, run precompute over them, and check the outcome of each."""
     folder = folder or Path(tempfile.mkdtemp(prefix="damaged-"))
     clips = sorted(p for p in source.iterdir() if p.suffix in (".mp4", ".mpg"))
     made = build(folder / "corpus", clips, count, seed)

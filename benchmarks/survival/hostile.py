@@ -130,7 +130,7 @@ def sound_store(path: Path) -> Path:
     return path
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks hostile --cases 1000 --seed 0")
 @click.option("--cases", default=1000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="These alone.")

@@ -66,7 +66,7 @@ class Kills:
         yield None
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks kills --corpus grid:/data/grid_s1")
 @click.option("--corpus", required=True, metavar="KIND:ROOT")
 @click.option("--clips", default=400, show_default=True)
 @click.option("--kills", default=20, show_default=True)

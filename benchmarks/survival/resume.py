@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks resume --store grid.zarr --output runs/resume")
 @click.option("--store", "path", required=True)
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--processes", type=click.IntRange(1, 2), default=2, show_default=True)

@@ -60,7 +60,7 @@ def _arrays(path: Path) -> dict[str, zarr.Array]:
     return {folder.relative_to(path).as_posix(): zarr.open_array(folder, mode="r") for folder in folders}
 
 
-@click.command()
+@click.command(epilog="Example: python -m benchmarks same A.zarr B.zarr")
 @click.argument("a", type=click.Path(exists=True, path_type=Path))
 @click.argument("b", type=click.Path(exists=True, path_type=Path))
 def main(a: Path, b: Path) -> None:

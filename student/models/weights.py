@@ -105,7 +105,7 @@ def read(file: Path) -> dict[str, torch.Tensor]:
                 raise ValueError(str(error)) from error
         else:
             from teachers import TeacherError
-            from teachers.files import checkpoint  # torch's own reader can be made to work for hours
+            from teachers.files import checkpoint  # under the policy of teachers.files.unpickle
 
             try:
                 state = checkpoint.read(file)

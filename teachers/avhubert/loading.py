@@ -1,7 +1,7 @@
 """An AV-HuBERT encoder from a checkpoint: pretrained (`av_hubert`) or inside a lip reader (`av_hubert_seq2seq`, `_ctc`).
 
 The file is read by `teachers.files.checkpoint`, the model is built by fairseq's registry, and every weight of the encoder must
-be there, fit and be used; what features do not need (DROPPED, and what a lip reader has beside its encoder) is dropped. Sizes
+be there, fit and be used; what features do not need (DROPPED, and what a lip reader has besides its encoder) is dropped. Sizes
 come from the weights and must agree with the configuration where that states them. What shapes do not tell comes from the
 configuration: the pretraining one, which fine-tuned files straight from the trainer lack. Then the number of heads is
 known for the two published widths alone, and pre-norm is assumed, as in every published model.
@@ -21,7 +21,7 @@ from teachers.files import checkpoint
 log = logging.getLogger(__name__)
 
 PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
-BESIDE = re.compile(r"decoder\.|w2v_encoder\.proj\.")  # a lip reader's own weights
+OTHERS = re.compile(r"decoder\.|w2v_encoder\.proj\.")  # a lip reader's own weights
 DROPPED = re.compile(r"(mask_emb|label_embs_concat|final_proj\.(weight|bias)|.*\.num_batches_tracked)$")
 HEADS = {768: 12, 1024: 16}  # of the published widths
 NAMED = 5  # keys that an error names
@@ -40,7 +40,7 @@ class Input:
 def load(path: Path | str) -> tuple[Any, Input]:
     """(model, input) of a checkpoint; the model (`model.AVHubert`) is in single precision on the CPU, in evaluation mode.
 
-    Raises TeacherError for a file that is no such checkpoint, with missing, surplus or misshapen weights named.
+    Raises TeacherError for a file that is not such a checkpoint, with missing, surplus or misshapen weights named.
     """
     content = checkpoint.read(path)
     try:
@@ -65,7 +65,7 @@ def register() -> None:
 
 
 def _encoder_weights(content: dict) -> tuple[str, dict[str, Any]]:
-    """(prefix, {name without it: tensor}) of the encoder; whatever stands beside it must be known."""
+    """(prefix, {name without it: tensor}) of the encoder; everything else in the file must be known."""
     state = content.get("model")
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise TeacherError("no AV-HuBERT checkpoint: it has no 'model' with weights")
@@ -74,13 +74,13 @@ def _encoder_weights(content: dict) -> tuple[str, dict[str, Any]]:
             break
     else:
         raise TeacherError(f"no AV-HuBERT checkpoint: its weights are {_named(list(state))}")
-    beside = [key for key in state if not key.startswith(prefix) and not BESIDE.match(key)]
-    if beside:
-        raise TeacherError(f"weights that AV-HuBERT does not have: {_named(beside)}")
+    others = [key for key in state if not key.startswith(prefix) and not OTHERS.match(key)]
+    if others:
+        raise TeacherError(f"weights that AV-HuBERT does not have: {_named(others)}")
     found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     bad = [key for key, value in found.items() if not hasattr(value, "is_floating_point")]
     if bad:
-        raise TeacherError(f"weights that are no tensors: {_named(bad)}")
+        raise TeacherError(f"weights that are not tensors: {_named(bad)}")
     return prefix, found
 
 

@@ -23,7 +23,7 @@ def _activation(kind: str, channels: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
+    """Two 3 x 3 convolutions and a shortcut around them."""
 
     def __init__(self, given: int, channels: int, stride: int, activation: str) -> None:
         super().__init__()

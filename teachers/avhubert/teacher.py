@@ -131,7 +131,7 @@ def _parse(name: str, argument: str) -> tuple[str, int | None]:
     if not at or "/" in layer or weights.is_given(argument):  # no @, or one within the path
         source, layer = argument, ""
     elif not layer.isdecimal():
-        raise TeacherError(f"{name}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
+        raise TeacherError(f"{name}: '{layer}' is not a layer; write @0, @1, ... or leave it out for the last")
     if not source:
         raise TeacherError(f"{name} needs a checkpoint: PATH or URL, e.g. avhubert:base_vox_433h.pt@9")
     return source, int(layer) if layer else None

@@ -3,7 +3,7 @@
     deep_avsr-audio:PATH                 sound alone
     deep_avsr-video:PATH[,FRONTEND]      picture alone
 
-The two networks of github smeetrs/deep_avsr (commit b68a8db), written anew; the user brings the weights. PATH is a file, or
+The two networks of github smeetrs/deep_avsr (commit b68a8db), rewritten; the user brings the weights. PATH is a file, or
 the name of one in $CONCORD_WEIGHTS or the cache. It holds the network's keys bare, as deep_avsr saves them, or under
 ASRmodel. (sound) and VSRmodel. (picture), as in the detector of the paper's authors, whose other keys are left alone. The
 visual front end is looked for under visual_frontend. in the same file; FRONTEND is a second file, with its keys bare or

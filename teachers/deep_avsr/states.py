@@ -1,7 +1,7 @@
 """State dicts of the pair out of the files in which they come, loaded strictly: every key must be known and there.
 
 Files hold one network's bare keys (deep_avsr's own), or several networks' under prefixes: the detector of the paper's
-authors has both under ASRmodel. and VSRmodel. beside its own parts. The visual front end is never in the detector's file.
+authors has both, under ASRmodel. and VSRmodel., as well as its own parts. The visual front end is never in the detector's file.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ SHOWN = 5  # keys that a message lists
 
 
 class StateFile:
-    """The networks of one file, each taken once; TeacherError where the file is no state dict."""
+    """The networks of one file, each taken once; TeacherError where the file is not a state dict."""
 
     def __init__(self, path: Path) -> None:
         import torch
@@ -26,7 +26,9 @@ class StateFile:
         for key, value in checkpoint.read(path).items():
             if not isinstance(key, str) or not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
-                raise TeacherError(f"{path} is no state dict of deep_avsr: its '{key}' is no tensor but of type {kind}")
+                raise TeacherError(
+                    f"{path} is not a state dict of deep_avsr: its '{key}' is not a tensor but of type {kind}"
+                )
             prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), "")
             self._parts.setdefault(prefix, {})[key.removeprefix(prefix)] = value
 

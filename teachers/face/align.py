@@ -36,18 +36,18 @@ def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def fill_gaps(values: np.ndarray, found: np.ndarray, max_gap: int | None = MAX_GAP) -> tuple[np.ndarray, np.ndarray]:
+def fill_gaps(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fill short stretches without a detection: linearly between two, by copying before the first and after the last.
 
     values [frames, ...] are read where found (bool [frames]). Gives the filled f8 [frames, ...] and bool [frames], True
-    where filled; stretches longer than max_gap frames (None: no limit) are left 0 and False.
+    where filled; stretches longer than MAX_GAP frames are left 0 and False.
     """
     filled = np.where(found.reshape(-1, *[1] * (values.ndim - 1)), values, 0).astype(np.float64)
     interpolated = np.zeros(len(found), bool)
     if not found.any():
         return filled, interpolated
     for start, stop in runs(~found):
-        if max_gap is not None and stop - start > max_gap:
+        if stop - start > MAX_GAP:
             continue
         before, after = start - 1, stop
         if before < 0:
@@ -62,12 +62,12 @@ def fill_gaps(values: np.ndarray, found: np.ndarray, max_gap: int | None = MAX_G
     return filled, interpolated
 
 
-def smooth(points: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Mean over frames i .. i+window-1 of [frames, ...] for each i that has them all: [frames - window + 1, ...].
+def smooth(points: np.ndarray) -> np.ndarray:
+    """Mean over frames i .. i+WINDOW-1 of [frames, ...] for each i that has them all: [frames - WINDOW + 1, ...].
 
-    A run shorter than the window is averaged whole.
+    A run shorter than WINDOW is averaged whole.
     """
-    window = min(window, len(points))
+    window = min(WINDOW, len(points))
     return np.lib.stride_tricks.sliding_window_view(points, window, axis=0).mean(axis=-1)
 
 

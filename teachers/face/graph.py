@@ -1,9 +1,9 @@
 """Rewritings of the face networks that save work and change results by rounding alone, on OpenVINO's graphs.
 
 The bias of a depthwise convolution moves into the pointwise one behind it (OpenVINO would add each of 34 in a step of its own);
-the last layer loses the rows of z, which nobody reads; the blendshape network is built anew: together a tenth of the time. And
-convolutions are computed by oneDNN's direct kernels: OpenVINO's own choice takes half as long again where vectors have 512
-bits, of which the first layers' 8 channels fill half.
+the last layer loses the rows of z, which are not used; the blendshape network is rebuilt: together this saves a tenth of the
+time. And convolutions are computed by oneDNN's direct kernels: OpenVINO's own choice takes half as long again where vectors
+have 512 bits, of which the first layers' 8 channels fill half.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -115,7 +115,7 @@ def planar_points(model: Any, points: int) -> Any:
 
 
 def mixer(model: Any) -> Any:
-    """The blendshape network built anew: f4 [1, 146, 2] in, f4 [52] out.
+    """The blendshape network rebuilt: f4 [1, 146, 2] in, f4 [52] out.
 
     An MLP-Mixer (arXiv 2105.01601) on 96 tokens made of the points and one of its own: four blocks of two layers across tokens
     and two across channels, a norm with a scale before each pair. OpenVINO's reader makes convolutions and transpositions

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from teachers.face import graph as face_graph
+from teachers.face import graph
 from teachers.quiet import quiet
 
 NUM_POINTS = 478
@@ -43,7 +43,7 @@ class Networks(Protocol):
 
 
 class OpenVino:
-    """The networks in OpenVINO, rewritten by face_graph; the fastest here, and the default where it is installed."""
+    """The networks in OpenVINO, rewritten by `graph`; the fastest here, and the default where it is installed."""
 
     def __init__(self, model: Path) -> None:
         import openvino
@@ -60,10 +60,10 @@ class OpenVino:
             networks = {name: core.read_model(task.extract(name, folder)) for name in _NAMES}
             landmarks = networks[_LANDMARKS]
             landmarks.reshape([1, LANDMARK_SIDE, LANDMARK_SIDE, 3])
-            face_graph.fold_depthwise_bias(landmarks)
-            landmarks = face_graph.planar_points(face_graph.planar_bytes(landmarks), NUM_POINTS)
-            networks[_LANDMARKS] = face_graph.with_direct_kernels(landmarks, core, Path(folder))
-            networks[_BLENDSHAPES] = face_graph.mixer(networks[_BLENDSHAPES])
+            graph.fold_depthwise_bias(landmarks)
+            landmarks = graph.planar_points(graph.planar_bytes(landmarks), NUM_POINTS)
+            networks[_LANDMARKS] = graph.with_direct_kernels(landmarks, core, Path(folder))
+            networks[_BLENDSHAPES] = graph.mixer(networks[_BLENDSHAPES])
             with _vectors_that_pay():
                 requests = {
                     name: core.compile_model(network, "CPU", options).create_infer_request()

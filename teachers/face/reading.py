@@ -1,4 +1,4 @@
-"""What the face stage asks of whoever runs the networks: a backend, a landmarker for one clip, and faces read from frames."""
+"""What the face stage needs of what runs the networks: a backend, a landmarker for one clip, and faces read from frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """One face track of a clip: aligned mouth crops, lip landmarks, blendshapes, whole faces if asked for, by MediaPipe's networks.
 
-Who runs the networks is the backend's affair (face_backends). A landmarker is new for each clip, with time stamps of 40 ms,
-so that a clip gives the same bytes each time. It follows one face, which is cheap, unless a detector that looks at one
+The networks are run by a backend (see backends). Each clip gets a new landmarker, with time stamps of 40 ms, so that a clip
+gives the same bytes each time. It follows one face, which is cheap, unless a detector that looks at one
 frame a second sees several: then up to MAX_FACES are followed and joined to tracks by overlap. The clip's track is the most
 prominent one (area summed over frames); another face never continues it. Gaps of up to 12 frames are interpolated and
 marked; longer ones stay empty.
@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from concord.errors import ConcordError
-from teachers.face import align, patches, whole_face
-from teachers.face import backends as face_backends
+from teachers.face import align, backends, patches, whole_face
 from teachers.face.patches import Crops, Patches
 from teachers.face.reading import Reading
 from teachers.files import weights
@@ -104,14 +103,14 @@ class FaceTracker:
     def __init__(self, model: Path | None = None, backend: str | None = None) -> None:
         """model: a face_landmarker.task; without it, the one that weights.resolve finds.
 
-        backend: a name in face_backends.BACKENDS; without it, the fastest that is installed. Raises WeightsError, and
-        TeacherError where the backend cannot be had.
+        backend: a name in backends.BACKENDS; without it, the fastest that is installed. Raises WeightsError, and
+        TeacherError where the backend cannot be loaded.
         """
         if model is None:
             self._weights = weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
         else:
             self._weights = weights.resolve(MODEL, path=model)
-        self._backend = face_backends.load(backend, self._weights.path)
+        self._backend = backends.load(backend, self._weights.path)
 
     def track(self, frames: Iterable[np.ndarray], whole_faces: bool = False) -> FaceTrack:
         """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps; `whole_faces`: with `FaceTrack.face`.
@@ -157,11 +156,11 @@ class FaceTracker:
         return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces, whole)
 
     def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
-        """Name, source, sha256, options and licence, fit for JSON; `whole_faces`: how those are cropped, too."""
+        """Name, source, sha256, options and licence, ready for JSON; with `whole_faces` also how those are cropped."""
         from importlib.metadata import version
 
         backend = self._backend.name
-        distribution = face_backends.BACKENDS[backend][1]
+        distribution = backends.BACKENDS[backend][1]
         options: dict[str, Any] = {
             "max_gap": align.MAX_GAP,
             "window": align.WINDOW,

@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from teachers.face import detector as face_detector
+from teachers.face import detector
 from teachers.face.networks import DETECTOR_SIDE, LANDMARK_SIDE, Networks
 from teachers.face.reading import Reading
 
@@ -85,7 +85,7 @@ def _around(low: np.ndarray, high: np.ndarray, eyes: np.ndarray, square: bool) -
 
 
 def _whole(frame: np.ndarray, side: int) -> np.ndarray:
-    """A frame u1 [height, width, 3] in the middle of a square of that many pixels, black beside it: u1 [side, side, 3]."""
+    """A frame u1 [height, width, 3] in the middle of a square of that many pixels, black around it: u1 [side, side, 3]."""
     import cv2
 
     height, width = frame.shape[:2]
@@ -143,7 +143,7 @@ class Tracking:
         boxes, logits = self.networks.detect(_whole(frame, DETECTOR_SIDE))
         corner = np.array([width - side, height - side], np.float32) / 2
         regions = []
-        for found in face_detector.decode(boxes, logits, duplicate):
+        for found in detector.decode(boxes, logits, duplicate):
             low, high, *eyes = (found * np.float32(side) + corner)[:4]
             regions.append(_around(low, high, np.stack(eyes), square=False))
         return regions
@@ -192,7 +192,7 @@ class Loop:
                 regions.append(new)
                 continue
             boxes = np.stack([region.box(frame.shape) for region in regions])
-            same = face_detector.overlaps(new.box(frame.shape), boxes) > SAME_FACE
+            same = detector.overlaps(new.box(frame.shape), boxes) > SAME_FACE
             regions = [region for region, replaced in zip(regions, same, strict=True) if not replaced] + [new]
         return regions[: self._num_faces]
 

@@ -1,1 +1,1 @@
-"""Weights: where they are found, how checkpoints and pickles are read without running what is in them."""
+"""Files of weights: where they are found, and how checkpoints are read without running anything in them."""

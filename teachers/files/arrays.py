@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teachers.base import FACE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
+from teachers.base import AUDIO_PRESENT, FACE_DETECTED, IN_USE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
 
 SIDES = (88, 96, 112)
 UNPACKED_LIMIT = 1 << 28  # bytes that any file may unpack to: ten minutes of pictures
@@ -31,11 +31,10 @@ PICTURES = {
     "blendshapes": "[batch, frames, 52]",
 }
 NAMES = (*PICTURES, "audio", "lengths")
-FACE_DETECTED, AUDIO_PRESENT, IN_USE = FACE & -FACE, 0b100, 0b10000  # flags
 
 
 class ArraysError(TeacherError):
-    """A file of arrays cannot be read, or holds what no teacher takes."""
+    """A file of arrays cannot be read, or holds something that teachers do not take."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if isinstance(content, np.lib.npyio.NpzFile):
             with content:
                 if unknown := [name for name in content.files if name not in NAMES]:
-                    raise ArraysError(f"{path} has '{unknown[0]}', which is none of {', '.join(NAMES)}")
+                    raise ArraysError(f"{path} has '{unknown[0]}', which is not one of {', '.join(NAMES)}")
                 assert content.zip is not None
                 _check_size(content.zip, path.stat().st_size)
                 return {name: content[name] for name in content.files}
@@ -119,7 +118,7 @@ def _check_size(archive: zipfile.ZipFile, size: int) -> None:
         if not info.filename.endswith(".npy"):
             continue  # numpy gives its bytes, which `_check` refuses
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{info.filename} is packed in a way that numpy does not pack")
+            raise ValueError(f"{info.filename} is compressed in a way that numpy does not use")
         with archive.open(info) as member:
             version = np.lib.format.read_magic(member)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
@@ -136,8 +135,8 @@ def _check_size(archive: zipfile.ZipFile, size: int) -> None:
 
 def _check(path: Path, name: str, array: np.ndarray) -> None:
     """Raise ArraysError for a wrong type or shape of one array."""
-    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is no .npy
-        raise ArraysError(f"{path}: {name} is no array; expected an .npz file, as numpy.savez writes it")
+    if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is not an .npy file
+        raise ArraysError(f"{path}: {name} is not an array; expected an .npz file, as numpy.savez writes it")
     kinds = {"video": "uint8", "audio": "int16", "lengths": "an integer type"}
     shapes = {"audio": "[batch, samples]", "lengths": "[batch]", **PICTURES}
     right_kind = {

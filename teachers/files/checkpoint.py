@@ -1,10 +1,9 @@
-"""Reads PyTorch checkpoints of others without running anything that they ask for (see `unpickle`).
+"""Reads PyTorch checkpoints that others wrote, under the policy of `unpickle`: nothing that they ask for is run.
 
-Fairseq's and sentencepiece's objects become `Stub`s (neither package is needed), configurations of omegaconf plain dicts
-and lists, tensors CPU tensors wherever they were saved. Both containers are read: zip archives (members stored or deflated)
-and the older one (torch below 1.6). `last_optimizer_state` is left out: nobody asks for it, and it is two thirds of a file.
-torch.load(weights_only=True) is not used: its list is global to the process, it hands out live classes and functions, and it
-reads the optimizer's state.
+Fairseq's and sentencepiece's objects become `Stub`s (neither package is needed), configurations of omegaconf become plain dicts
+and lists, and tensors are on the CPU wherever they were saved. Both containers are read: zip archives (members stored or
+deflated) and the older one (torch below 1.6). `last_optimizer_state` is left out: it is not needed, and it is two thirds of a
+file.
 """
 
 import argparse
@@ -37,8 +36,8 @@ LEGACY_VERSION = 1001
 def read(path: Path | str) -> dict[Any, Any]:
     """The checkpoint at `path`: dict of plain values, numpy values, CPU tensors and `Stub`s.
 
-    Raises TeacherError with the name of the file, and of what it asked for, where it asks for anything but data; where it is
-    damaged, cut off, no checkpoint, or unpacks to far more than its size.
+    Raises TeacherError, which names the file, if it asks for anything but data, is damaged, is cut off, is not a checkpoint, or
+    unpacks to far more than its size.
     """
     path = Path(path)
     try:
@@ -51,7 +50,7 @@ def read(path: Path | str) -> dict[Any, Any]:
                 source = _Zip(path, file)
             else:
                 raise TeacherError(
-                    f"{path} is no PyTorch checkpoint: it is neither a zip archive nor of the older format"
+                    f"{path} is not a PyTorch checkpoint: it is neither a zip archive nor of the older format"
                 )
             content = source.content
             if not isinstance(content, dict):
@@ -62,11 +61,11 @@ def read(path: Path | str) -> dict[Any, Any]:
     except TeacherError:
         raise
     except RecursionError as error:
-        raise TeacherError(f"{path} nests its values too deep for a checkpoint, or in a circle") from error
+        raise TeacherError(f"{path} nests its values too deeply for a checkpoint, or in a circle") from error
     except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise TeacherError(f"{path} is damaged or no checkpoint: {_said(error)}") from error
+        raise TeacherError(f"{path} is damaged or not a checkpoint: {_said(error)}") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, MemoryError) as error:
-        raise TeacherError(f"{path} is damaged or no checkpoint: {_said(error)}") from error
+        raise TeacherError(f"{path} is damaged or not a checkpoint: {_said(error)}") from error
 
 
 class _Zip:
@@ -77,14 +76,14 @@ class _Zip:
         self._zip = zipfile.ZipFile(file)
         names = [name for name in self._zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise TeacherError(f"{path} is a zip archive but no PyTorch checkpoint: it has no data.pkl")
+            raise TeacherError(f"{path} is a zip archive but not a PyTorch checkpoint: it has no data.pkl")
         self._folder = names[0].partition("/")[0]
         order = f"{self._folder}/byteorder"
         if order in self._zip.namelist() and self._open(self._zip.getinfo(order)).read(16) != b"little":
             raise TeacherError(f"{path} was saved on a big-endian machine; load and save it again on this one")
         info = self._zip.getinfo(names[0])
         if info.file_size > PICKLE_LIMIT:
-            raise TeacherError(f"{path}: its data.pkl unpacks to {info.file_size} bytes; no checkpoint has that many")
+            raise TeacherError(f"{path}: its data.pkl unpacks to {info.file_size} bytes; a checkpoint has far fewer")
         self._left = max(UNPACKED_LIMIT, RATIO_LIMIT * path.stat().st_size)
         self.content = Unpickler(path, BytesIO(self._open(info).read())).load()
 
@@ -110,7 +109,7 @@ class _Zip:
     def _open(self, info: zipfile.ZipInfo) -> zipfile.ZipExtFile:
         """A member, stored or deflated: the other ways unpack any number of bytes at once."""
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{info.filename} is packed in a way that torch does not pack")
+            raise ValueError(f"{info.filename} is compressed in a way that torch does not use")
         return cast(zipfile.ZipExtFile, self._zip.open(info))
 
 
@@ -141,7 +140,7 @@ class _Legacy:
             file.seek(storage.nbytes, 1)
 
     class _Recording(Unpickler):
-        """Knows how long each storage is, which the file says only in the pickle."""
+        """Remembers how long each storage is, which only the pickle says."""
 
         def __init__(self, path: Path, file: BinaryIO) -> None:
             super().__init__(path, file)
@@ -205,7 +204,7 @@ class _Plain:
         return found
 
     def _weigh(self, value: Any, parts: Iterable[Any]) -> None:
-        """Refuse what is small in the file and endless for whoever writes it out: lists of one list ten times over."""
+        """Refuse what is small in the file and huge when written out: lists that contain one list many times."""
         total = 1 + sum(self._weights.get(id(part), 1) for part in parts)
         if total > NODES_LIMIT:
             raise ValueError(f"it repeats itself: written out, it has more than {NODES_LIMIT} values")
@@ -254,7 +253,7 @@ def _dtype(stub: Stub) -> np.dtype:
     """A dtype of numbers; others (objects above all) are refused."""
     code, order = stub.args[0], stub.state[1]
     if stub.kind != "numpy.dtype" or not re.fullmatch(r"[biufc]\d+", code) or order not in ("<", ">", "|", "="):
-        raise TypeError(f"a numpy type that holds no numbers: {code}")
+        raise TypeError(f"a numpy type that does not hold numbers: {code}")
     return np.dtype(order + code)
 
 

@@ -1,5 +1,7 @@
-"""What pickles of checkpoints may make: tensors of torch, plain containers, stand-ins for configuration; nothing else, and
-nothing large."""
+"""What a checkpoint's pickle may build: tensors, plain containers and stubs for configuration (policy: see `unpickle`).
+
+MAKERS maps each name that may be called to a function of ours; NAMES_ONLY lists those that may only be mentioned.
+"""
 
 import math
 import pickle
@@ -46,13 +48,13 @@ HASHED = (str, bytes, int, float, bool, type(None))
 
 
 class Global(NamedTuple):
-    """A name that the pickle refers to; not the thing that it names."""
+    """A name that the pickle refers to, not the object of that name."""
 
     name: str
 
 
 class Stub:
-    """An object that is not made: the name of its class, what it was to be called with, and its state."""
+    """An object that is not built: the name of its class, the arguments for it, and its state."""
 
     __slots__ = ("args", "kind", "state")
 
@@ -84,7 +86,7 @@ class Strided(NamedTuple):
 
 
 def check_keys(keys: Any) -> None:
-    """Raise UnpicklingError for a key whose hash could take long: nested tuples are hashed anew each time."""
+    """Raise UnpicklingError for a key whose hash could take long: nested tuples are hashed again each time."""
     for key in keys:
         parts = key if type(key) is tuple and len(key) <= KEY_PARTS else (key,)
         for part in parts:
@@ -112,20 +114,20 @@ def _tensor(
 def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Strided:
     """torch._utils._rebuild_parameter."""
     if type(data) is not Strided:
-        raise TypeError("a parameter that is no tensor")
+        raise TypeError("a parameter that is not a tensor")
     return data
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
     """_codecs.encode as protocol 2 writes bytes."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise TypeError("text encoded as something else than bytes")
+        raise TypeError("text encoded as something other than bytes")
     return text.encode("latin1")
 
 
 def _defaultdict(factory: Any = None) -> dict:
     if factory is not None and type(factory) is not Global:
-        raise TypeError("a defaultdict of something that is no type")
+        raise TypeError("a defaultdict of something that is not a type")
     return {}
 
 
@@ -138,7 +140,7 @@ def _plain_maker(kind: type, most: int) -> Callable[..., Any]:
 
     def make(*args: Any) -> Any:
         if len(args) > most or any(type(arg) not in (list, dict, tuple, int) for arg in args):
-            raise TypeError(f"{kind.__name__} of odd arguments")
+            raise TypeError(f"{kind.__name__} of unexpected arguments")
         return kind(*args)
 
     return make

@@ -1,11 +1,15 @@
-"""An unpickler that calls nothing of the pickle's choice: names become inert values, and only our own makers are called.
+"""The one policy for pickles that others wrote: an unpickler that calls only functions of ours.
 
-A pickle is a program that may call whatever it names. Here a name only ever becomes an inert `Global`, and what "calls" it is
-the table MAKERS: nothing on the stack can be called, has attributes that matter or is known to the rest of Python. A
-name outside the tables stops the reading before anything else happens. What the objects mean is for `checkpoint` to say.
+A pickle is a program that may call whatever it names. Here a name becomes an inert `Global`, and a call of it runs our own
+function from the table MAKERS: nothing on the stack can be called, has attributes that matter or is known to the rest of
+Python. A name outside the tables ends the reading before anything else happens. The objects are interpreted by `checkpoint`.
 
-A short pickle can also ask for much: keys of nested tuples, whose hash takes twice as long with each level; copies of a list or
-a text without end; lengths beyond the file. So opcodes are counted, keys are plain, and calls copy no more than the pickle has.
+A short pickle can also ask for a lot: keys of nested tuples, whose hash takes twice as long with each level; endless copies of
+a list or a text; lengths beyond the file. So opcodes are counted, keys are plain, and calls copy no more than the pickle has.
+
+Every checkpoint goes this way, the teachers' and those that a student starts from (`student.models.weights`). Neither
+torch.load nor pickle.load reads a file of others. torch.load(weights_only=True) is not used because its list of allowed names
+is global to the process, it hands out live classes and functions, and a small file can keep it busy for hours.
 """
 
 import io
@@ -35,7 +39,7 @@ LINE_LIMIT = 1 << 12  # bytes of a name
 
 
 class Unpickler(pickle._Unpickler):
-    """Python's own unpickler (the one in Python) with few opcodes, and none that calls anything of the pickle's choice."""
+    """Python's own unpickler (the one in Python) with fewer opcodes, none of which calls what the pickle names."""
 
     stack: list[Any]  # the base class sets both
     append: Callable[[Any], None]
@@ -71,7 +75,7 @@ class Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage" or pid[5:] not in ((), (None,)):
-            raise pickle.UnpicklingError("a reference that is no storage")
+            raise pickle.UnpicklingError("a reference that is not a storage")
         _, kind, key, _, numel = pid[:5]
         if type(kind) is not Global or kind.name not in STORAGES or type(key) is not str or not counts_of((numel,)):
             raise pickle.UnpicklingError("a storage of unknown kind")
@@ -83,7 +87,7 @@ class Unpickler(pickle._Unpickler):
         args = self.stack.pop()
         called = self.stack.pop()
         if type(called) is not Global or called.name not in MAKERS or type(args) is not tuple:
-            raise pickle.UnpicklingError("a call of what cannot be called")
+            raise pickle.UnpicklingError("a call of something that cannot be called")
         if called.name not in STUBS:  # which copy nothing
             self._copies -= sum(len(arg) for arg in args if isinstance(arg, _COPIED))
             if self._copies < 0:
@@ -94,7 +98,7 @@ class Unpickler(pickle._Unpickler):
         self.append(MAKERS[called.name](*args))
 
     def load_build(self) -> None:
-        """BUILD: a stub keeps its state; what a dict has beside its items (torch's format version) is dropped."""
+        """BUILD: a stub keeps its state; attributes of a dict (torch's format version) are dropped."""
         state = self.stack.pop()
         target = self.stack[-1]
         if type(target) is Stub and target.state is None:
@@ -136,7 +140,7 @@ class Unpickler(pickle._Unpickler):
 
 
 class _Bounded:
-    """A file that gives no more than it has: asked for more, Python makes room for it first."""
+    """A file that refuses to read past its end: asked for more, Python would first allocate that much."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -157,7 +161,7 @@ class _Bounded:
 
 
 class _Counted(dict):
-    """The table of opcodes, which can be asked OPCODES_LIMIT times."""
+    """The table of opcodes, which answers OPCODES_LIMIT times."""
 
     left = OPCODES_LIMIT
 

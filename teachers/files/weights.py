@@ -3,15 +3,14 @@
 Looked for in this order: a path that the user gives; the folder $CONCORD_WEIGHTS; the cache
 ($XDG_CACHE_HOME/concord-av, else ~/.cache/concord-av); an installed package that ships them; a URL. Where the SHA-256
 is known it is checked each time; sums are remembered by size and modification time, so a large file is read once.
-Downloads resume and appear under their name only when whole. What comes from a URL without a known checksum has the URL's mark
-in its name in the cache: one site may have different weights of one name in two folders.
+Downloads resume and get their name only when complete. A file from a URL without a known checksum has a mark of that URL in its
+name in the cache, because one site may have different weights of one name in two folders.
 
-Where a store, a fit or a detector names the weights (`recorded`), they are used only if their SHA-256 is the one that it
-recorded, which is compared before anything of them is parsed. What another's file names is looked for by its name in
-$CONCORD_WEIGHTS and the cache alone: never at the path that it tells, nor at its URL.
+Where a store, a fit or a detector names the weights (`recorded`), they are used only if their SHA-256 is the recorded one,
+which is compared before anything in them is parsed. Weights that somebody else's file names are looked for by name, only in
+$CONCORD_WEIGHTS and the cache: never at the path or URL that the file gives.
 """
 
-import fcntl
 import hashlib
 import http.client
 import importlib.util
@@ -19,7 +18,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +28,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from filelock import FileLock
+
+from concord import files
 from teachers.base import TeacherError
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class WeightsError(TeacherError):
 
 
 class OtherWeights(WeightsError):
-    """Weights are there, and are not those that were recorded."""
+    """Weights are there, but they are not those that were recorded."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ _RECORD: ContextVar[_Record | None] = ContextVar("record", default=None)
 
 @contextmanager
 def recorded(sums: Iterable[str], foreign: bool) -> Iterator[None]:
-    """While it is open, `resolve` gives weights of these SHA-256 alone and raises OtherWeights for any others. `foreign`: they
-    are named by somebody else's file, not by the user, so paths and URLs count by their names alone."""
+    """While it is open, `resolve` returns only weights with one of these SHA-256 and raises OtherWeights for others. `foreign`:
+    somebody else's file names them, not the user, so only the file names in paths and URLs count."""
     token = _RECORD.set(_Record(frozenset(sums), foreign))
     try:
         yield
@@ -68,7 +69,7 @@ def recorded(sums: Iterable[str], foreign: bool) -> Iterator[None]:
 
 
 def is_given(path: str) -> bool:
-    """Whether what stands behind "NAME:" is a file here; where somebody else's file says it, nobody looks."""
+    """Whether the argument after "NAME:" is a file here; False, without looking, if somebody else's file gave the argument."""
     record = _RECORD.get()
     return not (record and record.foreign) and Path(path).exists()
 
@@ -90,7 +91,7 @@ class Package:
     module: str  # top-level module that holds the file
     file: str  # path inside the module
     sha256: str | None = None
-    convert: Callable[[Path, Path], None] | None = None  # (from, to): makes our format, kept in the cache
+    convert: Callable[[Path], bytes] | None = None  # makes a file of our format, which is kept in the cache
 
     @property
     def source(self) -> str:
@@ -129,7 +130,7 @@ def resolve(
     if record is None:
         return _resolve(name, path, package, url, sha256)
     if sha256 is not None and sha256 not in record.sums:
-        url = None  # no download of what could not be used; a package may have the very file
+        url = None  # what it has could not be used; a package may have the right file
     if record.foreign:
         path, url = None, url if sha256 is not None else _fetched(name, url)
     found = _resolve(name, path, package, url, sha256)
@@ -182,30 +183,15 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        with replacing(memory) as partial:
-            partial.write_text(json.dumps({**_read_json(memory), str(path): [*stamp, digest]}, indent=1))
-    except OSError as error:  # a cache that cannot be written costs time, nothing else
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        files.write(memory, json.dumps({**_read_json(memory), str(path): [*stamp, digest]}, indent=1).encode())
+    except OSError as error:  # a cache that cannot be written only costs time
         log.debug("checksum of %s is not remembered: %s", path, error)
     return digest
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to, which becomes `path` when the block ends well and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def download(url: str, path: Path, *, sha256: str | None = None, pause_s: float = 2.0) -> None:
-    """Fetch `url` to `path`: what a broken try left is continued, and only a whole file of the right checksum gets the name.
+    """Fetch `url` to `path`: a broken download is continued, and only a complete file with the right checksum gets the name.
 
     Raises WeightsError when ATTEMPTS tries fail (what came is kept for the next run) or the checksum differs.
     """
@@ -251,7 +237,7 @@ def _fetch(url: str, partial: Path) -> None:
 
 
 def _progress(name: str, have: int, total: int | None) -> None:
-    """One line that rewrites itself, where a person watches."""
+    """One line that rewrites itself, on a terminal."""
     if not sys.stderr.isatty():
         return
     of = f" of {total / 1e6:.1f} MB ({100 * have / total:.0f} %)" if total else " MB"
@@ -282,21 +268,16 @@ def _packaged(package: Package) -> Weights | None:
     with _lock(converted):
         if not (converted.is_file() and _read_json(record)):
             log.info("converting %s", package.source)
-            with replacing(converted) as partial:
-                package.convert(file, partial)
-            with replacing(record) as partial:
-                partial.write_text(json.dumps({"sha256": sha256_of(converted), "from": original.sha256}))
+            files.write(converted, package.convert(file))
+            files.write(record, json.dumps({"sha256": sha256_of(converted), "from": original.sha256}).encode())
     _checked(converted, package.source, _read_json(record)["sha256"])
     return Weights(converted, f"{package.source} (converted)", original.sha256)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time for what appears at `path`; freed by the holder's death."""
+def _lock(path: Path) -> FileLock:
+    """Held by one process at a time for the file that appears at `path`; the system frees it when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
 
 
 def _read_json(path: Path) -> dict:

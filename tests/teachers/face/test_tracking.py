@@ -15,10 +15,8 @@ import pytest
 
 from teachers.base import TeacherError
 from teachers.face import (
-    backends as face_backends,
-)
-from teachers.face import (
-    detector as face_detector,
+    backends,
+    detector,
 )
 from teachers.face import (
     networks as face_networks,
@@ -30,7 +28,7 @@ from teachers.face.tracker import LIPS, FaceTracker
 from teachers.files import weights
 
 ROOT = Path(__file__).parents[3]
-FAST = [name for name in face_backends.BACKENDS if name != "mediapipe"]
+FAST = [name for name in backends.BACKENDS if name != "mediapipe"]
 LIP_TOLERANCE = 0.1  # pixels, the worst point of the worst frame
 SCORE_TOLERANCE = 0.02  # of blendshapes, which go from 0 to 1
 
@@ -47,14 +45,14 @@ def model():
 
 @pytest.fixture(scope="module")
 def reference(model):
-    return face_backends.load("mediapipe", model)
+    return backends.load("mediapipe", model)
 
 
 @pytest.fixture(scope="module", params=FAST)
 def fast(request, model):
-    if request.param not in face_backends.installed():
-        pytest.skip(f"{face_backends.BACKENDS[request.param][1]} is not installed")
-    return face_backends.load(request.param, model)
+    if request.param not in backends.installed():
+        pytest.skip(f"{backends.BACKENDS[request.param][1]} is not installed")
+    return backends.load(request.param, model)
 
 
 @pytest.fixture(scope="module")
@@ -263,36 +261,36 @@ def test_fastest_installed_backend_is_taken_and_named(model):
     environment = dict(os.environ)
     record = FaceTracker().provenance()["options"]
     assert dict(os.environ) == environment  # what OpenVINO alone shall see is gone again
-    assert record["backend"] == face_backends.installed()[0]
-    for name in face_backends.installed():
-        distribution = face_backends.BACKENDS[name][1]
+    assert record["backend"] == backends.installed()[0]
+    for name in backends.installed():
+        distribution = backends.BACKENDS[name][1]
         assert FaceTracker(backend=name).provenance()["options"][distribution].count(".") >= 2
 
 
 def test_backends_that_cannot_be_had_are_refused(model, monkeypatch, tmp_path):
     with pytest.raises(TeacherError, match=r"unknown face backend 'onnx' \(known: openvino, litert, mediapipe\)"):
         FaceTracker(backend="onnx")
-    monkeypatch.setitem(face_backends.BACKENDS, "litert", ("no_such_module", "ai-edge-litert", "ai-edge-litert==2.3.0"))
+    monkeypatch.setitem(backends.BACKENDS, "litert", ("no_such_module", "ai-edge-litert", "ai-edge-litert==2.3.0"))
     with pytest.raises(
         TeacherError, match=r"not installed on this node: pip install --no-deps ai-edge-litert==2\.3\.0"
     ):
         FaceTracker(backend="litert")
     broken = tmp_path / "face.task"
     broken.write_bytes(b"not a zip")
-    for name in face_backends.installed():
+    for name in backends.installed():
         with pytest.raises(TeacherError, match=f"'{name}' cannot run .*face.task: "):
             FaceTracker(broken, backend=name)
 
 
 def test_next_backend_is_taken_where_the_fastest_is_missing(model, monkeypatch):
     for name in FAST:
-        monkeypatch.setitem(face_backends.BACKENDS, name, ("no_such_module", "", ""))
+        monkeypatch.setitem(backends.BACKENDS, name, ("no_such_module", "", ""))
     assert FaceTracker().provenance()["options"]["backend"] == "mediapipe"
 
 
 def test_commands_install_what_the_lock_pins():
     lock = (ROOT / "requirements.txt").read_text().split("\n")
-    for _, _, command in face_backends.BACKENDS.values():
+    for _, _, command in backends.BACKENDS.values():
         for pin in command.split():
             assert pin in lock
 
@@ -320,7 +318,7 @@ def test_rewritten_networks_compute_the_same(model, tmp_path):
     openvino = pytest.importorskip("openvino")
     import zipfile
 
-    from teachers.face import graph as face_graph
+    from teachers.face import graph
 
     core = openvino.Core()
     with zipfile.ZipFile(model) as task:
@@ -343,10 +341,10 @@ def test_rewritten_networks_compute_the_same(model, tmp_path):
     plain, changed = (core.read_model(landmarks) for _ in range(2))
     for network in (plain, changed):
         network.reshape([1, 256, 256, 3])
-    face_graph.fold_depthwise_bias(changed)
+    graph.fold_depthwise_bias(changed)
     assert additions(plain) - additions(changed) == 34
-    changed = face_graph.planar_points(face_graph.planar_bytes(changed), 478)
-    changed = face_graph.with_direct_kernels(changed, core, tmp_path)
+    changed = graph.planar_points(graph.planar_bytes(changed), 478)
+    changed = graph.with_direct_kernels(changed, core, tmp_path)
     picture = draw.random((1, 256, 256, 3), np.float32)
     before, _ = run(plain, picture)
     after, steps = run(changed, 255 * picture.transpose(0, 3, 1, 2))
@@ -358,7 +356,7 @@ def test_rewritten_networks_compute_the_same(model, tmp_path):
 
     points = 300 * draw.random((1, 146, 2), np.float32)
     plain = core.read_model(shapes)
-    np.testing.assert_allclose(run(face_graph.mixer(plain), points)[0][0], run(plain, points)[0][0], atol=2e-6)
+    np.testing.assert_allclose(run(graph.mixer(plain), points)[0][0], run(plain, points)[0][0], atol=2e-6)
 
 
 def test_detections_that_overlap_are_averaged_by_their_scores():
@@ -369,11 +367,11 @@ def test_detections_that_overlap_are_averaged_by_their_scores():
     logits[near] = [2, 2, 1]
     logits[far] = 0.5
     logits[0] = -0.01  # just not sure enough
-    first, second = face_detector.decode(boxes, logits, 0.5)
+    first, second = detector.decode(boxes, logits, 0.5)
     scores = 1 / (1 + np.exp(-np.array([2, 2, 1])))
     centre = np.average([8.5 / 16, 8.5 / 16, 9.5 / 16], weights=scores)
     np.testing.assert_allclose(
         first[:2], [[centre - 0.25, 8.5 / 16 - 0.25], [centre + 0.25, 8.5 / 16 + 0.25]], atol=1e-6
     )
     np.testing.assert_allclose(second[2], [1.5 / 16, 1.5 / 16], atol=1e-6)  # an eye at its anchor
-    assert face_detector.decode(boxes, logits - 10, 0.5) == []
+    assert detector.decode(boxes, logits - 10, 0.5) == []

@@ -1,10 +1,15 @@
 """Where weights are looked for, checksums, and downloads that break."""
 
+import errno
 import hashlib
 import http.server
+import os
 import pickle
+import subprocess
+import sys
 import threading
 
+import filelock
 import pytest
 
 from teachers.files import weights
@@ -148,9 +153,9 @@ def test_unwritable_cache_costs_only_time(places, monkeypatch):
 def test_converted_weights_are_made_once_and_watched(places):
     calls = []
 
-    def convert(source, target):
+    def convert(source):
         calls.append(source)
-        target.write_bytes(source.read_bytes().upper())
+        return source.read_bytes().upper()
 
     package = Package("shipping", "shipping", "model.bin", convert=convert)
     first = resolve("model.pt", package=package)
@@ -164,15 +169,38 @@ def test_converted_weights_are_made_once_and_watched(places):
         resolve("model.pt", package=package)
 
 
-def test_conversion_that_fails_leaves_nothing(places):
-    def convert(source, target):
-        target.write_bytes(b"half")
-        raise OSError("disk full")
+def test_conversion_that_fails_leaves_nothing(places, monkeypatch):
+    def convert(source):
+        raise ValueError("not a model")
 
-    with pytest.raises(OSError, match="disk full"):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "disk full")
+
+    with pytest.raises(ValueError, match="not a model"):
         resolve("model.pt", package=Package("shipping", "shipping", "model.bin", convert=convert))
-    assert not list(weights.cache_dir().glob("*.pt"))
-    assert not list(weights.cache_dir().glob("*.partial"))
+    package = Package("shipping", "shipping", "model.bin", convert=lambda source: b"whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)  # after the bytes, before the name
+        with pytest.raises(OSError, match=r"shipping-.*\.pt cannot be written: disk full"):
+            resolve("model.pt", package=package)
+    names = {path.name for path in weights.cache_dir().iterdir() if not path.name.endswith(".lock")}
+    assert names == {"checksums.json"}
+
+
+def test_one_process_at_a_time_makes_a_file_and_its_death_frees_the_next(places):
+    path = weights.cache_dir() / "model.pt"
+    code = f"from pathlib import Path; from teachers.files import weights; lock = weights._lock(Path({str(path)!r}))\n"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code + "with lock: print('held', flush=True); input()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(filelock.Timeout):
+        weights._lock(path).acquire(blocking=False)
+    holder.kill()
+    holder.communicate()
+    with weights._lock(path):
+        pass
 
 
 def test_broken_download_goes_on_where_it_stopped(tmp_path, server):

@@ -103,7 +103,9 @@ def all_options() -> frozenset[str]:
         "pipelines.default_fit",
     ]
     ours = set().union(*(options(command(name)) for name in names))
-    return frozenset(ours).union(*(options(benchmarks.get_command(None, name)) for name in benchmarks.list_commands(None)))
+    return frozenset(ours).union(
+        *(options(benchmarks.get_command(None, name)) for name in benchmarks.list_commands(None))
+    )
 
 
 def command_lines(text: str) -> list[tuple[click.Command, str]]:

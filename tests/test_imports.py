@@ -58,7 +58,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "audit": {"job", "workers", "corpora", "media", "ui"},
         "manifest": {"audit", "job", "corpora", "media", "ui"},
         "doctor": {"workers", "corpora"},
-        "demo": {"corpora"},
+        "demo": {"corpora", "ui"},
     },
     "student": {
         "models": set(),

@@ -1,31 +1,48 @@
-"""Which leaks were looked for, and on how many clips: that none was found is worth no more than that.
+"""Which leaks were looked for, and on how many clips: "none found" means no more than that.
 
-For people, sources, files and fingerprints, what `pipelines.audit.leaks` had to compare. It finds nothing itself.
+For people, sources, files and fingerprints it counts what `pipelines.audit.leaks` had to compare. It looks for no leak itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipelines.audit.leaks import ORDER, file_keys, given_group, telling
-from pipelines.corpora.manifest import Row
+from pipelines.audit.leaks import file_keys, given_group, telling
+from pipelines.corpora.manifest import SPLITS, Row
 
 NO_PEOPLE = "no clip names its people (column identities)"
 NO_SOURCES = "no clip without people was given a group"
 FOLLOW = "groups follow from the people named"
 NO_NAMES = "files are named by running numbers, and no lengths are listed; --media compares bytes"
-NOT_ASKED = "nobody looked at picture and sound: take --media or --store"
+NOT_ASKED = "picture and sound were not looked at: use --media or --store"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One kind of leak: `on` how many clips it could be looked for, `of` all that name a split, and `by` what.
+
+    why: empty where it was checked, else why it was not (then `on` is 0). names, fewest: how many people or sources there
+    are in all, and in the smallest split; None for files and fingerprints.
+    """
+
+    on: int
+    of: int
+    by: str
+    why: str
+    names: int | None = None
+    fewest: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For audit.json: without what is not counted."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def checked(
     rows: Sequence[Row], prints: Sequence[Hashable | None] | None = None, files: Sequence[str | None] | None = None
-) -> dict[str, dict[str, Any]]:
-    """Of people, sources, files and fingerprints: "on" how many clips they could be compared "of" all that name a split.
-
-    "by" says what was compared; of people and sources "names" how many distinct ones there are, and "fewest" in one split;
-    "why" is empty where it was checked, else says why it was not (then "on" is 0). Arguments are those of `leaks.find`.
-    """
+) -> dict[str, Checked]:
+    """What was compared, by kind: people, sources, files and fingerprints. Arguments are those of `leaks.find`."""
     named = [bool(row.identities) for row in rows]
     grouped = ["" if row.identities else given_group(row) for row in rows]
     hashed = [file is not None for file in files] if files is not None else [False] * len(rows)
@@ -39,7 +56,7 @@ def checked(
             rows, known, "picture and sound", NOT_ASKED if prints is None else "no clip could be fingerprinted"
         ),
     }
-    splits = [split for split in ORDER if any(row.split == split for row in rows)]
+    splits = [split for split in SPLITS if any(row.split == split for row in rows)]
     for kind, names in (
         ("people", [row.identities for row in rows]),
         ("sources", [(g,) if g else () for g in grouped]),
@@ -48,7 +65,8 @@ def checked(
             {name for row, several in zip(rows, names, strict=True) if row.split == split for name in several}
             for split in splits
         ]
-        found[kind] |= {"names": len(set().union(*sides)), "fewest": min(map(len, sides), default=0)}
+        fewest = min(map(len, sides), default=0)
+        found[kind] = replace(found[kind], names=len(set().union(*sides)), fewest=fewest)
     return found
 
 
@@ -60,7 +78,7 @@ def _comparable(rows: Sequence[Row], hashed: Sequence[bool]) -> list[bool]:
     ]
 
 
-def _checked(rows: Sequence[Row], has: Sequence[bool], by: str, why: str) -> dict[str, Any]:
+def _checked(rows: Sequence[Row], has: Sequence[bool], by: str, why: str) -> Checked:
     """One check: clips [n] that have what it compares, in two splits at least; `why` where none has."""
     all_of = [row.split for row in rows if row.split]
     here = [row.split for row, mine in zip(rows, has, strict=True) if mine and row.split]
@@ -70,4 +88,4 @@ def _checked(rows: Sequence[Row], has: Sequence[bool], by: str, why: str) -> dic
         why = f"only clips of {here[0]} have what is compared ({by})"
     elif here:
         why = ""
-    return {"on": 0 if why else len(here), "of": len(all_of), "by": by, "why": why}
+    return Checked(0 if why else len(here), len(all_of), by, why)

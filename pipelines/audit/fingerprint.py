@@ -81,28 +81,25 @@ def shrink(pictures: np.ndarray) -> np.ndarray:
 
 
 def keys(prints: Sequence[Print | None], labels: Sequence[int] | None = None) -> list[int | None]:
-    """For each clip the row number of the first clip of its content, its own where there is none before; None without a print.
+    """For each clip the row number of the first clip with the same content (its own if it is the first); None without a print.
 
     Rows whose `labels` are known and contradict each other are not copies. The same whatever the machine.
     """
-    parent = list(range(len(prints)))
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def find(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = parent[parent[k]]
-            k = parent[k]
-        return k
-
+    contents = DisjointSet(range(len(prints)))
     for i, j, shift in _candidates(prints):
         a, b = prints[i], prints[j]
         assert a is not None
         assert b is not None
         if labels is not None and labels[i] != labels[j] and -1 not in (labels[i], labels[j]):
             continue
-        low, high = sorted((find(i), find(j)))
-        if low != high and same(a, b, shift):
-            parent[high] = low
-    return [None if p is None else find(k) for k, p in enumerate(prints)]
+        if not contents.connected(i, j) and same(a, b, shift):
+            contents.merge(i, j)
+    first: dict[int, int] = {}
+    for k in range(len(prints)):
+        first.setdefault(contents[k], k)
+    return [None if p is None else first[contents[k]] for k, p in enumerate(prints)]
 
 
 def same(a: Print, b: Print, shift: int) -> bool:
@@ -114,7 +111,7 @@ def same(a: Print, b: Print, shift: int) -> bool:
 
 
 def sound_errors(a: Print, b: Print, shift: int) -> float:
-    """Share of bits that differ where both clips sound, hop k of a beside hop k + shift of b; 1 where that is too little."""
+    """Share of bits that differ where both clips sound, hop k of a against hop k + shift of b; 1 where too little sounds."""
     x, y = slice(max(-shift, 0), None), slice(max(shift, 0), None)
     num = min(len(a.bits[x]), len(b.bits[y]))
     both = a.sounding[x][:num] & b.sounding[y][:num]
@@ -125,7 +122,7 @@ def sound_errors(a: Print, b: Print, shift: int) -> float:
 
 
 def picture_agrees(a: Print, b: Print, shift: int = 0) -> bool:
-    """Whether the pictures move alike, at the sound's distance or up to two thumbnails (0.16 s) beside it."""
+    """Whether the pictures move alike, at the sound's shift or up to two thumbnails (0.16 s) away from it."""
     if max(a.motion, b.motion) < MIN_MOTION:
         return alike(a.still, b.still) >= MIN_STILL
     middle = round(shift * HOP / layout.SAMPLE_RATE * layout.FPS / 2)

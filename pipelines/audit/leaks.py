@@ -31,10 +31,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpora.manifest import Row
+from pipelines.corpora.manifest import SPLITS, Row
 from store.place import is_url
 
-ORDER = ("train", "val", "test")
 SPLIT_FOLDERS = frozenset("train training trainval pretrain val valid validation dev test testing eval".split(" "))
 COMMON = frozenset(
     "real fake reals fakes video videos audio mp4 wav clips clip raw original origin originals manipulated synthesized data "
@@ -46,18 +45,28 @@ BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
+class Shared:
+    """One thing on both sides: of a file or content the id of a clip in the earlier and in the later split, of a person the
+    number of clips in each."""
+
+    what: str
+    early: str | int
+    late: str | int
+
+
+@dataclass(frozen=True)
 class Leak:
     """`count` distinct things of splits[1] are also in splits[0], `of` all in splits[1].
 
-    examples: the first few, for file and content {"what", one id by split}, for identity {"what", number of clips by split}.
-    who: for identity which persons are counted ("source", "any", "group"), else "". column: that of the manifest they stand in.
+    examples: the first few. who: for identity which persons are counted ("source", "any", "group"), else "". column: the
+    manifest's column that names them.
     """
 
     kind: str
     splits: tuple[str, str]
     count: int
     of: int
-    examples: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[Shared] = field(default_factory=list)
     who: str = ""
     column: str = ""
 
@@ -73,6 +82,12 @@ class Leak:
         }[self.kind, self.who]
         return f"{self.count:,} of {self.of:,} {what}"
 
+    def to_json(self) -> dict[str, Any]:
+        """For audit.json: examples name their splits."""
+        early, late = self.splits
+        examples = [{"what": one.what, early: one.early, late: one.late} for one in self.examples]
+        return {**vars(self), "splits": [early, late], "examples": examples, "text": self.text()}
+
 
 def find(
     rows: Sequence[Row], prints: Sequence[Hashable | None] | None = None, files: Sequence[str | None] | None = None
@@ -85,7 +100,7 @@ def find(
     for name, given in (("prints", prints), ("files", files)):
         if given is not None and len(given) != len(rows):
             raise ValueError(f"{len(given)} {name} for {len(rows)} rows; give one a row, None where there is none")
-    present = [split for split in ORDER if any(row.split == split for row in rows)]
+    present = [split for split in SPLITS if any(row.split == split for row in rows)]
     if len(present) < 2:
         return []
     keys = file_keys(rows, files)
@@ -213,7 +228,7 @@ def _clips(
             (early if row.split == pair[0] else late).setdefault(key, []).append(k)
     count = 0
     copies: set[int] = set()
-    examples: list[dict[str, Any]] = []
+    examples: list[Shared] = []
     for key, mine in late.items():
         if key not in early:
             continue
@@ -232,7 +247,7 @@ def _clips(
         copies |= set(mine)
         if len(examples) < EXAMPLES:
             what = "/".join(key) if isinstance(key, tuple) and kind == "file" else Path(rows[hit[1]].path).name
-            examples.append({"what": what, pair[0]: rows[hit[0]].id, pair[1]: rows[hit[1]].id})
+            examples.append(Shared(what, rows[hit[0]].id, rows[hit[1]].id))
     return Leak(kind, pair, count, len(late), examples), copies
 
 
@@ -268,12 +283,12 @@ def _people(rows: Sequence[Row], pair: tuple[str, str], who: str) -> Leak:
                 clips[row.split][name] = clips[row.split].get(name, 0) + 1
     early, late = clips[pair[0]], clips[pair[1]]
     both = sorted(name for name in late if name in early)
-    examples = [{"what": name, pair[0]: early[name], pair[1]: late[name]} for name in both[:EXAMPLES]]
+    examples = [Shared(name, early[name], late[name]) for name in both[:EXAMPLES]]
     return Leak("identity", pair, len(both), len(late), examples, who, "identities")
 
 
 def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
-    """Given groups on both sides, of those that hold a clip which names nobody: other groups follow from the people named."""
+    """Given groups on both sides that hold a clip which names nobody; other groups follow from the people named."""
     nameless = {group for row in rows if row.split in pair and not row.identities and (group := given_group(row))}
     clips: dict[str, dict[str, int]] = {split: {} for split in pair}
     for row in rows:
@@ -281,10 +296,10 @@ def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
             clips[row.split][row.group] = clips[row.split].get(row.group, 0) + 1
     early, late = clips[pair[0]], clips[pair[1]]
     both = sorted(name for name in late if name in early)
-    examples = [{"what": name, pair[0]: early[name], pair[1]: late[name]} for name in both[:EXAMPLES]]
+    examples = [Shared(name, early[name], late[name]) for name in both[:EXAMPLES]]
     return Leak("identity", pair, len(both), len(late), examples, "group", "group")
 
 
 def given_group(row: Row) -> str:
-    """The row's group, "" where it is the row's own id: then nobody gave one."""
+    """The row's group; "" where it is the row's own id, as it is when no group was given."""
     return "" if row.group == row.id else row.group

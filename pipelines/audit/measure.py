@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.audit.measurer import NUMBERS, WORDS, Measured, Measurer
-from pipelines.corpora.faults import Fault
+from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.manifest import Row
 from pipelines.workers import isolation
 from pipelines.workers.work import reason_of, traceback_of
@@ -50,12 +50,12 @@ def run(
             return child(row, isolation.limit_s(0, clip_timeout))
         except isolation.ChildLost as error:
             return Measured(
-                faults=[Fault(error.reason, row.id, f"{row.path}: {error}; check the file or leave it out")]
+                faults=[ClipFault(error.reason, row.id, f"{row.path}: {error}; check the file or leave it out")]
             )
         except Exception as error:  # one clip's surprise must not cost the others
             log.debug("%s:\n%s", row.path, traceback_of(error))
             text = f"{row.path}: {type(error).__name__}: {error}"
-            return Measured(faults=[Fault(reason_of(error), row.id, text)])
+            return Measured(faults=[ClipFault(reason_of(error), row.id, text)])
         finally:
             children.put(child)
 

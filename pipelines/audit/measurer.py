@@ -1,4 +1,4 @@
-"""What the files of a clip say, not its list: lengths, silences, loudness, rates and codecs from one decode, and what is wrong.
+"""What the files of a clip say, not its list: lengths, silences, loudness, rates and codecs from one decode, and faults.
 
 One clip gives numbers (`NUMBERS`, `WORDS`: what is not known stays unknown), faults, and the fingerprint of its content. All
 times come from time stamps. A damaged file has the numbers of what could be decoded and a fault.
@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from pipelines.audit import fingerprint
-from pipelines.corpora.faults import Fault
+from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.manifest import Row
 from pipelines.media import levels, local, shots
 from pipelines.media.files import MediaError, choose_stream, open_media
@@ -60,7 +60,7 @@ class Measured:
     """What a clip's files gave: values by column, in seconds, pixels, Hz and bit/s; faults; fingerprint where there is one."""
 
     values: dict[str, float | str] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[ClipFault] = field(default_factory=list)
     print: fingerprint.Print | None = None
 
 
@@ -89,9 +89,9 @@ class Measurer:
 
     def __call__(self, row: Row) -> Measured:
         found = Measured()
-        for file in (row.path, row.audio_path):
+        for kind, file in (("missing_media", row.path), ("missing_sound", row.audio_path)):
             if file and not is_url(file) and not os.path.exists(file):
-                found.faults.append(Fault("missing", row.id, f"{file} is not here; copy it, or correct the list"))
+                found.faults.append(ClipFault(kind, row.id, f"{file} is not here; copy it, or correct the list"))
                 return found
         with _noted(found, row), local.local_copy(place(row.path, self.options)) as path:
             size = os.stat(path).st_size  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ class Measurer:
                     coarse.append(grey)
                 tally.check_complete()
             except MediaError as error:
-                found.faults.append(Fault(error.reason, row.id, str(error)))
+                found.faults.append(ClipFault(error.reason, row.id, str(error)))
             if not counted:
                 return None
             seen = _Seen(tally.start, tally.end, thumbs=np.stack(fine) if fine else None)
@@ -172,7 +172,7 @@ class Measurer:
             found.values["face_size"] = round(float(np.median(heights)), 2)
         else:
             text = f"{row.path} shows no face in {len(frames)} frames spread over it; leave it out"
-            found.faults.append(Fault("no_face", row.id, text))
+            found.faults.append(ClipFault("no_face", row.id, text))
 
     def _hear(self, found: Measured, row: Row, path: Any, t0: Fraction | None) -> _Seen | None:
         """One pass over the sound; `t0` is where the picture starts on the sound's clock, None where there is none.
@@ -197,7 +197,7 @@ class Measurer:
                     tally.check_limit(tally.end - tally.start)
                 tally.check_complete()
             except MediaError as error:
-                found.faults.append(Fault(error.reason, row.id, str(error)))
+                found.faults.append(ClipFault(error.reason, row.id, str(error)))
             if not num:
                 return None
             if row.audio_path and container.format.name in ("mp3", "mpeg", "mpegts"):
@@ -230,7 +230,7 @@ def _noted(found: Measured, row: Row) -> Iterator[None]:
     try:
         yield
     except MediaError as error:
-        found.faults.append(Fault(error.reason, row.id, str(error)))
+        found.faults.append(ClipFault(error.reason, row.id, str(error)))
 
 
 def _resampled(timed: Iterable[tuple[Fraction, Any]], path: Any) -> Iterator[np.ndarray]:
@@ -258,13 +258,13 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
         values["duration"] = round(float(picture.length), 6)
         if picture.length < MIN_S:
             text = f"{row.path} lasts {float(picture.length):.2f} s, which holds no word; leave it out"
-            found.faults.append(Fault("too_short", row.id, text))
+            found.faults.append(ClipFault("too_short", row.id, text))
     if sound:
         values["sound_duration"] = round(float(sound.length), 6)
         listed = row.listed_samples and row.listed_sample_rate and row.listed_samples / row.listed_sample_rate
         if listed and abs(listed - float(sound.length)) > SOUND_OFF_S:
             text = f"the list says {listed:.2f} s of sound, decoding gave {float(sound.length):.2f} s"
-            found.faults.append(Fault("count_mismatch", row.id, text))
+            found.faults.append(ClipFault("count_mismatch", row.id, text))
     longest = max(float(s.length) for s in (picture, sound) if s)
     if longest > 0:
         values["bit_rate"] = round(size * 8 / longest)
@@ -274,7 +274,7 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
     values |= {"length_difference": difference, "length_difference_abs": abs(difference)}
     if abs(difference) > CONFLICT_S:
         text = f"{float(picture.length):.2f} s of picture and {float(sound.length):.2f} s of sound do not go together"
-        found.faults.append(Fault("length_conflict", row.id, text))
+        found.faults.append(ClipFault("length_conflict", row.id, text))
     if picture.thumbs is not None and sound.sound is not None:
         late = round(float(values.get("start_skew", 0.0)) * SAMPLE_RATE)
         late = min(late, fingerprint.SPAN_S * SAMPLE_RATE)
@@ -282,23 +282,23 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
         found.print = fingerprint.of(samples, picture.thumbs, float(picture.length))
 
 
-def _declared(row: Row, stream: Any, counted: int, rate: Any) -> Iterator[Fault]:
+def _declared(row: Row, stream: Any, counted: int, rate: Any) -> Iterator[ClipFault]:
     """Frame rates and counts that list or header declare and that decoding does not bear out."""
     header = float(stream.average_rate) if stream.average_rate else None
     for who, said in (("the list", row.listed_fps), ("its header", header)):
         if said and rate and counted >= 10 and abs(said / rate - 1) > RATE_OFF:
             text = f"{who} says {said:g} frames a second, time stamps say {rate:g}"
-            yield Fault("declared_rate", row.id, text)
+            yield ClipFault("declared_rate", row.id, text)
             break
     for who, count in (("the list", row.listed_frames), ("its header", stream.frames)):
         if count and abs(count - counted) > COUNT_OFF:
-            yield Fault("count_mismatch", row.id, f"{who} says {count:g} frames, decoding gave {counted}")
+            yield ClipFault("count_mismatch", row.id, f"{who} says {count:g} frames, decoding gave {counted}")
             break
 
 
-def _cuts(row: Row, thumbs: Sequence[np.ndarray]) -> Iterator[Fault]:
+def _cuts(row: Row, thumbs: Sequence[np.ndarray]) -> Iterator[ClipFault]:
     found = shots.cuts(np.stack(thumbs)) if thumbs else []
     if found:
         times = ", ".join(f"{k / FPS:.2f}" for k in found[:5])
         text = f"the picture jumps at {times} s: another shot, or damage; a clip should show one speaker throughout"
-        yield Fault("several_shots", row.id, text)
+        yield ClipFault("several_shots", row.id, text)

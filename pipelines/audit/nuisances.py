@@ -67,7 +67,7 @@ def listed(rows: Sequence[Row]) -> pd.DataFrame:
     frames, fps = _column(rows, "listed_frames"), _rate(_column(rows, "listed_fps"))
     samples, sample_rate = _column(rows, "listed_samples"), _rate(_column(rows, "listed_sample_rate"))
     picture, sound = frames / fps, samples / sample_rate
-    # Binary fractions of one length must not rank clips of equal lengths: a nanosecond is no cue.
+    # Rounding errors of floats must not rank clips of equal lengths.
     difference = np.round(picture - sound, 9)
     return pd.DataFrame(
         {
@@ -87,5 +87,5 @@ def _column(rows: Sequence[Row], name: str) -> np.ndarray:
 
 
 def _rate(values: np.ndarray) -> np.ndarray:
-    """A rate of nought or less is no rate."""
+    """Rates of 0 or less count as unknown."""
     return np.where(values > 0, values, np.nan)

@@ -1,4 +1,4 @@
-"""What a store tells of its clips without their files: rows, numbers, fingerprints and soft labels, for an audit.
+"""What a store knows about its clips without their files: rows, numbers, fingerprints and soft labels, for an audit.
 
 Sound is the clip's on the picture's clock, so what lies past the picture is not in it, and the length of the sound is not known
 where it goes on: `soundless_end` says how much of the picture has none. A store keeps no codecs, rates or sizes. Row k is clip
@@ -7,18 +7,15 @@ k throughout; a clip that is not done has no numbers and its ledger entry as a f
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import store
 from pipelines.audit import fingerprint
 from pipelines.corpora import manifest
-from pipelines.corpora.faults import Fault
+from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.manifest import Row
 from pipelines.job import kept, ledger
 from pipelines.media import levels
@@ -38,7 +35,6 @@ NUMBERS = (
     "soundless_start",
     "soundless_end",
 )
-AUDIT, NUISANCES = "audit.json", "nuisances.parquet"  # what an audit leaves in the store's root
 BINS = 20  # of a histogram of soft labels, from 0 to 1
 
 
@@ -48,14 +44,14 @@ class Stored:
 
     table: pd.DataFrame
     prints: list[fingerprint.Print | None]
-    faults: list[Fault]
+    faults: list[ClipFault]
     soft_labels: dict[str, list[int]]
 
 
 def rows(reader: store.Reader) -> list[Row]:
     """The clips table as manifest rows, an empty split as train, with what the manifest in the store's root lists.
 
-    Raises StoreError where that is not the one that the run wrote.
+    Raises StoreError where that manifest is not the one that the run wrote.
     """
     there = _is_kept(reader, kept.MANIFEST)
     listed = {row.id: row for row in manifest.read(reader.place / kept.MANIFEST)} if there else {}
@@ -89,14 +85,14 @@ def from_store(reader: store.Reader) -> Stored:
     entries = ledger.read(reader.place) if _is_kept(reader, ledger.FILE) else {}
     values: list[dict[str, float]] = []
     prints: list[fingerprint.Print | None] = []
-    faults: list[Fault] = []
+    faults: list[ClipFault] = []
     histograms: dict[str, np.ndarray] = {}
     for i in range(len(reader)):
         clip = reader.clip(i)
         if not clip.done:
             entry = entries.get(clip.id)
             said = (entry.reason, entry.message) if entry and entry.reason else ("not_done", "it was not worked on yet")
-            faults.append(Fault(said[0], clip.id, said[1]))
+            faults.append(ClipFault(said[0], clip.id, said[1]))
             values.append({})
             prints.append(None)
             continue
@@ -104,7 +100,7 @@ def from_store(reader: store.Reader) -> Stored:
         numbers, sound = _numbers(clip, got["audio"], got["flags"])
         values.append(numbers)
         if numbers["quality"] == 0:
-            faults.append(Fault("no_face", clip.id, "no frame shows a face"))
+            faults.append(ClipFault("no_face", clip.id, "no frame shows a face"))
         prints.append(fingerprint.of(sound, fingerprint.shrink(got["mouth"]), clip.length / layout.FPS))
         labels = got["similarity"][layout.labelled(got["flags"], got["flags"])].astype(np.float32)
         kind = clip.method or {layout.REAL: "real", layout.FAKE: "fake"}.get(clip.label, "unknown")
@@ -146,17 +142,3 @@ def _numbers(clip: Clip, audio: np.ndarray, flags: np.ndarray) -> tuple[dict[str
     numbers["soundless_start"] = first / layout.FPS
     numbers["soundless_end"] = (clip.length - last) / layout.FPS
     return numbers, sound
-
-
-def keep(reader: store.Reader, found: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """Write what was found and the table of numbers into the store's root; what is wrong where that fails, else ""."""
-    ids = [str(name) for name in reader.clips["id"]]
-    data = io.BytesIO()
-    table.assign(id=ids)[["id", *table.columns]].to_parquet(data, index=False)
-    told = {**found, "clips": len(reader)}
-    try:
-        (reader.place / NUISANCES).write(data.getvalue())
-        (reader.place / AUDIT).write((json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
-    except (OSError, store.StoreError) as error:
-        return f"{reader.place} cannot be written ({error}), so {AUDIT} and {NUISANCES} are not kept in it"
-    return ""

@@ -1,28 +1,29 @@
-"""What an audit says in words: of each thing that can give a corpus away, what was looked at, on how many, and what was not.
+"""What an audit found, in words: what was checked, on how many clips, and what was not.
 
-Every sentence is made from what was really compared. "Nothing found" is said of what was checked alone, and never of so few
-clips or people that a shortcut could not have been told from luck.
+Every sentence is made from what was really compared. "None found" is said only of what was checked, and never where clips or
+people are so few that a shortcut could not have been told from luck.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.audit.coverage import FOLLOW
+from pipelines.audit.found import Found
+from pipelines.audit.leaks import Leak
 from pipelines.audit.nuisances import means
-from pipelines.audit.rates import FEW_GROUPS
-from pipelines.audit.shortcuts import FEW_CLIPS, why_none
+from pipelines.audit.shortcuts import ALL, FEW_CLIPS, FEW_GROUPS, Shortcut, why_none
 
+SHOWN = 12  # nuisances of a corpus in the terminal
 SHARED = {"people": "person", "sources": "source", "files": "file", "fingerprints": "picture and sound"}
 GAPS = {
     ("shared clip", "unchecked"): "shared clips were not looked for",
     ("shared person", "unchecked"): "shared people were not looked for",
-    ("shared person", "few"): "too few people to speak of shared ones",
+    ("shared person", "few"): "too few people to say whether some are shared",
     ("shortcut", "unchecked"): "shortcuts could not be looked for",
-    ("shortcut", "few"): "too few clips or people to speak of shortcuts",
-    ("shortcut", "some"): "too few clips to speak of the shortcuts of every method",
+    ("shortcut", "few"): "too few clips or people to say anything about shortcuts",
+    ("shortcut", "some"): "too few clips to say anything about the shortcuts of some methods",
 }
 
 
@@ -35,80 +36,77 @@ class Check:
     text: str
 
 
-def checks(found: Mapping[str, Any]) -> list[Check]:
+def checks(found: Found) -> list[Check]:
     """People, sources, files and fingerprints shared between splits, then shortcuts by corpus and method."""
-    kinds = [kind for kind in SHARED if found["checked"][kind]["why"] != FOLLOW]  # said of the people already
+    kinds = [kind for kind in SHARED if found.checked[kind].why != FOLLOW]  # the people say it
     return [*(_shared(kind, found) for kind in kinds), *_shortcuts(found)]
 
 
-def _shared(kind: str, found: Mapping[str, Any]) -> Check:
-    told = found["checked"][kind]
-    leaks = [leak for leak in found["leaks"] if _kind(leak) == kind]
+def _shared(kind: str, found: Found) -> Check:
+    told = found.checked[kind]
+    leaks = [leak for leak in found.leaks if _kind(leak) == kind]
     if leaks:
-        return Check(kind, "found", "; ".join(leak["text"] for leak in leaks))
-    if not told["on"]:
-        return Check(kind, "unchecked", f"not checked: {told['why']}")
-    how = f"compared by {told['by']}" if kind in ("files", "fingerprints") else f"column {told['by']}"
-    text = f"none shared: checked on {told['on']:,} of {told['of']:,} clips ({how})"
-    if "names" in told:
-        text += f", {told['names']:,} {'people' if kind == 'people' else 'people or sources'}"
-        text += f", {told['fewest']:,} in the smallest part"
-        if told["names"] < FEW_GROUPS:
-            return Check(kind, "few", f"{text}: too few to say anything of others")
+        return Check(kind, "found", "; ".join(leak.text() for leak in leaks))
+    if not told.on:
+        return Check(kind, "unchecked", f"not checked: {told.why}")
+    how = f"compared by {told.by}" if kind in ("files", "fingerprints") else f"column {told.by}"
+    text = f"none shared: checked on {told.on:,} of {told.of:,} clips ({how})"
+    if told.names is not None:
+        text += f", {told.names:,} {'people' if kind == 'people' else 'people or sources'}"
+        text += f", {told.fewest:,} in the smallest part"
+        if told.names < FEW_GROUPS:
+            return Check(kind, "few", f"{text}: too few to say anything about other people")
     return Check(kind, "none", text)
 
 
-def _kind(leak: Mapping[str, Any]) -> str:
+def _kind(leak: Leak) -> str:
     """The check that a leak belongs to."""
-    if leak["kind"] == "identity":
-        return "sources" if leak["who"] == "group" else "people"
-    return {"file": "files", "content": "fingerprints"}[leak["kind"]]
+    if leak.kind == "identity":
+        return "sources" if leak.who == "group" else "people"
+    return {"file": "files", "content": "fingerprints"}[leak.kind]
 
 
-def _shortcuts(found: Mapping[str, Any]) -> list[Check]:
-    if not found["shortcuts"]:
-        return [Check("shortcuts", "unchecked", f"not checked: {why_none(found['counts']['label'])}")]
+def _shortcuts(found: Found) -> list[Check]:
+    if not found.shortcuts:
+        return [Check("shortcuts", "unchecked", f"not checked: {why_none(found.counts['label'])}")]
     checks = []
-    for corpus in dict.fromkeys(s["corpus"] for s in found["shortcuts"]):
-        mine = [s for s in found["shortcuts"] if s["corpus"] == corpus]
-        for method in dict.fromkeys(s["method"] for s in mine):
-            of = [s for s in mine if s["method"] == method]
-            worst = max(of, key=lambda s: (s["finding"], s["auc"]))
-            name = f"shortcuts of {corpus}" + ("" if method == "all" else f", {method}")
-            if any(s["finding"] for s in of):
-                count = sum(s["finding"] for s in of)
-                text = f"{count} of {len(of)} numbers above {found['allow']:g}; the worst, {measured(worst)}"
+    for corpus in dict.fromkeys(s.corpus for s in found.shortcuts):
+        mine = [s for s in found.shortcuts if s.corpus == corpus]
+        for method in dict.fromkeys(s.method for s in mine):
+            of = [s for s in mine if s.method == method]
+            worst = max(of, key=lambda s: (s.above(found.allow), s.auc))
+            name = f"shortcuts of {corpus}" + ("" if method == ALL else f", {method}")
+            if count := sum(s.above(found.allow) for s in of):
+                text = f"{count} of {len(of)} numbers above {found.allow:g}; the worst, {measured(worst)}"
                 checks.append(Check(name, "found", text))
-            elif all(s["few"] for s in of):
+            elif all(s.few for s in of):
                 checks.append(
                     Check(name, "few", f"too few to say ({few(worst)}); the worst of {len(of)}, {measured(worst)}")
                 )
             else:
-                text = (
-                    f"none of {len(of)} numbers is above {found['allow']:g} beyond luck; the worst, {measured(worst)}"
-                )
+                text = f"none of {len(of)} numbers is above {found.allow:g} beyond luck; the worst, {measured(worst)}"
                 checks.append(Check(name, "none", text))
     return checks
 
 
-def measured(short: Mapping[str, Any]) -> str:
+def measured(short: Shortcut) -> str:
     """One number's figure, its interval and the clips behind both."""
-    people = f" of {short['people']:,} people" if short["people"] else ""
+    people = f" of {short.people:,} people" if short.people else ""
     return (
-        f"{means(short['nuisance'])}, picks the fake {100 * short['auc']:.1f} times in 100 (95 %: {100 * short['low']:.1f} to "
-        f"{100 * short['high']:.1f}; guessing: 50) on {short['fakes']:,} fakes and {short['reals']:,} reals{people}"
+        f"{means(short.nuisance)}, picks the fake {100 * short.auc:.1f} times in 100 (95 %: {100 * short.low:.1f} to "
+        f"{100 * short.high:.1f}; guessing: 50) on {short.fakes:,} fakes and {short.reals:,} reals{people}"
     )
 
 
-def few(short: Mapping[str, Any]) -> str:
+def few(short: Shortcut) -> str:
     """What is too few in a comparison, with what it would take."""
-    lacks = [f"{short[kind]:,} {kind}" for kind in ("fakes", "reals") if short[kind] < FEW_CLIPS]
+    lacks = [f"{n:,} {kind}" for kind, n in (("fakes", short.fakes), ("reals", short.reals)) if n < FEW_CLIPS]
     if lacks:
         return f"{' and '.join(lacks)}, {FEW_CLIPS} are needed"
-    return f"{short['people']} people, {FEW_GROUPS} are needed"
+    return f"{short.people} people, {FEW_GROUPS} are needed"
 
 
-def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
+def headline(found: Found) -> tuple[str, str, str]:
     """Tone (good, warn, bad), the sentence that says what was found, and what follows from it."""
     made = checks(found)
     short = [c for c in made if c.what.startswith("shortcuts")]
@@ -137,7 +135,7 @@ def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
         return (
             "good",
             "No leak and no shortcut found",
-            f"Of what was checked nothing gives the answers away.{_gaps(made)}",
+            f"Nothing that was checked gives the answers away.{_gaps(made)}",
         )
     missing = [GAPS[what, state] for what, state in sides.items() if state != "none"]
     if sides["shared clip"] == sides["shared person"] == "unchecked":
@@ -146,7 +144,7 @@ def headline(found: Mapping[str, Any]) -> tuple[str, str, str]:
     head = f"No {' and no '.join(clear)} found; {open_}" if clear else f"{open_[:1].upper()}{open_[1:]}"
     if all(state == "unchecked" for state in sides.values()):
         head = "There was nothing to check"
-    return "warn", head, f"What could not be looked at may still give the answers away.{_gaps(made)}"
+    return "warn", head, f"What could not be checked may still give the answers away.{_gaps(made)}"
 
 
 def _state(some: Sequence[Check]) -> str:
@@ -167,3 +165,69 @@ def unsaid(made: Sequence[Check]) -> str:
     small = [c.what for c in made if c.state == "few"]
     told = [f"{what}: {', '.join(some)}" for what, some in (("not checked", gaps), ("too few to say", small)) if some]
     return "".join(f"; {text}" for text in told)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line for a terminal; `tone` is "", bold or bad."""
+
+    text: str = ""
+    tone: str = ""
+
+
+def lines(found: Found) -> Iterator[Line]:
+    """What a terminal shows: what there is, leaks, the worst method of each nuisance, faults, and one last line."""
+    labels = ", ".join(f"{n:,} {name}" for name, n in found.counts["label"].items())
+    made = checks(found)
+    yield Line(f"{found.rows:,} rows, {found.distinct:,} distinct clips: {labels}")
+    yield from _head("Leaks between splits")
+    for check in made:
+        if check.what in SHARED and check.state != "found":
+            yield Line(f"  {check.what:12} {check.text}")
+    for leak in found.leaks:
+        yield Line(f"  {leak.kind:9} {leak.text()}", "bad")
+        yield Line(f"            for instance {leak.examples[0].what}")
+    yield from _head("Shortcuts: AUC of one number alone (0.5 = guessing; 95 % interval)")
+    if not found.shortcuts:
+        yield Line(f"  {why_none(found.counts['label'])}")
+    for corpus in dict.fromkeys(s.corpus for s in found.shortcuts):
+        yield Line(f"  {corpus}")
+        yield from _numbers(found, [s for s in found.shortcuts if s.corpus == corpus])
+    yield from _head("Faults")
+    if not found.faults:
+        yield Line("  none noted")
+    for fault in found.faults:
+        yield Line(f"  {fault.count:7,} {fault.kind}: {fault.examples[0].id}: {fault.examples[0].text}")
+    if found.soft_labels is not None:
+        yield from _head("Soft labels: mean agreement of lips and voice, and how many frames have one")
+        for name, count in found.soft_labels.items():
+            total = sum(count)
+            mean = sum((k + 0.5) * n for k, n in enumerate(count)) / (len(count) * total) if total else 0.0
+            told = f"{mean:.2f} over {total:,} frames" if total else "none; the store has no fit"
+            yield Line(f"  {name:22} {told}")
+    yield Line()
+    yield Line(headline(found)[1])
+    yield Line(f"{len(found.leaks)} leaks, {len(found.above)} shortcuts above {found.allow:g}{unsaid(made)}")
+
+
+def _head(text: str) -> Iterator[Line]:
+    yield Line()
+    yield Line(text, "bold")
+
+
+def _numbers(found: Found, mine: Sequence[Shortcut]) -> Iterator[Line]:
+    """The numbers of one corpus, each with its worst method."""
+    best: dict[str, Shortcut] = {}
+    for short in mine:
+        best.setdefault(short.nuisance, short)
+    for name, short in list(best.items())[:SHOWN]:
+        every = next((s for s in mine if (s.nuisance, s.method) == (name, ALL)), None)
+        line = (
+            f"    {name:22} {short.auc:.3f} ({short.low:.3f} to {short.high:.3f})  "
+            f"{short.method}: {short.fakes:,} fakes, {short.reals:,} reals"
+        )
+        line += f"; all fakes {every.auc:.3f}" if every and short.method != ALL else ""
+        if short.above(found.allow):
+            yield Line(line, "bad")
+        else:
+            yield Line(f"{line}; too few to say: {few(short)}" if short.few else line)

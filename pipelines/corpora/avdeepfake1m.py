@@ -17,17 +17,17 @@ from typing import Any
 
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, fault, file_of, files, joined, lengths, number, segments
-from pipelines.corpora.manifest import Row
+from pipelines.corpora.manifest import SPLITS, Row
 
 TYPES = {"real": (0, 0), "audio_modified": (0, 1), "visual_modified": (1, 0), "both_modified": (1, 1)}
-SPLITS = ("train", "val", "test", "testA", "testB")
+PARTS = (*SPLITS, "testA", "testB")
 FPS, SAMPLE_RATE = 25.0, 16_000.0
 
 
 def rows(root: Path) -> Iterator[Row]:
     """One row a clip of lists or folders, ids being the split's folder and the path; raises ManifestError without a list."""
     present = files(root)
-    listed = [row for split in SPLITS for row in _listed(root, split)]
+    listed = [row for split in PARTS for row in _listed(root, split)]
     if not listed:
         raise ManifestError(
             f"avdeepfake1m:{root} has no train_metadata.json, val_metadata.json or test_files.txt with clips"
@@ -120,4 +120,4 @@ def _people(path: str) -> list[str]:
 
 def _unlisted(path: str) -> Row:
     split = path.split("/")[0]
-    return Row(path, split=split if split in ("train", "val", "test") else "", identities=tuple(_people(path)))
+    return Row(path, split=split if split in SPLITS else "", identities=tuple(_people(path)))

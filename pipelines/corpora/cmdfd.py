@@ -2,7 +2,7 @@
 
 ROOT is the folder with the CSVs or its parent. The media (`origin/`, `MakeItTalk/`, ...) may lie in either, with or without the
 folder `My_Test`, where the lists say, or nowhere: `missing_media` and `missing_sound` are faults of a row, not errors. Labels
-come from ENtire_Label, Audio_Label and Video_Label (1 = fake). Sync_Label is no label: it is given by list, not measured, and
+come from ENtire_Label, Audio_Label and Video_Label (1 = fake). Sync_Label is not used as a label: it is given by list, not measured, and
 is 1 for most fakes. Sound is what Audio_Path names, which for VideoReTalk and Wav2Lip is the real clip of the voice.
 """
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from pipelines.corpora.fakeavceleb import OLD
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import fault, lengths, number, table
 from pipelines.corpora.manifest import Row
@@ -22,16 +23,9 @@ log = logging.getLogger(__name__)
 
 LISTS = ("Audio2Head", "MakeItTalk", "VideoReTalk", "W2L")  # each also as NAME_Self: face and voice of one person
 METHODS = {"W2L": "Wav2Lip", "W2L_Self": "Wav2Lip_Self"}
-PARTS = {  # FakeAVCeleb's folders of v1.0: the method by its name in v1.2
-    "REAL_A": "",
-    "FAKE_RTVC_B": "rtvc",
-    "FAKE_FACESWAP_C": "faceswap",
-    "FAKE_FSGAN_C": "fsgan",
-    "FAKE_W2L_C": "wav2lip",
-    "FAKE_FACESWAP_D_W2L": "faceswap-wav2lip",
-    "FAKE_FSGAN_D_W2L": "fsgan-wav2lip",
-    "org_FAKE_W2L_D": "wav2lip",
-}
+PARTS = {
+    folder: method for folder, (_, _, method) in OLD.items()
+}  # FakeAVCeleb's folders of v1.0: the method as v1.2 calls it
 COLUMNS = ("Audio_Path", "Video_Path", "ENtire_Label", "Audio_Label", "Video_Label")
 IDENTITY = re.compile(r"(?:^|[_/+-])(id\d{5})(?=[_/.+-]|$)")
 
@@ -108,7 +102,7 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
     for line, values in enumerate(lines, start=2):
         listed = values["Video_Path"]
         if not listed:
-            log.warning("%s line %d has no Video_Path, left out", name, line)
+            yield _pathless(folder, name, line, values)
             continue
         tail = _tail(listed, below)
         part = tail.split("/")[0]
@@ -140,6 +134,13 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
         if None in (row.listed_frames, row.listed_fps, row.listed_samples, row.listed_sample_rate):
             row = fault(row, "numbers_unknown", f"{tail} has no listed length of picture or sound")
         yield lengths(_labels(row))
+
+
+def _pathless(folder: Path, name: str, line: int, values: Mapping[str, str]) -> Row:
+    """The row of a line that names no video: it cannot be worked on, and the ledger and the audit say so."""
+    label, audio, video = (_label(values[column]) for column in COLUMNS[2:])
+    row = Row(f"{folder / name} line {line}", "", label, audio, video, id=f"{name}/line {line}")
+    return fault(row, "no_path", f"line {line} of {name} has no Video_Path; fetch the list again, or drop the line")
 
 
 class _Media:

@@ -1,6 +1,6 @@
 """FaceForensics++ (Roessler et al. 2019): {original,manipulated}_sequences/NAME/COMPRESSION/videos/, without sound.
 
-Who has fetched the sound again puts NAME.wav beside a clip. Identities are the numbers in names (000, 000_003; actors
+Sound that was fetched separately goes into NAME.wav next to a clip. Identities are the numbers in names (000, 000_003; actors
 of DeepFakeDetection 01__..., 01_02__...). Splits come from splits/{train,val,test}.json or the same files in ROOT, where there.
 """
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import document, fault, files
-from pipelines.corpora.manifest import Row
+from pipelines.corpora.manifest import SPLITS, Row
 
 TOPS = {"original_sequences": 0, "manipulated_sequences": 1}
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a video of each compression; `no_sound` where no .wav is beside it. Raises ManifestError for another tree."""
+    """One row a video of each compression; `no_audio` where there is no .wav next to it. Raises ManifestError for another tree."""
     if not any((root / top).is_dir() for top in TOPS):
         raise ManifestError(f"faceforensics:{root} has neither {' nor '.join(TOPS)}; name the folder that holds them")
     splits = _splits(root)
@@ -36,14 +36,14 @@ def rows(root: Path) -> Iterator[Row]:
         yield (
             row
             if has
-            else fault(row, "no_sound", f"{path} is published without sound, and no {Path(sound).name} is there")
+            else fault(row, "no_audio", f"{path} is published without sound, and no {Path(sound).name} is there")
         )
 
 
 def _splits(root: Path) -> dict[str, str]:
     """Split by number; the lists have pairs of numbers that were swapped with each other."""
     found = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         path = next((p for p in (root / "splits" / f"{split}.json", root / f"{split}.json") if p.is_file()), None)
         for pair in document(path, list) if path else ():
             found.update(dict.fromkeys(map(str, pair), split))

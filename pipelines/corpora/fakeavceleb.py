@@ -104,7 +104,7 @@ def _listed(path: Path) -> Iterator[Row]:
         identities = tuple(dict.fromkeys((*(x for x in people if x not in EMPTY), *row.identities)))
         method = line.get("method", "")
         method = "" if method in ("real", "-") else method
-        faults = tuple(text for text in row.faults if not text.startswith("method_unknown"))
+        faults = tuple(fault for fault in row.faults if fault.kind != "method_unknown")
         row = Row(**{**vars(row), "identities": identities, "method": method, "faults": faults})
         listed = CATEGORIES.get(line.get("category", ""))
         if listed is not None and listed != (row.video_fake, row.audio_fake):
@@ -121,7 +121,7 @@ def _is_clip(text: str) -> bool:
 
 
 def _of_file(path: str) -> Row:
-    """What folder and name of a file tell of it."""
+    """What the folder and the name of a file say about it."""
     top, name = path.split("/")[0], path.rpartition("/")[2]
     identities = tuple(dict.fromkeys(IDENTITY.findall(path)))
     if top in OLD:

@@ -1,50 +1,82 @@
-"""What is wrong with clips: one record a fault, and their summary by kind.
+"""What is wrong with clips, one record a fault, and a summary by kind.
 
-Adapters write faults of a corpus into its manifest rows ("kind: sentence"), readers of media find more. None of them drops a
-clip: whoever trains or evaluates decides, knowing which.
+Adapters note faults in the rows of their corpus, readers of media find more. No clip is dropped for a fault: whoever trains or
+evaluates decides, knowing which. A manifest file holds a row's faults as text, "kind: sentence" (`Fault.of`, `str`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pipelines.corpora.manifest import Row
+if TYPE_CHECKING:
+    from pipelines.corpora.manifest import Row
 
 EXAMPLES = 5
+OTHER = "other"  # the kind of a fault that names none
+KIND = re.compile(r"\w+(?=: )")
+RENAMED = {"no_sound": "no_audio", "missing": "missing_media"}  # kinds as older manifests and commands name them
 
 
 @dataclass(frozen=True)
 class Fault:
-    """kind is a short snake_case name that scripts may rely on, id the clip's, text one sentence for a person."""
+    """What is wrong with a clip: `kind` is a short snake_case name that scripts may rely on, `text` a sentence for a person."""
+
+    kind: str
+    text: str
+
+    @classmethod
+    def of(cls, text: str | Fault) -> Fault:
+        """A fault as a manifest file holds it; text that names no kind is of kind `other`."""
+        if isinstance(text, Fault):
+            return text
+        match = KIND.match(text)
+        return cls(kind_of(match[0]), text[match.end() + 2 :]) if match else cls(OTHER, text)
+
+    def __str__(self) -> str:
+        """As a manifest file holds it."""
+        return self.text if self.kind == OTHER and not KIND.match(self.text) else f"{self.kind}: {self.text}"
+
+
+@dataclass(frozen=True)
+class ClipFault:
+    """A fault of the clip `id`."""
 
     kind: str
     id: str
     text: str
 
 
-def of_rows(rows: Iterable[Row]) -> list[Fault]:
-    """What adapters found; a fault that names no kind is of kind `other`."""
-    found = []
-    for row in rows:
-        for fault in row.faults:
-            kind, separator, text = fault.partition(": ")
-            named = bool(separator) and kind.replace("_", "").isalnum()
-            found.append(Fault(kind, row.id, text) if named else Fault("other", row.id, fault))
-    return found
+@dataclass(frozen=True)
+class FaultKind:
+    """All faults of one kind: how many, and the first few."""
+
+    kind: str
+    count: int
+    examples: Sequence[ClipFault]
+
+    def to_json(self) -> dict[str, Any]:
+        """For audit.json."""
+        examples = [{"id": one.id, "text": one.text} for one in self.examples]
+        return {"kind": self.kind, "count": self.count, "examples": examples}
 
 
-def summary(faults: Sequence[Fault]) -> list[dict[str, Any]]:
-    """[{kind, count, examples}], most frequent kind first; examples are {id, text}, the first few."""
-    kinds: dict[str, list[Fault]] = {}
+def kind_of(name: str) -> str:
+    """The kind of a fault that somebody may know by its older name."""
+    return RENAMED.get(name, name)
+
+
+def of_rows(rows: Iterable[Row]) -> list[ClipFault]:
+    """What adapters noted."""
+    return [ClipFault(fault.kind, row.id, fault.text) for row in rows for fault in row.faults]
+
+
+def summary(faults: Sequence[ClipFault]) -> list[FaultKind]:
+    """Faults by kind, the most frequent first."""
+    kinds: dict[str, list[ClipFault]] = {}
     for fault in faults:
         kinds.setdefault(fault.kind, []).append(fault)
-    return [
-        {
-            "kind": kind,
-            "count": len(some),
-            "examples": [{k: v for k, v in asdict(f).items() if k != "kind"} for f in some[:EXAMPLES]],
-        }
-        for kind, some in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
+    found = [FaultKind(kind, len(some), some[:EXAMPLES]) for kind, some in kinds.items()]
+    return sorted(found, key=lambda one: (-one.count, one.kind))

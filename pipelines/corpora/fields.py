@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from concord.errors import ConcordError
+from pipelines.corpora.faults import Fault
 from store.formats import document
 
-PATHS = ("path", "audio_path")  # columns that may hold bytes which are no UTF-8, as file systems have them
+PATHS = ("path", "audio_path")  # columns that may hold bytes that are not UTF-8, as file names may
 LONGEST = 1 << 16  # letters of a cell
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 
@@ -39,7 +40,7 @@ def as_text(value: Any, name: str, where: str) -> str:
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
-        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is no letter") from None
+        raise ManifestError(f"{where!a}: {name} holds half of a surrogate pair, which is not a character") from None
     if name not in PATHS:
         text = document.text(text)
     return text
@@ -61,10 +62,10 @@ def as_number(value: Any, name: str, where: str) -> float:
     try:
         number = float(value)
         if not 0 <= number < math.inf:
-            raise ValueError("no count or rate")
+            raise ValueError("not a count or rate")
     except (TypeError, ValueError, OverflowError) as error:
         raise ManifestError(
-            f'{where}: {name} is "{str(value)[:80]}", which is no number from 0 on; correct it or leave it empty'
+            f'{where}: {name} is "{str(value)[:80]}", which is not a number from 0 on; correct it or leave it empty'
         ) from error
     return number
 
@@ -82,6 +83,13 @@ def as_names(value: Any, name: str, where: str) -> tuple[str, ...]:
     if isinstance(value, Mapping | bytes):
         raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected a list of names")
     return tuple(as_text(item, name, where) for item in items)
+
+
+def as_faults(value: Any, where: str) -> tuple[Fault, ...]:
+    """Faults of a cell, each as "kind: sentence" or a Fault."""
+    if isinstance(value, list | tuple):
+        value = [str(fault) if isinstance(fault, Fault) else fault for fault in value]
+    return tuple(map(Fault.of, as_names(value, "faults", where)))
 
 
 def as_segments(value: Any, name: str, where: str) -> tuple[tuple[float, float], ...]:

@@ -1,4 +1,8 @@
-"""GRID (Cooke et al. 2006, JASA 120(5)): one speaker a root, root/clips/NAME.*, word times in root/align/NAME.align; real."""
+"""GRID (Cooke et al. 2006, JASA 120(5)): one speaker a root, root/clips/NAME.*, word times in root/align/NAME.align; real.
+
+In the published package (Zenodo record 3625687) the folders of `alignments/` are named after the wrong speakers from s5 on:
+`published_folder` says which one holds a speaker's. A name spells its sentence, so `words` refuses times of another sentence.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +13,23 @@ from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row, reads_urls
 from store.place import Place, place
 
 ALIGN_RATE = 25_000  # units a second of .align files: samples of GRID's clean sound
+# The folder of the published alignments that holds each speaker's, where it is not the speaker's own name. Source: the table
+# `speaker_fix_map` of lhotse's recipe (lhotse-speech/lhotse, lhotse/recipes/grid.py, commit 0f54746), the other way round.
+MISPLACED = dict(
+    pair.split(":")
+    for pair in (
+        "s5:s6 s6:s5 s10:s11 s11:s12 s12:s13 s13:s10 s14:s15 s15:s14 s18:s19 s19:s18 s21:s20 s22:s23 s23:s22 s26:s27 s27:s26 "
+        "s28:s29 s29:s28 s32:s33 s33:s32"
+    ).split()
+)
+GRAMMAR = (  # what each letter of a name stands for, in the order of the sentence (Cooke et al., table I); the fourth is itself
+    {"b": "bin", "l": "lay", "p": "place", "s": "set"},
+    {"b": "blue", "g": "green", "r": "red", "w": "white"},
+    {"a": "at", "b": "by", "i": "in", "w": "with"},
+    {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},
+    dict(zip("z123456789", "zero one two three four five six seven eight nine".split(), strict=True)),
+    {"a": "again", "n": "now", "p": "please", "s": "soon"},
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +53,31 @@ def rows(root: Path | Place) -> Iterator[Row]:
 
 
 def words(path: Path | Place) -> list[Word]:
-    """Words of an .align file without the silences (`sil`, `sp`); times are good to a frame or two."""
+    """Words of an .align file without the silences (`sil`, `sp`); times are good to a frame or two.
+
+    Raises ManifestError where the file's name spells another sentence.
+    """
     found = []
     for line in place(path).read().decode().splitlines():
         if line.strip():
             start, end, text = line.split()
             if text not in ("sil", "sp"):
                 found.append(Word(int(start) / ALIGN_RATE, int(end) / ALIGN_RATE, text))
+    wanted, said = sentence(PurePosixPath(str(path)).stem), " ".join(word.text for word in found)
+    if wanted and said != wanted:
+        raise ManifestError(
+            f'{path} holds the times of "{said}", but its name spells "{wanted}"; in the published package the folders of '
+            "alignments are named after the wrong speakers (see pipelines/corpora/grid.py)"
+        )
     return found
+
+
+def sentence(name: str) -> str:
+    """The sentence that a clip's name spells: bbaf2n is "bin blue at f two now"; "" for a name that is not one of GRID's."""
+    said = [said_by.get(letter, "") for said_by, letter in zip(GRAMMAR, name, strict=False)]
+    return " ".join(said) if len(name) == len(GRAMMAR) and all(said) else ""
+
+
+def published_folder(speaker: str) -> str:
+    """The folder of the published `alignments/` that holds the word times of a speaker such as s6."""
+    return MISPLACED.get(speaker, speaker)

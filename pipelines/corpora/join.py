@@ -2,7 +2,7 @@
 
 An adapter makes a row for everything its list names and says how a file without a line is to be read; this module does the
 rest. Faults it writes: `listed_twice`, `list_conflict` (the lines disagree), `missing_media`, `not_listed`. Reads local folders
-and links in them; files whose name or folder begins with a dot are no clips.
+and links in them; files whose name or folder begins with a dot are not clips.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row
 from store.formats import document as store_document
@@ -27,9 +28,9 @@ LONGEST_DIFFERENCE_S = 0.5  # between listed picture and sound before a row says
 
 
 def fault(row: Row, kind: str, text: str) -> Row:
-    """The row with one more fault, "kind: text"; one it has already is not said twice."""
-    said = f"{kind}: {text}"
-    return row if said in row.faults else replace(row, faults=(*row.faults, said))
+    """The row with one more fault; one it has already is not noted twice."""
+    found = Fault(kind, text)
+    return row if found in row.faults else replace(row, faults=(*row.faults, found))
 
 
 def files(root: Path, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> list[str]:
@@ -128,7 +129,7 @@ def table(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:
-            raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
+            raise ValueError("it holds NUL bytes, so it is not UTF-8 text")
         return [
             {
                 str(name or "").strip(): (value or "").strip()
@@ -142,7 +143,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def document(path: Path, kind: type[T]) -> T:
-    """A JSON file's content, a `kind` (dict or list); raises ManifestError that names the file where it is none."""
+    """A JSON file's content, a `kind` (dict or list); raises ManifestError that names the file where it is not."""
     try:
         content = store_document.parse(path.read_text(encoding="utf-8-sig"), LIST_BYTES)
     except (OSError, ValueError) as error:
@@ -173,7 +174,7 @@ def segments(row: Row, name: str, values: Any, duration: float | None = None) ->
     """The row with forged parts (start_s, end_s) in field `name`; parts with no length become a fault, as do late ends."""
     kept: list[tuple[float, float]] = []
     if not isinstance(values, list | tuple | None):
-        row, values = fault(row, "bad_segment", f"{row.path}: forged parts {str(values)[:80]} are no list"), ()
+        row, values = fault(row, "bad_segment", f"{row.path}: forged parts {str(values)[:80]} are not a list"), ()
     for value in values or ():
         try:
             start, end = (float(x) for x in value)
@@ -181,7 +182,7 @@ def segments(row: Row, name: str, values: Any, duration: float | None = None) ->
             start, end = 0.0, 0.0
         if not 0 <= start < end < math.inf:
             row = fault(
-                row, "bad_segment", f"{row.path}: forged part {str(value)[:80]} is no span of time; it is left out"
+                row, "bad_segment", f"{row.path}: forged part {str(value)[:80]} is not a span of time; it is left out"
             )
             continue
         if duration is not None and end > duration + 0.04:  # a frame at 25 fps is rounding

@@ -1,6 +1,6 @@
 """KoDF (Kwon et al. 2021, arXiv 2103.10094): original_videos/, synthesized_videos/METHOD/, or the method folders flat in ROOT.
 
-Read from the folders alone; there is no list. The fsgan fakes are published without sound (fault `no_sound`), and of the
+Read from the folders alone; there is no list. The fsgan fakes are published without sound (fault `no_audio`), and of the
 audio-driven ones it is not said whether their sound is forged (-1). Identity: the folder that a clip lies in, where that is not
 the top or a method; what else names say of persons is not relied on.
 """
@@ -25,7 +25,7 @@ def rows(root: Path) -> Iterator[Row]:
             sound = -1 if method in ("audio-driven", "") else 0
             row = Row(path, label=1, video_fake=1, audio_fake=sound, method=method or "unknown", identities=person)
             yield (
-                fault(row, "no_sound", f"{path} is an fsgan fake, published without sound")
+                fault(row, "no_audio", f"{path} is an fsgan fake, published without sound")
                 if method == "fsgan"
                 else row
             )

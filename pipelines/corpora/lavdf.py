@@ -54,7 +54,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
         if forged:
             row = segments(row, name, spans, duration)
     if 0 in (entry.get("audio_channels"), entry.get("audio_frames")):
-        row = fault(row, "no_sound", f"{path} is listed without sound")
+        row = fault(row, "no_audio", f"{path} is listed without sound")
     return lengths(row)
 
 

@@ -17,13 +17,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.corpora.fields import ManifestError, as_label, as_names, as_number, as_segments, as_text, is_empty
+import numpy as np
+
+from pipelines.corpora.faults import Fault
+from pipelines.corpora.fields import (
+    ManifestError,
+    as_faults,
+    as_label,
+    as_names,
+    as_number,
+    as_segments,
+    as_text,
+    is_empty,
+)
 from store.formats import document
 from store.formats.table import read_csv, read_parquet, to_csv
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
-SPLITS = ("", "train", "val", "test")
+SPLITS = ("train", "val", "test")  # in this order; a row of none has ""
 PARQUET = (".parquet", ".pq")
 CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
 VIDEO_SUFFIXES = frozenset(
@@ -53,9 +65,7 @@ class Row:
     listed_fps: float | None = None
     listed_samples: float | None = None
     listed_sample_rate: float | None = None
-    faults: tuple[
-        str, ...
-    ] = ()  # what is wrong with the clip in its corpus, each as "kind: sentence"; adapters find them
+    faults: tuple[Fault, ...] = ()  # what is wrong with the clip in its corpus; adapters note it
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
@@ -76,7 +86,7 @@ class Row:
         if "identities" in got:
             got["identities"] = as_names(got["identities"], "identities", where)
         if "faults" in got:
-            got["faults"] = as_names(got["faults"], "faults", where)
+            got["faults"] = as_faults(got["faults"], where)
         for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
             if name in got:
                 got[name] = as_number(got[name], name, where)
@@ -84,7 +94,7 @@ class Row:
             if name in got:
                 got[name] = as_text(got[name], name, where)
         row = cls(**got)
-        if row.split not in SPLITS:
+        if row.split not in ("", *SPLITS):
             raise ManifestError(f'{where}: split is "{row.split}"; use train, val, test or leave it empty')
         return row
 
@@ -129,7 +139,13 @@ def load(
         raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
     try:
         rows = [row if isinstance(row, Row) else Row.of(row) for row in adapter(start)]
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:  # of values nobody lists
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # from values that no list should hold
         said = str(error).partition("\n")[0][:200]
         raise ManifestError(
             f"corpus {kind_and_root}: its lists hold what they should not ({type(error).__name__}: {said}); fetch them again"
@@ -188,7 +204,7 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
         method=document.text(row.method),
         group=document.text(row.group),
         identities=tuple(map(document.text, row.identities)),
-        faults=tuple(map(document.text, row.faults)),
+        faults=tuple(Fault.of(document.text(str(fault))) for fault in row.faults),
         path=_as_text(path),
         audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
         label=label,
@@ -214,24 +230,23 @@ def with_groups(rows: list[Row]) -> list[Row]:
 
     Clips that share a person, directly or through a third clip, must not cross a split. A row without identities is alone.
     """
-    parent: dict[str, str] = {}
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    def links(row: Row) -> list[str]:
-        return [*(f"identity {name}" for name in row.identities), *([f"group {row.group}"] if row.group else [])]
-
-    for row in rows:
-        names = links(row)
-        for other in names[1:]:
-            a, b = sorted((find(names[0]), find(other)))
-            parent[b] = a
-    return [replace(row, group=find(names[0]).partition(" ")[2] if (names := links(row)) else row.id) for row in rows]
+    links = [
+        [*(f"identity {name}" for name in row.identities), *([f"group {row.group}"] if row.group else [])]
+        for row in rows
+    ]
+    number = {name: k for k, name in enumerate(sorted({name for names in links for name in names}))}
+    pairs = [(number[names[0]], number[other]) for names in links for other in names[1:]]
+    edges = tuple(np.array(pairs, int).reshape(-1, 2).T)
+    graph = coo_array((np.ones(len(pairs)), edges), shape=(len(number), len(number)))
+    component = connected_components(graph, directed=False)[1] if number else ()
+    first: dict[int, str] = {}  # the name of a component is its first in the alphabet
+    for name, k in zip(number, component, strict=True):
+        first.setdefault(k, name)
+    named = [first[component[number[names[0]]]].partition(" ")[2] if names else "" for names in links]
+    return [replace(row, group=name if names else row.id) for row, names, name in zip(rows, links, named, strict=True)]
 
 
 def read(path: str | os.PathLike[str] | Place) -> list[Row]:
@@ -240,12 +255,12 @@ def read(path: str | os.PathLike[str] | Place) -> list[Row]:
 
 
 def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
-    """Lines of a manifest file by column, as they stand there; raises ManifestError where it is no manifest."""
+    """Lines of a manifest file by column, as they stand there; raises ManifestError where it is not a manifest."""
     suffix = Path(place(path).name).suffix.lower()
     try:
         data = place(path).read()
         if suffix not in PARQUET and b"\0" in data:
-            raise ValueError("it holds NUL bytes, so it is no text in UTF-8")
+            raise ValueError("it holds NUL bytes, so it is not UTF-8 text")
         table = read_parquet(data) if suffix in PARQUET else read_csv(data)
     except (OSError, ValueError) as error:
         said = str(error).strip().partition("\n")[0]
@@ -263,6 +278,7 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
     records = []
     for row in rows:
         record = dict(vars(row))
+        record["faults"] = [str(fault) for fault in row.faults]
         for name in ("identities", "audio_segments", "video_segments", "faults"):
             record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
         for name in ("label", "audio_fake", "video_fake"):

@@ -23,9 +23,9 @@ import click
 
 import store
 from concord.command import Command, say
-from concord.text import html as t
 from concord.text import markdown as md
 from pipelines.demo import timeline as picture
+from pipelines.ui.pages import render
 from store import output as outputs
 
 NAMES = ("real", "forged")
@@ -59,12 +59,12 @@ def main(output: Path, epochs: int) -> None:
     step(python, "-m", "pipelines.audit", "--store", zarr, "--html", report / "audit.html")
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")
     step(*evaluate, "--output", report / "evaluation.json", "--plot", report / "roc.png")
-    write(output, zarr, report)
+    write(zarr, report)
     say(f"demo: {time.monotonic() - begun:.0f} s; open {report / 'index.html'}")
 
 
 def check(report: Path) -> None:
-    """Raises UsageError for a file of another's at the place of one that this command makes; its steps look at their own."""
+    """Raises UsageError where a file that this command writes would replace a foreign one; its steps check their own outputs."""
     table = outputs.marked("the demonstration's table", b"| ", CAVEAT.encode())
     files = [outputs.Output(report / f"timeline_{name}.png", outputs.picture(picture.COMMAND)) for name in NAMES]
     files += [
@@ -86,7 +86,7 @@ def step(*command: object) -> None:
         raise click.ClickException(f"{words[0]} ended with exit code {done.returncode}; its last lines say why")
 
 
-def write(output: Path, zarr: Path, report: Path) -> None:
+def write(zarr: Path, report: Path) -> None:
     """Pictures of one real and one re-animated test clip, the table, and a page that holds them."""
     reader = store.open(zarr)
     for label, method, name in ((0, "", NAMES[0]), (1, "reanimated", NAMES[1])):
@@ -150,26 +150,8 @@ def markdown(table: list[tuple[str, ...]]) -> str:
 
 
 def html(table: list[tuple[str, ...]], facts: str) -> str:
-    """A page with table and pictures; the pictures lie beside it."""
-    head = "".join(f"<th>{cell}</th>" for cell in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{t(cell)}</td>" for cell in row) + "</tr>" for row in table)
-    return f"""{outputs.head(picture.COMMAND)}<title>concord-av demonstration</title>
-<meta name="viewport" content="width=device-width"><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; margin: 1rem 0 }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #dde; text-align: left }}
-td:nth-child(n+3) {{ text-align: right; font-variant-numeric: tabular-nums }} img {{ max-width: 100%; height: auto }}
-.note {{ color: #5a6070 }}</style>
-<h1>Do lips and voice say the same?</h1><p class="note">{CAVEAT}</p>
-<h2>One real clip</h2><img src="timeline_real.png" alt="similarity over time, real clip">
-<h2>One forged clip</h2><img src="timeline_forged.png" alt="similarity over time, forged clip">
-<p>Crops of the mouth, the calibrated probability that lips and voice belong together, and the sound with the words that were
-heard, green where the lips agree. Frames without voice are grey: they have no label.</p>
-<h2>Held-out clips</h2><table><tr>{head}</tr>{body}</table>
-<p class="note">"student" is the light detector trained from the store; "teachers" the stored similarity itself; "one number"
-the strongest trivial baseline that <a href="audit.html">the audit</a> found, which a detector must beat. {t(facts)}</p>
-<img src="roc.png" alt="ROC and DET curves, scores, reliability"></html>
-"""
+    """A page with table and pictures; the pictures lie next to it."""
+    return render("pipelines.demo/index.html.j2", picture.COMMAND, heads=HEAD, table=table, facts=facts, caveat=CAVEAT)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def _phones(marks: list[tuple[str, int]], words: tuple[str, ...]) -> tuple[Phone
             last = phones[-1]
             phones[-1] = Phone(last.symbol, last.start_s, end, last.stressed)
         elif symbol in _PAUSES:
-            # The space between two words is no pause: piper gives it a few hundredths of sound, half to each side.
+            # The space between two words is not a pause: piper gives it a few hundredths of sound, half to each side.
             phones.append(Phone("", at if begin is None else begin, end))
             if groups[-1]:
                 groups.append([])
@@ -116,14 +116,14 @@ def _phones(marks: list[tuple[str, int]], words: tuple[str, ...]) -> tuple[Phone
             stressed, begin = False, None
         at = end
     groups = [group for group in groups if group]
-    for word, positions in _words_of(groups, words, phones):
+    for word, positions in _words_of(groups, words):
         for position in positions:
             phone = phones[position]
             phones[position] = Phone(phone.symbol, phone.start_s, phone.end_s, phone.stressed, word)
     return tuple(_close_spaces(phones))
 
 
-def _words_of(groups: list[list[int]], words: tuple[str, ...], phones: list[Phone]) -> list[tuple[int, list[int]]]:
+def _words_of(groups: list[list[int]], words: tuple[str, ...]) -> list[tuple[int, list[int]]]:
     """Which phonemes each word has. espeak joins small words ("of the"): those share a group by their letters."""
     lengths = [max(1, len(word.replace("-", ""))) for word in words]
     num_groups, num_words = len(groups), len(words)

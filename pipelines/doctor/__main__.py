@@ -1,4 +1,4 @@
-"""`python -m pipelines.doctor`: what is missing on this machine, or on any node of a cluster, and the command that mends it.
+"""`python -m pipelines.doctor`: what is missing on this machine, or on any node of a cluster, and the fix.
 
 The checks themselves are in `checks` and `machine` and run in a process of their own on each node (`asking`). `nodes` starts
 them everywhere and compares what must be the same (code, models, clocks). This module prints one line a check, with the nodes
@@ -79,7 +79,7 @@ def _probe(store: str | None, request: Request) -> Iterator[tuple[Request, Findi
 
 
 def _written(store: str, request: Request) -> tuple[Any, Finding | None]:
-    """The small file, in the store or beside where it will be; or why there is none."""
+    """The small file, in the store or next to where it will be; or why it could not be written."""
     from store.layout import StoreError
     from store.place import is_url, place
 
@@ -103,7 +103,7 @@ def _alone(request: Request) -> list[Answer]:
 
 
 def text(answers: Sequence[Answer]) -> Iterator[str]:
-    """One line a check, then the command that mends it; nodes that agree share a line."""
+    """One line a check, then the fix; nodes that agree share a line."""
     nodes = len({answer.node for answer in answers} - {"cluster"})
     by_check: dict[str, dict[tuple[str, str, str], list[str]]] = {}
     for answer in answers:
@@ -121,7 +121,7 @@ def text(answers: Sequence[Answer]) -> Iterator[str]:
         for (level, said, mend), names in told.items():
             if level != "ok":
                 yield _row(level, check, said + (f" ({listed(names)})" if nodes > 1 else ""))
-                yield f"      {'':13} mend: {plain(redact(mend))}"
+                yield f"      {'':13} fix:  {plain(redact(mend))}"
     count = Counter(answer.finding.level for answer in answers)
     where = f" on {nodes} nodes" if nodes > 1 else ""
     yield f"{count['ok']} ok, {count['warn']} to look at, {count['fail']} failed{where}"
@@ -152,7 +152,7 @@ def _row(level: str, check: str, said: str) -> str:
 @storage_options()
 @click.option("--json", "as_json", is_flag=True, help="Print findings as JSON.")
 def main(address, store, corpus, teachers, options, as_json):
-    """Say what is missing on this machine, or on any node of a cluster, and the command that mends it."""
+    """Say what is missing on this machine, or on any node of a cluster, and the fix."""
     answers = examine(address, Request(teachers=teachers, options=options), store, corpus)
     failed = any(answer.finding.level == "fail" for answer in answers)
     if as_json:

@@ -48,7 +48,7 @@ def asker() -> Callable[[str, float], tuple[int, str, str]]:
 
 
 def findings_of(done: tuple[int, str, str]) -> list[Finding]:
-    """Findings of the checks, or the one that they could not be made."""
+    """Findings of the checks, or one finding that they could not run."""
     status, output, errors = done
     try:
         return [Finding(**finding) for finding in json.loads(output)]

@@ -1,10 +1,10 @@
 """What one machine needs to precompute, checked there: `python -m pipelines.doctor.checks`, a request in, findings out, both
 JSON.
 
-It runs in a process of its own, on this machine or on a node of a cluster (pipelines.doctor starts it), because a library that
-crashes, prints or is not there must not take the doctor along; so nothing beyond the standard library is imported before it is
-needed. Each check is a function that answers with findings and raises nothing that a broken machine may cause. Nothing is
-downloaded, but a model that a package ships may be converted into the cache.
+It runs in a process of its own, on this machine or on a node of a cluster (pipelines.doctor starts it): a library that crashes,
+prints or is missing must not end the doctor. For the same reason nothing beyond the standard library is imported before it is
+needed. Each check is a function that returns findings; errors of a broken machine become findings. Nothing is downloaded, but a
+model that a package ships may be converted into the cache.
 """
 
 import configparser
@@ -35,12 +35,12 @@ LIBRARIES = {  # what mediapipe and opencv load: Debian's package
 
 @dataclass(frozen=True)
 class Request:
-    """What to check beside the machine itself."""
+    """What to check besides the machine itself."""
 
     object_store: int = 2 * GIB  # bytes that Ray keeps in /dev/shm
     teachers: tuple[str, ...] = ()  # to be loaded
     media: tuple[str, ...] = ()  # paths or URLs to read from
-    probe: str = ""  # file or object that the doctor wrote; beside it goes the node's own, called `mark`
+    probe: str = ""  # file or object that the doctor wrote; the node writes its own next to it, called `mark`
     mark: str = ""
     options: dict[str, str] = field(default_factory=dict, repr=False)  # of object stores
 
@@ -228,7 +228,7 @@ def media(paths: Iterable[str], options: dict[str, str]) -> Finding:
 
 
 def shared_place(request: Request) -> Finding:
-    """The store's place, by reading what the doctor wrote there and writing beside it."""
+    """The store's place, by reading what the doctor wrote there and writing a file next to it."""
     from store.place import place
 
     probe = place(request.probe, request.options)

@@ -49,10 +49,12 @@ def text(summary: Summary, config: Config) -> str:
             f"{'  and ' + str(more) + ' more; ' if more > 0 else '  '}all are in {plain(config.store / 'ledger.parquet')}"
         )
     if summary.traces:
-        lines.append(f"some met errors of the program itself; their tracebacks are in {plain(summary.traces)}")
+        lines.append(
+            f"some failed because of errors in the program itself; their tracebacks are in {plain(summary.traces)}"
+        )
     if not summary.labelled:
         lines.append(
-            "no soft labels yet: no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
+            "no soft labels yet, because no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or take "
             f"a fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
@@ -88,7 +90,7 @@ def _quality(summary: Summary) -> list[str]:
 
 
 def _with(summary: Summary) -> str:
-    """What a store has beside what all have."""
+    """Optional arrays of the store."""
     return f" with {' and '.join(f'frames/{name}' for name in summary.arrays)}" if summary.arrays else ""
 
 
@@ -106,7 +108,9 @@ def _expectation(summary: Summary, config: Config) -> str:
     ]
     if free is not None:
         enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"
-        lines.append(f"{space.size(need)} of disk are needed meanwhile, {space.size(free)} are free: {enough}")
+        lines.append(
+            f"{space.size(need)} of disk space are needed during the run, {space.size(free)} are free: {enough}"
+        )
     if summary.failed:
         lines.append(f"{len(summary.failed)} cannot be opened:")
         lines += [f"  {plain(entry.path)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]

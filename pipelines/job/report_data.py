@@ -1,8 +1,7 @@
-"""What `report.json` says of a run, and writing it and `report.html` into the store's folder.
+"""Makes a run's report (records of `pipelines.job.report_page`) and writes it into the store's folder, as JSON and as a page.
 
-Both are written at the end of a run that did something, also of one that failed or was stopped, and now and then while it
-runs, so that a driver that was killed leaves a report too. The page shows the JSON and nothing else; docs/precompute.md has
-its fields.
+Both files are written at the end of a run that did something, even if it failed or was stopped, and now and then while it
+runs, so that a driver that was killed leaves a report too. docs/precompute.md describes the fields.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -27,6 +27,22 @@ from concord.secrets import redact
 from pipelines.errors import UsageError
 from pipelines.job import report_page, request
 from pipelines.job.ledger import Entry
+from pipelines.job.report_page import (
+    Clips,
+    Cost,
+    CostRow,
+    Example,
+    Failures,
+    Labels,
+    Limit,
+    Machine,
+    Report,
+    Retries,
+    Run,
+    SlowClip,
+    Stage,
+    Timeline,
+)
 from pipelines.job.request import Config
 from pipelines.job.usage import StageUsage, Summary, Usage, first_line
 from pipelines.workers import cluster
@@ -84,80 +100,82 @@ def ending(error: BaseException) -> tuple[str, str]:
     return "failed", first_line(error)
 
 
-def write(root: str | os.PathLike[str] | Place, data: Mapping[str, Any]) -> None:
+def write(root: str | os.PathLike[str] | Place, report: Report) -> None:
     """Write a report's two files."""
-    text = json.dumps(data, indent=1, allow_nan=False)
-    (place(root) / JSON).write(text.encode())
-    (place(root) / HTML).write(report_page.page(data).encode("utf-8", "backslashreplace"))
+    (place(root) / JSON).write(json.dumps(to_json(report), indent=1, allow_nan=False).encode())
+    (place(root) / HTML).write(report_page.page(report).encode("utf-8", "backslashreplace"))
 
 
-def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> dict[str, Any]:
+def to_json(report: Report) -> dict[str, Any]:
+    """What `report.json` holds: floats of six digits, null where one is not finite."""
+    return clean(asdict(report))
+
+
+def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> Report:
     """The report, from what the run counted, the ledger and the store; `state` is running, ended, stopped or failed."""
     reader = store.open(config.store)
-    clips = reader.clips
-    seconds = time.time() - summary.usage.begun
-    has, usage, parts = machine(), summary.usage, summary.parts
+    clips, usage, parts = reader.clips, summary.usage, summary.parts
+    seconds = time.time() - usage.begun
+    has = machine()
     done = int((clips["done"] == 1).sum())
     failed = sum(1 for entry in entries.values() if entry.reason)
-    return clean(
-        {
-            "version": VERSION,
-            "run": {
-                "state": state,
-                "message": redact(message),
-                "during": parts.broken if state in ("stopped", "failed") else "",
-                "begun": _iso(usage.begun),
-                "written": _iso(time.time()),
-                "seconds": seconds,
-                "store": str(config.store),
-                "command": request.command(sys.argv),
-                "commit": request.commit(),
-                "software": {"python": sys.version.split()[0], **_versions()},
-            },
-            "machine": has,
-            "clips": {
-                "total": len(reader),
-                "done": done,
-                "failed": failed,
-                "left": max(0, len(reader) - done - failed),
-                "hours": float(clips["length"][clips["done"] == 1].sum()) / layout.FPS / 3600,
-                "this_run": summary.worked,
-                "this_run_hours": summary.video_seconds / 3600,
-            },
-            "parts": {**parts.seconds, "other": max(0.0, seconds - sum(parts.seconds.values()))},
-            "stages": {name: of_stage(stage) for name, stage in usage.stages.items()},
-            "limit": limit(usage, seconds),
-            "timeline": timeline(usage, seconds),
-            "failures": failures(entries.values()),
-            "slowest": slowest(entries, clips),
-            "retries": {
-                "again": sum(1 for entry in entries.values() if entry.attempts > 1),
-                "crashed": sum(1 for entry in entries.values() if entry.reason in CRASHES),
-                "breaks": summary.breaks,
-            },
-            "cost": cost(summary, config, has, seconds),
-            "labels": labels(reader.attrs.get("similarity") or {}),
-        }
+    return Report(
+        version=VERSION,
+        run=Run(
+            state=state,
+            message=redact(message),
+            during=parts.broken if state in ("stopped", "failed") else "",
+            begun=_iso(usage.begun),
+            written=_iso(time.time()),
+            seconds=seconds,
+            store=str(config.store),
+            command=request.command(sys.argv),
+            commit=request.commit(),
+            software={"python": sys.version.split()[0], **_versions()},
+        ),
+        machine=has,
+        clips=Clips(
+            total=len(reader),
+            done=done,
+            failed=failed,
+            left=max(0, len(reader) - done - failed),
+            hours=float(clips["length"][clips["done"] == 1].sum()) / layout.FPS / 3600,
+            this_run=summary.worked,
+            this_run_hours=summary.video_seconds / 3600,
+        ),
+        parts={**parts.seconds, "other": max(0.0, seconds - sum(parts.seconds.values()))},
+        stages={name: of_stage(stage) for name, stage in usage.stages.items()},
+        limit=limit(usage, seconds),
+        timeline=timeline(usage, seconds),
+        failures=failures(entries.values()),
+        slowest=slowest(entries, clips),
+        retries=Retries(
+            again=sum(1 for entry in entries.values() if entry.attempts > 1),
+            crashed=sum(1 for entry in entries.values() if entry.reason in CRASHES),
+            breaks=summary.breaks,
+        ),
+        cost=cost(summary, config, has, seconds),
+        labels=labels(reader.attrs.get("similarity") or {}),
     )
 
 
-def of_stage(stage: StageUsage) -> dict[str, Any]:
+def of_stage(stage: StageUsage) -> Stage:
     """A stage's figures; rates are of one worker while it is busy."""
-    return {
-        "clips": stage.clips,
-        "frames": stage.frames,
-        "workers": stage.most_workers,
-        "busy_s": stage.busy_s,
-        "present_s": stage.present_s,
-        "utilisation": stage.utilisation,
-        "clips_per_s_a_worker": stage.clips / stage.busy_s if stage.busy_s else None,
-        "ms_a_frame": 1000 * stage.busy_s / stage.frames if stage.frames else None,
-        "padding": max(0.0, stage.padding),
-    }
+    return Stage(
+        clips=stage.clips,
+        frames=stage.frames,
+        workers=stage.most_workers,
+        busy_s=stage.busy_s,
+        present_s=stage.present_s,
+        utilisation=stage.utilisation,
+        clips_per_s_a_worker=stage.clips / stage.busy_s if stage.busy_s else None,
+        ms_a_frame=1000 * stage.busy_s / stage.frames if stage.frames else None,
+        padding=max(0.0, stage.padding),
+    )
 
 
-def limit(usage: Usage, seconds: float) -> dict[str, Any] | None:
-    """The stage whose workers were busy most of their time, and what that means for a run of so many seconds; None before any
+def limit(usage: Usage, seconds: float) -> Limit | None:
+    """The stage whose workers were busy most of their time, and what that means for a run of that length; None before any
     work."""
     if not usage.stages:
         return None
@@ -167,98 +185,88 @@ def limit(usage: Usage, seconds: float) -> dict[str, Any] | None:
     busy = f"{were} busy {stage.utilisation:.0%} of the time"
     if stage.span_s < seconds / 2:
         had = f"had work for {stage.span_s:.0f} of {seconds:.0f} s"
-        said = f"Start and end took most of the run: {name}, the busiest stage, {had}."
+        said = f"Most of the time no clip was in work: {name}, the busiest stage, {had}. The rest is the other parts above."
     elif stage.utilisation < BUSY:
         most = f"{name} most ({stage.utilisation:.0%})"
-        said = f"No stage was busy all the time, {most}: too few clips were on their way at once."
+        said = f"No stage was busy all the time, {most}: too few clips were in work at once."
     elif name == "face":
         said = f"The face stage limits the run: its {busy}. More CPU cores make it faster."
     else:
         said = f"The {name} teacher limits the run: its {busy}. Raise --{name}-workers, or add GPUs."
-    return {"stage": name, "utilisation": stage.utilisation, "text": said}
+    return Limit(name, stage.utilisation, said)
 
 
-def timeline(usage: Usage, seconds: float) -> dict[str, Any]:
+def timeline(usage: Usage, seconds: float) -> Timeline:
     """By stage, clips a second and workers busy in each bin of the run's time."""
     count = math.ceil(seconds / usage.bin_s)
-    return {
-        "bin_s": usage.bin_s,
-        "clips_per_s": {name: [n / usage.bin_s for n in s.clips_in[:count]] for name, s in usage.stages.items()},
-        "busy": {name: [n / usage.bin_s for n in s.busy_in[:count]] for name, s in usage.stages.items()},
-    }
+    return Timeline(
+        usage.bin_s,
+        {name: [n / usage.bin_s for n in s.clips_in[:count]] for name, s in usage.stages.items()},
+        {name: [n / usage.bin_s for n in s.busy_in[:count]] for name, s in usage.stages.items()},
+    )
 
 
-def failures(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def failures(entries: Iterable[Entry]) -> list[Failures]:
     """Failed clips by stage and reason, the most frequent first, with a few examples each."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str], Failures] = {}
     for entry in entries:
         if entry.reason:
-            empty = {"stage": entry.stage, "reason": entry.reason, "clips": 0, "again": "", "examples": []}
-            kind = found.setdefault((entry.stage, entry.reason), empty)
-            kind["clips"] += 1
-            kind["again"] = "next run" if entry.reason in INFRASTRUCTURE else "--retry-failed"
-            if len(kind["examples"]) < EXAMPLES:
-                kind["examples"].append({"id": entry.id, "path": entry.path, "message": redact(entry.message)})
-    return sorted(found.values(), key=lambda kind: (-kind["clips"], kind["stage"], kind["reason"]))
+            kind = found.setdefault((entry.stage, entry.reason), Failures(entry.stage, entry.reason))
+            kind.clips += 1
+            kind.again = report_page.AGAIN if entry.reason in INFRASTRUCTURE else "--retry-failed"
+            if len(kind.examples) < EXAMPLES:
+                kind.examples.append(Example(entry.id, entry.path, redact(entry.message)))
+    return sorted(found.values(), key=lambda kind: (-kind.clips, kind.stage, kind.reason))
 
 
-def slowest(entries: Mapping[str, Entry], clips: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def slowest(entries: Mapping[str, Entry], clips: Mapping[str, np.ndarray]) -> list[SlowClip]:
     """Clips that took longest, with the length that they have or promise."""
     top = heapq.nlargest(SLOWEST, (e for e in entries.values() if e.seconds > 0), key=lambda e: e.seconds)
     wanted = {entry.id for entry in top}
     length = {str(i): float(s) for i, s in zip(clips["id"], clips["duration"], strict=True) if str(i) in wanted}
     found = []
-    for entry in top:
-        video = length.get(entry.id, math.nan)
-        told = {"id": entry.id, "path": entry.path, "seconds": entry.seconds, "video_s": video}
-        told["per_video_s"] = entry.seconds / video if video > 0 else math.nan
-        found.append({**told, "attempts": entry.attempts, "stage": entry.stage, "reason": entry.reason})
+    for e in top:
+        video = length.get(e.id)
+        by_length = e.seconds / video if video is not None and video > 0 else None
+        found.append(SlowClip(e.id, e.path, e.seconds, video, by_length, e.attempts, e.stage, e.reason))
     return found
 
 
-def cost(summary: Summary, config: Config, has: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
-    """Hours of CPU cores and GPUs for 1,000 hours of video, by the run's own: of work alone, and with all that the machines
-    idled. None for a run that worked on no clip."""
+def cost(summary: Summary, config: Config, has: Machine, seconds: float) -> Cost | None:
+    """Hours of CPU cores and GPUs for 1,000 hours of video, estimated from this run: of work alone, and with all the time that
+    the machines idled. None for a run that worked on no clip."""
     video = max((stage.frames for stage in summary.usage.stages.values()), default=0) / layout.FPS
     if not video:
         return None
     pools, parts, rows = config.pools, summary.parts, []
-    share = min(1.0, has["gpus"] / (pools.asr[1] + pools.vsr[1]))
+    share = min(1.0, has.gpus / (pools.asr[1] + pools.vsr[1]))
     for name, stage in summary.usage.stages.items():
         own = HOURS * stage.busy_s / max(stage.frames / layout.FPS, 1e-9)
-        on_gpu = name != "face" and has["gpus"] > 0
+        on_gpu = name != "face" and has.gpus > 0
         rows.append(_hours(name, 0.0 if on_gpu else own, own * share if on_gpu else 0.0))
     rest = sum(parts.jobs_s.get(name, 0.0) for name in ("headers", "labels"))
     rows.append(_hours("headers and labels", HOURS * rest / video, 0.0))
-    rows.append(_hours("work", sum(r["core_hours"] for r in rows), sum(r["gpu_hours"] for r in rows)))
+    rows.append(_hours("work", sum(r.core_hours for r in rows), sum(r.gpu_hours for r in rows)))
     fixed = parts.seconds.get("fit", 0.0) + parts.seconds.get("words", 0.0)
     whole = HOURS * max(seconds - fixed, 0.0) / video
-    rows.append(_hours("as this run went", whole * has["cpus"], whole * has["gpus"]))
-    return {
-        "hours_of_video": HOURS,
-        "from_hours": video / 3600,
-        "usd_a_core_hour": CORE_PRICE,
-        "usd_a_gpu_hour": GPU_PRICE,
-        "prices": PRICES,
-        "rows": rows,
-    }
+    rows.append(_hours("as this run went", whole * has.cpus, whole * has.gpus))
+    return Cost(HOURS, video / 3600, CORE_PRICE, GPU_PRICE, PRICES, rows)
 
 
-def _hours(name: str, cores: float, gpus: float) -> dict[str, Any]:
-    return {"name": name, "core_hours": cores, "gpu_hours": gpus, "usd": cores * CORE_PRICE + gpus * GPU_PRICE}
+def _hours(name: str, cores: float, gpus: float) -> CostRow:
+    return CostRow(name, cores, gpus, cores * CORE_PRICE + gpus * GPU_PRICE)
 
 
-def labels(note: Mapping[str, Any]) -> dict[str, Any] | None:
+def labels(note: Mapping[str, Any]) -> Labels | None:
     """What the soft labels are worth, from the note of the fit; None where there are none."""
-    names = ("kind", "fitted_on", "auc", "brier", "calibrated_on", "shuffled_control")
-    return {name: note.get(name) for name in names} if note else None
+    return Labels(**{field.name: clean(note.get(field.name)) for field in fields(Labels)}) if note else None
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Machine:
     """Nodes, CPUs and GPUs that the run has, and nodes that it had."""
     import ray
 
-    here = {"nodes": 1, "cpus": cluster.cores(), "gpus": 0, "gpu_names": [], "nodes_gone": 0}
+    here = Machine(nodes=1, cpus=cluster.cores())
     if not ray.is_initialized():
         return here
     try:
@@ -268,13 +276,13 @@ def machine() -> dict[str, Any]:
         return here
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     kind = "accelerator_type:"
-    return {
-        "nodes": len(alive),
-        "cpus": int(sum(has.get("CPU", 0) for has in alive)),
-        "gpus": int(sum(has.get("GPU", 0) for has in alive)),
-        "gpu_names": sorted({name.removeprefix(kind) for has in alive for name in has if name.startswith(kind)}),
-        "nodes_gone": len(nodes) - len(alive),
-    }
+    return Machine(
+        nodes=len(alive),
+        cpus=int(sum(has.get("CPU", 0) for has in alive)),
+        gpus=int(sum(has.get("GPU", 0) for has in alive)),
+        gpu_names=sorted({name.removeprefix(kind) for has in alive for name in has if name.startswith(kind)}),
+        nodes_gone=len(nodes) - len(alive),
+    )
 
 
 def clean(value: Any) -> Any:

@@ -55,7 +55,7 @@ def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, wh
             write_splits(file, rows, weight)
     except OSError as error:
         raise ManifestError(f"{file} cannot be written: {error.strerror}; choose another place") from error
-    except ValueError as error:  # a name with a zero byte, or text that is no Unicode
+    except ValueError as error:  # a name with a zero byte, or text that is not Unicode
         why = told(error) if isinstance(error, UnicodeError) else str(error)
         raise ManifestError(f"{file} cannot be written: {why}") from error
 
@@ -115,16 +115,16 @@ def validate(corpora: Sequence[str], files: Sequence[str], remap, where, drop) -
     looked = [manifest_check.of_file(file) for file in files]
     if bad := [fault for some, _ in looked for fault in some]:
         for fault in faults.summary(bad):
-            say(f"{fault['count']:,} {fault['kind']}: {fault['examples'][0]['text']}")
+            say(f"{fault.count:,} {fault.kind}: {fault.examples[0].text}")
         say(f"unusable: {len(bad):,} values to correct", err=True)
         return 2
     rows = chosen(manifest_edit.load(corpora, files), remap, where, drop)
     found, far = manifest_check.check(rows)
     found += [fault for _, some in looked for fault in some]
     for fault in faults.summary(found):
-        say(f"{fault['count']:,} {fault['kind']}")
-        for example in fault["examples"][:3]:
-            say(f"    {example['id']}: {example['text']}")
+        say(f"{fault.count:,} {fault.kind}")
+        for example in fault.examples[:3]:
+            say(f"    {example.id}: {example.text}")
     if far:
         say(f"{far:,} clips lie in buckets; whether they are there was not looked at")
     faulty = len({fault.id for fault in found})

@@ -1,7 +1,7 @@
 """Whether a manifest can be used, and what is wrong with it, every row and not the first one alone.
 
-Unusable is what would stop a run: a value without a meaning, a row without a path, an id of two rows. Everything else is a
-fault that a run lives with. What it leaves out: no file is opened, and files in buckets are not looked for.
+Unusable is what would stop a run: a value without a meaning, a row without a path, an id that two rows share. With any other
+fault a run goes on. What it leaves out: no file is opened, and files in buckets are not looked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.corpora import faults, manifest
-from pipelines.corpora.faults import Fault
+from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import CATEGORIES, Row
 from pipelines.manifest.edit import Files
@@ -19,14 +19,14 @@ from store.place import is_url
 LATE_S = 0.04  # a forged part may end a frame after the clip: rounding
 
 
-def of_file(path: str) -> tuple[list[Fault], list[Fault]]:
+def of_file(path: str) -> tuple[list[ClipFault], list[ClipFault]]:
     """What keeps a manifest file from being read (`bad_COLUMN`, `no_path`, `double_id`), and its rows' `label_conflict`.
 
-    Ids are the row's, its path, or the number of its line. A label_conflict is what reading mends in silence: columns that
-    contradict each other. Raises ManifestError where the file as a whole is no manifest.
+    Ids are the row's, its path, or the number of its line. A label_conflict is what reading corrects silently: columns that
+    contradict each other. Raises ManifestError where the file as a whole is not a manifest.
     """
-    bad: list[Fault] = []
-    conflicts: list[Fault] = []
+    bad: list[ClipFault] = []
+    conflicts: list[ClipFault] = []
     seen: dict[tuple[str, str], int] = {}
     for line, values in enumerate(manifest.records(path), start=2):
         try:
@@ -37,31 +37,31 @@ def of_file(path: str) -> tuple[list[Fault], list[Fault]]:
         name = row.id or row.path
         if (first := seen.setdefault((row.corpus, name), line)) != line:
             text = f"lines {first} and {line} of {path} have the id {name}; give one another id"
-            bad.append(Fault("double_id", name, text))
+            bad.append(ClipFault("double_id", name, text))
         parts = (row.video_fake, row.audio_fake)
         if row.label == 0 and 1 in parts:
             text = f"label is 0, but video_fake is {parts[0]} and audio_fake {parts[1]}; the label is taken"
-            conflicts.append(Fault("label_conflict", name, text))
+            conflicts.append(ClipFault("label_conflict", name, text))
     return bad, conflicts
 
 
-def _wrong(values: Mapping[str, Any], line: str) -> list[Fault]:
+def _wrong(values: Mapping[str, Any], line: str) -> list[ClipFault]:
     """Each value of a line that has no meaning."""
     where = {"path": values.get("path")}
     try:
         Row.of(where)
     except ManifestError:
-        return [Fault("no_path", line, f"{line} has no path; give every row one")]
+        return [ClipFault("no_path", line, f"{line} has no path; give every row one")]
     found = []
     for name, value in values.items():
         try:
             Row.of({**where, name: value})
         except ManifestError as error:
-            found.append(Fault(f"bad_{name}", str(where["path"]), str(error)))
+            found.append(ClipFault(f"bad_{name}", str(where["path"]), str(error)))
     return found
 
 
-def check(rows: Sequence[Row]) -> tuple[list[Fault], int]:
+def check(rows: Sequence[Row]) -> tuple[list[ClipFault], int]:
     """Faults of rows: what adapters noted and what shows here; and how many rows lie in buckets, where none was looked for.
 
     Found here: `missing_media`, `missing_sound` (no such file on this machine), `label_unknown`, `label_conflict`,
@@ -73,18 +73,20 @@ def check(rows: Sequence[Row]) -> tuple[list[Fault], int]:
     def add(kind: str, row: Row, text: str) -> None:
         if (kind, row.id) not in noted:
             noted.add((kind, row.id))
-            found.append(Fault(kind, row.id, text))
+            found.append(ClipFault(kind, row.id, text))
 
     for row in rows:
         if is_url(row.path):
             far += 1
         elif not files.has(row.path):
-            add("missing_media", row, f"{row.path} is not there; --remap OLD=NEW tells where it is")
+            add("missing_media", row, f"{row.path} is not there; --remap OLD=NEW says where it is now")
         silent = row.audio_path and not is_url(row.audio_path) and not files.has(row.audio_path)
         if silent and ("missing_media", row.id) not in noted:
-            add("missing_sound", row, f"{row.audio_path} is not there; --remap OLD=NEW tells where it is")
+            add("missing_sound", row, f"{row.audio_path} is not there; --remap OLD=NEW says where it is now")
         if row.label < 0:
-            add("label_unknown", row, "neither real nor fake; it can be listened to, not learned from or scored")
+            add(
+                "label_unknown", row, "neither real nor fake, so nothing can be learned from it and it cannot be scored"
+            )
         parts = (row.video_fake, row.audio_fake)
         if row.label == 1 and parts == (0, 0):
             add("label_conflict", row, "label is 1, but neither picture nor sound is")

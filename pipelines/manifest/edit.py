@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.corpora import faults, manifest
+from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import LABELS, ManifestError
 from pipelines.corpora.manifest import Row
 from store.place import is_url
@@ -52,12 +53,12 @@ def remap(rows: Sequence[Row], old: str, new: str) -> tuple[list[Row], int]:
             moved.append(row)
             continue
         changed += 1
-        kinds = [fault.partition(":")[0] for fault in row.faults]
+        kinds = [fault.kind for fault in row.faults]
         found = {kind: there.has(place) for kind, place in (("missing_media", path), ("missing_sound", sound))}
         told = [fault for fault, kind in zip(row.faults, kinds, strict=True) if not found.get(kind, False)]
         silent = sound and not is_url(sound) and not found["missing_sound"] and "missing_sound" not in kinds
         if silent and "missing_media" in kinds and found["missing_media"]:
-            told.append(f"missing_sound: {sound}, the sound of {row.id}, is not there")
+            told.append(Fault("missing_sound", f"{sound}, the sound of {row.id}, is not there"))
         moved.append(replace(row, path=path, audio_path=sound, faults=tuple(told)))
     if not changed:
         starts = Counter("/".join(row.path.split("/")[:4]) for row in rows)
@@ -127,5 +128,5 @@ def _values(row: Row, name: str) -> set[str]:
 
 def drop_fault(rows: Sequence[Row], kind: str) -> list[Row]:
     """Rows without a fault of this kind; kinds are those of `pipelines.corpora.faults`."""
-    bad = {fault.id for fault in faults.of_rows(rows) if fault.kind == kind}
+    bad = {fault.id for fault in faults.of_rows(rows) if fault.kind == faults.kind_of(kind)}
     return [row for row in rows if row.id not in bad]

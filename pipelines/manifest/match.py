@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.audit import leaks, nuisances
-from pipelines.audit.rates import weighted_auc
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import PARQUET, Row
 from store.formats.table import read_csv, read_parquet
@@ -173,6 +172,16 @@ def _even(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> bool:
     return abs(weighted_auc(x, fake, weight) - 0.5) <= TOLERANCE
 
 
+def weighted_auc(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> float:
+    """The chance that a fake's number [n] is above a real's, ties half, weighted [n]; NaN without a fake or a real."""
+    from sklearn.metrics import roc_auc_score
+
+    some = weight > 0
+    if not fake[some].any() or fake[some].all():
+        return float("nan")
+    return float(roc_auc_score(fake[some], x[some], sample_weight=weight[some]))
+
+
 def _cells(cells: np.ndarray, fake: np.ndarray, by: str, seed: int) -> np.ndarray:
     """Weight [n] of clips in cells [n, nuisances]: as many of both kinds in each, or reals that weigh as much as the fakes."""
     _, cell = np.unique(cells, axis=0, return_inverse=True)
@@ -221,7 +230,7 @@ def _aucs(table: pd.DataFrame, fake: np.ndarray, weight: np.ndarray) -> dict[str
         if not pd.api.types.is_numeric_dtype(table[name]):
             continue
         x = table[name].to_numpy(np.float64)
-        some = (weight > 0) & ~np.isnan(x)
-        value = weighted_auc(x[some], fake[some], weight[some])
+        known = ~np.isnan(x)
+        value = weighted_auc(x[known], fake[known], weight[known])
         found[str(name)] = max(value, 1 - value)
     return found

@@ -15,7 +15,7 @@ from pipelines.corpora.manifest import Row
 
 
 def names(row: Row) -> tuple[str, ...]:
-    """The row's people; its group, or the clip itself, where it names nobody."""
+    """The row's people; where it names nobody, its group, or the clip itself."""
     return row.identities or (row.group or row.id,)
 
 

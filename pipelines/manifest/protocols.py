@@ -116,7 +116,7 @@ def _reals_once(rows: Sequence[Row], of: dict[str, str], copy: Mapping[str, str]
     last: dict[str, str] = {}
     reals = [row.id for row in rows if row.label == 0 and row.id in of]
     for name in reals:
-        last[copy[name]] = max(last.get(copy[name], ""), of[name], key=SPLITS.index)
+        last[copy[name]] = max(last.get(copy[name], SPLITS[0]), of[name], key=SPLITS.index)
     gone = [name for name in reals if of[name] != last[copy[name]]]
     for name in gone:
         del of[name]
@@ -137,7 +137,7 @@ def _own(rows: list[Row], _: Options, __: np.random.Generator) -> Made:
 def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> Made:
     """Whole groups; person by person where one is too big for that."""
     total = sum(options.shares)
-    shares = {split: x / total for split, x in zip(("train", "val", "test"), options.shares, strict=True) if x}
+    shares = {split: x / total for split, x in zip(SPLITS, options.shares, strict=True) if x}
     size = Counter(row.group or row.id for row in rows)
     biggest = max(size.values()) / len(rows)
     if biggest <= BIG_GROUP:
@@ -170,7 +170,7 @@ def _by_file(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
 
 def _by_person(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
     sides = people.deal(rows, TRAIN_TEST, rng)
-    return *_sorted(rows, lambda row: people.side(row, sides)), ["by person: nobody of test is in train"]
+    return *_sorted(rows, lambda row: people.side(row, sides)), ["by person: no person of test is in train"]
 
 
 def _held_out(
@@ -269,7 +269,7 @@ def _all() -> dict[str, Protocol]:
         "favc-70-30": Protocol("FakeAVCeleb, 70/30 of each kind by file, as AVFF", _by_file, FAVC),
         "favc-70-30-clean": Protocol("FakeAVCeleb, 70/30 by person", _by_person, FAVC),
     }
-    for clean, end, more in ((False, "", ""), (True, "-clean", ", nobody on both sides")):
+    for clean, end, more in ((False, "", ""), (True, "-clean", ", no person on both sides")):
         for name, kind in LEFT_OUT.items():
             text = f"FakeAVCeleb, test on {' '.join(kind)}, train on the rest{more}"
             found[f"favc-loco-{name}{end}"] = Protocol(text, partial(_held_out, partial(_is_kind, *kind), clean), FAVC)

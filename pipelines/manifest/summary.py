@@ -10,12 +10,10 @@ import numpy as np
 from pipelines.audit import coverage, leaks, nuisances
 from pipelines.audit.shortcuts import FEW_CLIPS
 from pipelines.corpora import faults
-from pipelines.corpora.manifest import Row
+from pipelines.corpora.manifest import SPLITS, Row
 from pipelines.manifest.edit import LABELS
 from pipelines.manifest.match import Matched
 from pipelines.manifest.protocols import Splits
-
-SPLITS = ("train", "val", "test", "")
 
 
 def table(lines: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
@@ -31,7 +29,7 @@ def table(lines: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
 def summary(rows: Sequence[Row]) -> Iterator[str]:
     """Every corpus by label, category and method: clips by split, people, hours as listed; then groups."""
     seconds = nuisances.listed(rows)["duration"].to_numpy()
-    splits = [split for split in SPLITS if any(row.split == split for row in rows)]
+    splits = [split for split in (*SPLITS, "") if any(row.split == split for row in rows)]
     for corpus in sorted({row.corpus for row in rows}):
         kinds: dict[tuple[int, str, str], list[int]] = {}
         for k, row in enumerate(rows):
@@ -63,7 +61,7 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
 def faulty(rows: Sequence[Row]) -> Iterator[str]:
     """A line a kind of fault, with an example."""
     for fault in faults.summary(faults.of_rows(rows)):
-        yield f"  fault {fault['kind']}: {fault['count']:,}, such as {fault['examples'][0]['text']}"
+        yield f"  fault {fault.kind}: {fault.count:,}, such as {fault.examples[0].text}"
 
 
 def hours(seconds: np.ndarray) -> str:
@@ -84,10 +82,8 @@ def protocol(rows: Sequence[Row], made: Splits) -> Iterator[str]:
     for leak in shared:
         yield f"  leak: {leak.text()}"
     for kind, told in coverage.checked(chosen).items():
-        if kind != "fingerprints" and not (kind == "sources" and told["why"] == coverage.FOLLOW):
-            was = (
-                f"not checked: {told['why']}" if told["why"] else f"compared on {told['on']:,} of {told['of']:,} clips"
-            )
+        if kind != "fingerprints" and not (kind == "sources" and told.why == coverage.FOLLOW):
+            was = f"not checked: {told.why}" if told.why else f"compared on {told.on:,} of {told.of:,} clips"
             yield f"  {kind}: {was}"
     if not shared:
         yield "  nothing that was compared is on two sides"
@@ -116,7 +112,7 @@ def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
         for line in mine:
             whose = line.method or "fakes of no method"
             if 0 < min(line.kept_fakes, line.kept_reals) < FEW_CLIPS:
-                yield f"  {whose}: so few are left that the AUC after says nothing; {FEW_CLIPS} of each are needed"
+                yield f"  {whose}: too few are left for the AUC after matching to mean anything; {FEW_CLIPS} of each are needed"
             if not line.kept_fakes:
                 yield f"  {whose}: rows kept 0: no choice makes its fakes and the reals alike in {', '.join(names)}"
         if unknown := max(line.unknown for line in mine):

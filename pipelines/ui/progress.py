@@ -1,7 +1,10 @@
 """What a pass over clips is doing: a live view on a terminal, one plain line every half minute in logs.
 
-Time left comes from work: frames of finished batches of all frames planned, at the speed of the last two minutes, so that
-neither the start of the workers nor long clips at the end mislead it. Rates by stage are those of the last minute.
+Time left is estimated from work: the share of planned frames that finished batches hold, at the speed of the last two minutes.
+So neither the start of the workers nor long clips at the end mislead it. Rates by stage are those of the last minute.
+
+rich draws the live view. Counting and wording are our own: rich's progress bar knows one task with equal steps, shows nothing
+in logs, and would count the start of the workers as work; here several stages share one bar, and logs get the same figures.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 LOG_EVERY_S = 30.0
-RATE_S = 60.0  # rates by stage are those of so many seconds
-LEAST_S = 10.0  # but never of fewer: batches come whole
-SPEED_S = 120.0  # and the time left from the speed of so many
-FEW = 3  # batches after which the start of the workers no longer counts as work
+RATE_S = 60.0  # seconds over which rates by stage are averaged
+LEAST_S = 10.0  # the fewest: clips come in whole batches
+SPEED_S = 120.0  # seconds whose speed gives the time left
+FEW = 3  # batches after which the start of the workers no longer counts
 BAR = 30  # columns
 
 Counts = Mapping[str, Mapping[str, float]]
@@ -51,7 +54,7 @@ class Pass:
         self._counts: deque[tuple[float, dict[str, float]]] = deque([(self.begun, {})])  # time, clips by stage
 
     def advance(self, units: int = 1, work: float | None = None, receipts: Sequence[Mapping[str, Any]] = ()) -> None:
-        """So much is finished; `receipts` tell which of its clips failed, and where."""
+        """Count finished units and work; `receipts` tell which of the clips failed, and in which stage."""
         self.finished += units
         for receipt in receipts:
             if receipt["reason"]:
@@ -64,7 +67,7 @@ class Pass:
             self._steps.popleft()
 
     def sample(self, counts: Counts) -> None:
-        """What the stages have handed on by now: clips by stage."""
+        """Note how many clips each stage has handed on by now."""
         now = self.clock()
         self._counts.append((now, {stage: float(c["clips"]) for stage, c in counts.items()}))
         while len(self._counts) > 2 and self._counts[1][0] < now - RATE_S:
@@ -80,7 +83,7 @@ class Pass:
         return (last - first) / max(ended - begun, LEAST_S)
 
     def waiting(self) -> list[int]:
-        """Clips that each stage has still to do and the one before it has done."""
+        """By stage, clips that the stage before it has done and it has not."""
         counts = self._counts[-1][1]
         come, found = float(self.total), []
         for k, stage in enumerate(self.stages):
@@ -106,11 +109,11 @@ class Pass:
         return "starting" if seconds is None else f"{clock(seconds)} left"
 
     def line(self) -> str:
-        """All of it in one line."""
+        """All of it in one line, for logs."""
         told = [self._done()]
         if self.stages:
-            rates = ", ".join(f"{stage} {self.rate(stage):.1f}" for stage in self.stages)
-            told += [f"{rates} {self.unit}/s", f"waiting {'/'.join(map(str, self.waiting()))}"]
+            each = zip(self.stages, self.waiting(), strict=True)
+            told += [f"{stage} {self.rate(stage):.1f} {self.unit}/s ({waiting} waiting)" for stage, waiting in each]
         return f"{self.name}: {'; '.join([*told, self.left()])}"
 
     def lines(self) -> list[str]:
@@ -122,12 +125,12 @@ class Pass:
         return found
 
     def last(self, whole: bool) -> str:
-        """What stays of it: how much, in what time, and whether it was all."""
+        """The line that stays in the end: how much was done, and in what time."""
         spent = clock(self.clock() - self.begun)
         return (
             f"{self.name}: {self._done()} in {spent}"
             if whole
-            else f"{self.name}: broken off at {self._done()}, {spent} in"
+            else f"{self.name}: stopped at {self._done()}, after {spent}"
         )
 
     def _done(self) -> str:
@@ -203,7 +206,7 @@ def _sample(now: Pass, read: Callable[[], Counts] | None) -> None:
         return
     try:
         now.sample(read())
-    except Exception as error:  # the view must not end a run; what is wrong with the cluster the run will find itself
+    except Exception as error:  # the view must not end a run; the run itself finds out what is wrong with the cluster
         log.debug("the stages' counts cannot be read: %s", error)
 
 

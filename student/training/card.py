@@ -1,6 +1,6 @@
 """The model card that every detector carries: what it was trained on, how it was chosen, what it is for and what it is not.
 
-`MODEL_CARD.md` beside the weights, after Mitchell et al. 2019, "Model Cards for Model Reporting". It says what the run knows,
+`MODEL_CARD.md` next to the weights, after Mitchell et al. 2019, "Model Cards for Model Reporting". It says what the run knows,
 figures with the clips behind them, and no more: nothing in it is written by hand.
 """
 
@@ -37,7 +37,7 @@ def write(folder: Path, reader: Reader, split: Mapping[str, np.ndarray], results
     `split`: rows of the clips table by split; `results`: model, parameters, config, best (validation figures of the detector
     that was kept, may be empty), validation_by, too_short, window.
     """
-    # paths may hold bytes that are no text
+    # paths may hold bytes that are not text
     files.write(folder / CARD_FILE, text(reader, split, results).encode(errors="backslashreplace"))
 
 

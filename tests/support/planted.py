@@ -20,6 +20,7 @@ import av
 import numpy as np
 from awkward import frames_of, sound_of
 
+from pipelines.audit.found import Found
 from pipelines.corpora.manifest import Row, with_groups
 
 KINDS = ("file", "content", "identity", "silence")
@@ -151,12 +152,10 @@ def corpus(
     return with_groups(rows + more)
 
 
-def found_in(found: dict) -> set[str]:
+def found_in(found: Found) -> set[str]:
     """Which of KINDS an audit names; anything else that it calls a finding by its own name."""
-    kinds = {leak["kind"] for leak in found["leaks"]}
-    for short in found["shortcuts"]:
-        if short["finding"]:
-            kinds.add("silence" if short["nuisance"].startswith("leading_silence") else short["nuisance"])
+    kinds = {leak.kind for leak in found.leaks}
+    kinds |= {"silence" if s.nuisance.startswith("leading_silence") else s.nuisance for s in found.above}
     return kinds
 
 
@@ -164,7 +163,10 @@ def main() -> None:
     import argparse
     import tempfile
 
-    from pipelines.audit.__main__ import audit
+    from pipelines.audit.found import audit, of_media
+
+    def all_of(rows: list[Row]) -> set[str]:
+        return found_in(audit(rows, of_media(rows)))
 
     parser = argparse.ArgumentParser(
         description="How often an audit finds what was planted, and calls clean corpora clean."
@@ -183,8 +185,8 @@ def main() -> None:
         options |= {"silence_s": rng.choice([0.05, 0.1, 0.2, 0.5]), "prepend": bool(rng.getrandbits(1))}
         options["fake_share"] = rng.choice([0.3, 0.5, 0.6])
         with tempfile.TemporaryDirectory() as folder:
-            none = found_in(audit(corpus(Path(folder) / "a", paths, seed, **options), media=True))
-            some = found_in(audit(corpus(Path(folder) / "b", paths, seed, KINDS, **options), media=True))
+            none = all_of(corpus(Path(folder) / "a", paths, seed, **options))
+            some = all_of(corpus(Path(folder) / "b", paths, seed, KINDS, **options))
         for kind in KINDS:
             hits[kind] += kind in some
         clean += not none

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 from published import cmdfd
 from test_leaks import clean
 
-from pipelines.audit.__main__ import audit, main
+from pipelines.audit.__main__ import main
+from pipelines.audit.found import audit, of_media
 from pipelines.corpora import manifest
+from pipelines.corpora.faults import Fault
 
 
 def rows(cue: float = 0.0, leak: bool = False) -> list[manifest.Row]:
@@ -39,8 +41,8 @@ def run(tmp_path, clips, *options):
 
 def test_json_has_the_layout_that_scripts_rely_on():
     clips = rows(0.2, leak=True)
-    clips[0] = dataclasses.replace(clips[0], faults=("not_listed: the corpus's list does not name it",))
-    found = json.loads(json.dumps(audit(clips)))
+    clips[0] = dataclasses.replace(clips[0], faults=(Fault("not_listed", "the corpus's list does not name it"),))
+    found = json.loads(json.dumps(audit(clips).to_json()))
     assert (found["rows"], found["distinct"]) == (241, 240)
     assert found["counts"]["label"] == {"fake": 120 + clips[-1].label, "real": 121 - clips[-1].label}
     for short in found["shortcuts"]:
@@ -98,8 +100,8 @@ def test_media_that_are_here_are_compared_by_bytes(tmp_path):
         (tmp_path / split).mkdir()
         (tmp_path / split / "song.mp4").write_bytes(said)
         clips.append(manifest.Row(str(tmp_path / split / "song.mp4"), split=split, id=split))
-    assert [leak["kind"] for leak in audit(clips)["leaks"]] == ["file"]
-    assert audit(clips, media=True)["leaks"] == []
+    assert [leak.kind for leak in audit(clips).leaks] == ["file"]
+    assert audit(clips, of_media(clips)).leaks == []
 
 
 class Links(html.parser.HTMLParser):
@@ -115,7 +117,7 @@ class Links(html.parser.HTMLParser):
 @pytest.mark.parametrize(("cue", "leak"), [(0.0, False), (0.2, True)])
 def test_page_stands_alone_and_escapes_names(tmp_path, cue, leak):
     clips = [
-        dataclasses.replace(row, method=row.method and "<script>alert(1)</script>", faults=('odd: "<b>"',))
+        dataclasses.replace(row, method=row.method and "<script>alert(1)</script>", faults=(Fault("odd", '"<b>"'),))
         for row in rows(cue, leak)
     ]
     done = run(tmp_path, clips, "--html", tmp_path / "a.html")
@@ -134,5 +136,5 @@ def test_page_stands_alone_and_escapes_names(tmp_path, cue, leak):
 def test_the_published_cmdfd_lists_have_8792_distinct_clips(shared):
     clips = cmdfd(shared)
     found = audit(clips)
-    assert (found["rows"], found["distinct"]) == (8792, 8792)
-    assert found["counts"]["label"] == {"fake": 7792, "real": 1000}
+    assert (found.rows, found.distinct) == (8792, 8792)
+    assert found.counts["label"] == {"fake": 7792, "real": 1000}

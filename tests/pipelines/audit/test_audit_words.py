@@ -12,7 +12,8 @@ from test_audit import rows
 from pipelines.audit import coverage, leaks
 from pipelines.audit import page as audit_page
 from pipelines.audit import words as audit_words
-from pipelines.audit.__main__ import audit, main
+from pipelines.audit.__main__ import main
+from pipelines.audit.found import audit
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
 from store.similarity.intervals import auc_bounds
@@ -62,8 +63,8 @@ def test_people_who_stand_in_the_group_column_are_found_on_both_sides(tmp_path):
 def test_groups_that_follow_from_identities_are_no_second_leak():
     clips = manifest.with_groups([dataclasses.replace(row, identities=(row.group,), group="") for row in grouped()])
     found = audit(clips)
-    assert [(leak["who"], leak["column"]) for leak in found["leaks"]] == [("any", "identities")]
-    assert found["checked"]["sources"]["why"] == coverage.FOLLOW
+    assert [(leak.who, leak.column) for leak in found.leaks] == [("any", "identities")]
+    assert found.checked["sources"].why == coverage.FOLLOW
     assert "sources" not in by_name(found)
 
 
@@ -76,7 +77,7 @@ def test_a_clip_with_people_and_one_with_its_group_alone_are_compared():
 
 def test_clips_that_are_groups_of_their_own_are_no_sources():
     clips = manifest.with_groups([dataclasses.replace(row, group="") for row in grouped()])
-    assert coverage.checked(clips)["sources"] == {
+    assert coverage.checked(clips)["sources"].to_json() == {
         "on": 0, "of": 60, "by": "group", "why": coverage.NO_SOURCES, "names": 0, "fewest": 0,
     }  # fmt: skip
 
@@ -95,24 +96,27 @@ def test_clips_that_are_groups_of_their_own_are_no_sources():
 )  # fmt: skip
 def test_what_was_not_checked_says_why(clips, kind, why):
     told = coverage.checked(clips)[kind]
-    assert (told["on"], told["why"]) == (0, why)
+    assert (told.on, told.why) == (0, why)
     check = by_name(audit(clips))[kind]
     assert (check.state, check.text) == ("unchecked", f"not checked: {why}")
 
 
 def test_six_fakes_are_too_few_to_say():
     found = audit(few())
-    assert all(short["few"] and not short["finding"] for short in found["shortcuts"])
-    worst = max(found["shortcuts"], key=lambda s: s["auc"])
-    assert worst["high"] - worst["low"] > 0.2
+    assert all(short.few for short in found.shortcuts)
+    assert not found.above
+    worst = max(found.shortcuts, key=lambda s: s.auc)
+    assert worst.high - worst.low > 0.2
     tone, head, _ = audit_words.headline(found)
     assert tone == "warn"
-    assert head == "Shared clips and people were not looked for, too few clips or people to speak of shortcuts"
+    assert (
+        head == "Shared clips and people were not looked for, too few clips or people to say anything about shortcuts"
+    )
     page = audit_page.page(found)
     for claim in ("No leak", "No shortcut", "no shortcut found", "about 50 in 100", "cannot be told", "Nothing shared"):
         assert claim not in page
     assert "Too few to say" in page
-    assert f"{100 * worst['auc']:.1f} times in 100" in page
+    assert f"{100 * worst.auc:.1f} times in 100" in page
     assert "6 fakes, 20 are needed" in page
 
 
@@ -130,15 +134,15 @@ def test_too_few_is_said_and_is_no_finding(tmp_path):
 def test_few_people_are_too_few_whatever_their_clips():
     clips = [dataclasses.replace(row, identities=(f"p{k % 3}",)) for k, row in enumerate(few(60, 60))]
     clips = [dataclasses.replace(row, listed_frames=50.0 + k % 7) for k, row in enumerate(clips)]
-    assert {(short["people"], short["few"]) for short in audit(clips)["shortcuts"]} == {(3, True)}
+    assert {(short.people, short.few) for short in audit(clips).shortcuts} == {(3, True)}
     assert "3 people, 10 are needed" in "".join(check.text for check in by_name(audit(clips)).values())
 
 
 def test_the_cards_figure_is_the_measured_one_and_says_on_how_many():
     found = audit(rows())
     page = audit_page.page(found)
-    worst = max(found["shortcuts"], key=lambda s: s["auc"])
-    assert f"{100 * worst['auc']:.1f} in 100 at most" in page
+    worst = max(found.shortcuts, key=lambda s: s.auc)
+    assert f"{100 * worst.auc:.1f} in 100 at most" in page
     assert "about 50 in 100" not in page
     assert "on 120 fakes and 120 reals of 20 people" in page
     assert audit_words.headline(found)[1] == "No leak and no shortcut found"
@@ -164,7 +168,7 @@ def test_no_leak_does_not_stand_beside_not_checked():
                             listed_samples=None) for k, row in enumerate(rows())
     ]  # fmt: skip
     found = audit(clips)
-    assert found["leaks"] == []
+    assert found.leaks == []
     assert audit_words.headline(found)[1] == "There was nothing to check"
     page = audit_page.page(found)
     assert "Shared people not checked" in page

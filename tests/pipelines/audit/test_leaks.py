@@ -49,10 +49,10 @@ def test_clips_planted_in_both_splits_are_found_as_files_and_as_people(seed):
     by_kind = {leak.kind: leak for leak in leaks.find(rows)}
     assert set(by_kind) == {"file", "identity"}
     assert (by_kind["file"].splits, by_kind["file"].count, by_kind["file"].of) == (("train", "test"), 3, tests)
-    assert {e["train"] for e in by_kind["file"].examples} == {row.id for row in chosen}
+    assert {e.early for e in by_kind["file"].examples} == {row.id for row in chosen}
     faces = {row.identities[0] for row in chosen}
     assert (by_kind["identity"].count, by_kind["identity"].of) == (len(faces), 6 + len(faces))
-    assert {e["what"] for e in by_kind["identity"].examples} == faces
+    assert {e.what for e in by_kind["identity"].examples} == faces
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -73,8 +73,8 @@ def test_equal_fingerprints_are_a_content_leak():
     prints[test] = prints[train]
     (leak,) = leaks.find(rows, prints=prints)
     assert (leak.kind, leak.count) == ("content", 1)
-    assert leak.examples[0]["train"] == rows[train].id
-    assert leak.examples[0]["test"] == rows[test].id
+    assert leak.examples[0].early == rows[train].id
+    assert leak.examples[0].late == rows[test].id
 
 
 def test_running_numbers_in_split_folders_are_no_leak():
@@ -121,7 +121,7 @@ def test_files_that_are_here_are_compared_by_bytes_not_by_name(tmp_path):
         rows.append(Row(str(tmp_path / name), split=name.partition("/")[0], id=name))
     (leak,) = leaks.find(rows, files=leaks.hashes(rows))
     assert (leak.count, leak.of) == (1, 3)
-    assert (leak.examples[0]["train"], leak.examples[0]["test"]) == ("train/x.mp4", "test/y.mp4")
+    assert (leak.examples[0].early, leak.examples[0].late) == ("train/x.mp4", "test/y.mp4")
 
 
 def test_files_that_are_missing_are_compared_by_their_path():

@@ -8,8 +8,8 @@ import pytest
 import trees
 from scipy.io import wavfile
 
-from pipelines.audit import __main__ as audit
 from pipelines.audit import measure, measurer
+from pipelines.audit.found import audit, of_media
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
 from pipelines.media import levels, shots
@@ -61,7 +61,7 @@ def test_every_awkward_file_has_the_fault_that_precompute_gives_it(tmp_path, cli
     rows = [Row(str(tmp_path / "real" / name), id=name) for name in expected]
     rows.append(Row(str(tmp_path / "gone.mp4"), id="gone"))
     for row, found in zip(rows, measured(*rows), strict=True):
-        reason = expected.get(row.id, "missing")
+        reason = expected.get(row.id, "missing_media")
         assert (reason in kinds(found)) if reason else not kinds(found) & set(expected.values()), (row.id, found.faults)
         assert all(fault.id == row.id for fault in found.faults)
         assert (found.print is None) == (reason not in ("", "no_face")), row.id
@@ -88,9 +88,9 @@ def test_a_corpus_with_media_of_other_rates_and_without_sound_loses_nothing(tmp_
     wavfile.write(top / f"{name}.wav", 16000, sound[: 16000 * 6 // 5])
     awkward.write_clip(top / "wav2lip/id00001-id00002.mp4", frames, None)  # its sound is nowhere
     rows = manifest.load(f"cmdfd:{tmp_path}")
-    found = audit.audit(rows, media=True)
-    told = {(kind["kind"], e["id"].split("/", 1)[1]): e["text"] for kind in found["faults"] for e in kind["examples"]}
-    assert found["rows"] == len(rows) == 3
+    found = audit(rows, of_media(rows))
+    told = {(kind.kind, e.id.split("/", 1)[1]): e.text for kind in found.faults for e in kind.examples}
+    assert found.rows == len(rows) == 3
     assert "time stamps say 62.5" in told["declared_rate", f"{name}.mp4"]
     assert ("missing_sound", "wav2lip/id00001-id00002.mp4") in told
     assert not {what for kind, what in told if what.startswith("origin")} - {"origin/id00001_a.mp4"}

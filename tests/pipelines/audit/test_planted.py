@@ -5,7 +5,8 @@ import dataclasses
 import planted
 import pytest
 
-from pipelines.audit.__main__ import audit
+from pipelines.audit.found import audit, of_media
+from pipelines.audit.leaks import Shared
 
 
 @pytest.mark.slow
@@ -21,10 +22,10 @@ def test_a_copy_coded_anew_is_found_among_the_shipped_clips(tmp_path, clips):
     frames, sound = planted.frames_of(train.path), planted.sound_of(train.path)
     copy = planted.write(tmp_path / "copy", frames, sound, planted.OTHERS[0])
     more = dataclasses.replace(test, path=str(copy), id="c/copy")
-    assert audit(rows, media=True)["leaks"] == []
-    (leak,) = audit([*rows, more], media=True)["leaks"]
-    assert (leak["kind"], leak["splits"], leak["count"]) == ("content", ["train", "test"], 1)
-    assert leak["examples"] == [{"what": copy.name, "train": train.id, "test": "c/copy"}]
+    assert audit(rows, of_media(rows)).leaks == []
+    (leak,) = audit([*rows, more], of_media([*rows, more])).leaks
+    assert (leak.kind, leak.splits, leak.count) == ("content", ("train", "test"), 1)
+    assert leak.examples == [Shared(copy.name, train.id, "c/copy")]
 
 
 @pytest.mark.slow
@@ -34,8 +35,9 @@ def test_planted_faults_are_found_and_clean_corpora_are_clean(tmp_path, grid, se
     paths = sorted((grid / "clips").iterdir())
     options = {"num": num, "silence_s": silence_s, "prepend": prepend}
     clean = planted.corpus(tmp_path / "a", paths, seed, **options)
-    assert planted.found_in(audit(clean, media=True)) == set()
-    found = audit(planted.corpus(tmp_path / "b", paths, seed, planted.KINDS, **options), media=True)
+    assert planted.found_in(audit(clean, of_media(clean))) == set()
+    rows = planted.corpus(tmp_path / "b", paths, seed, planted.KINDS, **options)
+    found = audit(rows, of_media(rows))
     assert planted.found_in(found) >= set(planted.KINDS)
-    leaks = {leak["kind"]: leak["count"] for leak in found["leaks"]}
+    leaks = {leak.kind: leak.count for leak in found.leaks}
     assert (leaks["file"], leaks["content"], leaks["identity"]) == (2, 2, 1)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from published import cmdfd, favc
 
-from pipelines.audit import nuisances, rates, shortcuts
+from pipelines.audit import nuisances, shortcuts
 from pipelines.corpora.manifest import Row
 from store.similarity import auc as plain_auc
 
@@ -86,7 +86,7 @@ def test_two_halves_of_a_cue_are_found_together_only():
 def test_auc_equals_the_plain_one_and_its_draws_equal_repeated_clips(seed):
     rng = np.random.default_rng(seed)
     scores, fake, group = rng.integers(0, 9, 60).astype(float), rng.random(60) < 0.4, rng.integers(0, 12, 60)
-    value, drawn = rates.auc(scores, fake, group, seed, draws=5)
+    value, drawn = shortcuts.auc(scores, fake, group, seed, draws=5)
     assert value == pytest.approx(plain_auc(scores[fake], scores[~fake]))
     numbers = np.unique(group)
     times = np.random.default_rng(seed).multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=5)
@@ -116,8 +116,8 @@ def test_unknown_values_and_clips_listed_twice_are_left_out():
 def test_one_giant_group_gives_way_to_the_first_named_person():
     clips = rows()
     linked = [Row(**{**row.__dict__, "group": "all"}) for row in clips]
-    assert np.array_equal(rates.groups(linked), rates.groups(clips))
-    assert len(set(rates.groups(linked))) == 40
+    assert np.array_equal(shortcuts.groups(linked), shortcuts.groups(clips))
+    assert len(set(shortcuts.groups(linked))) == 40
 
 
 def test_a_table_of_another_length_is_refused():

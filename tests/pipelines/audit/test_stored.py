@@ -14,6 +14,7 @@ import store
 from pipelines.audit import stored
 from pipelines.audit.__main__ import main
 from pipelines.corpora import manifest
+from pipelines.corpora.faults import Fault
 from pipelines.corpora.manifest import Row
 from pipelines.job import ledger
 from store.place import place
@@ -69,7 +70,7 @@ def test_what_the_manifest_lists_is_used_too(small):
     reader = store.open(small)
     ids = [str(name) for name in reader.clips["id"]]
     rows = [Row(f"/nowhere/{k}.mp4", id=name, listed_frames=40.0 + k, listed_fps=25.0) for k, name in enumerate(ids)]
-    rows = [r if k else Row(r.path, id=r.id, faults=("odd: it is odd",)) for k, r in enumerate(rows)]
+    rows = [r if k else Row(r.path, id=r.id, faults=(Fault("odd", "it is odd"),)) for k, r in enumerate(rows)]
     manifest.write(rows, small / "manifest.parquet")
     ledger.write(small, [ledger.Entry(ids[-1], "p", "decode", "truncated", "it is cut")])
     found = stored.rows(reader)
@@ -136,7 +137,7 @@ def test_a_table_that_is_not_what_the_run_wrote_is_told_as_damage(small, name, h
     store.Writer.open(small).consolidate()
     assert run("--store", small).exit_code == 0
     if how == "changed" and name == "manifest.parquet":
-        manifest.write([Row("p", id=i, faults=(("no_audio", "invented"),)) for i in ids], small / name)
+        manifest.write([Row("p", id=i, faults=(Fault("no_audio", "invented"),)) for i in ids], small / name)
     elif how == "changed":
         ledger.write(small, [ledger.Entry(i, "p", "decode", "truncated", "invented") for i in ids])
     elif how == "gone":

@@ -32,7 +32,7 @@ def read(adapter, root, tmp_path):
 
 
 def kinds(row):
-    return {fault.partition(":")[0] for fault in row.faults}
+    return {fault.kind for fault in row.faults}
 
 
 def test_fakeavceleb(tmp_path):
@@ -102,7 +102,7 @@ def test_lavdf(tmp_path):
         assert (got["dev/2.mp4"].split, got["dev/2.mp4"].group) == ("val", got["train/1.mp4"].group)
         assert kinds(got["dev/2.mp4"]) == {"listed_twice"}
         assert kinds(got["dev/3.mp4"]) == {"declared_rate", "label_conflict"}
-        assert kinds(got["dev/4.mp4"]) == {"bad_segment", "no_sound"}
+        assert kinds(got["dev/4.mp4"]) == {"bad_segment", "no_audio"}
         assert kinds(got["test/5.mp4"]) == {"missing_media"}
         assert kinds(got["dev/6.mp4"]) == {"not_listed"}
 
@@ -167,19 +167,30 @@ def test_cmdfd(tmp_path):
     assert len({row.group for row in got.values()}) == 1
 
 
+def test_a_line_of_cmdfd_without_a_video_is_a_row_with_a_fault(tmp_path):
+    root = trees.cmdfd(tmp_path / "t")
+    with (root / "csvfile/W2L.csv").open("a") as file:
+        file.write("x,/elsewhere/a.wav,,1,0,1,0,1,100,64000,25.0,16000\n")
+    got = read(cmdfd, root, tmp_path)
+    row = got["W2L.csv/line 4"]
+    assert (row.label, kinds(row)) == (1, {"no_path"})
+    assert "line 4 of W2L.csv has no Video_Path" in row.faults[0].text
+    assert not Path(row.path).exists()
+
+
 def test_corpora_without_sound_or_marks(tmp_path):
     root = tmp_path / "t"
     trees.touch(root / "k", "fsgan/a.mp4", "original_videos/7/b.mp4", "dfl/c.mp4", "other/d.mp4")
     got = read(kodf, root / "k", tmp_path)
     assert [kinds(got[n]) for n in ("fsgan/a.mp4", "other/d.mp4", "dfl/c.mp4")] == [
-        {"no_sound"},
+        {"no_audio"},
         {"label_unknown"},
         set(),
     ]
     trees.touch(root / "f", "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4")
     trees.put(root / "f", "splits/train.json", [["000", "003"]])
     (row,) = read(faceforensics, root / "f", tmp_path).values()
-    assert (row.split, row.identities, kinds(row)) == ("train", ("000", "003"), {"no_sound"})
+    assert (row.split, row.identities, kinds(row)) == ("train", ("000", "003"), {"no_audio"})
     listed = {"a.mp4": {"label": "FAKE", "split": "train", "original": "b.mp4"}, "b.mp4": {"label": "REAL"}}
     trees.put(root / "d", "dfdc_train_part_0/metadata.json", listed)
     trees.touch(root / "d", "dfdc_train_part_0/a.mp4")

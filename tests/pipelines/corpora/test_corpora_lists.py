@@ -31,7 +31,7 @@ def test_cmdfd_lists_have_8792_distinct_clips(lists):
     }
     assert all(row.category == ("FVRA" if row.label else "RVRA") for row in rows)
     assert all(row.identities and row.audio_path and row.listed_frames and row.listed_samples for row in rows)
-    kinds = Counter(fault.partition(":")[0] for row in rows for fault in row.faults)
+    kinds = Counter(fault.kind for row in rows for fault in row.faults)
     assert kinds == {"missing_media": 8792, "declared_rate": 2 * 978, "length_conflict": 144 + 134}
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.corpora import grid as grid_corpus
 from pipelines.corpora import manifest
+from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.media import probe
@@ -87,11 +88,11 @@ rows_strategy = st.lists(
         label=st.sampled_from([-1, 0, 1]),
         method=text,
         identities=st.lists(text.filter(bool), max_size=3).map(tuple),
-        split=st.sampled_from(manifest.SPLITS),
+        split=st.sampled_from(("", *manifest.SPLITS)),
         audio_segments=spans,
         video_segments=spans,
         listed_fps=st.one_of(st.none(), st.floats(1, 100)),
-        faults=st.lists(text.filter(bool), max_size=2).map(tuple),
+        faults=st.lists(text.filter(bool).map(Fault.of), max_size=2).map(tuple),
     ),
     min_size=1,
     max_size=8,
@@ -104,6 +105,25 @@ def test_writing_and_reading_is_the_identity(tmp_path_factory, suffix, rows):
     path = tmp_path_factory.mktemp("m") / f"m{suffix}"
     manifest.write(rows, path)
     assert manifest.read(path) == rows
+
+
+def test_faults_are_read_from_text_and_written_as_text(tmp_path):
+    said = ["listed_twice: a: b", "no kind at all", "no_sound: an older name", "other: x"]
+    row = Row.of({"path": "/a", "faults": json.dumps(said)})
+    assert row.faults == (
+        Fault("listed_twice", "a: b"),
+        Fault("other", "no kind at all"),
+        Fault("no_audio", "an older name"),
+        Fault("other", "x"),
+    )
+    manifest.write([row], tmp_path / "m.csv")
+    assert manifest.read(tmp_path / "m.csv") == [row]
+    assert (
+        '""listed_twice: a: b"", ""no kind at all"", ""no_audio: an older name"", ""x""'
+        in (tmp_path / "m.csv").read_text()
+    )
+    (done,) = manifest.complete([Row("a", faults=("listed_twice: by an adapter of others",))], "c", tmp_path)
+    assert done.faults == (Fault("listed_twice", "by an adapter of others"),)
 
 
 def test_folder_labels_by_place(tmp_path):
@@ -135,6 +155,25 @@ def test_grid_is_real_and_of_one_speaker(clips):
     words = grid_corpus.words(clips / "align" / "bbaf2n.align")
     assert [w.text for w in words] == "bin blue at f two now".split()
     assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(words))
+
+
+def test_a_grid_name_spells_its_sentence_and_times_of_another_are_refused(clips, tmp_path):
+    assert grid_corpus.sentence("lgas5a") == "lay green at s five again"
+    assert [grid_corpus.sentence(name) for name in ("bbaf2", "xbaf2n", "my clip")] == ["", "", ""]
+    other = tmp_path / "lgas5a.align"
+    other.write_bytes((clips / "align" / "bbaf2n.align").read_bytes())
+    with pytest.raises(ManifestError, match='the times of "bin blue at f two now", but its name spells "lay green'):
+        grid_corpus.words(other)
+
+
+def test_alignments_of_the_published_package_are_found_under_another_speakers_name():
+    """As lhotse's recipe moves them: what lies in s5 are the times of s6, what lies in s10 those of s13."""
+    found = {
+        speaker: grid_corpus.published_folder(speaker) for speaker in ("s1", "s6", "s5", "s13", "s10", "s21", "s34")
+    }
+    assert found == {"s1": "s1", "s6": "s5", "s5": "s6", "s13": "s10", "s10": "s11", "s21": "s20", "s34": "s34"}
+    speakers = [f"s{k}" for k in range(1, 35) if k != 20]
+    assert len({grid_corpus.published_folder(speaker) for speaker in speakers}) == len(speakers)
 
 
 def test_ids_do_not_depend_on_how_the_root_is_spelt(clips):

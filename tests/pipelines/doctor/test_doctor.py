@@ -201,7 +201,7 @@ def test_nodes_that_agree_share_a_line_and_a_difference_is_named():
     lines = list(doctor.text(answers))
     assert len(lines) == 4
     assert "(b, c)" in lines[1]
-    assert lines[2].strip() == "mend: sudo apt-get install -y libegl1"
+    assert lines[2].strip() == "fix:  sudo apt-get install -y libegl1"
     assert lines[3] == "7 ok, 0 to look at, 2 failed on 7 nodes"
 
 

@@ -77,7 +77,12 @@ def ran(tmp_path):
 
 
 def gathered(ran, state="ended", message=""):
-    return json.loads(json.dumps(report_data.gather(*ran, state, message), allow_nan=False))
+    """What report.json holds."""
+    return json.loads(json.dumps(report_data.to_json(report_data.gather(*ran, state, message)), allow_nan=False))
+
+
+def page(ran, state="ended", message=""):
+    return report_page.page(report_data.gather(*ran, state, message))
 
 
 def test_the_report_has_the_fields_that_the_docs_name(ran):
@@ -126,10 +131,10 @@ def test_stages_tell_speed_padding_and_which_one_limits(ran):
 def test_a_teacher_or_nothing_may_limit_a_run():
     used = Usage(begun=0.0)
     used.add([Span("face", "a", 0, 1, 1, 9, 9), Span("face", "a", 9, 10, 1, 9, 9)], 1e9)
-    assert "No stage was busy" in report_data.limit(used, 12)["text"]
+    assert "No stage was busy" in report_data.limit(used, 12).text
     used.add([Span("asr", "b", 1, 9, 2, 18, 18)], 1e9)
-    assert "Raise --asr-workers" in report_data.limit(used, 12)["text"]
-    assert "had work for 8 of 60 s" in report_data.limit(used, 60)["text"]
+    assert "Raise --asr-workers" in report_data.limit(used, 12).text
+    assert "had work for 8 of 60 s" in report_data.limit(used, 60).text
     assert report_data.limit(Usage(), 12) is None
 
 
@@ -144,7 +149,7 @@ def test_failures_are_counted_by_reason_with_examples(ran):
     assert first["examples"][0]["path"] == HOSTILE
     assert (second["reason"], second["again"]) == ("memory", "next run")
     many = [Entry(str(k), "/x", "face", "no_face", "m") for k in range(100)]
-    assert [len(kind["examples"]) for kind in report_data.failures(many)] == [report_data.EXAMPLES]
+    assert [len(kind.examples) for kind in report_data.failures(many)] == [report_data.EXAMPLES]
     assert gathered(ran)["retries"] == {"again": 1, "crashed": 0, "breaks": 0}
 
 
@@ -162,12 +167,12 @@ def test_cost_is_what_workers_were_busy_for_by_the_hour_of_video(ran):
     assert rows["headers and labels"]["core_hours"] == pytest.approx(1000 * 3 / 12, rel=1e-5)
     assert rows["work"]["core_hours"] == pytest.approx(1000 * 2203 / 12, rel=1e-5)
     assert rows["work"]["usd"] == pytest.approx(rows["work"]["core_hours"] * report_data.CORE_PRICE, rel=1e-5)
-    on_gpu = report_data.cost(*ran[:2], {"gpus": 1, "cpus": 4}, 30.0)
-    rows = {row["name"]: row for row in on_gpu["rows"]}
-    assert (rows["face"]["gpu_hours"], rows["asr"]["core_hours"]) == (0, 0)
-    assert rows["asr"]["gpu_hours"] == pytest.approx(1000 * 100 / 12 / 2)  # both teachers share the one
-    assert rows["as this run went"]["gpu_hours"] == pytest.approx(1000 * 27 / 12)
-    assert report_data.cost(Summary(), ran[1], {"gpus": 0, "cpus": 4}, 30.0) is None
+    on_gpu = report_data.cost(*ran[:2], report_page.Machine(nodes=1, cpus=4, gpus=1), 30.0)
+    rows = {row.name: row for row in on_gpu.rows}
+    assert (rows["face"].gpu_hours, rows["asr"].core_hours) == (0, 0)
+    assert rows["asr"].gpu_hours == pytest.approx(1000 * 100 / 12 / 2)  # both teachers share the one
+    assert rows["as this run went"].gpu_hours == pytest.approx(1000 * 27 / 12)
+    assert report_data.cost(Summary(), ran[1], report_page.Machine(nodes=1, cpus=4), 30.0) is None
 
 
 def test_secrets_on_the_command_line_stay_off_the_report():
@@ -203,15 +208,15 @@ class Outline(HTMLParser):
         self.text.append(data)
 
 
-def outline(page: str) -> Outline:
+def outline(text: str) -> Outline:
     found = Outline()
-    found.feed(page)
+    found.feed(text)
     assert found.open == []
     return found
 
 
 def test_hostile_names_are_shown_and_do_nothing(ran):
-    found = outline(report_page.page(gathered(ran)))
+    found = outline(page(ran))
     assert not {"script", "img", "link", "iframe", "object"} & set(found.tags)
     assert not {name for name, _ in found.attributes if name.startswith("on") or name in ("src", "href")}
     text = "".join(found.text)
@@ -221,12 +226,12 @@ def test_hostile_names_are_shown_and_do_nothing(ran):
 
 
 def test_a_page_needs_no_network_and_follows_the_readers_colours(ran):
-    page = report_page.page(gathered(ran))
-    assert "default-src 'none'" in page
-    assert "url(" not in page
-    assert "http" not in page.replace("http-equiv", "")
-    assert "prefers-color-scheme:dark" in page
-    assert "width=device-width" in page
+    text = page(ran)
+    assert "default-src 'none'" in text
+    assert "url(" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "prefers-color-scheme:dark" in text
+    assert "width=device-width" in text
 
 
 @pytest.mark.parametrize(
@@ -239,7 +244,7 @@ def test_a_page_needs_no_network_and_follows_the_readers_colours(ran):
     ],
 )
 def test_the_first_sentences_say_what_happened_and_what_to_do(ran, state, message, head, next_step):
-    found = outline(report_page.page(gathered(ran, state, message)))
+    found = outline(page(ran, state, message))
     text = "".join(found.text)
     assert head in text
     assert next_step in text
@@ -249,7 +254,7 @@ def test_the_first_sentences_say_what_happened_and_what_to_do(ran, state, messag
 def test_a_complete_store_is_said_to_be_and_how_to_train_on_it(tmp_path):
     root = make_store(tmp_path / "s.zarr", {"train": 1}, fit=False)
     store.Writer.open(root).update_attrs({"similarity": {"kind": "cca", "fitted_on": {"clips": 1, "frames": 9}}})
-    text = "".join(outline(report_page.page(gathered((Summary(), Config(place(root)), {})))).text)
+    text = "".join(outline(page((Summary(), Config(place(root)), {}))).text)
     assert "The one clip is done" in text
     assert "student/train.py --store" in text
     assert "No clip was worked on in this run" in text
@@ -321,7 +326,7 @@ def test_a_report_that_cannot_be_written_costs_a_warning(ran, caplog, monkeypatc
 
 
 def test_reports_go_into_buckets_too(ran, s3):
-    report_data.write(place(s3), gathered(ran))
+    report_data.write(place(s3), report_data.gather(*ran, "ended", ""))
     assert (place(s3) / "report.html").read().startswith(b"<!doctype html>")
     assert json.loads((place(s3) / "report.json").read())["version"] == 1
 

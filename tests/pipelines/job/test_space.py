@@ -100,7 +100,7 @@ def test_a_dry_run_tells_clips_hours_disk_time_and_whether_it_fits(tmp_path, mon
     first, second = dry(tmp_path, clips=10, video_seconds=3600, cpus=2, dims=458)
     assert first.startswith("10 clips to add, 1.000 h of video: about 618.3 MB of store")
     assert first.endswith(f"made in {space.minutes(90_000, 2):.0f} minutes on the 2 CPUs of this machine")
-    assert second == "815.1 MB of disk are needed meanwhile, 1.0 GB are free: enough"
+    assert second == "815.1 MB of disk space are needed during the run, 1.0 GB are free: enough"
     assert dry(tmp_path, clips=10, video_seconds=36_000, cpus=2, dims=458)[1].endswith("too little")
     assert dry(tmp_path, clips=10, video_seconds=4_500, cpus=2, dims=458)[1].endswith("may be too little")
 

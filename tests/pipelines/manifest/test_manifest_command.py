@@ -15,6 +15,7 @@ import store
 from concord.__main__ import main as concord
 from pipelines.audit import leaks
 from pipelines.corpora import manifest
+from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.manifest import edit as manifest_edit
@@ -113,7 +114,10 @@ def test_where_keeps_or_drops_by_value():
 
 
 def test_rows_with_a_fault_can_be_dropped(tmp_path):
-    rows = [Row("/a", id="c/a", faults=("bad_segment: x",)), Row("/b", id="c/b", faults=("missing_media: y",))]
+    rows = [
+        Row("/a", id="c/a", faults=(Fault("bad_segment", "x"),)),
+        Row("/b", id="c/b", faults=(Fault("missing_media", "y"),)),
+    ]
     said = run("--manifest", written(tmp_path, rows), "--drop-fault", "missing_media", "-o", tmp_path / "o.csv")
     assert "--drop-fault missing_media: 1 rows dropped" in said
     assert [row.path for row in manifest.read(tmp_path / "o.csv")] == ["/a"]
@@ -121,19 +125,24 @@ def test_rows_with_a_fault_can_be_dropped(tmp_path):
 
 def test_remap_moves_picture_and_sound_and_drops_faults_of_what_is_there(tmp_path):
     trees.touch(tmp_path / "new", "a.mp4", "a.wav", "b.mp4")
-    gone = ("missing_media: not there", "listed_twice: two lines")
+    gone = (Fault("missing_media", "not there"), Fault("listed_twice", "two lines"))
     rows = [
         Row("/old/a.mp4", audio_path="/old/a.wav", id="c/a", corpus="c", faults=gone),
         Row("/old/b.mp4", audio_path="/old/b.wav", id="c/b", corpus="c", faults=gone),
         Row("/old/c.mp4", id="c/c", corpus="c", faults=gone),
         Row("/older/d.mp4", id="c/d", corpus="c", faults=gone),
-        Row(str(tmp_path / "new" / "b.mp4"), audio_path="/old/a.wav", id="c/e", faults=("missing_sound: not there",)),
+        Row(
+            str(tmp_path / "new" / "b.mp4"),
+            audio_path="/old/a.wav",
+            id="c/e",
+            faults=(Fault("missing_sound", "not there"),),
+        ),
     ]
     run("--manifest", written(tmp_path, rows), "--remap", f"/old={tmp_path}/new", "-o", tmp_path / "o.csv")
     a, b, c, d, e = manifest.read(tmp_path / "o.csv")
     assert (a.path, a.audio_path) == (f"{tmp_path}/new/a.mp4", f"{tmp_path}/new/a.wav")
     assert a.faults == gone[1:]
-    assert [fault.partition(":")[0] for fault in b.faults] == ["listed_twice", "missing_sound"]
+    assert [fault.kind for fault in b.faults] == ["listed_twice", "missing_sound"]
     assert (c.path, c.faults) == (f"{tmp_path}/new/c.mp4", gone)
     assert (d.path, d.faults) == ("/older/d.mp4", gone)
     assert e.faults == ()
@@ -182,7 +191,9 @@ def test_validate_says_what_is_wrong_with_rows_that_can_be_used(tmp_path):
 
 def test_validate_and_remap_together_look_where_files_are_now(tmp_path):
     trees.touch(tmp_path / "new", "a.mp4")
-    file = written(tmp_path, [Row("/old/a.mp4", label=0, id="c/a", corpus="c", faults=("missing_media: gone",))])
+    file = written(
+        tmp_path, [Row("/old/a.mp4", label=0, id="c/a", corpus="c", faults=(Fault("missing_media", "gone"),))]
+    )
     run("--manifest", file, "--validate", code=3)
     run("--manifest", file, "--validate", "--remap", f"/old={tmp_path}/new")
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_rows import clips
 
-from pipelines.audit.rates import auc, weighted_auc
+from pipelines.audit.shortcuts import auc
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.manifest import match
@@ -104,8 +104,8 @@ def test_weighted_auc_is_that_of_repeated_clips():
     rng = np.random.default_rng(0)
     x, fake, times = rng.integers(0, 9, 60).astype(float), rng.random(60) < 0.5, rng.integers(0, 4, 60)
     repeated, _ = auc(np.repeat(x, times), np.repeat(fake, times), np.arange(times.sum()), draws=0)
-    assert weighted_auc(x, fake, times) == pytest.approx(repeated)
-    assert np.isnan(weighted_auc(x, np.ones(60, bool), times))
+    assert match.weighted_auc(x, fake, times) == pytest.approx(repeated)
+    assert np.isnan(match.weighted_auc(x, np.ones(60, bool), times))
 
 
 def test_a_table_of_measured_numbers_goes_before_the_lists(tmp_path):

@@ -105,7 +105,8 @@ def test_one_line_says_it_all(clock):
     now.advance(120, 9_000, [{"reason": "", "stage": "done"}] * 118 + failed)
     said = now.line()
     assert said == (
-        "pass one: 120 of 300 clips, 2 failed; face 2.2, asr 2.0, vsr 2.0 clips/s; waiting 169/9/0; 1:30 left"
+        "pass one: 120 of 300 clips, 2 failed; face 2.2 clips/s (169 waiting); asr 2.0 clips/s (9 waiting); "
+        "vsr 2.0 clips/s (0 waiting); 1:30 left"
     )
 
 
@@ -178,7 +179,7 @@ def test_a_pass_that_breaks_off_says_how_far_it_came(caplog):
 
     with caplog.at_level(logging.INFO, "pipelines.ui.progress"), pytest.raises(KeyboardInterrupt):
         stopped()
-    assert caplog.records[-1].getMessage() == "words: broken off at 3 of 5 clips, 0:00 in"
+    assert caplog.records[-1].getMessage() == "words: stopped at 3 of 5 clips, after 0:00"
 
 
 SCRIPT = """

@@ -361,7 +361,7 @@ def test_pages_without_a_licence_accuse_nobody(stranger):
         assert '<header class="plain">' in body
         assert "calibrated on one speaker" in body
         assert "neither suspected nor cleared" in body
-        assert "no probability of forgery" in body
+        assert "not a probability of forgery" in body
         assert "--corpus grid:grid_s1" in body
         for accusing in ("disagree", "do not belong", "belong together", "forged mouth", "≠"):
             assert accusing not in body.partition("What this cannot tell")[0], (name, accusing)

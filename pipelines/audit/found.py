@@ -1,0 +1,164 @@
+"""An audit: what is known of clips, looked through for leaks, shortcuts and faults, as one record.
+
+`of_lists`, `of_media` and `of_store` gather what is known, `audit` looks. The record is `audit.json` field by field
+(docs/audit.md); pages and terminal lines are made from it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import store
+from pipelines.audit import coverage, fingerprint, leaks, measure, nuisances, shortcuts, stored
+from pipelines.audit.coverage import Checked
+from pipelines.audit.leaks import Leak
+from pipelines.audit.shortcuts import ALLOW, Shortcut
+from pipelines.corpora import faults
+from pipelines.corpora.faults import ClipFault, FaultKind
+from pipelines.corpora.fields import LABELS
+from pipelines.corpora.manifest import Row
+from pipelines.ui import progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUDIT, NUISANCES = "audit.json", "nuisances.parquet"  # what an audit leaves in a store's root
+COUNTED = ("corpus", "split", "label", "method", "category")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the clips besides their rows: a table of numbers, content fingerprints, file hashes, faults, and soft
+    labels by method, counted in `stored.BINS` bins."""
+
+    table: pd.DataFrame
+    prints: Sequence[fingerprint.Print | None] | None = None
+    files: Sequence[str | None] | None = None
+    faults: Sequence[ClipFault] = ()
+    soft_labels: Mapping[str, Sequence[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an audit found: clips counted, shortcuts worst first, what was checked and on how many clips, leaks, faults.
+
+    allow: the AUC above which a shortcut is a finding. soft_labels: of a store alone, else None.
+    """
+
+    rows: int
+    distinct: int
+    counts: Mapping[str, Mapping[str, int]]
+    shortcuts: Sequence[Shortcut]
+    checked: Mapping[str, Checked]
+    leaks: Sequence[Leak]
+    faults: Sequence[FaultKind]
+    allow: float = ALLOW
+    soft_labels: Mapping[str, Sequence[int]] | None = None
+
+    @property
+    def above(self) -> list[Shortcut]:
+        """Shortcuts that are findings, worst first."""
+        return sorted((s for s in self.shortcuts if s.above(self.allow)), key=lambda s: -s.auc)
+
+    @property
+    def findings(self) -> list[str]:
+        """A sentence for each leak and each shortcut above `allow`."""
+        return [leak.text() for leak in self.leaks] + [s.text() for s in self.above]
+
+    def to_json(self) -> dict[str, Any]:
+        """What audit.json holds; scripts rely on its layout."""
+        found: dict[str, Any] = {
+            "rows": self.rows,
+            "distinct": self.distinct,
+            "counts": self.counts,
+            "shortcuts": [s.to_json(self.allow) for s in self.shortcuts],
+            "checked": {kind: one.to_json() for kind, one in self.checked.items()},
+            "leaks": [leak.to_json() for leak in self.leaks],
+            "faults": [kind.to_json() for kind in self.faults],
+            "allow": self.allow,
+            "findings": self.findings,
+        }
+        if self.soft_labels is not None:
+            found["soft_labels"] = {"bins": stored.BINS, "methods": dict(self.soft_labels)}
+        return found
+
+
+def of_lists(rows: Sequence[Row]) -> Known:
+    """What the corpus's own lists say."""
+    return Known(nuisances.listed(rows))
+
+
+def of_media(rows: Sequence[Row], options: Mapping[str, str] | None = None, workers: int | None = None) -> Known:
+    """What the files say that are on this machine or in buckets, by decoding them; `options` are for buckets."""
+    found = []
+    with progress.shown(progress.Pass("media", len(rows), unit="clips")) as show:
+        for one in measure.run(rows, workers, options):
+            found.append(one)
+            show.advance(1)
+    return Known(
+        _filled(measure.table(found), nuisances.listed(rows)),
+        [one.print for one in found],
+        leaks.hashes(rows),
+        [fault for one in found for fault in one.faults],
+    )
+
+
+def of_store(rows: Sequence[Row], reader: store.Reader) -> Known:
+    """What a store holds of its clips, `rows` being `stored.rows`."""
+    found = stored.from_store(reader)
+    table = _filled(found.table, nuisances.listed(rows))
+    return Known(table, found.prints, None, found.faults, found.soft_labels)
+
+
+def _filled(table: pd.DataFrame, listed: pd.DataFrame) -> pd.DataFrame:
+    """The table with the list's columns where it knows nothing at all; no column mixes what is measured and what is listed."""
+    known = [name for name in listed if listed[name].notna().any()]
+    return table.assign(**{name: listed[name] for name in known if name not in table or table[name].isna().all()})
+
+
+def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW, seed: int = 0) -> Found:
+    """Everything found about `rows`; what is `known` of them is what their lists say, unless it is given."""
+    known = known or of_lists(rows)
+    keys = leaks.file_keys(rows, known.files)
+    prints = fingerprint.keys(known.prints, [row.label for row in rows]) if known.prints is not None else None
+    return Found(
+        rows=len(rows),
+        distinct=len({(row.corpus, key) for row, key in zip(rows, keys, strict=True)}),
+        counts=counts(rows),
+        shortcuts=shortcuts.find(rows, known.table, seed=seed),
+        checked=coverage.checked(rows, prints, known.files),
+        leaks=leaks.find(rows, prints=prints, files=known.files),
+        faults=faults.summary([*faults.of_rows(rows), *known.faults]),
+        allow=allow,
+        soft_labels=known.soft_labels,
+    )
+
+
+def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """Clips by corpus, split, label, method and category, and by split and label as "split/label"; "" where none is named."""
+    table: dict[str, dict[str, int]] = {}
+    for name in COUNTED:
+        values = (LABELS[row.label] if name == "label" else getattr(row, name) for row in rows)
+        table[name] = dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+    both = Counter(f"{row.split or 'no split'}/{LABELS[row.label]}" for row in rows)
+    table["split_label"] = dict(sorted(both.items()))
+    return table
+
+
+def keep(reader: store.Reader, found: Found, table: pd.DataFrame) -> str:
+    """Write what was found and the table of numbers into the store's root. Returns "", or why that could not be done."""
+    ids = [str(name) for name in reader.clips["id"]]
+    data = io.BytesIO()
+    table.assign(id=ids)[["id", *table.columns]].to_parquet(data, index=False)
+    told = {**found.to_json(), "clips": len(reader)}
+    try:
+        (reader.place / NUISANCES).write(data.getvalue())
+        (reader.place / AUDIT).write((json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+    except (OSError, store.StoreError) as error:
+        return f"{reader.place} cannot be written ({error}), so {AUDIT} and {NUISANCES} are not kept in it"
+    return ""

@@ -98,7 +98,7 @@ def options(of: click.Command) -> set[str]:
 @functools.cache
 def all_options() -> frozenset[str]:
     names = [
-        *(name for name, (_, attribute) in COMMANDS.items() if attribute),
+        *(name for name in COMMANDS if COMMANDS[name][1]),
         "pipelines.demo",
         "pipelines.default_fit",
     ]

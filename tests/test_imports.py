@@ -48,6 +48,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "whisper": {"files", "face"},
         "avhubert": {"files"},
         "deep_avsr": {"files"},
+        "testing": set(),
     },
     "pipelines": {
         "media": set(),
@@ -72,7 +73,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
     },
 }
 MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 12, 320, 60
-MANY = {"pipelines/corpora": 18}  # one module a corpus
+MANY = {"pipelines/corpora": 99}  # one module a corpus
 OURS = {"store", "teachers", "pipelines", "student", "precompute", "concord", "benchmarks"}
 
 
@@ -225,7 +226,9 @@ def test_every_entry_point_of_ours_can_be_loaded(group):
         assert callable(getattr(importlib.import_module(module), attribute)), line
 
 
-@pytest.mark.parametrize("text", ["README.md", "docs", "Makefile", "cluster.yaml", "cluster.local.yaml", ".ci/run"])
+@pytest.mark.parametrize(
+    "text", ["README.md", "CONTRIBUTING.md", "docs", "Makefile", "cluster.yaml", "cluster.local.yaml", ".ci/run"]
+)
 def test_every_module_that_people_are_told_to_run_is_there(text):
     files = sorted((ROOT / text).glob("*.md")) if (ROOT / text).is_dir() else [ROOT / text]
     for file in files:
@@ -233,5 +236,5 @@ def test_every_module_that_people_are_told_to_run_is_there(text):
             path = ROOT.joinpath(*name.split("."))
             runs = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__main__.py"
             assert runs.exists(), f"{file.name}: python -m {name}"
-        for name in re.findall(r"-m benchmarks (\w+)", file.read_text()):
+        for name in re.findall(r"-m benchmarks ([a-z]\w*)", file.read_text()):
             assert name in benchmarks.found(), f"{file.name}: python -m benchmarks {name}"

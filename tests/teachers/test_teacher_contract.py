@@ -2,7 +2,7 @@
 
 import pytest
 
-from teachers.contract import TeacherContract
+from teachers.testing.contract import TeacherContract
 
 TOY = '''
 import itertools

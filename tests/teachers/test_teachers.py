@@ -10,9 +10,9 @@ from click.testing import CliRunner
 import teachers
 from teachers import ClipMedia, TeacherError
 from teachers.blendshapes import Blendshapes
-from teachers.contract import TeacherContract
 from teachers.files import weights
 from teachers.lips import Lips
+from teachers.testing.contract import TeacherContract
 
 
 def clip(frames=30, seed=0, faced=None, name="clip"):

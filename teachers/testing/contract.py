@@ -3,7 +3,7 @@
 A complete test file for a teacher whose entry point is installed (`pip install -e .` after a line in setup.cfg):
 
     # test_my_teacher.py; run it by: python -m pytest test_my_teacher.py
-    from teachers.contract import TeacherContract
+    from teachers.testing.contract import TeacherContract
 
 
     class TestMyTeacher(TeacherContract):
@@ -14,7 +14,7 @@ A complete test file for a teacher whose entry point is installed (`pip install 
         device = "cuda"
         tolerance = 1e-2  # half precision
 
-The clips are made up (`teachers.synthetic`), so no media file, face model or network is needed. The tests do not tell whether
+The clips are made up (`teachers.testing.synthetic`), so no media file, face model or network is needed. The tests do not tell whether
 the rows mean anything; `python -m teachers.check NAME --media FILE` and a store's similarity do.
 """
 

@@ -1,0 +1,1 @@
+"""What tests of teachers share: the contract that every teacher keeps, and made clips."""

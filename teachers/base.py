@@ -48,7 +48,7 @@ class ClipMedia:
 
 
 class Teacher(Protocol):
-    """A frozen model. A clip gives the same rows whichever other clips are in the batch; `teachers.testing.contract` tests this."""
+    """A frozen model. A clip gives the same rows whichever other clips are in the batch (`teachers.testing.contract`)."""
 
     name: str  # as the user spelt it, e.g. "whisper:tiny.en@3"
     dim: int  # columns of an embedding

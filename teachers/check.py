@@ -28,7 +28,6 @@ import numpy as np
 
 from concord.command import Command, log_to_stderr, say, told
 from concord.errors import ConcordError
-from teachers import synthetic
 from teachers.base import (
     AUDIO_PRESENT,
     FACE_DETECTED,
@@ -43,6 +42,7 @@ from teachers.base import (
     load,
 )
 from teachers.files import arrays
+from teachers.testing import synthetic
 
 COMMAND = "teachers.check"
 PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of video looks at, if not the mouth

@@ -14,8 +14,8 @@ A complete test file for a teacher whose entry point is installed (`pip install 
         device = "cuda"
         tolerance = 1e-2  # half precision
 
-The clips are made up (`teachers.testing.synthetic`), so no media file, face model or network is needed. The tests do not tell whether
-the rows mean anything; `python -m teachers.check NAME --media FILE` and a store's similarity do.
+The clips are made up (`teachers.testing.synthetic`), so no media file, face model or network is needed. The tests do not tell
+whether the rows mean anything; `python -m teachers.check NAME --media FILE` and a store's similarity do.
 """
 
 import json
@@ -27,8 +27,9 @@ from functools import cache
 
 import numpy as np
 
-from teachers import base, synthetic
+from teachers import base
 from teachers.base import FACE, VOICE, ClipMedia, Teacher, TeacherError
+from teachers.testing import synthetic
 
 SHORT = 25  # frames of a clip where the length does not matter
 RECORD = {"name", "layer", "source", "sha256", "options", "dim", "licence"}  # keys of a provenance

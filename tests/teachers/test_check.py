@@ -13,10 +13,10 @@ import torch
 from click.testing import CliRunner
 
 import teachers
-from teachers import synthetic
 from teachers.base import VOICE
 from teachers.check import main
 from teachers.files import arrays
+from teachers.testing import synthetic
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,26 +13,40 @@ from typing import Any
 import numpy as np
 
 from concord.errors import ConcordError
+from concord.frames import (
+    AUDIO_PRESENT as AUDIO_PRESENT,
+)
+from concord.frames import (
+    FACE as FACE,
+)
+from concord.frames import (
+    FACE_DETECTED as FACE_DETECTED,
+)
+from concord.frames import (
+    FACE_INTERPOLATED as FACE_INTERPOLATED,
+)
+from concord.frames import (
+    FPS as FPS,
+)
+from concord.frames import (
+    IN_USE as IN_USE,
+)
+from concord.frames import (
+    SAMPLE_RATE as SAMPLE_RATE,
+)
+from concord.frames import (
+    SAMPLES_PER_FRAME as SAMPLES_PER_FRAME,
+)
+from concord.frames import (
+    VOICE_ACTIVE as VOICE_ACTIVE,
+)
 
 FORMAT = "concord-av"
 VERSION = 1
 
-FPS = 25  # frames a second, everywhere
-SAMPLE_RATE = 16_000  # samples a second, everywhere
-SAMPLES_PER_FRAME, _rest = divmod(SAMPLE_RATE, FPS)
-assert _rest == 0
-
 CHUNK = 25  # rows that are compressed together
 SHARD = 4_200  # rows in one file: a multiple of CHUNK and of 75
 CLIP_CHUNK = 16_384  # rows of a clips/ column in one file: 62 files a column for a million clips
-
-# Bits of frames/flags.
-FACE_DETECTED = 1
-FACE_INTERPOLATED = 2
-AUDIO_PRESENT = 4
-VOICE_ACTIVE = 8
-IN_USE = 16
-FACE = FACE_DETECTED | FACE_INTERPOLATED
 
 REAL, FAKE, UNKNOWN = 0, 1, -1  # label, audio_fake, video_fake, fake
 

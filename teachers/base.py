@@ -15,12 +15,6 @@ import numpy as np
 from concord.errors import ConcordError
 
 MEDIA_VERSION = 1
-FPS = 25  # frames a second, the common clock
-SAMPLE_RATE = 16_000  # samples a second
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
-# Bits of a frame's flags:
-FACE_DETECTED, FACE_INTERPOLATED, AUDIO_PRESENT, VOICE, IN_USE = 1, 2, 4, 8, 16
-FACE = FACE_DETECTED | FACE_INTERPOLATED
 GROUP = "concord.teachers"
 
 

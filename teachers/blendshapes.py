@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from teachers.base import FACE, ClipMedia, TeacherError
+from concord.frames import FACE
+from teachers.base import ClipMedia, TeacherError
 from teachers.face.tracker import MODEL_SHA256, NUM_BLENDSHAPES
 
 MIN_STD = 1e-4  # a score that varies less is constant (float16 steps near 0.1 are 6e-5): it becomes 0

@@ -28,19 +28,8 @@ import numpy as np
 
 from concord.command import Command, log_to_stderr, say, told
 from concord.errors import ConcordError
-from teachers.base import (
-    AUDIO_PRESENT,
-    FACE_DETECTED,
-    FACE_INTERPOLATED,
-    FPS,
-    IN_USE,
-    SAMPLES_PER_FRAME,
-    VOICE,
-    ClipMedia,
-    Teacher,
-    TeacherError,
-    load,
-)
+from concord.frames import AUDIO_PRESENT, FACE_DETECTED, FACE_INTERPOLATED, FPS, IN_USE, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from teachers.base import ClipMedia, Teacher, TeacherError, load
 from teachers.files import arrays
 from teachers.testing import synthetic
 
@@ -152,7 +141,7 @@ def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
         sound = decode_sound(path, video.start_s, frames)
         audio = sound.samples
         flags |= sound.present * np.uint8(AUDIO_PRESENT)
-        flags |= (VoiceActivity().frames(audio) & sound.present) * np.uint8(VOICE)
+        flags |= (VoiceActivity().frames(audio) & sound.present) * np.uint8(VOICE_ACTIVE)
     clip = ClipMedia(path.name, audio, mouth, lips.astype(np.float32), shapes.astype(np.float32), flags)
     return arrays.Batch([clip], frames)
 
@@ -216,7 +205,7 @@ def _frames(rows: list[np.ndarray]) -> str:
 
 
 def _voice(clips: list[ClipMedia]) -> str:
-    share = float(np.mean(np.concatenate([clip.flags & VOICE for clip in clips]) > 0))
+    share = float(np.mean(np.concatenate([clip.flags & VOICE_ACTIVE for clip in clips]) > 0))
     return f", voice in {share:.0%} of them"
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from teachers.base import FACE, ClipMedia, TeacherError
+from concord.frames import FACE
+from teachers.base import ClipMedia, TeacherError
 from teachers.face.tracker import LIPS, MODEL_SHA256
 
 

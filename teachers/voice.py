@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from teachers.base import SAMPLES_PER_FRAME
+from concord.frames import SAMPLES_PER_FRAME
 from teachers.files import weights
 
 MODEL = "silero_vad_16k_sequence.onnx"

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from teachers.base import SAMPLES_PER_FRAME, ClipMedia, TeacherError
+from concord.frames import SAMPLES_PER_FRAME
+from teachers.base import ClipMedia, TeacherError
 
 if TYPE_CHECKING:
     import torch

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from concord.frames import FPS
 from pipelines.ui.pages import render
 from student.predict import words as predict_words
 from student.predict.plot import KINDS, MARKS, clock, figure
-from teachers.base import FPS
 
 COMMAND = "student.predict"
 MOMENTS = 10  # of the strip

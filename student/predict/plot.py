@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from concord.frames import FPS, SAMPLE_RATE
 from concord.text import html as t
-from teachers.base import FPS, SAMPLE_RATE
 
 ROW_S = 6.0  # most seconds in a row: words stay readable
 LONG_S = 240.0  # from here on one row for all of it, of one-second similarities and without words

@@ -10,7 +10,8 @@ from functools import cache
 
 import numpy as np
 
-SAMPLE_RATE = 16_000  # samples a second
+from concord.frames import SAMPLE_RATE
+
 WINDOW = 400  # samples, 25 ms
 STEP = 160  # samples, 10 ms
 FFT = 512

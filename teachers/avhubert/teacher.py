@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concord.frames import SAMPLES_PER_FRAME
 from teachers import windows
 from teachers.avhubert import features, loading
-from teachers.base import SAMPLES_PER_FRAME, ClipMedia, TeacherError
+from teachers.base import ClipMedia, TeacherError
 from teachers.files import weights
 
 if TYPE_CHECKING:

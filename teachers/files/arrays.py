@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from teachers.base import AUDIO_PRESENT, FACE_DETECTED, IN_USE, SAMPLES_PER_FRAME, VOICE, ClipMedia, TeacherError
+from concord.frames import AUDIO_PRESENT, FACE_DETECTED, IN_USE, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from teachers.base import ClipMedia, TeacherError
 
 SIDES = (88, 96, 112)
 UNPACKED_LIMIT = 1 << 28  # bytes that any file may unpack to: ten minutes of pictures
@@ -174,7 +175,7 @@ def _clip(arrays: dict[str, np.ndarray], i: int, length: int) -> ClipMedia:
         mouth=part("video", (96, 96), np.uint8),
         lips=part("lips", (40, 2), np.float32),
         blendshapes=part("blendshapes", (52,), np.float32),
-        flags=np.full(length, IN_USE | AUDIO_PRESENT | FACE_DETECTED | VOICE, np.uint8),
+        flags=np.full(length, IN_USE | AUDIO_PRESENT | FACE_DETECTED | VOICE_ACTIVE, np.uint8),
     )
 
 

@@ -27,8 +27,9 @@ from functools import cache
 
 import numpy as np
 
+from concord.frames import FACE, VOICE_ACTIVE
 from teachers import base
-from teachers.base import FACE, VOICE, ClipMedia, Teacher, TeacherError
+from teachers.base import ClipMedia, Teacher, TeacherError
 from teachers.testing import synthetic
 
 SHORT = 25  # frames of a clip where the length does not matter
@@ -101,11 +102,11 @@ class TeacherContract:
 
     def test_silence_and_frames_without_a_face_give_finite_rows(self) -> None:
         clip = synthetic.clip(SHORT)
-        silent = replace(clip, audio=np.zeros_like(clip.audio), flags=clip.flags & ~np.uint8(VOICE))
+        silent = replace(clip, audio=np.zeros_like(clip.audio), flags=clip.flags & ~np.uint8(VOICE_ACTIVE))
         blank = {name: np.zeros_like(getattr(clip, name)) for name in STREAMS["video"]}
         faceless = replace(clip, **blank, flags=clip.flags & ~np.uint8(FACE))
         half = replace(clip, flags=np.where(np.arange(SHORT) < 12, faceless.flags, clip.flags))
-        neither = replace(silent, **blank, flags=clip.flags & ~np.uint8(FACE | VOICE))
+        neither = replace(silent, **blank, flags=clip.flags & ~np.uint8(FACE | VOICE_ACTIVE))
         loud = replace(clip, audio=np.where(clip.audio < 0, -32768, 32767).astype(np.int16))
         self._embed([silent, faceless, half, neither, loud])
 

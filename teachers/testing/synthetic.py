@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from teachers.base import AUDIO_PRESENT, FACE_DETECTED, FPS, IN_USE, SAMPLES_PER_FRAME, VOICE, ClipMedia
+from concord.frames import AUDIO_PRESENT, FACE_DETECTED, FPS, IN_USE, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from teachers.base import ClipMedia
 
 
 def clip(frames: int, seed: int = 0, id: str = "clip") -> ClipMedia:
@@ -17,7 +18,7 @@ def clip(frames: int, seed: int = 0, id: str = "clip") -> ClipMedia:
         mouth=_picture(rng, 96, opening),
         lips=(rng.normal(0, 15, (40, 2)) * (0.8 + 0.2 * opening[:, None, None])).astype(np.float32),
         blendshapes=np.clip(rng.random(52) * opening[:, None], 0, 1).astype(np.float32),
-        flags=np.full(frames, IN_USE | AUDIO_PRESENT | FACE_DETECTED | VOICE, np.uint8),
+        flags=np.full(frames, IN_USE | AUDIO_PRESENT | FACE_DETECTED | VOICE_ACTIVE, np.uint8),
         face=_picture(rng, 112, opening),
     )
 

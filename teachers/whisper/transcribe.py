@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from teachers.base import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, VOICE, ClipMedia
+from concord.frames import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from teachers.base import ClipMedia
 from teachers.face.align import runs
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def transcribe(model: Model, clip: ClipMedia) -> list[Word]:
 
     The language is found once, from the first 30 s of voice.
     """
-    voiced = (clip.flags & VOICE) > 0
+    voiced = (clip.flags & VOICE_ACTIVE) > 0
     todo = stretches(voiced)[::-1]
     words: list[Word] = []
     if todo:

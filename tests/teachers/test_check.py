@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import teachers
-from teachers.base import VOICE
+from concord.frames import VOICE_ACTIVE
 from teachers.check import main
 from teachers.files import arrays
 from teachers.testing import synthetic
@@ -219,7 +219,7 @@ def test_sound_alone_has_its_whole_frames_or_the_rest_too_if_lengths_count_it(np
 def test_frames_of_arrays_have_a_face_and_a_voice_and_no_sound_is_silence(npz):
     for clip in arrays.load(npz(video=VIDEO)).clips:
         assert ((clip.flags & 1) > 0).all()
-        assert ((clip.flags & VOICE) > 0).all()
+        assert ((clip.flags & VOICE_ACTIVE) > 0).all()
         assert not clip.audio.any()
 
 

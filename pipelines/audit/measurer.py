@@ -213,13 +213,12 @@ class Measurer:
 def _face_backend() -> Any:
     """What reads faces, where its model is on this machine already; else None."""
     from teachers import TeacherError
-    from teachers.face import backends as face_backends
-    from teachers.face import tracker as face
+    from teachers.face import backends, tracker
     from teachers.files import weights
 
     try:
-        model = weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256)
-        return face_backends.load(None, model.path)
+        model = weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256)
+        return backends.load(None, model.path)
     except TeacherError:
         return None
 

@@ -24,7 +24,7 @@ import click
 import store
 from concord.command import Command, say
 from concord.text import markdown as md
-from pipelines.demo import timeline as picture
+from pipelines.demo import timeline
 from pipelines.ui.pages import render
 from store import output as outputs
 
@@ -66,9 +66,9 @@ def main(output: Path, epochs: int) -> None:
 def check(report: Path) -> None:
     """Raises UsageError where a file that this command writes would replace a foreign one; its steps check theirs."""
     table = outputs.marked("the demonstration's table", b"| ", CAVEAT.encode())
-    files = [outputs.Output(report / f"timeline_{name}.png", outputs.picture(picture.COMMAND)) for name in NAMES]
+    files = [outputs.Output(report / f"timeline_{name}.png", outputs.picture(timeline.COMMAND)) for name in NAMES]
     files += [
-        outputs.Output(report / "index.html", outputs.page(picture.COMMAND)),
+        outputs.Output(report / "index.html", outputs.page(timeline.COMMAND)),
         outputs.Output(report / "table.md", table),
     ]
     try:
@@ -93,7 +93,7 @@ def write(zarr: Path, report: Path) -> None:
         clip = example(reader, label, method)
         row = reader.clip(clip)
         told = "real" if label == 0 else f"forged ({row.method}): the mouth says other words than the voice"
-        picture.timeline(reader, clip, report / f"timeline_{name}.png", f"{Path(row.path).stem} · {told}")
+        timeline.timeline(reader, clip, report / f"timeline_{name}.png", f"{Path(row.path).stem} · {told}")
     evaluation = json.loads((report / "evaluation.json").read_text())
     table = rows(evaluation)
     note = reader.attrs["similarity"]
@@ -151,7 +151,7 @@ def markdown(table: list[tuple[str, ...]]) -> str:
 
 def html(table: list[tuple[str, ...]], facts: str) -> str:
     """A page with table and pictures; the pictures lie next to it."""
-    return render("pipelines.demo/index.html.j2", picture.COMMAND, heads=HEAD, table=table, facts=facts, caveat=CAVEAT)
+    return render("pipelines.demo/index.html.j2", timeline.COMMAND, heads=HEAD, table=table, facts=facts, caveat=CAVEAT)
 
 
 if __name__ == "__main__":

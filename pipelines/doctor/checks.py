@@ -156,14 +156,14 @@ def models() -> list[Finding]:
     """Models of the default stages and teachers, looked for where a run looks, without its downloads."""
     try:
         from teachers import TeacherError, voice
-        from teachers.face import tracker as face
+        from teachers.face import tracker
         from teachers.files import weights
-        from teachers.whisper import teacher as whisper
+        from teachers.whisper.teacher import DEFAULT, PACKAGES
     except Exception as error:  # whatever a broken package raises
         return [Finding("models", "fail", f"teachers cannot be imported: {first_line(error)}", "make install")]
     wanted: dict[str, Callable[[], Any]] = {
-        "face model": lambda: weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256),
-        "whisper": lambda: weights.resolve(f"{whisper.DEFAULT}.pt", package=whisper.PACKAGES[whisper.DEFAULT]),
+        "face model": lambda: weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256),
+        "whisper": lambda: weights.resolve(f"{DEFAULT}.pt", package=PACKAGES[DEFAULT]),
         "voice": lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE),
     }
     findings = []
@@ -184,10 +184,10 @@ def face() -> Finding:
     try:
         import numpy as np
 
-        from teachers.face import tracker as stage
+        from teachers.face.tracker import FaceTracker, NoFaceError
 
-        tracker = stage.FaceTracker()
-        with contextlib.suppress(stage.NoFaceError):
+        tracker = FaceTracker()
+        with contextlib.suppress(NoFaceError):
             tracker.track([np.zeros((96, 96, 3), np.uint8)])
         told = tracker.provenance()
     except Exception as error:  # a broken mediapipe raises anything

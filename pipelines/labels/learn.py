@@ -33,6 +33,17 @@ FEW_CLIPS = 20  # a fit on fewer warns
 
 
 @dataclass(frozen=True)
+class Material:
+    """What a fit is learned from: rows of real training clips, the part of each, and how work is spread over a cluster."""
+
+    root: Place
+    reader: store.Reader
+    clips: np.ndarray
+    parts: np.ndarray
+    spread: Spread
+
+
+@dataclass(frozen=True)
 class Fitted:
     """What was learned: the fit; the fit that judges the clips of each part, None where every fit has learned from that part;
     the same for the control on shuffled pairs; what the attributes say about it."""
@@ -107,7 +118,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             FEW_CLIPS,
         )
     parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS)
-    found = (_learn_cca if kind == "cca" else _learn_contrast)(root, reader, clips, parts, spread, kind, seed)
+    material = Material(root, reader, clips, parts, spread)
+    found = _learn_cca(material) if kind == "cca" else _learn_contrast(material, kind, seed)
     if found is None:
         return None, {}
     note = {
@@ -131,10 +143,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
     return calibrate(root, found.fit, note, Seen(part_of, found.held_out), corpora)
 
 
-def _learn_cca(
-    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
-) -> Fitted | None:
-    moments = _moments(root, reader, clips, parts, spread)
+def _learn_cca(material: Material) -> Fitted | None:
+    moments = _moments(material)
     if moments is None:
         return None
     true, shuffled, context = moments
@@ -148,22 +158,21 @@ def _learn_cca(
         {
             "shrinkage": similarity.SHRINKAGE,
             "context": context,
-            "fitted_on": {"clips": len(clips), "frames": whole.count},
+            "fitted_on": {"clips": len(material.clips), "frames": whole.count},
             "correlations": [round(float(c), 4) for c in fit.correlations[:8]],
         },
     )
 
 
-def _learn_contrast(
-    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread, kind: str, seed: int
-) -> Fitted | None:
+def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
     """The network, and for fused a cca too, learned on all parts but the first, which judges; a single part judges itself."""
+    reader, clips, parts, spread = material.reader, material.clips, material.parts, material.spread
     alone = parts.max() == 0
     teach = contrast.evenly(clips[(parts > 0) | alone].tolist(), contrast.CLIPS)
     held = [] if alone else contrast.evenly(clips[parts == 0].tolist(), contrast.CLIPS)
     partners = dict(swapped(clips, parts))
     noisy = contrast.noisy_embeddings(reader, teach, spread, seed)
-    jobs = [(root, teach, held, {}, noisy, seed), (root, teach, held, partners, {}, seed)]
+    jobs = [(material.root, teach, held, {}, noisy, seed), (material.root, teach, held, partners, {}, seed)]
     try:
         (network, steps, seconds), (shuffled_network, _, _) = spread(contrast.train, jobs)
     except ValueError as error:
@@ -184,7 +193,7 @@ def _learn_contrast(
         "fitted_on": {"clips": len(teach), "frames": frames, "held_out": len(held)},
     }
     if kind == "fused":
-        moments = _moments(root, reader, clips, parts, spread)
+        moments = _moments(material)
         if moments is None:
             return None
         true, shuffled, context = moments
@@ -201,10 +210,9 @@ def _learn_contrast(
     return Fitted(fit, [fit, *others], [control, *others], note)
 
 
-def _moments(
-    root: Place, reader: store.Reader, clips: np.ndarray, parts: np.ndarray, spread: Spread
-) -> tuple[list[Moments | None], list[Moments | None], int] | None:
+def _moments(material: Material) -> tuple[list[Moments | None], list[Moments | None], int] | None:
     """Moments of each part, the same of shuffled pairs, and the frames of context; None where they are too few for a cca."""
+    root, reader, clips, parts = material.root, material.reader, material.clips, material.parts
     count = int(parts.max()) + 1
     partner = dict(swapped(clips, parts))
     context = similarity.context_for(_width(reader, "vsr"))
@@ -216,7 +224,7 @@ def _moments(
         for _, ks in sorted(by_shard.items())
     ]
     total: list[Moments | None] = [None] * (2 * count)
-    for found in spread(gather, jobs):
+    for found in material.spread(gather, jobs):
         total = [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]
     whole = _sum(total[:count])
     if whole is None or whole.count <= similarity.DIMS:

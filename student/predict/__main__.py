@@ -205,9 +205,8 @@ def _answer_all(paths: Sequence[str], on: Basis, words: bool, json_file: Path | 
             for said, seen, witness in predict(paths, on, words):
                 answers.append(said)
                 if pages:
-                    told = said.to_json()
-                    shots = predict_page.shots(told, seen, witness)
-                    text = predict_page.page(told, on.told(), shots, seen.clip.audio if seen else None)
+                    shots = predict_page.shots(said, seen, witness)
+                    text = predict_page.page(said, on.told(), shots, seen.clip.audio if seen else None)
                     is_written &= _written(pages[len(answers) - 1], text.encode("utf-8", "backslashreplace"))
                 if not to_stdout:
                     say(line(said))

@@ -266,8 +266,8 @@ def _word(word: Word, curves: _Curves, judged: bool) -> HeardWord:
         verdict = "not judged"
     elif agrees is not None:
         verdict = "agrees" if agrees >= AGREES else "disagrees" if agrees <= DISAGREES else "unclear"
-    times = rounded(word.start_s), rounded(word.end_s)
-    return HeardWord(*times, word.text, rounded(word.probability), agrees, verdict)
+    start, end = rounded(word.start_s) or 0.0, rounded(word.end_s) or 0.0
+    return HeardWord(start, end, word.text, rounded(word.probability), agrees, verdict)
 
 
 def _timeline(here: _Curves, moved: _Curves | None, face: np.ndarray, voice: np.ndarray) -> list[Moment]:

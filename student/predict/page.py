@@ -18,6 +18,7 @@ from concord.frames import FPS
 from pipelines.ui.pages import render
 from student.predict import words as predict_words
 from student.predict.plot import KINDS, MARKS, clock, figure
+from student.predict.records import Answer, HeardWord
 
 COMMAND = "student.predict"
 MOMENTS = 10  # of the strip
@@ -35,22 +36,22 @@ class Shot:
     time: float
     picture: bytes | None
     mouth: bytes
-    word: Mapping[str, Any] | None
+    word: HeardWord | None
 
 
-def page(said: Mapping[str, Any], basis: Mapping[str, Any], shots: Sequence[Shot], audio: np.ndarray | None) -> str:
+def page(said: Answer, basis: Mapping[str, Any], shots: Sequence[Shot], audio: np.ndarray | None) -> str:
     """The whole page for an answer (`student.predict.answer`), what it rests on (for JSON), `shots` of it, and its sound i2, if
     any."""
     tone, head, why = predict_words.headline(said)
-    seen = bool(said["timeline"])
-    judged = seen and said["calibration"]["teachers"]
+    seen = bool(said.timeline)
+    judged = said.judges_words
     return render(
         "student.predict/video.html.j2",
         COMMAND,
         title=head,
         tone=tone,
         why=why,
-        name=os.path.basename(said["path"]),
+        name=os.path.basename(said.path),
         said=said,
         advice=predict_words.advice(said),
         ranking=_ranking(said),
@@ -70,7 +71,7 @@ def page(said: Mapping[str, Any], basis: Mapping[str, Any], shots: Sequence[Shot
     )
 
 
-def shots(said: Mapping[str, Any], seen: Any, witness: Any) -> list[Shot]:
+def shots(said: Answer, seen: Any, witness: Any) -> list[Shot]:
     """Moments for the strip: picture, mouth crop, time and word. `seen` and `witness` are of `student.predict.evidence`."""
     from student.predict.evidence import mouths
 
@@ -82,31 +83,31 @@ def shots(said: Mapping[str, Any], seen: Any, witness: Any) -> list[Shot]:
     return [Shot(k / FPS, pictures.get(k), crops[k], moments[k]) for k in frames if k in crops]
 
 
-def _moments(said: Mapping[str, Any]) -> dict[int, Mapping[str, Any] | None]:
+def _moments(said: Answer) -> dict[int, HeardWord | None]:
     """Frames for the strip and their words: all words that are seen, of too many those that disagree most and others evenly;
     without words frames with face and voice, else with a face, evenly."""
-    line = said["timeline"]
-    words = [w for w in said["words"] if w["agreement"] is not None]
+    line = said.timeline
+    words = [w for w in said.words if w.agreement is not None]
     if words:
-        worst = sorted((w for w in words if w["verdict"] == "disagrees"), key=lambda w: w["agreement"])[: MOMENTS // 2]
+        worst = sorted((w for w in words if w.verdict == "disagrees"), key=lambda w: w.agreement or 0.0)[: MOMENTS // 2]
         rest = [w for w in words if w not in worst]
         chosen = worst + [rest[k] for k in _evenly(len(rest), MOMENTS - len(worst))]
-        late = said["offset"]["sound_late_ms"] if _moved(said) else 0
+        late = said.offset.sound_late_ms if said.offset and _moved(said) else 0
         lag = -late * FPS / 1000  # the lips of a word are shown, wherever its sound is
-        found = {}
+        found: dict[int, HeardWord | None] = {}
         for word in chosen:
-            middle = (word["start"] + word["end"]) / 2 * FPS
-            inside = [k for k in range(len(line)) if line[k]["face"]]
+            middle = (word.start + word.end) / 2 * FPS
+            inside = [k for k in range(len(line)) if line[k].face]
             found[min(inside, key=lambda k: abs(k + 0.5 - middle - lag))] = word
         return found
-    frames = [k for k, m in enumerate(line) if m["similarity"] is not None]
-    frames = frames or [k for k, m in enumerate(line) if m["face"]]
+    frames = [k for k, m in enumerate(line) if m.similarity is not None]
+    frames = frames or [k for k, m in enumerate(line) if m.face]
     return dict.fromkeys(frames[k] for k in _evenly(len(frames), MOMENTS))
 
 
-def _moved(said: Mapping[str, Any]) -> bool:
+def _moved(said: Answer) -> bool:
     """Whether words were judged with the sound moved to where it fits."""
-    return any(moment["similarity_moved"] is not None for moment in said["timeline"])
+    return any(moment.similarity_moved is not None for moment in said.timeline)
 
 
 def _evenly(count: int, most: int) -> list[int]:
@@ -115,46 +116,44 @@ def _evenly(count: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
-def _ranking(said: Mapping[str, Any]) -> str:
+def _ranking(said: Answer) -> str:
     """What is said of the number that is left where nothing licenses a probability; "" where there is none."""
-    if said["reason"] != "uncalibrated" or said["ranking"]["value"] is None:
+    if said.reason != "uncalibrated" or said.ranking is None or said.ranking.value is None:
         return ""
     more = (
         "lips and voice are more alike"
-        if said["ranking"]["by"] == "similarity"
+        if said.ranking.by == "similarity"
         else "the detector found more of what it was trained to find"
     )
-    number = f"{said['ranking']['by']} {said['ranking']['value']:.3g}"
+    number = f"{said.ranking.by} {said.ranking.value:.3g}"
     return (
         f"For ranking only: {number}. Among several videos of one run, a higher number means that {more}. "
         "It is not a probability of forgery."
     )
 
 
-def _facts(said: Mapping[str, Any], basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Names and values of the list of facts."""
-    if said["timeline"]:
-        yield "Length", clock(said["duration"])
-        yield "Judged on", f"{said['seconds_judged']:.1f} s with face and voice"
-        yield "Face seen", f"{said['face_share']:.0%} of the time"
-        yield "Voice heard", f"{said['voice_share']:.0%} of the time"
-        if (teacher := said["teachers"]["similarity"]) is not None:
+    if said.timeline and said.teachers and said.calibration:
+        yield "Length", clock(said.duration)
+        yield "Judged on", f"{said.seconds_judged:.1f} s with face and voice"
+        yield "Face seen", f"{said.face_share:.0%} of the time"
+        yield "Voice heard", f"{said.voice_share:.0%} of the time"
+        if (teacher := said.teachers.similarity) is not None:
             means = (
                 "1 = lips and voice belong together"
-                if said["calibration"]["teachers"]
+                if said.judges_words
                 else "measured for other people: for ranking only, not a probability"
             )
             yield "Similarity", f"{teacher:.3g} over the whole video, {means}"
-        if (offset := said["offset"]) is not None:
-            late = offset["sound_late_ms"]
+        if (offset := said.offset) is not None:
+            late = offset.sound_late_ms
             where = "as they are" if late == 0 else f"with the sound moved by {-late:+d} ms"
-            there, margin = (
-                f"{offset[k]:.2f}" if offset[k] is not None else "unknown" for k in ("similarity", "margin")
-            )
+            there, margin = ("unknown" if x is None else f"{x:.2f}" for x in (offset.similarity, offset.margin))
             yield "Best fit", f"{where}, similarity {there}, margin {margin}"
-        if said["student"] and said["student"]["logit"] is not None:
-            yield "Detector's logit", f"{said['student']['logit']:.2f} over {said['student']['frames']} frames"
-        yield "Calibration", said["calibration"]["text"]
+        if said.student and said.student.logit is not None:
+            yield "Detector's logit", f"{said.student.logit:.2f} over {said.student.frames} frames"
+        yield "Calibration", said.calibration.text
     yield "Models", ", ".join(f"{m['name']} ({str(m['sha256'])[:12]})" for m in basis["teachers"].values())
     yield "Shared space", f"{basis['fit']['kind']}, from {basis['fit']['from']}"
     if student := basis["student"]:

@@ -6,17 +6,17 @@ similarity is calibrated only for other people, one neutral colour is used and t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from concord.frames import FPS, SAMPLE_RATE
 from concord.text import html as t
+from student.predict.records import Answer, HeardWord, Moment
 
 ROW_S = 6.0  # most seconds in a row: words stay readable
 LONG_S = 240.0  # from here on one row for all of it, of one-second similarities and without words
@@ -54,9 +54,9 @@ class Strip:
         return (LONG_S * FPS + 0.5) * self.scale >= WIDTH - LEFT - RIGHT
 
 
-def figure(said: Mapping[str, Any], audio: np.ndarray | None) -> Markup:
+def figure(said: Answer, audio: np.ndarray | None) -> Markup:
     """Rows of SVG for an answer with a timeline; `audio` i2 [640 * frames] for the waveform, if it is at hand."""
-    line = said["timeline"]
+    line = said.timeline
     duration = len(line) / FPS
     rows = 1 if duration > LONG_S else ceil(duration / ROW_S)
     per_row = ceil(len(line) / rows)
@@ -68,10 +68,10 @@ def figure(said: Mapping[str, Any], audio: np.ndarray | None) -> Markup:
     return Markup("".join(_row(said, strip, audio, level) for strip in strips))
 
 
-def _row(said: Mapping[str, Any], strip: Strip, audio: np.ndarray | None, level: float) -> str:
+def _row(said: Answer, strip: Strip, audio: np.ndarray | None, level: float) -> str:
     """One row; `level` is the highest sample of the whole sound."""
-    line, end = said["timeline"], strip.x(strip.last)
-    judged = said["calibration"]["teachers"]
+    line, end = said.timeline, strip.x(strip.last)
+    judged = said.judges_words
     parts = [_gaps(line, strip)]
     if audio is not None:
         parts.append(_wave(audio, strip, level))
@@ -87,7 +87,7 @@ def _row(said: Mapping[str, Any], strip: Strip, audio: np.ndarray | None, level:
     parts.append(_ticks(strip))
     height = BASE + 20
     if strip.short:
-        words = [w for w in said["words"] if strip.first <= (w["start"] + w["end"]) / 2 * FPS < strip.last]
+        words = [w for w in said.words if strip.first <= (w.start + w.end) / 2 * FPS < strip.last]
         parts.append(_words(words, strip))
         height += WORDS if words else 0
     says = f"Seconds {strip.first / FPS:.1f} to {strip.last / FPS:.1f}: sound, and how well lips and voice agree"
@@ -109,11 +109,11 @@ def _wave(audio: np.ndarray, strip: Strip, level: float) -> str:
     return f'<path class="wave" d="M{"L".join(above + below[::-1])}Z"/>'
 
 
-def _gaps(line: Sequence[Mapping[str, Any]], strip: Strip) -> str:
+def _gaps(line: Sequence[Moment], strip: Strip) -> str:
     """Shaded stretches without face or voice, named where there is room."""
     parts = []
     shown = line[strip.first : strip.last]
-    why = ["" if m["face"] and m["voice"] else "no face" if m["voice"] else "no voice" for m in shown]
+    why = ["" if m.face and m.voice else "no face" if m.voice else "no voice" for m in shown]
     at, x = strip.first, strip.x
     for name, run in groupby(why):
         stop = at + len(list(run))
@@ -127,15 +127,20 @@ def _gaps(line: Sequence[Mapping[str, Any]], strip: Strip) -> str:
     return "".join(parts)
 
 
-def _curve(line: Sequence[Mapping[str, Any]], strip: Strip, name: str, judged: bool) -> str:
+def _curve(line: Sequence[Moment], strip: Strip, name: str, judged: bool) -> str:
     """The similarity where there is one: green above the middle and red below it or, not `judged`, of one colour."""
     first, last = strip.first, strip.last
     step = max(1, (last - first) // 1400)
     parts, at = [], first
-    for known, run in groupby(line[first:last:step], key=lambda m: m[name] is not None):
-        values = [m[name] for m in run]
+    heights: list[float | None] = [getattr(moment, name) for moment in line[first:last:step]]
+    for known, run in groupby(heights, key=lambda v: v is not None):
+        values = list(run)
         if known:
-            points = [f"{strip.x(at + (k + 0.5) * step):.1f} {BASE - v * PLOT:.1f}" for k, v in enumerate(values)]
+            points = [
+                f"{strip.x(at + (k + 0.5) * step):.1f} {BASE - v * PLOT:.1f}"
+                for k, v in enumerate(values)
+                if v is not None
+            ]
             d = "L".join(points if len(points) > 1 else points * 2)
             parts.append(d)
         at += len(values) * step
@@ -164,14 +169,14 @@ def _ticks(strip: Strip) -> str:
     return "".join(parts)
 
 
-def _words(words: Sequence[Mapping[str, Any]], strip: Strip) -> str:
+def _words(words: Sequence[HeardWord], strip: Strip) -> str:
     """Words in boxes as long as they last, on LANES lines by turns, so that a short word's text does not meet the next."""
     boxes, texts = [], []
     for k, word in enumerate(words):
-        left, right, y = strip.x(word["start"] * FPS), strip.x(word["end"] * FPS), BASE + 24 + 22 * (k % LANES)
-        said = MARKS[word["verdict"]] + word["text"]
+        left, right, y = strip.x(word.start * FPS), strip.x(word.end * FPS), BASE + 24 + 22 * (k % LANES)
+        said = MARKS[word.verdict] + word.text
         boxes.append(
-            f'<rect class="{KINDS[word["verdict"]]}" x="{left:.1f}" y="{y}" width="{max(right - left, 4):.1f}" '
+            f'<rect class="{KINDS[word.verdict]}" x="{left:.1f}" y="{y}" width="{max(right - left, 4):.1f}" '
             'height="19" rx="3"/>'
         )
         texts.append(f'<text x="{left + 5:.1f}" y="{y + 14}">{t(said)}</text>')

@@ -77,8 +77,8 @@ class HeardWord:
     """A word on the clock of the sound (seconds), and how well the lips agree with it: `verdict` is agrees, unclear, disagrees,
     not seen or not judged."""
 
-    start: float | None
-    end: float | None
+    start: float
+    end: float
     text: str
     probability: float | None
     agreement: float | None
@@ -134,6 +134,11 @@ class Answer:
     words: Sequence[HeardWord] = ()
     passages: Sequence[Passage] = ()
     timeline: Sequence[Moment] = ()
+
+    @property
+    def judges_words(self) -> bool:
+        """Whether words, passages and the height of the similarity mean something for these people."""
+        return self.calibration is not None and self.calibration.teachers
 
     @property
     def disagreeing_words(self) -> list[str]:

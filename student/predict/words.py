@@ -6,8 +6,7 @@ genuine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from student.predict.records import Answer
 
 SURE, UNSURE = 0.9, 0.1  # probability of fake: beyond them the headline has no "probably"
 
@@ -23,11 +22,11 @@ LIMITS = (
 )
 
 
-def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
+def headline(said: Answer) -> tuple[str, str, str]:
     """Tone (good, warn, bad, plain), the answer in a few words, and in a sentence."""
-    fake, reason = said["probability"], said["reason"]
-    if reason == "out of sync":
-        late = said["offset"]["sound_late_ms"]
+    fake, reason = said.probability, said.reason
+    if said.offset and reason == "out of sync":
+        late = said.offset.sound_late_ms
         how = f"{abs(late)} milliseconds too {'late' if late > 0 else 'early'}"
         return (
             "warn",
@@ -35,8 +34,8 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
             "Moved into place, it fits the lips well. A careless copy does that to a genuine video: by itself it is no sign of "
             "a forgery, but the video cannot be judged as it is.",
         )
-    if reason == "uncalibrated":
-        lacks = said["calibration"]["lacks"]
+    if said.calibration and reason == "uncalibrated":
+        lacks = said.calibration.lacks
         return (
             "plain",
             f"No answer: {lacks}",
@@ -51,8 +50,9 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
             "too short": "No answer: there is too little of it",
             "unreadable": "No answer: the file cannot be read",
         }
-        return "plain", heads[reason], f"{said['message'][:1].upper()}{said['message'][1:]}."
-    theirs = said["teachers"]["probability"]
+        return "plain", heads[reason], f"{said.message[:1].upper()}{said.message[1:]}."
+    assert fake is not None
+    theirs = said.teachers.probability if said.teachers else None
     if theirs is not None and (theirs >= 0.5) != (fake >= 0.5):
         sides = ("belong together", "do not") if fake < 0.5 else ("do not belong together", "do")
         return (
@@ -67,8 +67,8 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
             f"Lips and voice {sure} not belong together",
             "What the mouth forms is not what is heard. A forged mouth or a replaced voice looks like this; so does dubbing.",
         )
-    if said["passages"]:
-        where = ", ".join(f"{p['start']:.1f} to {p['end']:.1f} s" for p in said["passages"][:3])
+    if said.passages:
+        where = ", ".join(f"{p.start:.1f} to {p.end:.1f} s" for p in said.passages[:3])
         return (
             "warn",
             "Lips and voice agree, but not everywhere",
@@ -83,23 +83,23 @@ def headline(said: Mapping[str, Any]) -> tuple[str, str, str]:
     )
 
 
-def advice(said: Mapping[str, Any]) -> list[tuple[str, str]]:
+def advice(said: Answer) -> list[tuple[str, str]]:
     """What to do next: sentences, each with a command or ""."""
-    reason = said["reason"]
-    if reason == "out of sync":
-        seconds = said["offset"]["sound_late_ms"] / 1000
+    reason = said.reason
+    if said.offset and reason == "out of sync":
+        seconds = said.offset.sound_late_ms / 1000
         moved = f"ffmpeg -i VIDEO -itsoffset {-seconds:g} -i VIDEO -map 0:v -map 1:a -c copy MOVED.mp4"
         return [
             ("Look for a copy nearer to the original, and ask again with that.", ""),
             ("Or move the sound, and ask again:", moved),
         ]
-    if reason == "uncalibrated":
+    if said.calibration and reason == "uncalibrated":
         compare = (
             "Compare it with videos of the same person, filmed alike, that you know to be genuine: ask about all of them "
             "together and see whether this one's number lies among theirs."
         )
         found = [(compare, "python -m student.predict FOLDER --teacher-only")]
-        if corpora := said["calibration"]["corpora"]:
+        if corpora := said.calibration.corpora:
             found.append(
                 (f"If it is of the same people and recordings as {corpora[0]}, say so:", f"--corpus {corpora[0]}")
             )
@@ -116,16 +116,14 @@ def advice(said: Mapping[str, Any]) -> list[tuple[str, str]]:
             ),
         }[reason]
         return [other, ("The video is neither suspected nor cleared.", "")]
-    if said["decision"] == "fake":
+    if said.decision == "fake":
         return [
             ("Do not quote these words as this person's on the strength of this video.", ""),
             ("Watch the marked words below slowly, without sound first.", ""),
             ("Look for the earliest copy and for another recording of the same moment; ask whether it was dubbed.", ""),
         ]
     closer = (
-        [("Watch those passages slowly, without sound first; ask what was cut in there.", "")]
-        if said["passages"]
-        else []
+        [("Watch those passages slowly, without sound first; ask what was cut in there.", "")] if said.passages else []
     )
     return [
         *closer,

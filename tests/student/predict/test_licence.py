@@ -101,9 +101,7 @@ def test_projections_that_are_no_numbers_decide_nothing(value, where):
     said = said_of(evidence(value, where=where), on(small_fit()))
     assert (said.decision, said.reason, said.probability) == ("cannot decide", "not finite", None)
     json.dumps(said.to_json(), allow_nan=False)
-    page = predict_page.page(
-        said.to_json(), {"teachers": {}, "fit": {"kind": "", "from": ""}, "student": None}, [], None
-    )
+    page = predict_page.page(said, {"teachers": {}, "fit": {"kind": "", "from": ""}, "student": None}, [], None)
     assert "No answer" in page
     assert "nan" not in page.lower()
     assert "cannot decide: not finite" in line(said)
@@ -391,7 +389,7 @@ def test_nothing_is_said_of_words_by_a_fit_that_is_not_calibrated_for_them():
     assert (said.decision, said.probability, said.teachers.probability) == ("fake", 0.9, None)
     assert [word.verdict for word in said.words] == ["not judged"]
     assert "contradict" not in line(said)
-    assert predict_words.headline(said.to_json())[1].startswith("Lips and voice")
+    assert predict_words.headline(said)[1].startswith("Lips and voice")
 
 
 def test_the_map_of_most_strangers_reads_the_scores():

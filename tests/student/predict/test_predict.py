@@ -21,7 +21,7 @@ from student.predict import evidence
 from student.predict.__main__ import exit_code, line, main, predict
 from student.predict.answer import doubt, out_of_sync, passages
 from student.predict.basis import basis
-from student.predict.records import Answer, Passage
+from student.predict.records import Answer, Passage, Teachers
 
 HOSTILE = 'a"<script>alert(1)</script>\u202e.mp4'
 NAMES = ("bbaf2n", "lgas5a")
@@ -324,10 +324,10 @@ def test_exit_codes():
 def test_a_student_that_contradicts_the_teachers_is_no_plain_answer():
     from student.predict.words import headline
 
-    said = {"reason": "", "decision": "real", "probability": 0.1, "teachers": {"probability": 0.9}, "passages": []}
+    said = Answer("v.mp4", "real", "", "", probability=0.1, teachers=Teachers(0.2, 0.9))
     assert headline(said)[1].startswith("Unclear")
-    assert headline({**said, "teachers": {"probability": 0.05}})[1].startswith("Lips and voice")
-    assert headline({**said, "decision": "fake", "probability": 0.95})[0] == "bad"
+    assert headline(replace(said, teachers=Teachers(0.9, 0.05)))[1].startswith("Lips and voice")
+    assert headline(replace(said, decision="fake", probability=0.95))[0] == "bad"
 
 
 def test_lines_show_no_marks_that_steer_a_terminal():

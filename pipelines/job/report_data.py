@@ -109,7 +109,7 @@ def write(root: str | os.PathLike[str] | Place, report: Report) -> None:
 
 def to_json(report: Report) -> dict[str, Any]:
     """What `report.json` holds: floats of six digits, null where one is not finite."""
-    return plain_json.cleaned(asdict(report))
+    return plain_json.cleaned(asdict(report), digits=6)
 
 
 def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> Report:

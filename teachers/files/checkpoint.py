@@ -54,7 +54,7 @@ def read(path: Path | str) -> dict[Any, Any]:
                 )
             content = source.content
             if not isinstance(content, dict):
-                raise TeacherError(f"{path}: a checkpoint holds a dict, this one holds a {type(content).__name__}")
+                raise TeacherError(f"{path}: a checkpoint holds a dict, this one a {type(content).__name__}")
             if LEFT_OUT in content:
                 content[LEFT_OUT] = None
             return _Plain(source.numbers, path.stat().st_size)(content)

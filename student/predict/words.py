@@ -31,8 +31,8 @@ def headline(said: Answer) -> tuple[str, str, str]:
         return (
             "warn",
             f"No answer: the sound comes {how}",
-            "Moved into place, it fits the lips well. A careless copy can shift a genuine video's sound, so this is not a sign of "
-            "a forgery, but the video cannot be judged as it is.",
+            "Moved into place, it fits the lips well. A careless copy can shift a genuine video's sound, so this is not "
+            "a sign of a forgery, but the video cannot be judged as it is.",
         )
     if said.calibration and reason == "uncalibrated":
         lacks = said.calibration.lacks

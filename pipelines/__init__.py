@@ -1,1 +1,1 @@
-"""From video files to a store, and what there is to know before and after: corpora, jobs, labels, audits, manifests."""
+"""From video files to a store, with the tools around it: corpora, jobs, labels, audits, manifests."""

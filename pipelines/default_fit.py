@@ -1,11 +1,12 @@
-"""The fit that the package ships, so that single videos can be judged without a store: `store/similarity/default_fit.npz`.
+"""Makes the fit that the package ships, with which single videos can be judged without a store:
+`store/similarity/default_fit.npz`.
 
     python -m pipelines.default_fit --corpus grid:/data/grid_s1
 
-Learned on the real clips of a corpus but every tenth, which stay unseen for checks, by precompute's own default (fused, seed
-0), then rounded to BITS, which changes similarities by a few thousandths and keeps the file under 300 KiB. The same clips,
-models and versions give the same bytes. What it leaves out: other people. From one speaker it learns which lips and voice
-belong together, not how probable that is for others.
+It is learned on the real clips of a corpus except every tenth, which is held out for checks, with precompute's defaults
+(fused, seed 0). Then it is rounded to BITS, which changes similarities by a few thousandths and keeps the file under
+300 KiB. The same clips, models and versions give the same bytes. Limit: from one speaker it learns which lips and voice
+belong together, but not how probable that is for other people.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from store import output
 from store.place import place
 from store.similarity import Fit, fitfile
 
-HOLD_OUT, FIRST = 10, 5  # every tenth clip, from the sixth on: the fit itself holds out the first of each ten
-BITS = 7  # kept of a half-precision number's ten
+HOLD_OUT, FIRST = 10, 5  # every tenth clip, starting with the sixth: the fit itself holds out the first of each ten
+BITS = 7  # mantissa bits kept of a half-precision number's ten
 
 
 def held_out(rows: list[manifest.Row]) -> list[manifest.Row]:
-    """The rows, every tenth of them marked as test, which no fit learns from."""
+    """The rows, every tenth of them marked as test, so that the fit does not use it."""
     return [replace(row, split="test" if k % HOLD_OUT == FIRST else "train") for k, row in enumerate(rows)]
 
 
@@ -66,12 +67,12 @@ def _rounded(x: np.ndarray) -> np.ndarray:
     bits = half.view(np.uint16).astype(np.int64)
     rounded = (
         (bits + (1 << (low - 1)) - 1 + ((bits >> low) & 1)) >> low << low
-    )  # a carry into the exponent is right, too
+    )  # a carry into the exponent is also correct
     return np.asarray(rounded, np.uint16).view(np.float16)
 
 
 def make(corpus: str, root: Path, file: Path) -> None:
-    """Precompute the corpus into a store at `root`, as far as it is not there yet, and write its fit to `file`.
+    """Precompute the missing part of the corpus into a store at `root`, and write its fit to `file`.
 
     Raises ManifestError, UsageError, StoreError, TeacherError, RunError.
     """
@@ -102,7 +103,7 @@ def make(corpus: str, root: Path, file: Path) -> None:
     "--store",
     "root",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where to make the store, or to go on with it.  [default: a folder that is removed afterwards]",
+    help="Where to make the store, or continue it.  [default: a temporary folder]",
 )
 @click.option(
     "--output",

@@ -1,1 +1,1 @@
-"""Training from a store: models, losses, streaming data, the trainer, and what a detector is worth."""
+"""Training from a store: models, losses, streaming data, the trainer, evaluation and prediction."""

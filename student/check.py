@@ -1,10 +1,10 @@
 """Try a student's weights: `python -m student.check MODEL --init-from PATH --input arrays.npz --output out.npz`.
 
-Loads weights of the authors, of TalkNet-ASD or of ours (see student/models/weights.py), runs the model in evaluation mode,
-writes every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 [batch, frames, 112, 112] and `mfcc` f4
-[batch, 4 * frames, 13] and runs as published, the clips of the batch one after another in its first layer; `lite` takes
-`mouth` u1 [batch, frames, 96, 96] and `audio` i2 [batch, 640 * frames]. Without --input the arrays are made up, without
---init-from the weights are.
+Loads weights of the paper's authors, of TalkNet-ASD or of this project (see student/models/weights.py), runs the model
+in evaluation mode, writes every stage and prints shapes, parameters and speed. `talknet` takes `faces` u1 [batch,
+frames, 112, 112] and `mfcc` f4 [batch, 4 * frames, 13] and runs as published: its first layer joins the clips of the
+batch into one sequence; `lite` takes `mouth` u1 [batch, frames, 96, 96] and `audio` i2 [batch, 640 * frames]. Without
+--input the arrays are random, without --init-from the weights are random.
 
     python -m student.check talknet --init-from pretrain_TalkSet.model --input arrays.npz --output stages.npz
 """
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from student.models.talknet import TalkNet
 
 FILE = click.Path(path_type=Path)
-FRAMES = 25  # of each of the two clips that are made up, and at most of what is run first and not counted
-SHAPES = {  # model: array, its kind, its shape by B clips of T frames
+FRAMES = 25  # of each of the two random clips, and at most of the warm-up run
+SHAPES = {  # model: array, its type, its shape for B clips of T frames
     "talknet": {"faces": ("u1", "B T 112 112"), "mfcc": ("f4", "B 4T 13")},
     **{lite: {"mouth": ("u1", "B T 96 96"), "audio": ("i2", "B 640T")} for lite in ("lite", "lite-causal")},
 }
@@ -51,7 +51,7 @@ ATTENTION = ("crossA2V", "crossV2A", "selfAV")
 
 
 class InputError(ConcordError, ValueError):
-    """Arrays that the model cannot take; one line that names file and array."""
+    """Arrays that the model cannot use; one line that names the file and the array."""
 
 
 @click.command(
@@ -65,13 +65,15 @@ class InputError(ConcordError, ValueError):
 )
 @click.option("--output", type=FILE, help="An .npz file for every stage.")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
-@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="Of torch; 0 = its own choice.")
+@click.option(
+    "--threads", type=click.IntRange(0), default=0, show_default=True, help="Torch threads; 0 = torch's choice."
+)
 def main(
     model: str, init_from: Path | None, input_: Path | None, output: Path | None, device: str, threads: int
 ) -> None:
-    """Load weights into MODEL (talknet, lite or lite-causal), run it, and print what it is and how fast.
+    """Load weights into MODEL (talknet, lite or lite-causal), run it, and print its properties and speed.
 
-    Exit code 2, and one line, for weights or arrays that do not fit.
+    Exit code 2, with a message of one line, for weights or arrays that do not fit.
     """
     check(model, init_from, input_, output, device=device, threads=threads)
 
@@ -85,7 +87,7 @@ def check(
     device: str = "cpu",
     threads: int = 0,
 ) -> None:
-    """What the command does; raises InputError, CheckpointError."""
+    """The work of the command; raises InputError, CheckpointError."""
     import torch
 
     from student.models import weights
@@ -103,16 +105,16 @@ def check(
     if isinstance(model, TalkNet):
         own = sum(p.numel() for p in model.model.parameters())
         say("network", f"{own:,} parameters without the head, run as published")
-    say("weights", weights.load(model, name, init_from) if init_from else "made up (no --init-from)")
+    say("weights", weights.load(model, name, init_from) if init_from else "random (no --init-from)")
     inputs = [torch.from_numpy(x).to(_device(device)) for x in arrays.values()]
-    torch.backends.cudnn.allow_tf32 = False  # convolutions of a GPU would keep 10 bits of 23
+    torch.backends.cudnn.allow_tf32 = False  # otherwise a GPU's convolutions would keep only 10 of 23 bits
     model.to(inputs[0].device).eval()
     for key, x in arrays.items():
         say("input", f"{key} {list(x.shape)} {x.dtype}{'' if input_ else ', made up'}")
     run = partial(talknet_stages, model) if isinstance(model, TalkNet) else partial(lite_stages, model)
     with torch.no_grad():
         some = min(FRAMES, inputs[0].shape[1])
-        run(*(x[:1, : x.shape[1] * some // inputs[0].shape[1]] for x in inputs))  # what a library does once
+        run(*(x[:1, : x.shape[1] * some // inputs[0].shape[1]] for x in inputs))  # warm-up: one-time work of libraries
         began = time.perf_counter()
         found = run(*inputs)
         stages = {key: value.float().cpu().numpy() for key, value in found.items()}
@@ -125,16 +127,17 @@ def check(
     say("computed on", where if device == "cpu" else device)
     bad = [key for key, x in stages.items() if not np.isfinite(x).all()]
     if bad:
-        raise InputError(f"stage {bad[0]} is not finite: these weights and arrays overflow it")
+        raise InputError(f"stage {bad[0]} is not finite: these weights and arrays cause an overflow")
     if output is not None:
         packed = io.BytesIO()
-        np.savez(packed, **stages)  # type: ignore[arg-type]  # of arrays by name
+        np.savez(packed, **stages)  # type: ignore[arg-type]  # arrays by name
         outputs.write(output, outputs.npz(packed, COMMAND))
         say("written", output)
 
 
 def talknet_stages(model: TalkNet, faces: torch.Tensor, mfcc: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Every stage by the names of the reference arrays: maps as means over space or frequency, weights as means over heads.
+    """Every stage by the names of the reference arrays; feature maps are averaged over space or frequency, attention
+    weights over heads.
 
     [B * T, C] for single frames, [B, C, n] for convolutions in time, [B, T, C] for the rest.
     """
@@ -196,7 +199,8 @@ def lite_stages(model: torch.nn.Module, mouth: torch.Tensor, audio: torch.Tensor
 
 
 def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
-    """The model's arrays from an .npz file, in the order that it takes them. Raises InputError naming file and array."""
+    """The model's arrays from an .npz file, in the order of its arguments. Raises InputError, which names the file and
+    the array."""
     try:
         arrays = npz.read(path, list(SHAPES[name]))
     except KeyError as error:
@@ -206,7 +210,7 @@ def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
     first = next(iter(arrays.values()))
     if first.ndim < 2 or 0 in first.shape:
         raise InputError(
-            f"{path}: {next(iter(arrays))} of shape {list(first.shape)} is not of one clip and one frame at least"
+            f"{path}: {next(iter(arrays))} of shape {list(first.shape)} needs at least one clip and one frame"
         )
     clips, frames = first.shape[:2]
     for key, (kind, shape) in SHAPES[name].items():
@@ -221,14 +225,14 @@ def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
 
 
 def _as_kind(x: np.ndarray, kind: np.dtype, label: str) -> np.ndarray:
-    """The array as what the model takes, where that changes no value (f8 to f4 apart)."""
+    """The array in the model's type, if that changes no value (except f8 to f4)."""
     if x.dtype.kind not in "uif" or not np.isfinite(x).all():
         raise InputError(f"{label} must hold finite numbers, not {x.dtype}")
     if kind.kind == "f":
         return np.ascontiguousarray(x, kind)
     limits = np.iinfo(kind)
     if x.min() < limits.min or x.max() > limits.max or (x != np.rint(x)).any():
-        raise InputError(f"{label} must hold whole numbers from {limits.min} to {limits.max}")
+        raise InputError(f"{label} must hold integers from {limits.min} to {limits.max}")
     return np.ascontiguousarray(x, kind)
 
 
@@ -248,7 +252,7 @@ def say(label: str, value: object) -> None:
 
 
 def _build(name: str, init_from: Path | None) -> nn.Module:
-    """talknet as published; lite in the sizes that our own file tells."""
+    """talknet as published; lite with the sizes in this project's own file."""
     import torch
 
     from student.checkpoint import blank
@@ -262,12 +266,12 @@ def _build(name: str, init_from: Path | None) -> nn.Module:
 
 
 def _device(device: str) -> str:
-    """The device's name, if there is such a one here."""
+    """The device's name; InputError if this machine does not have it."""
     import torch
 
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by the kind of device
+    except (RuntimeError, AssertionError) as error:  # torch raises either, depending on the kind of device
         raise InputError(
             f"no device '{device}' on this machine ({str(error).splitlines()[0]}); try --device cpu"
         ) from error

@@ -1,8 +1,8 @@
-"""The detector in one file: weights with a header that says what they are, checked at writing and at loading.
+"""The detector in one file: weights with a header that describes them, checked when written and when loaded.
 
-The detector is `model.safetensors`: a plain state dict whose header also holds, as JSON, the model's name and sizes, threshold
-and temperature, and what it was trained on; one file, so the two cannot part. A checksum covers header and weights, and both
-must be finite: a damaged detector is refused, it never answers.
+The detector is `model.safetensors`: a plain state dict whose header also holds, as JSON, the model's name and sizes,
+threshold and temperature, and what it was trained on. It is one file, so weights and header cannot be separated. A
+checksum covers header and weights, and both must be finite: a damaged detector is refused and never gives an answer.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 HEADER, DIGEST = "concord-av", "sha256"  # in the metadata of a detector
-FORMAT = 2  # of detectors with a checksum; older ones name no format
-MOST_HEADER = 1 << 20  # bytes; ours have some ten thousand
+FORMAT = 2  # of detectors with a checksum; older ones have no format
+MOST_HEADER = 1 << 20  # bytes; the project's own have about ten thousand
 MOST_MODEL = 1 << 29  # bytes of a detector; talknet has 63 million
 
 
 class CheckpointError(ConcordError):
-    """A checkpoint that is missing or cannot be read; one line that says what to do."""
+    """A checkpoint is missing or cannot be read; one line that says what to do."""
 
 
 class SaveError(ConcordError):
-    """Weights that must not be kept, or that the disk does not take; one line that says what to do."""
+    """Weights that must not be saved, or that cannot be written to the disk; one line that says what to do."""
 
     exit_code = 1
 
@@ -47,14 +47,15 @@ class SaveError(ConcordError):
 
 
 def options_of(model: nn.Module) -> dict[str, Any]:
-    """The sizes of a student, as `student.models.build` takes them."""
+    """The sizes of a student, as arguments of `student.models.build`."""
     return asdict(cast(Any, model).config)
 
 
 def save_model(folder: Path, model: nn.Module, name: str, about: Mapping[str, Any]) -> None:
-    """Write `model.safetensors` in `folder`, whole or not at all; `about`, plain values for JSON, is what `Header.parse` reads.
+    """Write `model.safetensors` in `folder`, completely or not at all; `about`, plain values for JSON, is what
+    `Header.parse` reads.
 
-    Raises SaveError where weights, threshold or temperature are not finite, OSError where the file cannot be written.
+    Raises SaveError if weights, threshold or temperature are not finite, OSError if the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -70,9 +71,10 @@ def save_model(folder: Path, model: nn.Module, name: str, about: Mapping[str, An
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
-    """The detector of a run's folder (or of the file itself) in evaluation mode, and what its header says.
+    """The detector in a run's folder (or in the file itself) in evaluation mode, and its header.
 
-    Raises CheckpointError naming the file where it is missing, foreign, damaged, not finite or of another shape.
+    Raises CheckpointError, which names the file, if it is missing, not a detector, damaged, not finite or of another
+    shape.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -89,7 +91,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
             model.load_state_dict({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{file} is not a detector of this project: {first(error)}") from error
-    state = model.state_dict()  # what will answer is what is checked
+    state = model.state_dict()  # check the weights that will be used
     _check_digest(file, header.told, metadata, state)
     if odd := not_finite(state):
         raise CheckpointError(f"{file}: the weights {odd} are not finite; the training that wrote it failed")
@@ -97,7 +99,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
 
 
 def check_intact(file: Path) -> None:
-    """Raise CheckpointError where a detector of ours does not hold what was written. For files of others nothing is known."""
+    """Raise CheckpointError if a detector of this project changed since it was written. Other files have no
+    checksum."""
     from safetensors import SafetensorError, safe_open
 
     told = about(file)
@@ -108,7 +111,7 @@ def check_intact(file: Path) -> None:
             metadata = opened.metadata() or {}
             _check_digest(file, told, metadata, {key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or no file of weights: {first(error)}") from error
+        raise CheckpointError(f"{file} is damaged or not a file of weights: {first(error)}") from error
 
 
 def _check_digest(
@@ -117,16 +120,16 @@ def _check_digest(
     if DIGEST in metadata or about.get("format") is not None:
         if metadata.get(DIGEST) != _digest(metadata[HEADER], tensors):
             raise CheckpointError(
-                f"{file} is damaged: it does not hold what was written (its checksum is another); restore it from a copy"
+                f"{file} is damaged: it changed since it was written (its checksum differs); restore it from a copy"
             )
     else:
-        log.warning("%s is of an earlier release and has no checksum: damage to it would not be noticed", file)
+        log.warning("%s is from an earlier release and has no checksum: damage to it would not be noticed", file)
 
 
 def blank(path: Path, name: str) -> nn.Module | None:
-    """A new model `name` in the sizes that a detector of ours tells, where its tensors have them; None for any other file.
+    """A new model `name` with the sizes in the header of one of this project's detectors; None for any other file.
 
-    Raises CheckpointError where header and tensors do not go together.
+    Raises CheckpointError if header and tensors do not match.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -143,7 +146,7 @@ def blank(path: Path, name: str) -> nn.Module | None:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What the header of our own detector says: model, options and more; {} for any other file."""
+    """The header of one of this project's detectors: model, options and more; {} for any other file."""
     from safetensors import SafetensorError, safe_open
 
     file = path / MODEL_FILE if path.is_dir() else path
@@ -154,12 +157,12 @@ def about(path: Path) -> dict[str, Any]:
         with safe_open(file, framework="pt") as opened:
             told = plain_json.parse_exact((opened.metadata() or {}).get(HEADER, "{}"), MOST_HEADER)
     except (SafetensorError, ValueError, OSError):
-        return {}  # whoever reads the tensors says what is wrong with the file
+        return {}  # the code that reads the tensors reports what is wrong with the file
     return told if isinstance(told, dict) else {}
 
 
 def _check_size(file: Path) -> None:
-    """ValueError for what is larger than any detector, before any of it is read."""
+    """ValueError for a file larger than any detector, before it is read."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         header = int.from_bytes(opened.read(8), "little")
@@ -170,16 +173,16 @@ def _check_size(file: Path) -> None:
 def _header(metadata: Mapping[str, str]) -> Header:
     """The header of a detector; ValueError for one that cannot be used."""
     if HEADER not in metadata:
-        raise ValueError(f"its header says nothing of {HEADER}")
+        raise ValueError(f"its header has no entry {HEADER}")
     return Header.read(metadata[HEADER])
 
 
 def _fitting(name: str, options: Mapping[str, Any], parts: Mapping[str, Any]) -> nn.Module:
-    """A new model as the header says, made once it is known to be no larger than what is there. ValueError where names, types
-    or shapes of tensors are not the model's."""
+    """A new model with the header's sizes, built only after these are known not to exceed the file's tensors.
+    ValueError if names, types or shapes of tensors are not the model's."""
     found = {key: list(part.get_shape()) for key, part in parts.items()}
     if least_numbers(name, **options) > sum(math.prod(shape) for shape in found.values()):
-        raise ValueError("its header tells of more weights than it holds")
+        raise ValueError("its header describes more weights than it holds")
     model = build(name, **options)
     wanted = {key: (list(x.shape), x.dtype) for key, x in model.state_dict().items()}
     for key in [*wanted, *found]:
@@ -188,23 +191,23 @@ def _fitting(name: str, options: Mapping[str, Any], parts: Mapping[str, Any]) ->
         if key not in wanted:
             raise ValueError(f"it holds {key}, which a {name} does not have")
         if found[key] != wanted[key][0] or parts[key].get_dtype() != _NAMES[wanted[key][1]]:
-            raise ValueError(f"{key} is {parts[key].get_dtype()} {found[key]}, not as its header says")
+            raise ValueError(f"{key} is {parts[key].get_dtype()} {found[key]}, unlike its header")
     return model
 
 
-_NAMES = {torch.float32: "F32", torch.int64: "I64"}  # what our models are made of
+_NAMES = {torch.float32: "F32", torch.int64: "I64"}  # the types in this project's models
 
 
 # -- training checkpoints ---------------------------------------------------------------------------------------------
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Name of the first tensor that holds nan or an infinity; "" where none does."""
+    """Name of the first tensor that holds NaN or an infinity; "" if there is none."""
     return next((key for key, x in tensors.items() if x.is_floating_point() and not torch.isfinite(x).all()), "")
 
 
 def weights_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 that tells these weights, with their names and types, from any others."""
+    """SHA-256 that identifies these weights, with their names and types."""
     return _digest("", tensors)
 
 

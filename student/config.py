@@ -1,4 +1,5 @@
-"""Settings of a training run: frozen, made from the command's options once, saved whole as `config.json` beside the output."""
+"""Settings of a training run: frozen, made once from the command's options, saved as `config.json` beside the
+output."""
 
 from __future__ import annotations
 
@@ -19,15 +20,15 @@ PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
 SPLITS = ("train", "val", "test")
 TRIMS = ("none", "leading", "speech")  # see student.data.spans
-MOST_BYTES = 1_000_000  # of a file of options
+MOST_BYTES = 1_000_000  # limit for a file of options
 
 
 class ConfigError(ConcordError, ValueError):
-    """An option that makes no sense; one line that names it."""
+    """An invalid option; one line that names it."""
 
 
 def _check_finite(config: Any) -> None:
-    """nan passes every comparison that looks for what is too small."""
+    """NaN would pass every comparison that tests for values that are too small."""
     for f in fields(config):
         value = getattr(config, f.name)
         if isinstance(value, float) and not math.isfinite(value):
@@ -36,15 +37,15 @@ def _check_finite(config: Any) -> None:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the three terms (0 = off) and which forms they take."""
+    """Weights of the three terms (0 = off) and their forms."""
 
     preset: str = "default"
     w_detection: float = 1.0
     w_correlation: float = 1.0
     w_contrastive: float = 0.5
     temperature: float = 0.07  # of the contrastive term
-    confidence: float = 0.0  # power of |2 p - 1| by which a soft label weighs in the correlation term; 0 = all the same
-    exclude: int = 3  # frames (1/25 s) around an anchor that are not negatives: lips hardly move faster
+    confidence: float = 0.0  # power of |2 p - 1| that weights a soft label in the correlation term; 0 = equal weights
+    exclude: int = 3  # frames (1/25 s) around an anchor that are not used as negatives: lips hardly move faster
 
     def __post_init__(self) -> None:
         _check_finite(self)
@@ -54,9 +55,9 @@ class LossConfig:
         if min(weights) < 0 or max(weights) == 0:
             raise ConfigError("loss weights must not be negative, and at least one must be above 0")
         if self.temperature <= 0 or self.exclude < 0 or self.confidence < 0:
-            raise ConfigError("--temperature must be above 0, --confidence and the excluded frames not below 0")
+            raise ConfigError("--temperature must be above 0, --confidence and the excluded frames must not be below 0")
         if self.confidence and self.preset == "paper":
-            raise ConfigError("--confidence is not part of the published forms: leave it out, or --losses paper")
+            raise ConfigError("--confidence is not part of the published forms: omit it, or omit --losses paper")
 
     @property
     def needs_soft_labels(self) -> bool:
@@ -65,14 +66,15 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What a training window is. Shifts are in frames (1/25 s): lips at t meet the sound of t - shift."""
+    """How training windows are made. Shifts are in frames (1/25 s): lips at t are paired with the sound at t -
+    shift."""
 
-    window: int = 75  # at most; `spans.window_for` shortens it to what the clips hold
+    window: int = 75  # at most; `spans.window_for` shortens it if the clips are shorter
     trim: str = "leading"
-    batch_size: int = 8  # windows a process and micro-batch
-    pair_share: float = 0.5  # of the windows of real clips: another clip's sound, or their own shifted
-    swap_share: float = 0.5  # of those: swaps
-    min_fake_shift: int = 5  # smaller ones do not count as fake: they teach the correlation term alone
+    batch_size: int = 8  # windows per process and micro-batch
+    pair_share: float = 0.5  # share of real clips' windows that get another clip's sound, or their own shifted
+    swap_share: float = 0.5  # share of swaps among those
+    min_fake_shift: int = 5  # smaller ones do not count as fake: only the correlation term uses them
     max_shift: int = 15
     augment: bool = True
     picture: str = "mouth"  # or "face"; not an option, the trainer chooses (`student.data.picture`)
@@ -92,8 +94,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run. `threads` 0 = the cores shared among the processes of this machine; `num_workers` -1 = 0 on a CPU, where
-    reading is a few percent of a step, and 4 on a GPU."""
+    """A whole run. `threads` 0 = this machine's cores divided among its processes; `num_workers` -1 = 0 on a CPU, where
+    reading takes a few percent of a step, and 4 on a GPU."""
 
     store: str
     output: str
@@ -106,8 +108,8 @@ class TrainConfig:
     weight_decay: float = 0.05
     schedule: str = "cosine"
     warmup: float = 0.05  # share of all steps
-    ema: float = 0.0  # decay of the weights' running average, which is then what is validated and kept; 0 = none
-    patience: int = 0  # epochs without a better detector after which the run ends; 0 = never
+    ema: float = 0.0  # decay of the weights' running average, which is then validated and saved; 0 = none
+    patience: int = 0  # the run ends after so many epochs without a better detector; 0 = never
     clip_norm: float = 1.0
     seed: int = 0
     num_workers: int = -1
@@ -131,17 +133,17 @@ class TrainConfig:
         if self.epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
             raise ConfigError("--epochs and --max-steps must be at least 1")
         if self.lr <= 0 or self.gradient_accumulation_steps < 1 or self.keep_checkpoints < 1 or self.seed < 0:
-            raise ConfigError("--lr must be above 0, --seed not below 0, accumulation and kept checkpoints at least 1")
+            raise ConfigError("--lr must be above 0, --seed at least 0, accumulation and kept checkpoints at least 1")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"--schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule}")
         if not 0 <= self.ema < 1 or self.patience < 0:
-            raise ConfigError("--ema is a decay from 0 up to but not 1, --patience a number of epochs")
+            raise ConfigError("--ema must be at least 0 and below 1, --patience a number of epochs")
         if self.mixed_precision not in PRECISIONS:
             raise ConfigError(f"--mixed_precision must be one of {', '.join(PRECISIONS)}")
 
     @classmethod
     def from_options(cls, **options: Any) -> TrainConfig:
-        """Sort flat options into the nested configs by field name; `losses` and `model` keep theirs."""
+        """Sort flat options into the nested configs by field name; `losses` and `model` keep their names."""
         options["preset"] = options.pop("losses", LossConfig.preset)
         if options.get("w_contrastive") is None:
             # published: the plain sum of the three
@@ -160,35 +162,36 @@ class TrainConfig:
         return asdict(self)
 
     def options(self) -> dict[str, Any]:
-        """Flat again, under the names of the command's options."""
+        """The options as a flat dict, under the names of the command's options."""
         flat = {k: v for k, v in self.to_dict().items() if k not in ("losses", "data")}
         flat |= asdict(self.losses) | asdict(self.data)
         flat["losses"] = flat.pop("preset")
         return flat
 
 
-# what may differ when a run goes on: where it stops, how it is watched, and how batches reach the process
+# options that may differ when a run continues: where it stops, how it is logged, and how batches reach the process
 MAY_CHANGE = frozenset(
     "output store num_workers max_steps checkpointing_steps keep_checkpoints with_tracking report_to".split()
 )
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
-    """Options, apart from those that may change, in which a resumed run differs from the one that was saved."""
+    """Options in which a resumed run differs from the saved one, except those that may change."""
     a, b = old.options(), new.options()
     return [f"{k} {a[k]} -> {b[k]}" for k in a if k not in MAY_CHANGE and a[k] != b[k]]
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Options from a file: a run's config.json, or YAML or JSON with flat option names. Raises ConfigError naming the file."""
-    import yaml  # comes with accelerate
+    """Options from a file: a run's config.json, or YAML or JSON with flat option names. Raises ConfigError, which names
+    the file."""
+    import yaml  # installed with accelerate
 
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has {path.stat().st_size} bytes, options have {MOST_BYTES} at most")
         values = yaml.safe_load(path.read_text())
     except RecursionError:
-        raise ConfigError(f"cannot read the configuration {path}: it is nested too deep") from None
+        raise ConfigError(f"cannot read the configuration {path}: it is nested too deeply") from None
     except (OSError, ValueError, TypeError, OverflowError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
@@ -215,10 +218,11 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all; NaN and infinities become null, as JSON has none. Raises OSError naming the file."""
+    """Write JSON completely or not at all; NaN and infinities become null, because JSON has neither. Raises OSError,
+    which names the file."""
     write(path, to_json(value))
 
 
 def to_json(value: Any) -> bytes:
-    """A file of JSON; NaN and infinities become null."""
+    """The text of a JSON file; NaN and infinities become null."""
     return (json.dumps(cleaned(value), indent=2) + "\n").encode()

@@ -1,11 +1,12 @@
 """Figures of a trained detector on a split: `python -m student.evaluate --store STORE --checkpoint RUN --split test`.
 
-Per method and category of forgery and overall: AUC with its interval, AP with its prevalence, EER, balanced accuracy and real
-recall at the threshold that was fitted on validation. Beside the student stand, on the same trials, the teachers' own clip
-similarity, that at the best offset and its margin, student and teachers together, and, where the store was audited, the
-strongest trivial baseline (one number such as a silence's length). Real clips also give negatives made on the fly: another
-clip's sound (`made swap`), their own shifted (`made shift`). `--trim` given twice shows clips cut and uncut side by side,
-`--matched` a matched test set beside the whole one. Every table comes with its coverage.
+Per method and category of forgery and overall: AUC with its interval, AP with its prevalence, EER, balanced accuracy
+and real recall at the threshold that was fitted on validation. On the same trials it also scores the teachers' own clip
+similarity, their similarity at the best offset and its margin, student and teachers together, and, if the store was
+audited, the strongest trivial baseline (one number such as the length of a silence). Real clips also give negatives
+made on the fly: another clip's sound (`made swap`), their own shifted (`made shift`). `--trim` given twice shows
+trimmed and untrimmed clips side by side, `--matched` a matched test set beside the whole one. Every table comes with
+its coverage.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ log = logging.getLogger("student")
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be scored, and with which pairs made of real clips. `trims` empty = as the detector was trained; `matched`, a
+    """What to score, and with which pairs made of real clips. `trims` empty = as the detector was trained; `matched`, a
     file like `splits_file`, is shown beside the whole split."""
 
     store: str
@@ -73,10 +74,10 @@ def evaluate(store_path: str, checkpoint_path: Path, split_name: str = "test", *
 def report(asked: Asked, accelerator: Accelerator | None = None) -> Report:
     """Score a detector on a split. All processes of `accelerator` share the trials and get the same report.
 
-    Its variants are a table for each trim over all clips of the split, and over the matched ones where given.
+    The report's variants: for each trim a table over all clips of the split and, if given, one over the matched clips.
 
-    Raises StoreError, CheckpointError, SplitError where the split has nothing to score, and ScoreError where the detector's
-    answer is not finite.
+    Raises StoreError, CheckpointError, SplitError if the split has nothing to score, and ScoreError if a score of the
+    detector is not finite.
     """
     import torch
 
@@ -119,7 +120,7 @@ def report(asked: Asked, accelerator: Accelerator | None = None) -> Report:
 def _table(
     asked: Asked, reader: Reader, scored: Scored, of: Split, baselines: Baselines | None
 ) -> tuple[Coverage, Table]:
-    """Coverage and table of those trials whose clips the split `of` holds, with its weights."""
+    """Coverage and table of the trials whose clips are in the split `of`, with its weights."""
     from student.data.splits import SplitError
 
     weights = of.weight.astype(float).copy()
@@ -144,7 +145,7 @@ def _table(
 
 
 def show(report: Report) -> None:
-    """The tables on standard output."""
+    """Print the tables."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -188,7 +189,7 @@ def show(report: Report) -> None:
 @click.option(
     "--shifts", type=click.IntRange(0), default=1, show_default=True, help="Shifted pairs for each real clip."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the pairs that are made.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for making pairs.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Windows scored together.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the report, every trial included, as JSON.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown.")
@@ -230,7 +231,7 @@ def main(
         )
         found = report(asked, accelerator)
     except ConcordError as error:
-        if not accelerator.is_main_process:  # the first one says it
+        if not accelerator.is_main_process:  # the main process reports it
             sys.exit(error.exit_code)
         raise
     finally:
@@ -247,7 +248,7 @@ def main(
 
 
 def _write(*forms: tuple[Path | None, Callable[[Path], None]]) -> bool:
-    """Write all outputs that were asked for, even where one fails; whether all could be written."""
+    """Write all requested outputs, even if one fails; returns whether all could be written."""
     is_written = True
     for path, write in forms:
         try:

@@ -2,8 +2,8 @@
 
 Inputs mouth u1 [batch, frames, 96, 96], audio i2 [batch, 640 frames], mask bool [batch, frames]; outputs visual and sound
 (unit rows [batch, frames, width]), frame_logits [batch, frames], clip_logits [batch], positive = fake. Batch and frames are
-free. Threshold, temperature, window and trim travel in the file's metadata: P(fake) = sigmoid((clip_logit - threshold) /
-temperature). What onnxruntime answers is compared with torch before the file gets its name.
+free. Threshold, temperature, window and trim are in the file's metadata: P(fake) = sigmoid((clip_logit - threshold) /
+temperature). The outputs of onnxruntime are compared with torch's before the file gets its name.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 INPUTS = ("mouth", "audio", "mask")
 OUTPUTS = ("visual", "sound", "frame_logits", "clip_logits")
-SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) that are compared
+SIZES = ((1, 10), (1, 75), (3, 40))  # (batch, frames) of the comparison
 CLOSE = 1e-4
-ROUNDS = 5  # of the measurement of speed
+ROUNDS = 5  # of the speed measurement
 EXPORTED = ("lite", "lite-causal")
 DETECTOR = outputs.marked(
     "an exported detector", b"\x08", b"concord-av\x12"
@@ -53,8 +53,8 @@ NEEDS = "export needs the packages onnx and onnxscript: pip install 'concord-av[
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: its size, the largest difference from torch of all outputs over SIZES (in units of an output's largest
-    value where that is above 1), and frames a second of both on one thread."""
+    """Facts on the written file: its size, the largest difference from torch of all outputs over SIZES (in units of an
+    output's largest value if that is above 1), and frames per second of both on one thread."""
 
     bytes: int
     difference: float
@@ -65,15 +65,15 @@ class Exported:
 def export(checkpoint: Path, output: Path) -> Exported:
     """Write the ONNX file.
 
-    Raises CheckpointError, ConfigError where onnxruntime and torch differ by more than CLOSE or a package is missing,
-    output.Refused where `output` is another file, ScoreError where an answer is not finite.
+    Raises CheckpointError, ConfigError if onnxruntime and torch differ by more than CLOSE or a package is missing,
+    output.Refused if `output` is an unrelated file, ScoreError if an output is not finite.
     """
     from student.checkpoint import load_model
 
     outputs.check([outputs.Output(output, DETECTOR)], [checkpoint])
     model, header = load_model(checkpoint)
     if header.model not in EXPORTED:
-        raise ConfigError(f"a {header.model} is not exported; there is {', '.join(EXPORTED)}")
+        raise ConfigError(f"{header.model} cannot be exported; models that can: {', '.join(EXPORTED)}")
     try:
         if outputs.is_stream(output):
             with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ def _write(model: nn.Module, path: Path, header: Header) -> None:
     batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
     shapes = ({0: batch, 1: frames}, {0: batch, 1: 640 * frames}, {0: batch, 1: frames})
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of torch about its own inner workings
+        warnings.simplefilter("ignore")  # torch's warnings about its own internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             model, tuple(map(torch.from_numpy, _example(2, 30))), dynamo=True, verbose=False,
@@ -138,7 +138,7 @@ def _write(model: nn.Module, path: Path, header: Header) -> None:
 
 
 def _example(batch: int, frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise, the last rows of all clips but the first outside the mask."""
+    """Noise; the last rows of all clips except the first are outside the mask."""
     rng = np.random.default_rng([seed, batch, frames])
     mask = np.ones((batch, frames), bool)
     mask[1:, -max(1, frames // 5) :] = False
@@ -176,7 +176,7 @@ def _difference(model: nn.Module, path: Path) -> float:
 
 
 def _speeds(model: nn.Module, path: Path) -> dict[str, float]:
-    """Frames a second of windows of 75 frames on one thread, best of `ROUNDS`, onnxruntime and torch in turn."""
+    """Frames per second for windows of 75 frames on one thread, best of `ROUNDS`, onnxruntime and torch alternating."""
     import torch
 
     session, arrays, threads = _session(path), _example(4, 75), torch.get_num_threads()
@@ -209,7 +209,7 @@ def main(checkpoint: Path, output: Path) -> None:
     said = export(checkpoint, output)
     say(
         f"{output}: {byte_size(said.bytes)}; differs from torch by {said.difference:.1e}; one thread "
-        f"{said.frames_per_second:,.0f} frames a second ({said.frames_per_second / 25:.0f} times real time), torch "
+        f"{said.frames_per_second:,.0f} frames per second ({said.frames_per_second / 25:.0f} times real time), torch "
         f"{said.torch_frames_per_second:,.0f}"
     )
 

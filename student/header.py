@@ -1,4 +1,4 @@
-"""What the header of a detector says, as a record: checked once when it is read, so that no other code reads foreign JSON."""
+"""The header of a detector as a record, checked once when it is read, so that no other code handles untrusted JSON."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from store.similarity.grounds import Grounds
 from student.config import TRIMS
 from student.data.picture import SIDES
 
-NOT_FITTED = "nothing: no validation trials"  # what threshold and temperature are fitted on, where there was nothing
+NOT_FITTED = "nothing: no validation trials"  # value of `fitted_on` if there were no validation trials
 MOST_WINDOW = 100_000  # frames
 
 
 @dataclass(frozen=True)
 class Header:
-    """A detector's name, sizes, scale and origin.
+    """A detector's name, sizes, calibration and origin.
 
-    P(fake) = sigmoid((logit - threshold) / temperature). `config` is the training run's, perhaps of another release; `seed`,
-    `trim` and `picture` are taken from it. `fitted_on` is None and `grounds` is None where an older detector does not say on
-    what it was fitted, or on whom calibrated; `corpora` counts the real clips of that calibration by corpus. `told` is the
-    whole header as it was read.
+    P(fake) = sigmoid((logit - threshold) / temperature). `config` is the training run's, perhaps of another release;
+    `seed`, `trim` and `picture` are taken from it. `fitted_on` and `grounds` are None if an older detector does not
+    record what it was fitted on, or whom it was calibrated on; `corpora` counts the real clips of that calibration by
+    corpus. `told` is the whole header as it was read.
     """
 
     model: str
@@ -43,24 +43,24 @@ class Header:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether threshold and temperature were fitted on anything."""
+        """Whether threshold and temperature were fitted on any trials."""
         return self.fitted_on != NOT_FITTED
 
     @classmethod
     def read(cls, text: str) -> Header:
-        """From the JSON text of a header. Raises ValueError for one that cannot be used."""
+        """From the JSON text of a header. Raises ValueError if it cannot be used."""
         told = plain_json.parse_exact(text)
         if not isinstance(told, dict):
-            raise ValueError("its header holds no names and values")
+            raise ValueError("its header is not a JSON object")
         return cls.parse(told)
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Header:
-        """From the header's names and values. Raises ValueError naming the first that cannot be used."""
+        """From the header's names and values. Raises ValueError, which names the first that cannot be used."""
 
         def check(name: str, right: bool) -> None:
             if not right:
-                raise ValueError(f"its header has no {name} that can be used")
+                raise ValueError(f"its header has no valid {name}")
 
         check("model", isinstance(told.get("model"), str))
         check("options", isinstance(told.get("options"), dict))
@@ -99,8 +99,8 @@ class Header:
 
 
 def picture(told: Mapping[str, Any]) -> str:
-    """What a detector with that header, or a run with that state, looks at (`student.data.picture`)."""
-    found: str = told["config"].get("data", {}).get("picture", "mouth")  # older ones had no choice
+    """The picture that a detector with that header, or a run with that state, uses (`student.data.picture`)."""
+    found: str = told["config"].get("data", {}).get("picture", "mouth")  # older detectors had no choice
     return found
 
 

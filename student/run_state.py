@@ -1,8 +1,9 @@
-"""A training run's checkpoints: folders with weights, optimizer and trainer.json, from which it goes on to the same bits.
+"""A training run's checkpoints: folders with weights, optimizer and trainer.json, from which it continues with the same
+bits.
 
-A training checkpoint is a folder `checkpoint-STEP`: written under another name, synced, then renamed, so its name means that it
-is whole. It holds tensors (safetensors) and `trainer.json` with the checksum of each file, and nothing that reading could run.
-No state of a random generator is in it: each step seeds its own (`student.training.trainer`).
+A training checkpoint is a folder `checkpoint-STEP`: it is written under another name, synced, then renamed, so its name
+means that it is complete. It holds tensors (safetensors) and `trainer.json` with the checksum of each file, and no
+executable data. It needs no state of a random generator: each step seeds its own (`student.training.trainer`).
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ PREFIX = "checkpoint-"
 MOST_STATE = 1 << 26  # bytes of trainer.json
 STATE = {"config": dict, "store": dict, "step": int, "epoch": int, "position": int, "history": list, "best": dict,
          "seconds": dict, "threads": int, "processes": int}  # fmt: skip
-OPTIONAL = {"history", "best", "seconds", "threads", "processes"}  # not needed by those who only look at a state
+OPTIONAL = {"history", "best", "seconds", "threads", "processes"}  # may be missing when a state is only inspected
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole training checkpoints of a run, oldest first."""
+    """Complete training checkpoints of a run, oldest first."""
     found = [p for p in folder.glob(f"{PREFIX}*") if _step(p) is not None and files.is_plain(p / STATE_FILE)]
     return sorted((p for p in found if not p.is_symlink()), key=lambda p: _step(p) or 0)
 
@@ -41,9 +42,9 @@ def _step(path: Path) -> int | None:
 
 
 def find(folder: Path, wanted: str) -> Path | None:
-    """The checkpoint that `--resume_from_checkpoint` names: `latest` of the run (None where there is none yet) or a folder.
+    """The checkpoint that `--resume_from_checkpoint` names: the run's `latest` (None if there is none yet) or a folder.
 
-    Raises CheckpointError where it does not exist, or belongs to another run: a run goes on only in its own folder.
+    Raises CheckpointError if it does not exist or belongs to another run: a run continues only in its own folder.
     """
     if wanted == "latest":
         found = checkpoints(folder)
@@ -54,15 +55,16 @@ def find(folder: Path, wanted: str) -> Path | None:
     real = path.resolve()
     if real.parent != folder.resolve():
         raise CheckpointError(
-            f"{path} is a checkpoint of the run in {real.parent}, and a run goes on in its own folder: give --output "
-            f"{real.parent}, or copy that folder first, or begin a new run from the weights alone with --init-from "
+            f"{path} is a checkpoint of the run in {real.parent}, and a run continues only in its own folder: give --output "
+            f"{real.parent}, or copy that folder first, or start a new run from the weights alone with --init-from "
             f"{path / MODEL_FILE}"
         )
     return folder / real.name
 
 
 class Tensors(NamedTuple):
-    """What a checkpoint saves and brings back: the student, its optimizer, and the running average of its weights, if any."""
+    """The parts that a checkpoint saves and restores: the student, its optimizer, and the running average of its
+    weights, if any."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -70,10 +72,10 @@ class Tensors(NamedTuple):
 
 
 def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int, tensors: Tensors) -> Path:
-    """Write `checkpoint-STEP` of the tensors and of `state` (plain values for JSON), then keep the newest `keep`.
+    """Write `checkpoint-STEP` with the tensors and `state` (plain values for JSON), then keep the newest `keep`.
 
-    One process calls it. Raises SaveError where something is not finite or the disk does not take it; earlier checkpoints are
-    then as they were.
+    One process calls it. Raises SaveError if a value is not finite or the disk fails; earlier checkpoints are then
+    unchanged.
     """
     target = folder / f"{PREFIX}{step}"
     parts = {MODEL_FILE: tensors.model.state_dict(), OPTIMIZER_FILE: _flat(tensors.optimizer.state_dict())}
@@ -83,15 +85,15 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int, ten
     for name, part in parts.items():
         if odd := not_finite(part):
             raise SaveError(
-                f"step {step}: {name.partition('.')[0]} {odd} is not finite, so nothing was saved; go on from an earlier "
+                f"step {step}: {name.partition('.')[0]} {odd} is not finite, so nothing was saved; continue from an earlier "
                 "checkpoint with a lower --lr"
             )
     try:
         _write_folder(target, parts, state)
     except OSError as error:
         raise SaveError(
-            f"{target} could not be written: {error.strerror or error}; earlier checkpoints are whole: make room or fix the "
-            "disk and go on with --resume_from_checkpoint latest"
+            f"{target} could not be written: {error.strerror or error}; earlier checkpoints are intact: free space or fix the "
+            "disk and continue with --resume_from_checkpoint latest"
         ) from error
     older = [path for path in checkpoints(folder) if (_step(path) or 0) < step]
     for path in older[: max(0, len(older) + 1 - keep)]:
@@ -100,7 +102,7 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int, ten
 
 
 def _write_folder(target: Path, parts: Mapping[str, dict[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint under another name, sync it, then rename it; of a failure nothing stays."""
+    """Write a checkpoint under another name, sync it, then rename it; a failure leaves nothing behind."""
     from safetensors.torch import save
 
     folder = target.parent
@@ -115,7 +117,7 @@ def _write_folder(target: Path, parts: Mapping[str, dict[str, torch.Tensor]], st
         whole = cleaned({**state, "files": sums})
         files.put(partial / STATE_FILE, json.dumps({**whole, "sha256": sum_of(whole)}, indent=2).encode())
         files.sync(partial)
-        if target in checkpoints(folder):  # of a run that goes on from an earlier one
+        if target in checkpoints(folder):  # left by a run that now resumes from an earlier checkpoint
             files.remove(target)
         partial.rename(target)
         files.sync(folder)
@@ -125,13 +127,13 @@ def _write_folder(target: Path, parts: Mapping[str, dict[str, torch.Tensor]], st
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `save_state` was given as `state`. Raises CheckpointError for a damaged file."""
+    """The `state` that was given to `save_state`. Raises CheckpointError for a damaged file."""
     file = path / STATE_FILE
     try:
         if not files.is_plain(file):
             raise ValueError("it is missing, or a link instead of a file")
         if file.stat().st_size > MOST_STATE:
-            raise ValueError("it is larger than any of ours")
+            raise ValueError("it is larger than any that this project writes")
         state: dict[str, Any] = plain_json.parse_exact(file.read_bytes(), MOST_STATE)
         missing = STATE.keys() - OPTIONAL - state.keys()
     except (OSError, ValueError, AttributeError) as error:
@@ -142,26 +144,26 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} has no {min(missing)}; name an earlier checkpoint of the run")
     if "sha256" not in state and "files" not in state:
         raise CheckpointError(
-            f"{path} is of an earlier release, whose checkpoints hold pickles and no checksums and are no longer read: begin a "
+            f"{path} is of an earlier release, whose checkpoints hold pickles and no checksums and are no longer read: start a "
             f"new run from its weights with --init-from {path / MODEL_FILE}"
         )
     told = state.pop("sha256", None)
     if told != sum_of(state) or not isinstance(state["files"], dict):
-        raise CheckpointError(f"{file} is damaged (its checksum is another); name an earlier checkpoint of the run")
+        raise CheckpointError(f"{file} is damaged (its checksum differs); name an earlier checkpoint of the run")
     for name, kind in STATE.items():
         if name in state and not (isinstance(state[name], kind) and (kind is not int or state[name] >= 0)):
             raise CheckpointError(f"{file} has no {name} that can be used; name an earlier checkpoint of the run")
     right = f"{PREFIX}{state['step']}"
     if path.resolve().name != right:
-        raise CheckpointError(f"{path} holds step {state['step']}: give the folder its own name again, {right}")
+        raise CheckpointError(f"{path} holds step {state['step']}: rename the folder to {right}")
     return state
 
 
 def load_state(path: Path, tensors: Tensors) -> dict[str, Any]:
     """Load a checkpoint into the tensors; returns the saved `state`.
 
-    Every file is read once and checked before anything is loaded, and nothing in it is run. Raises CheckpointError naming the
-    file that is missing, damaged, a link, or does not belong to a checkpoint.
+    Every file is read once and checked before anything is loaded, and no code in it is run. Raises CheckpointError,
+    which names a file that is missing, damaged, a link, or does not belong to a checkpoint.
     """
     state = read_state(path)
     saved = dict(state["files"])
@@ -204,8 +206,8 @@ def _read_part(file: Path, sums: Mapping[str, Any], most: int) -> dict[str, torc
             raise ValueError(f"it has {size} bytes, {sums['bytes']} were written")
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != sums["sha256"]:
-            raise ValueError("it does not hold what was written (its checksum is another)")
-        # copies: an optimizer keeps what it is given, and would work on in the buffer that was read, aligned as it happens
+            raise ValueError("it changed since it was written (its checksum differs)")
+        # copies: an optimizer keeps its tensors and would otherwise work in the file's buffer, with arbitrary alignment
         tensors = {key: value.clone() for key, value in load(data).items()}
         if odd := not_finite(tensors):
             raise ValueError(f"{odd} is not finite")
@@ -217,8 +219,8 @@ def _read_part(file: Path, sums: Mapping[str, Any], most: int) -> dict[str, torc
 
 
 def _flat(optimizer: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Moments by "number of the parameter.name": what an optimizer's state dict holds beside its settings, which the run's
-    options give."""
+    """Moments by "NUMBER OF THE PARAMETER.NAME": the content of an optimizer's state dict without its settings, which
+    come from the run's options."""
     return {f"{i}.{name}": value for i, of in optimizer["state"].items() for name, value in of.items()}
 
 

@@ -4,17 +4,18 @@
     accelerate launch student/train.py --store /data/favc.zarr --output runs/favc --epochs 30 --mixed_precision bf16
     accelerate launch --config_file configs/gpus.yaml student/train.py --store /data/favc.zarr --output runs/favc
     accelerate launch --config_file configs/cpu2.yaml student/train.py ...                   # two CPU processes
-    accelerate launch student/train.py ... --resume_from_checkpoint latest                   # goes on after any kill
+    accelerate launch student/train.py ... --resume_from_checkpoint latest                   # resumes after any kill
 
-The command alone: options to a config, exit code out. The loop is student/training/trainer.py.
+This file is only the command: it turns options into a config and returns the exit code. The loop is in
+student/training/trainer.py.
 """
 
-# ruff: noqa: E402 - the path is put right before anything of ours is imported
+# ruff: noqa: E402 - the path is corrected before the project's modules are imported
 
 import os
 import sys
 
-# Started as a script, this file's folder comes first on the path, where its modules would shadow others: put the parent there.
+# As a script, this file's folder is first on the path and its modules would shadow others: replace it by the parent.
 _HERE = os.path.dirname(os.path.abspath(__file__))
 if sys.path and os.path.abspath(sys.path[0] or os.getcwd()) == _HERE:
     sys.path[0] = os.path.dirname(_HERE)
@@ -23,7 +24,7 @@ import signal
 
 
 def _ended(number: int, _: object) -> None:
-    """A signal before there is anything to save ends the run at once, without a traceback."""
+    """A signal before there is anything to save ends the run immediately, without a traceback."""
     raise SystemExit(128 + number)
 
 
@@ -54,21 +55,21 @@ from student.config import (
 
 log = logging.getLogger("student")
 
-FIRST = int(os.environ.get("RANK", "0")) == 0  # the process that speaks for all
+FIRST = int(os.environ.get("RANK", "0")) == 0  # the process that prints for all
 
 
 class TrainingFailed(ConcordError):
-    """A run that failed after it began; running it again goes on from its last checkpoint."""
+    """A run failed after it began; running it again continues from its last checkpoint."""
 
     exit_code = 1
 
 
 class Alone(TrainingFailed):
-    """The same for a reason that the other processes of the run do not have."""
+    """The same, for a reason that does not affect the other processes of the run."""
 
 
 def option(name: str, *more: Any, **how: Any) -> Any:
-    """A click option that is accepted with dashes and, as accelerate's own examples write it, with underscores."""
+    """A click option that is accepted with dashes and, as in accelerate's own examples, with underscores."""
     spellings = dict.fromkeys([name, name.replace("_", "-"), "--" + name[2:].replace("-", "_")])
     how.setdefault("show_default", how.get("default") is not None)
     return click.option(*spellings, name[2:].replace("-", "_"), *more, **how)
@@ -105,26 +106,28 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     default=TrainConfig.epochs,
     help="Passes over the training clips; the learning rate's schedule spans them.",
 )
-@option("--max-steps", type=int, help="Stop after that many steps; the schedule still spans the epochs.")
-@option("--batch-size", default=DataConfig.batch_size, help="Windows a process and micro-batch.")
+@option("--max-steps", type=int, help="Stop after this many steps; the schedule still spans the epochs.")
+@option("--batch-size", default=DataConfig.batch_size, help="Windows per process and micro-batch.")
 @option("--lr", default=TrainConfig.lr, help="Highest learning rate (AdamW).")
 @option("--weight-decay", default=TrainConfig.weight_decay)
 @option(
     "--schedule",
     type=click.Choice(SCHEDULES),
     default=TrainConfig.schedule,
-    help="Course of the rate: warm-up and a cosine to 0, or the paper's 0.95 an epoch.",
+    help="Schedule of the learning rate: warm-up and a cosine to 0, or the paper's factor 0.95 per epoch.",
 )
 @option(
-    "--ema", default=TrainConfig.ema, help="Keep a running average of the weights with that decay, as 0.999; 0 = none."
+    "--ema",
+    default=TrainConfig.ema,
+    help="Keep a running average of the weights with this decay, e.g. 0.999; 0 = none.",
 )
 @option(
-    "--patience", default=TrainConfig.patience, help="End after that many epochs without a better detector; 0 = never."
+    "--patience", default=TrainConfig.patience, help="End after this many epochs without a better detector; 0 = never."
 )
-@option("--warmup", default=TrainConfig.warmup, help="Share of the run in which the rate rises.")
-@option("--clip-norm", default=TrainConfig.clip_norm, help="Largest norm of the gradient.")
+@option("--warmup", default=TrainConfig.warmup, help="Share of the run in which the learning rate increases.")
+@option("--clip-norm", default=TrainConfig.clip_norm, help="Clip the gradient to this norm.")
 @option("--seed", default=TrainConfig.seed)
-@option("--window", default=DataConfig.window, help="Most frames (1/25 s) that the student sees together.")
+@option("--window", default=DataConfig.window, help="Largest number of frames (1/25 s) in a window.")
 @option(
     "--trim",
     type=click.Choice(TRIMS),
@@ -135,7 +138,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     "--losses",
     type=click.Choice(PRESETS),
     default=LossConfig.preset,
-    help="Forms of the three terms; paper = to the letter, talknet too.",
+    help="Forms of the three terms; paper = exactly as published, talknet too.",
 )
 @option("--w-detection", default=LossConfig.w_detection, help="Weight of the real/fake term; 0 = off.")
 @option("--w-correlation", default=LossConfig.w_correlation, help="Weight of the soft-label term; 0 = off.")
@@ -144,15 +147,15 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     type=float,
     help=f"Weight of the contrastive term; 0 = off. [default: {LossConfig.w_contrastive}; paper 1]",
 )
-@option("--temperature", default=LossConfig.temperature, help="Of the contrastive term's cosines.")
+@option("--temperature", default=LossConfig.temperature, help="Temperature of the contrastive term.")
 @option(
     "--confidence",
     default=LossConfig.confidence,
-    help="Weigh soft labels p in the correlation term by |2 p - 1| to that power: unsure teachers teach less; 0 = off.",
+    help="Weight soft labels p in the correlation term by |2 p - 1| to this power, so that unsure labels count less; 0 = off.",
 )
 @option("--pair-share", default=DataConfig.pair_share, help="Share of real windows that get another sound or a shift.")
 @option("--swap-share", default=DataConfig.swap_share, help="Share of those that get another clip's sound.")
-@option("--min-fake-shift", default=DataConfig.min_fake_shift, help="Frames from which a shift counts as fake.")
+@option("--min-fake-shift", default=DataConfig.min_fake_shift, help="Smallest shift, in frames, that counts as fake.")
 @option("--max-shift", default=DataConfig.max_shift, help="Largest shift, in frames.")
 @click.option(
     "--augment/--no-augment",
@@ -161,26 +164,28 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     help="Vary crop, light, sharpness, codec, noise, room and level in training.",
 )
 @option(
-    "--buffer", default=DataConfig.buffer, help="Windows shuffled together; larger reads from more shards at a time."
+    "--buffer",
+    default=DataConfig.buffer,
+    help="Windows shuffled together; a larger value reads from more shards at a time.",
 )
 @option(
     "--num-workers", default=TrainConfig.num_workers, help="Reading processes; -1 = 0 on a CPU, 4 on a GPU; 0 = none."
 )
 @option(
-    "--threads", default=TrainConfig.threads, help="Threads a process; 0 = OMP_NUM_THREADS or its share of the cores."
+    "--threads", default=TrainConfig.threads, help="Threads per process; 0 = OMP_NUM_THREADS or its share of the cores."
 )
-@option("--mixed_precision", type=click.Choice(PRECISIONS), help="Default: what accelerate launch says, else no.")
+@option("--mixed_precision", type=click.Choice(PRECISIONS), help="Default: the setting of accelerate launch, else no.")
 @option("--gradient_accumulation_steps", default=TrainConfig.gradient_accumulation_steps)
 @option(
     "--checkpointing_steps",
     default=TrainConfig.checkpointing_steps,
     help='Number of steps between checkpoints, or "epoch".',
 )
-@option("--keep-checkpoints", default=TrainConfig.keep_checkpoints, help="Newest checkpoints that stay.")
-@option("--resume_from_checkpoint", help='Go on from that checkpoint of --output, or from its "latest".')
-@option("--compile", is_flag=True, help="Compile the student by torch.compile: minutes at first, then faster steps.")
+@option("--keep-checkpoints", default=TrainConfig.keep_checkpoints, help="Number of newest checkpoints to keep.")
+@option("--resume_from_checkpoint", help='Resume from this checkpoint of --output, or from its "latest".')
+@option("--compile", is_flag=True, help="Compile the student with torch.compile: slow at first, then faster steps.")
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
-@option("--report_to", default=TrainConfig.report_to, help="Tracker: tensorboard, or another that Accelerate knows.")
+@option("--report_to", default=TrainConfig.report_to, help="Tracker: tensorboard, or another that Accelerate supports.")
 @option("--cpu", is_flag=True, help="Do not use a GPU.")
 def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
     """Train a detector on the windows, soft labels and on-the-fly pairs of a store.
@@ -193,7 +198,7 @@ def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
         return _train(resume_from_checkpoint, options)
     except ConcordError as error:
         if not FIRST and not isinstance(error, Alone):
-            sys.exit(error.exit_code)  # the first process has the same error, and says it
+            sys.exit(error.exit_code)  # the first process has the same error and prints it
         raise
     finally:
         for number, handler in before:
@@ -223,12 +228,12 @@ def _train(resume: str | None, options: dict[str, Any]) -> int:
     except Exception as error:
         raise _failed(error) from error
     if code and FIRST:
-        say(f"stopped by signal {code - 128}; state saved: go on with --resume_from_checkpoint latest", err=True)
+        say(f"stopped by signal {code - 128}; state saved: continue with --resume_from_checkpoint latest", err=True)
     return code
 
 
 def _failed(error: Exception) -> ConcordError:
-    """What ended a run that had begun, as an error with exit code 1; of this process alone unless all have it."""
+    """The failure of a run that had begun, as an error with exit code 1; for this process alone unless all have it."""
     from student.checkpoint import SaveError
     from student.scoring.score import ScoreError
     from student.training.watch import Diverged
@@ -237,19 +242,19 @@ def _failed(error: Exception) -> ConcordError:
         return error
     lines = str(error).strip().splitlines() or ["no message"]
     name = type(error).__name__
-    if name == "StoreError":  # from a reading process it comes with that one's traceback
+    if name == "StoreError":  # from a reading process it includes that process's traceback
         return Alone(lines[-1].removeprefix("store.layout.StoreError: "))
     torn = ("onnection closed by peer", "onnection reset", "NCCL", "gloo", "Broken pipe")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in str(error) for word in torn):
         return TrainingFailed(
-            "another process of this run ended, so this one cannot go on; the last line of that process says why"
+            "another process of this run ended, so this one cannot continue; the last line of that process says why"
         )
     return Alone(str(error) if isinstance(error, OSError) else f"{name}: {lines[-1]}")
 
 
 def _warn_of_one_process() -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process without a word: it prepares an address for several to meet
-    at, and then runs the script once."""
+    """Detects that `accelerate launch --cpu --num_processes 2` silently started one process: it prepares an address for
+    several processes, and then runs the script once."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         log.warning(

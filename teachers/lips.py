@@ -1,7 +1,7 @@
-"""The `lips` teacher: where 40 points of the lips are, in the aligned mouth frame, the clip's own mean mouth removed.
+"""The `lips` teacher: 40 lip landmarks in the aligned mouth frame, with the clip's own mean subtracted.
 
-No network of its own: the face stage has measured the points. Removing the mean takes away whose mouth it is and how
-the camera looks at it, which would not carry over to other speakers; what is left is motion.
+It has no network of its own: the face stage has measured the points. Subtracting the mean removes the shape of the
+speaker's mouth and the camera's view, which do not generalise to other speakers. Motion remains.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ class Lips:
 
 
 def load(argument: str, device: str) -> Lips:
-    """Entry point `lips`; takes no argument and computes nothing on a device."""
+    """Entry point `lips`; takes no argument and does not use a device."""
     if argument:
         raise TeacherError(f"teacher 'lips' takes no argument, got '{argument}'")
     return Lips()

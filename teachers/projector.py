@@ -1,13 +1,15 @@
-"""The network of `contrast`: two small maps into one space, learned so that lips and sound of one moment lie together there.
+"""The network of `contrast`: two small maps into one space, trained so that lips and sound of the same moment are close
+there.
 
-The picture side is a temporal network (three residual convolutions, 11 frames in sight), the sound side one linear map, as its
-embedding has heard the context already. Both are trained by InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4)
-in both directions over windows of five frames, which is what a soft label averages: each window against those of other times
-and other clips. Sound with noise laid in, columns of the picture scaled at random (other faces move by other amounts), dropout,
-weight decay and an early stop on clips held out keep it from learning one speaker by heart.
+The picture side is a temporal network (three residual convolutions, receptive field of 11 frames). The sound side is
+one linear map, because its embedding already contains the context. Both are trained by InfoNCE (van den Oord et al.
+2018, arXiv 1807.03748, equation 4) in both directions over windows of five frames, the window of a soft label: each
+window against those of other times and other clips. Noise added to the sound, random scaling of the picture's columns
+(the amount of motion differs between faces), dropout, weight decay and early stopping on held-out clips prevent
+overfitting to single speakers.
 
-It computes on one core whatever the machine has, so that a seed gives the same network; the weights are plain arrays, which
-the store keeps.
+It always computes on one core, so that a seed gives the same network on any machine. The weights are plain arrays,
+which the store keeps.
 """
 
 from __future__ import annotations
@@ -26,28 +28,28 @@ from torch.nn import functional as F
 log = logging.getLogger(__name__)
 
 DIMS = 32  # of the shared space
-WIDTH = 96  # of the picture side's hidden rows
+WIDTH = 96  # of the picture side's hidden layers
 KERNELS = (5, 5, 3)  # frames that each convolution sees
 DROPOUT = 0.2
-WINDOW = 5  # frames compared at once in the loss: the window of a soft label
+WINDOW = 5  # frames compared together in the loss: the window of a soft label
 SEGMENT = 75  # frames of a clip in a step
 BATCH = 16  # clips in a step
 PICKS = 12  # windows of each clip in the loss
-GUARD = 3  # windows of a clip nearer than this are neither a match nor a mismatch
+GUARD = 3  # windows of one clip closer than this count neither as a match nor as a mismatch
 STEPS = 1200
-CHECK = 75  # steps between looks at the held-out clips
-PATIENCE = 4  # looks without gain before it stops
-RATE, DECAY, WARMUP = 2e-3, 1e-2, 0.1  # of AdamW; share of the steps in which the rate rises
-NOISY = 0.75  # share of clips in a step whose sound has noise laid in
-SPREAD = 0.15  # of the random scale of each column of the picture, and of all its columns together
-SCALE = 10.0  # of the cosine in the loss, to begin with; it is learned
-FLOOR = 1e-3  # of a column's deviation, as a share of all columns': constant columns are not blown up
+CHECK = 75  # steps between evaluations on the held-out clips
+PATIENCE = 4  # evaluations without improvement before it stops
+RATE, DECAY, WARMUP = 2e-3, 1e-2, 0.1  # of AdamW; share of the steps in which the learning rate increases
+NOISY = 0.75  # share of clips in a step with noise added to the sound
+SPREAD = 0.15  # of the random scale of each picture column, and of the common scale of all columns
+SCALE = 10.0  # initial scale of the cosine in the loss; it is learned
+FLOOR = 1e-3  # of a column's deviation, relative to all columns': constant columns are not amplified
 
 
 @dataclass(frozen=True)
 class Example:
-    """One clip to learn from, f2 or f4: vsr [frames, Dv]; asr [frames, Da] of the sound as it is; `noisy`, the same of the
-    sound with noise, each [frames, Da]; mask bool [frames] marks frames with face and voice."""
+    """One training clip, f2 or f4: vsr [frames, Dv]; asr [frames, Da] of the original sound; `noisy`, the same with
+    added noise, each [frames, Da]; mask bool [frames] marks frames with face and voice."""
 
     vsr: np.ndarray
     asr: np.ndarray
@@ -57,7 +59,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Learned:
-    """Arrays of the network by name, f4; the step that they are of; the loss on the held-out clips then, NaN without any."""
+    """Arrays of the network by name, f4; the step at which they were taken; the held-out loss at that step, NaN without
+    held-out clips."""
 
     arrays: dict[str, np.ndarray]
     steps: int
@@ -68,9 +71,9 @@ class Projector:
     """The two maps, from the arrays that `learn` gave."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raises ValueError for arrays that are not those of the network."""
+        """Raises ValueError if the arrays do not belong to this network."""
         try:
-            with torch.device("meta"):  # no room is made for what lengths alone promise
+            with torch.device("meta"):  # no memory is allocated for lengths that may be wrong
                 self._net = _Network(len(arrays["vsr_mean"]), len(arrays["asr_mean"]))
             state = {name: torch.tensor(np.asarray(a, np.float32)) for name, a in arrays.items()}
             self._net.load_state_dict(state, assign=True)
@@ -96,9 +99,11 @@ class Projector:
 
 
 def learn(examples: Sequence[Example], held_out: Sequence[Example], seed: int) -> Learned:
-    """Train the two maps on `examples`; `held_out` decides which step's weights are kept, the last one's without any.
+    """Train the two maps on `examples`; `held_out` decides which step's weights are kept (the last step's, without
+    held-out clips).
 
-    The same examples and seed give the same arrays. Raises ValueError where fewer than two examples have five frames in a row.
+    The same examples and seed give the same arrays. Raises ValueError if fewer than two examples have five frames in a
+    row.
     """
     usable = [e for e in examples if len(e.mask) >= WINDOW and e.mask.any()]
     if len(usable) < 2:
@@ -140,8 +145,8 @@ def info_nce(
 ) -> torch.Tensor:
     """InfoNCE of PICKS windows drawn from each clip, picture and sound [clips, frames, DIMS] of length 1, mask [clips, frames].
 
-    A window's own sound against that of all other windows drawn, and the other way round; the agreement is the mean cosine of
-    its WINDOW frames times `scale`. Windows of the same clip closer than GUARD frames are left out.
+    A window's own sound is compared with that of all other windows drawn, and the other way round; the score is the
+    mean cosine of its WINDOW frames times `scale`. Windows of the same clip closer than GUARD frames are left out.
     """
     half = WINDOW // 2
     lot = torch.rand(mask.shape, generator=draw).masked_fill(~mask, -1.0)
@@ -180,7 +185,7 @@ class _Network(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
 
     def standardise(self, clips: _Clips) -> None:
-        """Take each column's mean and deviation from the frames with face and voice."""
+        """Measure each column's mean and deviation on the frames with face and voice."""
         mask = clips.mask
         for side, rows in (("vsr", clips.vsr[mask].double()), ("asr", clips.asr[:, 0][mask].double())):
             getattr(self, f"{side}_mean").copy_(rows.mean(0))
@@ -198,8 +203,8 @@ class _Network(nn.Module):
         return F.normalize(self.sound_out(self._dropped((y - self.asr_mean) / self.asr_std, DROPOUT)), dim=-1)
 
     def _dropped(self, x: torch.Tensor, share: float) -> torch.Tensor:
-        """Dropout of whole columns, the same in all frames of a clip: neighbours would give a single value away, and drawing
-        one for each frame is a fifth of a step's time."""
+        """Dropout of whole columns, the same in all frames of a clip: neighbouring frames would reveal a single dropped
+        value, and drawing one for each frame takes a fifth of a step's time."""
         if not self.training:
             return x
         return x * (torch.rand(len(x), 1, x.shape[2]) >= share) / (1 - share)
@@ -226,7 +231,7 @@ class _Clips:
             self.vsr[i, :n] = torch.from_numpy(e.vsr[:n])
             self.mask[i, : n - WINDOW // 2] = torch.from_numpy(
                 e.mask[: n - WINDOW // 2]
-            )  # a window lies inside the clip
+            )  # a window must lie inside the clip
             have = [e.asr, *e.noisy]
             for k in range(sounds):
                 own = k if k < len(have) else 1 + (k - 1) % max(len(e.noisy), 1) if e.noisy else 0
@@ -236,7 +241,8 @@ class _Clips:
         return len(self.mask)
 
     def batch(self, chosen: torch.Tensor, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """SEGMENT frames of each chosen clip, from a place drawn, with the sound as it is or with one of the noises, f4."""
+        """SEGMENT frames of each chosen clip, from a random position, with the original sound or one of the noisy
+        versions, f4."""
         room = (self.length[chosen] - SEGMENT).clamp(min=0)
         start = (torch.rand(len(chosen), generator=draw) * (room + 1)).long()
         frames = start[:, None] + torch.arange(min(SEGMENT, self.mask.shape[1]))
@@ -249,7 +255,8 @@ class _Clips:
 
 
 def _order(clips: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
-    """Clips of each step: all of them shuffled, again and again, BATCH at a time; what is left of a round is dropped."""
+    """Clips of each step: all clips shuffled, again and again, BATCH at a time; the incomplete batch of a round is
+    dropped."""
     size = min(BATCH, clips)
     while True:
         shuffled = torch.randperm(clips, generator=draw)
@@ -257,13 +264,13 @@ def _order(clips: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
 
 
 def _rescaled(vsr: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Each clip's columns times factors near 1: one drawn for each column and one for all."""
+    """Each clip's columns times random factors near 1: one for each column and one for all."""
     each = 1 + SPREAD * torch.randn(len(vsr), 1, vsr.shape[2], generator=draw)
     return vsr * each * torch.exp(SPREAD * torch.randn(len(vsr), 1, 1, generator=draw))
 
 
 def _judged(net: _Network, judges: _Clips) -> float:
-    """Loss on held-out clips without noise and dropout, the same windows each time."""
+    """Loss on held-out clips without noise and dropout, on the same windows each time."""
     draw = torch.Generator().manual_seed(0)
     net.eval()
     with torch.inference_mode():
@@ -278,7 +285,7 @@ def _judged(net: _Network, judges: _Clips) -> float:
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """One thread, so that sums stay in one order."""
+    """Use one thread, so that the order of sums is fixed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Keeping libraries quiet: what C++ writes to standard error, and what imports do to the root logger."""
+"""Keeps libraries quiet: messages of C++ code on standard error, and changes of the root logger by imports."""
 
 import logging
 import os
@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Within the block nothing below a warning is logged; afterwards the root logger has its handlers and level again.
+    """Within the block only warnings and errors are logged; afterwards the root logger's handlers and level are
+    restored.
 
     Importing fairseq otherwise adds a handler and sets the level to DEBUG, for every module of the process.
     """
@@ -28,7 +29,8 @@ def quiet_import() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the C++ side's remarks (four lines a clip, no switch for them) off standard error; errors come as exceptions."""
+    """Keeps C++ messages (four lines per clip, which cannot be turned off) off standard error; errors are raised as
+    exceptions."""
     kept = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -1,8 +1,8 @@
-"""Teachers that a store, a fit or a detector names, loaded from what it recorded of them (`Teacher.provenance`).
+"""Loads teachers from the record in a store, a fit or a detector (`Teacher.provenance`).
 
 The record may come from anyone. So weights are used only if their SHA-256 is the recorded one, which is compared before
-anything in them is parsed; and a file that somebody else's record names is looked for by its name, only where weights are kept
-(`weights.recorded`).
+anything in them is parsed. A file that another person's record names is looked for by its name, only in the folders for
+weights (`weights.recorded`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,9 +14,9 @@ from teachers.files import weights
 
 
 def load(record: Mapping[str, Any], device: str = "cpu", *, foreign: bool) -> Teacher:
-    """The teacher of that record, its weights on `device`. `foreign`: the record is not from the user's own store.
+    """The teacher of the record, its weights on `device`. `foreign`: the record is not from the user's own store.
 
-    Raises TeacherError where it cannot be loaded, OtherWeights where the weights here are not those recorded.
+    Raises TeacherError if it cannot be loaded, OtherWeights if the weights found are not the recorded ones.
     """
     name = record.get("name")
     if not isinstance(name, str):

@@ -1,13 +1,15 @@
-"""Where somebody speaks: one bool a frame, by Silero's voice activity model.
+"""Voice activity: one bool per frame, by Silero's model.
 
-Frames without speech get no label, so this decides on which frames the similarity is judged. The model gives a probability for
-each 32 ms of sound; a frame has the mean of those that it overlaps, weighted by the overlap. Speech begins LEAD frames before
-one of at least ON and lasts until the probability falls below OFF; pauses of up to FILL frames inside speech (closures of
-plosives, breath between words) stay active. Deterministic: one pass over the clip, state from zero, one thread.
+Frames without speech get no label, so this decides which frames the similarity uses. The model gives a probability for
+each 32 ms of sound; a frame has the mean of those that it overlaps, weighted by the overlap. Speech begins LEAD frames
+before one of at least ON and lasts until the probability falls below OFF; pauses of up to FILL frames inside speech
+(closures of plosives, breath between words) stay active. Deterministic: one pass over the clip, state from zero, one
+thread.
 
-Against the word times of 100 GRID clips: 96.9 % of frames agree (without LEAD 95.7), 4.1 % of word frames are missed, 2.2 % of
-the others taken. Other thresholds (ON .3 to .7, OFF .15 to .5) change that by less than a point. Long sound goes through the
-model a minute at a time, its state handed on, to the same bits: it would take 30 MB for each minute at once.
+Against the word times of 100 GRID clips: 96.9 % of frames agree (without LEAD 95.7), 4.1 % of word frames are missed,
+2.2 % of the others are marked. Other thresholds (ON .3 to .7, OFF .15 to .5) change that by less than a point. Long
+sound is processed a minute at a time, with the model's state carried over, which gives the same bits; all at once, each
+minute would need 30 MB.
 """
 
 from itertools import pairwise
@@ -21,20 +23,20 @@ from teachers.files import weights
 MODEL = "silero_vad_16k_sequence.onnx"
 PACKAGE = weights.Package("silero-vad", "silero_vad", f"data/{MODEL}")
 HOP = 512  # samples of one probability, 32 ms
-CONTEXT = 64  # samples before them that the model sees too
+CONTEXT = 64  # earlier samples that the model sees too
 STATE = 128  # values in each of its two states
-PART = 1875  # hops that the model is given at once, a minute
+PART = 1875  # hops that the model gets at once, a minute
 ON = 0.5  # probability at which speech begins
-OFF = 0.35  # and below which it ends
-LEAD = 2  # frames before the beginning that belong to it: lips and closure of a plosive come before the voice
+OFF = 0.35  # probability below which it ends
+LEAD = 2  # frames before the beginning that are included: lips and the closure of a plosive come before the voice
 FILL = 5  # frames, 0.2 s
 
 
 class VoiceActivity:
-    """Finds speech; one instance serves many clips."""
+    """Finds speech; one instance can be used for many clips."""
 
     def __init__(self) -> None:
-        """Raises WeightsError where the model cannot be found."""
+        """Raises WeightsError if the model cannot be found."""
         import onnxruntime
 
         self._weights = weights.resolve(MODEL, package=PACKAGE)
@@ -64,7 +66,7 @@ class VoiceActivity:
             pieces = _pieces(audio_i2, first, last)
             said, h, c = self._session.run(["speech_probs", "hn", "cn"], {"input": pieces, "h": h, "c": c})
             found[first:last] = said.reshape(-1)
-        # Mean over each frame of what is constant within a hop: the difference of its integral, per sample.
+        # Mean over each frame of a value that is constant within a hop: the difference of its integral, per sample.
         integral = np.concatenate([[0.0], np.cumsum(found) * HOP])
         edges = np.interp(np.arange(frames + 1) * SAMPLES_PER_FRAME, np.arange(hops + 1) * HOP, integral)
         return np.diff(edges) / SAMPLES_PER_FRAME
@@ -82,7 +84,8 @@ class VoiceActivity:
 
 
 def _pieces(audio_i2: np.ndarray, first: int, last: int) -> np.ndarray:
-    """What the model is given of hops [first, last), f4 [last - first, CONTEXT + HOP]: zeros beyond the ends of the sound."""
+    """The model's input for hops [first, last), f4 [last - first, CONTEXT + HOP]: zeros beyond the ends of the
+    sound."""
     begin, end = first * HOP - CONTEXT, last * HOP
     wave = np.zeros(end - begin, np.float32)
     part = audio_i2[max(begin, 0) : end].astype(np.float32) / 32768
@@ -91,7 +94,8 @@ def _pieces(audio_i2: np.ndarray, first: int, last: int) -> np.ndarray:
 
 
 def hysteresis(probabilities: np.ndarray, fill: int = FILL, lead: int = LEAD) -> np.ndarray:
-    """bool [frames]: begins `lead` frames before ON, ends below OFF; gaps of at most `fill` frames are closed."""
+    """bool [frames]: speech begins `lead` frames before ON and ends below OFF; gaps of at most `fill` frames are
+    closed."""
     active = np.zeros(len(probabilities), bool)
     state = False
     for k, probability in enumerate(probabilities):

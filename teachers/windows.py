@@ -1,10 +1,10 @@
-"""Clips of any length through a network that sees a window at a time, in batches.
+"""Runs a network that sees one window at a time on clips of any length, in batches.
 
-A clip longer than `window` frames is cut into windows that overlap by `overlap` frames, the last one ending with the clip.
-Rows are joined at the middle of each overlap, so that every row has at least overlap // 2 frames of context on each side, or
-all there is. Memory is that of one batch and of the rows. On the CPU only windows of one length share a batch, as padding
-gains nothing there and rounding then differs (1e-5); elsewhere like lengths are padded together, and the network must mask
-what is padded.
+A clip longer than `window` frames is cut into windows that overlap by `overlap` frames, the last one ending with the
+clip. Rows are joined at the middle of each overlap, so every row has at least overlap // 2 frames of context on each
+side, except at the clip's ends. Memory is that of one batch and of the rows. On the CPU only windows of the same length
+share a batch, because padding gains nothing there and changes the rounding (1e-5). Elsewhere windows of similar lengths
+are padded together, and the network must mask the padding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCH_FRAMES = 1000  # frames in one pass, padding included
 
 @dataclass(frozen=True)
 class Piece:
-    """Frames [start, stop) of a clip, which the network sees at once; rows [first, last) are taken from it."""
+    """Frames [start, stop) of a clip, which the network sees together; rows [first, last) are taken from it."""
 
     index: int  # of the clip in the list
     clip: ClipMedia
@@ -71,15 +71,16 @@ def embed(
 ) -> list[np.ndarray]:
     """f4 [frames, dim] for each clip, by `forward` on batches of pieces; `device` is the torch device it computes on.
 
-    On CUDA in half precision, and again in single precision where a batch then holds a value that is not finite. Raises
-    TeacherError naming the clip whose rows are not finite even so, or whose sound does not fit its frames.
+    On CUDA it computes in half precision, and again in single precision if a batch then holds a value that is not
+    finite. Raises TeacherError, which names the clip, if rows are still not finite or the sound does not match the
+    frames.
     """
     import torch
 
     half = device.type == "cuda"
     rows = [np.zeros((clip.num_frames, dim), np.float32) for clip in clips]
     pieces = [piece for i, clip in enumerate(clips) for piece in cut(i, clip, window, overlap)]
-    pieces.sort(key=lambda piece: -piece.num_frames)  # like lengths together: little padding
+    pieces.sort(key=lambda piece: -piece.num_frames)  # similar lengths together: little padding
     with torch.inference_mode():
         for batch in batches(pieces, batch_frames, padded=half):
             found = forward(batch, half)
@@ -114,7 +115,8 @@ def cut(index: int, clip: ClipMedia, window: int, overlap: int) -> list[Piece]:
 
 
 def batches(pieces: list[Piece], batch_frames: int, padded: bool) -> list[list[Piece]]:
-    """Pieces, longest first, in groups of at most `batch_frames` frames; without `padded`, of one length each."""
+    """Pieces, longest first, in groups of at most `batch_frames` frames; without `padded`, each group has one
+    length."""
     groups: list[list[Piece]] = []
     for piece in pieces:
         longest = groups[-1][0].num_frames if groups else 0

@@ -1,12 +1,13 @@
-"""What is wrong with a corpus before anyone trains on it: leaks between splits, shortcuts, faults, balance.
+"""Finds problems of a corpus before it is used for training: leaks between splits, shortcuts, faults, balance.
 
     python -m pipelines.audit --corpus KIND:ROOT --html audit.html
     python -m pipelines.audit --manifest rows.csv --media
     python -m pipelines.audit --store STORE
 
-Lists alone need no media; `--media` decodes the media files; `--store` reads what a store holds of its clips and leaves
-audit.json and nuisances.parquet in its root. The JSON's layout is stable: rows, distinct, counts, shortcuts, leaks, faults, and
-soft_labels of a store; `checked` says on how many clips each leak was looked for, or why not. It drops no clip.
+Without `--media` only lists are read; `--media` decodes the media files; `--store` reads a store's data on its clips
+and writes audit.json and nuisances.parquet to its root. The JSON's layout is stable: rows, distinct, counts, shortcuts,
+leaks, faults, and soft_labels for a store; `checked` says on how many clips each leak was looked for, or why not. No
+clip is dropped.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ STYLES: dict[str, dict[str, Any]] = {"": {}, "bold": {"bold": True}, "bad": {"fg
 
 
 def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[Any]) -> None:
-    """Raises output.Refused for an output that would take something away."""
+    """Raises output.Refused for an output that would overwrite other data."""
     from pipelines.audit import page as audit_page
 
     outputs = [Output(html, output.page(audit_page.COMMAND))] if html else []
@@ -54,11 +55,11 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
     epilog="\b\nExample:\n  python -m pipelines.audit --corpus cmdfd:/data/CMDFD --html audit.html --strict\n"
     "Exit codes: 0 done; 1 with --strict, a leak or a shortcut above --allow; 2 nothing could be read.",
 )
-@click.option("--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to look at; may be repeated.")
+@click.option("--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to audit; may be repeated.")
 @click.option(
     "--manifest", "manifests", multiple=True, metavar="FILE", help="Manifest, CSV or Parquet; may be repeated."
 )
-@click.option("--store", "root", metavar="PATH|URL", help="Store to look at, in place of a corpus or manifest.")
+@click.option("--store", "root", metavar="PATH|URL", help="Store to audit, instead of a corpus or manifest.")
 @click.option("--media", is_flag=True, help="Decode the media files, and compare their bytes and content.")
 @storage_options()
 @click.option(
@@ -83,14 +84,15 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
     "--seed", type=int, default=0, show_default=True, help="For intervals and for the folds of the small model."
 )
 def main(corpora, manifests, root, media, options, json_file, html, strict, allow, seed):
-    """Say which answers a corpus gives away without picture or sound, and what its test split shares with train."""
+    """Report which labels of a corpus can be guessed without picture or sound, and what its test split shares with
+    train."""
     if bool(root) == bool(corpora or manifests):
         raise click.UsageError(
             "give --corpus KIND:ROOT or --manifest FILE (both may be repeated), or one --store PATH and nothing else"
         )
     if root and media:
         raise click.UsageError(
-            f"--store reads what the store holds; for its files use --manifest {root}/{kept.MANIFEST} --media"
+            f"--store reads the data in the store; for its media files use --manifest {root}/{kept.MANIFEST} --media"
         )
     log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     try:
@@ -112,7 +114,7 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
     except (ManifestError, store.StoreError, OSError, RecursionError) as error:
         fail(f"Error: {told(error)}", 2)
     except isolation.ChildLost as error:
-        fail(f"Error: no process that decodes could be started ({error}); run it again", 1)
+        fail(f"Error: no decoding process could be started ({error}); run it again", 1)
     lost = _write(json_file, html, found)
     if str(json_file) == "-":
         put(json.dumps(found.to_json(), indent=1))
@@ -123,7 +125,7 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
 
 
 def _write(json_file: Path | None, html: Path | None, found: Found) -> bool:
-    """Write what was asked for; whether any of it could not be written, which a line then says."""
+    """Write the requested outputs; returns whether any could not be written, which a message then says."""
     said: list[tuple[Path, str]] = []
     if json_file and str(json_file) != "-":
         said.append((json_file, json.dumps(found.to_json(), indent=1) + "\n"))

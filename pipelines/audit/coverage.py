@@ -1,6 +1,7 @@
-"""Which leaks were looked for, and on how many clips: "none found" means no more than that.
+"""Which leaks were looked for, and on how many clips, so that "none found" can be judged.
 
-For people, sources, files and fingerprints it counts what `pipelines.audit.leaks` had to compare. It looks for no leak itself.
+For people, sources, files and fingerprints it counts the clips that `pipelines.audit.leaks` could compare. It does not
+look for leaks itself.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ NOT_ASKED = "picture and sound were not looked at: use --media or --store"
 
 @dataclass(frozen=True)
 class Checked:
-    """One kind of leak: `on` how many clips it could be looked for, `of` all that name a split, and `by` what.
+    """One kind of leak: looked for `on` this many clips, `of` all clips with a split, and `by` what means.
 
-    why: empty where it was checked, else why it was not (then `on` is 0). names, fewest: how many people or sources there
-    are in all, and in the smallest split; None for files and fingerprints.
+    why: empty if it was checked, else the reason why it was not (then `on` is 0). names, fewest: number of people or
+    sources in all, and in the smallest split; None for files and fingerprints.
     """
 
     on: int
@@ -35,7 +36,7 @@ class Checked:
     fewest: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """For audit.json: without what is not counted."""
+        """For audit.json, without fields that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -71,7 +72,8 @@ def checked(
 
 
 def _comparable(rows: Sequence[Row], hashed: Sequence[bool]) -> list[bool]:
-    """Whether each row's file can be told from others: by its bytes, a path that is more than a running number, or lengths."""
+    """Whether each row's file can be identified: by its bytes, a path that is more than a running number, or
+    lengths."""
     return [
         has or row.listed_frames is not None or row.listed_samples is not None or telling(tail, row, row)
         for has, tail, row in zip(hashed, file_keys(rows), rows, strict=True)
@@ -79,13 +81,13 @@ def _comparable(rows: Sequence[Row], hashed: Sequence[bool]) -> list[bool]:
 
 
 def _checked(rows: Sequence[Row], has: Sequence[bool], by: str, why: str) -> Checked:
-    """One check: clips [n] that have what it compares, in two splits at least; `why` where none has."""
+    """One check: clips [n] that can be compared, in at least two splits; `why` if there are none."""
     all_of = [row.split for row in rows if row.split]
     here = [row.split for row, mine in zip(rows, has, strict=True) if mine and row.split]
     if len(set(all_of)) < 2:
         why = "rows name fewer than two splits"
     elif here and len(set(here)) < 2:
-        why = f"only clips of {here[0]} have what is compared ({by})"
+        why = f"only clips of {here[0]} can be compared ({by})"
     elif here:
         why = ""
     return Checked(0 if why else len(here), len(all_of), by, why)

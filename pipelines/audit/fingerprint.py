@@ -1,18 +1,18 @@
-"""Fingerprints of content: which clips are the same picture with the same sound, coded anew at other rates, sizes and gains.
+"""Fingerprints of content: which clips have the same picture and sound, re-encoded at other rates, sizes and gains.
 
-Sound: bits after Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002): the sign of the change in time
-of the difference between neighbouring bands, 300 to 2,000 Hz. They take 33 bands in 0.37 s of sound each 11.6 ms; here it is
-29 bands in 0.256 s each 10 ms, as clips of 3 s have little time. Clips whose 28 bits are equal somewhere (or are after one of
-the weakest bits is turned round, as they propose) at about the same place are looked at closely: at most MAX_ERRORS of all bits
-may differ. On GRID (one speaker, sentences of one grammar) other sentences differ in .41 of the bits or more, copies down to 12
-kbit/s in .28 or less.
+Sound: bits after Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002): the sign of the change
+in time of the difference between neighbouring bands, 300 to 2,000 Hz. They take 33 bands in 0.37 s of sound every 11.6
+ms; here it is 29 bands in 0.256 s every 10 ms, because clips of 3 s are short. Clips with equal 28 bits (possibly after
+one of the weakest bits is flipped, as they propose) at about the same time are compared in full: at most MAX_ERRORS of
+all bits may differ. On GRID (one speaker, sentences of one grammar) other sentences differ in at least .41 of the bits,
+copies down to 12 kbit/s in at most .28.
 
-Picture: how a 16 x 16 grey picture changes in time, without what is slower than 0.76 s, compared by correlation. Hashes of
-single pictures (OpenCV's `img_hash`) do not help here: those of one speaker's clips are as near as those of copies. Where
-nothing moves in either clip, the still pictures are compared.
+Picture: the change of a 16 x 16 grey picture over time, without changes slower than 0.76 s, compared by correlation.
+Hashes of single pictures (OpenCV's `img_hash`) do not help: those of one speaker's clips are as close as those of
+copies. If nothing moves in either clip, the still pictures are compared.
 
-Both must agree, and the lengths. What it leaves out: cropped or mirrored pictures, changed speed, a start that was moved by
-more than 0.1 s. Clips with under 1 s of sound, silence left out, have no fingerprint. Only the first 10 s are compared.
+Both must agree, and the lengths. Not found: cropped or mirrored pictures, changed speed, a start shifted by more than
+0.1 s. Clips with less than 1 s of sound, not counting silence, have no fingerprint. Only the first 10 s are compared.
 """
 
 from __future__ import annotations
@@ -25,30 +25,33 @@ import numpy as np
 from pipelines.media.shots import SIDE, alike
 from store import layout
 
-SPAN_S = 10  # of a clip that is compared
+SPAN_S = 10  # seconds of a clip that are compared
 BANDS = 29  # so 28 bits
 LOW_HZ, HIGH_HZ = 300.0, 2000.0
 WINDOW, HOP = 4096, 160  # samples; 0.256 s, 10 ms
-WEAK = 3  # weakest bits that are turned round, one at a time
-EVERY = 2  # hops from one key to the next; windows overlap so much that neighbours say the same
-SLAB = 32  # hops within which equal keys count as being at the same place
+WEAK = 3  # weakest bits that are flipped, one at a time
+EVERY = 2  # hops from one key to the next; windows overlap so much that neighbours are nearly equal
+SLAB = 32  # hops within which equal keys count as being at the same time
 SHIFT = 10  # hops by which a copy may be earlier or later
-NEXT = 8  # entries behind each of an equal key that it is paired with, so that work grows with the clips alone
-VOTES = 2  # equal keys, at one distance in time, that make a candidate
+NEXT = 8  # following entries that each entry of a key is paired with, so that the work is linear in the clips
+VOTES = 2  # equal keys at one time difference that make a candidate
 MIN_HOPS = 100  # with sound in both clips, 1 s
 MAX_ERRORS = 0.33  # of the bits; the paper's threshold is .35
-QUIET = 2e-4, 1e-3  # root mean square of a silent window: of full scale, and of the loudest window
-SLOW = 19  # frames of the running mean that is taken off the picture
-MIN_MOTION = 0.08  # grey levels; GRID's clips have .25 and more, a coded photograph next to none
-MIN_MOVES = 0.55  # correlation of motion; on GRID copies .75 (mouth crops .62) and more, one in 5,000 of other pairs
-MIN_STILL = 0.9  # correlation of still pictures where nothing moves
+QUIET = 2e-4, 1e-3  # root mean square of a silent window: relative to full scale, and to the loudest window
+SLOW = 19  # frames of the running mean that is subtracted from the picture
+MIN_MOTION = 0.08  # grey levels; GRID's clips have at least .25, an encoded photograph almost none
+MIN_MOVES = (
+    0.55  # correlation of motion; on GRID copies have .75 (mouth crops .62) and more, one in 5,000 of other pairs has
+)
+MIN_STILL = 0.9  # correlation of still pictures, if nothing moves
 MAX_LONGER = 0.3, 0.05  # seconds, or share of the length, by which lengths may differ
 
 
 @dataclass(frozen=True)
 class Print:
-    """What is compared of a clip. bits u4 [hops], 0 where silent; sounding bool [hops]; weak u1 [hops, 3], numbers of the
-    weakest bits; moves i1 [frames / 2, 256], scaled to fill i1, and motion, their size in grey levels; still f2 [256]."""
+    """The fingerprint of a clip. bits u4 [hops], 0 where silent; sounding bool [hops]; weak u1 [hops, 3], numbers of
+    the weakest bits; moves i1 [frames / 2, 256], scaled to fill i1, and motion, their size in grey levels; still f2
+    [256]."""
 
     bits: np.ndarray
     sounding: np.ndarray
@@ -60,8 +63,9 @@ class Print:
 
 
 def of(sound: np.ndarray, thumbs: np.ndarray, seconds: float) -> Print | None:
-    """The fingerprint of sound i2 [samples] at 16 kHz and grey thumbnails [frames, 16, 16] at 25 a second, float for their
-    fine changes, which begin together; `seconds` is the clip's whole length. None where there is too little to go by."""
+    """The fingerprint of sound i2 [samples] at 16 kHz and grey thumbnails [frames, 16, 16] at 25 a second, float to
+    keep small changes; both begin together. `seconds` is the clip's whole length. None if there is too little to
+    compare."""
     sound = sound[: SPAN_S * layout.SAMPLE_RATE]
     thumbs = thumbs[: SPAN_S * layout.FPS]
     if len(sound) < WINDOW + MIN_HOPS * HOP or not len(thumbs):
@@ -81,9 +85,10 @@ def shrink(pictures: np.ndarray) -> np.ndarray:
 
 
 def keys(prints: Sequence[Print | None], labels: Sequence[int] | None = None) -> list[int | None]:
-    """For each clip the row number of the first clip with the same content (its own if it is the first); None without a print.
+    """For each clip the row number of the first clip with the same content (its own if it is the first); None without a
+    fingerprint.
 
-    Rows whose `labels` are known and contradict each other are not copies. The same whatever the machine.
+    Rows with known and contradicting `labels` are not copies. The result does not depend on the machine.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -103,7 +108,7 @@ def keys(prints: Sequence[Print | None], labels: Sequence[int] | None = None) ->
 
 
 def same(a: Print, b: Print, shift: int) -> bool:
-    """Whether two clips are one content, when hop k of a is about hop k + `shift` of b."""
+    """Whether two clips have the same content, if hop k of a is about hop k + `shift` of b."""
     if abs(a.seconds - b.seconds) > max(MAX_LONGER[0], MAX_LONGER[1] * max(a.seconds, b.seconds)):
         return False
     best, at = min((sound_errors(a, b, s), abs(s - shift), s) for s in range(shift - 2, shift + 3))[::2]
@@ -111,7 +116,8 @@ def same(a: Print, b: Print, shift: int) -> bool:
 
 
 def sound_errors(a: Print, b: Print, shift: int) -> float:
-    """Share of bits that differ where both clips sound, hop k of a against hop k + shift of b; 1 where too little sounds."""
+    """Share of bits that differ where both clips have sound, hop k of a against hop k + shift of b; 1 if there is too
+    little sound."""
     x, y = slice(max(-shift, 0), None), slice(max(shift, 0), None)
     num = min(len(a.bits[x]), len(b.bits[y]))
     both = a.sounding[x][:num] & b.sounding[y][:num]
@@ -159,7 +165,7 @@ def _picture(thumbs: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
     from scipy.ndimage import uniform_filter1d
 
     flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
-    moves = uniform_filter1d(flat, 3, axis=0)  # coders' noise out
+    moves = uniform_filter1d(flat, 3, axis=0)  # removes coding noise
     moves = (moves - uniform_filter1d(moves, SLOW, axis=0))[::2]
     most = float(np.abs(moves).max())
     scaled = np.round(moves * (127 / most)) if most else np.zeros_like(moves)
@@ -183,7 +189,7 @@ def _candidates(prints: Sequence[Print | None]) -> list[tuple[int, int, int]]:
 
 
 def _votes(some: Sequence[tuple[int, Print]], slab: int, total: int) -> np.ndarray:
-    """Codes i8 of (pair, distance) of clips that have a key in common in this slab of hops, once a key."""
+    """Codes i8 of (pair, distance) of clips that share a key in this slab of hops, once per key."""
     span = slice(slab * SLAB, (slab + 1) * SLAB)
     keys, clips, places = [], [], []
     for k, p in some:

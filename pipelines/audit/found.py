@@ -1,7 +1,7 @@
-"""An audit: what is known of clips, looked through for leaks, shortcuts and faults, as one record.
+"""An audit: the search for leaks, shortcuts and faults in what is known about clips, with one record as its result.
 
-`of_lists`, `of_media` and `of_store` gather what is known, `audit` looks. The record is `audit.json` field by field
-(docs/audit.md); pages and terminal lines are made from it.
+`of_lists`, `of_media` and `of_store` collect what is known, `audit` analyses it. The record has the fields of
+`audit.json` (docs/audit.md); pages and terminal lines are made from it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pipelines.ui import progress
 if TYPE_CHECKING:
     import pandas as pd
 
-AUDIT, NUISANCES = "audit.json", "nuisances.parquet"  # what an audit leaves in a store's root
+AUDIT, NUISANCES = "audit.json", "nuisances.parquet"  # files of an audit in a store's root
 COUNTED = ("corpus", "split", "label", "method", "category")
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the clips besides their rows: a table of numbers, content fingerprints, file hashes, faults, and soft
+    """Data on the clips besides their rows: a table of numbers, content fingerprints, file hashes, faults, and soft
     labels by method, counted in `stored.BINS` bins."""
 
     table: pd.DataFrame
@@ -45,9 +45,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Found:
-    """What an audit found: clips counted, shortcuts worst first, what was checked and on how many clips, leaks, faults.
+    """The result of an audit: numbers of clips, shortcuts (worst first), what was checked and on how many clips, leaks,
+    faults.
 
-    allow: the AUC above which a shortcut is a finding. soft_labels: of a store alone, else None.
+    allow: the AUC above which a shortcut is a finding. soft_labels: only for a store, else None.
     """
 
     rows: int
@@ -71,7 +72,7 @@ class Found:
         return [leak.text() for leak in self.leaks] + [s.text() for s in self.above]
 
     def to_json(self) -> dict[str, Any]:
-        """What audit.json holds; scripts rely on its layout."""
+        """The content of audit.json; scripts rely on its layout."""
         found: dict[str, Any] = {
             "rows": self.rows,
             "distinct": self.distinct,
@@ -89,12 +90,12 @@ class Found:
 
 
 def of_lists(rows: Sequence[Row]) -> Known:
-    """What the corpus's own lists say."""
+    """Data from the corpus's own lists."""
     return Known(nuisances.listed(rows))
 
 
 def of_media(rows: Sequence[Row], options: Mapping[str, str] | None = None, workers: int | None = None) -> Known:
-    """What the files say that are on this machine or in buckets, by decoding them; `options` are for buckets."""
+    """Data from decoding the media files on this machine or in buckets; `options` are for buckets."""
     found = []
     with progress.shown(progress.Pass("media", len(rows), unit="clips")) as show:
         for one in measure.run(rows, workers, options):
@@ -109,25 +110,26 @@ def of_media(rows: Sequence[Row], options: Mapping[str, str] | None = None, work
 
 
 def of_store(rows: Sequence[Row], reader: store.Reader) -> Known:
-    """What a store holds of its clips, `rows` being `stored.rows`."""
+    """A store's data on its clips; `rows` are those of `stored.rows`."""
     found = stored.from_store(reader)
     table = _filled(found.table, nuisances.listed(rows))
     return Known(table, found.prints, None, found.faults, found.soft_labels)
 
 
 def _filled(table: pd.DataFrame, listed: pd.DataFrame) -> pd.DataFrame:
-    """The table with the list's columns where it knows nothing at all; no column mixes what is measured and what is listed."""
+    """The table, with the list's columns in place of those that are entirely unknown; no column mixes measured and
+    listed values."""
     known = [name for name in listed if listed[name].notna().any()]
     return table.assign(**{name: listed[name] for name in known if name not in table or table[name].isna().all()})
 
 
 def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW, seed: int = 0) -> Found:
-    """Everything found about `rows`; what is `known` of them is what their lists say, unless it is given."""
+    """Everything found about `rows`; `known` defaults to the data from their lists."""
     known = known or of_lists(rows)
     keys = leaks.file_keys(rows, known.files)
     prints = fingerprint.keys(known.prints, [row.label for row in rows]) if known.prints is not None else None
     noted = faults.of_rows(rows)
-    missing = {(fault.kind, fault.id) for fault in noted if fault.kind in faults.MISSING}  # which the media only repeat
+    missing = {(fault.kind, fault.id) for fault in noted if fault.kind in faults.MISSING}  # the media would repeat them
     return Found(
         rows=len(rows),
         distinct=len({(row.corpus, key) for row, key in zip(rows, keys, strict=True)}),
@@ -142,7 +144,8 @@ def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW,
 
 
 def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """Clips by corpus, split, label, method and category, and by split and label as "split/label"; "" where none is named."""
+    """Clips by corpus, split, label, method and category, and by split and label as "split/label"; "" if none is
+    named."""
     table: dict[str, dict[str, int]] = {}
     for name in COUNTED:
         values = (LABELS[row.label] if name == "label" else getattr(row, name) for row in rows)
@@ -153,7 +156,7 @@ def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 
 
 def keep(reader: store.Reader, found: Found, table: pd.DataFrame) -> str:
-    """Write what was found and the table of numbers into the store's root. Returns "", or why that could not be done."""
+    """Write the result and the table of numbers to the store's root. Returns "", or the reason why that failed."""
     ids = [str(name) for name in reader.clips["id"]]
     data = io.BytesIO()
     table.assign(id=ids)[["id", *table.columns]].to_parquet(data, index=False)
@@ -162,5 +165,5 @@ def keep(reader: store.Reader, found: Found, table: pd.DataFrame) -> str:
         (reader.place / NUISANCES).write(data.getvalue())
         (reader.place / AUDIT).write((json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
     except (OSError, store.StoreError) as error:
-        return f"{reader.place} cannot be written ({error}), so {AUDIT} and {NUISANCES} are not kept in it"
+        return f"{reader.place} cannot be written ({error}), so {AUDIT} and {NUISANCES} were not written to it"
     return ""

@@ -1,23 +1,24 @@
-"""Leaks: what a test split shares with the split a model learns from, so that it is tested on what it has seen.
+"""Leaks: what a test split shares with the training split, so that a model is tested on what it has seen.
 
-Three kinds, each a count of distinct things in the later split that the earlier one has too, `of` all in the later split:
+Three kinds, each a count of distinct items in the later split that are also in the earlier one, `of` all in the later
+split:
 
-file: the same clip. Where the caller gives a hash of every file (`hashes`), equal hashes decide. Rows without one are compared
-by a tail of their path that depends neither on the machine nor on the split's folder: what follows the last folder named like
-a split (train, TEST, dev, ...); where no folder is, the fewest last parts of the path that still tell apart all clips below
-one root, a root being the first two folders. A tail alone is weak where clips are numbered (train/0001.mp4, test/0001.mp4), so
-it counts only if one of its last three parts is more than a running number or a common word, or if both rows list the same
-length; and never if label, method, identities or listed lengths contradict each other.
+file: the same clip. If the caller gives file hashes (`hashes`), equal hashes decide. Rows without one are compared by a
+tail of their path that depends neither on the machine nor on the split's folder: the part after the last folder named
+like a split (train, TEST, dev, ...). Without such a folder it is the shortest tail that still distinguishes all clips
+below one root, where a root is the first two folders. A tail is weak evidence if clips are numbered (train/0001.mp4,
+test/0001.mp4). So it counts only if one of its last three parts is more than a running number or a common word, or if
+both rows list the same length; and never if label, method, identities or listed lengths contradict each other.
 
-content: equal fingerprints of picture and sound (`prints`), for copies coded anew. Clips that the earlier split has as the same
-file are counted as files alone.
+content: equal fingerprints of picture and sound (`prints`), for re-encoded copies. Clips that are the same file in the
+earlier split are counted only as files.
 
-identity: the same person. Two counts where clips name more than one: `who` "source", of the first-named person (whose folder
-the clip is in), and "any", targets included. Where clips name nobody but were given a group (a person, or a source such as a
-recording), groups are compared, too: `who` "group".
+identity: the same person. There are two counts if clips name more than one person: `who` "source", for the first-named
+person (whose folder the clip is in), and "any", including targets. Clips that name no person but have a given group (a
+person, or a source such as a recording) are compared by group: `who` "group".
 
-Rows without a split leak nothing. What it leaves out: near-duplicates that no fingerprint was given for, and what could not be
-compared at all, of which `pipelines.audit.coverage` tells.
+Rows without a split are ignored. Not found: near-duplicates without fingerprints, and clips that could not be compared,
+which `pipelines.audit.coverage` counts.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Shared:
-    """One thing on both sides: of a file or content the id of a clip in the earlier and in the later split, of a person the
+    """One shared item: for a file or content the id of a clip in the earlier and in the later split, for a person the
     number of clips in each."""
 
     what: str
@@ -56,10 +57,10 @@ class Shared:
 
 @dataclass(frozen=True)
 class Leak:
-    """`count` distinct things of splits[1] are also in splits[0], `of` all in splits[1].
+    """`count` distinct items of splits[1] are also in splits[0], `of` all in splits[1].
 
-    examples: the first few. who: for identity which persons are counted ("source", "any", "group"), else "". column: the
-    manifest's column that names them.
+    examples: the first few. who: for identity, which people are counted ("source", "any", "group"), else "". column:
+    the manifest's column with their names.
     """
 
     kind: str
@@ -94,12 +95,12 @@ def find(
 ) -> list[Leak]:
     """All leaks between the splits of `rows`, none with a count of 0.
 
-    `prints`: a content fingerprint a row, or None; `files`: a hash of the file a row, or None (`hashes`). Raises ValueError
-    where their number is not that of the rows.
+    `prints`: a content fingerprint or None for each row; `files`: a file hash or None for each row (`hashes`). Raises
+    ValueError if their number differs from that of the rows.
     """
     for name, given in (("prints", prints), ("files", files)):
         if given is not None and len(given) != len(rows):
-            raise ValueError(f"{len(given)} {name} for {len(rows)} rows; give one a row, None where there is none")
+            raise ValueError(f"{len(given)} {name} for {len(rows)} rows; give one for each row, None if there is none")
     present = [split for split in SPLITS if any(row.split == split for row in rows)]
     if len(present) < 2:
         return []
@@ -122,7 +123,7 @@ def find(
 
 
 def file_keys(rows: Sequence[Row], files: Sequence[str | None] | None = None) -> list[Hashable]:
-    """What identifies each row's file: its hash where given, else its path tail (see above), a tuple of path parts."""
+    """The key of each row's file: its hash if given, else its path tail (see above), a tuple of path parts."""
     parts: list[tuple[str, ...]] = [tuple(part for part in row.path.split("/") if part) for row in rows]
     tails: list[tuple[str, ...]] = list(parts)
     open_rows = []
@@ -141,10 +142,10 @@ def file_keys(rows: Sequence[Row], files: Sequence[str | None] | None = None) ->
 
 
 def first_copies(rows: Sequence[Row]) -> list[int]:
-    """For each row the number of the first row that is the same clip (its own where none is before it).
+    """For each row the number of the first row of the same clip (its own if it is the first).
 
-    Rows are one clip if their path tails, label, method, people and listed lengths are equal, and the tail or the lengths tell
-    more than a running number would.
+    Rows are the same clip if their path tails, label, method, people and listed lengths are equal, and the tail or the
+    lengths are more specific than a running number.
     """
     first: dict[Hashable, int] = {}
     found = []
@@ -156,10 +157,11 @@ def first_copies(rows: Sequence[Row]) -> list[int]:
 
 
 def hashes(rows: Sequence[Row]) -> list[str | None]:
-    """SHA-256 of picture file and sound file of rows whose files are here and as long as another split's; else None.
+    """SHA-256 of picture file and sound file for rows whose local files have the same size as files of another split;
+    else None.
 
-    A file whose length no other split has needs no hash, as it can be no copy: it gets a name of its own. Files in buckets
-    and files that cannot be read get None.
+    A file whose size does not occur in another split cannot be a copy: it gets a unique name instead of a hash. Files
+    in buckets and files that cannot be read get None.
     """
     sizes = [_sizes(row) for row in rows]
     by_size: dict[tuple[int, ...], set[str]] = {}
@@ -199,12 +201,12 @@ def _hash(paths: Sequence[str]) -> str | None:
                 while block := file.read(BLOCK):
                     digest.update(block)
     except OSError:
-        return None  # compared by its path then, as a file that is not here
+        return None  # then it is compared by its path, like a missing file
     return digest.hexdigest()
 
 
 def _depth(paths: set[tuple[str, ...]]) -> int:
-    """The fewest last parts, at least two, that tell apart all distinct paths below each root."""
+    """The smallest number of last parts, at least two, that distinguishes all paths below each root."""
     depth, rest = 2, paths
     while rest:
         seen: dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[str, ...]]] = {}
@@ -219,8 +221,8 @@ def _depth(paths: set[tuple[str, ...]]) -> int:
 def _clips(
     kind: str, rows: Sequence[Row], keys: Sequence[Hashable], pair: tuple[str, str], check: bool
 ) -> tuple[Leak, set[int]]:
-    """Leak of whole clips between two splits by their keys, and its rows in the later one; `check` holds path tails against
-    what else is known."""
+    """Leak of whole clips between two splits by their keys, and its rows in the later one; `check` compares path tails
+    with other known data."""
     early: dict[Hashable, list[int]] = {}
     late: dict[Hashable, list[int]] = {}
     for k, (row, key) in enumerate(zip(rows, keys, strict=True)):
@@ -252,7 +254,7 @@ def _clips(
 
 
 def _same(tail: tuple[str, ...], a: Row, b: Row) -> bool:
-    """Whether two rows of one path tail are one clip, as far as the manifest tells."""
+    """Whether two rows with the same path tail are the same clip, as far as the manifest shows."""
     lengths = [(a.listed_frames, b.listed_frames), (a.listed_samples, b.listed_samples)]
     known = [(x, y) for x, y in lengths if x is not None and y is not None]
     if any(x != y for x, y in known):
@@ -267,7 +269,8 @@ def _same(tail: tuple[str, ...], a: Row, b: Row) -> bool:
 
 
 def telling(tail: tuple[str, ...] | Hashable, a: Row, b: Row) -> bool:
-    """Whether a path tail of two rows (or of one, twice) tells more than a running number, a common word or a person."""
+    """Whether a path tail of two rows (or of one, twice) is more specific than a running number, a common word or a
+    person."""
     if not isinstance(tail, tuple):
         return True
     parts = (part.rpartition(".")[0] or part for part in tail[-3:])
@@ -288,7 +291,7 @@ def _people(rows: Sequence[Row], pair: tuple[str, str], who: str) -> Leak:
 
 
 def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
-    """Given groups on both sides that hold a clip which names nobody; other groups follow from the people named."""
+    """Given groups on both sides with a clip that names no person; other groups follow from the people named."""
     nameless = {group for row in rows if row.split in pair and not row.identities and (group := given_group(row))}
     clips: dict[str, dict[str, int]] = {split: {} for split in pair}
     for row in rows:
@@ -301,5 +304,5 @@ def _groups(rows: Sequence[Row], pair: tuple[str, str]) -> Leak:
 
 
 def given_group(row: Row) -> str:
-    """The row's group; "" where it is the row's own id, as it is when no group was given."""
+    """The row's group; "" if it is the row's own id, which means that no group was given."""
     return "" if row.group == row.id else row.group

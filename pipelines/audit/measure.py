@@ -1,4 +1,4 @@
-"""The media of many clips measured (`pipelines.audit.measurer`) by children that share the work.
+"""Measures the media of many clips (`pipelines.audit.measurer`) in child processes.
 
 A file that crashes or hangs ffmpeg costs a child process and is a fault (`pipelines.workers.isolation`). The outcome does not
 depend on the number of workers.
@@ -34,10 +34,10 @@ def run(
     options: Mapping[str, str] | None = None,
     clip_timeout: float | None = None,
 ) -> Iterator[Measured]:
-    """What `Measurer` finds of each row, in their order; `workers` child processes (None: one a core) share the work.
+    """The result of `Measurer` for each row, in order; `workers` child processes (None: one per core) divide the work.
 
-    A clip that crashes its child, or takes longer than `clip_timeout` seconds (as in precompute), has a fault crash, killed or
-    timeout and no numbers.
+    A clip that crashes its child, or takes longer than `clip_timeout` seconds (as in precompute), gets the fault crash,
+    killed or timeout and no numbers.
     """
     workers = min(workers or len(os.sched_getaffinity(0)), max(len(rows), 1))
     children: SimpleQueue[isolation.Child] = SimpleQueue()
@@ -52,7 +52,7 @@ def run(
             return Measured(
                 faults=[ClipFault(error.reason, row.id, f"{row.path}: {error}; check the file or leave it out")]
             )
-        except Exception as error:  # one clip's surprise must not cost the others
+        except Exception as error:  # an unexpected error in one clip must not affect the others
             log.debug("%s:\n%s", row.path, traceback_of(error))
             text = f"{row.path}: {type(error).__name__}: {error}"
             return Measured(faults=[ClipFault(reason_of(error), row.id, text)])
@@ -71,7 +71,7 @@ def run(
 
 
 def table(found: Iterable[Measured]) -> pd.DataFrame:
-    """One row a clip: NUMBERS as floats, NaN where not known, and WORDS as text, None where not known."""
+    """One row per clip: NUMBERS as floats, NaN if unknown, and WORDS as text, None if unknown."""
     import pandas as pd
 
     values = [one.values for one in found]

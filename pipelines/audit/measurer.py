@@ -1,7 +1,8 @@
-"""What the files of a clip say, not its list: lengths, silences, loudness, rates and codecs from one decode, and faults.
+"""Measures the files of a clip, independently of its list: lengths, silences, loudness, rates and codecs from one
+decode, and faults.
 
-One clip gives numbers (`NUMBERS`, `WORDS`: what is not known stays unknown), faults, and the fingerprint of its content. All
-times come from time stamps. A damaged file has the numbers of what could be decoded and a fault.
+One clip gives numbers (`NUMBERS`, `WORDS`; some may be unknown), faults, and the fingerprint of its content. All times
+come from time stamps. A damaged file gives the numbers of its decodable part and a fault.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ NUMBERS = (
     "face_size",
 )
 WORDS = ("codec", "audio_codec", "encoder")
-THUMB = 64  # pixels; averaged to 16, as the fine changes of a picture are fractions of a grey level
-FACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the declared length: where a face is looked for
-RATE_OFF = 0.02  # share by which a declared frame rate may be wrong: 25 passes for 24.9, not for 24
+THUMB = 64  # pixels; averaged to 16, because small changes of a picture are fractions of a grey level
+FACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # positions, in fractions of the declared length, where a face is looked for
+RATE_OFF = 0.02  # relative tolerance of a declared frame rate: 25 is accepted for 24.9, not for 24
 COUNT_OFF = 1  # frames by which a declared count may differ
 SOUND_OFF_S = 0.15  # by which a declared length of sound may differ: codecs pad and prime
 CONFLICT_S = 0.5  # between the lengths of picture and sound
@@ -57,7 +58,8 @@ CONFLICT_S = 0.5  # between the lengths of picture and sound
 
 @dataclass
 class Measured:
-    """What a clip's files gave: values by column, in seconds, pixels, Hz and bit/s; faults; fingerprint where there is one."""
+    """The measurements of a clip's files: values by column, in seconds, pixels, Hz and bit/s; faults; fingerprint, if
+    there is one."""
 
     values: dict[str, float | str] = field(default_factory=dict)
     faults: list[ClipFault] = field(default_factory=list)
@@ -66,11 +68,11 @@ class Measured:
 
 @dataclass
 class _Seen:
-    """A stream's decoded span in seconds and what it holds: pictures as thumbnails, sound as samples of its beginning."""
+    """A stream's decoded span in seconds and the beginning of its content: pictures as thumbnails, sound as samples."""
 
     start: Fraction
     end: Fraction
-    thumbs: np.ndarray | None = None  # f4 [frames, 16, 16] of the beginning
+    thumbs: np.ndarray | None = None  # f4 [frames, 16, 16] from the beginning
     sound: np.ndarray | None = None  # i2 [samples] at 16 kHz of the beginning
 
     @property
@@ -126,7 +128,7 @@ class Measurer:
                     counted += 1
                     yield span
 
-            fine: list[np.ndarray] = []  # of the beginning
+            fine: list[np.ndarray] = []  # thumbnails from the beginning
             coarse: list[np.ndarray] = []
             faces: list[np.ndarray] = []
             looks = [float(declared) * share for share in FACES] if declared else [0.2, 1.0, 2.0]
@@ -165,7 +167,7 @@ class Measurer:
         """Median height of the face in the frames that show one."""
         heights = []
         for frame in frames:
-            with self.faces.landmarker(1) as landmarker:  # a new one each time: the frames are far apart
+            with self.faces.landmarker(1) as landmarker:  # a new landmarker for each frame: the frames are far apart
                 for face in landmarker.read(frame, 0):
                     heights.append(float(np.ptp(face.points[:, 1])) * frame.shape[0])
         if heights:
@@ -175,10 +177,10 @@ class Measurer:
             found.faults.append(ClipFault("no_face", row.id, text))
 
     def _hear(self, found: Measured, row: Row, path: Any, t0: Fraction | None) -> _Seen | None:
-        """One pass over the sound; `t0` is where the picture starts on the sound's clock, None where there is none.
+        """One pass over the sound; `t0` is where the picture starts on the sound's clock, None without a picture.
 
-        A sound file of its own starts with the picture: as in `decode_sound`, those whose clocks do not start at 0 by their
-        first sample.
+        A separate sound file starts with the picture, as in `decode_sound`; if its clock does not start at 0, its first
+        sample counts.
         """
         with _noted(found, row), open_media(path) as container:
             stream = choose_stream(container, "audio", path)
@@ -211,7 +213,7 @@ class Measurer:
 
 
 def _face_backend() -> Any:
-    """What reads faces, where its model is on this machine already; else None."""
+    """The face reader, if its model is already on this machine; else None."""
     from teachers import TeacherError
     from teachers.face import backends, tracker
     from teachers.files import weights
@@ -225,7 +227,7 @@ def _face_backend() -> Any:
 
 @contextmanager
 def _noted(found: Measured, row: Row) -> Iterator[None]:
-    """Makes a MediaError a fault of the clip, and goes on."""
+    """Turns a MediaError into a fault of the clip, and continues."""
     try:
         yield
     except MediaError as error:
@@ -256,7 +258,7 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
     if picture:
         values["duration"] = round(float(picture.length), 6)
         if picture.length < MIN_S:
-            text = f"{row.path} lasts {float(picture.length):.2f} s, which holds no word; leave it out"
+            text = f"{row.path} lasts {float(picture.length):.2f} s, too short for a word; leave it out"
             found.faults.append(ClipFault("too_short", row.id, text))
     if sound:
         values["sound_duration"] = round(float(sound.length), 6)
@@ -272,7 +274,7 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
     difference = round(float(picture.length - sound.length), 6)
     values |= {"length_difference": difference, "length_difference_abs": abs(difference)}
     if abs(difference) > CONFLICT_S:
-        text = f"{float(picture.length):.2f} s of picture and {float(sound.length):.2f} s of sound do not go together"
+        text = f"{float(picture.length):.2f} s of picture and {float(sound.length):.2f} s of sound do not match"
         found.faults.append(ClipFault("length_conflict", row.id, text))
     if picture.thumbs is not None and sound.sound is not None:
         late = round(float(values.get("start_skew", 0.0)) * SAMPLE_RATE)
@@ -282,11 +284,11 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
 
 
 def _declared(row: Row, stream: Any, counted: int, rate: Any) -> Iterator[ClipFault]:
-    """Frame rates and counts that list or header declare and that decoding does not bear out."""
+    """Frame rates and counts in list or header that decoding does not confirm."""
     header = float(stream.average_rate) if stream.average_rate else None
     for who, said in (("the list", row.listed_fps), ("its header", header)):
         if said and rate and counted >= 10 and abs(said / rate - 1) > RATE_OFF:
-            text = f"{who} says {said:g} frames a second, time stamps say {rate:g}"
+            text = f"{who} says {said:g} frames per second, time stamps say {rate:g}"
             yield ClipFault("declared_rate", row.id, text)
             break
     for who, count in (("the list", row.listed_frames), ("its header", stream.frames)):

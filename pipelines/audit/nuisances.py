@@ -1,7 +1,8 @@
-"""What a clip tells before anyone looks or listens: its lengths and rates, as numbers that a shortcut could use.
+"""Nuisances: properties of a clip besides its content, such as lengths and rates, as numbers that a shortcut could use.
 
-`listed` takes them from the corpus's own lists, so it needs no media and says what the lists say, wrong or not. Every producer
-gives one table row a manifest row in the same order, NaN for what is not known; `MEANS` says what each column is.
+`listed` takes them from the corpus's own lists, so it needs no media and repeats the lists, right or wrong. Every
+producer returns one table row per manifest row in the same order, NaN for unknown values; `MEANS` describes each
+column.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # name (or what it begins with): (what it is, unit)
 MEANS = {
     "length_difference": ("length of the picture minus length of the sound", "s"),
-    "length_difference_abs": ("how much picture and sound differ in length, whichever is longer", "s"),
+    "length_difference_abs": ("absolute difference of the lengths of picture and sound", "s"),
     "duration": ("length of the picture", "s"),
     "sound_duration": ("length of the sound", "s"),
     "frame_count": ("number of frames", ""),
@@ -27,7 +28,7 @@ MEANS = {
     "trailing_silence": ("silence after the last sound", "s"),
     "loudness": ("loudness of the sound", "dBFS"),
     "peak": ("highest sample of the sound", ""),
-    "sample_rate": ("samples of sound in a second", "Hz"),
+    "sample_rate": ("samples of sound per second", "Hz"),
     "frame_rate": ("frames in a second", "fps"),
     "width": ("width of the picture", "pixels"),
     "height": ("height of the picture", "pixels"),
@@ -45,7 +46,7 @@ MEANS = {
 
 
 def means(nuisance: str) -> str:
-    """A few words for what a nuisance is: "silence before the first sound (level 0.005)"."""
+    """A short description of a nuisance: "silence before the first sound (level 0.005)"."""
     if nuisance in MEANS:
         return MEANS[nuisance][0]
     stem, _, level = nuisance.rpartition("_")
@@ -57,7 +58,7 @@ def means(nuisance: str) -> str:
 
 
 def listed(rows: Sequence[Row]) -> pd.DataFrame:
-    """Nuisances from the `listed_` fields of manifest rows: float columns [rows], NaN where the list does not say.
+    """Nuisances from the `listed_` fields of manifest rows: float columns [rows], NaN if the list does not say.
 
     length_difference is listed_frames / listed_fps - listed_samples / listed_sample_rate in seconds: picture minus sound,
     with the rates that the list claims. No file is opened.

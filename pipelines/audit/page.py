@@ -1,6 +1,6 @@
-"""`audit.html`: what an audit found, as one page that needs no network and no script, by day and by night.
+"""`audit.html`: the result of an audit as one page without network access or scripts, in light and dark mode.
 
-The first screen is for a person who has never heard of a leak; the tables below are for the one who repairs it. The template
+The first screen is for readers who have never heard of a leak; the tables below are for those who fix it. The template
 is `templates/audit.html.j2`; the sentences of the cards and the drawings are made here.
 """
 
@@ -41,7 +41,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Shortcuts of one corpus: nuisances by method, and a drawing of the worst that is one number."""
+    """Shortcuts of one corpus: nuisances by method, and a drawing of the worst single number."""
 
     corpus: str
     nuisances: Sequence[str]
@@ -53,7 +53,7 @@ class Numbers:
 
 
 def page(found: Found) -> str:
-    """The whole page for what `pipelines.audit.found.audit` gave."""
+    """The whole page for the result of `pipelines.audit.found.audit`."""
     tone, head, why = words.headline(found)
     soft = found.soft_labels or {}
     return render(
@@ -74,14 +74,15 @@ def page(found: Found) -> str:
 
 
 def balance(found: Found) -> dict[str, dict[str, int]]:
-    """Rows by part and label, by method and by category, each where any is named."""
+    """Rows by part and label, by method and by category, each if any is named."""
     titles = {"split_label": "part and label", "method": "method", "category": "category"}
     named = {title: {kind: n for kind, n in found.counts[name].items() if kind} for name, title in titles.items()}
     return {title: count for title, count in named.items() if count}
 
 
 def cards(found: Found) -> list[Card]:
-    """In plain words the worst shortcut, and clips and people on both sides; of each what was measured and on how many."""
+    """In plain words the worst shortcut, and shared clips and people; for each what was measured and on how many
+    clips."""
     made = {c.what: c for c in words.checks(found)}
     labels = ", ".join(f"{n:,} {name}" for name, n in found.counts["label"].items())
     looked = Card("plain", "What was looked at", f"{found.distinct:,} clips", f"in {found.rows:,} rows: {labels}.")
@@ -98,19 +99,19 @@ def _outside(found: Found) -> Card:
     if worst:
         whose = "one fake" if worst.method == ALL else f"one fake made by {worst.method}"
         text = (
-            f"Take one real clip and {whose}. A rule that knows one number alone ({means(worst.nuisance)}) picks the fake "
+            f"Take one real clip and {whose}. A rule that knows only one number ({means(worst.nuisance)}) picks the fake "
             "this often; guessing gets 50. A detector may learn that number instead of the forgery."
         )
-        return Card("bad", "Fakes can be told from outside", f"{_times(worst.auc)} in 100", text)
+        return Card("bad", "Fakes can be recognised without their content", f"{_times(worst.auc)} in 100", text)
     judged = [s for s in short if not s.few]
     if not judged:
         worst = max(short, key=_auc)
-        text = f"The worst number, {words.measured(worst)}. With so few, luck alone does that: {words.few(worst)}."
+        text = f"The worst number, {words.measured(worst)}. With so few, this can be chance: {words.few(worst)}."
         return Card("warn", "Too few to say", f"{worst.fakes:,} fakes, {worst.reals:,} reals", text)
     worst = max(judged, key=_auc)
     left = sorted({s.method for s in short} - {s.method for s in judged})
-    more = f" Too few to say of {', '.join(left)}." if left else ""
-    title, figure = "No number tells fakes beyond luck", f"{_times(worst.auc)} in 100 at most"
+    more = f" Too few clips to say for {', '.join(left)}." if left else ""
+    title, figure = "No number identifies fakes better than chance", f"{_times(worst.auc)} in 100 at most"
     return Card("warn" if left else "good", title, figure, f"The worst number, {words.measured(worst)}.{more}")
 
 
@@ -124,7 +125,7 @@ def _clips(found: Found, made: Mapping[str, Check]) -> Card:
         f"clips of part “{late}” are also in part “{early}”, like exam questions that were in the exercise book. "
         "A detector may simply remember them."
     )
-    return Card("bad", "The test was in the training", f"{leak.count:,} of {leak.of:,}", text)
+    return Card("bad", "Test clips are in the training data", f"{leak.count:,} of {leak.of:,}", text)
 
 
 def _people(found: Found, made: Mapping[str, Check]) -> Card:
@@ -136,13 +137,13 @@ def _people(found: Found, made: Mapping[str, Check]) -> Card:
     who = "people or sources (column group)" if leak.who == "group" else "people"
     text = (
         f"{who} of part “{late}” also appear in part “{early}”. A detector may know their faces and voices; its score says "
-        "little about people it has never met."
+        "little about unknown people."
     )
-    return Card("bad", "The test shows people from the training", f"{leak.count:,} of {leak.of:,}", text)
+    return Card("bad", "Test people are in the training data", f"{leak.count:,} of {leak.of:,}", text)
 
 
 def _not_shared(found: Found, made: Mapping[str, Check], kinds: Sequence[str], what: str) -> Card:
-    """The card of what is in one part alone, or was not looked at."""
+    """The card for a check without a finding, or one that was not made."""
     kinds = [kind for kind in kinds if kind in made]
     done = [kind for kind in kinds if made[kind].state != "unchecked"]
     said = " ".join(f"{kind.capitalize()}: {made[kind].text}." for kind in kinds)

@@ -1,14 +1,14 @@
 """Shortcuts: how well one number that has nothing to do with forgery separates fakes from reals, and all numbers together.
 
-Per corpus, the fakes of each method, and of all methods, against all reals of that corpus. The measure is the AUC in the better
-direction, as a model would find the direction by itself. A column of words (codec, encoder) is scored by the share of fakes
-that its word has among the other groups' clips. `together` is a small boosted forest, judged on groups that it did not learn
-from. Clips listed twice in one split count once.
+Per corpus, the fakes of each method, and of all methods, against all reals of that corpus. The measure is the AUC in
+the better direction, because a model would find the direction. A column of words (codec, encoder) is scored by a word's
+share of fakes among the other groups' clips. `together` is a small boosted forest, evaluated on groups that it was not
+trained on. Clips listed twice in one split count once.
 
-Intervals (95 %) come from drawing groups with replacement. Where one group holds more than half of the clips (people linked
-through targets), the first-named person is the group instead; where that leaves fewer than ten, each clip. None is narrower
-than the number of clips allows (`store.similarity.intervals`). With fewer than FEW_CLIPS fakes or reals, or FEW_GROUPS people
-where they are named, finding nothing means nothing: `few`.
+Intervals (95 %) come from drawing groups with replacement. If one group holds more than half of the clips (people
+linked through targets), the first-named person is the group instead; if fewer than ten groups remain, each clip. No
+interval is narrower than the number of clips allows (`store.similarity.intervals`). With fewer than FEW_CLIPS fakes or
+reals, or FEW_GROUPS named people, a negative result is not informative: `few`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALLOW = 0.6
-TOGETHER, ALL = "together", "all"  # the nuisance that is all in one model, the method that is every fake
+TOGETHER, ALL = "together", "all"  # the nuisance "all in one model", the method "every fake"
 FOLDS = 5
-DRAWS = 200  # of groups, for an interval
+DRAWS = 200  # draws of groups for an interval
 CELLS = 1_000_000  # weights held at once while drawing
 FEW_GROUPS = 10
-FEW_CLIPS = 20  # of either kind: with 20 of each, luck alone must bring .87 before it counts as none (SURE)
-MOST_ROWS = 10_000  # of one small model, drawn by seed; bounds its time
-EXACT = 20, 60  # clips of the rarer and of the other kind up to which chance is counted out
+FEW_CLIPS = 20  # of either class: with 20 of each, an AUC must exceed .87 to be beyond chance (SURE)
+MOST_ROWS = 10_000  # of one small model, drawn by seed; limits its time
+EXACT = 20, 60  # clips of the rarer and of the other class up to which chance is computed exactly
 SURE = 4.0  # standard errors from chance: holds when hundreds of nuisances are tried
 
 
@@ -45,8 +45,8 @@ SURE = 4.0  # standard errors from chance: holds when hundreds of nuisances are 
 class Shortcut:
     """AUC of `nuisance` for `method` ("all" = every fake) against the reals of `corpus`, with its 95 % interval by group.
 
-    reals and fakes are the clips whose nuisance is known; people are those named in them (or their given groups), 0 where none
-    is. `sure`: farther from 0.5 than luck brings it (four standard errors).
+    reals and fakes are the clips whose nuisance is known; people are those named in them (or their given groups), 0 if
+    none are. `sure`: farther from 0.5 than chance explains (four standard errors).
     """
 
     corpus: str
@@ -66,7 +66,7 @@ class Shortcut:
         return min(self.reals, self.fakes) < FEW_CLIPS or 0 < self.people < FEW_GROUPS
 
     def above(self, allow: float) -> bool:
-        """Whether it is a finding: the AUC is above `allow`, and not by luck."""
+        """Whether it is a finding: the AUC is above `allow`, and not by chance."""
         return self.sure and self.auc > allow
 
     def to_json(self, allow: float) -> dict[str, Any]:
@@ -97,20 +97,20 @@ class Clips:
         return bool(self.fake.any() and not self.fake.all())
 
     def of(self, chosen: np.ndarray) -> Clips:
-        """Some of them, by a mask or by numbers."""
+        """A selection by a mask or by indices."""
         return Clips(self.fake[chosen], self.group[chosen], self.person[chosen])
 
 
 def find(
     rows: Sequence[Row], table: pd.DataFrame, seed: int = 0, draws: int = DRAWS, together: bool = True
 ) -> list[Shortcut]:
-    """Shortcuts of every corpus in `rows`, worst first within a corpus; `table` has one row a manifest row, in their order.
+    """Shortcuts of every corpus in `rows`, worst first within a corpus; `table` has one row per manifest row, in order.
 
-    Columns that are unknown, or the same for all clips of a comparison, are left out, as are comparisons without a real or
-    without a fake. Raises ValueError where rows and table differ in length.
+    Columns that are unknown, or the same for all clips of a comparison, are left out, as are comparisons without reals
+    or without fakes. Raises ValueError if rows and table differ in length.
     """
     if len(table) != len(rows):
-        raise ValueError(f"the nuisance table has {len(table)} rows for {len(rows)} clips; it needs one a clip")
+        raise ValueError(f"the nuisance table has {len(table)} rows for {len(rows)} clips; it needs one per clip")
     keys = [(row.corpus, row.split, key) for row, key in zip(rows, file_keys(rows), strict=True)]
     first = np.array(sorted({key: k for k, key in reversed(list(enumerate(keys)))}.values()), int)
     corpus = np.array([rows[k].corpus for k in first], object)
@@ -138,7 +138,8 @@ def groups(rows: Sequence[Row]) -> np.ndarray:
 def auc(
     scores: np.ndarray, fake: np.ndarray, group: np.ndarray, seed: int = 0, draws: int = DRAWS
 ) -> tuple[float, np.ndarray]:
-    """The chance that a fake's score [n] is above a real's, ties half, and the same for `draws` draws of groups.
+    """The probability that a fake's score [n] is above a real's (ties count half), and the same for `draws` draws of
+    groups.
 
     Mann and Whitney 1947, weighted by how often each clip's group was drawn; draws without a real or a fake are NaN. All draws
     share one sort, which scikit-learn's `roc_auc_score` repeats for each: 200 draws of 1,000 clips take 0.01 s, not 0.5 s.
@@ -169,7 +170,7 @@ def _weighted(weight: np.ndarray, fake: np.ndarray, start: np.ndarray) -> np.nda
 
 
 def why_none(labels: Mapping[str, int]) -> str:
-    """Why there is nothing to compare, for numbers of clips by "real", "fake" and "unknown"."""
+    """The reason why there is nothing to compare, from numbers of clips by "real", "fake" and "unknown"."""
     if not labels.get("fake"):
         return "nothing to compare: no clip is known to be fake, and a shortcut separates fakes from reals"
     if not labels.get("real"):
@@ -215,7 +216,7 @@ def _corpus(
 
 
 def _measured(scores: np.ndarray, clips: Clips, seed: int, draws: int, flip: bool) -> dict[str, Any]:
-    """The figures of a Shortcut that scores [n] make; `flip`: the better direction counts."""
+    """The figures of a Shortcut from scores [n]; `flip`: use the better direction."""
     value, drawn = auc(scores, clips.fake, clips.group, seed, draws)
     if flip and value < 0.5:
         value, drawn = 1 - value, 1 - drawn
@@ -227,7 +228,7 @@ def _measured(scores: np.ndarray, clips: Clips, seed: int, draws: int, flip: boo
     sure = value - 0.5 > SURE * error and (
         value - 0.5 > SURE * by_luck or (value - 0.5 > SURE / 2 * by_luck and _rare(value, reals, fakes))
     )
-    # The draws repeat the clips that are there: no interval is narrower than the number of clips, or groups, allows.
+    # The draws only repeat existing clips, so the interval is widened to what the number of clips, or groups, allows.
     least, most = auc_bounds(value, *(_independent(clips.group[kind]) for kind in (clips.fake, ~clips.fake)))
     low, high = min(float(low), least, value), max(float(high), most, value)
     return {"auc": value, "low": low, "high": high, "reals": reals, "fakes": fakes, "sure": bool(sure)} | {
@@ -236,26 +237,27 @@ def _measured(scores: np.ndarray, clips: Clips, seed: int, draws: int, flip: boo
 
 
 def _independent(group: np.ndarray) -> int:
-    """How many witnesses clips of those groups [n] are: their groups where these are few; else the draws see to that."""
+    """The number of independent observations among clips of those groups [n]: the groups if these are few; else all,
+    because groups are drawn."""
     groups = len(np.unique(group))
     return groups if groups < FEW_GROUPS else len(group)
 
 
 def _rare(value: float, reals: int, fakes: int) -> bool:
-    """Whether chance gives such an AUC less often than it gives SURE standard errors of a normal variable, exactly.
+    """Exact test: whether such an AUC is less likely by chance than SURE standard errors of a normal variable.
 
     For few clips, where four standard errors may lie above 1. Counted without ties, which has the wider tails.
     """
     few, many = sorted((reals, fakes))
     if few > EXACT[0]:
         return False
-    many = min(many, EXACT[1])  # which only makes chance likelier
+    many = min(many, EXACT[1])  # this only makes chance more likely
     return _chance(round((1 - value) * few * many), few, many) < math.erfc(SURE / math.sqrt(2))
 
 
 @cache
 def _chance(wrong: int, few: int, many: int) -> float:
-    """How often chance leaves at most that many pairs in the wrong order, in either direction."""
+    """The probability that chance leaves at most this many pairs in the wrong order, in either direction."""
     from scipy.stats import mannwhitneyu
 
     places = np.clip(wrong - many * np.arange(few), 0, many) - 0.5  # one such order
@@ -263,10 +265,10 @@ def _chance(wrong: int, few: int, many: int) -> float:
 
 
 def _words(words: np.ndarray, clips: Clips, seed: int) -> np.ndarray:
-    """Score [n] of a word: its place among all words by the share of fakes that it has in other folds of groups.
+    """Score [n] of a word: its rank among all words by its share of fakes in other folds of groups.
 
-    Places, not shares, as a share that leaves a clip's own fold out is lower where that fold has more fakes, and would set
-    clips of one word apart by their label.
+    Ranks, not shares: a share without a clip's own fold is lower if that fold has more fakes, so it would separate
+    clips of one word by their label.
     """
     from scipy.stats import rankdata
 
@@ -311,7 +313,7 @@ def _forest(table: pd.DataFrame, clips: Clips, seed: int) -> tuple[np.ndarray | 
             return None, kept
         how = {"max_iter": 40, "learning_rate": 0.2, "max_leaf_nodes": 8, "early_stopping": False, "random_state": seed}
         model = HistGradientBoostingClassifier(class_weight="balanced", **how)
-        with threadpool_limits(1):  # trees are small: threads that wait for each other cost ten times as much
+        with threadpool_limits(1):  # trees are small: with more threads it takes ten times as long
             model.fit(x[train], y[train])
             scores[test] = model.decision_function(x[test])
     return scores, kept

@@ -1,8 +1,8 @@
-"""What a store knows about its clips without their files: rows, numbers, fingerprints and soft labels, for an audit.
+"""A store's data on its clips, without their files: rows, numbers, fingerprints and soft labels, for an audit.
 
-Sound is the clip's on the picture's clock, so what lies past the picture is not in it, and the length of the sound is not known
-where it goes on: `soundless_end` says how much of the picture has none. A store keeps no codecs, rates or sizes. Row k is clip
-k throughout; a clip that is not done has no numbers and its ledger entry as a fault.
+Sound is stored on the picture's clock, so sound after the end of the picture is missing, and its length is then
+unknown; `soundless_end` says how much of the picture has no sound. A store keeps no codecs, rates or sizes. Row k is
+always clip k; an unfinished clip has no numbers, and its ledger entry as a fault.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BINS = 20  # of a histogram of soft labels, from 0 to 1
 
 @dataclass(frozen=True)
 class Stored:
-    """What a store tells, in the order of its clips table; soft_labels is {method: counts [BINS]}, "real" for reals."""
+    """A store's data, in the order of its clips table; soft_labels is {method: counts [BINS]}, "real" for reals."""
 
     table: pd.DataFrame
     prints: list[fingerprint.Print | None]
@@ -49,9 +49,9 @@ class Stored:
 
 
 def rows(reader: store.Reader) -> list[Row]:
-    """The clips table as manifest rows, an empty split as train, with what the manifest in the store's root lists.
+    """The clips table as manifest rows, with an empty split as train and the data of the manifest in the store's root.
 
-    Raises StoreError where that manifest is not the one that the run wrote.
+    Raises StoreError if that manifest is not the one that the run wrote.
     """
     there = _is_kept(reader, kept.MANIFEST)
     listed = {row.id: row for row in manifest.read(reader.place / kept.MANIFEST)} if there else {}
@@ -79,7 +79,7 @@ def rows(reader: store.Reader) -> list[Row]:
 
 
 def from_store(reader: store.Reader) -> Stored:
-    """One pass over sound, flags, mouth crops and soft labels of every clip that is done. Raises StoreError for damage."""
+    """One pass over sound, flags, mouth crops and soft labels of every finished clip. Raises StoreError for damage."""
     import pandas as pd
 
     entries = ledger.read(reader.place) if _is_kept(reader, ledger.FILE) else {}
@@ -91,7 +91,7 @@ def from_store(reader: store.Reader) -> Stored:
         clip = reader.clip(i)
         if not clip.done:
             entry = entries.get(clip.id)
-            said = (entry.reason, entry.message) if entry and entry.reason else ("not_done", "it was not worked on yet")
+            said = (entry.reason, entry.message) if entry and entry.reason else ("not_done", "it was not processed yet")
             faults.append(ClipFault(said[0], clip.id, said[1]))
             values.append({})
             prints.append(None)
@@ -111,7 +111,7 @@ def from_store(reader: store.Reader) -> Stored:
 
 
 def _is_kept(reader: store.Reader, name: str) -> bool:
-    """Whether the store has this table of the driver; raises StoreError where it is lost or not what the run wrote."""
+    """Whether the store has this table of the driver; raises StoreError if it is lost or not what the run wrote."""
     try:
         kept.check(reader, name)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What an audit found, in words: what was checked, on how many clips, and what was not.
+"""The result of an audit in words: what was checked, on how many clips, and what was not.
 
-Every sentence is made from what was really compared. "None found" is said only of what was checked, and never where clips or
-people are so few that a shortcut could not have been told from luck.
+Every sentence is made from actual comparisons. "None found" is said only about what was checked, and never if there are
+so few clips or people that a shortcut could not be distinguished from chance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipelines.audit.leaks import Leak
 from pipelines.audit.nuisances import means
 from pipelines.audit.shortcuts import ALL, FEW_CLIPS, FEW_GROUPS, Shortcut, why_none
 
-SHOWN = 12  # nuisances of a corpus in the terminal
+SHOWN = 12  # nuisances of a corpus shown in the terminal
 SHARED = {"people": "person", "sources": "source", "files": "file", "fingerprints": "picture and sound"}
 GAPS = {
     ("shared clip", "unchecked"): "shared clips were not looked for",
@@ -29,7 +29,7 @@ GAPS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked for: `state` is found, none (looked for, not there), few (too few to say) or unchecked."""
+    """One check: `state` is found, none (looked for, not found), few (too few to say) or unchecked."""
 
     what: str
     state: str
@@ -38,7 +38,7 @@ class Check:
 
 def checks(found: Found) -> list[Check]:
     """People, sources, files and fingerprints shared between splits, then shortcuts by corpus and method."""
-    kinds = [kind for kind in SHARED if found.checked[kind].why != FOLLOW]  # the people say it
+    kinds = [kind for kind in SHARED if found.checked[kind].why != FOLLOW]  # the check of people covers it
     return [*(_shared(kind, found) for kind in kinds), *_shortcuts(found)]
 
 
@@ -84,7 +84,9 @@ def _shortcuts(found: Found) -> list[Check]:
                     Check(name, "few", f"too few to say ({few(worst)}); the worst of {len(of)}, {measured(worst)}")
                 )
             else:
-                text = f"none of {len(of)} numbers is above {found.allow:g} beyond luck; the worst, {measured(worst)}"
+                text = (
+                    f"none of {len(of)} numbers is above {found.allow:g} beyond chance; the worst,  {measured(worst)}"
+                )
                 checks.append(Check(name, "none", text))
     return checks
 
@@ -99,7 +101,7 @@ def measured(short: Shortcut) -> str:
 
 
 def few(short: Shortcut) -> str:
-    """What is too few in a comparison, with what it would take."""
+    """What is too few in a comparison, and how many it would take."""
     lacks = [f"{n:,} {kind}" for kind, n in (("fakes", short.fakes), ("reals", short.reals)) if n < FEW_CLIPS]
     if lacks:
         return f"{' and '.join(lacks)}, {FEW_CLIPS} are needed"
@@ -107,7 +109,7 @@ def few(short: Shortcut) -> str:
 
 
 def headline(found: Found) -> tuple[str, str, str]:
-    """Tone (good, warn, bad), the sentence that says what was found, and what follows from it."""
+    """Tone (good, warn, bad), the sentence with the finding, and its consequence."""
     made = checks(found)
     short = [c for c in made if c.what.startswith("shortcuts")]
     shared = [c for c in made if c.what in SHARED]
@@ -118,8 +120,8 @@ def headline(found: Found) -> tuple[str, str, str]:
         head = f"The test is not new: {new}" if people or clips else ""
         if any(c.state == "found" for c in short):
             seen = "Some test clips were seen in training" if clips else "Some people of the test were seen in training"
-            outside = "Fakes can be told from real clips without looking at them"
-            head = f"{seen}, and fakes can be told without looking" if people or clips else outside
+            outside = "Fakes can be distinguished from real clips without looking at them"
+            head = f"{seen}, and fakes can be recognised without looking" if people or clips else outside
         why = (
             "A deepfake detector can score well on this data without having learned anything about forgery. "
             "Do not trust a score on it until what is listed here is removed."
@@ -135,7 +137,7 @@ def headline(found: Found) -> tuple[str, str, str]:
         return (
             "good",
             "No leak and no shortcut found",
-            f"Nothing that was checked gives the answers away.{_gaps(made)}",
+            f"Nothing that was checked reveals the labels.{_gaps(made)}",
         )
     missing = [GAPS[what, state] for what, state in sides.items() if state != "none"]
     if sides["shared clip"] == sides["shared person"] == "unchecked":
@@ -144,23 +146,23 @@ def headline(found: Found) -> tuple[str, str, str]:
     head = f"No {' and no '.join(clear)} found; {open_}" if clear else f"{open_[:1].upper()}{open_[1:]}"
     if all(state == "unchecked" for state in sides.values()):
         head = "There was nothing to check"
-    return "warn", head, f"What could not be checked may still give the answers away.{_gaps(made)}"
+    return "warn", head, f"What could not be checked may still reveal the labels.{_gaps(made)}"
 
 
 def _state(some: Sequence[Check]) -> str:
-    """The best of some checks of one thing: any that was made beats none, few beats nothing at all."""
+    """The best of several checks of one kind: one that was made beats "few", and "few" beats "unchecked"."""
     states = {c.state for c in some}
     return next((state for state in ("none", "few") if state in states), "unchecked")
 
 
 def _gaps(made: Sequence[Check]) -> str:
-    """What was not checked, as a sentence; "" where all was."""
+    """What was not checked, as a sentence; "" if everything was."""
     gaps = [c.what for c in made if c.state == "unchecked" and c.what != "sources"]
     return f" Not checked: {', '.join(gaps)}." if gaps else ""
 
 
 def unsaid(made: Sequence[Check]) -> str:
-    """What the numbers of leaks and shortcuts do not cover, for the end of a line."""
+    """What the leaks and shortcuts do not cover, for the end of a line."""
     gaps = [c.what for c in made if c.state == "unchecked" and c.what != "sources"]
     small = [c.what for c in made if c.state == "few"]
     told = [f"{what}: {', '.join(some)}" for what, some in (("not checked", gaps), ("too few to say", small)) if some]
@@ -176,7 +178,7 @@ class Line:
 
 
 def lines(found: Found) -> Iterator[Line]:
-    """What a terminal shows: what there is, leaks, the worst method of each nuisance, faults, and one last line."""
+    """The terminal output: clips, leaks, the worst method of each nuisance, faults, and a closing line."""
     labels = ", ".join(f"{n:,} {name}" for name, n in found.counts["label"].items())
     made = checks(found)
     yield Line(f"{found.rows:,} rows, {found.distinct:,} distinct clips: {labels}")

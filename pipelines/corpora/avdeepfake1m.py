@@ -1,10 +1,10 @@
 """AV-Deepfake1M (Cai et al. 2023, arXiv 2311.15308) and AV-Deepfake1M++: partial fakes of 1 to 2 million clips.
 
-ROOT holds `train_metadata.json`, `val_metadata.json`, one JSON a clip in `train_metadata/` or `val_metadata/` (read for what
-the list leaves out), `test_files.txt` (`testA_files.txt`, `testB_files.txt`), whichever are there; clips lie in the split's
-folder, in ROOT, or moved to another folder in it.
-Both spellings of modify_type (`both_modified`, `both-modified`) are read. Labels of test clips are hidden: -1.
-Identity: the VoxCeleb2 or LRS3 speaker or the subject of a silent video, as the path says. 25 fps and 16 kHz are the paper's.
+ROOT holds any of these: `train_metadata.json`, `val_metadata.json`, one JSON per clip in `train_metadata/` or
+`val_metadata/` (read for fields that the list leaves out), `test_files.txt` (`testA_files.txt`, `testB_files.txt`).
+Clips are in the split's folder, in ROOT, or in another folder in it. Both spellings of modify_type (`both_modified`,
+`both-modified`) are read. Labels of test clips are hidden: -1. Identity: the VoxCeleb2 or LRS3 speaker or the subject
+of a silent video, from the path. 25 fps and 16 kHz are the paper's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ FPS, SAMPLE_RATE = 25.0, 16_000.0
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a clip of lists or folders, ids being the split's folder and the path; raises ManifestError without a list."""
+    """One row per clip of lists or folders, with the split's folder and the path as id; raises ManifestError without a
+    list."""
     present = files(root)
     listed = [row for split in PARTS for row in _listed(root, split)]
     if not listed:
@@ -36,7 +37,7 @@ def rows(root: Path) -> Iterator[Row]:
 
 
 def _listed(root: Path, split: str) -> Iterator[Row]:
-    said: set[str] = set()  # by the list; a clip's own JSON is opened only if the list leaves it out
+    said: set[str] = set()  # from the list; a clip's own JSON is opened only if the list lacks a field
     if (path := root / f"{split}_metadata.json").is_file():
         for entry in document(path, list):
             row = _row(entry, split)
@@ -58,7 +59,7 @@ def _media(folder: Path, path: Path) -> str:
 
 
 def _placed(listed: Iterable[Row], present: Iterable[str]) -> Iterator[Row]:
-    """Rows with the path at which the file lies: SPLIT/FILE, FILE, or the one file whose path ends so."""
+    """Rows with the actual path of the file: SPLIT/FILE, FILE, or the one file whose path ends with it."""
     there = set(present)
     ends: dict[str, list[str]] = {}
     for path in there:
@@ -69,7 +70,7 @@ def _placed(listed: Iterable[Row], present: Iterable[str]) -> Iterator[Row]:
         found = next((path for path in (row.path, file, *sorted(moved)) if path in there), row.path)
         several = len({found, *moved}) > 1
         row = replace(row, path=found)
-        yield fault(row, "found_twice", f"{file} lies at several places; {found} is taken") if several else row
+        yield fault(row, "found_twice", f"{file} is in several places; {found} is used") if several else row
 
 
 def _row(entry: Mapping[str, Any], split: str) -> Row:
@@ -93,7 +94,7 @@ def _row(entry: Mapping[str, Any], split: str) -> Row:
         listed_sample_rate=SAMPLE_RATE if "audio_frames" in entry else None,
     )
     if kind and kind not in TYPES:
-        row = fault(row, "label_unknown", f'{path} has modify_type "{entry["modify_type"]}", of which nothing is known')
+        row = fault(row, "label_unknown", f'{path} has the unknown modify_type "{entry["modify_type"]}"')
     either = entry.get("fake_segments") or []
     if kind == "real" and either:
         row = fault(row, "label_conflict", f"{path} is listed as real with {len(either)} forged parts")

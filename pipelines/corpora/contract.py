@@ -1,4 +1,4 @@
-"""What every corpus adapter must do, as tests that ship with the package: whoever writes one inherits them.
+"""The contract of corpus adapters, as tests that ship with the package: the author of an adapter inherits them.
 
 A complete test file for an adapter whose entry point is installed (`pip install -e .` after a line in setup.cfg):
 
@@ -7,13 +7,14 @@ A complete test file for an adapter whose entry point is installed (`pip install
 
 
     class TestMyCorpus(CorpusContract):
-        kind = "my-corpus"  # what stands before the colon in --corpus KIND:ROOT
+        kind = "my-corpus"  # the part before the colon in --corpus KIND:ROOT
 
         def make(self, root):
             (root / "fake").mkdir(parents=True)
             (root / "fake" / "a.mp4").touch()  # adapters read names and lists only: media may be empty
 
-`make` writes a small corpus as it is published: a file or two of each sort, and the faults that the release is known for.
+`make` writes a small corpus in its published layout: one or two files of each sort, and the known faults of the
+release.
 """
 
 from pathlib import Path
@@ -27,17 +28,17 @@ class CorpusContract:
     """Subclass it as Test..., set `kind`, write `make`, and run pytest on the file."""
 
     kind: str
-    not_clips: frozenset[str] = frozenset()  # video files below the root that are rightly in no row, relative to it
+    not_clips: frozenset[str] = frozenset()  # video files below the root that correctly have no row, relative to it
 
     def make(self, root: Path) -> None:
-        """Write a small corpus into the folder `root`, which is not there yet."""
+        """Write a small corpus to the folder `root`, which does not exist yet."""
         raise NotImplementedError("write a small corpus in the published layout into `root`")
 
     def test_paths_are_absolute_and_lead_to_files(self, tmp_path: Path) -> None:
         for row in self._rows(tmp_path / "corpus"):
             for path in filter(None, (row.path, row.audio_path)):
                 assert Path(path).is_absolute(), f"{row.id}: the path {path} is not absolute"
-                assert Path(path).is_file() or row.faults, f"{row.id}: {path} is not there, and no fault says so"
+                assert Path(path).is_file() or row.faults, f"{row.id}: {path} does not exist, and no fault says so"
 
     def test_no_video_is_dropped_silently(self, tmp_path: Path) -> None:
         root = tmp_path / "corpus"
@@ -74,7 +75,9 @@ class CorpusContract:
     def test_rows_survive_a_manifest_file(self, tmp_path: Path) -> None:
         rows = self._rows(tmp_path / "corpus")
         manifest.write(rows, tmp_path / "manifest.csv")
-        assert manifest.read(tmp_path / "manifest.csv") == rows, "rows change on their way through a manifest file"
+        assert manifest.read(tmp_path / "manifest.csv") == rows, (
+            "rows change when written to a manifest file and read again"
+        )
 
     def test_a_folder_without_the_corpus_is_refused_in_one_line(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

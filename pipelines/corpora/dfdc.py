@@ -1,7 +1,7 @@
 """DFDC (Dolhansky et al. 2020, arXiv 2006.07397): folders dfdc_train_part_N, each with metadata.json; any depth below ROOT.
 
-The label is the whole clip's: whether picture, sound or both are forged is not marked, so both are -1 in fakes (fault
-`modality_unmarked`). Clips of one original are one group; persons are not published in these lists.
+The label is for the whole clip: whether picture, sound or both are forged is not marked, so both are -1 in fakes (fault
+`modality_unmarked`). Clips of one original form one group; these lists do not name people.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ LABELS = {"REAL": 0, "FAKE": 1}
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a clip of lists or folders; raises ManifestError where no folder has a metadata.json."""
+    """One row per clip of lists or folders; raises ManifestError if no folder has a metadata.json."""
     lists = sorted(root.rglob("metadata.json"))
     if not lists:
         raise ManifestError(f"dfdc:{root} has no metadata.json in any folder; fetch those of the parts")
@@ -36,5 +36,7 @@ def _row(path: str, entry: Any) -> Row:
         path, label=label, group=original, split=split if split in SPLITS else "", method="dfdc" if label == 1 else ""
     )
     if label == 1:
-        return fault(row, "modality_unmarked", f"{path} is fake, but not said to be so in picture, sound or both")
+        return fault(
+            row, "modality_unmarked", f"{path} is fake, but the list does not say whether in picture, sound or both"
+        )
     return row if label == 0 else fault(row, "label_unknown", f"{path} is neither REAL nor FAKE in its list")

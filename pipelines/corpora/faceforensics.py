@@ -1,7 +1,8 @@
 """FaceForensics++ (Roessler et al. 2019): {original,manipulated}_sequences/NAME/COMPRESSION/videos/, without sound.
 
-Sound that was fetched separately goes into NAME.wav next to a clip. Identities are the numbers in names (000, 000_003; actors
-of DeepFakeDetection 01__..., 01_02__...). Splits come from splits/{train,val,test}.json or the same files in ROOT, where there.
+Separately fetched sound belongs in NAME.wav next to a clip. Identities are the numbers in names (000, 000_003; actors
+of DeepFakeDetection 01__..., 01_02__...). Splits come from splits/{train,val,test}.json or the same files in ROOT, if
+present.
 """
 
 import re
@@ -16,7 +17,8 @@ TOPS = {"original_sequences": 0, "manipulated_sequences": 1}
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a video of each compression; `no_audio` where no .wav is next to it. Raises ManifestError for another tree."""
+    """One row per video and compression; fault `no_audio` without a .wav next to it. Raises ManifestError for another
+    tree."""
     if not any((root / top).is_dir() for top in TOPS):
         raise ManifestError(f"faceforensics:{root} has neither {' nor '.join(TOPS)}; name the folder that holds them")
     splits = _splits(root)
@@ -36,7 +38,7 @@ def rows(root: Path) -> Iterator[Row]:
         yield (
             row
             if has
-            else fault(row, "no_audio", f"{path} is published without sound, and no {Path(sound).name} is there")
+            else fault(row, "no_audio", f"{path} is published without sound, and there is no {Path(sound).name}")
         )
 
 

@@ -1,11 +1,11 @@
 """FakeAVCeleb (Khalid et al. 2021, arXiv 2108.05080): the v1.2 tree with meta_data.csv, and trees with the names of v1.0.
 
-ROOT is the release's folder, one above it, or one below where it is doubled. In meta_data.csv `path` is the file's name and
-a column without a name its folder, which begins `FakeAVCeleb/` whatever the root is called; lists in which others renamed
-these to `filename` and `path` are read too. Race folders are told by their letters alone, so that `Asian (East)`, `Asian_East`
-and `Asian-East` are one, and ids have the names of v1.2. The folder decides on the category, the list on method and people;
-there is no split. Faults: those of `pipelines.corpora.join`, `label_conflict` (list against folder), `method_unknown` (v1.2
-file without a line, and its name does not tell).
+ROOT is the release's folder, its parent, or the inner one if it is doubled. In meta_data.csv `path` is the file's name
+and a column without a name its folder, which begins with `FakeAVCeleb/` whatever the root is called. Lists in which
+these were renamed to `filename` and `path` are read too. Race folders are compared by their letters only, so that
+`Asian (East)`, `Asian_East` and `Asian-East` are equal; ids have the names of v1.2. The folder gives the category, the
+list gives method and people; there is no split. Faults: those of `pipelines.corpora.join`, `label_conflict` (list
+against folder), `method_unknown` (a v1.2 file without a line whose name does not show it).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TREE = {  # folder of v1.2: (picture forged, sound forged)
     "FakeVideo-RealAudio": (1, 0),
     "FakeVideo-FakeAudio": (1, 1),
 }
-OLD = {  # folder of v1.0: (picture forged, sound forged, method as v1.2 calls it)
+OLD = {  # folder of v1.0: (picture forged, sound forged, the method's name in v1.2)
     "REAL_A": (0, 0, ""),
     "FAKE_RTVC_B": (0, 1, "rtvc"),
     "FAKE_FACESWAP_C": (1, 0, "faceswap"),
@@ -43,9 +43,9 @@ EMPTY = ("", "-")
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a clip of the list and of the tree, whichever names it; identities are the source and all targets.
+    """One row per clip in the list or in the tree; identities are the source and all targets.
 
-    Raises ManifestError where no folder of a category is found or meta_data.csv has no column that names files.
+    Raises ManifestError if no folder of a category is found or meta_data.csv has no column with file names.
     """
     base = _base(root)
     for row in _rows(root, base):
@@ -66,7 +66,7 @@ def _rows(root: Path, base: Path) -> Iterator[Row]:
 
 
 def _base(root: Path) -> Path:
-    """The folder that holds the categories' folders: root or one at most three below, the shallowest first."""
+    """The folder with the categories' folders: root or one at most three levels below, the highest first."""
     folders = [root]
     for _ in range(4):
         for folder in folders:
@@ -79,7 +79,7 @@ def _base(root: Path) -> Path:
 
 
 def _key(path: str) -> str:
-    """What list and disk have in common: the path with race and gender told by letters alone."""
+    """The key shared by list and disk: the path with race and gender reduced to letters."""
     top, *between, name = path.split("/")
     return "/".join((top, *(_letters(part) for part in between[:2]), *between[2:], name))
 
@@ -89,7 +89,7 @@ def _letters(text: str) -> str:
 
 
 def _canonical(path: str) -> str:
-    """The path with race folders of v1.2 as published."""
+    """The path with the race folders as published in v1.2."""
     top, *between, name = path.split("/")
     if top in TREE and between:
         race = {_letters(known): known for known in RACES}.get(_letters(between[0]), between[0])
@@ -128,7 +128,7 @@ def _is_clip(text: str) -> bool:
 
 
 def _of_file(path: str) -> Row:
-    """What the folder and the name of a file say about it."""
+    """Labels, method and people from a file's folder and name."""
     top, name = path.split("/")[0], path.rpartition("/")[2]
     identities = tuple(dict.fromkeys(IDENTITY.findall(path)))
     if top in OLD:
@@ -144,5 +144,5 @@ def _of_file(path: str) -> Row:
     label = max(video, audio)
     row = Row(path, "", label, audio, video, method, identities=identities, id=_canonical(path))
     if label and not method:
-        row = fault(row, "method_unknown", f"neither folder nor name of {path} tells how it was made")
+        row = fault(row, "method_unknown", f"neither folder nor name of {path} shows how it was made")
     return row

@@ -1,7 +1,8 @@
-"""What is wrong with clips, one record a fault, and a summary by kind.
+"""Faults of clips, one record each, and a summary by kind.
 
-Adapters note faults in the rows of their corpus, readers of media find more. No clip is dropped for a fault: whoever trains or
-evaluates decides, knowing which. A manifest file holds a row's faults as text, "kind: sentence" (`Fault.of`, `str`).
+Adapters record faults in the rows of their corpus, readers of media find more. No clip is dropped because of a fault;
+that is left to those who train or evaluate. A manifest file holds a row's faults as text, "kind: sentence" (`Fault.of`,
+`str`).
 """
 
 from __future__ import annotations
@@ -15,29 +16,30 @@ if TYPE_CHECKING:
     from pipelines.corpora.manifest import Row
 
 EXAMPLES = 5
-MISSING = ("missing_media", "missing_sound")  # the file that a row names is not there
-OTHER = "other"  # the kind of a fault that names none
+MISSING = ("missing_media", "missing_sound")  # the file that a row names does not exist
+OTHER = "other"  # the kind of a fault without one
 KIND = re.compile(r"\w+(?=: )")
-RENAMED = {"no_sound": "no_audio", "missing": "missing_media"}  # kinds as older manifests and commands name them
+RENAMED = {"no_sound": "no_audio", "missing": "missing_media"}  # names of kinds in older manifests and commands
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a clip: `kind` is a short snake_case name that scripts may rely on, `text` a sentence for a person."""
+    """One fault of a clip: `kind` is a short snake_case name that scripts may rely on, `text` a sentence for the
+    user."""
 
     kind: str
     text: str
 
     @classmethod
     def of(cls, text: str | Fault) -> Fault:
-        """A fault as a manifest file holds it; text that names no kind is of kind `other`."""
+        """A fault from its text in a manifest file; text without a kind gets the kind `other`."""
         if isinstance(text, Fault):
             return text
         match = KIND.match(text)
         return cls(kind_of(match[0]), text[match.end() + 2 :]) if match else cls(OTHER, text)
 
     def __str__(self) -> str:
-        """As a manifest file holds it."""
+        """The text in a manifest file."""
         return self.text if self.kind == OTHER and not KIND.match(self.text) else f"{self.kind}: {self.text}"
 
 
@@ -65,7 +67,7 @@ class FaultKind:
 
 
 def kind_of(name: str) -> str:
-    """The kind of a fault that somebody may know by its older name."""
+    """The kind of a fault, which may be given by its older name."""
     return RENAMED.get(name, name)
 
 

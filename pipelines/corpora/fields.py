@@ -1,4 +1,5 @@
-"""The values of a manifest's row, read from whatever a table holds; each says what is wrong with it."""
+"""Parses the values of a manifest's row from the cells of a table; an invalid value raises an error that describes
+it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from concord.text import spelled
 from pipelines.corpora.faults import Fault
 
 PATHS = ("path", "audio_path")  # columns that may hold bytes that are not UTF-8, as file names may
-LONGEST = 1 << 16  # letters of a cell
+LONGEST = 1 << 16  # characters of a cell
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 
 
@@ -31,13 +32,14 @@ def is_empty(value: Any) -> bool:
 
 
 def as_text(value: Any, name: str, where: str) -> str:
-    """Text of a cell that holds text or, ids and groups alone, a number; surrogates stand for bytes of file names."""
+    """Text of a cell that holds text or, for ids and groups only, a number; surrogates stand for bytes of file
+    names."""
     kinds: Any = (str, os.PathLike) if name in PATHS else (str, os.PathLike, numbers.Real)
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ManifestError(f"{where}: {name} is a {type(value).__name__}, expected text")
     text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
     if "\0" in text or len(text) > LONGEST:
-        raise ManifestError(f"{where[:200]}: {name} holds a NUL byte, or more than {LONGEST} letters")
+        raise ManifestError(f"{where[:200]}: {name} holds a NUL byte, or more than {LONGEST} characters")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -66,7 +68,7 @@ def as_number(value: Any, name: str, where: str) -> float:
             raise ValueError("not a count or rate")
     except (TypeError, ValueError, OverflowError) as error:
         raise ManifestError(
-            f'{where}: {name} is "{str(value)[:80]}", which is not a number from 0 on; correct it or leave it empty'
+            f'{where}: {name} is "{str(value)[:80]}", which is not a number of at least 0; correct it or leave it empty'
         ) from error
     return number
 
@@ -101,6 +103,6 @@ def as_segments(value: Any, name: str, where: str) -> tuple[tuple[float, float],
         raise ManifestError(f"{where}: {name} is not a JSON list of [start_s, end_s]: {str(value)[:200]}") from error
     if any(not 0 <= start <= end < math.inf for start, end in spans):
         raise ManifestError(
-            f"{where}: {name} has a part that ends before it starts or never, or begins below 0: {str(value)[:200]}"
+            f"{where}: {name} has a part that ends before it starts, never ends, or begins below 0: {str(value)[:200]}"
         )
     return spans

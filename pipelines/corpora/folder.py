@@ -1,4 +1,4 @@
-"""A plain folder of videos: root/real/**, root/fake/METHOD/**, or anything else, which is unlabelled."""
+"""A plain folder of videos: root/real/**, root/fake/METHOD/**; all other files are unlabelled."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @reads_urls
 def rows(root: Path | Place) -> Iterator[Row]:
-    """One row for every file with a video suffix below `root`, in the order of their names; hidden files are left out."""
+    """One row for every file with a video suffix below `root`, sorted by name; hidden files are skipped."""
     folder = place(root)
     if folder.exists():
         raise ManifestError(f"folder:{root} is not a folder; for a list of clips use csv:{root}")
@@ -33,4 +33,4 @@ def rows(root: Path | Place) -> Iterator[Row]:
         else:
             yield Row(path)
     if other:
-        log.info("folder:%s: %d files without a video suffix left out", root, other)
+        log.info("folder:%s: %d files without a video suffix skipped", root, other)

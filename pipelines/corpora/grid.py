@@ -1,7 +1,9 @@
-"""GRID (Cooke et al. 2006, JASA 120(5)): one speaker a root, root/clips/NAME.*, word times in root/align/NAME.align; real.
+"""GRID (Cooke et al. 2006, JASA 120(5)): one speaker per root, root/clips/NAME.*, word times in root/align/NAME.align;
+real.
 
 In the published package (Zenodo record 3625687) the folders of `alignments/` are named after the wrong speakers from s5 on:
-`published_folder` says which one holds a speaker's. A name spells its sentence, so `words` refuses times of another sentence.
+`published_folder` says which one belongs to a speaker. A file name encodes its sentence, so `words` refuses times of
+another sentence.
 """
 
 from collections.abc import Iterator
@@ -12,9 +14,9 @@ from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row, reads_urls
 from store.place import Place, place
 
-ALIGN_RATE = 25_000  # units a second of .align files: samples of GRID's clean sound
-# The folder of the published alignments that holds each speaker's, where it is not the speaker's own name. Source: the table
-# `speaker_fix_map` of lhotse's recipe (lhotse-speech/lhotse, lhotse/recipes/grid.py, commit 0f54746), the other way round.
+ALIGN_RATE = 25_000  # time units per second in .align files: samples of GRID's clean sound
+# The folder of the published alignments for each speaker, where it differs from the speaker's name. Source: the table
+# `speaker_fix_map` of lhotse's recipe (lhotse-speech/lhotse, lhotse/recipes/grid.py, commit 0f54746), inverted.
 MISPLACED = dict(
     pair.split(":")
     for pair in (
@@ -22,7 +24,7 @@ MISPLACED = dict(
         "s28:s29 s29:s28 s32:s33 s33:s32"
     ).split()
 )
-GRAMMAR = (  # what each letter of a name stands for, in the order of the sentence (Cooke et al., table I); the fourth is itself
+GRAMMAR = (  # meaning of each letter of a name, in the sentence's order (Cooke et al., table I); the fourth is the letter
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
     {"a": "at", "b": "by", "i": "in", "w": "with"},
@@ -43,7 +45,7 @@ class Word:
 
 @reads_urls
 def rows(root: Path | Place) -> Iterator[Row]:
-    """One real row a clip, in the order of their names; the root's name stands for the speaker."""
+    """One real row per clip, sorted by name; the root's name is the speaker."""
     names = (place(root) / "clips").names()
     if not names:
         raise ManifestError(f"grid:{root} has no folder clips; a GRID root holds clips/NAME.mp4 and align/NAME.align")
@@ -53,9 +55,9 @@ def rows(root: Path | Place) -> Iterator[Row]:
 
 
 def words(path: Path | Place) -> list[Word]:
-    """Words of an .align file without the silences (`sil`, `sp`); times are good to a frame or two.
+    """Words of an .align file without the silences (`sil`, `sp`); times are accurate to one or two frames.
 
-    Raises ManifestError where the file's name spells another sentence.
+    Raises ManifestError if the file's name encodes another sentence.
     """
     found = []
     for line in place(path).read().decode().splitlines():
@@ -66,18 +68,18 @@ def words(path: Path | Place) -> list[Word]:
     wanted, said = sentence(PurePosixPath(str(path)).stem), " ".join(word.text for word in found)
     if wanted and said != wanted:
         raise ManifestError(
-            f'{path} holds the times of "{said}", but its name spells "{wanted}"; in the published package the folders of '
+            f'{path} holds the times of "{said}", but its name encodes "{wanted}"; in the published package the folders of '
             "alignments are named after the wrong speakers (see pipelines/corpora/grid.py)"
         )
     return found
 
 
 def sentence(name: str) -> str:
-    """The sentence that a clip's name spells: bbaf2n is "bin blue at f two now"; "" for a name that is not one of GRID's."""
+    """The sentence that a clip's name encodes: bbaf2n is "bin blue at f two now"; "" for a name that is not GRID's."""
     said = [said_by.get(letter, "") for said_by, letter in zip(GRAMMAR, name, strict=False)]
     return " ".join(said) if len(name) == len(GRAMMAR) and all(said) else ""
 
 
 def published_folder(speaker: str) -> str:
-    """The folder of the published `alignments/` that holds the word times of a speaker such as s6."""
+    """The folder of the published `alignments/` with the word times of a speaker such as s6."""
     return MISPLACED.get(speaker, speaker)

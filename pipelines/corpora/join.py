@@ -1,8 +1,8 @@
-"""What a corpus lists against what lies on the disk: joined so that nothing is lost and each difference is named.
+"""Joins the list of a corpus with the files on disk: nothing is lost, and each difference becomes a fault.
 
-An adapter makes a row for everything its list names and says how a file without a line is to be read; this module does the
-rest. Faults it writes: `listed_twice`, `list_conflict` (the lines disagree), `missing_media`, `not_listed`. Reads local folders
-and links in them; files whose name or folder begins with a dot are not clips.
+An adapter makes a row for everything in its list and says how to read a file without a line; this module does the rest.
+Its faults: `listed_twice`, `list_conflict` (the lines disagree), `missing_media`, `not_listed`. Reads local folders and
+follows links in them; files whose name or folder begins with a dot are not clips.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row
 
 T = TypeVar("T", dict, list)
 
-LIST_BYTES = 4 << 30  # of a corpus's list; that of AV-Deepfake1M has 1 GB
-LONGEST_DIFFERENCE_S = 0.5  # between listed picture and sound before a row says so: more than padding gives
+LIST_BYTES = 4 << 30  # largest list of a corpus; that of AV-Deepfake1M has 1 GB
+LONGEST_DIFFERENCE_S = 0.5  # tolerated between listed picture and sound: more than padding explains
 
 
 def fault(row: Row, kind: str, text: str) -> Row:
-    """The row with one more fault; one it has already is not noted twice."""
+    """The row with one more fault, unless it already has it."""
     found = Fault(kind, text)
     return row if found in row.faults else replace(row, faults=(*row.faults, found))
 
@@ -52,10 +52,11 @@ def joined(
     key: Callable[[str], str] = lambda path: path,
     where: str = "the corpus's list",
 ) -> Iterator[Row]:
-    """One row a clip: listed ones in the order of the list, then files that no line names.
+    """One row per clip: listed ones in the order of the list, then files without a line.
 
-    `listed` has paths relative to `root`; `present` are the files that lie there, as `files` gives them. `key` maps a path to
-    what list and disk have in common, where one of them renames folders. `unlisted` makes the row of a file without a line.
+    `listed` has paths relative to `root`; `present` are the existing files, as returned by `files`. `key` maps a path
+    to a form shared by list and disk, if one of them renames folders. `unlisted` makes the row of a file without a
+    line.
     """
     on_disk: dict[str, list[str]] = {}
     for path in present:
@@ -74,12 +75,13 @@ def joined(
         yield from (again(row, other, path) for other in paths if other != path)
     for paths in on_disk.values():
         first = unlisted(paths[0])
-        yield fault(first, "not_listed", f"{paths[0]} lies below {root}, but {where} has no line for it")
+        yield fault(first, "not_listed", f"{paths[0]} is below {root}, but {where} has no line for it")
         yield from (again(unlisted(other), other, paths[0]) for other in paths[1:])
 
 
 def _both(row: Row, other: Row, where: str) -> Row:
-    """One row of two lines for one clip; the first decides, people of both are kept, so that no split tears them apart."""
+    """One row from two lines for one clip; the first decides, but the people of both are kept, so that no split
+    separates them."""
     people = tuple(dict.fromkeys((*row.identities, *other.identities)))
     names = [
         name
@@ -100,18 +102,18 @@ def _both(row: Row, other: Row, where: str) -> Row:
         replace(row, identities=people, faults=faults), "listed_twice", f"{row.path} has several lines in {where}"
     )
     if names:
-        row = fault(row, "list_conflict", f"lines for {row.path} differ in {', '.join(names)}; the first is taken")
+        row = fault(row, "list_conflict", f"lines for {row.path} differ in {', '.join(names)}; the first is used")
     return row
 
 
 def again(row: Row, path: str, first: str) -> Row:
     """The row of a second file of the same name: its path is its id."""
     row = replace(row, path=path, id=path)
-    return fault(row, "found_twice", f"{path} is {first} once more: the folders' names are spelled in two ways")
+    return fault(row, "found_twice", f"{path} is the same as {first}: the folders' names are spelled in two ways")
 
 
 def lengths(row: Row) -> Row:
-    """Says where listed numbers contradict each other: `declared_rate` (a rate that cannot be), `length_conflict`."""
+    """Adds faults for contradicting listed numbers: `declared_rate` (an impossible rate), `length_conflict`."""
     frames, fps, samples, rate = row.listed_frames, row.listed_fps, row.listed_samples, row.listed_sample_rate
     if not (frames and fps and samples and rate):
         return row
@@ -152,7 +154,7 @@ def table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> list
 
 
 def document(path: Path, kind: type[T]) -> T:
-    """A JSON file's content, a `kind` (dict or list); raises ManifestError that names the file where it is not."""
+    """A JSON file's content, a `kind` (dict or list); raises ManifestError, which names the file, for anything else."""
     try:
         content = plain_json.parse(path.read_text(encoding="utf-8-sig"), LIST_BYTES)
     except (OSError, ValueError) as error:
@@ -163,7 +165,7 @@ def document(path: Path, kind: type[T]) -> T:
 
 
 def file_of(entry: Any, name: str = "file") -> str:
-    """The field of a list's entry that names its file; raises ManifestError where it has none."""
+    """The field of a list's entry that names its file; raises ManifestError if there is none."""
     file = entry.get(name) if isinstance(entry, Mapping) else None
     if not isinstance(file, str) or not file or "\0" in file:
         raise ManifestError(f"an entry of the list names no file: {str(entry)[:200]}; fetch the list again")
@@ -171,7 +173,7 @@ def file_of(entry: Any, name: str = "file") -> str:
 
 
 def number(values: Mapping[str, Any], name: str) -> float | None:
-    """A number of a list's line, None where it is empty or none."""
+    """A number in a list's line, None if it is empty or not a number."""
     try:
         value = float(values.get(name, ""))
     except (TypeError, ValueError, OverflowError):
@@ -180,7 +182,7 @@ def number(values: Mapping[str, Any], name: str) -> float | None:
 
 
 def segments(row: Row, name: str, values: Any, duration: float | None = None) -> Row:
-    """The row with forged parts (start_s, end_s) in field `name`; parts with no length become a fault, as do late ends."""
+    """The row with forged parts (start_s, end_s) in field `name`; parts without length and late ends become faults."""
     kept: list[tuple[float, float]] = []
     if not isinstance(values, list | tuple | None):
         row, values = fault(row, "bad_segment", f"{row.path}: forged parts {str(values)[:80]} are not a list"), ()
@@ -191,10 +193,10 @@ def segments(row: Row, name: str, values: Any, duration: float | None = None) ->
             start, end = 0.0, 0.0
         if not 0 <= start < end < math.inf:
             row = fault(
-                row, "bad_segment", f"{row.path}: forged part {str(value)[:80]} is not a span of time; it is left out"
+                row, "bad_segment", f"{row.path}: forged part {str(value)[:80]} is not a span of time; it is ignored"
             )
             continue
-        if duration is not None and end > duration + 0.04:  # a frame at 25 fps is rounding
+        if duration is not None and end > duration + 0.04:  # one frame at 25 fps is tolerated
             row = fault(row, "late_segment", f"{row.path}: forged part ends at {end:g} s, the clip at {duration:g} s")
         kept.append((start, end))
     fields: dict[str, Any] = {name: tuple(sorted(kept))}

@@ -1,8 +1,8 @@
 """KoDF (Kwon et al. 2021, arXiv 2103.10094): original_videos/, synthesized_videos/METHOD/, or the method folders flat in ROOT.
 
-Read from the folders alone; there is no list. The fsgan fakes are published without sound (fault `no_audio`), and of the
-audio-driven ones it is not said whether their sound is forged (-1). Identity: the folder that a clip lies in, where that is not
-the top or a method; what else names say of persons is not relied on.
+Read from the folders only; there is no list. The fsgan fakes are published without sound (fault `no_audio`), and for
+the audio-driven ones it is not published whether their sound is forged (-1). Identity: the clip's folder, unless that
+is the top or a method; other parts of names are not used.
 """
 
 from collections.abc import Iterator

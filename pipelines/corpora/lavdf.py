@@ -1,8 +1,8 @@
 """LAV-DF (Cai et al. 2022, arXiv 2204.06228): {train,dev,test}/NNNNNN.mp4 and metadata.json (or metadata.min.json).
 
-`fake_periods` are spans in seconds; they are the sound's where modify_audio says so and the picture's where modify_video does.
-Clips made from one original are one group; the persons are not published. Split `dev` is val. Rates are those of the paper
-(25 fps, 16 kHz), frames and samples those of the list.
+`fake_periods` are spans in seconds; they apply to the sound if modify_audio is true and to the picture if modify_video
+is. Clips made from one original form one group; people are not published. Split `dev` is val. Rates are the paper's (25
+fps, 16 kHz), frames and samples the list's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FPS, SAMPLE_RATE = 25.0, 16_000.0
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a clip of list or folders; raises ManifestError where neither list is there."""
+    """One row per clip of list or folders; raises ManifestError if there is no list."""
     path = next((root / name for name in LISTS if (root / name).is_file()), None)
     if path is None:
         raise ManifestError(f"lavdf:{root} has neither {' nor '.join(LISTS)}; name the folder that holds it")
@@ -48,7 +48,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
     )
     if bool(row.label) != bool(spans) or ("n_fakes" in entry and number(entry, "n_fakes") != len(spans)):
         told = f"n_fakes {entry.get('n_fakes')}, {len(spans)} spans, modify_video {video}, modify_audio {audio}"
-        row = fault(row, "label_conflict", f"{path}: {told} do not fit each other")
+        row = fault(row, "label_conflict", f"{path}: {told} contradict each other")
     duration = number(entry, "duration")
     for name, forged in (("audio_segments", audio), ("video_segments", video)):
         if forged:

@@ -1,8 +1,8 @@
-"""The manifest: one row a clip, what every corpus adapter yields and what the pipeline works through.
+"""The manifest: one row per clip, produced by every corpus adapter and processed by the pipeline.
 
-Label polarity is fixed here once: 1 is fake. Picture and sound are named separately, because some corpora keep them in two
-files. Reads and writes CSV and Parquet; only `path` is needed, everything else has a value for "unknown". Corpora, manifests
-and the media they name may lie in buckets (s3://, gs://).
+Label polarity is defined here: 1 is fake. Picture and sound are named separately, because some corpora keep them in two
+files. Reads and writes CSV and Parquet; only `path` is required, all other columns have a value for "unknown". Corpora,
+manifests and the media they name may be in buckets (s3://, gs://).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from store.formats.table import read_csv, read_parquet, to_csv
 from store.layout import StoreError
 from store.place import Place, is_url, place
 
-SPLITS = ("train", "val", "test")  # in this order; a row of none has ""
+SPLITS = ("train", "val", "test")  # in this order; a row without a split has ""
 PARQUET = (".parquet", ".pq")
 CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
 VIDEO_SUFFIXES = frozenset(
@@ -48,7 +48,7 @@ class Row:
     """One clip of a manifest. Labels are 0 real, 1 fake, -1 unknown; segments are forged parts as (start_s, end_s)."""
 
     path: str
-    audio_path: str = ""  # where the sound is another file
+    audio_path: str = ""  # if the sound is in another file
     label: int = -1
     audio_fake: int = -1
     video_fake: int = -1
@@ -61,11 +61,11 @@ class Row:
     video_segments: tuple[tuple[float, float], ...] = ()
     id: str = ""
     corpus: str = ""
-    listed_frames: float | None = None  # what the corpus's own list says of the media, never trusted, kept for audits
+    listed_frames: float | None = None  # from the corpus's own list; never trusted, kept for audits
     listed_fps: float | None = None
     listed_samples: float | None = None
     listed_sample_rate: float | None = None
-    faults: tuple[Fault, ...] = ()  # what is wrong with the clip in its corpus; adapters note it
+    faults: tuple[Fault, ...] = ()  # found by the corpus's adapter
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
@@ -100,7 +100,7 @@ class Row:
 
 
 def reads_urls(rows: Callable[[Any], Iterable[Any]]) -> Callable[[Any], Iterable[Any]]:
-    """Marks an adapter whose root may also be the `store.place` of a bucket's URL; others get local Paths alone."""
+    """Marks an adapter whose root may also be the `store.place` of a bucket's URL; others get only local Paths."""
     rows.reads_urls = True  # type: ignore[attr-defined]
     return rows
 
@@ -111,10 +111,11 @@ def load(
     root: str | os.PathLike[str] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """Rows of a corpus given as KIND:ROOT, complete: absolute paths or URLs, ids, labels that follow, groups.
+    """Rows of a corpus given as KIND:ROOT, complete: absolute paths or URLs, ids, derived labels, groups.
 
-    `name` replaces the corpus name KIND:basename(ROOT); `root` is where relative paths of a manifest start; `options` are for
-    roots in buckets. Raises ManifestError for an unknown kind, a missing root, an empty corpus or an id that two rows share.
+    `name` replaces the corpus name KIND:basename(ROOT); `root` is the start of a manifest's relative paths; `options`
+    are for roots in buckets. Raises ManifestError for an unknown kind, a missing root, an empty corpus or a duplicate
+    id.
     """
     kind, separator, where = kind_and_root.partition(":")
     kinds = {point.name: point for point in entry_points(group="concord.corpora")}
@@ -129,13 +130,13 @@ def load(
     if isinstance(start, Place):
         if not getattr(adapter, "reads_urls", False):
             raise ManifestError(
-                f"corpora of kind {kind} are read from a disk only; mount or copy {start}, or list it for csv:"
+                f"corpora of kind {kind} can only be read from a disk; mount or copy {start}, or list it for csv:"
             )
         is_file = start.exists()
         exists = is_file or bool(start.names())
     else:
         is_file, exists = start.is_file(), start.exists()
-    if kind != "demo" and not exists:  # demo makes what is missing
+    if kind != "demo" and not exists:  # demo creates its root
         raise ManifestError(f"corpus root {start} does not exist; check the path after {kind}:")
     try:
         rows = [row if isinstance(row, Row) else Row.of(row) for row in adapter(start)]
@@ -145,10 +146,10 @@ def load(
         LookupError,
         AttributeError,
         RecursionError,
-    ) as error:  # from values that no list should hold
+    ) as error:  # raised for invalid values in lists
         said = str(error).partition("\n")[0][:200]
         raise ManifestError(
-            f"corpus {kind_and_root}: its lists hold what they should not ({type(error).__name__}: {said}); fetch them again"
+            f"corpus {kind_and_root}: its lists hold invalid values ({type(error).__name__}: {said}); fetch them again"
         ) from error
     if not rows:
         raise ManifestError(
@@ -159,7 +160,7 @@ def load(
 
 
 def _start(where: str | os.PathLike[str], options: Mapping[str, str] | None) -> Path | Place:
-    """A root as a Path without "..", which ids must not depend on, or as the place of a URL."""
+    """A root as a Path without ".." (ids must not depend on it), or as the place of a URL."""
     try:
         if is_url(where):
             return place(where, options)
@@ -170,13 +171,13 @@ def _start(where: str | os.PathLike[str], options: Mapping[str, str] | None) -> 
 
 
 def complete(rows: Iterable[Row], corpus: str, base: Path | Place) -> list[Row]:
-    """Rows with everything that follows from what they say; `base` is where relative paths start."""
+    """Rows with all derived fields; `base` is the start of relative paths."""
     done = [_complete(row, corpus, base) for row in rows]
     seen: dict[str, Row] = {}
     for row in done:
         if row.id in seen:
             raise ManifestError(
-                f"two rows have the id {row.id} ({seen[row.id].path} and {row.path}); give one another id"
+                f"two rows have the id {row.id} ({seen[row.id].path} and {row.path}); give one of them another id"
             )
         seen[row.id] = row
     return with_groups(done)
@@ -217,7 +218,7 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
 
 
 def _as_text(path: str) -> str:
-    """A path that tables can hold: names that are not UTF-8 become a file:// URL."""
+    """A path for tables: names that are not UTF-8 become a file:// URL."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -242,7 +243,7 @@ def with_groups(rows: list[Row]) -> list[Row]:
     edges = tuple(np.array(pairs, int).reshape(-1, 2).T)
     graph = coo_array((np.ones(len(pairs)), edges), shape=(len(number), len(number)))
     component = connected_components(graph, directed=False)[1] if number else ()
-    first: dict[int, str] = {}  # the name of a component is its first in the alphabet
+    first: dict[int, str] = {}  # a component is named after its alphabetically first member
     for name, k in zip(number, component, strict=True):
         first.setdefault(k, name)
     named = [first[component[number[names[0]]]].partition(" ")[2] if names else "" for names in links]
@@ -250,12 +251,12 @@ def with_groups(rows: list[Row]) -> list[Row]:
 
 
 def read(path: str | os.PathLike[str] | Place) -> list[Row]:
-    """Rows of a manifest file, CSV or Parquet by its suffix; raises ManifestError where it cannot be read."""
+    """Rows of a manifest file, CSV or Parquet by its suffix; raises ManifestError if it cannot be read."""
     return [Row.of(values) for values in records(path)]
 
 
 def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
-    """Lines of a manifest file by column, as they stand there; raises ManifestError where it is not a manifest."""
+    """Lines of a manifest file by column, unchanged; raises ManifestError if it is not a manifest."""
     suffix = Path(place(path).name).suffix.lower()
     try:
         data = place(path).read()
@@ -291,7 +292,7 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
 
 
 def _absolute(path: str, base: Path | Place) -> str:
-    """Where a row's path leads: an absolute path, or a bucket's URL."""
+    """The target of a row's path: an absolute path, or a bucket's URL."""
     try:
         if is_url(path):
             return str(place(path))

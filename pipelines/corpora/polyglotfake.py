@@ -1,7 +1,7 @@
 """PolyGlotFake (Hou et al. 2024, arXiv 2405.08838): original_content/LANG/videos, manipulated_content/to_LANG/videos; no split.
 
-Fakes have cloned speech and lips made to fit: es_1_to_ru_Xtts.mp4 is clip es_1 translated to Russian by Xtts. Each language
-has a JSON list. All clips of one original are one group; persons are not published.
+Fakes have cloned speech and matching re-animated lips: es_1_to_ru_Xtts.mp4 is clip es_1 translated to Russian by Xtts.
+Each language has a JSON list. All clips of one original form one group; people are not published.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAME = re.compile(r"(?P<source>.+?)_to_[^_]+_(?P<method>.+)")
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row a clip of lists or folders; raises ManifestError where neither folder is there."""
+    """One row per clip of lists or folders; raises ManifestError if there is neither folder."""
     if not any((root / top).is_dir() for top in TOPS):
         raise ManifestError(f"polyglotfake:{root} has neither {' nor '.join(TOPS)}; name the folder that holds them")
     present = [path for path in files(root) if path.split("/")[0] in TOPS]

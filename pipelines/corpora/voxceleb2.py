@@ -1,7 +1,7 @@
 """VoxCeleb2 (Chung et al. 2018, arXiv 1806.05622): {dev,test}/mp4/SPEAKER/VIDEO/CLIP.mp4, sound in aac/.../CLIP.m4a; all real.
 
-Where a clip's sound lies in a second file (`aac` or `wav` in place of `mp4`) that file is named; sound without its picture is
-the fault `missing_media`, since pictures are what is hard to get.
+If a clip's sound is in a second file (`aac` or `wav` instead of `mp4`), that file is named. Sound without its picture
+is the fault `missing_media`, because pictures are often missing.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ SOUND = {"aac": ".m4a", "wav": ".wav"}
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """One row for every clip of which there is picture or sound, in the order of their names."""
+    """One row for every clip with picture or sound, sorted by name."""
     sounds: dict[str, str] = {}
     for path in files(root, SOUND.values()):
         folder = next((f"/{name}/" for name in SOUND if f"/{name}/" in f"/{path}"), "")
@@ -30,5 +30,5 @@ def rows(root: Path) -> Iterator[Row]:
         yield (
             row
             if path in pictures
-            else fault(row, "missing_media", f"{sounds[path]} is there without its picture {path}")
+            else fault(row, "missing_media", f"{sounds[path]} exists without its picture {path}")
         )

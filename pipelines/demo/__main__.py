@@ -1,8 +1,8 @@
-"""`make demo`: corpus, precompute, train, evaluate, and a report to look at, by the commands that a user would type.
+"""`make demo`: corpus, precompute, train, evaluate, and a report, with the commands that a user would type.
 
     python -m pipelines.demo [--output demo] [--epochs 12]
 
-Everything goes below the output folder: corpus/, store.zarr, run/, report/. What is there already is not made again.
+Everything is written below the output folder: corpus/, store.zarr, run/, report/. Existing parts are not made again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipelines.ui.pages import render
 from store import output as outputs
 
 NAMES = ("real", "forged")
-EPOCHS = 12  # the student's figures no longer move much after that
+EPOCHS = 12  # the student's figures hardly change after that
 
 
 @click.command(cls=Command, epilog="Example: python -m pipelines.demo --output demo")
@@ -64,7 +64,7 @@ def main(output: Path, epochs: int) -> None:
 
 
 def check(report: Path) -> None:
-    """Raises UsageError where a file that this command writes would replace a foreign one; its steps check theirs."""
+    """Raises UsageError if a file of this command would replace an unrelated one; its steps check their own files."""
     table = outputs.marked("the demonstration's table", b"| ", CAVEAT.encode())
     files = [outputs.Output(report / f"timeline_{name}.png", outputs.picture(timeline.COMMAND)) for name in NAMES]
     files += [
@@ -78,7 +78,7 @@ def check(report: Path) -> None:
 
 
 def step(*command: object) -> None:
-    """Run one command, shown as a user would type it; its failure is ours."""
+    """Run one command, printed as a user would type it; if it fails, this command fails."""
     words = [str(word) for word in command]
     say("$ " + " ".join(Path(w).name if w.startswith(sys.prefix) else w for w in words), bold=True, err=True)
     done = subprocess.run(words)
@@ -92,7 +92,7 @@ def write(zarr: Path, report: Path) -> None:
     for label, method, name in ((0, "", NAMES[0]), (1, "reanimated", NAMES[1])):
         clip = example(reader, label, method)
         row = reader.clip(clip)
-        told = "real" if label == 0 else f"forged ({row.method}): the mouth says other words than the voice"
+        told = "real" if label == 0 else f"forged ({row.method}): mouth and voice say different words"
         timeline.timeline(reader, clip, report / f"timeline_{name}.png", f"{Path(row.path).stem} · {told}")
     evaluation = json.loads((report / "evaluation.json").read_text())
     table = rows(evaluation)
@@ -101,7 +101,7 @@ def write(zarr: Path, report: Path) -> None:
     control = note.get("shuffled_control", {}).get("5", float("nan"))
     facts = (
         f"Soft labels ({note['kind']}, fitted on {note['fitted_on']['clips']} real clips of {corpus}): own sound against "
-        f"swapped, AUC {auc['5']:.3f} over 5 frames, {auc['25']:.3f} over a second, {auc['clip']:.3f} a clip; the same fit on "
+        f"swapped, AUC {auc['5']:.3f} over 5 frames, {auc['25']:.3f} over a second, {auc['clip']:.3f} per clip; the fit on "
         f"shuffled pairs gives {control:.3f}."
     )
     outputs.write(report / "table.md", (markdown(table) + f"\n{md(facts)}\n\n{CAVEAT}\n").encode())
@@ -109,21 +109,21 @@ def write(zarr: Path, report: Path) -> None:
 
 
 def example(reader: store.Reader, label: int, method: str) -> int:
-    """The test clip of a kind whose whole-clip similarity is the median of its kind: typical, not chosen to please."""
+    """The test clip of a kind with the median whole-clip similarity: a typical one, not a selected one."""
     kind = [
         i
         for i in range(len(reader))
         if (c := reader.clip(i)).done and c.split == "test" and c.label == label and c.method.startswith(method)
     ]
     if not kind:
-        raise click.ClickException(f"the demo corpus has no test clip of kind {method or 'real'} that is done")
+        raise click.ClickException(f"the demo corpus has no test clip of kind {method or 'real'} that is finished")
     return sorted(kind, key=lambda i: float(reader.pair_similarity(i, i, window="clip")[0]))[len(kind) // 2]
 
 
 HEAD = ("method", "scored by", "real", "fake", "AUC", "AP", "EER", "balanced accuracy")
 BY = {"student": "student", "teacher": "teachers", "both": "student + teachers", "trivial": "one number: {}"}
 CAVEAT = (
-    "A demonstration: one synthetic face, one synthetic voice, forgeries of our own making. It shows that the path runs and "
+    "A demonstration: one synthetic face, one synthetic voice, home-made forgeries. It shows that the whole path runs and "
     "what its outputs look like; it says nothing about other videos."
 )
 
@@ -150,7 +150,7 @@ def markdown(table: list[tuple[str, ...]]) -> str:
 
 
 def html(table: list[tuple[str, ...]], facts: str) -> str:
-    """A page with table and pictures; the pictures lie next to it."""
+    """A page with table and pictures; the pictures are files next to it."""
     return render("pipelines.demo/index.html.j2", timeline.COMMAND, heads=HEAD, table=table, facts=facts, caveat=CAVEAT)
 
 

@@ -1,8 +1,8 @@
-"""Make the demonstration corpus in a folder: clips, manifest, word times, a README that says what it is.
+"""Makes the demonstration corpus in a folder: clips, manifest, word times and a README.
 
-The work is one task for each group of sentences, spread over processes; a task speaks its sentences in a session of its
-own, so the corpus is the same whatever the number of processes. All is written to a folder beside the target, which is
-renamed when it is complete: a corpus is there whole or not at all.
+There is one task for each group of sentences, distributed over processes. A task speaks its sentences in its own
+session, so the corpus does not depend on the number of processes. Everything is written to a folder beside the target,
+which is renamed when complete, so a corpus exists completely or not at all.
 """
 
 import json
@@ -28,14 +28,14 @@ from pipelines.demo.sentences import GROUPS
 from pipelines.demo.speech import SAMPLE_RATE, Phone, Speech, Voice
 from store.place.bounds import store_of
 
-MARGIN_S = 0.65  # of speech kept free before and after what a clip shows, so that shifted sound never runs out
-FADE_S = 0.12  # in which a partly forged picture passes from one mouth to the other
+MARGIN_S = 0.65  # of extra speech before and after a clip, so that shifted sound is long enough
+FADE_S = 0.12  # of the transition between the two mouths in a partly forged picture
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Some sentences of a group one after the other."""
+    """Consecutive sentences of a group."""
 
     samples: np.ndarray  # f4 at film.SAMPLE_RATE
     phones: tuple[Phone, ...]
@@ -52,14 +52,15 @@ class Passage:
 
 @dataclass(frozen=True)
 class Take:
-    """A clip before it is filmed: mouth shapes [frames, 8], sound i2, camera, words heard, forged parts of the picture."""
+    """A clip before rendering: mouth shapes [frames, 8], sound i2, camera, spoken words, forged parts of the
+    picture."""
 
     shapes: np.ndarray
     sound: np.ndarray
     camera: film.Camera
     words: list[dict]
     segments: tuple[tuple[float, float], ...]
-    rng: np.random.Generator  # for the grain of the picture, what is left to draw
+    rng: np.random.Generator  # for the picture's noise, which is drawn last
 
 
 def build(
@@ -71,8 +72,8 @@ def build(
 ) -> list[Row]:
     """Make a corpus at `root`, which must be missing or empty, and return its rows (paths relative to root).
 
-    Calls progress(clips made, clips in all). Raises RuntimeError where a package of the `demo` extra is missing and
-    FileExistsError where root holds something.
+    Calls progress(clips made, clips in all). Raises RuntimeError if a package of the `demo` extra is missing and
+    FileExistsError if root is not empty.
     """
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty and holds no demo corpus; give another folder")
@@ -86,7 +87,7 @@ def build(
         write(rows, partial / "manifest.csv")
         (partial / "README.md").write_text(_readme(clips, seed), encoding="utf-8")
         partial.chmod(0o755)
-        os.rename(partial, root)  # replaces an empty folder, fails where another run was faster
+        os.rename(partial, root)  # replaces an empty folder, fails if another run was faster
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return rows
@@ -119,7 +120,8 @@ def _make_all(root: Path, clips: list[Plan], seed: int, processes: int, progress
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes started meanwhile keep their linear algebra to one thread: twice two threads on two cores only spin."""
+    """Processes started within the block use one thread for linear algebra: more threads than cores only wait for each
+    other."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -143,7 +145,7 @@ def make_group(root: Path, clips: list[Plan], seed: int) -> dict[str, Row]:
 
 
 def speak(group: str, seed: int) -> list[Speech]:
-    """The sentences of a group, each at a rate of its own; the same for the same seed, in whichever process."""
+    """The sentences of a group, each at its own rate; the same for the same seed, in any process."""
     number = list(GROUPS).index(group)
     rates = np.random.default_rng([seed, 2, number]).uniform(0.9, 1.2, len(GROUPS[group]))
     return _voice().speak(list(GROUPS[group]), [float(rate) for rate in rates], seed * 1000 + number + 1)
@@ -175,7 +177,7 @@ def make_clip(root: Path, clip: Plan, spoken: list[Speech], portrait: Portrait) 
         video_fake=video_fake,
         method=clip.method,
         category=category,
-        # One face and one voice say everything: the sentences are what must not cross a split, so they make the group.
+        # There is only one face and one voice: the sentences must not cross a split, so they make the group.
         group=f"sentences-{clip.group}",
         split=clip.split,
         video_segments=take.segments,
@@ -183,7 +185,7 @@ def make_clip(root: Path, clip: Plan, spoken: list[Speech], portrait: Portrait) 
 
 
 def compose(clip: Plan, spoken: list[Speech]) -> Take:
-    """What a clip shows and says. The draws are the same for every method, only their use differs."""
+    """The content of a clip. The random draws are the same for every method; only their use differs."""
     rng = np.random.default_rng([*clip.seed, 3])
     length_s = clip.num_frames / visemes.FPS
     order = rng.permutation(len(spoken))
@@ -245,7 +247,8 @@ def _passage(sentences: list[Speech], rng: np.random.Generator, length_s: float)
 
 
 def _heard(said: Passage, start_s: float, length_s: float) -> list[dict]:
-    """Words of the sound, times in seconds from the start of the clip; of cut words what is heard."""
+    """Words of the sound, times in seconds from the start of the clip; cut words have the times of their audible
+    part."""
     words = []
     for number, text in enumerate(said.words):
         own = [phone for phone in said.phones if phone.word == number]
@@ -276,8 +279,8 @@ project runs and what its outputs look like. One face, one voice and home-made f
 - `reanimated`: the mouth says other words in the rhythm of the voice (FVRA).
 - `partial`: the same for the middle of the clip only (FVRA); `video_segments` says when.
 
-`manifest.csv` has one row a clip. No sentence is said in two splits. `align/` has the words of each sound with their
-times. All clips pass one encoder (H.264, AAC, 25 fps, {film.SIDE} x {film.SIDE}, 44.1 kHz) after they were forged, and
+`manifest.csv` has one row per clip. No sentence is said in two splits. `align/` has the words of each sound with their
+times. All clips went through one encoder (H.264, AAC, 25 fps, {film.SIDE} x {film.SIDE}, 44.1 kHz) after forging, and
 every method has the same spread of lengths, levels and noise.
 
 ## Sources and licences

@@ -1,8 +1,8 @@
-"""Camera, light, noise and room for a clip, and the one encoder that every clip passes, real or forged.
+"""Camera, light, noise and room of a clip, and the one encoder for all clips, real or forged.
 
-What varies between clips comes from its plan (nuisances, as quantiles) and its generator: size, place, tilt and
-perspective of the picture, light and colour, blur and noise, level and background of the sound. Within a clip the head
-sways and turns, brows move and eyes blink, in no relation to the words.
+The variation between clips comes from the plan (nuisances, as quantiles) and the clip's generator: size, position, tilt
+and perspective of the picture, light and colour, blur and noise, level and background of the sound. Within a clip the
+head sways and turns, brows move and eyes blink, independently of the words.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,19 +16,19 @@ import numpy as np
 from pipelines.demo.portrait import Portrait
 from pipelines.demo.visemes import FPS
 
-SIDE = 288  # pixels of a frame; a multiple of 16, as the encoder likes it
+SIDE = 288  # pixels of a frame; a multiple of 16 suits the encoder
 SAMPLE_RATE = 44_100
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 STEP = 8  # pixels between the nodes of the camera's map
 FACE = (256.0, 240.0)  # canvas position that the camera looks at
-PIVOT = (256.0, 350.0)  # the head nods and turns about the neck
+PIVOT = (256.0, 350.0)  # the head nods and turns around the neck
 
 
 @dataclass(frozen=True)
 class Camera:
-    """How one clip is filmed; angles in degrees, lengths in pixels of the frame unless said otherwise."""
+    """Parameters of one clip; angles in degrees, lengths in pixels of the frame unless noted."""
 
-    scale: float  # frame pixels a canvas pixel
+    scale: float  # frame pixels per canvas pixel
     angle: float
     offset: np.ndarray  # [2]
     perspective: np.ndarray  # [2], change of scale over half a frame
@@ -80,7 +80,7 @@ def frames(portrait: Portrait, shapes: np.ndarray, camera: Camera, rng: np.rando
 
 
 def room(speech: np.ndarray, rng: np.random.Generator, nuisances: Mapping[str, float]) -> np.ndarray:
-    """Speech f4 [samples] at a level of its own over a background noise: i2 [samples]."""
+    """Speech f4 [samples] at the clip's own level with background noise: i2 [samples]."""
     from scipy.signal import lfilter
 
     level = 10 ** (_between(-25, -18, nuisances["level"]) / 20)
@@ -103,7 +103,7 @@ def encode(path: Path, pictures: Iterable[np.ndarray], samples: np.ndarray) -> N
         video.width = video.height = SIDE
         video.pix_fmt = "yuv420p"
         video.codec_context.thread_count = 1
-        # Without macroblock trees: with AVX-512 they read memory that x264 has not written, and no two runs are alike.
+        # Without macroblock trees: with AVX-512 they read memory that x264 has not written, and runs differ.
         video.options = {"preset": "superfast", "crf": "23", "x264-params": "mbtree=0"}
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         audio.bit_rate = 96_000
@@ -128,7 +128,7 @@ def encode(path: Path, pictures: Iterable[np.ndarray], samples: np.ndarray) -> N
 
 
 def _camera_map(camera: Camera, sway: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every pixel of the frame the place on the canvas that it shows: x and y, f4 [SIDE, SIDE] each."""
+    """For every pixel of the frame its position on the canvas: x and y, f4 [SIDE, SIDE] each."""
     roll, right, down, turn, nod, brow = sway
     nodes = np.arange(0, SIDE + 1, STEP, dtype=np.float32)
     x, y = np.meshgrid(nodes - SIDE / 2 - camera.offset[0], nodes - SIDE / 2 - camera.offset[1])
@@ -136,11 +136,11 @@ def _camera_map(camera: Camera, sway: np.ndarray) -> tuple[np.ndarray, np.ndarra
     cos, sin = np.cos(np.radians(camera.angle)), np.sin(np.radians(camera.angle))
     x, y = x / depth / camera.scale, y / depth / camera.scale
     x, y = FACE[0] + cos * x - sin * y, FACE[1] + sin * x + cos * y
-    # The head moves, shoulders and background stay: full motion within, none outside, smooth between.
+    # The head moves, shoulders and background do not: full motion inside, none outside, smooth between.
     radius = np.hypot((x - 262) / 190, (y - 200) / 195)
     fade = np.clip((1.15 - radius) / 0.55, 0, 1)
     head = fade * fade * (3 - 2 * fade)
-    # A turn shifts what stands out (nose, mouth) more than the ears: parallax of a rounded head.
+    # A turn shifts the nose and mouth more than the ears: parallax of a rounded head.
     relief = np.exp(-np.square((x - 257) / 85) - np.square((y - 255) / 110))
     angle = np.radians(roll) * head
     dx = -angle * (y - PIVOT[1]) + right * head + turn * relief
@@ -149,7 +149,7 @@ def _camera_map(camera: Camera, sway: np.ndarray) -> tuple[np.ndarray, np.ndarra
         np.exp(-np.square((x - 213) / 30)) + np.exp(-np.square((x - 311) / 30))
     )
     dy = dy - brow * brows
-    half = np.array([[1 / STEP, 0, 0], [0, 1 / STEP, 0]], np.float32)  # nodes lie on pixels 0, 8, 16, ...
+    half = np.array([[1 / STEP, 0, 0], [0, 1 / STEP, 0]], np.float32)  # nodes are at pixels 0, 8, 16, ...
     both = np.dstack([x - dx, y - dy]).astype(np.float32)
     full = cv2.warpAffine(both, half, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return full[..., 0], full[..., 1]

@@ -1,4 +1,4 @@
-"""The lips of the portrait as curves: where a mouth shape takes them."""
+"""The lips of the portrait as curves, for each mouth shape."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ MIDDLE_X, SEAM_Y, TILT = (
     256.6,
     288.5,
     0.03,
-)  # where the closed mouth is put, and the slope of the face in the photograph
-HALF_WIDTH = 34.0  # of the mouth at rest; the smile of the photograph has 42
+)  # position of the closed mouth, and the slope of the face in the photograph
+HALF_WIDTH = 34.0  # of the mouth at rest; the photograph's smile has 42
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Curves:
 
 
 def lip_curves(shape: np.ndarray, u: np.ndarray) -> Curves:
-    """Where the lip edges lie for a mouth shape [8] (see SHAPE), at u [n] from -1 (left corner) to 1 (right corner)."""
+    """Positions of the lip edges for a mouth shape [8] (see SHAPE), at u [n] from -1 (left corner) to 1 (right
+    corner)."""
     jaw, spread, round_, upper, lower, press, tuck, _ = np.asarray(shape, dtype=float)
     a = np.minimum(np.abs(u), 1.0)
     half = HALF_WIDTH * (1 + 0.17 * spread - 0.36 * round_ - 0.06 * jaw)
@@ -36,7 +37,7 @@ def lip_curves(shape: np.ndarray, u: np.ndarray) -> Curves:
     drop = (17.0 * jaw + 5.5 * lower + 3.0 * round_) * opening * (1 - 0.95 * press)
     rise = rise + 3.5 * tuck * opening
     drop = (1 - tuck) * drop + tuck * (-0.5 * opening)
-    gap = np.maximum(rise + drop, (1.0 - 0.5 * press) * (1 - a**6))  # lips that touch still show the line between them
+    gap = np.maximum(rise + drop, (1.0 - 0.5 * press) * (1 - a**6))  # closed lips still show a line between them
     top = seam - rise
     bottom = top + gap
     profile = (1 - a**2) ** 0.6

@@ -1,4 +1,4 @@
-"""Where the face of the portrait has its lips, jaw, cheeks and eyes: points (x, y) of the canvas, pixels, found by hand."""
+"""Lips, jaw, cheeks and eyes of the portrait: points (x, y) on the canvas in pixels, measured by hand."""
 
 # fmt: off
 UPPER_OUTER = [(214.6, 278.3), (219.4, 277.9), (225.5, 277.9), (233.4, 278.2), (244.6, 278.8), (256.8, 281.2),

@@ -1,8 +1,8 @@
-"""Which clips a demonstration corpus has: decided by a seed before anything is spoken or drawn.
+"""The clips of a demonstration corpus, decided by a seed before anything is spoken or drawn.
 
-Every method, real ones included, gets the same spread of lengths and of what the eye and ear notice first (NUISANCES);
-whatever else varies between clips is drawn later from the clip's own generator in the same order for every method. So
-nothing but the content can tell them apart.
+Every method, including real clips, gets the same distribution of lengths and of the most noticeable properties
+(NUISANCES). All other variation is drawn later from the clip's own generator, in the same order for every method. So
+only the content distinguishes them.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ import numpy as np
 
 from pipelines.demo.sentences import GROUPS
 
-# method: category, is the sound forged, is the picture forged
+# method: category, sound forged, picture forged
 METHODS = {
     "real": ("RVRA", 0, 0),
     "swap": ("RVFA", 1, 0),  # the sound of other sentences
-    "shift": ("RVFA", 1, 0),  # the right sound, 0.3 to 0.6 s early or late
-    "reanimated": ("FVRA", 0, 1),  # a mouth that says other words in step with the voice
+    "shift": ("RVFA", 1, 0),  # the clip's own sound, 0.3 to 0.6 s early or late
+    "reanimated": ("FVRA", 0, 1),  # a mouth that says other words in the rhythm of the voice
     "partial": ("FVRA", 0, 1),  # the same for the middle of the clip only
 }
 MIN_FRAMES, MAX_FRAMES = 75, 95
@@ -40,7 +40,7 @@ DEFAULT = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One clip to make: its place in the corpus and the seed of everything about it that is left to chance."""
+    """One clip to make: its place in the corpus and the seed of its random properties."""
 
     name: str
     method: str
@@ -52,18 +52,19 @@ class Plan:
 
 
 def plan(seed: int = 0, sizes: dict[str, Size] | None = None) -> list[Plan]:
-    """Every clip of a corpus, groups of sentences dealt to the splits at random; the same for the same seed and sizes."""
+    """Every clip of a corpus, with groups of sentences assigned to the splits at random; the same for the same seed and
+    sizes."""
     rng = np.random.default_rng([seed, 1])
     sizes = sizes or DEFAULT
     names = list(rng.permutation(list(GROUPS)))
     if sum(size.num_groups for size in sizes.values()) > len(names):
-        raise ValueError(f"the splits want more groups of sentences than the {len(names)} there are")
+        raise ValueError(f"the splits need more groups of sentences than the {len(names)} that exist")
     clips: list[Plan] = []
     for split, size in sizes.items():
         groups, names = names[: size.num_groups], names[size.num_groups :]
         turn = 0
         for method, count in size.clips.items():
-            # Evenly spread, not drawn: chance would make the lengths of seven clips differ from those of sixty.
+            # Evenly spread, not random: by chance the lengths of seven clips would differ from those of sixty.
             even = (np.arange(count) + 0.5) / max(count, 1)
             lengths = rng.permutation((MIN_FRAMES + even * (MAX_FRAMES - MIN_FRAMES + 1)).astype(int))
             quantiles = {name: rng.permutation(even) for name in NUISANCES}

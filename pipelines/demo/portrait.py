@@ -1,13 +1,13 @@
-"""A talking portrait: one photograph whose mouth, jaw, eyelids and brows follow a few numbers a frame.
+"""A talking portrait: one photograph whose mouth, jaw, eyelids and brows follow a few numbers per frame.
 
 The photograph is scikit-image's `astronaut` (NASA, public domain), enlarged twice: the *canvas*, 512 x 512. It smiles
 with open lips, so it is cut along the mouth into two layers, upper lip and all above, lower lip and jaw. Each layer has
-a smooth forward displacement, interpolated from control points by thin-plate splines whose matrix is computed once; a
-frame costs one small matrix product, an inversion by fixed point on a coarse grid and two remaps. Between the layers
-lie a dark cavity, a tongue and teeth, the upper ones those of the photograph, fixed to the skull.
+a smooth forward displacement, interpolated from control points by thin-plate splines whose matrix is computed once. A
+frame takes one small matrix product, a fixed-point inversion on a coarse grid and two remaps. Between the layers are a
+dark cavity, a tongue and teeth; the upper teeth are those of the photograph, fixed to the skull.
 
 Coordinates are canvas pixels, x to the right, y down. The landmarks below are MediaPipe's face mesh on this portrait,
-kept as numbers so that the same corpus comes out whatever model is installed.
+kept as numbers so that the corpus does not depend on the installed model.
 """
 
 import cv2
@@ -18,14 +18,15 @@ from pipelines.demo.lip_curves import HALF_WIDTH, MIDDLE_X, SEAM_Y, lip_curves
 
 CANVAS = 512
 SOURCE_BOX = (95, 0, 256)  # x, y, side of the part of the photograph that becomes the canvas
-ROI = (144, 216, 368, 416)  # left, top, right, bottom: what the mouth moves
+ROI = (144, 216, 368, 416)  # left, top, right, bottom: the region that the mouth moves
 BAND = (262, 336)  # rows between which the lips meet
 GRID_STEP = 4
 INVERSE_STEPS = 6
 
 
 class Portrait:
-    """Draws the portrait for a mouth shape, a blink and a brow height; one a process (the set-up takes about 0.1 s)."""
+    """Draws the portrait for a mouth shape, a blink and a brow height; one per process (the set-up takes about 0.1
+    s)."""
 
     def __init__(self) -> None:
         self.canvas = _photograph()
@@ -42,7 +43,7 @@ class Portrait:
             name: _parameter(points)
             for name, points in (("outer", outline.LOWER_OUTER), ("inner", outline.LOWER_INNER))
         }
-        # The landmarks of the inner edge lie on the teeth as often as on the lip; a pixel or so into the lip is safe.
+        # The landmarks of the inner edge are on the teeth as often as on the lip; about a pixel into the lip is safe.
         upper_inner = np.array(outline.UPPER_INNER) + _inset(outline.UPPER_INNER, -1.2)
         lower_inner = np.array(outline.LOWER_INNER) + _inset(outline.LOWER_INNER, 1.6)
         self._shared = np.array(
@@ -61,7 +62,7 @@ class Portrait:
         self._eyes = [_Eye(self.canvas, *eye) for eye in outline.EYES]
 
     def draw(self, shape: np.ndarray, blink: float = 0.0) -> np.ndarray:
-        """The canvas u1 [512, 512, 3] for a mouth shape [8] and eyes closed by `blink` from 0 to 1."""
+        """The canvas u1 [512, 512, 3] for a mouth shape [8], with eyes closed by `blink` from 0 to 1."""
         out = self.canvas.copy()
         for eye in self._eyes:
             eye.draw(out, blink)
@@ -100,7 +101,7 @@ class Portrait:
         return out
 
     def _cavity(self, shape: np.ndarray, edge_top: np.ndarray, edge_bottom: np.ndarray) -> np.ndarray:
-        """What shows between the lips: dark, a tongue that may rise, and both rows of teeth [rows, columns, 3]."""
+        """The inside of the mouth: a dark cavity, a tongue that may rise, and both rows of teeth [rows, columns, 3]."""
         jaw, _, round_, _, lower, _, _, tongue = shape
         height = np.maximum(edge_bottom - edge_top, 1.0)
         depth = (self._rows - edge_top) / height  # 0 at the upper lip, 1 at the lower
@@ -118,14 +119,14 @@ class Portrait:
                 alpha = cv2.warpAffine(alpha, move, alpha.shape[1::-1])
             weight = (alpha * light * strength).astype(np.float32)[..., None]
             image += weight * (colour - image)
-        centre = 1.05 - 0.55 * tongue  # a raised tongue lies before the teeth
+        centre = 1.05 - 0.55 * tongue  # a raised tongue is in front of the teeth
         flesh = np.exp(-np.square((depth - centre) / (0.42 - 0.12 * tongue)) - np.square(across / 0.7))
         flesh = flesh * np.clip(height / 6, 0.3, 1.0) * (0.6 + 0.35 * tongue)
         image += flesh[..., None].astype(np.float32) * (np.array([150, 80, 76], np.float32) - image)
         return image
 
     def _shared_motion(self, shape: np.ndarray) -> np.ndarray:
-        """Where jaw, chin, cheeks, the skin under the nose and the neck go [points, 2]."""
+        """Displacements of jaw, chin, cheeks, the skin under the nose and the neck [points, 2]."""
         jaw, _, round_, _, _, press, tuck, _ = shape
         points = self._shared.copy()
         curves = lip_curves(shape, np.array([-1.0, 0.0, 1.0]))
@@ -136,7 +137,7 @@ class Portrait:
         points[: len(outline.JAW), 1] += chin * weights / weights.max()
         points[: len(outline.JAW), 0] -= 1.2 * jaw * np.sign(points[: len(outline.JAW), 0] - MIDDLE_X) * (weights > 0.1)
         count += len(outline.JAW)
-        # Under the lower lip the skin follows the lip, lower down the bone.
+        # Just under the lower lip the skin follows the lip, further down the bone.
         follow = np.clip((330 - points[count : count + len(outline.CHIN), 1]) / 25, 0, 0.5)
         lip = curves.lower_outer[1, 1] - outline.LOWER_OUTER[5][1]
         points[count : count + len(outline.CHIN), 1] += (1 - follow) * chin + follow * lip
@@ -156,7 +157,8 @@ class Portrait:
         return points
 
     def _spline(self, points: np.ndarray) -> np.ndarray:
-        """Matrix [grid nodes, points] that spreads displacements of the points over the region, none at its border."""
+        """Matrix [grid nodes, points] that interpolates the points' displacements over the region, with none at its
+        border."""
         from scipy.interpolate import RBFInterpolator
 
         left, top, right, bottom = ROI
@@ -165,7 +167,7 @@ class Portrait:
         every = np.concatenate([points, border])
         spread = RBFInterpolator(every, np.eye(len(every)), kernel="thin_plate_spline", smoothing=0.5)
         matrix = spread(self._nodes.reshape(-1, 2).astype(float))[:, : len(points)]
-        return np.round(matrix, 6).astype(np.float32)  # the last bits depend on how many threads solved it
+        return np.round(matrix, 6).astype(np.float32)  # the last bits depend on the number of threads
 
     def _warp(self, matrix: np.ndarray, motion: np.ndarray) -> np.ndarray:
         """The region of the canvas u1 [rows, columns, 3] with its control points displaced by `motion`."""
@@ -182,7 +184,7 @@ class Portrait:
                 borderMode=cv2.BORDER_REPLICATE,
             )
             source = self._nodes - moved
-        # Nodes lie on pixels 0, step, 2 step, ...: an affine map of the small picture, not a resize about half pixels.
+        # Nodes are at pixels 0, step, 2 step, ...: an affine map of the small picture, not a resize around half pixels.
         scale = np.array([[1 / GRID_STEP, 0, 0], [0, 1 / GRID_STEP, 0]], np.float32)
         full = cv2.warpAffine(
             source.astype(np.float32),
@@ -198,7 +200,7 @@ class Portrait:
         xs = self._columns[self._hollow]
         first = np.interp(xs, [p[0] for p in outline.UPPER_INNER], [p[1] for p in outline.UPPER_INNER])[None] + 2.0
         last = np.interp(xs, [p[0] for p in outline.LOWER_INNER], [p[1] for p in outline.LOWER_INNER])[None] - 1.5
-        if lower:  # the same row upside down and less high, set on the jaw
+        if lower:  # the same row upside down and lower, fixed to the jaw
             base = SEAM_Y + 6.0 + 0.012 * np.square(xs - MIDDLE_X)[None] * -0.35
             at = first + (base - self._rows) * 1.6 * (last - first) / 12.0
             edge = base - 7.0
@@ -229,7 +231,7 @@ class _Eye:
         self._canvas = canvas
 
     def draw(self, out: np.ndarray, closed: float) -> None:
-        """Lower the lid in `out`, a canvas, by a share from 0 (as photographed) to 1."""
+        """Lower the lid in `out`, a canvas, by a fraction from 0 (as photographed) to 1."""
         if closed <= 0:
             return
         rows = np.arange(self._top, self._bottom, dtype=np.float32)[:, None]
@@ -254,7 +256,7 @@ def _photograph() -> np.ndarray:
         raise RuntimeError("the demo corpus needs scikit-image: pip install 'concord-av[demo]'") from error
     x, y, side = SOURCE_BOX
     part = np.ascontiguousarray(data.astronaut()[y : y + side, x : x + side])
-    # Source pixel i lies at canvas 2 i, as the landmarks do: an affine map, not a resize about half pixels.
+    # Source pixel i is at canvas 2 i, as for the landmarks: an affine map, not a resize around half pixels.
     return cv2.warpAffine(
         part,
         np.array([[2, 0, 0], [0, 2, 0]], np.float32),
@@ -265,7 +267,7 @@ def _photograph() -> np.ndarray:
 
 
 def _without_teeth(canvas: np.ndarray) -> np.ndarray:
-    """The canvas with its open mouth painted over from the lips around, so that no tooth sticks to a moving lip."""
+    """The canvas with its open mouth painted over from the surrounding lips, so that no tooth moves with a lip."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
     opened = np.array(outline.UPPER_INNER + outline.LOWER_INNER[::-1])
     cv2.fillPoly(mask, [np.round(opened).astype(np.int32)], 255)
@@ -273,7 +275,7 @@ def _without_teeth(canvas: np.ndarray) -> np.ndarray:
 
 
 def _parameter(points: list) -> np.ndarray:
-    """Place of lip landmarks along the mouth, -1 to 1 between the corners of the photograph."""
+    """Position of lip landmarks along the mouth, -1 to 1 between the corners in the photograph."""
     left, right = outline.UPPER_OUTER[0][0], outline.UPPER_OUTER[-1][0]
     x = np.array([p[0] for p in points])
     return 2 * (x - left) / (right - left) - 1

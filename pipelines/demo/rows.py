@@ -1,7 +1,7 @@
-"""A demonstration corpus, made when its folder is not there: a public-domain portrait that says synthetic sentences.
+"""A demonstration corpus, made if its folder does not exist: a public-domain portrait that says synthetic sentences.
 
-Needs the `demo` extra to be made, nothing to be read. See pipelines/demo for how, and the README in its folder for what
-it is good for: showing that everything runs.
+Making it needs the `demo` extra; reading it does not. pipelines/demo describes how it is made, and the README in its
+folder what it is for: showing that everything runs.
 """
 
 import os
@@ -15,7 +15,7 @@ from pipelines.corpora.manifest import Row, read
 
 
 def rows(root: Path) -> Iterator[Row]:
-    """Rows of the corpus at root in the order of its manifest; makes the corpus first where root is missing or empty."""
+    """Rows of the corpus at root in the order of its manifest; makes the corpus first if root is missing or empty."""
     manifest = root / "manifest.csv"
     if not manifest.is_file():
         from pipelines.demo.build import build
@@ -23,13 +23,13 @@ def rows(root: Path) -> Iterator[Row]:
         try:
             build(root, processes=min(8, len(os.sched_getaffinity(0))), progress=_progress())
         except (RuntimeError, OSError) as error:
-            if not manifest.is_file():  # it is there if another process made it meanwhile
+            if not manifest.is_file():  # it exists if another process has made it meanwhile
                 raise ManifestError(str(error)) from error
     yield from read(manifest)
 
 
 def _progress() -> Callable[[int, int], None]:
-    """A function that keeps one line on standard error: clips made, time left."""
+    """A function that updates one line on standard error: clips made, time left."""
     start = time.monotonic()
 
     def show(made: int, total: int) -> None:

@@ -1,6 +1,6 @@
-"""The sentences that the demonstration corpus says: ours, short, in groups of one topic.
+"""The sentences of the demonstration corpus: written for this project, short, in groups by topic.
 
-A group is what a split may not cut: every clip, real or forged, draws its words from one group.
+A group must not be divided by a split: every clip, real or forged, takes its words from one group.
 """
 
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -1,8 +1,8 @@
 """Sentences spoken by piper's packaged voice, with the time of every phoneme.
 
-piper-tts is GPL-3.0 and belongs to the `demo` extra: this module alone imports it, inside a function, and nothing of it
-is part of the project. The voice's noise comes from onnxruntime's generator, which a session starts from a seed; so a
-new session speaks the sentences of a group always in the same order, and which process does it makes no difference.
+piper-tts is GPL-3.0 and belongs to the `demo` extra: only this module imports it, inside a function, and none of its
+code is part of the project. The voice's noise comes from onnxruntime's generator, which a session seeds. So a new
+session always speaks the sentences of a group in the same order, and the result does not depend on the process.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 SAMPLE_RATE = 22_050  # of the voice
-_STRESS, _LENGTH = "ˈˌ", "ːʲ̩"  # marks before and after the phoneme that they belong to
+_STRESS, _LENGTH = "ˈˌ", "ːʲ̩"  # marks before and after their phoneme
 _PAUSES = " .,;:?!^$"
 
 
 @dataclass(frozen=True)
 class Phone:
-    """One phoneme (IPA, "" for silence) from start_s to end_s; stressed or not; the word that it belongs to, or -1."""
+    """One phoneme (IPA, "" for silence) from start_s to end_s; stressed or not; the index of its word, or -1."""
 
     symbol: str
     start_s: float
@@ -40,9 +40,9 @@ class Speech:
 
 
 class Voice:
-    """The packaged voice; `speak` may be called any number of times, each with a seed of its own.
+    """The packaged voice; `speak` may be called any number of times, each with its own seed.
 
-    Raises RuntimeError where piper or the voice is not installed.
+    Raises RuntimeError if piper or the voice is not installed.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Voice:
         self._config = config
 
     def speak(self, sentences: list[str], rates: list[float], seed: int) -> list[Speech]:
-        """Each sentence at a speaking rate (1 as the voice speaks, 1.1 a tenth faster)."""
+        """Each sentence at a speaking rate (1 = the voice's own, 1.1 = a tenth faster)."""
         voice = self._session(seed)
         return [self._sentence(voice, text, rate) for text, rate in zip(sentences, rates, strict=True)]
 
@@ -93,19 +93,20 @@ class Voice:
 
 
 def _phones(marks: list[tuple[str, int]], words: tuple[str, ...]) -> tuple[Phone, ...]:
-    """piper's marks (symbol, samples) as phonemes: stress and length marks join their phoneme, spaces part words."""
+    """piper's marks (symbol, samples) as phonemes: stress and length marks join their phoneme, spaces separate
+    words."""
     phones: list[Phone] = []
     groups: list[list[int]] = [[]]  # positions of the phonemes between two spaces
     at, stressed, begin = 0.0, False, None
     for symbol, num_samples in marks:
         end = at + num_samples / SAMPLE_RATE
-        if symbol in _STRESS:  # its samples belong to the onset of what follows
+        if symbol in _STRESS:  # its samples belong to the onset of the next phoneme
             stressed, begin = True, at if begin is None else begin
         elif symbol in _LENGTH and phones and phones[-1].symbol:
             last = phones[-1]
             phones[-1] = Phone(last.symbol, last.start_s, end, last.stressed)
         elif symbol in _PAUSES:
-            # The space between two words is not a pause: piper gives it a few hundredths of sound, half to each side.
+            # The space between two words is not a pause: its few hundredths of a second are divided between both sides.
             phones.append(Phone("", at if begin is None else begin, end))
             if groups[-1]:
                 groups.append([])
@@ -124,10 +125,11 @@ def _phones(marks: list[tuple[str, int]], words: tuple[str, ...]) -> tuple[Phone
 
 
 def _words_of(groups: list[list[int]], words: tuple[str, ...]) -> list[tuple[int, list[int]]]:
-    """Which phonemes each word has. espeak joins small words ("of the"): those share a group by their letters."""
+    """The phonemes of each word. espeak joins small words ("of the"); they divide a group in proportion to their
+    letters."""
     lengths = [max(1, len(word.replace("-", ""))) for word in words]
     num_groups, num_words = len(groups), len(words)
-    if num_groups > num_words:  # a word that is spelt out: the last ones stay together
+    if num_groups > num_words:  # a word that is spelled out: the last groups stay together
         groups = [*groups[: num_words - 1], [p for group in groups[num_words - 1 :] for p in group]]
         num_groups = num_words
     best = np.full((num_groups + 1, num_words + 1), np.inf)
@@ -153,7 +155,7 @@ def _words_of(groups: list[list[int]], words: tuple[str, ...]) -> list[tuple[int
 
 
 def _close_spaces(phones: list[Phone]) -> list[Phone]:
-    """Give silences under 0.12 s to the phonemes beside them; join longer neighbours into one pause."""
+    """Add silences under 0.12 s to the neighbouring phonemes; join longer adjacent ones into one pause."""
     joined: list[Phone] = []
     for phone in phones:
         if joined and not phone.symbol and not joined[-1].symbol:

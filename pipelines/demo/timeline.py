@@ -17,7 +17,7 @@ INK, MUTED, GOOD, BAD = "#1b1b1f", "#8a8f98", "#1f7a4d", "#b3261e"
 
 
 def timeline(reader: store.Reader, clip: int, file: Path, title: str) -> None:
-    """Draw done clip `clip` of a fitted store to `file` (PNG)."""
+    """Draw finished clip `clip` of a fitted store to `file` (PNG)."""
     from matplotlib.figure import Figure
 
     row = reader.clip(clip)
@@ -64,7 +64,7 @@ def timeline(reader: store.Reader, clip: int, file: Path, title: str) -> None:
 
 
 def _words(axis, reader: store.Reader, clip: int, second: np.ndarray, voiced: np.ndarray) -> None:
-    """Heard words above the waveform, coloured by how well the lips agree while they are spoken."""
+    """Recognised words above the waveform, coloured by the similarity while they are spoken."""
     if not reader.has_words:
         return
     for k, word in enumerate(reader.words(clip)):
@@ -72,7 +72,7 @@ def _words(axis, reader: store.Reader, clip: int, second: np.ndarray, voiced: np
         span = slice(first, max(first + 1, int(np.ceil(word["end"] * layout.FPS))))
         agree = float(np.mean(second[span])) if voiced[span].any() else float("nan")
         colour = MUTED if np.isnan(agree) else GOOD if agree >= 0.5 else BAD
-        low = 1.15 if k % 2 == 0 else 1.55  # two rows, so that short words do not run into each other
+        low = 1.15 if k % 2 == 0 else 1.55  # two rows, so that short words do not overlap
         axis.plot([word["start"], word["end"]], [low - 0.06] * 2, color=colour, lw=1.5, solid_capstyle="butt")
         axis.text(
             (word["start"] + word["end"]) / 2,

@@ -1,8 +1,8 @@
-"""Phoneme times -> mouth shapes, and the mouth of other words in step with a voice.
+"""Phoneme times -> mouth shapes, and a mouth that says other words in the rhythm of a voice.
 
-Every phoneme has a target shape and says how much it insists on each part of it: lips must meet for /p b m/, nobody
-sees what the jaw does in /k/. Neighbouring phonemes blend by dominance functions, exponentials that fall off before and
-after a phoneme (Cohen and Massaro 1993, "Modeling coarticulation in synthetic visual speech").
+Every phoneme has a target shape and a weight for each part of it: lips must meet for /p b m/, but the jaw is free in
+/k/. Neighbouring phonemes blend by dominance functions, exponentials that decay before and after a phoneme (Cohen and
+Massaro 1993, "Modeling coarticulation in synthetic visual speech").
 
 `in_step` makes the mouth of a forgery that says other words with the same rhythm: vowels of the other words fall on
 the vowels of the voice and pauses on its pauses.
@@ -19,9 +19,9 @@ from pipelines.demo.speech import Phone
 FPS = 25
 VOWELS = frozenset("ɪʊəuᵻɔɛaʌɑeiæɐɜɚoɒ")
 LOOKAHEAD = 6  # syllables of the other words that may replace one of the voice
-Syllable = tuple[list[Phone], Phone]  # consonants and the vowel after them
+Syllable = tuple[list[Phone], Phone]  # consonants and the following vowel
 
-# Target (jaw, spread, round, upper, lower, press, tuck, tongue) and dominance of the same, 0 = does not care.
+# Target (jaw, spread, round, upper, lower, press, tuck, tongue) and the dominance of each, 0 = free.
 # fmt: off
 _FREE = (0.4, 0.3, 0.3, 0.3, 0.3, 1.0, 1.0, 0.5)
 _VOWEL = (1.0, 0.9, 0.9, 0.6, 0.6, 0.8, 0.8, 0.4)
@@ -64,10 +64,10 @@ _SAME = {"p": "m", "b": "m", "v": "f", "ð": "θ", "d": "t", "n": "t", "ɾ": "t"
 
 @dataclass(frozen=True)
 class Manner:
-    """How a speaker moves: drawn anew for every clip.
+    """A speaker's way of moving, drawn for every clip.
 
-    amplitude scales the shapes, sharpness the fall of the dominance functions (low = more coarticulation); lead_s is
-    how far the mouth runs ahead of the sound.
+    amplitude scales the shapes, sharpness the decay of the dominance functions (low = more coarticulation); lead_s is
+    the lead of the mouth over the sound.
     """
 
     amplitude: float = 1.0
@@ -76,7 +76,8 @@ class Manner:
 
 
 def mouth_shapes(phones: Sequence[Phone], start_s: float, num_frames: int, manner: Manner) -> np.ndarray:
-    """Mouth shapes [num_frames, 8] (columns as lip_curves.SHAPE) of speech from start_s on, at the middle of each frame."""
+    """Mouth shapes [num_frames, 8] (columns as lip_curves.SHAPE) of speech from start_s, at the middle of each
+    frame."""
     targets, weights, centres, halves = [], [], [], []
     for phone in phones:
         target, dominance = _TARGETS[_class(phone)]
@@ -88,21 +89,23 @@ def mouth_shapes(phones: Sequence[Phone], start_s: float, num_frames: int, manne
         centres.append((phone.start_s + phone.end_s) / 2)
         halves.append((phone.end_s - phone.start_s) / 2)
     times = start_s + (np.arange(num_frames) + 0.5) / FPS + manner.lead_s
-    # Beyond its own half duration, a phoneme's hold falls off; a third of the half is plateau.
+    # A phoneme's dominance decays from its centre; the first third of its half duration is a plateau.
     away = np.maximum(np.abs(times[:, None] - np.array(centres)) - np.array(halves) / 3, 0)
     hold = np.exp(-16.0 * manner.sharpness * away)[..., None] * np.array(weights)
     shapes = (hold * np.array(targets)).sum(axis=1) / hold.sum(axis=1)
-    # The jaw and the lips scale, contacts do not: a mumbled /m/ is still closed.
+    # Jaw and lips are scaled, contacts are not: a mumbled /m/ is still closed.
     scale = np.array([manner.amplitude] * 5 + [1.0] * (len(SHAPE) - 5))
     return np.clip(shapes * scale, [0, -0.5, 0, 0, 0, 0, 0, 0], [1.25] * 5 + [1.0] * (len(SHAPE) - 5))
 
 
 def in_step(voice: Sequence[Phone], other: Sequence[Phone]) -> list[Phone]:
-    """The phonemes of `other` on the rhythm of `voice`: silences stay, vowel falls on vowel, consonants share the rest.
+    """The phonemes of `other` in the rhythm of `voice`: silences stay, vowels are aligned with vowels, consonants fill
+    the rest.
 
-    Of the next syllables of `other` the one that fits the place best is taken (`_best`), the ones before it are left
-    out; without that, long open vowels fall into short gaps and the mouth moves less than a true one, which would tell
-    the forgery from its picture alone. Vowels keep the stress of the voice. `other` goes round where it is short.
+    Of the next syllables of `other` the best fitting one is used (`_best`) and the ones before it are skipped.
+    Otherwise long open vowels would fall into short gaps and the mouth would move less than a real one, which would
+    reveal the forgery from the picture alone. Vowels keep the stress of the voice. `other` is repeated if it is too
+    short.
     """
     queue = _clusters([phone for phone in other if phone.symbol])
     taken = 0
@@ -118,7 +121,9 @@ def in_step(voice: Sequence[Phone], other: Sequence[Phone]) -> list[Phone]:
             onset, vowel = queue[taken := _best(queue, taken, run[before + 1 : nucleus], run[nucleus])]
             taken += 1
             start, end = run[nucleus].start_s, run[nucleus].end_s
-            if onset and start - begin < 0.03 * len(onset):  # no consonant there in the voice: borrow from the vowels
+            if onset and start - begin < 0.03 * len(
+                onset
+            ):  # the voice has no consonant there: take time from the vowels
                 start += min(0.04, (end - start) / 3)
             out += _spread(onset, begin, start)
             out.append(Phone(vowel.symbol, start if onset else begin, end, run[nucleus].stressed, vowel.word))
@@ -137,7 +142,7 @@ def in_step(voice: Sequence[Phone], other: Sequence[Phone]) -> list[Phone]:
 
 
 def _best(queue: list[Syllable], taken: int, onset: Sequence[Phone], vowel: Phone) -> int:
-    """Place in the queue, among the next few, of the syllable that best replaces consonants and vowel of the voice."""
+    """Index, among the next few in the queue, of the syllable that best replaces consonants and vowel of the voice."""
 
     def misfit(ahead: int) -> float:
         other_onset, other = queue[(taken + ahead) % len(queue)]
@@ -150,7 +155,7 @@ def _best(queue: list[Syllable], taken: int, onset: Sequence[Phone], vowel: Phon
 
 
 def _clusters(phones: Sequence[Phone]) -> list[Syllable]:
-    """Consonants before each vowel, with the vowel."""
+    """The consonants before each vowel, with the vowel."""
     clusters: list[Syllable] = []
     onset: list[Phone] = []
     for phone in phones:
@@ -165,7 +170,7 @@ def _clusters(phones: Sequence[Phone]) -> list[Syllable]:
 
 
 def _spread(phones: Sequence[Phone], begin: float, end: float) -> list[Phone]:
-    """The same phonemes laid end to end from begin to end, in proportion to their own durations."""
+    """The same phonemes placed end to end from begin to end, in proportion to their own durations."""
     lengths = np.array([phone.end_s - phone.start_s for phone in phones])
     edges = begin + np.concatenate([[0.0], np.cumsum(lengths)]) / max(lengths.sum(), 1e-9) * (end - begin)
     return [
@@ -175,6 +180,6 @@ def _spread(phones: Sequence[Phone], begin: float, end: float) -> list[Phone]:
 
 
 def _class(phone: Phone) -> str:
-    """Key of _TARGETS for a phoneme: those that look alike share one, unknown ones look neutral."""
+    """Key of _TARGETS for a phoneme: those that look alike share one, unknown ones are neutral."""
     symbol = _SAME.get(phone.symbol, phone.symbol)
     return symbol if symbol in _TARGETS else "ə"

@@ -1,1 +1,1 @@
-"""`python -m pipelines.doctor`: whether this machine, and a cluster, can do the work."""
+"""`python -m pipelines.doctor`: whether this machine, or a cluster, can do the work."""

@@ -1,8 +1,8 @@
 """`python -m pipelines.doctor`: what is missing on this machine, or on any node of a cluster, and the fix.
 
-The checks themselves are in `checks` and `machine` and run in a process of their own on each node (`asking`). `nodes` starts
-them everywhere and compares what must be the same (code, models, clocks). This module prints one line a check, with the nodes
-that share an answer.
+The checks are in `checks` and `machine` and run in a separate process on each node (`asking`). `nodes` starts them
+everywhere and compares what must be equal (code, models, clocks). This module prints one line per check, with the nodes
+that have the same result.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def examine(address: str | None, request: Request, store: str | None = None, corpus: str | None = None) -> list[Answer]:
-    """Checks of this machine, or of every node of the cluster at `address`; `store` is where one is or will be."""
+    """Checks of this machine, or of every node of the cluster at `address`; `store` is the place of a present or future
+    store."""
     answers = []
     if corpus is not None:
         paths, problem = _media(corpus, request)
@@ -67,7 +68,7 @@ def _media(corpus: str, request: Request) -> tuple[tuple[str, ...], Finding | No
 
 @contextmanager
 def _probe(store: str | None, request: Request) -> Iterator[tuple[Request, Finding | None]]:
-    """A small file where the store is or will be, for the nodes to find; it and theirs are gone at the end."""
+    """A small file at the store's place, for the nodes to find; it and the nodes' files are removed at the end."""
     probe, problem = _written(store, request) if store is not None else (None, None)
     try:
         yield (replace(request, probe=str(probe)) if probe else request), problem
@@ -79,7 +80,7 @@ def _probe(store: str | None, request: Request) -> Iterator[tuple[Request, Findi
 
 
 def _written(store: str, request: Request) -> tuple[Any, Finding | None]:
-    """The small file, in the store or next to where it will be; or why it could not be written."""
+    """The small file, in the store or next to its future place; or the reason why it could not be written."""
     from store.layout import StoreError
     from store.place import is_url, place
 
@@ -92,7 +93,7 @@ def _written(store: str, request: Request) -> tuple[Any, Finding | None]:
         probe = folder / f".doctor-{uuid.uuid4().hex[:12]}"
         probe.write(b"doctor")
     except (StoreError, OSError) as error:
-        return None, Finding("store", "fail", str(error), "make its bucket, or get the right to write there")
+        return None, Finding("store", "fail", str(error), "create its bucket, or get permission to write there")
     return probe, None
 
 
@@ -103,7 +104,7 @@ def _alone(request: Request) -> list[Answer]:
 
 
 def text(answers: Sequence[Answer]) -> Iterator[str]:
-    """One line a check, then the fix; nodes that agree share a line."""
+    """One line per check, then the fix; nodes that agree share a line."""
     nodes = len({answer.node for answer in answers} - {"cluster"})
     by_check: dict[str, dict[tuple[str, str, str], list[str]]] = {}
     for answer in answers:
@@ -134,7 +135,7 @@ def _row(level: str, check: str, said: str) -> str:
 @click.command(
     cls=Command,
     epilog="\b\nExample:\n  python -m pipelines.doctor --address auto --store s3://bucket/labels.zarr\n"
-    "Exit codes: 0 all is ok, or worth a look (warn) at most; 1 something failed.",
+    "Exit codes: 0 everything is ok, or has warnings only; 1 something failed.",
 )
 @click.option(
     "--address",
@@ -142,9 +143,7 @@ def _row(level: str, check: str, said: str) -> str:
     show_envvar=True,
     help="Check every node of this Ray cluster: auto or ray://HOST:PORT.",
 )
-@click.option(
-    "--store", help="Folder or URL of a store, there already or to be made: must be the same place everywhere."
-)
+@click.option("--store", help="Folder or URL of a present or future store: must be the same place on all nodes.")
 @click.option("--corpus", metavar="KIND:ROOT", help="Corpus whose files every node must be able to read.")
 @click.option(
     "--teacher", "teachers", multiple=True, metavar="NAME", help="Also load this teacher, as --asr and --vsr name it."

@@ -1,4 +1,4 @@
-"""Asking a machine: the checks run in a process of their own there, and what came back."""
+"""Runs the checks on a machine in a separate process, and reads their result."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from dataclasses import dataclass
 
 from pipelines.doctor.machine import Finding
 
-TIMEOUT_S = 300.0  # of the checks of one node: a cold disk takes a minute to import torch
+TIMEOUT_S = 300.0  # for the checks of one node: with a cold disk it takes a minute to import torch
 HERE = "this machine"
 NAMES = 4  # nodes named in one line
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A finding and whose it is: a node's, or the cluster's as a whole."""
+    """A finding and its origin: a node, or the cluster as a whole."""
 
     node: str
     finding: Finding
 
 
 def asker() -> Callable[[str, float], tuple[int, str, str]]:
-    """A function that runs the checks where it is called: (exit code, standard output, standard error). It is defined in here
-    so that it travels by value: a node without our package must be able to say so."""
+    """A function that runs the checks where it is called: (exit code, standard output, standard error). It is an inner
+    function so that it is pickled by value: a node without this package must be able to report that."""
 
     def ask(request: str, timeout_s: float) -> tuple[int, str, str]:
         import os
         import subprocess
 
-        # Ray hides a node's GPUs from tasks that asked for none.
+        # Ray hides a node's GPUs from tasks that requested none.
         env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         command = [
             sys.executable,
             "-P",
             "-m",
             "pipelines.doctor.checks",
-        ]  # what is installed, not what lies in the folder
+        ]  # the installed package, not the one in the current folder
         try:
             done = subprocess.run(command, input=request, env=env, capture_output=True, text=True, timeout=timeout_s)
         except subprocess.TimeoutExpired:

@@ -1,12 +1,11 @@
-"""What a training window may look and sound like without saying anything else: which degradations, how often, how strong.
+"""Augmentation of training windows that keeps their content: which degradations, how often, how strong.
 
-Picture: crop, mirror, light, a grey patch, blur, fewer pixels, sensor noise, JPEG, H.264. Sound: a room, noise, level, the
-telephone, mp3 and AAC. In the order in which they happen to a video: scene, lens and sensor, codec. Each function is of its
-input and a generator alone, applies to a whole window (a clip keeps its camera and microphone), and to real and mismatched
-windows alike. Nothing moves in time and lips move as before: labels stay true.
-
-What the kinds do stands in `degrade_picture` and `degrade_sound`. One that needs OpenCV, or a codec of PyAV's FFmpeg, which
-is not here leaves its windows as they are, and `report_missing` says so; every other draw stays the same.
+Picture: crop, mirror, light, a grey patch, blur, fewer pixels, sensor noise, JPEG, H.264. Sound: a room, noise, level,
+the telephone, mp3 and AAC. The order is that of a real video: scene, lens and sensor, codec. Each function depends only
+on its input and a generator, and treats a whole window alike (a clip keeps its camera and microphone), real or
+mismatched. Nothing is shifted in time and the motion of the lips stays, so labels remain valid. `degrade_picture` and
+`degrade_sound` implement the kinds. A kind that needs OpenCV, or a codec of PyAV's FFmpeg, is skipped where that is
+missing, and `report_missing` says so; all other random draws stay the same.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from student.data.degrade_sound import to_int16
 
 log = logging.getLogger(__name__)
 
-VOICES = 4  # of babble
+VOICES = 4  # mixed for babble
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One degradation: the share of windows that get it, what it does with a strength that it draws, and what it needs in
-    addition to numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
+    """One degradation: the share of windows that get it, the function, which draws its own strength, and what it needs
+    in addition to numpy and scipy: OpenCV ("cv2") or a codec of PyAV's FFmpeg."""
 
     chance: float
     change: Change
@@ -46,19 +45,19 @@ def crop_place(rng: np.random.Generator, margin: int) -> tuple[int, int]:
 
 
 def augment_mouth(mouth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The kinds of PICTURE, each in its share of windows: u1 [frames, height, width], same; any side."""
+    """Apply the kinds of PICTURE, each in its share of windows: u1 [frames, height, width] of any size to the same."""
     return _mixed(mouth, PICTURE, rng)
 
 
 def augment_sound(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The kinds of SOUND, each in its share of windows: i2 [640 * frames], same."""
+    """Apply the kinds of SOUND, each in its share of windows: i2 [640 * frames] to the same."""
     return _mixed(audio, SOUND, rng)
 
 
 def _mixed(x: np.ndarray, kinds: dict[str, Kind], rng: np.random.Generator) -> np.ndarray:
     for kind in kinds.values():
         if rng.random() < kind.chance:
-            # a generator of its own: what one kind draws does not depend on whether another's codec is there
+            # each kind has its own generator: its draws do not depend on whether another kind's codec is installed
             own = np.random.default_rng(rng.integers(1 << 63))
             if not kind.needs or works(kind.needs):
                 x = kind.change(x, own)
@@ -66,19 +65,19 @@ def _mixed(x: np.ndarray, kinds: dict[str, Kind], rng: np.random.Generator) -> n
 
 
 def report_missing() -> None:
-    """One warning for each kind that this machine cannot do."""
+    """One warning for each kind that does not work on this machine."""
     for name, kind in (PICTURE | SOUND).items():
         if kind.needs and not works(kind.needs):
             log.warning(
                 "%s does not work here, so training goes without the augmentation %s; "
-                "the wheels of av and opencv-contrib-python in requirements.txt have it",
+                "the wheels of av and opencv-contrib-python in requirements.txt include it",
                 kind.needs, name,
             )  # fmt: skip
 
 
 @cache
 def works(needed: str) -> bool:
-    """Whether OpenCV, or a codec both ways, is there: tried once a process."""
+    """Whether OpenCV, or a codec's encoder and decoder, works: tried once per process."""
     try:
         if needed == "cv2":
             import cv2
@@ -115,7 +114,7 @@ def light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def patch(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A grey rectangle that stays for the window."""
+    """A grey rectangle, fixed during the window."""
     height, width = picture.shape[1:]
     h, w = rng.integers(height // 8, height // 3), rng.integers(width // 8, width // 3)
     y, x = rng.integers(0, height - h), rng.integers(0, width - w)
@@ -133,7 +132,7 @@ def low_resolution(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sensor_noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """From hardly visible to a dark room; small strengths as often as great ones."""
+    """From hardly visible to a dark room; weak noise is as frequent as strong noise."""
     return degrade_picture.sensor_noise(picture, float(np.exp(rng.uniform(0, np.log(25)))), rng)
 
 
@@ -142,7 +141,8 @@ def jpeg(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def h264(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """From hardly visible to blocks that hide the teeth; with and without the filter that smooths blocks, as presets go."""
+    """From hardly visible to blocks that hide the teeth; with or without the deblocking filter, depending on the
+    preset."""
     return degrade_picture.h264(picture, int(rng.integers(24, 47)), "veryfast" if rng.random() < 0.5 else "ultrafast")
 
 
@@ -156,9 +156,9 @@ def room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """5 to 40 dB below the speech: white, falling by 6 dB an octave, or like others' talk.
+    """5 to 40 dB below the speech: white, falling by 6 dB per octave, or like other people's talk.
 
-    The level refers to the louder half of the window's frames, so that a window full of pauses does not drown.
+    The level refers to the louder half of the window's frames, so that pauses do not affect it.
     """
     x = audio.astype(np.float32)
     frames = x[: len(x) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
@@ -172,7 +172,7 @@ def noise(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """-12 to +6 dB; what is too loud is clipped."""
+    """-12 to +6 dB, with clipping."""
     return to_int16(audio * np.float32(10 ** (rng.uniform(-12, 6) / 20)))
 
 
@@ -197,7 +197,8 @@ def _brown(white: np.ndarray) -> np.ndarray:
 
 
 def _babble(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The window's own sound backwards, from several places at once: rhythm and spectrum of speech that no lips say."""
+    """The window's own sound reversed, from several positions at once: rhythm and spectrum of speech, but not these
+    words."""
     backwards = sound[::-1]
     voices: np.ndarray = np.stack([np.roll(backwards, start) for start in rng.integers(0, len(sound), VOICES)])
     return np.asarray(voices.sum(0))

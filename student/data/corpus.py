@@ -1,4 +1,4 @@
-"""The clips of a split as the sampler sees them."""
+"""The clips of a split, as the sampler uses them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import store
 from store.layout import StoreError
 from student.data.spans import Spans
 
-LABELS = (-1, 0, 1)  # unknown, real, fake: of clips and of frames
+LABELS = (-1, 0, 1)  # unknown, real, fake; for clips and for frames
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What the order and the draws need to know of the training clips; small, so that it travels to workers.
+    """What sampling needs to know about the training clips; small, because it is sent to workers.
 
-    rows i8 [n]: their rows in the clips table; of all clips of the store: start, length i8 (of their spans, in frames), shard
-    i8, label i1, weight f4, corpus. Spans of `rows` are at least a window long.
+    rows i8 [n]: their rows in the clips table. For all clips of the store: start, length i8 (of their spans, in
+    frames), shard i8, label i1, weight f4, corpus. Spans of `rows` are at least one window long.
     """
 
     rows: np.ndarray
@@ -31,7 +31,7 @@ class Corpus:
 
     @classmethod
     def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
-        """Of the clips `rows` those whose spans hold a window. Raises StoreError for an unknown label."""
+        """Those of the clips `rows` whose spans hold a window. Raises StoreError for an unknown label."""
         c = reader.clips
         odd = np.asarray(rows, np.int64)[~np.isin(np.asarray(c["label"])[rows], LABELS)]
         if len(odd):

@@ -1,11 +1,11 @@
-"""Training batches from a Zarr store alone: windows, their mismatched pairs, soft labels from the stored projections.
+"""Training batches from a Zarr store: windows, their mismatched pairs, soft labels from the stored projections.
 
-Everything random is a function of (seed, epoch, position in the epoch) through counter-based generators, so a run goes on
-anywhere without replay, and what a window holds depends neither on workers nor on ranks. Shards are shuffled, then windows
-within a buffer. A share of the real clips' windows gets another clip's sound or its own shifted: with those, real clips alone
-teach. All windows, mismatched or not, are cut by the same rule, as if each had a partner and a shift, from equally long parts
-of the clips' spans (`student.data.spans`): length, place and padding tell nothing. No teacher runs here: a soft label is a
-comparison of two stored projections.
+Everything random is a function of (seed, epoch, position in the epoch) through counter-based generators, so a run can
+continue anywhere without replay, and the content of a window depends neither on workers nor on ranks. Shards are
+shuffled, then windows within a buffer. A share of the real clips' windows gets another clip's sound or its own shifted,
+so that real clips alone are enough for training. All windows, mismatched or not, are cut by the same rule, as if each
+had a partner and a shift, from equally long parts of the clips' spans (`student.data.spans`), so length, position and
+padding reveal nothing. No teacher runs here: a soft label is a comparison of two stored projections.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from student.data.picture import cut
 
 
 class Windows(Dataset[dict[str, torch.Tensor]]):
-    """Maps a Key to a batch of tensors. Opens the store at first use, in whichever process that is.
+    """Maps a Key to a batch of tensors. Opens the store at first use, in the process that uses it.
 
-    picture u1 [B, T, side, side] (`student.data.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`. Without
-    `soft_labels` nothing is compared. All of it is finite: what is not raises StoreError naming clip and array.
+    picture u1 [B, T, side, side] (`student.data.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`.
+    Without `soft_labels` nothing is compared. A value that is not finite raises StoreError, which names the clip and
+    the array.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
                 clip = self.reader.clips["id"][key.clips[odd[0]]]
                 raise StoreError(
                     f"clip {clip}: its soft labels are not finite though its projections are, so the fit of {self.path} is "
-                    f"damaged (calibration of {corpora[odd[0]]}); precompute.py --refit writes it anew"
+                    f"damaged (calibration of {corpora[odd[0]]}); precompute.py --refit rewrites it"
                 )
         else:
             batch["soft"] = np.zeros(batch["soft_mask"].shape, np.float32)
@@ -133,16 +134,17 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
                 "0, 1 or -1; correct the store"
             )
         if label == 1 and (fake >= 0).all():
-            return int(fake.any()), fake  # a partial forgery is real where it is
+            return int(fake.any()), fake  # a partial forgery is real in its real frames
         return label, np.full(d.length, label, np.int8) if label < 1 else fake
 
     def _finite(self, x: np.ndarray, name: str, row: int, start: int) -> np.ndarray:
-        """Frames of a clip from `start` as f4; one that is not finite would make every weight nan."""
+        """Frames of a clip from `start` as f4, checked: one value that is not finite would turn every weight into
+        NaN."""
         odd = np.flatnonzero(~np.isfinite(x).all(-1))
         if len(odd):
             raise StoreError(
                 f"clip {self.reader.clips['id'][row]}: frames/{name} is not finite at frame {start + odd[0]}, so it has no "
-                f"soft label there; precompute.py --store {self.path} --refit writes it anew"
+                f"soft label there; precompute.py --store {self.path} --refit rewrites it"
             )
         return x.astype(np.float32)
 
@@ -153,7 +155,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
 def soft_labels(vsr: np.ndarray, asr: np.ndarray, mask: np.ndarray, fit: Fit, corpora: list[str]) -> np.ndarray:
     """Soft label f4 [B, B, T] of every lips row b with every sound row c, from projections [B, T, K] and mask [B, B, T].
 
-    All pairs of one corpus are laid one after another, kept apart by masked rows, and compared in one call; the calibration is
+    All pairs of one corpus are concatenated, separated by masked rows, and compared in one call; the calibration is
     that of the lips' corpus. Where the mask is off the value has no meaning.
     """
     b, t, k = vsr.shape
@@ -169,9 +171,9 @@ def soft_labels(vsr: np.ndarray, asr: np.ndarray, mask: np.ndarray, fit: Fit, co
 
 
 class Keys(Sampler[Key]):
-    """The batches of one rank from `position` of `epoch` on; the same number on every rank.
+    """The batches of one rank from `position` of `epoch` onwards; every rank has the same number.
 
-    `micro` = windows that all ranks take together. The tail of an epoch is used where it gives each rank two windows.
+    `micro` = windows of all ranks together. The rest of an epoch is used if it gives each rank at least two windows.
     """
 
     def __init__(self, corpus: Corpus, config: DataConfig, seed: int, rank: int, world: int) -> None:
@@ -181,7 +183,7 @@ class Keys(Sampler[Key]):
         self.windows = int((corpus.length[corpus.rows] // config.window).sum())
 
     def ends(self, position: int) -> list[int]:
-        """Positions at which the micro-batches from `position` on end."""
+        """Positions at which the micro-batches from `position` onwards end."""
         full = list(range(position + self.micro, self.windows + 1, self.micro))
         last = full[-1] if full else position
         return [*full, self.windows] if self.windows - last >= 2 * self.world else full
@@ -199,7 +201,8 @@ class Keys(Sampler[Key]):
 
 
 def loader(windows: Windows, keys: Keys, num_workers: int, pin_memory: bool) -> DataLoader[dict[str, torch.Tensor]]:
-    """Batches in the order of `keys`. Workers are spawned (a fork after zarr's loop has started hangs) and kept for the run."""
+    """Batches in the order of `keys`. Workers are spawned (a fork after the start of zarr's event loop hangs) and kept
+    for the run."""
     return DataLoader(
         windows,
         batch_size=None,
@@ -212,7 +215,7 @@ def loader(windows: Windows, keys: Keys, num_workers: int, pin_memory: bool) -> 
 
 
 def _padded(x: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
-    """x [n, ...] with `fill` up to [length, ...]."""
+    """x [n, ...], padded with `fill` to [length, ...]."""
     if len(x) == length:
         return x
     out = np.full((length, *x.shape[1:]), fill, x.dtype)

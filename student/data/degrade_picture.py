@@ -1,8 +1,8 @@
-"""What cameras and codecs do to a picture: blur, fewer pixels, sensor noise, JPEG, H.264.
+"""Effects of cameras and codecs on pictures: blur, fewer pixels, sensor noise, JPEG, H.264.
 
-Every function takes and gives u1 [frames, height, width] of any side, changes nothing in place, and treats all frames alike: a
-clip keeps its lens and its codec. The codecs are the real ones (libjpeg by OpenCV, libx264 and FFmpeg's decoder by PyAV), in
-memory, on one thread, so that the same input gives the same bytes.
+Every function takes and returns u1 [frames, height, width] of any size, changes nothing in place, and treats all frames
+alike, because a clip keeps its lens and codec. The codecs are real (libjpeg from OpenCV, libx264 and FFmpeg's decoder
+from PyAV) and run in memory, on one thread, so that the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from fractions import Fraction
 import numpy as np
 
 FPS = Fraction(25)
-JPEG_SIDE = 65_500  # pixels: the longest that libjpeg takes
-# with its lookahead x264 gives other bytes now and then, on one thread too: 29 of 100 windows at preset veryfast
+JPEG_SIDE = 65_500  # pixels: libjpeg's limit
+# with lookahead x264 is not deterministic, even on one thread: other bytes in 29 of 100 windows at preset veryfast
 REPEATABLE = "rc-lookahead=0:sync-lookahead=0:mbtree=0"
-SMALLEST = 16  # pixels a side that x264 is given: one macroblock
+SMALLEST = 16  # pixels of the shortest side for x264: one macroblock
 
 
 def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur by `sigma` pixels, edges mirrored."""
     import cv2
 
-    # three deviations a side; GaussianBlur itself is exact to the bit on every processor and takes three times as long
+    # three deviations to each side; GaussianBlur itself is bit-exact on every processor and takes three times as long
     line = cv2.getGaussianKernel(2 * int(np.ceil(3 * sigma)) + 1, sigma, cv2.CV_32F)
     return _each(picture, lambda frame: cv2.sepFilter2D(frame, -1, line, line))
 
 
 def low_resolution(picture: np.ndarray, share: float) -> np.ndarray:
-    """Down to `share` of each side by averages of areas, and up again by straight lines."""
+    """Scaled down to `share` of each side by area averages, and up again bilinearly."""
     import cv2
 
     height, width = picture.shape[1:]
@@ -43,9 +43,10 @@ def low_resolution(picture: np.ndarray, share: float) -> np.ndarray:
 
 
 def sensor_noise(picture: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise of `sigma` grey levels at mid grey, new in each pixel; half of its power grows with the light, as photons come.
+    """Noise of `sigma` grey levels at mid grey, independent for each pixel; half of its power grows with brightness, as
+    photon noise does.
 
-    Drawn from 256 quantiles of the normal distribution: a table of (level, quantile) answers a pixel in one step.
+    Drawn from 256 quantiles of the normal distribution: a table of (level, quantile) gives a pixel in one step.
     """
     from scipy.special import ndtri
 
@@ -60,8 +61,8 @@ def sensor_noise(picture: np.ndarray, sigma: float, rng: np.random.Generator) ->
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     """Each frame through JPEG of that quality (libjpeg's 1 to 100).
 
-    Frames are coded one below the other, many in one image: blocks of 8 x 8 pixels know nothing of each other, so with
-    heights filled up to blocks this equals one image a frame, and is four times as fast.
+    Frames are coded one below the other, many in one image. Blocks of 8 x 8 pixels are independent, so with heights
+    padded to whole blocks this equals one image per frame, and is four times as fast.
     """
     import cv2
 
@@ -79,7 +80,7 @@ def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
 
 
 def h264(picture: np.ndarray, crf: int, preset: str) -> np.ndarray:
-    """The frames as a video by libx264 at that constant rate factor and preset, decoded again; grey, one thread."""
+    """The frames encoded by libx264 at that constant rate factor and preset, and decoded again; grey, one thread."""
     import av
     from av.video.codeccontext import VideoCodecContext
 
@@ -103,13 +104,13 @@ def h264(picture: np.ndarray, crf: int, preset: str) -> np.ndarray:
     packets += encoder.encode(None)
     shown = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
     assert len(shown) == frames, f"{frames} frames went into H.264 and {len(shown)} came out"
-    # luma as it is: a conversion to grey would stretch its range
+    # raw luma: a conversion to grey would stretch its range
     planes = [np.frombuffer(bytes(f.planes[0]), np.uint8).reshape(-1, f.planes[0].line_size) for f in shown]
     return np.stack([plane[:height, :width] for plane in planes])
 
 
 def _each(picture: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """`work` on every frame; out of one piece."""
+    """Apply `work` to every frame; the result is contiguous."""
     out = np.empty(picture.shape, np.uint8)
     for k, frame in enumerate(np.ascontiguousarray(picture)):
         out[k] = work(frame)

@@ -1,8 +1,8 @@
-"""What rooms, telephones and codecs do to sound: reverberation, the telephone band with G.711, mp3 and AAC.
+"""Effects of rooms, telephones and codecs on sound: reverberation, the telephone band with G.711, mp3 and AAC.
 
-Every function takes and gives i2 [samples] at 16 kHz, changes nothing in place, and moves nothing in time: filters are
-symmetric, a room's direct path stands at sample 0, and a codec's delay, which is measured once, is cut off. Lips and sound stay
-in step. mp3 and AAC are the real ones of PyAV's FFmpeg, in memory.
+Every function takes and returns i2 [samples] at 16 kHz, changes nothing in place, and shifts nothing in time: filters
+are symmetric, a room's direct path is at sample 0, and a codec's delay is measured once and cut off. Lips and sound
+stay in sync. mp3 and AAC are the real codecs of PyAV's FFmpeg, in memory.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 
 from store.layout import SAMPLE_RATE
 
-TAPS = 255  # of the telephone's band: its edges are 200 Hz wide
-ENCODERS = {"mp3": "libmp3lame", "aac": "aac"}  # FFmpeg's names; the decoders that give floats
+TAPS = 255  # of the telephone's band-pass filter: its edges are 200 Hz wide
+ENCODERS = {"mp3": "libmp3lame", "aac": "aac"}  # FFmpeg's names; their decoders return floats
 DECODERS = {"mp3": "mp3float", "aac": "aac"}
-# the fast way of each encoder: half and an eighth of the time of the default
+# the fast mode of each encoder: a half and an eighth of the default's time
 OPTIONS = {"mp3": {"compression_level": "9"}, "aac": {"aac_coder": "fast"}}
 
 
@@ -28,9 +28,11 @@ def to_int16(x: np.ndarray) -> np.ndarray:
 
 
 def reverberate(audio: np.ndarray, rt60: float, direct_db: float, gap: float, rng: np.random.Generator) -> np.ndarray:
-    """A room: the direct sound, and `gap` seconds later noise that falls by 60 dB in `rt60` seconds; the level stays.
+    """A room: the direct sound, and after `gap` seconds noise that decays by 60 dB in `rt60` seconds; the level is
+    kept.
 
-    `direct_db` is the ratio of direct to reverberant energy. What was said before the window has left no trace in it.
+    `direct_db` is the ratio of direct to reverberant energy. Sound from before the window leaves no reverberation in
+    it.
     """
     from scipy.signal import fftconvolve
 
@@ -58,12 +60,12 @@ def telephone(audio: np.ndarray, low: float, high: float) -> np.ndarray:
 
 @cache
 def mu_law() -> np.ndarray:
-    """What G.711's mu-law makes of each 16-bit sample: i2 [65536], at the sample's unsigned reading.
+    """The result of G.711's mu-law for each 16-bit sample: i2 [65536], indexed by the sample as an unsigned number.
 
-    ITU-T G.711 (11/1988), table 2: eight segments of 16 steps a side, each segment's steps twice as wide as those before.
+    ITU-T G.711 (11/1988), table 2: eight segments of 16 steps for each sign; the steps double from segment to segment.
     """
     segment, step = np.divmod(np.arange(128), 16)
-    # levels of 14 bits, in units of 16 bits
+    # levels of 14 bits, scaled to 16 bits
     values = 4 * ((2 * step + 33) * 2**segment - 33)
     borders = (values[1:] + values[:-1]) / 2
     samples = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.int32)
@@ -72,7 +74,7 @@ def mu_law() -> np.ndarray:
 
 
 def lossy(audio: np.ndarray, codec: str, bit_rate: int) -> np.ndarray:
-    """Through "mp3" or "aac" at that many bits a second; no sample is moved."""
+    """Encoded as "mp3" or "aac" at `bit_rate` bits per second and decoded; no sample is shifted."""
     delay = codec_delay(codec)
     out = _coded(np.pad(audio, (0, delay)), codec, bit_rate)
     return to_int16(32768 * out[delay : delay + len(audio)])
@@ -80,9 +82,9 @@ def lossy(audio: np.ndarray, codec: str, bit_rate: int) -> np.ndarray:
 
 @cache
 def codec_delay(codec: str) -> int:
-    """Samples by which coding and decoding move the sound, as measured on noise with the FFmpeg that is here.
+    """Samples by which encoding and decoding delay the sound, measured on noise with the installed FFmpeg.
 
-    Encoders write it into containers, not into what they encode, and decoders undo it for some codecs only.
+    Encoders write the delay into containers, not into the stream, and decoders undo it for some codecs only.
     """
     from scipy.signal import fftconvolve
 
@@ -93,7 +95,7 @@ def codec_delay(codec: str) -> int:
 
 
 def _coded(audio: np.ndarray, codec: str, bit_rate: int) -> np.ndarray:
-    """f4, at least as many samples as went in: the decoder's output, its delay included, and silence."""
+    """f4, at least as many samples as the input: the decoder's output, including its delay, then silence."""
     import av
     from av.audio.codeccontext import AudioCodecContext
 

@@ -1,4 +1,4 @@
-"""Which windows an epoch has, in which order, and with whose sound: functions of (seed, epoch, position) alone."""
+"""Which windows an epoch has, in which order, and with whose sound: functions of (seed, epoch, position) only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from student.config import DataConfig
 from student.data.corpus import Corpus
 
 SOFT_WINDOW = 5
-GAP = SOFT_WINDOW // 2 + 1  # empty rows between pairs that are compared in one call
+GAP = SOFT_WINDOW // 2 + 1  # masked rows between pairs that are compared in one call
 NEIGHBOURS = (
-    512  # windows: a partner is stored near, so that its chunks are read soon anyway, and often the same speaker
+    512  # windows: a partner is stored nearby, so its chunks are needed soon anyway, and is often the same speaker
 )
 OWN, SWAP, SHIFT = range(3)
 SMALL_SHIFTS = 0.3  # share of the drawn shifts that are too small to count as fake
@@ -33,7 +33,7 @@ class Draw:
 
 
 class At(NamedTuple):
-    """A place in a run: its seed, the epoch, and the position in the epoch's order."""
+    """A point in a run: its seed, the epoch, and the position in the epoch's order."""
 
     seed: int
     epoch: int
@@ -49,14 +49,14 @@ class Key(NamedTuple):
 
 
 def partners(corpus: Corpus, window: int) -> np.ndarray:
-    """Rows of the training clips known to be real, whose sound may be swapped in: once for each of a clip's windows, so that
-    swapped sound lies where own sound does."""
+    """Rows of the training clips known to be real, whose sound may be swapped in: one for each of a clip's windows, so
+    that swapped sound has the same distribution of positions as own sound."""
     real = corpus.rows[corpus.label[corpus.rows] == 0]
     return np.sort(np.repeat(real, corpus.length[real] // window))
 
 
 def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:
-    """Clip rows i8 [windows] in the order of one epoch: one for each `window` frames of a clip's span."""
+    """Clip rows i8 [windows] in the order of one epoch, one for each `window` frames of a clip's span."""
     rng = np.random.default_rng([seed, epoch])
     shard = corpus.shard[corpus.rows]
     shards = np.unique(shard)
@@ -64,13 +64,13 @@ def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np
     counts = corpus.length[corpus.rows] // config.window
     by_shard = np.argsort(place, kind="stable")
     windows = np.repeat(corpus.rows[by_shard], counts[by_shard])
-    # shuffle across the border of two buffers too: which windows share a buffer differs by a random phase
+    # a random phase lets windows also mix across the border of two buffers
     group = (np.arange(len(windows)) + rng.integers(config.buffer)) // config.buffer
     return windows[np.lexsort((rng.random(len(windows)), group))]
 
 
 def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, at: At, row: int) -> Draw:
-    """The window of clip `row` at a place in the run: a function of its arguments alone.
+    """The window of clip `row` at a point in the run: a function of its arguments only.
 
     Partner, shift and length are drawn for every window in the same way; only those that become mismatched use the first two.
     """
@@ -96,7 +96,7 @@ def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, at: At, row: int)
     mismatch = corpus.label[row] == 0 and chance < config.pair_share
     if mismatch and partner >= 0 and which < config.swap_share:
         first, room = int(corpus.start[partner]), int(corpus.length[partner]) - length
-        # half of the swaps keep the place in the clip: scripted corpora have a common rhythm, which must not give them away
+        # half of the swaps keep the position in the clip: scripted corpora share a rhythm, which must not reveal swaps
         sound_start = start if aligned and first <= start <= first + room else first + int(other * (room + 1))
         return Draw(row, partner, start, sound_start, length, SWAP, 0)
     if mismatch and size and config.swap_share < 1:
@@ -115,7 +115,7 @@ def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
 
 
 def class_weights(real: float, fake: float) -> tuple[float, float]:
-    """Weights under which real and fake windows count the same in the detection term, 1 on average."""
+    """Weights that give real and fake windows equal total weight in the detection term, 1 on average."""
     if real <= 0 or fake <= 0:
         return 1.0, 1.0
     return (real + fake) / (2 * real), (real + fake) / (2 * fake)

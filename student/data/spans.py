@@ -1,14 +1,15 @@
-"""Which frames of a clip are used, in training and evaluation alike: so that lengths and silences cannot tell the label.
+"""Which frames of a clip are used, in training and evaluation alike, so that lengths and silences cannot reveal the
+label.
 
-In many corpora the length of picture and sound, or the silence before the first word, tells which clips are fake
-(`pipelines.audit`). So only frames inside both tracks are used, MARGIN away from their ends, and `trim` takes off more:
+In many corpora the length of picture and sound, or the silence before the first word, shows which clips are fake
+(`pipelines.audit`). So only frames inside both tracks are used, MARGIN away from their ends, and `trim` removes more:
 
 none     nothing more
-leading  what comes before the first frame with a voice
-speech   that, and what comes after the last one
+leading  everything before the first frame with a voice
+speech   that, and everything after the last one
 
-What remains is a clip's span. Training cuts windows of one length from spans, whatever their own length (`window_for`), so
-that no length and no padding depends on the clip.
+What remains is a clip's span. Training cuts windows of one length from spans, whatever their own length (`window_for`),
+so that neither length nor padding depends on the clip.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ FEW = 0.05  # share of the clips of a method that may be too short for a window
 
 @dataclass(frozen=True)
 class Spans:
-    """First frame and number of frames of the span of every clip of a store, i8 [clips]; 0 frames where nothing remains.
+    """First frame and number of frames of the span of every clip of a store, i8 [clips]; 0 frames if nothing remains.
 
-    `labels`: a hash of what was read of the clips, flags and frame labels.
+    `labels`: a hash of the flags and frame labels that were read.
     """
 
     start: np.ndarray
@@ -45,7 +46,7 @@ class Spans:
 def spans(reader: Reader, rows: np.ndarray, trim: str) -> Spans:
     """Spans of the clips `rows`, which must be done; other clips have none. Reads the arrays READ, a shard at a time.
 
-    Raises StoreError where flags are damaged, ValueError for an unknown `trim`.
+    Raises StoreError if flags are damaged, ValueError for an unknown `trim`.
     """
     if trim not in TRIMS:
         raise ValueError(f"trim must be one of {', '.join(TRIMS)}, not {trim}")
@@ -61,17 +62,18 @@ def spans(reader: Reader, rows: np.ndarray, trim: str) -> Spans:
 
 
 def _pieces(reader: Reader, rows: np.ndarray) -> list[np.ndarray]:
-    """The clips in their order, cut where another shard begins or where they go back in the store: each piece is one read."""
+    """The clips in their order, split where another shard begins or the position in the store decreases: each piece is
+    one read."""
     offset = np.asarray(reader.clips["offset"], np.int64)[rows]
     cuts = np.flatnonzero((np.diff(offset // reader.shard_rows) != 0) | (np.diff(offset) <= 0)) + 1
     return np.split(rows, cuts) if len(rows) else []
 
 
 def _read(reader: Reader, piece: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    """What READ names, clip by clip, out of one read of all rows from the first clip to the end of the last.
+    """The arrays READ, clip by clip, from one read of all rows from the first clip to the end of the last.
 
-    Where that read fails, each clip is read alone: damage to another clip between them does not matter, and the error of a
-    damaged one names it.
+    If that read fails, each clip is read alone: damage to other clips between them does not matter, and the error for a
+    damaged clip names it.
     """
     offset, length, done = (
         np.asarray(reader.clips[name])[piece].astype(np.int64) for name in ("offset", "length", "done")
@@ -89,9 +91,10 @@ def _read(reader: Reader, piece: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 
 def span(flags: np.ndarray, trim: str) -> tuple[int, int]:
-    """First and last (exclusive) frame of the span of one clip with these flags u1 [frames]; (0, 0) where nothing remains."""
+    """First and last (exclusive) frame of the span of one clip with these flags u1 [frames]; (0, 0) if nothing
+    remains."""
     first, last = _ends(flags & AUDIO_PRESENT > 0)
-    # one that ends with the picture, or with the sound: the margin is kept to whichever ends first
+    # the span ends with the picture or the sound, whichever ends first, minus the margin
     first, last = first + MARGIN, last - MARGIN
     if trim != "none":
         begin, end = _ends(flags & VOICE_ACTIVE > 0)
@@ -101,16 +104,17 @@ def span(flags: np.ndarray, trim: str) -> tuple[int, int]:
 
 
 def _ends(on: np.ndarray) -> tuple[int, int]:
-    """First true place and the one after the last; (0, 0) where none is."""
+    """First True position and the one after the last; (0, 0) if there is none."""
     places = np.flatnonzero(on)
     return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
 
 
 def window_for(length: np.ndarray, kind: np.ndarray, wanted: int) -> int:
-    """Window in frames, at most `wanted`, that nearly all clips of every kind can fill; length i8 [clips], kind [clips].
+    """Window in frames, at most `wanted`, for which nearly all clips of every kind are long enough; length i8 [clips],
+    kind [clips].
 
-    As many as FEW of a kind may be shorter, but it does not go below a second for a kind of short clips. Windows of one length
-    for all are what keeps lengths from telling: clips that are shorter take no part.
+    A share FEW of a kind may be shorter, but the window never falls below a second for a kind of short clips. All
+    windows have one length, so that lengths reveal nothing; shorter clips are not used.
     """
     shortest = [np.quantile(length[kind == name], FEW, method="lower") for name in np.unique(kind)]
     return min(wanted, max(SECOND, int(min(shortest, default=wanted))))

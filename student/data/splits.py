@@ -1,9 +1,9 @@
-"""Which clips of a store a run trains, validates and tests on, and how much each weighs.
+"""Which clips of a store a run trains, validates and tests on, and the weight of each.
 
-The store's own `split` column decides (empty = train), or a file of id, split, weight. Where nothing is marked for validation,
-a tenth of the training clips is taken by group, so that no identity stands on both sides. Where there is only one group, or
-where each clip is a group of its own (nobody said who is in them), it is taken by clip, with a warning: validation may then
-share faces and voices with training.
+The store's own `split` column decides (empty = train), or a file of id, split, weight. If no clip is marked for
+validation, a tenth of the training clips is taken by group, so that no identity is on both sides. If there is only one
+group, or each clip is a group of its own (identities are unknown), it is taken by clip, with a warning: validation may
+then share faces and voices with training.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1
 MOST_WEIGHT = 1e6
-MOST_ROWS = 1_000_000  # of a file, where the store has few clips
+MOST_ROWS = 1_000_000  # limit for a file, if the store has few clips
 
 
 class SplitError(ConcordError, ValueError):
-    """A split that cannot be used; one line that says what to do."""
+    """A split cannot be used; one line that says what to do."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers [n] of the clips table by split, among clips that are done; `listed` counts those that are not too.
+    """Row numbers [n] of the clips table by split, among finished clips; `listed` also counts unfinished ones.
 
-    weight f4 [clips]: of each clip's label in training. `by`: how validation clips were chosen (store, file, group, lone, clip
-    or none).
+    weight f4 [clips]: weight of each clip's label in training. `by`: how validation clips were chosen (store, file,
+    group, lone, clip or none).
     """
 
     rows: dict[str, np.ndarray]
@@ -45,7 +45,7 @@ class Split:
 
 
 def split(reader: Reader, file: Path | None = None, seed: int = 0, need_val: bool = True) -> Split:
-    """Splits of a store; raises SplitError where the file cannot be used or no clip is left to train on."""
+    """Splits of a store; raises SplitError if the file cannot be used or no clip is left to train on."""
     clips = reader.clips
     names = np.array([str(s) or "train" for s in clips["split"]], dtype=object)
     weight = np.ones(len(names), np.float32)
@@ -65,7 +65,7 @@ def split(reader: Reader, file: Path | None = None, seed: int = 0, need_val: boo
 
 
 def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-    """Move about a tenth of the training clips to validation, whole groups where there are several."""
+    """Move about a tenth of the training clips to validation, in whole groups if there are several."""
     rows = np.flatnonzero(train)
     names = names.copy()
     if len(rows) < 2:
@@ -78,7 +78,7 @@ def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: in
         chosen: list[int] = []
         for group in rng.permutation(np.array(distinct, dtype=object)):
             members = rows[keys == group]
-            # a group that would take half of all clips leaves too little to train on
+            # a group with half of all clips would leave too little to train on
             if len(chosen) + len(members) <= max(wanted, len(rows) // 2):
                 chosen.extend(int(r) for r in members)
             if len(chosen) >= wanted:
@@ -88,7 +88,7 @@ def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: in
             if len(distinct) < len(rows):
                 return names, "group"
             log.warning(
-                "each of the %d training clips is a group of its own, so nobody said who is in them: validation and training "
+                "each of the %d training clips is a group of its own, so nobody knows who is in them: validation and training "
                 "may share faces and voices; give identities in a manifest or mark a split for figures on new people",
                 len(rows),
             )
@@ -102,7 +102,8 @@ def _hold_out(names: np.ndarray, groups: np.ndarray, train: np.ndarray, seed: in
 
 
 def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split and weight of every clip from a table of id, split and (optional) weight; clips it does not list take no part."""
+    """Split and weight of every clip from a table of id, split and (optional) weight; clips that it does not list are
+    not used."""
     try:
         data = file.read_bytes()
         table = read_parquet(data) if file.suffix == ".parquet" else read_csv(data)
@@ -149,7 +150,7 @@ def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _empty(value: object) -> bool:
-    """What tables hold where there is nothing."""
+    """Whether a cell of a table is empty."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return value != value if isinstance(value, float) else isinstance(value, str) and not value

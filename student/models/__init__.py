@@ -1,4 +1,4 @@
-"""Students by name. Each takes pictures (`student.data.picture`) and sound of one clock and answers with `Output`."""
+"""Students by name. Each takes pictures (`student.data.picture`) and sound on a common clock and returns `Output`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _talknet(**options: Any) -> nn.Module:
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"lite": _lite, "lite-causal": _lite_causal, "talknet": _talknet}
-# options under which a model does to a clip what the published code does
+# options with which a model treats a clip as the published code does
 PAPER: dict[str, dict[str, Any]] = {
     "talknet": {"join_clips": True, "attended_embeddings": True, "fake_logit_alone": True, "wrap": True}
 }
@@ -44,12 +44,12 @@ def build(name: str, **options: Any) -> nn.Module:
 
 
 def least_numbers(name: str, **options: Any) -> int:
-    """About how many weights such a student has, and never more than it has: told before one of any size is made. Raises
-    ValueError as `build` does."""
+    """A lower bound on the number of weights of such a student, known before it is built. Raises ValueError as `build`
+    does."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name}; there is {', '.join(sorted(MODELS))}")
     if name == "talknet":
-        return 0  # of one size
+        return 0  # its size is fixed
     from student.models.lite import LiteConfig
 
     try:

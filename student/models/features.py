@@ -1,9 +1,10 @@
-"""MFCC as the paper's student takes them: 13 coefficients, 100 rows a second, from 16 kHz sound.
+"""MFCC for the paper's student: 13 coefficients, 100 rows per second, from 16 kHz sound.
 
-Window of 40 ms without taper every 10 ms, pre-emphasis 0.97, power spectrum of 640 points over 640, 26 triangles on the mel
-scale 2595 log10(1 + f / 700) with corners on whole bins, logarithm, orthonormal DCT-II, lifter 22 (1 + 11 sin(pi n / 22)), and
-the logarithm of the window's energy in place of the first coefficient: as python_speech_features 0.6 does by default.
-Sound in units of int16. In double precision: quiet bands stand 60 dB and more below loud ones.
+Rectangular window of 40 ms every 10 ms, pre-emphasis 0.97, power spectrum of 640 points divided by 640, 26 triangles on
+the mel scale 2595 log10(1 + f / 700) with corners at whole bins, logarithm, orthonormal DCT-II, lifter 22 (1 + 11
+sin(pi n / 22)), and the logarithm of the window's energy instead of the first coefficient: the defaults of
+python_speech_features 0.6. Sound is in units of int16. Computed in double precision, because quiet bands are 60 dB and
+more below loud ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROWS_PER_FRAME = 4
 HOP = SAMPLES_PER_FRAME // ROWS_PER_FRAME
 WINDOW = FFT = 640
 FILTERS, COEFFICIENTS, LIFTER, PRE_EMPHASIS = 26, 13, 22, 0.97
-SMALLEST = torch.finfo(torch.float64).eps  # stands for an energy of 0
+SMALLEST = torch.finfo(torch.float64).eps  # replaces an energy of 0
 
 
 class Mfcc(nn.Module):
@@ -47,8 +48,8 @@ class Mfcc(nn.Module):
 
     @torch.no_grad()
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
-        """One row for each 10 ms from the start on, the last ones with what sound is left and then silence, as many as cover
-        the sound: 1 + ceil((n - 640) / 160), at least one."""
+        """One row for each 10 ms from the start; the last rows have the remaining sound, then silence. As many rows as
+        cover the sound: 1 + ceil((n - 640) / 160), at least one."""
         x = audio.double()
         x = torch.cat([x[:, :1], x[:, 1:] - PRE_EMPHASIS * x[:, :-1]], 1)
         rows = max(0, -(-(x.shape[1] - WINDOW) // HOP))
@@ -62,14 +63,14 @@ class Mfcc(nn.Module):
     def clips(self, audio: torch.Tensor, frames: torch.Tensor, wrap: bool) -> torch.Tensor:
         """MFCC f4 [B, 4 T, 13] of a padded batch of sound i2 [B, 640 T] whose clips last `frames` i8 [B].
 
-        The last three rows of a clip reach beyond its end: there is silence or, with `wrap` and as published, they are the
-        first rows again. What stands beyond a clip's rows has no meaning.
+        The last three rows of a clip reach beyond its end. They see silence there or, with `wrap` (as published), they
+        are the first rows again. Values beyond a clip's rows have no meaning.
         """
         length = audio.shape[1]
         time = torch.arange(length, device=audio.device)
         x = self.forward(F.pad(audio * (time < frames[:, None] * SAMPLES_PER_FRAME), (0, WINDOW - HOP)))
         if wrap:
-            whole = (frames * ROWS_PER_FRAME - (WINDOW // HOP - 1)).clamp(min=1)  # rows that lie inside the clip
+            whole = (frames * ROWS_PER_FRAME - (WINDOW // HOP - 1)).clamp(min=1)  # rows inside the clip
             row = torch.arange(x.shape[1], device=x.device) % whole[:, None]
             x = x.gather(1, row[..., None].expand_as(x))
         return x

@@ -1,11 +1,12 @@
-"""The `lite` student: two small encoders of one modality each, and a head that sees nothing but how well they agree.
+"""The `lite` student: two small encoders of one modality each, and a head that sees only how well they agree.
 
-Mouth crops go through a strided 2-D trunk whose first layer spans three frames (it sees motion), sound through a log-mel front
-end and strided 1-D convolutions; both end in temporal convolutions and unit-length embeddings at 25 a second. The head reads
-the cosines of the two at small offsets in several groups of channels, so a decision cannot rest on a face, a voice or a codec
-alone. Norms act within one frame, convolutions are padded at the ends of the clip, and rows outside the mask are zeroed before
-each temporal layer: a frame depends on its neighbourhood, never on the length of the clip or on the rest of the batch. With
-`causal` that neighbourhood lies before it: a frame's embeddings and logit are final once the frame is there.
+Mouth crops go through a strided 2-D trunk whose first layer spans three frames (it sees motion), sound through a
+log-mel front end and strided 1-D convolutions; both end in temporal convolutions and unit-length embeddings, 25 per
+second. The head reads their cosines at small offsets in several groups of channels, so a decision cannot rest on a
+face, a voice or a codec alone. Norms act within one frame, convolutions are padded at the ends of the clip, and rows
+outside the mask are zeroed before each temporal layer. So a frame depends on its neighbourhood, never on the length of
+the clip or on the rest of the batch. With `causal` only earlier frames count: a frame's embeddings and logit are final
+as soon as the frame has arrived.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MEL_WINDOW = 400  # 25 ms
 CROP = 88  # of the store's 96 pixels
 
 
-LIMITS = {  # least and most of each size
+LIMITS = {  # smallest and largest value of each size
     "width": (1, 4096), "temporal_layers": (0, 64), "reach": (0, 10_000), "mels": (1, 512), "groups": (1, 4096),
     "offsets": (0, 1000),
 }  # fmt: skip
@@ -35,21 +36,21 @@ LIMITS = {  # least and most of each size
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Sizes of the network; the defaults are what the benchmarks were run with."""
+    """Sizes of the network; the benchmarks were run with the defaults."""
 
     width: int = 128  # embedding channels D
     trunk: tuple[int, ...] = (24, 48, 96, 128)  # channels at 22, 11, 6, 3 pixels
     temporal_layers: int = 3  # each spans 5 frames, in both encoders
-    reach: int = 12  # frames either way whose mean is taken away: half a second
+    reach: int = 12  # frames on each side whose mean is subtracted: half a second
     mels: int = 64
-    groups: int = 4  # of channels whose cosines the head sees apart
-    offsets: int = 7  # frames either way at which the head compares; 15 rows with the default
+    groups: int = 4  # of channels; the head sees a cosine for each
+    offsets: int = 7  # largest offset in frames that the head compares, either way; 15 offsets with the default
     dropout: float = 0.1
-    causal: bool = False  # nothing depends on later frames, for streams
+    causal: bool = False  # for streams: nothing depends on later frames
 
     def __post_init__(self) -> None:
-        """A header may say anything: ValueError for what is not a number, or more than a network of this kind can have."""
-        trunk = tuple(self.trunk) if isinstance(self.trunk, tuple | list) else ()  # JSON gives a list
+        """A header may contain anything: ValueError for values that are not numbers or exceed LIMITS."""
+        trunk = tuple(self.trunk) if isinstance(self.trunk, tuple | list) else ()  # a list in JSON
         object.__setattr__(self, "trunk", trunk)
         if not 1 <= len(trunk) <= 12:
             raise ValueError("trunk must be a list of 1 to 12 numbers")
@@ -57,14 +58,14 @@ class LiteConfig:
         sizes |= {f"trunk {k}": (channels, LIMITS["width"]) for k, channels in enumerate(trunk)}
         for name, (value, (least, most)) in sizes.items():
             if type(value) is not int or not least <= value <= most:
-                raise ValueError(f"{name} must be a whole number from {least} to {most}")
+                raise ValueError(f"{name} must be an integer from {least} to {most}")
         if type(self.causal) is not bool or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ValueError("causal must be true or false, and dropout a share below 1")
+            raise ValueError("causal must be true or false, and dropout must be from 0 to below 1")
         if self.width % self.groups:
             raise ValueError(f"width {self.width} must be a multiple of groups {self.groups}")
 
     def least_numbers(self) -> int:
-        """Weights of the larger layers: no more than the network has."""
+        """Number of weights in the larger layers, a lower bound for the network."""
         side = 22
         for _ in self.trunk[1:]:
             side = (side + 1) // 2
@@ -85,10 +86,11 @@ class Lite(nn.Module):
         self.audio = AudioEncoder(c)
         self.head = AgreementHead(c)
         self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
-        self.bias = nn.Parameter(torch.tensor(-3.0))  # most pairs one can form do not belong together
+        self.bias = nn.Parameter(torch.tensor(-3.0))  # most possible pairs do not belong together
 
     def forward(self, mouth: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
-        """mouth u1 [B, T, 96, 96] (centre taken) or [B, T, 88, 88], audio i2 [B, 640 T], mask bool [B, T]: rows in use."""
+        """mouth u1 [B, T, 96, 96] (centre taken) or [B, T, 88, 88], audio i2 [B, 640 T], mask bool [B, T]: True for
+        rows in use."""
         if mask is None:
             mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
         v, a = self.visual(mouth, mask), self.audio(audio, mask)
@@ -102,7 +104,7 @@ class VisualEncoder(nn.Module):
     def __init__(self, c: LiteConfig) -> None:
         super().__init__()
         first, *rest = c.trunk
-        # three frames as three channels: a 3 x 7 x 7 convolution with stride 1 x 4 x 4, in the layout that CPUs do fastest
+        # three frames as three channels: a 3 x 7 x 7 convolution with stride 1 x 4 x 4, in the fastest layout on CPUs
         layers: list[nn.Module] = [
             nn.Conv2d(3, first, 7, stride=4, padding=3, bias=False),
             nn.GroupNorm(1, first),
@@ -130,7 +132,7 @@ class VisualEncoder(nn.Module):
         spread = (x - mean).square().mean((-2, -1), keepdim=True).sqrt()
         x = (
             (x - mean) / (spread + 4.0) * mask[..., None, None]
-        )  # light and contrast differ between clips; 4 of 255 is flat
+        )  # light and contrast differ between clips; a deviation of 4 of 255 is flat
         before = F.pad(x, (0, 0, 0, 0, 2, 0)) if self.causal else F.pad(x, (0, 0, 0, 0, 1, 1))
         x = torch.stack([before[:, :-2], before[:, 1:-1], before[:, 2:]], 2)
         b, t = x.shape[:2]
@@ -165,12 +167,12 @@ class AudioEncoder(nn.Module):
 
 
 class _Conv(nn.Conv1d):
-    """A convolution over time that keeps its length (but for the stride); causal: it sees nothing later."""
+    """A convolution over time that keeps the length (divided by the stride); causal: it sees no later rows."""
 
     def __init__(
         self, channels: int, out: int, size: int, stride: int = 1, causal: bool = False, bias: bool = True
     ) -> None:
-        # of one step of a stride, the last row is the present
+        # the last row of a stride is the present
         self.before = size - stride if causal else 0
         super().__init__(channels, out, size, stride, padding=0 if causal else (size - stride) // 2, bias=bias)
 
@@ -179,7 +181,7 @@ class _Conv(nn.Conv1d):
 
 
 class LogMel(nn.Module):
-    """Logarithm of mel energies, 4 rows a frame, by matrix products alone (exports to any runtime). No parameters.
+    """Logarithm of mel energies, 4 rows per frame, by matrix products only (exports to any runtime). No parameters.
 
     Mel scale of HTK, 2595 log10(1 + f / 700). The weights of each triangle sum to 1, so a band is a mean over its bins (equal
     area, as in Slaney's "Auditory Toolbox" 1998).
@@ -190,7 +192,7 @@ class LogMel(nn.Module):
 
     def __init__(self, mels: int, causal: bool = False) -> None:
         super().__init__()
-        side = (MEL_WINDOW - HOP) // 2  # row m is centred on the middle of its 10 ms, or ends with them
+        side = (MEL_WINDOW - HOP) // 2  # row m is centred on its 10 ms or, if causal, ends with them
         self.sides = (2 * side, 0) if causal else (side, side)
         n = torch.arange(MEL_WINDOW, dtype=torch.float64)
         k = torch.arange(MEL_WINDOW // 2 + 1, dtype=torch.float64)
@@ -208,7 +210,7 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, audio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """audio i2 [B, 640 T], mask [B, T] -> f4 [B, 4 T, mels], about zero mean and unit spread on speech."""
+        """audio i2 [B, 640 T], mask [B, T] -> f4 [B, 4 T, mels], with about zero mean and unit deviation on speech."""
         x = audio.float() / 32768 * mask.repeat_interleave(SAMPLES_PER_FRAME, 1)
         rows = F.pad(x, self.sides).unfold(1, MEL_WINDOW, HOP)
         real, imaginary = (rows @ self.basis).chunk(2, -1)
@@ -217,18 +219,19 @@ class LogMel(nn.Module):
 
 
 class LocalContrast(nn.Module):
-    """What sets a frame apart from its neighbourhood: x minus the mean of its `reach` frames either way (causal: of twice as
-    many before it), then a layer norm.
+    """The difference of a frame from its neighbourhood: x minus the mean of `reach` frames on each side (causal: of
+    twice as many before it), then a layer norm.
 
-    It removes what stays (face, voice, room, camera) and leaves what moves. Without it all embeddings start almost equal, and
-    the contrastive term has no gradient. [B, T, width] -> same; the mean is of rows inside the mask.
+    It removes what is constant (face, voice, room, camera) and keeps what moves. Without it all embeddings are almost
+    equal at first, and the contrastive term has no gradient. [B, T, width] -> same; the mean is over rows inside the
+    mask.
     """
 
     def __init__(self, width: int, reach: int, causal: bool) -> None:
         super().__init__()
         self.reach = reach
         self.sides = (2 * reach, 0) if causal else (reach, reach)
-        # one frame of nothing more in the mean: else the first frame minus itself would leave rounding alone
+        # one zero frame more in the mean: otherwise the first frame minus itself would leave only rounding errors
         self.prior = float(causal) / (2 * reach + 1)
         self.norm = nn.LayerNorm(width)
 
@@ -261,7 +264,8 @@ class Temporal(nn.Module):
 
 
 class AgreementHead(nn.Module):
-    """Cosines of lips and sound, by group of channels and offset, to one logit a frame and one a clip; positive = fake."""
+    """Cosines of lips and sound, by group of channels and offset, to one logit per frame and one per clip; positive =
+    fake."""
 
     def __init__(self, c: LiteConfig) -> None:
         super().__init__()
@@ -272,13 +276,13 @@ class AgreementHead(nn.Module):
         self.causal = c.causal
         self.dropout = nn.Dropout(c.dropout)
         self.logit = nn.Conv1d(32, 1, 1)
-        self.weight = nn.Linear(c.width, 1)  # how much the sound of a frame can tell: silence tells nothing
+        self.weight = nn.Linear(c.width, 1)  # weight of a frame, from its sound: silence is not informative
 
     def forward(self, v: torch.Tensor, a: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """v, a [B, T, width], mask [B, T] -> frame logits [B, T], clip logits [B] (weighted mean over the mask)."""
         b, t, d = v.shape
         v, a = v * mask[..., None], a * mask[..., None]
-        if self.causal:  # sound that comes later meets the lips when it is there: v at t - k with a at t
+        if self.causal:  # later sound is compared once it has arrived: v at t - k with a at t
             past = F.pad(a, (0, 0, self.offsets, 0)).unfold(1, self.offsets + 1, 1)
             lips = F.pad(v, (0, 0, self.offsets, 0)).unfold(1, self.offsets + 1, 1)
             pairs = torch.cat([v[..., None] * past, (a[..., None] * lips)[..., :-1]], -1)

@@ -1,4 +1,4 @@
-"""What every student answers with."""
+"""The output of every student."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 class Output(NamedTuple):
-    """What a student says of a batch of B windows with T frames; rows outside the mask are meaningless.
+    """A student's output for a batch of B windows with T frames; rows outside the mask are meaningless.
 
     visual, audio [B, T, D]: unit-length embeddings of one modality each; frame_logits [B, T] and clip_logits [B]: positive =
-    fake; scale, bias []: how a cosine of the two embeddings reads as a logit of "they belong together".
+    fake; scale, bias []: they turn a cosine of the two embeddings into a logit of "they belong together".
     """
 
     visual: torch.Tensor

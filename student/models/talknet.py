@@ -1,10 +1,10 @@
 """The `talknet` student: the paper's network (TalkNet-ASD's), 15.7 M parameters, under the names of the authors' checkpoint.
 
-Faces and MFCC are encoded apart, each stream attends to the other, the two together attend to themselves, and a linear head
-gives two logits a frame (index 1 = fake). By default four things that the published code does to a clip are mended (see
-`TalkNetConfig`); the options `PAPER` of this package keep them. It takes whole faces as the paper does, which a store has on
-request (`student.data.picture`), and else mouth crops enlarged to 112 x 112: weights that were trained on faces see another
-picture then.
+Faces and MFCC are encoded separately, each stream attends to the other, both together attend to themselves, and a
+linear head gives two logits per frame (index 1 = fake). By default four properties of the published code are corrected
+(see `TalkNetConfig`); the options `PAPER` of this package keep them. Like the paper it takes whole faces, which a store
+has on request (`student.data.picture`); otherwise it takes mouth crops enlarged to 112 x 112, which differ from the
+pictures that weights for faces were trained on.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ HEADS = 8
 
 @dataclass(frozen=True)
 class TalkNetConfig:
-    """What the published code does to clips, off by default; sizes are the paper's."""
+    """Properties of the published code, off by default; sizes are the paper's."""
 
-    join_clips: bool = (
-        False  # the stem sees across the seams between the clips of a batch: scores depend on its neighbours
+    join_clips: bool = False  # the stem sees neighbouring clips of the batch, so scores depend on them
+    attended_embeddings: bool = (
+        False  # embeddings are taken after cross attention, where each also contains the other stream
     )
-    attended_embeddings: bool = False  # embeddings are taken after cross attention, where each holds the other side too
-    fake_logit_alone: bool = False  # a clip's logit is that of "fake" alone, not its distance from the other
-    wrap: bool = False  # the last three rows of MFCC are the first three again, not what sound is left
+    fake_logit_alone: bool = False  # a clip's logit is that of "fake" alone, not its difference from that of "real"
+    wrap: bool = False  # the last three rows of MFCC are the first three again, not the remaining sound
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Streams(NamedTuple):
 
 
 class TalkNet(nn.Module):
-    """See the module. forward(picture, audio, mask) -> Output; `streams` takes faces and MFCC as the paper has them."""
+    """See the module. forward(picture, audio, mask) -> Output; `streams` takes faces and MFCC in the paper's form."""
 
     def __init__(self, config: TalkNetConfig | None = None) -> None:
         super().__init__()
@@ -69,20 +69,20 @@ class TalkNet(nn.Module):
         self.model = Network(c)
         self.lossAV = nn.ModuleDict({"FC": nn.Linear(2 * WIDTH, 2)})
         unused = {"projection_A": nn.Linear(512, 256), "projection_B": nn.Linear(128, 256)}
-        self.lossCont_Spea = nn.ModuleDict(unused).requires_grad_(False)  # in the authors' checkpoint, used by nothing
-        self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))  # ours, as in `lite`
+        self.lossCont_Spea = nn.ModuleDict(unused).requires_grad_(False)  # in the authors' checkpoint, but unused
+        self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))  # added by this project, as in `lite`
         self.bias = nn.Parameter(torch.tensor(-3.0))
 
     def forward(self, picture: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
-        """picture u1 [B, T, side, side], mouths enlarged to 112; audio i2 [B, 640 T]; mask bool [B, T]: the first rows of each
-        clip."""
+        """picture u1 [B, T, side, side], mouths enlarged to 112; audio i2 [B, 640 T]; mask bool [B, T]: True for the
+        first rows of each clip."""
         if mask is None:
             mask = torch.ones(picture.shape[:2], dtype=torch.bool, device=picture.device)
         mfcc = self.features.clips(audio, mask.sum(1), self.config.wrap)
         return self.output(self.streams(_faces(picture), mfcc, mask), mask)
 
     def output(self, s: Streams, mask: torch.Tensor) -> Output:
-        """What the streams say of frames and clips."""
+        """The output from the streams."""
         after = self.config.attended_embeddings
         visual, audio = (s.cross_visual, s.cross_audio) if after else (s.visual_front_end, s.audio_front_end)
         logits = s.frame_logits.float()
@@ -95,7 +95,9 @@ class TalkNet(nn.Module):
     def streams(self, faces: torch.Tensor, mfcc: torch.Tensor, mask: torch.Tensor | None = None) -> Streams:
         """faces [B, T, 112, 112] in 0 to 255, mfcc f4 [B, 4 T, 13]. Rows outside the mask have no meaning."""
         if mfcc.shape[1] != ROWS_PER_FRAME * faces.shape[1]:
-            raise ValueError(f"{mfcc.shape[1]} rows of MFCC do not go with {faces.shape[1]} frames; 4 a frame do")
+            raise ValueError(
+                f"{mfcc.shape[1]} rows of MFCC do not match {faces.shape[1]} frames; 4 per frame are needed"
+            )
         keep = None if mask is None or bool(mask.all()) else mask
         audio, visual, cross_audio, cross_visual, both = self.model(faces, mfcc, keep)
         return Streams(audio, visual, cross_audio, cross_visual, both, self.lossAV["FC"](both))
@@ -126,10 +128,10 @@ class Network(nn.Module):
 
 
 class AttentionLayer(nn.Module):
-    """`source` [B, T, width] and what it holds where `target` (same shape) looks: queries from the target, keys and values
-    from the source, added to the source; then a feed-forward part. Norms follow the sums."""
+    """Attention from `target` to `source`, both [B, T, width]: queries from the target, keys and values from the
+    source; the result is added to the source. Then a feed-forward part. Norms follow the sums."""
 
-    need_weights = False  # of `self_attn`, averaged over the heads; without them a fused kernel does the same
+    need_weights = False  # of `self_attn`, averaged over the heads; without them a faster fused kernel is used
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """The two encoders of `talknet`: faces through a residual network over single frames, MFCC through squeeze-excitation blocks.
 
-Layers and the names of their weights are those of TalkNet-ASD (Tao et al. 2021, "Is Someone Speaking?", arXiv 2107.06592),
-which the paper's student is built of. What is added is `keep`, bool [B, T] of rows in use or None for all: rows outside are
-zero before whatever looks at neighbours and take no part in any mean: a padded clip gives what it gives alone, in training too.
+Layers and the names of their weights are those of TalkNet-ASD (Tao et al. 2021, "Is Someone Speaking?", arXiv
+2107.06592), from which the paper's student is built. The addition is `keep`, bool [B, T] for rows in use or None for
+all: rows outside are zeroed before each layer that sees neighbours, and excluded from all means. So a padded clip gives
+the same result as alone, in training too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 GREY_MEAN, GREY_SPREAD = 0.4161, 0.1688  # of a face in 0 to 1
-TAPS = 5  # frames that the stem sees
-FRAMES_AT_ONCE = 64  # through the residual network, where no gradient is wanted: bounds the memory of long clips
+TAPS = 5  # frames that the stem sees at once
+FRAMES_AT_ONCE = 64  # in the residual network, without gradients: limits the memory for long clips
 
 
 def norm(layer: nn.Module, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
@@ -24,7 +25,7 @@ def norm(layer: nn.Module, x: torch.Tensor, keep: torch.Tensor | None) -> torch.
         return layer(x) * keep.view(len(keep), *[1] * (x.ndim - 2), -1)
     rows = x.movedim(-1, 1)  # [B, n, C, ...]
     out = torch.zeros_like(rows)
-    used = rows[keep]  # [N, C, ...]; one more axis for layers that expect it
+    used = rows[keep]  # [N, C, ...], with one more axis for layers that expect it
     out[keep] = layer(used[..., None]).squeeze(-1).to(out.dtype)
     return out.movedim(1, -1)
 
@@ -42,7 +43,7 @@ class Taps(nn.Conv3d):
 class ResidualStage(nn.Module):
     """Two residual units of two 3 x 3 convolutions, the first with the stage's stride; norm and ReLU follow each sum.
 
-    The second unit's shortcut is the first one's sum before its norm. `downsample` exists, unused, where the stride is 1.
+    The second unit's shortcut is the first one's sum before its norm. With stride 1 `downsample` exists but is unused.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
@@ -58,7 +59,7 @@ class ResidualStage(nn.Module):
         self.outbnb = _trunk_norm(channels)
         self.strided = stride != 1
         if not self.strided:
-            self.downsample.requires_grad_(False)  # processes that train together would wait for its gradient
+            self.downsample.requires_grad_(False)  # otherwise distributed processes would wait for its gradient
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv2a(F.relu(self.bn1a(self.conv1a(x)), inplace=True))
@@ -83,11 +84,12 @@ class ResidualTrunk(nn.Module):
 
 
 class VisualFrontend(nn.Module):
-    """Faces [B, T, 112, 112] in 0 to 255 -> one row of 512 a frame [B, T, 512], zero outside `keep`.
+    """Faces [B, T, 112, 112] in 0 to 255 -> one row of 512 per frame [B, T, 512], zero outside `keep`.
 
-    The stem sees two frames either way. With `join_clips`, as published, the clips of a batch lie one after another and are
-    seen across their seams; else nothing lies beyond a clip's ends. Channels lie last in memory, which makes convolutions
-    faster, but not in training as published: a batch norm's sums are less exact there, by enough to turn a few ReLUs.
+    The stem sees two frames on each side. With `join_clips` (as published) the clips of a batch form one sequence, and
+    the stem sees across their borders; otherwise it sees zeros beyond a clip's ends. Channels are last in memory, which
+    makes convolutions faster, except in training as published: a batch norm's sums are less exact in that layout,
+    enough to flip a few ReLUs.
     """
 
     layout = torch.channels_last
@@ -101,7 +103,7 @@ class VisualFrontend(nn.Module):
     def forward(self, faces: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
         b, t = faces.shape[:2]
         x = (faces.float() / 255 - GREY_MEAN) / GREY_SPREAD
-        x = torch.cat([x.flatten(0, 1), x.new_zeros(1, *x.shape[2:])])  # the last one stands for "no frame there"
+        x = torch.cat([x.flatten(0, 1), x.new_zeros(1, *x.shape[2:])])  # the last one represents a missing frame
         used = torch.ones(b, t, dtype=torch.bool, device=x.device) if keep is None else keep
         near = neighbours(used, self.join_clips)
         whole = self.training or torch.is_grad_enabled()
@@ -124,9 +126,10 @@ class VisualFrontend(nn.Module):
 
 
 def neighbours(keep: torch.Tensor, join_clips: bool) -> torch.Tensor:
-    """For each of the N frames in use, in order, the flat places i8 [N, 5] of the frames around it; B * T for a missing one.
+    """For each of the N frames in use, in order, the flat indices i8 [N, 5] of the frames around it; B * T for a
+    missing one.
 
-    keep bool [B, T]: the first rows of each clip.
+    keep bool [B, T]: True for the first rows of each clip.
     """
     clip, time = keep.nonzero(as_tuple=True)
     place = torch.arange(len(clip), device=keep.device)[:, None] + torch.arange(-(TAPS // 2), TAPS // 2 + 1).to(clip)
@@ -139,7 +142,7 @@ def neighbours(keep: torch.Tensor, join_clips: bool) -> torch.Tensor:
 
 
 class GlobalNorm(nn.Module):
-    """Zero mean and unit variance over channels and time together, one pair of figures a clip: [B, C, T] -> same."""
+    """Zero mean and unit variance over channels and time together, separately for each clip: [B, C, T] -> same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -158,7 +161,7 @@ class GlobalNorm(nn.Module):
 
 
 class DepthwiseBlock(nn.Module):
-    """[B, 512, T] -> same: what three frames add, channel by channel, then mixed."""
+    """[B, 512, T] -> same: a residual block with a depthwise convolution over three frames, then a pointwise one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +208,7 @@ class VisualConv1D(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel of [B, C, F, n] times a share that the clip's means of all channels decide."""
+    """Each channel of [B, C, F, n] times a factor that is computed from the clip's means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -246,7 +249,7 @@ class AudioBlock(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """MFCC [B, 4 T, 13] -> one row of 128 a frame [B, T, 128]; an image of 13 x 4 T becomes one of 2 x T."""
+    """MFCC [B, 4 T, 13] -> one row of 128 per frame [B, T, 128]; an image of 13 x 4 T becomes one of 2 x T."""
 
     def __init__(self) -> None:
         super().__init__()

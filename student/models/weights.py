@@ -1,8 +1,8 @@
-"""Weights that others trained, put into a student: every key must find its place, or the file is refused by name.
+"""Loads weights trained elsewhere into a student: every key must match, or the file is refused by name.
 
-A file is a state dict: torch's own (read as data alone, whatever its suffix), .npz or .safetensors; keys may begin with
-`module.`, which data-parallel training leaves. `talknet` takes the authors' checkpoint (with or without the teachers inside it)
-and TalkNet-ASD's; `lite` and `talknet` take what our own training wrote.
+A file is a state dict: torch's own (read as data only, whatever its suffix), .npz or .safetensors; keys may begin with
+`module.`, which data-parallel training adds. `talknet` takes the authors' checkpoint (with or without the teachers
+inside it) and TalkNet-ASD's; `lite` and `talknet` take the files of this project's training.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TEACHERS = ("ASRmodel.", "VSRmodel.")  # frozen, inside the authors' checkpoint
 LEFT_OVER = {"talknet": ("lossA.FC.weight", "lossA.FC.bias", "lossV.FC.weight", "lossV.FC.bias")}  # TalkNet-ASD's
 ABSENT = {
     "talknet": (
-        # the authors' own, which nothing uses: TalkNet-ASD's checkpoint lacks them
+        # the authors' own and unused; TalkNet-ASD's checkpoint lacks them
         *(f"lossCont_Spea.projection_{side}.{leaf}" for side in "AB" for leaf in ("weight", "bias")),
-        # ours
+        # added by this project
         "log_scale",
         "bias",
     )
@@ -34,7 +34,8 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a file gave: its hash, how many keys were taken, which were left aside and which kept what they had."""
+    """Result of loading a file: its hash, the number of keys taken, the keys ignored, and the keys that kept their old
+    values."""
 
     path: str
     sha256: str
@@ -54,8 +55,8 @@ class Loaded:
 def load(model: nn.Module, name: str, path: Path | str) -> Loaded:
     """Fill the student `name` from a file.
 
-    Raises CheckpointError, naming file and key, for a key that is missing or left over, a tensor of another shape or one that
-    is not finite, and for a file that is missing, damaged or holds anything but tensors.
+    Raises CheckpointError, which names file and key, for a missing or unknown key, for a tensor of another shape or one
+    that is not finite, and for a file that is missing, damaged or holds anything except tensors.
     """
     path = Path(path)
     file = path / MODEL_FILE if path.is_dir() else path
@@ -86,7 +87,7 @@ def load(model: nn.Module, name: str, path: Path | str) -> Loaded:
 
 
 def read(file: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file, on the CPU. Nothing that the file asks for is run. Raises CheckpointError naming it."""
+    """The state dict in a file, on the CPU. No code from the file is run. Raises CheckpointError, which names it."""
     if not file.is_file():
         raise CheckpointError(
             f"no weights at {file}; give a .pt, .pth, .model, .npz or .safetensors file, or a run's folder"
@@ -111,14 +112,14 @@ def read(file: Path) -> dict[str, torch.Tensor]:
                 state = checkpoint.read(file)
             except TeacherError as error:
                 raise CheckpointError(
-                    f"{file} is damaged or asks for more than tensors, so it was not read ({error}); take it from a source "
+                    f"{file} is damaged or holds more than tensors, so it was not read ({error}); take it from a source "
                     "that you trust"
                 ) from error
     except (*npz.ERRORS, TypeError, MemoryError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{file} is damaged or no file of weights: {said}") from error
+        raise CheckpointError(f"{file} is damaged or not a file of weights: {said}") from error
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{file} holds no state dict (names and tensors) but a {type(state).__name__}")
+        raise CheckpointError(f"{file} holds a {type(state).__name__}, not a state dict (names and tensors)")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(
@@ -128,19 +129,19 @@ def read(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _unwrapped(state: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
-    """Without `module.` in front."""
+    """The state without the prefix `module.`."""
     out = {key.removeprefix(WRAPPED): value for key, value in state.items()}
     if len(out) != len(state):
         twice = next(key for key in out if key in state and WRAPPED + key in state)
-        raise CheckpointError(f"{file} holds {twice} twice, with and without {WRAPPED} in front")
+        raise CheckpointError(f"{file} holds {twice} twice, with and without the prefix {WRAPPED}")
     return out
 
 
 def _named(keys: list[str]) -> str:
-    """The first key, and how many more."""
+    """The first key, and the number of others."""
     return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
 
 
 def _parts(keys: tuple[str, ...]) -> list[str]:
-    """What stands before the first dot, each once."""
+    """The parts of the names before the first dot, each once."""
     return list(dict.fromkeys(key.partition(".")[0] for key in keys))

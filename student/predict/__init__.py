@@ -1,1 +1,1 @@
-"""`python -m student.predict`: an answer on one video, with a page."""
+"""`python -m student.predict`: an answer for each video, with a page."""

@@ -1,11 +1,12 @@
-"""A decision on single videos: `python -m student.predict VIDEO... --checkpoint RUN`, or `--teacher-only` without a student.
+"""A decision for single videos: `python -m student.predict VIDEO... --checkpoint RUN`, or `--teacher-only` without a
+student.
 
-Every video gets one answer (`student.predict.answer`): real, fake, or that it cannot be decided and why. The probability is the
-student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip similarity. A verdict
-needs a calibration on enough people, or the user's word (--corpus) that the video is of the corpus calibrated on. A file that
-cannot be read gets its own answer and never ends the rest.
+Every video gets one answer (`student.predict.answer`): real, fake, or "cannot decide" with the reason. The probability
+is the student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip
+similarity. A verdict needs a calibration on enough people, or the user's statement (--corpus) that the video is from
+the corpus used for calibration. A file that cannot be read gets its own answer and does not affect the others.
 
-What it leaves out: identity, artefacts of the picture, and faces other than the most prominent one.
+Not examined: identity, artefacts of the picture, and faces other than the most prominent one.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ log = logging.getLogger("student")
 
 FORMAT, VERSION = "concord-av prediction", 1
 PAGES = (".html", ".htm")
-STEM = 180  # bytes of a video's name in that of its page
+STEM = 180  # bytes of a video's name that the name of its page keeps
 ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-av prediction"')
 
 
 def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[Answer, Evidence | None, Witness]]:
-    """For each file in order its answer, its evidence (None where there is none) and the witness that gave it.
+    """For each file in order: its answer, its evidence (None if there is none) and the witness that gave it.
 
-    Raises TeacherError and WeightsError before the first, TeacherError too where weights here are not those of the fit.
+    Raises TeacherError and WeightsError before the first file; TeacherError also if the weights found are not those of
+    the fit.
     """
     from student.predict.evidence import Unusable, Witness
     from teachers import TeacherError
@@ -58,8 +60,8 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
     records = {side: on.teachers.get(side) or {} for side in ("asr", "vsr")}
     device = str(on.detector.device) if on.detector else "cpu"
     arrays = ["face"] if on.detector and on.detector.header.picture == "face" else []
-    other = f"the weights here are not those that the fit of {on.source} was learned with"
-    helps = "bring back the same file, or name another fit with --fit-from"
+    other = f"the weights found here are not those that the fit of {on.source} was learned with"
+    helps = "restore the same file, or name another fit with --fit-from"
     try:
         witness = Witness(on.fit, records, device, on.clip_frames, arrays)
     except OtherWeights as error:
@@ -84,7 +86,7 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
 
 
 def line(said: Answer) -> str:
-    """One answer on the terminal."""
+    """Print one answer."""
     name = plain(said.path)
     if said.decision == CANNOT_DECIDE:
         why = [] if said.reason == UNLICENSED else [said.reason]
@@ -102,19 +104,19 @@ def line(said: Answer) -> str:
 
 
 def exit_code(said: Sequence[Answer]) -> int:
-    """0 all decided, 3 some not, 2 nothing could be read."""
+    """0 = all decided, 3 = some not, 2 = nothing could be read."""
     if all(one.reason == "unreadable" for one in said):
         return 2
     return 3 if any(one.reason for one in said) else 0
 
 
 def _pages(target: Path, paths: Sequence[str]) -> list[Path]:
-    """The page of each video: `target` itself, or one a video in that folder. Raises UsageError."""
+    """The page of each video: `target` itself, or one page per video in that folder. Raises UsageError."""
     is_file = target.suffix.lower() in PAGES or (target.exists() and not target.is_dir())
     if len(paths) == 1 and is_file and not target.is_dir():
         return [target]
     if is_file:
-        raise click.UsageError(f"--html takes a folder where there are several videos; {target} is to be a file")
+        raise click.UsageError(f"--html must be a folder if there are several videos; {target} is a file name")
     found: list[Path] = []
     for path in paths:
         name = os.fsencode(os.path.splitext(os.path.basename(path))[0])[:STEM]
@@ -125,7 +127,8 @@ def _pages(target: Path, paths: Sequence[str]) -> list[Path]:
 
 
 def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Path], inputs: Sequence[Any]) -> None:
-    """Make the folder of pages, where there is one; raises output.Refused for an output that would take something away."""
+    """Make the folder of pages, if one is needed; raises output.Refused for an output that would overwrite other
+    data."""
     from student.predict import page as predict_page
 
     page = output.page(predict_page.COMMAND)
@@ -142,7 +145,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     cls=Command,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExample:\n  python -m student.predict interview.mp4 --checkpoint runs/first --html interview.html\n"
-    "Exit codes: 0 all are decided; 3 some cannot be decided; 2 nothing could be read, or wrong options; 1 it failed.",
+    "Exit codes: 0 all decided; 3 some cannot be decided; 2 nothing could be read, or wrong options; 1 failed.",
 )
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="--output folder of a training run.")
@@ -150,9 +153,9 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
 @click.option("--fit-from", help="Store or file whose fit to use.  [default: the student's store, or the package's]")
 @click.option(
     "--corpus",
-    help="Corpus that was calibrated on, as the store names it: says that these videos are of the same people.",
+    help="Name of a calibrated corpus in the store: states that these videos show the same people.",
 )
-@click.option("--no-words", is_flag=True, help="Do not transcribe; most of the time goes there.")
+@click.option("--no-words", is_flag=True, help="Do not transcribe, which takes most of the time.")
 @click.option(
     "--json",
     "json_file",
@@ -167,9 +170,9 @@ def main(
     videos: tuple[str, ...], *, checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
     no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
 ) -> None:  # fmt: skip
-    """Say of each video, or of each in a folder, whether its lips say what its voice says."""
+    """Decide for each video, or each in a folder, whether its lips say what its voice says."""
     if (checkpoint is None) != teacher_only:
-        raise click.UsageError("name a student with --checkpoint RUN, or take --teacher-only without one")
+        raise click.UsageError("name a student with --checkpoint RUN, or use --teacher-only without one")
     log_to_stderr()
     for name in ("student", "pipelines.ui.progress"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -188,7 +191,7 @@ def main(
 
 
 def _answer_all(paths: Sequence[str], on: Basis, words: bool, json_file: Path | None, pages: Sequence[Path]) -> int:
-    """Answer on each video: lines, pages and JSON. The exit code."""
+    """Answer each video with lines, pages and JSON. Returns the exit code."""
     from pipelines.ui import progress
     from student.predict import page as predict_page
 
@@ -211,7 +214,7 @@ def _answer_all(paths: Sequence[str], on: Basis, words: bool, json_file: Path | 
                 if not to_stdout:
                     say(line(said))
                 shown.advance()
-    finally:  # what was answered before a signal or a full disk is not lost
+    finally:  # answers given before a signal or a full disk are kept
         if json_file and not to_stdout:
             is_written &= _written(json_file, to_json(found()))
     if to_stdout:
@@ -220,7 +223,7 @@ def _answer_all(paths: Sequence[str], on: Basis, words: bool, json_file: Path | 
 
 
 def _written(path: Path, data: bytes) -> bool:
-    """Whether an output could be written; a line says why not. The videos after it get their answers all the same."""
+    """Whether an output could be written; a line says why not. The remaining videos still get their answers."""
     try:
         output.write(path, data)
         return True

@@ -1,11 +1,12 @@
-"""What is said of one video, from the teachers' evidence and the student's logit: a decision, or why there is none.
+"""The answer for one video, from the teachers' evidence and the student's logit: a decision, or the reason why there is
+none.
 
-"Real" says that lips and voice agree, "fake" that they do not. Where too little is seen or heard, or the sound fits its lips
-well at another time, there is no decision: late sound alone would otherwise read as a forgery. Nor is there one without a
-licence (`store.similarity.grounds`): people whom a calibration has not seen agree less for reasons other than forgery, so they
-get a number that ranks and no verdict, on words neither. A number that is not finite decides nothing. The limits were set
-on 54 GRID clips that the fit had not learned from and checked on 60 more (docs/predict.md). What it leaves out: it opens
-nothing and computes no embedding.
+"Real" says that lips and voice agree, "fake" that they do not. There is no decision if too little is seen or heard, or
+if the sound fits its lips well at another time: otherwise late sound alone would count as a forgery. There is also none
+without a licence (`store.similarity.grounds`). For people whom a calibration has not seen, similarity is lower for
+reasons other than forgery, so they get a number that ranks but no verdict, also none on words. A number that is not
+finite decides nothing. The limits were set on 54 GRID clips that the fit had not learned from and checked on 60 more
+(docs/predict.md). This module opens no file and computes no embedding.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ if TYPE_CHECKING:
 
 Judge = Callable[["ClipMedia", int], Judged]
 
-MIN_FRAMES = 25  # with face and voice: one second, of which 1 to 2 in 100 read wrong on GRID
-MIN_OFFSET = 3  # frames that make it out of sync; of real clips one in a hundred is that far off
-MIN_MARGIN = 0.25  # of the score at the best offset above all others; real clips have .32 and more, 98 % of swaps less
+MIN_FRAMES = 25  # with face and voice: one second; 1 to 2 % of such clips are wrong on GRID
+MIN_OFFSET = 3  # from this many frames on it is out of sync; 1 % of real clips are that far off
+MIN_MARGIN = 0.25  # of the score at the best offset above all others; real clips have at least .32, 98 % of swaps less
 AGREES, DISAGREES = 0.7, 0.3  # mean similarity of a word's frames: 1 % of true words are below .3, 91 % of swapped ones
-MIN_PASSAGE = 13  # frames with face and voice, half a second, that make a passage
-PASSAGE_GAP = 12  # frames without either that do not end one
+MIN_PASSAGE = 13  # shortest passage: frames with face and voice, half a second
+PASSAGE_GAP = 12  # frames without face or voice that do not end a passage
 REASONS = {
     "no_face": "no face",
     "no_audio": "no speech",
     "too_short": "too short",
     "not_finite": "not finite",
-}  # the ledger's words; others: unreadable
+}  # the ledger's reasons; all others: unreadable
 UNLICENSED = "uncalibrated"  # the reason of an answer without a licence
 MS = 1000 // FPS
 
@@ -60,12 +61,12 @@ MS = 1000 // FPS
 def answer(
     evidence: Evidence, fit: Fit, corpus: str | None, calibration: Calibration, judge: Judge | None = None
 ) -> Answer:
-    """Everything that is said of one video; nothing in it depends on time or machine.
+    """The whole answer for one video; it does not depend on time or machine.
 
-    `corpus` chooses the fit's calibration; `calibration` says whose it is and what it licenses (`Basis.calibration`); `judge`
-    is the student's (`student.predict.basis`), None without one. Sound that clearly fits at another time is moved there before
-    anything is judged: people let up to 80 ms pass, and from 120 ms on there is no decision. Words, passages and
-    `similarity_moved` are on the clock of the sound.
+    `corpus` chooses the fit's calibration; `calibration` says on whom it was made and what it licenses
+    (`Basis.calibration`); `judge` is the student's (`student.predict.basis`), None without one. Sound that clearly fits
+    at another time is moved there before anything is judged: people do not notice up to 80 ms, and from 120 ms on there
+    is no decision. Words, passages and `similarity_moved` are on the clock of the sound.
     """
     face, voice = evidence.face, evidence.voice
     here = _curves(evidence, fit, corpus)
@@ -109,7 +110,7 @@ def answer(
 
 
 def refusal(path: str, reason: str, message: str) -> Answer:
-    """The answer for a video that gave no evidence; `reason` is the ledger's word."""
+    """The answer for a video without evidence; `reason` is the ledger's."""
     if reason == "no_audio":
         message = "the file has no sound"
     message = message.removeprefix(str(path)).lstrip(": ")
@@ -121,7 +122,7 @@ def refusal(path: str, reason: str, message: str) -> Answer:
 
 @dataclass(frozen=True)
 class _Curves:
-    """Similarity f4 [frames] over 5 frames and over a second, and where it means something, bool [frames]."""
+    """Similarity f4 [frames] over 5 frames and over a second, and where it is valid, bool [frames]."""
 
     near: np.ndarray
     second: np.ndarray
@@ -130,14 +131,15 @@ class _Curves:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Lips and sound of a whole clip: their similarity as they are, where the sound fits best, and the similarity there."""
+    """Lips and sound of a whole clip: their similarity in the file, the offset at which the sound fits best, and the
+    similarity there."""
 
     similarity: float
     offset: Offset
     at_best: float
 
     def probability(self, moved: bool) -> float:
-        """Of fake, by the teachers, with the sound as it is or moved to where it fits."""
+        """Probability of fake by the teachers, with the sound in place or moved to where it fits."""
         return 1 - (self.at_best if moved else self.similarity)
 
 
@@ -157,8 +159,8 @@ def _compare(evidence: Evidence, fit: Fit, corpus: str | None, known: np.ndarray
 def agreement(
     evidence: Evidence, fit: Fit, corpus: str | None, window: int, shift: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Similarity f4 [frames] of the sound of each frame with the lips `shift` frames later, and where both are there, bool
-    [frames]; elsewhere the similarity means nothing."""
+    """Similarity f4 [frames] of each frame's sound with the lips `shift` frames later, and where both exist, bool
+    [frames]; elsewhere the similarity has no meaning."""
     frames = len(evidence.face)
     value, known = np.zeros(frames, np.float32), np.zeros(frames, bool)
     lips, sound, _ = similarity.shifted(frames, frames, shift)
@@ -169,7 +171,7 @@ def agreement(
 
 
 def _numbers(pair: _Pair | None, theirs: float | None, student: Judged | None) -> list[float | None]:
-    """All numbers on the way to a probability."""
+    """All numbers that lead to the probability."""
     found = [] if pair is None else [pair.similarity, pair.at_best, theirs, pair.offset.best, pair.offset.at_zero]
     return [*found, *((student.probability, student.logit) if student else ())]
 
@@ -183,7 +185,7 @@ def _ranking(student: Judged | None, theirs: float | None, by_student: bool) -> 
 
 
 def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: float | None) -> tuple[str, str]:
-    """Why no decision can be made, as (reason, sentence); two empty texts where it can.
+    """Why no decision can be made, as (reason, sentence); two empty texts if it can.
 
     `face`, `voice` bool [frames]; `at_best` is the similarity of the clip at its best offset.
     """
@@ -203,16 +205,16 @@ def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: f
 
 
 def verdict(fake: float | None, numbers: Sequence[float | None], lacks: str) -> tuple[str, str, str]:
-    """Decision, reason and sentence for a video with evidence enough, from the probability of fake, None where the student had
-    nothing to look at; from all numbers on the way to it; and from what a licence lacks, "" where there is one.
+    """Decision, reason and sentence for a video with enough evidence. Inputs: the probability of fake, None if the
+    student had nothing to score; all numbers that led to it; and what a licence lacks, "" if there is one.
 
-    No verdict comes of a number that is not finite, whatever the others are.
+    If any number is not finite, there is no verdict.
     """
     damaged = "weights or fit are damaged"
     if not all(finite(x) for x in (fake, *numbers) if x is not None):
         return CANNOT_DECIDE, "not finite", f"the models gave numbers that are not finite: {damaged}"
     if fake is None:
-        return CANNOT_DECIDE, "too short", "nothing is left for the student inside both tracks, away from their ends"
+        return CANNOT_DECIDE, "too short", "no frames are left for the student inside both tracks, away from their ends"
     if not 0 <= fake <= 1:
         return CANNOT_DECIDE, "not finite", f"the models gave {fake:g}, which is not a probability: {damaged}"
     if lacks:
@@ -221,17 +223,17 @@ def verdict(fake: float | None, numbers: Sequence[float | None], lacks: str) -> 
 
 
 def finite(x: float | None) -> bool:
-    """Whether it is a number, and neither infinite nor NaN."""
+    """Whether it is a finite number."""
     return x is not None and math.isfinite(x)
 
 
 def out_of_sync(offset: Offset, at_best: float) -> bool:
-    """Whether sound and lips agree well, but at another time than the file's, so far off that people notice."""
+    """Whether sound and lips agree well, but at another offset than the file's, so far off that people notice."""
     return abs(offset.frames) >= MIN_OFFSET and fits_elsewhere(offset, at_best)
 
 
 def fits_elsewhere(offset: Offset, at_best: float) -> bool:
-    """Whether sound and lips clearly agree well at another time than the file's; `at_best` as in `doubt`."""
+    """Whether sound and lips clearly agree well at another offset than the file's; `at_best` as in `doubt`."""
     return offset.frames != 0 and offset.margin >= MIN_MARGIN and at_best >= 0.5
 
 
@@ -256,8 +258,8 @@ def passages(second: np.ndarray, both: np.ndarray) -> list[Passage]:
 
 
 def _word(word: Word, curves: _Curves, judged: bool) -> HeardWord:
-    """A heard word and how well its lips agree: mean similarity of its frames with face and voice, None without any. No verdict
-    but "not judged" where that similarity means nothing for these people (`judged`)."""
+    """A recognised word and how well the lips agree with it: mean similarity of its frames with face and voice, None
+    without any. The verdict is "not judged" if that similarity is not valid for these people (`judged`)."""
     first, last = int(word.start_s * FPS), max(int(np.ceil(word.end_s * FPS)), int(word.start_s * FPS) + 1)
     mine = np.flatnonzero(curves.known[first:last]) + first
     agrees = rounded(curves.near[mine].mean()) if len(mine) else None
@@ -271,7 +273,7 @@ def _word(word: Word, curves: _Curves, judged: bool) -> HeardWord:
 
 
 def _timeline(here: _Curves, moved: _Curves | None, face: np.ndarray, voice: np.ndarray) -> list[Moment]:
-    """One moment a frame; `moved` are the curves with the sound moved to where it fits."""
+    """One moment per frame; `moved` are the curves with the sound moved to where it fits."""
     return [
         Moment(
             time=round(k / FPS, 2),

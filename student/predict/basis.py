@@ -1,4 +1,4 @@
-"""What answers on single videos rest on: a fit with the teachers it was made by and, where there is one, a trained student."""
+"""The basis of answers: a fit with its teachers and, if there is one, a trained student."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("student")
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained student, what its header says, where it is from and where it computes."""
+    """A trained student, its header, where it comes from and its device."""
 
     model: nn.Module
     header: Header
@@ -37,13 +37,13 @@ class Detector:
 
     @property
     def corpora(self) -> Mapping[str, int]:
-        """Real clips by corpus of the validation that set its threshold; {} where the header does not say."""
+        """Real clips by corpus in the validation that set its threshold; {} if the header does not say."""
         return self.header.corpora
 
     def lacks(self, corpus: str | None) -> str:
-        """Why no verdict may rest on it, for a video said to be of `corpus`; "" where one may."""
+        """Why no verdict may rest on it, for a video stated to be from `corpus`; "" if one may."""
         if not self.header.is_fitted:
-            return "the detector's threshold and temperature were fitted on nothing"
+            return "the detector's threshold and temperature were not fitted"
         if corpus is not None and corpus in self.corpora:
             return Grounds(self.corpora[corpus]).lacks_for_its_own()
         if self.header.grounds is None:
@@ -51,8 +51,8 @@ class Detector:
         return self.header.grounds.lacks_for_strangers()
 
     def judge(self, clip: ClipMedia, shift: int = 0) -> Judged:
-        """Probability of fake and logit of a clip over windows inside its span; lips at t are seen with the sound of t -
-        `shift`."""
+        """Probability of fake and logit of a clip over windows inside its span; lips at t are paired with the sound at
+        t - `shift`."""
         from student.data import spans
         from student.scoring import metrics, score
 
@@ -78,7 +78,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class _OneClip:
-    """A clip where `student.scoring.score` reads a store's."""
+    """One clip in place of a store, for `student.scoring.score`."""
 
     clip: ClipMedia
 
@@ -91,9 +91,9 @@ class _OneClip:
 
 @dataclass(frozen=True)
 class Basis:
-    """What answers rest on: a fit, its teachers' provenance by side, where it is from and how long the clips were that it
-    learned from, in frames, 0 where that is not known; the corpus that the videos are said to be of; a student, if there is
-    one; and on whom each corpus's map in the fit was calibrated."""
+    """The basis of answers: a fit, its teachers' provenance by side, where it comes from, and the length in frames of
+    the clips that it learned from, 0 if unknown; the corpus that the videos are stated to be from; a student, if there
+    is one; and on whom each corpus's map in the fit was calibrated."""
 
     fit: Fit
     teachers: Mapping[str, Any]
@@ -105,25 +105,25 @@ class Basis:
 
     @property
     def map_of(self) -> str | None:
-        """The corpus whose map reads the teachers' scores: the one that the videos are said to be of, where the fit knows it,
-        else the one calibrated on most strangers, else the fit's first."""
+        """The corpus whose map is applied to the teachers' scores: the one that the videos are stated to be from, if
+        the fit has it; else the one calibrated on most strangers; else the fit's first."""
         if similarity.is_calibrated(self.fit, "clip", self.corpus):
             return self.corpus
         known = [name for name in self.fit.calibration if name in self.calibrated_on]
         return max(known, key=lambda name: self.calibrated_on[name].strangers or 0, default=self.corpus)
 
     def fit_lacks(self) -> str:
-        """Why no verdict may rest on the teachers' similarity of these videos; "" where one may."""
+        """Why no verdict may rest on the teachers' similarity of these videos; "" if one may."""
         name = self.map_of
         if name is None or not similarity.is_calibrated(self.fit, "clip", name):
-            return "the fit is calibrated on nothing" if self.fit.kind != "posterior" else "this fit has no calibration"
+            return "the fit is not calibrated" if self.fit.kind != "posterior" else "this fit has no calibration"
         known = self.calibrated_on.get(name)
         if known is None:
             return "the fit does not say on whom it was calibrated"
         return known.lacks_for_its_own() if name == self.corpus else known.lacks_for_strangers()
 
     def calibration(self) -> Calibration:
-        """On whose clips the probability was calibrated, and what that licenses for these videos."""
+        """On whose clips the probability was calibrated, and what this licenses for these videos."""
         fit_lacks = self.fit_lacks()
         if self.detector:
             lacks, corpora = self.detector.lacks(self.corpus), list(self.detector.corpora)
@@ -156,7 +156,7 @@ class Basis:
 def basis(
     checkpoint: Path | None, fit_from: str | None = None, corpus: str | None = None, device: torch.device | str = "cpu"
 ) -> Basis:
-    """The fit named, else that of the checkpoint's store where it is here, else the one that the package ships.
+    """The fit named, else that of the checkpoint's store if it is on this machine, else the one in the package.
 
     Raises StoreError, CheckpointError.
     """
@@ -184,9 +184,10 @@ def basis(
 
 
 def _trained_on(detector: Detector) -> Reader | None:
-    """The store that a detector says it was trained on, where it lies on this machine and has the very fit; None elsewhere.
+    """The store that a detector says it was trained on, if it is on this machine and has the same fit; None otherwise.
 
-    The detector may be anybody's: it sends no request to a bucket, and no other store's fit is taken for its own.
+    The detector may come from anyone, so its header never causes a request to a bucket, and no other store's fit is
+    used in its place.
     """
     import store
     from student.run.identity import store_identity
@@ -203,8 +204,8 @@ def _trained_on(detector: Detector) -> Reader | None:
         except (StoreError, OSError, ValueError) as error:
             log.debug("%s: %s", path, error)
     log.warning(
-        "the detector says that it was trained on %s, where there is now no store on this machine, or one with "
-        "another fit: the fit in the package takes its place; --fit-from %s would use that store",
+        "the detector says that it was trained on %s, where this machine now has no store, or one with "
+        "another fit: the fit in the package is used instead; --fit-from %s would use that store",
         path,
         path,
     )
@@ -219,12 +220,12 @@ def _basis(
     corpus: str | None,
     detector: Detector | None,
 ) -> Basis:
-    """A basis by a fit and its note. Raises StoreError for a fit that is damaged or does not name its teachers."""
+    """A basis from a fit and its note. Raises StoreError for a fit that is damaged or does not name its teachers."""
     numbers = [fit.vsr_mean, fit.vsr_matrix, fit.asr_mean, fit.asr_matrix, fit.correlations, *fit.network.values()]
     numbers += [np.array(line) for maps in fit.calibration.values() for line in maps.values()]
     if not all(np.isfinite(array).all() for array in numbers):
         raise StoreError(
-            f"the fit of {source} holds numbers that are not finite: it is damaged; make it anew (precompute.py --refit), or "
+            f"the fit of {source} holds numbers that are not finite: it is damaged; make it again (precompute.py --refit), or "
             "name another with --fit-from"
         )
     for side in ("asr", "vsr"):

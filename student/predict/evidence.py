@@ -1,8 +1,8 @@
-"""What the teachers say of one video, without a store: face, voice, embeddings, projections, words.
+"""The teachers' evidence on one video, without a store: face, voice, embeddings, projections, words.
 
-The video is watched as precompute watches it (`pipelines.workers.watch`), in a child process: a file that crashes or hangs a
-decoder costs its own answer and no other. Teachers and maps run in this process. Embeddings and projections are rounded as a
-store rounds them, so a clip gets the same similarities here as there. What it leaves out: decisions (`student.predict.answer`).
+The video is read as in precompute (`pipelines.workers.watch`), in a child process: a file that crashes or hangs a
+decoder loses only its own answer. Teachers and maps run in this process. Embeddings and projections are rounded as in a
+store, so a clip gets the same similarities here as there. Decisions are made in `student.predict.answer`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ JPEG_QUALITY = 72
 T_co = TypeVar("T_co", covariant=True)
 
 PARTS = 3  # a piece of sound overlaps the next by two thirds
-TOGETHER = 32  # pieces that a teacher gets at once
+TOGETHER = 32  # pieces in one call of a teacher
 
 
 class Unusable(ConcordError):
-    """A video that gave no evidence. `reason` is one of `pipelines.reasons.REASONS`, `str(error)` a sentence for a person."""
+    """A video without evidence. `reason` is one of `pipelines.reasons.REASONS`, `str(error)` a sentence for the
+    user."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
@@ -78,12 +79,12 @@ class Evidence:
 
     @property
     def voice(self) -> np.ndarray:
-        """bool [frames]: somebody speaks."""
+        """bool [frames]: voice is active."""
         return (self.clip.flags & layout.VOICE_ACTIVE) > 0
 
 
 class Question(Protocol[T_co]):
-    """Something that is asked about a file, and answered in the child process."""
+    """A question about a file, answered in the child process."""
 
     @property
     def path(self) -> str: ...
@@ -93,7 +94,7 @@ class Question(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class NumFrames:
-    """How many frames the file's header promises."""
+    """The number of frames in the file's header."""
 
     path: str
 
@@ -125,10 +126,10 @@ class Pictures:
 
 
 class Eyes:
-    """What the child process runs: everything that opens a file."""
+    """Runs in the child process: everything that opens a file."""
 
     def __init__(self, arrays: Sequence[str] = ()) -> None:
-        """`arrays`: those of layout.OPTIONAL_ARRAYS that clips shall have."""
+        """`arrays`: the members of layout.OPTIONAL_ARRAYS that clips need."""
         self.watcher = Watcher(arrays=arrays)
 
     def __call__(self, asked: Question[Any]) -> Any:
@@ -146,10 +147,10 @@ class Witness:
         piece: int = 0,
         arrays: Sequence[str] = (),
     ) -> None:
-        """`records` are what the fit tells of its teachers, {"asr": .., "vsr": ..}: of a path the file's name alone counts, and
-        weights are used only if their SHA-256 is the recorded one (`teachers.recorded`). `piece` is the length in frames of
-        the clips that the fit has learned from (see `in_pieces`), 0 for any; `arrays` are those of layout.OPTIONAL_ARRAYS
-        that clips shall have.
+        """`records` are the fit's records of its teachers, {"asr": .., "vsr": ..}: only the file name of a path is
+        used, and weights only if their SHA-256 is the recorded one (`teachers.recorded`). `piece` is the length in
+        frames of the clips that the fit has learned from (see `in_pieces`), 0 for any; `arrays` are the members of
+        layout.OPTIONAL_ARRAYS that clips need.
 
         Raises TeacherError, WeightsError, OtherWeights, ChildLost.
         """
@@ -166,11 +167,11 @@ class Witness:
         self.child.close()
 
     def provenance(self) -> dict[str, Any]:
-        """What the teachers say of themselves, by side."""
+        """The teachers' provenance, by side."""
         return {"asr": self.asr.provenance(), "vsr": self.vsr.provenance()}
 
     def hear_and_see(self, path: str | os.PathLike[str], words: bool = True) -> tuple[Evidence, dict[str, float]]:
-        """All evidence of a video and the seconds that each part of the work took; `words` take most. Raises Unusable."""
+        """All evidence on a video, and the seconds for each part of the work; `words` take most. Raises Unusable."""
         row = _row(path)
         seconds: dict[str, float] = {}
         begun = time.perf_counter()
@@ -185,9 +186,9 @@ class Witness:
         except TeacherError as error:
             raise Unusable("not_finite", f"{row.path}: {error}") from error
         except Exception as error:
-            check_device(error)  # with its GPU gone this process can answer nothing more
+            check_device(error)  # without its GPU this process cannot continue
             raise _unforeseen(row.path, error) from error
-        # half() holds infinite values inside its range: looked at before, or they would pass for numbers
+        # half() clips infinite values into its range, so check first
         asr, vsr = (half(_finite(x, row.path)) for x in (asr, vsr))
         found = half(_finite(self.to_vsr(vsr), row.path)), half(_finite(self.to_asr(asr), row.path))
         seconds["teachers"] = time.perf_counter() - begun
@@ -198,14 +199,14 @@ class Witness:
         return Evidence(row.path, clip, *found, heard, seen.start_skew_s), seconds
 
     def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:
-        """Those frames of the video as JPEGs, `width` pixels wide; none where the file no longer gives them."""
+        """Those frames of the video as JPEGs, `width` pixels wide; none if the file can no longer be read."""
         try:
             return self._ask(Pictures(_row(evidence.path).path, frames, width), evidence.clip.num_frames)
         except Unusable:
             return {}
 
     def _ask(self, question: Question[T_co], frames: int) -> T_co:
-        """The child's answer, with time for a file of so many frames. Raises Unusable."""
+        """The child's answer; the time limit depends on the number of frames. Raises Unusable."""
         try:
             answer: T_co = self.child(question, isolation.limit_s(frames, None))
             return answer
@@ -216,14 +217,14 @@ class Witness:
         except isolation.ChildLost as error:
             log.debug("%s: %s\n%s", question.path, error, error.trace)
             raise Unusable(error.reason, f"{question.path}: {error}; check the file") from error
-        except Exception as error:  # one file's surprise must not cost the others their answers
+        except Exception as error:  # an unexpected error in one file must not affect the others
             raise _unforeseen(question.path, error) from error
 
 
 def videos(paths: list[str]) -> list[str]:
-    """The files that `paths` name: files as they are, of folders all with a video's suffix, in the order of their names.
+    """The files that `paths` name: files themselves, and from folders all files with a video's suffix, sorted by name.
 
-    A file named twice comes once. A folder without videos raises ManifestError.
+    A file named twice is listed once. A folder without videos raises ManifestError.
     """
     found: list[str] = []
     for path in paths:
@@ -236,12 +237,12 @@ def videos(paths: list[str]) -> list[str]:
 
 
 def in_pieces(teacher: teachers.Teacher, clip: ClipMedia, piece: int) -> np.ndarray:
-    """Embedding f4 [frames, dim] of a clip's sound from pieces of `piece` frames that overlap, each row from the piece in whose
-    middle it lies most; 0 takes the clip as it is.
+    """Embedding f4 [frames, dim] of a clip's sound from overlapping pieces of `piece` frames; each row comes from the
+    piece in which it is closest to the middle. 0 = do not cut.
 
-    A speech model's rows know how late in its input they are, so a fit learned on clips of 3 s misjudges what is said at 20 s:
-    GRID clips joined to 30 s fell from a median score of .66 to .50, 10 % of them below the fit's one half, in pieces to .64
-    and 3 %.
+    A speech model's rows depend on their position in its input, so a fit learned on clips of 3 s misjudges speech at 20
+    s. For GRID clips joined to 30 s the median score fell from .66 to .50, and 10 % were below one half; in pieces it
+    was .64, and 3 %.
     """
     length = clip.num_frames
     if not 0 < piece < length:
@@ -252,7 +253,7 @@ def in_pieces(teacher: teachers.Teacher, clip: ClipMedia, piece: int) -> np.ndar
     for k in range(0, len(starts), TOGETHER):
         few = range(k, min(k + TOGETHER, len(starts)))
         for i, rows in zip(few, teacher.embed([_part(clip, starts[i], piece) for i in few]), strict=True):
-            first = 0 if i == 0 else (starts[i] + starts[i - 1] + piece) // 2  # the middle of what two have in common
+            first = 0 if i == 0 else (starts[i] + starts[i - 1] + piece) // 2  # the middle of the overlap
             out[first : starts[i] + piece] = rows[first - starts[i] :]
     return out
 
@@ -265,7 +266,7 @@ def _part(clip: ClipMedia, start: int, frames: int) -> ClipMedia:
 
 
 def _finite(x: np.ndarray, path: str) -> np.ndarray:
-    """The array as it is. Raises Unusable where it holds a value that is not finite."""
+    """The array itself. Raises Unusable if it holds a value that is not finite."""
     if not np.isfinite(x).all():
         message = f"{path}: the models gave numbers that are not finite: their weights or the fit are damaged"
         raise Unusable("not_finite", message)
@@ -273,7 +274,7 @@ def _finite(x: np.ndarray, path: str) -> np.ndarray:
 
 
 def mouths(evidence: Evidence, frames: list[int]) -> dict[int, bytes]:
-    """Mouth crops of those frames as JPEGs."""
+    """The mouth crops of those frames as JPEGs."""
     return {k: _jpeg(evidence.clip.mouth[k]) for k in frames}
 
 

@@ -1,4 +1,4 @@
-"""The page for one video: the answer in plain words first, then what was seen and heard, then facts and limits.
+"""The page for one video: first the answer in plain words, then what was seen and heard, then facts and limits.
 
 One file that opens from a disk and needs no network and no script (`templates/video.html.j2`). Its pictures are small JPEGs
 inside it; MOMENTS of them keep it far below 1.5 MB.
@@ -23,15 +23,15 @@ from student.predict.records import Answer, HeardWord
 COMMAND = "student.predict"
 MOMENTS = 10  # of the strip
 WIDTH = 176  # pixels of its pictures
-TRANSCRIPT, PASSAGES = 4000, 100  # words and passages on the page
+TRANSCRIPT, PASSAGES = 4000, 100  # most words and passages on the page
 VERDICTS = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
 UNJUDGED = {"not judged": "as it was heard; whether lips agree is not judged"}
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A moment of the strip: seconds from the start, JPEGs of the picture (None where it could not be read again) and of the
-    mouth, and the word that is spoken, if one is."""
+    """A moment of the strip: seconds from the start, JPEGs of the picture (None if it could not be read again) and of
+    the mouth, and the word that is spoken, if any."""
 
     time: float
     picture: bytes | None
@@ -40,8 +40,8 @@ class Shot:
 
 
 def page(said: Answer, basis: Mapping[str, Any], shots: Sequence[Shot], audio: np.ndarray | None) -> str:
-    """The whole page for an answer (`student.predict.answer`), what it rests on (for JSON), `shots` of it, and its sound i2, if
-    any."""
+    """The whole page for an answer (`student.predict.answer`), its basis (for JSON), `shots` of the video, and its
+    sound i2, if any."""
     tone, head, why = predict_words.headline(said)
     seen = bool(said.timeline)
     judged = said.judges_words
@@ -84,8 +84,9 @@ def shots(said: Answer, seen: Any, witness: Any) -> list[Shot]:
 
 
 def _moments(said: Answer) -> dict[int, HeardWord | None]:
-    """Frames for the strip and their words: all words that are seen, of too many those that disagree most and others evenly;
-    without words frames with face and voice, else with a face, evenly."""
+    """Frames for the strip and their words: all words with a visible face or, if they are too many, those that disagree
+    most and a regular selection of the others. Without words: evenly spaced frames with face and voice, else with a
+    face."""
     line = said.timeline
     words = [w for w in said.words if w.agreement is not None]
     if words:
@@ -93,7 +94,7 @@ def _moments(said: Answer) -> dict[int, HeardWord | None]:
         rest = [w for w in words if w not in worst]
         chosen = worst + [rest[k] for k in _evenly(len(rest), MOMENTS - len(worst))]
         late = said.offset.sound_late_ms if said.offset and _moved(said) else 0
-        lag = -late * FPS / 1000  # the lips of a word are shown, wherever its sound is
+        lag = -late * FPS / 1000  # show the lips of a word, even if its sound is at another time
         found: dict[int, HeardWord | None] = {}
         for word in chosen:
             middle = (word.start + word.end) / 2 * FPS
@@ -117,7 +118,7 @@ def _evenly(count: int, most: int) -> list[int]:
 
 
 def _ranking(said: Answer) -> str:
-    """What is said of the number that is left where nothing licenses a probability; "" where there is none."""
+    """The sentence for the ranking number, if no probability is licensed; "" if there is none."""
     if said.reason != "uncalibrated" or said.ranking is None or said.ranking.value is None:
         return ""
     more = (
@@ -148,7 +149,7 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "Similarity", f"{teacher:.3g} over the whole video, {means}"
         if (offset := said.offset) is not None:
             late = offset.sound_late_ms
-            where = "as they are" if late == 0 else f"with the sound moved by {-late:+d} ms"
+            where = "as in the file" if late == 0 else f"with the sound moved by {-late:+d} ms"
             there, margin = ("unknown" if x is None else f"{x:.2f}" for x in (offset.similarity, offset.margin))
             yield "Best fit", f"{where}, similarity {there}, margin {margin}"
         if said.student and said.student.logit is not None:

@@ -1,7 +1,7 @@
-"""The picture of a video's speech: waveform, similarity under it, heard words under that, as SVG in rows of a few seconds.
+"""The plot of a video's speech as SVG, in rows of a few seconds: waveform, similarity, recognised words.
 
-Stretches that cannot be judged are shaded and named, and what disagrees is told by a mark as well as by its colour. Where the
-similarity is calibrated only for other people, one neutral colour is used and there is no middle line.
+Stretches that cannot be judged are shaded and labelled, and disagreement is shown by a mark as well as by colour. If
+the similarity is calibrated only for other people, one neutral colour is used and there is no middle line.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from concord.frames import FPS, SAMPLE_RATE
 from concord.text import html as t
 from student.predict.records import Answer, HeardWord, Moment
 
-ROW_S = 6.0  # most seconds in a row: words stay readable
-LONG_S = 240.0  # from here on one row for all of it, of one-second similarities and without words
+ROW_S = 6.0  # longest row, so that words stay readable
+LONG_S = 240.0  # from this length on one row for the whole video, of one-second similarities and without words
 WIDTH, LEFT, RIGHT = 760, 66, 6
 WAVE, PLOT, WORDS = 46, 96, 68  # heights of the three bands
 TOP = 6
@@ -38,7 +38,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of the drawing: frames first to last, `scale` pixels a frame."""
+    """One row of the drawing: frames first to last, `scale` pixels per frame."""
 
     first: int
     last: int
@@ -50,12 +50,12 @@ class Strip:
 
     @property
     def short(self) -> bool:
-        """Whether words have room under it."""
+        """Whether there is space for words under it."""
         return (LONG_S * FPS + 0.5) * self.scale >= WIDTH - LEFT - RIGHT
 
 
 def figure(said: Answer, audio: np.ndarray | None) -> Markup:
-    """Rows of SVG for an answer with a timeline; `audio` i2 [640 * frames] for the waveform, if it is at hand."""
+    """Rows of SVG for an answer with a timeline; `audio` i2 [640 * frames] for the waveform, if available."""
     line = said.timeline
     duration = len(line) / FPS
     rows = 1 if duration > LONG_S else ceil(duration / ROW_S)
@@ -110,7 +110,7 @@ def _wave(audio: np.ndarray, strip: Strip, level: float) -> str:
 
 
 def _gaps(line: Sequence[Moment], strip: Strip) -> str:
-    """Shaded stretches without face or voice, named where there is room."""
+    """Shaded stretches without face or voice, labelled if there is space."""
     parts = []
     shown = line[strip.first : strip.last]
     why = ["" if m.face and m.voice else "no face" if m.voice else "no voice" for m in shown]
@@ -128,7 +128,7 @@ def _gaps(line: Sequence[Moment], strip: Strip) -> str:
 
 
 def _curve(line: Sequence[Moment], strip: Strip, name: str, judged: bool) -> str:
-    """The similarity where there is one: green above the middle and red below it or, not `judged`, of one colour."""
+    """The similarity where it is known: green above the middle and red below it or, if not `judged`, in one colour."""
     first, last = strip.first, strip.last
     step = max(1, (last - first) // 1400)
     parts, at = [], first
@@ -170,7 +170,8 @@ def _ticks(strip: Strip) -> str:
 
 
 def _words(words: Sequence[HeardWord], strip: Strip) -> str:
-    """Words in boxes as long as they last, on LANES lines by turns, so that a short word's text does not meet the next."""
+    """Words in boxes of their duration, on LANES alternating lines, so that a short word's text does not touch the
+    next."""
     boxes, texts = [], []
     for k, word in enumerate(words):
         left, right, y = strip.x(word.start * FPS), strip.x(word.end * FPS), BASE + 24 + 22 * (k % LANES)

@@ -1,6 +1,6 @@
-"""What is said of one video, as records. Attributes have the names that the JSON has; `to_json` gives it, in its order.
+"""The answer for one video, as records. Attributes have the names of the JSON keys; `to_json` gives them in order.
 
-None stands for a number that is not known or not finite.
+None means that a number is not known or not finite.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ CANNOT_DECIDE = "cannot decide"
 
 @dataclass(frozen=True)
 class Judged:
-    """The student's probability of fake and logit (positive = fake), and on how many frames; None where too few were left."""
+    """The student's probability of fake and logit (positive = fake), and on how many frames; None if too few were
+    left."""
 
     probability: float | None
     logit: float | None
@@ -24,7 +25,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Teachers:
-    """The teachers' similarity of the clip as it is, and their probability of fake where they are calibrated for it."""
+    """The teachers' similarity of the unmodified clip, and their probability of fake if they are calibrated for it."""
 
     similarity: float | None
     probability: float | None
@@ -32,23 +33,23 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The number that ranks videos, of the student ("logit") or of the teachers ("similarity")."""
+    """The number that ranks videos, from the student ("logit") or from the teachers ("similarity")."""
 
     by: str
     value: float | None
 
     @property
     def sentence(self) -> str:
-        """What the number says without a licence, as part of a sentence."""
+        """The meaning of the number without a licence, as part of a sentence."""
         if self.value is None:
-            return "there is no number to rank it by either"
-        return f"{self.by} {self.value:.3g} only ranks videos of one sitting and is no probability of forgery"
+            return "there is also no number to rank it by"
+        return f"{self.by} {self.value:.3g} only ranks videos of one session and is not a probability of forgery"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """On whose clips the probability was calibrated; whether that licenses a verdict on these videos (`this_kind`) and, if not,
-    why (`lacks`); whether it licenses words and passages, which are the teachers' (`teachers`)."""
+    """On whose clips the probability was calibrated; whether this licenses a verdict on these videos (`this_kind`) and,
+    if not, why (`lacks`); whether it licenses words and passages, which come from the teachers (`teachers`)."""
 
     corpora: list[str]
     this_kind: bool
@@ -63,7 +64,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class SoundOffset:
-    """Where the sound fits the lips best. `sound_late_ms`: by how much it comes after them; below 0, before them."""
+    """Where the sound fits the lips best. `sound_late_ms`: delay of the sound after the lips; negative if it comes
+    before them."""
 
     sound_late_ms: int
     margin: float | None
@@ -96,8 +98,8 @@ class Passage:
 
 @dataclass(frozen=True)
 class Moment:
-    """One frame: similarity over 5 frames and over a second, None without face or voice; `similarity_moved` where the sound was
-    moved to where it fits."""
+    """One frame: similarity over 5 frames and over a second, None without face or voice; `similarity_moved` if the
+    sound was moved to where it fits."""
 
     time: float
     similarity: float | None
@@ -109,10 +111,10 @@ class Moment:
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything that is said of one video.
+    """The whole answer for one video.
 
-    `decision` is real, fake or CANNOT_DECIDE, which has a `reason` and a `message`. An answer without evidence has nothing
-    else, and `calibration` is None.
+    `decision` is real, fake or CANNOT_DECIDE, which has a `reason` and a `message`. An answer without evidence has only
+    these, and `calibration` is None.
     """
 
     path: str
@@ -137,7 +139,7 @@ class Answer:
 
     @property
     def judges_words(self) -> bool:
-        """Whether words, passages and the height of the similarity mean something for these people."""
+        """Whether words, passages and the value of the similarity are valid for these people."""
         return self.calibration is not None and self.calibration.teachers
 
     @property
@@ -175,5 +177,5 @@ class Answer:
 
 
 def rounded(x: float | None) -> float | None:
-    """Four digits; None for what is not a number."""
+    """Four digits; None for a value that is not a number."""
     return None if x is None or not math.isfinite(x) else round(float(x), 4)

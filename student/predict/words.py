@@ -1,23 +1,23 @@
-"""What the page of one video says in words: the answer, what to do next, and what cannot be told from it.
+"""The texts on the page of one video: the answer, what to do next, and the limits of the method.
 
-For people who know nothing of detectors. Every sentence keeps to what `student.predict.answer` found; none calls a video
-genuine.
+They are for readers who know nothing about detectors. Every sentence states only what `student.predict.answer` found;
+none calls a video genuine.
 """
 
 from __future__ import annotations
 
 from student.predict.records import Answer
 
-SURE, UNSURE = 0.9, 0.1  # probability of fake: beyond them the headline has no "probably"
+SURE, UNSURE = 0.9, 0.1  # probability of fake: beyond these the headline has no "probably"
 
 LIMITS = (
-    "It hears words and sees lips. It does not look at skin, light or compression, and does not know who is who: another's "
-    "face, or another's voice, on lips that really said these words is invisible to it.",
-    "Agreement is no proof that a video is genuine, and disagreement none of ill will: dubbing, translation, a second speaker "
-    "off screen and sound laid under silent pictures disagree, too.",
-    "Of several people in the picture the most prominent face alone is followed.",
-    "Sound more than 0.6 seconds away from its lips is not found again and reads as disagreement.",
-    "The method was measured on English read in good light. Words are written down by a small model and are often misheard; "
+    "It hears words and sees lips. It does not look at skin, light or compression, and it does not identify people: it "
+    "cannot see another person's face, or hear another person's voice, on lips that really said these words.",
+    "Agreement does not prove that a video is genuine, nor disagreement that it was forged: dubbing, translation, a second "
+    "speaker off screen and sound added to silent pictures disagree, too.",
+    "If there are several people in the picture, only the most prominent face is followed.",
+    "Sound more than 0.6 seconds away from its lips is not matched and counts as disagreement.",
+    "The method was measured on English read in good light. A small model transcribes the words and often mishears them; "
     "whether lips agree is judged by the sound, not by the text.",
 )
 
@@ -31,23 +31,23 @@ def headline(said: Answer) -> tuple[str, str, str]:
         return (
             "warn",
             f"No answer: the sound comes {how}",
-            "Moved into place, it fits the lips well. A careless copy does that to a genuine video: by itself it is no sign of "
-            "a forgery, but the video cannot be judged as it is.",
+            "Moved into place, it fits the lips well. A careless copy can shift a genuine video's sound, so this is not "
+            "a sign of a forgery, but the video cannot be judged as it is.",
         )
     if said.calibration and reason == "uncalibrated":
         lacks = said.calibration.lacks
         return (
             "plain",
             f"No answer: {lacks}",
-            "How well lips and voice agree differs from person to person, camera to camera and room to room. What was measured "
-            "on those clips does not say what is usual for the people in this one, so nothing is said for or against it.",
+            "How well lips and voice agree differs from person to person, camera to camera and room to room. The calibration "
+            "clips do not show what is usual for the people in this one, so nothing is said for or against it.",
         )
     if reason:
         heads = {
-            "not finite": "No answer: the models gave no number",
+            "not finite": "No answer: the models gave no valid number",
             "no face": "No answer: no face is seen speaking",
             "no speech": "No answer: nobody is heard speaking",
-            "too short": "No answer: there is too little of it",
+            "too short": "No answer: the video is too short",
             "unreadable": "No answer: the file cannot be read",
         }
         return "plain", heads[reason], f"{said.message[:1].upper()}{said.message[1:]}."
@@ -58,14 +58,15 @@ def headline(said: Answer) -> tuple[str, str, str]:
         return (
             "warn",
             "Unclear: the detector and the models that taught it disagree",
-            f"For the detector lips and voice {sides[0]}, for the models they {sides[1]}. Treat the video as unchecked.",
+            f"The detector says that lips and voice {sides[0]}, the models say that they {sides[1]}. "
+            "Treat the video as unchecked.",
         )
     if fake >= 0.5:
         sure = "do" if fake >= SURE else "probably do"
         return (
             "bad" if fake >= SURE else "warn",
             f"Lips and voice {sure} not belong together",
-            "What the mouth forms is not what is heard. A forged mouth or a replaced voice looks like this; so does dubbing.",
+            "The mouth does not form what is heard. A forged mouth or a replaced voice looks like this; so does dubbing.",
         )
     if said.passages:
         where = ", ".join(f"{p.start:.1f} to {p.end:.1f} s" for p in said.passages[:3])
@@ -90,26 +91,26 @@ def advice(said: Answer) -> list[tuple[str, str]]:
         seconds = said.offset.sound_late_ms / 1000
         moved = f"ffmpeg -i VIDEO -itsoffset {-seconds:g} -i VIDEO -map 0:v -map 1:a -c copy MOVED.mp4"
         return [
-            ("Look for a copy nearer to the original, and ask again with that.", ""),
-            ("Or move the sound, and ask again:", moved),
+            ("Look for a copy closer to the original, and try again with that.", ""),
+            ("Or move the sound, and try again:", moved),
         ]
     if said.calibration and reason == "uncalibrated":
         compare = (
-            "Compare it with videos of the same person, filmed alike, that you know to be genuine: ask about all of them "
-            "together and see whether this one's number lies among theirs."
+            "Compare it with videos of the same person, filmed in the same way, that you know to be genuine: run all of them "
+            "together and see whether this one's number is among theirs."
         )
         found = [(compare, "python -m student.predict FOLDER --teacher-only")]
         if corpora := said.calibration.corpora:
             found.append(
-                (f"If it is of the same people and recordings as {corpora[0]}, say so:", f"--corpus {corpora[0]}")
+                (f"If it shows the same people and recordings as {corpora[0]}, say so:", f"--corpus {corpora[0]}")
             )
         return [*found, ("The video is neither suspected nor cleared.", "")]
     if reason:
         other = {
-            "not finite": ("Bring the models' weights and the fit back from a sound copy, and ask again.", ""),
-            "no face": ("Take a part in which the speaker's face is large and in the picture while speaking.", ""),
-            "no speech": ("Take a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
-            "too short": ("Take a longer part: a second of speech at least, better a whole sentence.", ""),
+            "not finite": ("Restore the models' weights and the fit from an intact copy, and try again.", ""),
+            "no face": ("Use a part in which the speaker's face is large and visible while speaking.", ""),
+            "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
+            "too short": ("Use a longer part: at least one second of speech, better a whole sentence.", ""),
             "unreadable": (
                 "Check that the file plays, or convert it:",
                 "ffmpeg -i VIDEO -c:v libx264 -c:a aac COPY.mp4",
@@ -118,15 +119,16 @@ def advice(said: Answer) -> list[tuple[str, str]]:
         return [other, ("The video is neither suspected nor cleared.", "")]
     if said.decision == "fake":
         return [
-            ("Do not quote these words as this person's on the strength of this video.", ""),
+            ("Do not attribute these words to this person because of this video alone.", ""),
             ("Watch the marked words below slowly, without sound first.", ""),
-            ("Look for the earliest copy and for another recording of the same moment; ask whether it was dubbed.", ""),
+            (
+                "Look for the earliest copy and for another recording of the same moment; find out whether it was dubbed.",
+                "",
+            ),
         ]
-    closer = (
-        [("Watch those passages slowly, without sound first; ask what was cut in there.", "")] if said.passages else []
-    )
+    closer = [("Watch those passages slowly, without sound first; look for cuts there.", "")] if said.passages else []
     return [
         *closer,
         ("Check source, place and date as for any video: who filmed it, where it was first seen.", ""),
-        ("Who is shown, and whether the pictures were changed otherwise, is not judged here.", ""),
+        ("Who is shown, and whether the pictures were changed in other ways, is not judged here.", ""),
     ]

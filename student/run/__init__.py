@@ -1,1 +1,1 @@
-"""A run's folder: who writes to it, how far the run is, its detector, figures, log and model card."""
+"""A run's folder: its lock, the state of the run, its detector, figures, log and model card."""

@@ -1,7 +1,7 @@
-"""The model card that every detector carries: what it was trained on, how it was chosen, what it is for and what it is not.
+"""The model card of a detector: what it was trained on, how it was chosen, its intended use and its limits.
 
-`MODEL_CARD.md` next to the weights, after Mitchell et al. 2019, "Model Cards for Model Reporting". It says what the run knows,
-figures with the clips behind them, and no more: nothing in it is written by hand.
+`MODEL_CARD.md` next to the weights, after Mitchell et al. 2019, "Model Cards for Model Reporting". It contains only
+what the run knows, and gives the number of clips behind each figure. Nothing in it is written by hand.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ USE = (
     "hint among others. It answers for clips with one visible face that speaks."
 )
 LIMITS = (
-    "A forgery whose lips say what the voice says (a swapped face with its own voice, a voice cloned by sentence) shows "
-    "nothing that content tells.",
-    "Languages, cameras and forgeries that are not in the training data: figures above say nothing about them, and the "
-    "probability is calibrated on the validation clips alone.",
-    "No decision about a person may rest on it.",
+    "A forgery whose lips match what the voice says (a swapped face with its own voice, a voice cloned by sentence) "
+    "cannot be detected from content.",
+    "Languages, cameras and forgeries that are not in the training data: the figures above do not cover them, and the "
+    "probability is calibrated on the validation clips only.",
+    "No decision about a person may be based on it.",
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a card is made of: the store, rows of its clips table by split, how the run was asked for, what stays the same
-    throughout it, and validation figures of the detector that was kept (None where nothing was validated)."""
+    """The contents of a card: the store, rows of its clips table by split, the run's options, its constant facts, and
+    validation figures of the detector that was kept (None if nothing was validated)."""
 
     reader: Reader
     rows: Mapping[str, np.ndarray]
@@ -47,8 +47,8 @@ class Run:
 
 
 def write(folder: Path, run: Run) -> None:
-    """Write the card of the run in `folder`, whole or not at all."""
-    # paths may hold bytes that are not text
+    """Write the card of the run in `folder`, completely or not at all."""
+    # paths may contain bytes that are not text
     files.write(folder / CARD_FILE, text(run).encode(errors="backslashreplace"))
 
 
@@ -69,21 +69,21 @@ def text(run: Run) -> str:
         "| split | clips | real | fake | unlabelled | groups |\n|---|--:|--:|--:|--:|--:|\n"
         + "\n".join(_counts(reader, name, rows) for name, rows in run.rows.items() if name != "test"),
         _methods(reader, run.rows["train"]),
-        f"Corpora: {', '.join(_corpora(reader, run.rows['train'])) or 'none'}; their licences bind this detector too.",
+        f"Corpora: {', '.join(_corpora(reader, run.rows['train'])) or 'none'}; their licences apply to this detector too.",
         "## Protocol",
         f"Splits: {code(config.splits) if config.splits else 'as the store has them'}; validation {_by(facts.validation_by)}. "
         f"Windows of {facts.window} frames (25 a second) of {_picture(data.picture)}, trim {markdown(data.trim)}; "
         f"{facts.too_short} training clips were too short. Of the real clips' windows {data.pair_share:.0%} got "
         "another clip's sound or their own shifted. "
-        f"Losses {code(losses.preset)} ({weights}); {config.epochs} epochs at most, seed {config.seed}.",
+        f"Losses {code(losses.preset)} ({weights}); at most {config.epochs} epochs, seed {config.seed}.",
         "## Figures on validation clips",
         figures(run.best),
-        "These clips chose epoch, threshold and temperature, so the figures are too good: judge it by "
+        "Epoch, threshold and temperature were chosen on these clips, so the figures are too good: judge it by "
         "`python -m student.evaluate` on clips of other people.",
         f"## Intended use\n\n{USE}",
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
         "## Teachers and their licences",
-        "Soft labels come from these models; where a licence is non-commercial it may reach a detector that learned from them."
+        "Soft labels come from these models; a non-commercial licence may extend to a detector that learned from them."
         if losses.needs_soft_labels
         else "No soft label was used; faces and voice activity come from these models.",
         "\n".join(_teacher(side, about) for side, about in reader.attrs.get("teachers", {}).items())
@@ -119,14 +119,14 @@ def _by(validation_by: str) -> str:
         "store": "as marked in the store",
         "file": "as marked in that file",
         "group": "split off by group, no group on both sides",
-        "lone": "split off by clip, since each is a group of its own: who is in them is not known, people may be on both sides",
-        "clip": "split off by clip: figures are those of known faces and voices",
+        "lone": "split off by clip, because each is a group of its own: identities are unknown, people may be on both sides",
+        "clip": "split off by clip: figures are for known faces and voices",
         "none": "none",
     }[validation_by]
 
 
 def figures(best: Best | None) -> str:
-    """Validation figures in a sentence; those that do not exist are left out."""
+    """Validation figures in a sentence; missing ones are left out."""
     if best is None or not best.figures.trials:
         return "There were no validation clips with both classes: threshold and temperature are not fitted."
     found = best.figures

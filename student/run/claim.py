@@ -1,4 +1,4 @@
-"""Who may write to a run's folder: one run at a time, and none that would mix with what is there."""
+"""Claims a run's folder: one run at a time, and none that would mix its files with others."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ WRITTEN = (
     "MODEL_CARD.md",
     "tracking",
 )  # beside checkpoints
-LOCK_WAIT_S = 20.0  # a run whose launcher was killed needs a moment to save and go
+LOCK_WAIT_S = 20.0  # a run whose launcher was killed needs a moment to save and exit
 
 
 def claim(folder: Path, config: TrainConfig, wanted: str | None) -> IO[bytes]:
-    """Take the output folder for a run: check it, make it, lock it, and remove what earlier runs left unfinished.
+    """Claim the output folder for a run: check it, make it, lock it, and remove unfinished files of earlier runs.
 
-    The lock lasts until the file is closed or the process dies. `wanted`: what --resume_from_checkpoint says. Raises
-    ConfigError where the folder is taken, cannot be made, or holds anything that a run could spoil.
+    The lock lasts until the file is closed or the process dies. `wanted`: the value of --resume_from_checkpoint. Raises
+    ConfigError if the folder is in use, cannot be made, or holds anything that a run could damage.
     """
     try:
-        check_output(folder, config, wanted)  # before anything is made there
+        check_output(folder, config, wanted)  # before anything is created there
         lock = lock_folder(folder)
         try:
-            check_output(folder, config, wanted)  # another run may have ended while we waited
+            check_output(folder, config, wanted)  # another run may have ended during the wait
             files.sweep(folder)
         except BaseException:
             lock.close()
@@ -48,7 +48,7 @@ def claim(folder: Path, config: TrainConfig, wanted: str | None) -> IO[bytes]:
 def lock_folder(folder: Path) -> IO[bytes]:
     """Make the output folder and lock it.
 
-    Raises ConfigError where another run still has it after a moment, or where nothing can be locked there.
+    Raises ConfigError if another run still holds the lock after LOCK_WAIT_S, or if files cannot be locked there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
@@ -72,18 +72,19 @@ def lock_folder(folder: Path) -> IO[bytes]:
 
 
 def check_output(folder: Path, config: TrainConfig, wanted: str | None) -> None:
-    """Raise ConfigError where a run may not write to `folder`: it holds a run, or anything else that could be lost.
+    """Raise ConfigError if a run may not write to `folder`: it holds a run, or other files that could be lost.
 
-    A run that was killed before its first checkpoint begins again with "latest". Names that begin with a dot do not count.
+    A run that was killed before its first checkpoint is started again with "latest". Names that begin with a dot are
+    ignored.
     """
     if not folder.is_dir():
-        return  # made later, or no folder: making it says so
+        return  # it is made later; if it is not a folder, that fails
     found = checkpoints(folder)
     if found and wanted:
         return
     if found:
         raise ConfigError(
-            f"{folder} holds a run up to {found[-1].name}: go on with --resume_from_checkpoint latest, or choose another "
+            f"{folder} holds a run up to {found[-1].name}: continue with --resume_from_checkpoint latest, or choose another "
             "--output"
         )
     there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -95,11 +96,11 @@ def check_output(folder: Path, config: TrainConfig, wanted: str | None) -> None:
         if wanted == "latest":
             return
         raise ConfigError(
-            f"{folder} holds a run that was ended before its first checkpoint: begin it again with --resume_from_checkpoint "
+            f"{folder} holds a run that ended before its first checkpoint: start it again with --resume_from_checkpoint "
             "latest, or choose another --output"
         )
     raise ConfigError(
-        f"{folder} holds {there[0]!r} and no checkpoint to go on from, so a run would overwrite or mix with what is there: "
+        f"{folder} holds {there[0]!r} and no checkpoint to continue from, so a run would overwrite or mix with what is there: "
         "choose another --output"
     )
 

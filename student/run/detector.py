@@ -1,8 +1,8 @@
-"""Whether the detector in a run's folder is the one that a checkpoint's figures are of, when the run goes on from there.
+"""Checks, when a run resumes, whether the detector in its folder belongs to the checkpoint's figures.
 
-A checkpoint keeps the digest of the best weights so far, and the weights themselves only where they are its own. So a detector
-that is lost comes back from a checkpoint of its own step, and from no other: then the run does not go on, because it would end
-with figures of a detector that is not there.
+A checkpoint keeps the digest of the best weights so far, and the weights themselves only if they are its own. So a lost
+detector can be restored only from the checkpoint of its own step. From any other checkpoint the run does not resume,
+because it would end with figures of a detector that does not exist.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from student.run_state import checkpoints, read_state
 
 
 class Found(Enum):
-    """What became of the detector of a run that goes on."""
+    """The state of the detector when a run resumes."""
 
     KEPT = "there, or none yet"
-    TO_RESTORE = "to be written anew from the checkpoint"
-    LATER = "of a step that comes after the checkpoint: the run reaches that again, and keeps the best from here on"
+    TO_RESTORE = "to be restored from the checkpoint"
+    LATER = "from a step after the checkpoint: the run reaches that step again, and keeps the best from here on"
 
 
 def find_detector(path: Path, state: State, own: str, config: TrainConfig, store: Mapping[str, str]) -> Found:
-    """What became of the detector beside the checkpoint at `path`, which holds `state`. `own` is the digest of the checkpoint's
-    weights, `store` the identity of the store of today.
+    """The state of the detector beside the checkpoint at `path`, which holds `state`. `own` is the digest of the
+    checkpoint's weights, `store` the present identity of the store.
 
-    Raises CheckpointError, with what helps, where the detector is lost for good or of another run.
+    Raises CheckpointError, with advice, if the detector is lost for good or belongs to another run.
     """
     file, best = path.parent / MODEL_FILE, state.best
     held = best is not None and (best.weights == own if best.weights else best.step == state.step)
@@ -45,7 +45,7 @@ def find_detector(path: Path, state: State, own: str, config: TrainConfig, store
         model, header = load_model(file)
     except CheckpointError as error:
         if best is None:
-            return Found.KEPT  # nothing was to be kept of it: the first validation replaces it
+            return Found.KEPT  # no detector was kept yet: the first validation replaces it
         raise CheckpointError(f"{error}; {_without(path, best, held)}") from error
     if best is not None and _is(best, header, weights_digest(model.state_dict())):
         return Found.KEPT
@@ -56,16 +56,16 @@ def find_detector(path: Path, state: State, own: str, config: TrainConfig, store
         )
     if best is None:
         return Found.KEPT
-    if header.step > state.step:  # a kill between a validation and the next checkpoint, or a run that goes back
+    if header.step > state.step:  # a kill after a validation, or a run that resumes from an earlier checkpoint
         return Found.TO_RESTORE if held else Found.LATER
     raise CheckpointError(
-        f"{file} is of step {header.step}, and the best weights of {path.name} are those after step {best.step}: move "
+        f"{file} is from step {header.step}, and the best weights of {path.name} are from step {best.step}: move "
         f"it away; {_without(path, best, held)}"
     )
 
 
 def _is(best: Best, header: Header, digest: str) -> bool:
-    """Whether a detector with that header and digest of weights is the best one."""
+    """Whether a detector with this header and digest of weights is the best one."""
     figures = best.figures
     if (header.threshold, header.temperature) != (figures.threshold, figures.temperature):
         return False
@@ -82,9 +82,9 @@ def _of_this_run(header: Header, config: TrainConfig, store: Mapping[str, str]) 
 
 
 def _without(path: Path, best: Best | None, held: bool) -> str:
-    """What happens when the file that is in the way is gone."""
+    """What happens once the file in the way is moved."""
     if best is None or held:
-        return f"without it, the run goes on from {path.name} and writes its own"
+        return f"without it, the run continues from {path.name} and writes its own"
     return f"but {path.name} {_lacks(path, best)}"
 
 
@@ -95,8 +95,8 @@ def _lacks(path: Path, best: Best) -> str:
         except (CheckpointError, ValueError):
             continue
         if other != path and state.step <= best.step and (state.best is None or state.best.step == state.step):
-            helps = f"go on from {other}"
+            helps = f"resume from {other}"
             break
     else:
         helps = "start a new --output"
-    return f"does not hold the best weights so far, those after step {best.step}: bring the file back from a copy, or {helps}"
+    return f"does not hold the best weights so far, those of step {best.step}: restore the file from a copy, or {helps}"

@@ -1,4 +1,4 @@
-"""Which store and versions the figures of a run refer to, and what memory it took."""
+"""Identity of the store and versions that a run's figures refer to, and the memory that the run used."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from store import Reader
 
 
 def store_identity(reader: Reader) -> dict[str, str]:
-    """What figures refer to: hashes of the store's attributes, of its clips (all that says what they are and how they divide),
-    and of what soft labels derive from (teachers, fit and its calibration)."""
+    """Identity of a store: hashes of its attributes, of its clips (everything that describes and splits them), and of
+    the basis of its soft labels (teachers, fit and calibration)."""
     attrs, c = reader.attrs, reader.clips
     columns = ("length", "label", "done", "corpus", "split", "method", "group")
     table = json.dumps([[str(x) for x in c["id"]], *(np.asarray(c[k]).tolist() for k in columns)])
@@ -33,8 +33,8 @@ def store_identity(reader: Reader) -> dict[str, str]:
 
 
 def shards_digest(reader: Reader, names: Iterable[str]) -> str:
-    """A hash of the contents of frames/NAME of these names, by what the store's inventory tells of its shards; "" where it
-    tells nothing: older stores, and stores that a run has open."""
+    """A hash of the contents of frames/NAME for these names, from the store's inventory of shards; "" if the inventory
+    has no entry: older stores, and stores that a run has open."""
     known = getattr(reader.inventory, "shards", {})
     found = {name: known[name] for name in names if name in known}
     return hashlib.sha256(_text(found)).hexdigest()[:16] if found else ""
@@ -45,7 +45,7 @@ def _text(value: Any) -> bytes:
 
 
 def _feed(found: Any, tree: Any) -> None:
-    """Names, types, shapes and bytes of a nested dict of arrays, in the order of names."""
+    """Names, types, shapes and bytes of a nested dict of arrays, sorted by name."""
     for name in sorted(tree, key=str):
         value = tree[name]
         if isinstance(value, dict):
@@ -68,6 +68,6 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory() -> dict[str, int]:
-    """Largest resident memory so far, MiB: of this process, and of the largest worker that has ended."""
+    """Largest resident memory so far in MiB: of this process, and of the largest finished worker."""
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {"process": round(own / 1024), "largest_worker": round(children / 1024)}

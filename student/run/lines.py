@@ -1,4 +1,4 @@
-"""The log of a run, `metrics.jsonl`: one JSON object a line in the order of steps, also after a resume."""
+"""The log of a run, `metrics.jsonl`: one JSON object per line in the order of steps, also after a resume."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG_FILE = "metrics.jsonl"
 
 
 def add_line(file: Path, line: Mapping[str, Any]) -> None:
-    """Add a line; what is not finite becomes null. Raises OSError naming the file."""
+    """Add a line; values that are not finite become null. Raises OSError, which names the file."""
     try:
         with file.open("a") as opened:
             opened.write(json.dumps(plain_json.cleaned(dict(line))) + "\n")
@@ -25,8 +25,8 @@ def add_line(file: Path, line: Mapping[str, Any]) -> None:
 
 
 def keep_lines(file: Path, step: int) -> None:
-    """Drop the lines of steps after `step`: they are written again. Lines that a kill or damage left unreadable are dropped
-    with a warning."""
+    """Drop the lines of steps after `step`, which will be written again. Lines that are unreadable after a kill or
+    damage are dropped with a warning."""
     if not file.is_file():
         return
     kept, lost = [], 0
@@ -41,5 +41,5 @@ def keep_lines(file: Path, step: int) -> None:
         if number <= step:
             kept.append(line)
     if lost:
-        log.warning("%d lines of %s could not be read and are left out", lost, file)
+        log.warning("%d lines of %s could not be read and were dropped", lost, file)
     files.write(file, b"".join(line + b"\n" for line in kept))

@@ -1,6 +1,6 @@
-"""What a run leaves in its folder for people and for later commands: config.json, results.json, the detector and its card.
+"""The files in a run's folder for people and for later commands: config.json, results.json, the detector and its card.
 
-Checkpoints, from which a run goes on, are `student.run_state`'s; the log is `student.run.lines`'.
+`student.run_state` writes checkpoints, `student.run.lines` the log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from student.scoring.score import MIN_FRAMES
 
 @dataclass(frozen=True)
 class Outputs:
-    """The folder of one run, and what stays the same throughout it."""
+    """The folder of one run, and the facts that are constant during it."""
 
     folder: Path
     config: TrainConfig
@@ -35,7 +35,7 @@ class Outputs:
     facts: Facts
 
     def begin(self, model: nn.Module, init_from: Loaded | None) -> None:
-        """Write config.json: how the run was asked for, and on what."""
+        """Write config.json: the options of the run, and its data."""
         clips = {name: len(rows) for name, rows in self.split.rows.items()}
         asked = {
             "config": self.config.to_dict(),
@@ -45,9 +45,9 @@ class Outputs:
         write_json(self.folder / "config.json", asked | {"clips": clips} | self._always())
 
     def detector(self, model: nn.Module, best: Best | None, epoch: int, step: int) -> None:
-        """Write the weights, with all that scoring needs in their header, and the model card.
+        """Write the weights, with everything that scoring needs in their header, and the model card.
 
-        `best`: validation figures of these weights; None where nothing was validated.
+        `best`: validation figures of these weights; None if nothing was validated.
         """
         figures = best.figures if best else Validation()
         fitted = figures.trials > 0
@@ -67,9 +67,9 @@ class Outputs:
         card.write(self.folder, card.Run(self.reader, self.split.rows, self.config, self.facts, best))
 
     def results(self, state: State, best: Best | None, epochs_done: float, finished: bool) -> None:
-        """Write results.json: how far the run is, its figures by epoch, where its time went.
+        """Write results.json: progress of the run, its figures by epoch, and the use of time.
 
-        `best` is that of the detector in the folder; `epochs_done` counts parts of an epoch.
+        `best` belongs to the detector in the folder; `epochs_done` includes parts of an epoch.
         """
         clips = {name: {"used": len(rows), "listed": self.split.listed[name]} for name, rows in self.split.rows.items()}
         figures, seconds = best.figures if best else Validation(), state.seconds

@@ -1,7 +1,7 @@
-"""How far a run is and its figures so far, as records: what `trainer.json` keeps and results.json and the card are made of.
+"""Progress of a run and its figures so far, as records: the source of `trainer.json`, results.json and the card.
 
-Each record has a `to_json` and, where a checkpoint brings it back, a `parse` that checks it once; nobody looks into the JSON
-later. Figures that are not finite are null in JSON and NaN here.
+Each record has a `to_json`. Those that are read from a checkpoint have a `parse` that checks the JSON once; no other
+code reads it. Figures that are not finite are null in JSON and NaN here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ KINDS = ("auc_swap", "auc_shift", "alarms")  # figures that earlier releases did
 
 @dataclass(frozen=True)
 class Facts:
-    """What stays the same throughout a run and stands in each of its files."""
+    """Facts that are constant during a run and are written to each of its files."""
 
     window: int
-    too_short: int  # training clips that take no part
+    too_short: int  # training clips that are not used
     validation_by: str  # how validation clips were chosen (`student.data.splits`)
     parameters: int
     processes: int = 1
@@ -32,10 +32,10 @@ class Facts:
 
 @dataclass
 class Seconds:
-    """Where the time went."""
+    """Use of time."""
 
     train: float = 0.0
-    loader: float = 0.0  # of those in training: waiting for batches
+    loader: float = 0.0  # part of the training time: waiting for batches
     validation: float = 0.0
 
     def to_json(self) -> dict[str, float]:
@@ -48,8 +48,9 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Validation:
-    """Figures of the validation trials: AUC overall, of swaps and of shifts; the share of reals that read as fake (`alarms`);
-    Brier score; and the threshold and temperature that fit them. Without trials there is nothing but the defaults."""
+    """Figures of the validation trials: AUC overall, of swaps and of shifts; the share of real clips classified as fake
+    (`alarms`); Brier score; and the threshold and temperature fitted to them. Without trials all fields have their
+    defaults."""
 
     trials: int = 0
     auc: float = math.nan
@@ -62,11 +63,11 @@ class Validation:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Higher is better: three digits of the AUC, which near 1 says no more, then calibration."""
+        """Higher is better: three digits of the AUC (more are not informative near 1), then calibration."""
         return (round(self.auc, 3), -self.brier) if math.isfinite(self.auc) else (0.0, -1.0)
 
     def finite(self) -> dict[str, float]:
-        """Those that are numbers, by name."""
+        """The figures that are numbers, by name."""
         return {name: value for name, value in self.to_json().items() if math.isfinite(value)}
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +82,7 @@ class Validation:
         values: dict[str, float | None] = {name: _number(told[name]) for name in KINDS if name in told}
         for name, default in (("auc", None), ("brier", None), ("threshold", 0.0), ("temperature", 1.0)):
             values[name] = _number(told.get(name, default))
-        return cls(trials=_whole(told.get("trials", 0)), **values)  # type: ignore[arg-type]  # KINDS alone may be None
+        return cls(trials=_whole(told.get("trials", 0)), **values)  # type: ignore[arg-type]  # only KINDS may be None
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Best:
-    """The best detector so far: its figures, the epoch and step after which it was kept, the digest of its weights ("" where an
-    earlier release saved the checkpoint)."""
+    """The best detector so far: its figures, the epoch and step after which it was kept, the digest of its weights (""
+    in checkpoints from an earlier release)."""
 
     rank: tuple[float, float]
     epoch: int
@@ -124,12 +125,12 @@ class Best:
         return told | self.figures.to_json()
 
     def shown(self) -> dict[str, Any]:
-        """What results.json says of it."""
+        """Its entry in results.json."""
         return {name: value for name, value in self.to_json().items() if name not in ("rank", "weights")}
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Best:
-        """Raises ValueError, KeyError or TypeError for anything else than `to_json` gives."""
+        """Raises ValueError, KeyError or TypeError for anything that `to_json` does not return."""
         first, second = told["rank"]
         digest = told.get("weights", "")
         if not isinstance(digest, str):
@@ -140,7 +141,8 @@ class Best:
 
 @dataclass
 class State:
-    """How far a run is: `step` optimizer steps, `epoch` whole passes over the data, and `position` windows of the next."""
+    """Progress of a run: `step` optimizer steps, `epoch` whole passes over the data, and `position` windows of the
+    next."""
 
     step: int = 0
     epoch: int = 0
@@ -161,7 +163,8 @@ class State:
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> State:
-        """From what `student.run_state.read_state` gives. Raises ValueError, with the name of what cannot be used."""
+        """From the result of `student.run_state.read_state`. Raises ValueError, which names the field that cannot be
+        used."""
         reading = "history"
         try:
             history = [Epoch.parse(line) for line in told["history"]]
@@ -175,7 +178,7 @@ class State:
 
 
 def _number(value: Any) -> float:
-    """A figure of JSON, where null stands for what is not finite; ValueError for anything else."""
+    """A figure from JSON, where null means not finite; ValueError for anything else."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -185,5 +188,5 @@ def _number(value: Any) -> float:
 
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{str(value)[:40]!a} is not a whole number")
+        raise ValueError(f"{str(value)[:40]!a} is not an integer")
     return value

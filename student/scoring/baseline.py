@@ -1,8 +1,8 @@
-"""The strongest trivial baseline: what one number that has nothing to do with forgery scores on the very clips of a figure.
+"""The strongest trivial baseline: the score of one number unrelated to forgery on the same clips as a figure.
 
 `python -m pipelines.audit --store STORE` leaves `audit.json` (AUC of every such number by method) and `nuisances.parquet` (the
 numbers of each clip) in the store. For a method the number with the audit's best AUC is taken, and its values are scored like
-a detector's logits, on the same trials. A detector that is not better has shown nothing.
+a detector's logits, on the same trials. A detector that is not better has not been shown to work.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MOST_AUDIT = 64 << 20  # bytes of audit.json
+MOST_AUDIT = 64 << 20  # bytes of audit.json, at most
 
 
 @dataclass(frozen=True)
 class Shortcut:
-    """What an audit says of one number: its AUC on the forgeries of a method of a corpus."""
+    """An audit's result for one number: its AUC on the forgeries of one method in one corpus."""
 
     corpus: str
     nuisance: str
@@ -37,12 +37,12 @@ class Shortcut:
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Shortcut:
-        """Raises KeyError, TypeError or ValueError for anything else."""
+        """Raises KeyError, TypeError or ValueError for invalid values."""
         return cls(str(told["corpus"]), str(told["nuisance"]), str(told["method"]), float(told["auc"]))
 
 
 class Baselines:
-    """Numbers of an audited store's clips; `of_store` gives None where nobody has audited it."""
+    """Numbers of an audited store's clips; `of_store` returns None if it was not audited."""
 
     def __init__(self, shortcuts: Sequence[Shortcut], table: pd.DataFrame, reader: Reader) -> None:
         self.shortcuts, self.reader = shortcuts, reader
@@ -50,7 +50,7 @@ class Baselines:
 
     @classmethod
     def of_store(cls, reader: Reader) -> Baselines | None:
-        """Raises StoreError where the audit's files cannot be read."""
+        """Raises StoreError if the audit's files cannot be read."""
         found, table = reader.place / "audit.json", reader.place / "nuisances.parquet"
         try:
             if not (found.exists() and table.exists()):
@@ -64,8 +64,8 @@ class Baselines:
     def strongest(self, method: str, items: Sequence[Trial]) -> tuple[str, np.ndarray] | None:
         """Name and scores [n] (higher = fake, NaN = not known) of the best number for `method` ("all" = every fake) on `items`.
 
-        Direction, and for words (codec, encoder) their order, come from the store's labelled clips that are not among `items`
-        where those hold both classes, else from all. None where the audit has no number for that method.
+        The direction, and for words (codec, encoder) their order, come from the store's labelled clips that are not
+        among `items` if these have both classes, else from all. None if the audit has no number for that method.
         """
         rows = np.array([t.lips for t in items], int)
         corpora = {str(self.reader.clips["corpus"][row]) for row in rows}
@@ -91,7 +91,7 @@ class Baselines:
         return np.asarray((-values if turned else values)[rows])
 
     def _numbers(self, name: str, taught: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """The column as f8 [clips]; a word counts as the share of fakes that it has among the clips `taught`."""
+        """The column as f8 [clips]; a word is replaced by its share of fakes among the clips `taught`."""
         import pandas as pd
 
         column = self.table[name]

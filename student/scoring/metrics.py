@@ -1,12 +1,13 @@
 """Figures of a detector from its scores: AUC, AP, EER, balanced accuracy; threshold and temperature fitted on validation.
 
-Everywhere label 1 = fake is the positive class and a higher score means more likely fake. A figure that does not exist (one
-class only) is NaN, never an error and never a flattering default. A clip of weight w counts as w clips (matched test sets);
-None = each once.
+Everywhere label 1 = fake is the positive class and a higher score means more likely fake. A figure that is undefined
+(one class only) is NaN, never an error or a flattering default. A clip of weight w counts as w clips (matched test
+sets); None = weight 1.
 
-Curves and AP are scikit-learn's. Ours are: the AUC, whose ranks are the ones that the store's calibration and the audit count
-(a tie is half a win) and which costs a tenth of the time; its interval by groups, hundreds of draws on one sorting; the EER,
-between two points of the curve; balanced accuracy, which is NaN where one class is missing; threshold and temperature.
+Curves and AP are scikit-learn's. Implemented here: the AUC, with the same ranks as the store's calibration and the
+audit (a tie is half a win) and in a tenth of the time; its interval by groups, hundreds of draws on one sorting; the
+EER, interpolated between two points of the curve; balanced accuracy, NaN if a class is missing; threshold and
+temperature.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FEW_GROUPS = 10
 
 @dataclass(frozen=True)
 class Figures:
-    """num_real and num_fake are clips that were scored; prevalence is the share of fakes, the AP of a detector that guesses."""
+    """num_real and num_fake are the numbers of scored clips; prevalence is the share of fakes, which is the AP of a
+    random detector."""
 
     num_real: int
     num_fake: int
@@ -40,7 +42,7 @@ class Figures:
 def figures(scores: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray | None = None) -> Figures:
     """All figures of scores [n] (higher = fake) against labels [n] in {0, 1}, the last two at `threshold`.
 
-    num_real and num_fake count clips with a weight above 0; clips with none take no part.
+    num_real and num_fake count clips with a weight above 0; the others are ignored.
     """
     scores, labels, w = _weighted(scores, labels, weights)
     whole = float(w.sum())
@@ -58,7 +60,8 @@ def figures(scores: np.ndarray, labels: np.ndarray, threshold: float, weights: n
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Area under the ROC curve: the chance that a fake scores above a real, ties counting half; NaN with one class."""
+    """Area under the ROC curve: the probability that a fake scores above a real, ties counting half; NaN with one
+    class."""
     scores, labels, w = _weighted(scores, labels, weights)
     if (w == 1).all():
         return similarity.auc(scores[labels == 1], scores[labels == 0])
@@ -76,12 +79,12 @@ def auc_interval(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> tuple[float, float]:
-    """95 % interval of `auc` when groups [n] (people, sources) are drawn with replacement (Efron 1979, percentiles).
+    """95 % interval of `auc` by bootstrap over groups [n] (people, sources) (Efron 1979, percentiles).
 
-    Clips of one person are not independent, so whole groups are drawn. Where one group holds more than half of the clips, or
-    there are fewer than FEW_GROUPS, clips are drawn instead, which gives too narrow an interval. It is never narrower than the
-    number of clips, or of groups where they are few, allows (`store.similarity.intervals`), so a single fake has an interval
-    too. NaN with one class.
+    Clips of one person are not independent, so whole groups are drawn. If one group holds more than half of the clips,
+    or there are fewer than FEW_GROUPS, clips are drawn instead, and the interval is too narrow. It is never narrower
+    than the number of clips, or of groups if they are few, allows (`store.similarity.intervals`), so even a single fake
+    has an interval. NaN with one class.
     """
     groups = np.asarray(groups)[np.asarray(weights) > 0] if weights is not None else np.asarray(groups)
     scores, labels, w = _weighted(scores, labels, weights)
@@ -106,13 +109,14 @@ def auc_interval(
 
 
 def _independent(group: np.ndarray) -> int:
-    """How many independent clips there are: the groups, where these are few; else all, since groups are drawn anyway."""
+    """The number of independent clips: the groups if these are few; else all clips, because groups are drawn anyway."""
     groups = len(np.unique(group))
     return groups if groups < FEW_GROUPS else len(group)
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Mean precision over the fakes, at each one's own threshold; tied scores share one threshold. NaN without fakes."""
+    """Mean precision over the fakes, each at its own score as threshold; ties share one threshold. NaN without
+    fakes."""
     scores, labels, w = _weighted(scores, labels, weights)
     if not labels.any():
         return float("nan")
@@ -134,7 +138,7 @@ def roc(
 
 
 def equal_error_rate(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Where misses equal false alarms, on the ROC's straight segments; NaN with one class."""
+    """The rate at which misses equal false alarms, on the ROC's straight segments; NaN with one class."""
     scores, labels, w = _weighted(scores, labels, weights)
     if len(np.unique(labels)) < 2:
         return float("nan")
@@ -149,7 +153,7 @@ def equal_error_rate(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
 def balanced_accuracy(
     scores: np.ndarray, labels: np.ndarray, threshold: float, weights: np.ndarray | None = None
 ) -> float:
-    """Mean of the share of reals below and of fakes at or above the threshold; NaN with one class."""
+    """Mean of two shares: reals below the threshold, and fakes at or above it; NaN with one class."""
     scores, labels, w = _weighted(scores, labels, weights)
     if len(np.unique(labels)) < 2:
         return float("nan")
@@ -174,10 +178,11 @@ def fit_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, threshold: float) -> float:
-    """T of least cross-entropy for P(fake) = sigmoid((logit - threshold) / T), each class weighing half.
+    """T of minimal cross-entropy for P(fake) = sigmoid((logit - threshold) / T), with equal weight for both classes.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", moved so that the threshold reads 0.5; with Platt's softened
-    targets (1999), so that separable scores of a few clips do not read as certainty. Within [0.05, 20]; 1 with one class.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", shifted so that the threshold has probability 0.5; with
+    Platt's softened targets (1999), so that separable scores of a few clips do not give certainty. Within [0.05, 20]; 1
+    with one class.
     """
     logits, labels = _checked(logits, labels)
     if len(np.unique(labels)) < 2:
@@ -204,7 +209,7 @@ def probability(logits: np.ndarray, threshold: float, temperature: float) -> np.
 def _weighted(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, labels and weights f8 of the clips that count."""
+    """Scores, labels and weights f8 of the clips with a weight."""
     scores, labels = _checked(scores, labels)
     if weights is None:
         return scores, labels, np.ones(len(scores))
@@ -217,7 +222,7 @@ def _weighted(
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels).astype(np.int64)
     if scores.shape != labels.shape or scores.ndim != 1:
-        raise ValueError(f"expected one score and one label a clip, got {scores.shape} and {labels.shape}")
+        raise ValueError(f"expected one score and one label per clip, got {scores.shape} and {labels.shape}")
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
     if not np.isin(labels, (0, 1)).all():

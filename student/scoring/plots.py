@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: ROC and DET curves, score histograms, and how far probabilities hold, on one sheet."""
+"""Pictures of an evaluation: ROC and DET curves, score histograms and a reliability diagram, on one sheet."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COMMAND = "student.evaluate"
 BINS = 10
 KINDS = ("png", "pdf", "svg")
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # ticks of the DET curve
-MOST = 6  # methods in a picture
+MOST = 6  # methods in a picture, at most
 
 
 def sheet(report: Report, path: Path) -> None:
-    """One picture, whole or not at all. Curves: each method that has both classes, student solid, teachers dashed; pairs made
-    here only where the split has no forged clips of its own."""
+    """Write one picture, completely or not at all. Curves: each method with both classes, student solid, teachers
+    dashed; made pairs only if the split has no forged clips."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def sheet(report: Report, path: Path) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """The kind of picture that a name asks for: png where it has no ending. Raises ConfigError for one that cannot be drawn."""
+    """The picture format by the name's suffix, png without one. Raises ConfigError for an unsupported format."""
     kind = path.suffix[1:].lower() or "png"
     if kind not in KINDS:
         raise ConfigError(f"{path}: a picture ends with {', '.join('.' + k for k in KINDS)}")
@@ -99,7 +99,7 @@ def _curves(axes: tuple[Axes, Axes], trials: list[TrialScores], who: str, name: 
 
 
 def _deviate(rate: np.ndarray) -> np.ndarray:
-    """Normal deviates of rates (Martin et al. 1997, "The DET curve in assessment of detection task performance")."""
+    """Normal quantiles of rates (Martin et al. 1997, "The DET curve in assessment of detection task performance")."""
     from scipy.stats import norm
 
     return np.asarray(norm.ppf(rate))
@@ -111,12 +111,12 @@ def _histogram(axes: Axes, trials: list[TrialScores], report: Report) -> None:
     for label, name, colour in ((0, "real", "C0"), (1, "fake", "C3")):
         axes.hist(scores[labels == label], edges, density=True, alpha=0.55, color=colour, label=name)
     axes.axvline(0, color="black", linewidth=1, label="threshold, from validation")
-    axes.set(xlabel="student's logit less its threshold", ylabel="density", title="Scores")
+    axes.set(xlabel="student's logit minus its threshold", ylabel="density", title="Scores")
     axes.legend(fontsize="x-small")
 
 
 def _reliability(axes: Axes, trials: list[TrialScores], report: Report) -> None:
-    """Share of fakes among clips of about one probability, each class weighing half."""
+    """Share of fakes among clips of similar probability, with equal weight for both classes."""
     scores, labels, weights = _columns(trials, "student")
     p = metrics.probability(scores, 0.0, report.temperature)
     for label in (0, 1):
@@ -129,6 +129,6 @@ def _reliability(axes: Axes, trials: list[TrialScores], report: Report) -> None:
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.plot(mean, share, "o-", color="C2")
     axes.set(
-        xlabel="probability of a fake, as told", ylabel="share of fakes", title="Reliability", xlim=(0, 1), ylim=(0, 1)
+        xlabel="predicted probability of fake", ylabel="share of fakes", title="Reliability", xlim=(0, 1), ylim=(0, 1)
     )
     axes.set_aspect("equal")

@@ -1,7 +1,8 @@
-"""What an evaluation found, as records: scores of every trial, a table for each way to cut and choose clips, and coverage.
+"""The result of an evaluation as records: scores of every trial, a table for each way of trimming and choosing clips,
+and coverage.
 
-`Report.to_json` is what `student.evaluate --output` writes; tables and plots are made of the records. NaN stands for a figure
-that does not exist (one class only) and becomes null in the file.
+`student.evaluate --output` writes `Report.to_json`; tables and plots are made from the records. NaN means that a figure
+is undefined (one class only); it becomes null in the file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ Table = Mapping[str, Mapping[str, "Line"]]  # {"overall", "category NAME", metho
 
 @dataclass(frozen=True)
 class Line:
-    """Figures of one scorer on one method, with the 95 % interval of the AUC; `nuisance` names a trivial number that scored."""
+    """Figures of one scorer on one method, with the 95 % interval of the AUC; `nuisance` names the trivial number if
+    that is the scorer."""
 
     figures: Figures
     auc_low: float
@@ -31,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many clips of a split count: listed in it, done, too short, scored; and pairs that were made of them."""
+    """Numbers of clips of a split: listed, finished, too short, scored; and of pairs made from them."""
 
     listed: int
     done: int
@@ -45,7 +47,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Variant:
-    """The table of one way of cutting clips (`trim`) and choosing them (`clips`: "all" or "matched")."""
+    """The table for one way of trimming clips (`trim`) and choosing them (`clips`: "all" or "matched")."""
 
     trim: str
     clips: str
@@ -59,7 +61,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class TrialScores:
-    """What one trial scored: `scores` by scorer, 0 at the threshold where there is one; the best offset in frames."""
+    """The scores of one trial: `scores` by scorer, 0 at the threshold if there is one; the best offset in frames."""
 
     id: str
     label: int
@@ -77,7 +79,8 @@ class TrialScores:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole evaluation. `trials` are those of the first variant; `trained_on` is what the detector says of its store."""
+    """A whole evaluation. `trials` are those of the first variant; `trained_on` is the detector's record of its
+    store."""
 
     store: str
     checkpoint: str

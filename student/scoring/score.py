@@ -1,11 +1,12 @@
-"""What a detector is scored on, and its scores: the trials of a split, their logits, the teachers' own similarity beside them.
+"""Trials and scores of a detector: the trials of a split, their logits, and the teachers' own similarity.
 
-A trial is lips of one clip with sound of one clip. Labelled clips are trials as they are; each real clip also gives trials with
-the sound of other clips (`made swap`) and with its own shifted by 5 frames or more (`made shift`), drawn from a seed, so that a
-corpus of real clips alone has negatives. Both are shorter than the clip; each comes with a twin, the same lips with their own
-sound, and is compared with twins alone, so that length and pauses at the ends cannot tell (compared with whole clips, an
-untrained network reached AUC 0.98 on shifts). Trials lie inside the clips' spans (`student.data.spans`). Those longer than a
-window are seen in windows of exactly that length, which overlap, and their logits are averaged: no length of a clip shows.
+A trial is lips of one clip with sound of one clip. Labelled clips are trials themselves. Each real clip also gives
+trials with the sound of other clips (`made swap`) and with its own sound shifted by 5 frames or more (`made shift`),
+drawn from a seed, so that a corpus of only real clips has negatives. Both are shorter than the clip. Each comes with a
+twin, the same lips with their own sound, and is compared only with twins, so that length and pauses at the ends reveal
+nothing (compared with whole clips, an untrained network reached AUC 0.98 on shifts). Trials lie inside the clips' spans
+(`student.data.spans`). Trials longer than a window are scored in overlapping windows of exactly that length, and their
+logits are averaged, so the length of a clip has no influence.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from student.data.picture import SIDES
 from student.data.spans import Spans
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
-MIN_FRAMES = 10  # shorter trials say too little
-MADE = ("made swap", "made shift")  # names that a corpus's own methods do not have; "swap" might be one
+MIN_FRAMES = 10  # shorter trials are not informative
+MADE = ("made swap", "made shift")  # names that no corpus uses for a method; "swap" might be one
 
 
 class ScoreError(ConcordError, RuntimeError):
-    """A detector whose answer is not a finite number; one line that names the clip."""
+    """A detector gave a score that is not finite; one line that names the clip."""
 
     exit_code = 1
 
 
 class Frames(Protocol):
-    """What logits are read from: a store, or clips that are in none."""
+    """The source of a trial's frames: a store, or clips without one."""
 
     def frames(self, i: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """As `store.Reader.frames`."""
@@ -48,7 +49,7 @@ class Frames(Protocol):
 class Trial:
     """Lips of row `lips` from `lips_start` with sound of row `sound` from `sound_start`; label 0 real, 1 fake.
 
-    Trials of the methods MADE are pairs made here: forgeries with label 1, their twins with label 0.
+    Trials of the methods MADE are made pairs: forgeries with label 1, their twins with label 0.
     """
 
     id: str
@@ -62,14 +63,14 @@ class Trial:
 
     @property
     def made(self) -> bool:
-        """Whether it is a pair made here, not a clip of the store."""
+        """Whether it is a made pair, not a clip of the store."""
         return self.method in MADE
 
 
 def trials(reader: Reader, rows: np.ndarray, spans: Spans, seed: int, swaps: int = 1, shifts: int = 1) -> list[Trial]:
-    """Trials of the labelled clips among `rows`, with `swaps` and `shifts` made of each real one. Ids are unique.
+    """Trials of the labelled clips among `rows`, with `swaps` and `shifts` made from each real one. Ids are unique.
 
-    A clip whose span is shorter than MIN_FRAMES makes none.
+    A clip whose span is shorter than MIN_FRAMES gives none.
     """
     clips = reader.clips
     labels, first, lengths = np.asarray(clips["label"]), spans.start.tolist(), spans.length.tolist()
@@ -82,7 +83,7 @@ def trials(reader: Reader, rows: np.ndarray, spans: Spans, seed: int, swaps: int
     for place, r in enumerate(real):
         identity = str(clips["id"][r])
         rng = np.random.default_rng([seed, r])
-        # partners by rotation: no clip meets itself, and every sound is used equally often
+        # partners by rotation: no clip is its own partner, and every sound is used equally often
         steps = (1 + rng.permutation(len(real) - 1)[:swaps]).tolist() if len(real) > 1 else []
         for step in steps:
             other = real[(place + step) % len(real)]
@@ -100,7 +101,8 @@ def trials(reader: Reader, rows: np.ndarray, spans: Spans, seed: int, swaps: int
 
 
 def windows(length: int, window: int) -> list[tuple[int, int]]:
-    """Start and stop of the windows in which a trial is seen: as few as hold each frame, all `window` long if the trial is."""
+    """Start and stop of the windows of a trial: as few as cover each frame, all `window` long if the trial is long
+    enough."""
     count = max(1, -(-length // window))
     starts = np.linspace(0, max(0, length - window), count).round().astype(int).tolist()
     return [(a, min(a + window, length)) for a in starts]
@@ -117,8 +119,8 @@ def logits(
     batch_size: int = 16,
     picture: str = "mouth",
 ) -> np.ndarray:
-    """Clip logit [n] f8 of each trial, positive = fake. The model is put in evaluation mode and left as it was; `picture` is
-    what it looks at (`student.data.picture`)."""
+    """Clip logit [n] f8 of each trial, positive = fake. The model is put into evaluation mode and restored afterwards;
+    `picture` is the array it uses (`student.data.picture`)."""
     was_training = model.training
     model.eval()
     jobs = [(k, a, b) for k, item in enumerate(items) for a, b in windows(item.length, window)]
@@ -145,8 +147,8 @@ def logits(
 
 
 def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
-    """Raise ScoreError, naming the first trial, where a logit is not finite: nan is below every threshold, so it would read as
-    "real"."""
+    """Raise ScoreError, which names the first trial, if a logit is not finite: no comparison with NaN is true, so it
+    would count as "real"."""
     odd = np.flatnonzero(~np.isfinite(values))
     if len(odd):
         raise ScoreError(
@@ -156,8 +158,8 @@ def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
 
 
 def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:
-    """The teachers' clip similarity [n] f8 as the logit of "fake": minus the logit of the stored pair's probability, window
-    "clip", from the projections alone. NaN for all where the store has no fit."""
+    """The teachers' clip similarity [n] f8 as the logit of "fake": minus the logit of the stored pair's probability,
+    window "clip", from the projections only. All NaN if the store has no fit."""
     fit = reader.fit
     if fit is None:
         return np.full(len(items), np.nan)
@@ -174,9 +176,9 @@ def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:
 
 
 def offset_scores(reader: Reader, items: list[Trial]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The teachers' agreement at the best constant offset within +-15 frames, for each trial, as scores of "fake" [n] f8: minus
-    its value there, minus its margin over other offsets; and that offset in frames. NaN where a trial has no frame with face
-    and voice in common, or the store no fit."""
+    """The teachers' agreement at the best constant offset within +-15 frames, for each trial, as scores of "fake" [n]
+    f8: minus its value there, minus its margin over other offsets; and that offset in frames. NaN if a trial has no
+    frame with both face and voice, or the store has no fit."""
     fit = reader.fit
     out = np.full((3, len(items)), np.nan)
     if fit is None:
@@ -189,19 +191,19 @@ def offset_scores(reader: Reader, items: list[Trial]) -> tuple[np.ndarray, np.nd
             continue
         try:
             found = best_offset(lips["vsr_projection"], sound["asr_projection"], fit, face, voice)
-        except ValueError:  # no offset brings face and voice together: not known
+        except ValueError:  # no offset has frames with face and voice: unknown
             continue
         out[:, k] = -found.best, -found.margin, found.frames
     return out[0], out[1], out[2]
 
 
 def headline(items: list[Trial]) -> np.ndarray:
-    """Which trials [n] bool the overall figure is of: the clips where they hold both classes, else the pairs made here."""
+    """The trials [n] bool of the overall figure: the clips if they have both classes, else the made pairs."""
     made = np.array([t.made for t in items], bool)
     labels = np.array([t.label for t in items])
     return ~made if len(np.unique(labels[~made])) == 2 else made
 
 
 def of_method(items: list[Trial], method: str) -> np.ndarray:
-    """Which trials [n] bool a method's figure is of: its forgeries against their twins or, for clips, all real clips."""
+    """The trials [n] bool of a method's figure: its forgeries against their twins or, for clips, all real clips."""
     return np.array([t.method == method or (method not in MADE and not t.made and t.label == 0) for t in items], bool)

@@ -1,6 +1,6 @@
 """All scorers on the trials of one split: the student, the teachers, the teachers at their best offset, and both together.
 
-Trials are shared among the processes and gathered by id, so all of them get the same.
+Trials are divided among the processes and gathered by id, so all processes get the same result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """How many pairs are made of each real clip, from which seed."""
+    """How many pairs are made from each real clip, and their seed."""
 
     swaps: int = 1
     shifts: int = 1
@@ -43,7 +43,7 @@ class Scored:
     coverage: Coverage
 
     def trials(self, weight: np.ndarray) -> list[TrialScores]:
-        """One record a trial; `weight` f4 [clips] by row of the clips table."""
+        """One record per trial; `weight` f4 [clips] by row of the clips table."""
         columns = zip(*(values.tolist() for values in self.scores.values()), strict=True)
         return [
             TrialScores(
@@ -62,7 +62,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A detector and a store's teachers; with `accelerator`, one of several processes that share the trials."""
+    """A detector and a store's teachers; with `accelerator`, one of several processes that divide the trials."""
 
     reader: Reader
     model: nn.Module
@@ -71,8 +71,8 @@ class Scorer:
     accelerator: Accelerator | None = None
 
     def split(self, chosen: Split, name: str, trim: str, made: Made) -> Scored:
-        """Score the split `name` with spans by `trim`. Raises SplitError where nothing is to be scored, ScoreError where the
-        detector's answer is not finite."""
+        """Score the split `name` with spans by `trim`. Raises SplitError if there is nothing to score, ScoreError if a
+        score of the detector is not finite."""
         rows, listed = chosen.rows[name], chosen.listed[name]
         inside = spans(self.reader, rows, trim)
         items = score.trials(self.reader, rows, inside, made.seed, made.swaps, made.shifts)
@@ -84,7 +84,9 @@ class Scorer:
         student, teacher, best, margin, offset = self._all(items)
         score.check_finite(items, student)
         moved = student - self.header.threshold
-        both = moved / self.header.temperature + teacher  # two log odds of evidence that is taken for independent
+        both = (
+            moved / self.header.temperature + teacher
+        )  # sum of two log odds: the evidence is assumed to be independent
         scores = {"student": moved, "teacher": teacher, "teacher_offset": best, "teacher_margin": margin, "both": both}
         too_short = int((inside.length[rows] < score.MIN_FRAMES).sum())
         return Scored(items, scores, offset, Coverage(listed, len(rows), too_short))

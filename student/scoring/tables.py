@@ -1,7 +1,7 @@
 """Tables of an evaluation: the same clips scored by the student, the teachers, both together, and one trivial number.
 
-A table has a row for everything ("overall"), for each category of forgery (RVFA, FVRA, FVFA) and for each method, and in it one
-line a scorer. AUC comes with its 95 % interval by group. Terminal and Markdown say the same.
+A table has a row for all clips ("overall"), for each category of forgery (RVFA, FVRA, FVFA) and for each method, and
+in it one line per scorer. AUC comes with its 95 % interval by group. Terminal and Markdown have the same content.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold 
 
 @dataclass(frozen=True)
 class Trials:
-    """What a table is made of, for n trials: `scores` f8 [n] by scorer, higher for fakes, 0 at their threshold where they have
-    one, and NaN where not known; category, group and weight [n] of each trial's clip."""
+    """The input of a table, for n trials: `scores` f8 [n] by scorer, higher for fakes, 0 at the threshold if the scorer
+    has one, and NaN if unknown; category, group and weight [n] of each trial's clip."""
 
     items: list[score.Trial]
     scores: Mapping[str, np.ndarray]
@@ -39,7 +39,8 @@ class Trials:
     weights: np.ndarray
 
     def line(self, scores: np.ndarray, use: np.ndarray, decides: bool, nuisance: str = "") -> Line:
-        """Figures of scores [n] on the trials `use` [n] bool that have one; at the threshold 0 where it `decides`."""
+        """Figures of scores [n] on the trials `use` [n] bool that have one; at the threshold 0 if the scorer
+        `decides`."""
         known = use & np.isfinite(scores)
         labels = np.array([t.label for t in self.items])[known]
         figures = metrics.figures(scores[known], labels, 0.0, self.weights[known])
@@ -50,10 +51,10 @@ class Trials:
 
 
 def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Line]]:
-    """A row for "overall", each "category NAME" and each method, and in it a line for each scorer that has scores there.
+    """A row for "overall", each "category NAME" and each method, with a line for each scorer that has scores there.
 
-    "overall" is of the clips where they hold both classes, else of the pairs made here. Pairs have no trivial baseline: fakes
-    and twins are cut from the same clips.
+    "overall" covers the clips if they have both classes, else the made pairs. Pairs have no trivial baseline: fakes and
+    twins are cut from the same clips.
     """
     items, categories = trials.items, trials.categories
     labels = np.array([t.label for t in items])
@@ -82,7 +83,7 @@ def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Li
 
 
 def lines(methods: Table) -> Iterator[tuple[str, ...]]:
-    """The table's lines as text, in the order of COLUMNS; the name of a row stands in its first line alone."""
+    """The table's lines as text, in the order of COLUMNS; the name of a row is only in its first line."""
     for name, row in methods.items():
         shown = name
         for who, line in row.items():
@@ -100,7 +101,7 @@ def _three(value: float) -> str:
 
 
 def title(variant: Variant) -> str:
-    """What a table is of, coverage first."""
+    """The caption of a table, coverage first."""
     c = variant.coverage
     left = f" ({c.too_short} too short)" if c.too_short else ""
     which = "matched clips, " if variant.clips == "matched" else ""
@@ -120,7 +121,7 @@ def markdown(report: Report) -> str:
     return "\n".join([*said, "", MARK]) + "\n"
 
 
-MARK = "<!-- by concord-av, student.evaluate -->"  # by which an earlier table is known, and nobody sees it
+MARK = "<!-- by concord-av, student.evaluate -->"  # an invisible mark that identifies an earlier table
 UNAUDITED = "No trivial baselines: run python -m pipelines.audit --store {} first."
 
 

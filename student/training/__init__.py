@@ -1,1 +1,1 @@
-"""The training run: what it trains on, its steps and losses, validation, saving and going on, and signals."""
+"""The training run: its data, steps and losses, validation, saving and resuming, and signals."""

@@ -1,5 +1,5 @@
-"""What a training process is given before it starts: its device and tracker, its share of the cores; and work that one
-process does for all."""
+"""Setup of a training process: its device and tracker, its share of the cores; and work that one process does for
+all."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SPREAD = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGAT
 
 
 def accelerator(config: TrainConfig) -> accelerate.Accelerator:
-    """Raises ConfigError where the tracker is not there (Accelerate itself would go on without a word), or where weights would
-    be spread over the processes: checkpoints are written by one."""
+    """Raises ConfigError if the tracker is not installed (Accelerate would silently continue), or if weights would be
+    sharded over the processes, because one process writes the checkpoints."""
     try:
         made = accelerate.Accelerator(
             cpu=config.cpu or not torch.cuda.is_available(),
@@ -32,7 +32,7 @@ def accelerator(config: TrainConfig) -> accelerate.Accelerator:
     except ValueError as error:
         if not config.with_tracking:
             raise
-        raise ConfigError(f"--report_to {config.report_to} is not a tracker that Accelerate knows") from error
+        raise ConfigError(f"--report_to {config.report_to} is not a tracker that Accelerate supports") from error
     if made.distributed_type in SPREAD:
         raise ConfigError(
             f"accelerate is configured for {made.distributed_type.value}, which this trainer does not support; "
@@ -45,7 +45,7 @@ def accelerator(config: TrainConfig) -> accelerate.Accelerator:
 
 
 def set_threads(wanted: int) -> int:
-    """Threads of this process: as asked, else OMP_NUM_THREADS, else its share of the cores."""
+    """Threads of this process: as requested, else OMP_NUM_THREADS, else its share of the cores."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     threads = wanted or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // processes)
@@ -56,7 +56,8 @@ def set_threads(wanted: int) -> int:
 def by_main(
     accelerator: accelerate.Accelerator, work: Callable[[], Result], raises: type[ConcordError]
 ) -> Result | None:
-    """What `work` gives in the main process, None in the others. Where it raises an error of that kind, all processes do."""
+    """The result of `work` in the main process, None in the others. If it raises an error of that kind, all processes
+    raise it."""
     result, problem = None, None
     if accelerator.is_main_process:
         try:

@@ -1,4 +1,4 @@
-"""What learns: the student as Accelerate wraps it, its optimizer, and the running average of its weights."""
+"""The trained parts: the student as Accelerate wraps it, its optimizer, and the running average of its weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Learner:
-    """`model` and `optimizer` are Accelerate's; `init_from` is the file that the weights began from, None where they are random
-    or a checkpoint's."""
+    """`model` and `optimizer` are Accelerate's; `init_from` is the file with the initial weights, None if they are
+    random or from a checkpoint."""
 
     accelerator: Accelerator
     model: nn.Module
@@ -48,11 +48,12 @@ class Learner:
 
     @property
     def student(self) -> nn.Module:
-        """The student itself, whose weights the optimizer moves."""
+        """The student itself, whose weights the optimizer updates."""
         own: nn.Module = self.accelerator.unwrap_model(self.model)
         return own
 
     @property
     def detector(self) -> nn.Module:
-        """What is validated and kept: the running average of the weights where there is one, else the weights."""
+        """The model that is validated and saved: the running average of the weights if there is one, else the
+        weights."""
         return self.student if self.average is None else self.average.module

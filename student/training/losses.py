@@ -1,16 +1,17 @@
-"""What the student is trained on: L = w_detection · detection + w_correlation · correlation + w_contrastive · contrastive.
+"""The loss of the student: L = w_detection · detection + w_correlation · correlation + w_contrastive · contrastive.
 
-`default` corrects what measures as a defect in the published forms; `paper` keeps them to the letter (names begin with
-`paper_`, equal to arrays that the authors' code gave). Where the two differ:
+`default` corrects measured defects of the published forms; `paper` keeps them exactly (names begin with `paper_`, equal
+to arrays from the authors' code). The differences:
 
-- correlation: the student's cosine reads as a probability through a logistic curve with a learned slope and intercept, as the
-  teachers' own scores do, instead of (1 + cosine) / 2, for which every one of a batch's mismatched pairs would have to point in
-  opposite directions; it covers all B x B pairs of a batch (their soft labels cost one product of stored projections), and only
-  frames that have a label (face found, voice active).
-- contrastive: the published term pushes a fake's similarity away from the very soft label that the correlation term pulls it to
-  (the gradients' cosine is -0.996 on fakes), cannot reach 0 on reals, and fades as clips get longer. Ours is InfoNCE over
-  frames (van den Oord et al. 2018): each frame of lips finds its own sound among all others of the batch and the other way
-  round, weighted by the pair's soft label: a pair that says two things is not pulled together, whatever its label.
+- correlation: the student's cosine becomes a probability through a logistic curve with a learned slope and intercept,
+as for the teachers' own scores. With (1 + cosine) / 2 all mismatched pairs of a batch would have to point in opposite
+directions. It covers all B x B pairs of a batch (their soft labels cost one product of stored projections), and only
+frames with a label (face found, voice active).
+- contrastive: the published term pushes a fake's similarity away from the same soft label to which the correlation term
+pulls it (the gradients' cosine is -0.996 on fakes), cannot reach 0 on reals, and vanishes as clips get longer. The
+default is InfoNCE over frames (van den Oord et al. 2018): each frame of lips must find its own sound among all others
+of the batch and the other way round, weighted by the pair's soft label. So lips and sound with different content are
+not pulled together, whatever their label.
 - detection: binary cross-entropy of the clip's logit, and of each frame's where frames are labelled.
 """
 
@@ -28,11 +29,12 @@ PAPER_MARGIN = 1.0
 
 
 class Targets(NamedTuple):
-    """What a batch of B windows of T frames teaches.
+    """The targets of a batch of B windows of T frames.
 
-    label f4 [B]: 0 real, 1 fake, -1 no label; label_weight f4 [B]; frame_label f4 [B, T], same values; mask bool [B, T]: rows
-    in use; soft f4 [B, B, T]: soft label of lips b with sound c; soft_mask bool [B, B, T]: where it is one; clip i8 [B, 2],
-    start i8 [B, 2]: row of lips and of sound in the clips table, and the window's first frame in each: they tell true pairs.
+    label f4 [B]: 0 real, 1 fake, -1 no label; label_weight f4 [B]; frame_label f4 [B, T], same values; mask bool [B,
+    T]: rows in use; soft f4 [B, B, T]: soft label of lips b with sound c; soft_mask bool [B, B, T]: where it is valid;
+    clip i8 [B, 2], start i8 [B, 2]: row of lips and of sound in the clips table, and the window's first frame in each,
+    which identify true pairs.
     """
 
     label: torch.Tensor
@@ -48,7 +50,7 @@ class Targets(NamedTuple):
 def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The weighted sum, and each term unweighted by name. A term with weight 0 is not computed.
 
-    Every output takes part, at least times 0: processes that train together wait for the gradient of every parameter.
+    Every output is included, if only times 0, because distributed processes wait for the gradient of every parameter.
     """
     terms = {}
     if config.preset == "paper":
@@ -88,15 +90,15 @@ def detection(output: Output, targets: Targets) -> torch.Tensor:
 
 
 def reliability(soft: torch.Tensor, mask: torch.Tensor, confidence: float) -> torch.Tensor:
-    """How much each soft label [..., T] is to be believed, 0 to 1: 0 without a face or a voice (`mask`), else the teachers'
-    confidence |2 p - 1| to the power of `confidence`. A calibrated label near one half says that they could not tell."""
+    """Weight of each soft label [..., T], 0 to 1: 0 without a face or a voice (`mask`), else the teachers' confidence
+    |2 p - 1| to the power of `confidence`. A calibrated label near one half means that they could not decide."""
     weight = mask.float()
     return weight * (2 * soft - 1).abs().pow(confidence) if confidence else weight
 
 
 def correlation(output: Output, targets: Targets, confidence: float = 0.0) -> torch.Tensor:
     """Cross-entropy of the student's per-frame similarity of every pair [B, B, T] against its soft label, weighted by
-    `reliability`; windows paired as the batch has them weigh as much as all the others together."""
+    `reliability`; the batch's own pairs weigh as much as all other pairs together."""
     cosine = torch.einsum("btd,ctd->bct", output.visual, output.audio)
     each = F.binary_cross_entropy_with_logits(output.scale * cosine + output.bias, targets.soft, reduction="none")
     weight = reliability(targets.soft, targets.soft_mask, confidence)
@@ -108,10 +110,10 @@ def correlation(output: Output, targets: Targets, confidence: float = 0.0) -> to
 
 
 def contrastive(output: Output, targets: Targets, temperature: float, exclude: int) -> torch.Tensor:
-    """InfoNCE over frames, both ways. Anchors weigh as their pair's soft label; frames of the same clip within `exclude` of the
-    anchor's own are not negatives (neighbours say the same). 0 where no frame is labelled."""
+    """InfoNCE over frames, both ways. Anchors are weighted by their pair's soft label; frames of the same clip within
+    `exclude` of the anchor's own are not negatives (neighbours have the same content). 0 if no frame is labelled."""
     own = torch.arange(len(targets.label), device=targets.label.device)
-    use = targets.soft_mask[own, own]  # [B, T]: lips seen and voice active
+    use = targets.soft_mask[own, own]  # [B, T]: lips visible and voice active
     weight = targets.soft[own, own][use]
     if len(weight) < 2:
         return output.visual.sum() * 0.0
@@ -121,7 +123,7 @@ def contrastive(output: Output, targets: Targets, temperature: float, exclude: i
     lips_time, sound_time = (place[:, side][use] for side in (0, 1))
     logits = output.visual[use] @ output.audio[use].T / temperature  # [N, N]; row: lips, column: sound
     near = (lips_clip[:, None] == sound_clip) & ((lips_time[:, None] - sound_time).abs() <= exclude)
-    # the same sound or lips may be in a batch twice (a swap's partner may be there itself): not a negative of itself either
+    # the same sound or lips may be in a batch twice (a swap and its partner): those are not negatives either
     near |= (sound_clip[:, None] == sound_clip) & ((sound_time[:, None] - sound_time).abs() <= exclude)
     near |= (lips_clip[:, None] == lips_clip) & ((lips_time[:, None] - lips_time).abs() <= exclude)
     near.fill_diagonal_(False)
@@ -132,7 +134,8 @@ def contrastive(output: Output, targets: Targets, temperature: float, exclude: i
 
 
 def paper_similarity(visual: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
-    """c = (1 + cosine) / 2 of rows [B, T, D], clamped to [0, 1] (rounding leaves it, and cross-entropy then refuses)."""
+    """c = (1 + cosine) / 2 of rows [B, T, D], clamped to [0, 1] (after rounding it may be outside, which cross-entropy
+    refuses)."""
     cosine = (F.normalize(audio, dim=-1) * F.normalize(visual, dim=-1)).sum(-1)
     return ((1 + cosine) / 2).clamp(0, 1)
 
@@ -165,5 +168,5 @@ def paper_contrastive(
 
 
 def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Weighted mean; 0 where nothing weighs."""
+    """Weighted mean; 0 if all weights are 0."""
     return (values * weight).sum() / weight.sum().clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""How weights move: which decay, the learning rate's course, and their running average."""
+"""Optimization: weight decay, the learning rate's schedule, and the running average of the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-PAPER_FACTOR = 0.95  # an epoch; golden figures of the published loop (arXiv 2404.19171's code)
+PAPER_FACTOR = 0.95  # per epoch; from golden figures of the published loop (arXiv 2404.19171's code)
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def rate(schedule: str, epochs_done: float, epochs: int, warmup: float) -> float:
-    """Share of the highest learning rate after `epochs_done` of `epochs`: a function of progress alone.
+    """Share of the highest learning rate after `epochs_done` of `epochs`: a function of progress only.
 
     cosine: linear for the share `warmup` of the run, then a cosine to 0. paper: times 0.95 after every epoch.
     """
@@ -36,7 +36,7 @@ def rate(schedule: str, epochs_done: float, epochs: int, warmup: float) -> float
 def average(model: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of a model's weights; buffers are the model's own.
 
-    The first steps average over fewer: the decay is at most (1 + n) / (10 + n) after n updates.
+    The first steps average over fewer updates: the decay is at most (1 + n) / (10 + n) after n updates.
     """
 
     def step(mean: torch.Tensor, value: torch.Tensor, n: torch.Tensor | int) -> torch.Tensor:

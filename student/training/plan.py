@@ -1,4 +1,4 @@
-"""What a run trains on, decided before anything is made: splits, spans, length of windows, and what the student looks at."""
+"""The data of a run, chosen before anything is created: splits, spans, length of windows, and the kind of picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """`config` is the run's, with the picture that was chosen; `data` is its part on data, with the window that clips hold.
+    """`config` is the run's, with the chosen picture; `data` is its data section, with a window for which the clips are
+    long enough.
 
     `split` and `corpus` have the training clips that are long enough for a window; `too_short` counts the others.
     """
@@ -39,9 +40,9 @@ class Plan:
 
     @classmethod
     def of(cls, config: TrainConfig, resume: str | None) -> Plan:
-        """Open the store and decide.
+        """Open the store and plan the run.
 
-        Raises StoreError, SplitError, CheckpointError, and ConfigError where soft labels are asked for and there are none.
+        Raises StoreError, SplitError, CheckpointError, and ConfigError if soft labels are requested and there are none.
         """
         reader = store.open(config.store)
         config = replace(config, data=replace(config.data, picture=_picture(reader, config, resume)))
@@ -62,7 +63,8 @@ class Plan:
         return cls(config, reader, chosen, inside, data, corpus, len(train) - len(corpus.rows))
 
     def check(self, processes: int, main: bool) -> None:
-        """Raises ConfigError where this number of processes cannot train on it; `main` logs how many clips are left out."""
+        """Raises ConfigError if this number of processes cannot train on it; `main` logs how many clips are left
+        out."""
         clips, config = len(self.corpus.rows), self.config
         if not clips + self.too_short:
             raise ConfigError(
@@ -76,7 +78,7 @@ class Plan:
         if main and (self.too_short or self.data.window < config.data.window):
             log.warning(
                 "windows have %d frames, which nearly all clips hold with --trim %s; %d of %d training clips are shorter and "
-                "take no part",
+                "are not used",
                 self.data.window, self.data.trim, self.too_short, clips + self.too_short,
             )  # fmt: skip
         if clips < 2 * processes:
@@ -88,21 +90,21 @@ class Plan:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """What the run learns from, as hashes: a run that goes on must find the same."""
+        """The training data as hashes: a run that resumes must find the same."""
         read = [self.data.picture, "audio", "flags", "fake"]
         read += ["asr_projection", "vsr_projection"] if self.config.losses.needs_soft_labels else []
         shards = shards_digest(self.reader, read)
         return {**store_identity(self.reader), "frames": self.spans.labels, "shards": shards}
 
     def say_picture(self) -> None:
-        """Log what the student looks at."""
+        """Log the kind of picture that the student uses."""
         few = self.config.model in OF_FACES and "face" not in self.reader.names
         hint = ", enlarged: the store has no whole faces (precompute.py --arrays face)" if few else ""
         log.info("%s looks at frames/%s%s", self.config.model, self.data.picture, hint)
 
 
 def _picture(reader: store.Reader, config: TrainConfig, resume: str | None) -> str:
-    """What the student looks at: as the run that goes on did, else as `student.data.picture` chooses."""
+    """The kind of picture: that of the run that is resumed, else the choice of `student.data.picture`."""
     path = run_state.find(Path(config.output), resume) if resume else None
     if path is None:
         return choose(config.model, reader.names)

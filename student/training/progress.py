@@ -1,4 +1,4 @@
-"""What a person sees while training: one live bar with ETA on a terminal, a quiet line now and then in logs."""
+"""Progress display of training: one live bar with ETA on a terminal, an occasional line in logs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from concord.text import plain
 
 QUIET_S = 15.0  # between lines in a log
-LIVE_S = 0.2  # between figures beside a bar
+LIVE_S = 0.2  # between updates of the figures beside a bar
 
 
 class Progress:
-    """Steps done of a run, on standard error of the main process alone. Use as a context manager."""
+    """Finished steps of a run, on standard error of the main process only. Use as a context manager."""
 
     def __init__(self, total: int, done: int, enabled: bool) -> None:
         self.total, self.done, self.enabled = total, done, enabled
@@ -46,8 +46,8 @@ class Progress:
             self._bar.stop()
 
     def step(self, done: int, text: Callable[[], str]) -> None:
-        """`done` steps of the run are done; `text` gives the newest figures, and is asked only where they are shown: reading
-        them from a GPU waits for it."""
+        """`done` steps of the run are finished; `text` returns the newest figures and is called only when they are
+        shown, because reading them from a GPU waits for it."""
         self.done = done
         now = time.monotonic()
         if self._bar:
@@ -67,7 +67,7 @@ class Progress:
             print(plain(text), file=sys.stderr, flush=True)
 
     def remaining(self) -> str:
-        """Time left, from the steps of this start alone; "" where they say nothing yet."""
+        """Time left, from the steps since this start; "" if there are too few."""
         steps = self.done - self._first
         if steps < 1:
             return ""

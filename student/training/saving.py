@@ -1,4 +1,4 @@
-"""Saving the state of a run as a checkpoint, and going on from one: all processes succeed, or all raise."""
+"""Saves the state of a run as a checkpoint, and resumes from one: all processes succeed, or all raise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def save(folder: Path, plan: Plan, learner: Learner, state: State, threads: int) -> None:
-    """Write a checkpoint from the main process; where that fails, all processes raise SaveError."""
+    """Write a checkpoint from the main process; if that fails, all processes raise SaveError."""
     scaler = learner.accelerator.scaler
     told = state.to_json() | {
         "threads": threads,
@@ -41,9 +41,10 @@ def save(folder: Path, plan: Plan, learner: Learner, state: State, threads: int)
 
 
 def go_on(path: Path, plan: Plan, learner: Learner, threads: int) -> tuple[State, Found]:
-    """Load the checkpoint at `path` into the learner: the state that it holds, and what became of the detector in the folder.
+    """Load the checkpoint at `path` into the learner; returns its state, and the state of the detector in the folder.
 
-    Raises ConfigError for other options or other data than the run began with, CheckpointError for what cannot be used.
+    Raises ConfigError for other options or other data than the run began with, CheckpointError for files that cannot be
+    used.
     """
     saved = run_state.read_state(path)
     try:
@@ -51,12 +52,12 @@ def go_on(path: Path, plan: Plan, learner: Learner, threads: int) -> tuple[State
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path.name} holds options of another release ({error})") from error
     if changed:
-        raise ConfigError(f"{path.name} was made with other options ({'; '.join(changed)}): leave them as they were")
+        raise ConfigError(f"{path.name} was made with other options ({'; '.join(changed)}): do not change them")
     _check_data(path.name, saved["store"], plan)
     processes = learner.accelerator.num_processes
     if saved.get("threads") != threads or saved.get("processes") != processes:
         log.warning(
-            "processes x threads of each were %s x %s and are %d x %d now: the run goes on, not to the same bits",
+            "processes x threads of each were %s x %s and are %d x %d now: the run continues, but not with the same bits",
             saved.get("processes"), saved.get("threads"), processes, threads,
         )  # fmt: skip
     try:
@@ -73,17 +74,17 @@ def go_on(path: Path, plan: Plan, learner: Learner, threads: int) -> tuple[State
         raises=CheckpointError,
     )
     if state.epoch >= plan.config.epochs:
-        log.info("%s is the end of the run: nothing is left to do", path.name)
+        log.info("%s is the end of the run: there is nothing left to do", path.name)
     else:
-        log.info("going on from %s: epoch %d, step %d", path.name, state.epoch + 1, state.step)
+        log.info("resuming from %s: epoch %d, step %d", path.name, state.epoch + 1, state.step)
     shared: list[Found] = gather_object([found])
     return state, shared[0]
 
 
 def _check_data(name: str, saved: dict[str, str], plan: Plan) -> None:
-    """Raise ConfigError where a run that goes on would learn something else than it began with."""
+    """Raise ConfigError if a resumed run would train on other data than it began with."""
     now, path = plan.identity, plan.config.store
-    as_it_was = "start a new --output, or bring back the store as it was"
+    as_it_was = "start a new --output, or restore the store as it was"
     if saved.get("clips") != now["clips"]:
         raise ConfigError(
             f"{name} was trained on another store, or the store has other clips, labels or splits now: start a new --output"
@@ -91,7 +92,7 @@ def _check_data(name: str, saved: dict[str, str], plan: Plan) -> None:
     if plan.config.losses.needs_soft_labels and saved.get("fit") != now["fit"]:
         raise ConfigError(
             f"the fit of {path} is not the one that {name} was trained with (a --refit, or other teachers): its soft labels "
-            f"are others: {as_it_was}"
+            f"differ: {as_it_was}"
         )
     if saved.get("frames") != now["frames"]:
         raise ConfigError(
@@ -104,7 +105,7 @@ def _check_data(name: str, saved: dict[str, str], plan: Plan) -> None:
 
 
 def _loaded(told: Any) -> Loaded | None:
-    """The file that weights began from, out of a checkpoint's JSON. ValueError for what it cannot be."""
+    """The file with the initial weights, from a checkpoint's JSON. ValueError for an invalid value."""
     if told is None:
         return None
     try:

@@ -19,8 +19,8 @@ from student.training.optimize import rate
 
 @dataclass(frozen=True)
 class Stepped:
-    """What a step came to: the mean over its micro-batches of the loss and of each term, the norm of the gradient before it was
-    clipped, and the learning rate."""
+    """The result of a step: the mean over its micro-batches of the loss and of each term, the norm of the gradient
+    before clipping, and the learning rate."""
 
     terms: dict[str, torch.Tensor]
     norm: torch.Tensor | float
@@ -31,7 +31,7 @@ class Stepped:
         return self.terms["loss"]
 
     def line(self) -> dict[str, float]:
-        """For a line of the log; reading it from a GPU waits for the step."""
+        """Values for a line of the log; reading them from a GPU waits for the step."""
         figures = {name: round(float(value), 5) for name, value in self.terms.items()}
         return {**figures, "grad_norm": round(float(self.norm), 4), "lr": self.rate}
 
@@ -44,8 +44,8 @@ def one_step(
     ends: Sequence[int],
     windows: int,
 ) -> Stepped:
-    """Take the micro-batches that end at the positions `ends` of an epoch, which has `windows` windows, and update the weights
-    once. `state` is moved on."""
+    """Take the micro-batches that end at the positions `ends` of an epoch with `windows` windows, and update the
+    weights once. Advances `state`."""
     accelerator, began = learner.accelerator, time.perf_counter()
     learner.model.train()
     sums: dict[str, torch.Tensor] = {}
@@ -77,6 +77,6 @@ def one_step(
 
 
 def _seed(seed: int, state: State, rank: int) -> int:
-    """Of torch's generator (dropout), for a micro-batch: a function of where in the run it stands."""
+    """Seed of torch's generator (dropout) for a micro-batch: a function of its position in the run."""
     sequence = np.random.SeedSequence([seed, state.epoch, state.position, rank, 3])
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)

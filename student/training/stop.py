@@ -1,4 +1,4 @@
-"""Ending a run cleanly: a signal is remembered, agreed on by all processes, and acted on between two steps."""
+"""Ending a run cleanly: a signal is remembered, shared among all processes, and handled between two steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from accelerate import Accelerator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AGAIN_S = 3.0  # a terminal signals every process, and a launcher passes the same on to its own within this time
+AGAIN_S = 3.0  # a terminal signals every process, and a launcher passes the same signal on within this time
 
 
 class Stop:
-    """Remembers a signal, and notices when the launcher that started this process is gone. One that comes AGAIN_S later or more
-    is a person's second, and ends it at once."""
+    """Remembers a signal, and notices when the launcher that started this process is gone. A signal at least AGAIN_S
+    later is a second one from the user, and ends the process immediately."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -37,7 +37,7 @@ class Stop:
             os.kill(os.getpid(), number)
 
     def asked(self, accelerator: Accelerator) -> int:
-        """The signal that any process got, 0 for none; the same answer in all processes."""
+        """The signal that any process received, 0 for none; the same result in all processes."""
         if self._parent and os.getppid() != self._parent and not self.signal:
             self.signal = signal.SIGTERM
         if accelerator.num_processes == 1:
@@ -53,9 +53,10 @@ class Stop:
 
 @contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Processes that are started meanwhile never get SIGINT or SIGTERM, which a terminal or a scheduler sends to all: the step
-    under way needs its readers. They end with the process that started them. A signal that comes meanwhile comes after it."""
-    resource_tracker.ensure_running()  # it unblocks both where it starts later
+    """Processes started within the block never get SIGINT or SIGTERM, which a terminal or a scheduler sends to all,
+    because the current step needs its readers. They end with the process that started them. A signal during the block
+    is delivered after it."""
+    resource_tracker.ensure_running()  # if started later, it would unblock both
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

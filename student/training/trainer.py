@@ -1,9 +1,10 @@
-"""The training run, top to bottom: prepare, go on from a checkpoint, step, save, validate, end.
+"""The training run, top to bottom: prepare, resume from a checkpoint, step, save, validate, end.
 
-What a step does is a function of (weights, seed, epoch, position in the epoch, rank): the data are (student.data.dataset),
-torch's generator is seeded anew for each step, the learning rate is a function of progress. So a checkpoint is weights,
-optimizer and two numbers, and a run that was killed anywhere ends with the same bits as one that was not (same number of
-processes and threads, CPU). All processes agree on a signal at the end of a step; then the state is saved.
+A step is a function of (weights, seed, epoch, position in the epoch, rank): so are its data (student.data.dataset),
+torch's generator is seeded for each step, and the learning rate depends only on progress. So a checkpoint consists of
+weights, optimizer and two numbers, and a run that was killed anywhere ends with the same bits as one that was not (same
+number of processes and threads, on the CPU). All processes agree on a signal at the end of a step; then the state is
+saved.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Trainer:
     """One run. `Trainer(config, resume).run()` returns the exit code: 0, or 128 + signal after a clean stop."""
 
     def __init__(self, config: TrainConfig, resume: str | None) -> None:
-        """Raises ConfigError, SplitError, StoreError or CheckpointError where the run cannot begin; nothing is changed then."""
+        """Raises ConfigError, SplitError, StoreError or CheckpointError if the run cannot begin; then nothing is
+        changed."""
         self.output = Path(config.output)
         self.plan = Plan.of(config, resume)
         self.config, self.data = self.plan.config, self.plan.data
@@ -66,7 +68,7 @@ class Trainer:
     # -- before the first step ----------------------------------------------------------------------------------------
 
     def _prepare(self, resume: str | None) -> None:
-        """Model, optimizer, data, and the state that a resumed run goes on from."""
+        """Model, optimizer, data, and the state from which a resumed run continues."""
         plan, config = self.plan, self.config
         self.threads = launch.set_threads(config.threads)
         path = run_state.find(self.output, resume) if resume else None
@@ -115,7 +117,7 @@ class Trainer:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Train to the end, or to the signal; 0 or 128 + signal."""
+        """Train to the end, or until a signal; 0 or 128 + signal."""
         stop = Stop()
         try:
             if self.main:
@@ -123,7 +125,7 @@ class Trainer:
             with Progress(self._total_steps(), self.state.step, self.main) as self.progress:
                 code = self._epochs(stop)
             if code == 0 and self.state.best is None and self.main:
-                # a run of a few steps leaves its detector too
+                # so that even a run of a few steps writes a detector
                 self.outputs.detector(self.learner.detector, None, self.state.epoch, self.state.step)
             if self.main:
                 self._write_results(finished=code == 0)
@@ -151,7 +153,7 @@ class Trainer:
                     self._save()
                 if number := stop.asked(self.accelerator):
                     return self._end_early(128 + number)
-            # an exhausted iterator lets the workers go idle; a fresh one is made for the next epoch
+            # with an exhausted iterator the workers are idle; the next epoch gets a new one
             state.epoch, state.position = state.epoch + 1, 0
             self._validate()
             if config.checkpointing_steps == "epoch" or state.epoch == config.epochs:
@@ -161,12 +163,12 @@ class Trainer:
         return 0
 
     def _steps(self) -> list[list[int]]:
-        """For each step that is left of the epoch, the positions at which its micro-batches end."""
+        """For each remaining step of the epoch, the positions at which its micro-batches end."""
         ends, size = self.keys.ends(self.state.position), self.config.gradient_accumulation_steps
         return [ends[k : k + size] for k in range(0, len(ends), size)]
 
     def _total_steps(self) -> int:
-        """Optimizer steps of the whole run, as far as it may go."""
+        """Optimizer steps of the whole run, at most."""
         state, size = self.state, self.config.gradient_accumulation_steps
         left = self.config.epochs - state.epoch
         here = len(self._steps()) if left > 0 else 0
@@ -189,7 +191,7 @@ class Trainer:
         return code
 
     def _after_step(self, stepped: Stepped) -> None:
-        """Look at the loss, write a line of the log now and then, and show progress."""
+        """Check the loss, write a line of the log every LOG_STEPS steps, and show progress."""
         step = self.state.step
         self.watch.add(step, stepped.loss, stepped.norm)
         on_line = step % LOG_STEPS == 0 or step == self.start_step + 1
@@ -232,15 +234,16 @@ class Trainer:
     def _say_figures(self, figures: Validation) -> None:
         measured = {k: v for k, v in figures.finite().items() if k.startswith("auc")}
         told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in measured.items())
-        told = told or f"of {figures.trials} trials, too few to say how well it tells them apart"
+        told = told or f"of {figures.trials} trials, too few to say how well it separates them"
         self.progress.say(f"epoch {self.state.epoch} of {self.config.epochs}: validation {told}")
 
     def _shown_best(self) -> Best | None:
-        """The best so far, None where its detector is not there: the run went back to before it."""
+        """The best so far, None if its detector is not there because the run resumed from an earlier step."""
         return None if self.found is Found.LATER else self.state.best
 
     def _begin_outputs(self) -> None:
-        """config.json, the tracker, a detector that was lost and that the checkpoint holds, and the log up to here."""
+        """Write config.json, start the tracker, restore a lost detector from the checkpoint, and cut the log at this
+        step."""
         self.outputs.begin(self.learner.student, self.learner.init_from)
         if self.config.with_tracking:  # TensorBoard's files go to OUTPUT/tracking
             options = {k: v for k, v in self.config.options().items() if isinstance(v, int | float | str)}
@@ -248,7 +251,7 @@ class Trainer:
         best = self.state.best
         if self.found is Found.TO_RESTORE and best is not None:
             file = self.output / checkpoint.MODEL_FILE
-            log.warning("%s is written anew from the checkpoint, which holds it", file)
+            log.warning("%s is restored from the checkpoint, which holds it", file)
             self.outputs.detector(self.learner.detector, best, best.epoch, best.step)
         keep_lines(self.output / LOG_FILE, self.state.step)
 

@@ -1,4 +1,5 @@
-"""Validation while training: every trial scored once, by however many processes, and the figures that choose a detector."""
+"""Validation during training: every trial is scored once, by any number of processes; the figures choose the
+detector."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from student.training.plan import Plan
 
 
 def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: list[score.Trial]) -> Validation:
-    """Figures of validation trials, each scored once whatever the number of processes. Raises score.ScoreError, in all
-    processes, where a logit is not finite."""
+    """Figures of validation trials, each scored once for any number of processes. Raises score.ScoreError, in all
+    processes, if a logit is not finite."""
     mine = trials[accelerator.process_index :: accelerator.num_processes]
     own = accelerator.unwrap_model(detector)
     values = score.logits(own, plan.reader, mine, plan.data.window, accelerator.device, picture=plan.data.picture)

@@ -1,9 +1,9 @@
-"""Looks at the loss of every step before anything is saved: weights that are not finite are no state to go on from.
+"""Checks the loss of every step before anything is saved: a run cannot resume from weights that are not finite.
 
-The data are checked where they are read (`student.data.dataset`), so what is left is a step that diverged. Reading a number
-from a GPU waits for it; so there the numbers of some steps are kept as they are and read together, in one transfer, where the
-loop waits
-anyway: for a line of the log, before a validation and before a save. On a CPU they are read at every step.
+The data are checked when they are read (`student.data.dataset`), so the only other cause is a step that diverged.
+Reading a number from a GPU waits for it. So on a GPU the numbers of several steps are kept on the device and read in
+one transfer when the loop waits anyway: for a line of the log, before a validation and before a save. On a CPU they are
+read at every step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concord.errors import ConcordError
 
 
 class Diverged(ConcordError):
-    """Training that cannot go on; one line that says at which step and what to do."""
+    """Training cannot continue; one line that says at which step and what to do."""
 
     exit_code = 1
 
@@ -22,8 +22,8 @@ class Diverged(ConcordError):
 class Watch:
     """Remembers loss and gradient norm of each step until `check`.
 
-    With `scaled` (fp16) a step whose gradients overflow is skipped by the scaler and allowed; only where no loss since the last
-    check was finite has the run diverged.
+    With `scaled` (fp16) the scaler skips a step whose gradients overflow, which is allowed; the run has diverged only
+    if no loss since the last check was finite.
     """
 
     def __init__(self, scaled: bool) -> None:
@@ -32,12 +32,13 @@ class Watch:
         self._seen: list[torch.Tensor] = []
 
     def add(self, step: int, loss: torch.Tensor, norm: torch.Tensor | float) -> None:
-        """loss, norm []: detached, on any device. The norm is that of all processes, so that all find the same."""
+        """loss, norm []: detached, on any device. The norm is that of all processes, so that all reach the same
+        result."""
         self._steps.append(step)
         self._seen.append(torch.stack([loss.float().reshape(()), torch.as_tensor(norm, device=loss.device).float()]))
 
     def check(self) -> None:
-        """Raises Diverged naming the first step whose loss or gradient is not finite."""
+        """Raises Diverged, which names the first step whose loss or gradient is not finite."""
         if not self._steps:
             return
         seen = torch.stack(self._seen).cpu()
@@ -49,6 +50,6 @@ class Watch:
             what = "loss" if not good[k, 0] else "gradient"
             number = float(seen[k, 0 if what == "loss" else 1])
             raise Diverged(
-                f"step {steps[k]}: the {what} is {number} though what the step read is finite, so the weights diverged and "
-                "nothing more was saved: go on from the last checkpoint, or begin anew with a lower --lr"
+                f"step {steps[k]}: the {what} is {number} although the step's data are finite, so the weights diverged and "
+                "nothing more was saved: continue from the last checkpoint, or start again with a lower --lr"
             )

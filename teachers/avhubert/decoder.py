@@ -1,7 +1,7 @@
 """AV-HuBERT with a text decoder, `av_hubert_seq2seq`: the lip readers. Teachers use its encoder alone.
 
-It is here so that the whole of a fine-tuned checkpoint has a model, built by fairseq's registry from the checkpoint's
-configuration; logits for given tokens are all it computes (no search). Decoder layers are fairseq's. Imports torch and
+A fine-tuned checkpoint holds this decoder as well, so fairseq's registry needs a model class for all of it. The class
+computes logits for given tokens and does no search. The decoder layers are fairseq's. This module imports torch and
 fairseq, and registers the model.
 """
 
@@ -29,7 +29,8 @@ with quiet_import():
 
 @dataclass
 class AVHubertSeq2SeqConfig(FairseqDataclass):
-    """What shapes the decoder, with the defaults of the published class; `w2v_args`: the pretraining checkpoint's cfg."""
+    """Configuration of the decoder, with the defaults of the published class; `w2v_args`: the pretraining checkpoint's
+    cfg."""
 
     w2v_args: Any = None
     decoder_embed_dim: int = 768
@@ -44,7 +45,8 @@ class AVHubertSeq2SeqConfig(FairseqDataclass):
 
 
 class Positions(nn.Module):
-    """Sinusoids for token positions, counted from padding_idx + 1; zero for padding. Holds the buffer that files have."""
+    """Sinusoids for token positions, counted from padding_idx + 1; zero for padding. Holds the buffer that checkpoints
+    contain."""
 
     def __init__(self, dim: int, padding_idx: int) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class Decoder(FairseqDecoder):
 
 
 class Encoder(FairseqEncoder):
-    """Holds the model under the name that files use."""
+    """Holds the model under the name that checkpoints use."""
 
     def __init__(self, model: AVHubert) -> None:
         super().__init__(None)
@@ -128,7 +130,7 @@ class AVHubertSeq2Seq(FairseqEncoderDecoderModel):
             raise TeacherError("this configuration of av_hubert_seq2seq does not describe its encoder (w2v_args)")
         model = build_model(OmegaConf.create(OmegaConf.to_container(cfg.w2v_args.model)), task, from_checkpoint=True)
         model.final_proj = None
-        padding_idx = 1  # of every fairseq dictionary: <s>, <pad>, </s>, <unk>
+        padding_idx = 1  # the same in every fairseq dictionary: <s>, <pad>, </s>, <unk>
         decoder = Decoder(cfg, model.dim, task.target_dictionary, padding_idx)
         return cls(Encoder(model), decoder)
 
@@ -140,6 +142,6 @@ class AVHubertSeq2Seq(FairseqEncoderDecoderModel):
         *,
         tokens: Tensor,
     ) -> Tensor:
-        """Logits [clips, tokens, vocabulary], teacher forced; the rest as AVHubert.forward."""
+        """Logits [clips, tokens, vocabulary] with teacher forcing; otherwise as AVHubert.forward."""
         rows = self.encoder(video=video, audio=audio, padding_mask=padding_mask)
         return self.decoder(tokens, rows, padding_mask)

@@ -1,9 +1,11 @@
-"""What AV-HuBERT is given: filterbanks of the sound and mouth crops, both at 25 rows a second, as its data set makes them.
+"""The input of AV-HuBERT: filterbanks of the sound, and mouth crops, both at 25 rows a second, as its own data set
+makes them.
 
-Sound: log energies of 26 mel bands at 100 Hz (python_speech_features 0.6 with its defaults: rectangular window, samples in
-int16 scale), four neighbours stacked to 104 values, cut or filled up with zeros to the picture's frames, each row
-normalised. A last row that is only partly filled is normalised with its zeros; that is how the published models were trained,
-so every clip's last row has some. Picture: central crop, divided by 255, minus a mean, over a deviation. numpy alone.
+Sound: log energies of 26 mel bands at 100 Hz (python_speech_features 0.6 with its defaults: rectangular window, samples
+in int16 scale), four neighbours stacked to 104 values, cut or filled up with zeros to the picture's frames, each row
+normalised. A last row that is only partly filled is normalised together with its zeros, because the published models
+were trained that way; every clip's last row has some. Picture: central crop, divided by 255, then standardised with a
+fixed mean and deviation. Uses numpy only.
 """
 
 from functools import cache
@@ -18,13 +20,14 @@ FFT = 512
 PRE_EMPHASIS = 0.97
 BANDS = 26
 STACK = 4  # rows at 100 Hz that make one at 25 Hz
-EPSILON = float(np.finfo(np.float64).eps)  # in place of an energy of zero
+EPSILON = float(np.finfo(np.float64).eps)  # replaces an energy of zero
 LAYER_NORM_EPSILON = 1e-5
 
 
 @cache
 def filterbank() -> np.ndarray:
-    """f8 [26, 257]: triangles between 28 points equally spaced on the mel scale from 0 to 8000 Hz, each moved to a bin."""
+    """f8 [26, 257]: triangles between 28 points equally spaced on the mel scale from 0 to 8000 Hz, each rounded to a
+    bin."""
     highest = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
     hertz = 700 * (10 ** (np.linspace(0, highest, BANDS + 2) / 2595) - 1)
     edges = np.floor((FFT + 1) * hertz / SAMPLE_RATE)
@@ -63,19 +66,20 @@ def fit(rows: np.ndarray, frames: int) -> np.ndarray:
 
 def layer_norm(rows: np.ndarray) -> np.ndarray:
     """Each row with mean 0 and (biased) variance 1."""
-    exact = rows.astype(np.float64)  # else a constant row gives noise times 316
+    exact = rows.astype(np.float64)  # in float32 a constant row would give rounding noise times 316
     exact -= exact.mean(axis=1, keepdims=True)
     return (exact / np.sqrt((exact**2).mean(axis=1, keepdims=True) + LAYER_NORM_EPSILON)).astype(np.float32)
 
 
 def sound(samples: np.ndarray, frames: int, normalize: bool = True) -> np.ndarray:
-    """f4 [frames, 104] of i2 [samples]: what the audio front end takes."""
+    """f4 [frames, 104] of i2 [samples]: the input of the audio front end."""
     rows = fit(stack(log_filterbank(samples)), frames)
     return layer_norm(rows) if normalize else rows
 
 
 def picture(mouth: np.ndarray, size: int = 88, mean: float = 0.421, deviation: float = 0.165) -> np.ndarray:
-    """f4 [frames, size, size] of u1 [frames, height, width], both at least `size`: what the visual front end takes."""
+    """f4 [frames, size, size] of u1 [frames, height, width], both at least `size`: the input of the visual front
+    end."""
     top, left = ((length - size) // 2 for length in mouth.shape[1:])
     levels = ((np.arange(256) / 255 - mean) / deviation).astype(np.float32)
     return levels[mouth[:, top : top + size, left : left + size]]

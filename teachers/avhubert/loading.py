@@ -1,10 +1,10 @@
 """An AV-HuBERT encoder from a checkpoint: pretrained (`av_hubert`) or inside a lip reader (`av_hubert_seq2seq`, `_ctc`).
 
-The file is read by `teachers.files.checkpoint`, the model is built by fairseq's registry, and every weight of the encoder must
-be there, fit and be used; what features do not need (DROPPED, and what a lip reader has besides its encoder) is dropped. Sizes
-come from the weights and must agree with the configuration where that states them. What shapes do not tell comes from the
-configuration: the pretraining one, which fine-tuned files straight from the trainer lack. Then the number of heads is
-known for the two published widths alone, and pre-norm is assumed, as in every published model.
+`teachers.files.checkpoint` reads the file and fairseq's registry builds the model. Every weight of the encoder must be
+present, have the right shape and be used. What features do not need is dropped: DROPPED, and what a lip reader has
+besides its encoder. Sizes come from the weights and must agree with the configuration where it states them. What shapes
+do not tell comes from the pretraining configuration. Fine-tuned files straight from the trainer lack it; then the
+number of heads is known only for the two published widths, and pre-norm is assumed, as in every published model.
 """
 
 import logging
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
 OTHERS = re.compile(r"decoder\.|w2v_encoder\.proj\.")  # a lip reader's own weights
 DROPPED = re.compile(r"(mask_emb|label_embs_concat|final_proj\.(weight|bias)|.*\.num_batches_tracked)$")
-HEADS = {768: 12, 1024: 16}  # of the published widths
-NAMED = 5  # keys that an error names
+HEADS = {768: 12, 1024: 16}  # for the published widths
+NAMED = 5  # keys that an error lists
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Input:
 def load(path: Path | str) -> tuple[Any, Input]:
     """(model, input) of a checkpoint; the model (`model.AVHubert`) is in single precision on the CPU, in evaluation mode.
 
-    Raises TeacherError for a file that is not such a checkpoint, with missing, surplus or misshapen weights named.
+    Raises TeacherError for any other file; it names weights that are missing, unexpected or of the wrong shape.
     """
     content = checkpoint.read(path)
     try:
@@ -52,7 +52,7 @@ def load(path: Path | str) -> tuple[Any, Input]:
 
 
 def register() -> None:
-    """Have fairseq know both models and the task; more than once is harmless. Imports torch and fairseq."""
+    """Register both models and the task with fairseq; calling it again is harmless. Imports torch and fairseq."""
     try:
         from teachers.avhubert import decoder, model
     except ImportError as error:
@@ -68,12 +68,12 @@ def _encoder_weights(content: dict) -> tuple[str, dict[str, Any]]:
     """(prefix, {name without it: tensor}) of the encoder; everything else in the file must be known."""
     state = content.get("model")
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise TeacherError("no AV-HuBERT checkpoint: it has no 'model' with weights")
+        raise TeacherError("not an AV-HuBERT checkpoint: it has no 'model' with weights")
     for prefix in PREFIXES:
         if any(key.startswith(f"{prefix}feature_extractor_") for key in state):
             break
     else:
-        raise TeacherError(f"no AV-HuBERT checkpoint: its weights are {_named(list(state))}")
+        raise TeacherError(f"not an AV-HuBERT checkpoint: its weights are {_named(list(state))}")
     others = [key for key in state if not key.startswith(prefix) and not OTHERS.match(key)]
     if others:
         raise TeacherError(f"weights that AV-HuBERT does not have: {_named(others)}")
@@ -85,7 +85,7 @@ def _encoder_weights(content: dict) -> tuple[str, dict[str, Any]]:
 
 
 def _configuration(content: dict, fine_tuned: bool) -> tuple[dict | None, dict | None]:
-    """(of the pretrained model, of the input), as far as the file has them."""
+    """(configuration of the pretrained model, of the input), as far as the file has them."""
     whole = _dict(content.get("cfg"))
     if whole is None:  # before fairseq had nested configurations
         flat = _dict(content.get("args"))
@@ -98,7 +98,7 @@ def _configuration(content: dict, fine_tuned: bool) -> tuple[dict | None, dict |
 
 
 def _model_config(weights: dict[str, Any], hyper: dict | None) -> dict[str, Any]:
-    """Arguments of AVHubertConfig: sizes by the weights' shapes, the rest by `hyper`."""
+    """Arguments of AVHubertConfig: sizes from the weights' shapes, the rest from `hyper`."""
     from teachers.avhubert.model import AVHubertConfig
 
     def shape(key: str, axes: int) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ def _model_config(weights: dict[str, Any], hyper: dict | None) -> dict[str, Any]
         return {**sizes, "encoder_attention_heads": HEADS[dim], "layer_norm_first": True}
     layers = hyper.get("encoder_layers")
     if isinstance(layers, int) and 0 < layers <= len(weights):
-        sizes["encoder_layers"] = layers  # so that the weights of a layer too few or too many are named
+        sizes["encoder_layers"] = layers  # so that a missing or an extra layer is reported by the names of its weights
     for key, found in sizes.items():
         said = hyper.get(key)
         if said not in (None, found) and not (key == "audio_feat_dim" and said == -1):
@@ -145,12 +145,12 @@ def _model_config(weights: dict[str, Any], hyper: dict | None) -> dict[str, Any]
     defaults = {key: getattr(AVHubertConfig, key) for key in kept}
     for key in kept:
         if not isinstance(hyper.get(key), int | str | None):
-            raise TeacherError(f"its configuration says {key} {reprlib.repr(hyper[key])}, which no model takes")
+            raise TeacherError(f"its configuration says {key} {reprlib.repr(hyper[key])}, which is not supported")
     return {**defaults, **{key: hyper[key] for key in kept if hyper.get(key) is not None}, **sizes}
 
 
 def _build(config: dict[str, Any], weights: dict[str, Any]) -> Any:
-    """The model of a configuration with these weights, each used."""
+    """The model of a configuration with these weights, every one of which is used."""
     register()
     import torch
     from fairseq.models import build_model
@@ -159,12 +159,12 @@ def _build(config: dict[str, Any], weights: dict[str, Any]) -> Any:
 
     dim, heads = config["encoder_embed_dim"], config["encoder_attention_heads"]
     if not isinstance(heads, int) or heads < 1 or dim % heads:
-        raise TeacherError(f"its width of {dim} cannot be shared by {reprlib.repr(heads)} attention heads")
+        raise TeacherError(f"its width of {dim} cannot be divided among {reprlib.repr(heads)} attention heads")
     task = setup_task(OmegaConf.create({"_name": "av_hubert_pretraining"}))
     try:
         with torch.device("meta"):
             model = build_model(OmegaConf.create({"_name": "av_hubert", **config}), task)
-    except (ValueError, RuntimeError, AssertionError) as error:  # sizes or an activation that no module can have
+    except (ValueError, RuntimeError, AssertionError) as error:  # impossible sizes, or an unknown activation
         raise TeacherError(f"no model can be built from its configuration: {error}") from error
     expected = model.state_dict()
     missing = [key for key in expected if key not in weights and not DROPPED.match(key)]
@@ -183,12 +183,13 @@ def _build(config: dict[str, Any], weights: dict[str, Any]) -> Any:
             raise TeacherError(f"weight '{key}' has shape {list(weights[key].shape)}; expected {list(wanted.shape)}")
         state[key] = weights[key].to(wanted.dtype).contiguous()
     torch.nn.Module.load_state_dict(model, state, assign=True)  # fairseq's own cannot assign
-    model.feature_extractor_video.resnet.trunk.to(memory_format=torch.channels_last)  # as its activations
+    model.feature_extractor_video.resnet.trunk.to(memory_format=torch.channels_last)  # the layout of its activations
     return model.eval().requires_grad_(False)
 
 
 def _input(task: dict | None) -> Input:
-    """What the task says of the input, with the defaults of the published class; the published models' where there is none."""
+    """What the task says of the input, with the defaults of the published class; without a task, the published models'
+    input."""
     if task is None:
         return Input()
     from teachers.avhubert.model import AVHubertTaskConfig
@@ -201,7 +202,7 @@ def _input(task: dict | None) -> Input:
 
 
 def _dict(value: Any) -> dict | None:
-    """A dict from a dict or a namespace, None from anything else."""
+    """A dict made of a dict or a namespace; None for anything else."""
     if isinstance(value, dict):
         return value
     return vars(value) if type(value).__name__ == "Namespace" else None

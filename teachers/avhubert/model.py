@@ -1,9 +1,9 @@
 """AV-HuBERT as a model of fairseq: its registries and config classes build it, and its wav2vec 2.0 encoder is the body.
 
-Written from the architecture (golden values decide), with the names and shapes that published state dicts use. Inference alone:
-masking, dropout and the pretraining loss are left out; `mask_emb`, `label_embs_concat` and `final_proj` exist because files
-hold them. Importing this module imports torch and fairseq and registers `av_hubert` and `av_hubert_pretraining`; `loading` does
-so when a model is wanted.
+Written from the architecture and checked against golden values, with the names and shapes of published state dicts.
+Inference only: masking, dropout and the pretraining loss are left out; `mask_emb`, `label_embs_concat` and `final_proj`
+exist because checkpoints contain them. Importing this module imports torch and fairseq and registers `av_hubert` and
+`av_hubert_pretraining`; `loading` does so when a model is needed.
 """
 
 import warnings
@@ -25,7 +25,8 @@ with quiet_import():
 
 @dataclass
 class AVHubertConfig(FairseqDataclass):
-    """What shapes the model, with the defaults of the published class; other keys of a checkpoint's `cfg` do not matter."""
+    """Configuration of the model, with the defaults of the published class; other keys of a checkpoint's `cfg` are
+    ignored."""
 
     encoder_layers: int = 12
     encoder_embed_dim: int = 768
@@ -41,7 +42,7 @@ class AVHubertConfig(FairseqDataclass):
     masking_type: str = "input"
     final_dim: int = 0
     untie_final_proj: bool = False
-    # Read by fairseq's encoder; none has an effect at inference.
+    # fairseq's encoder reads these; none has an effect at inference.
     dropout: float = 0.1
     attention_dropout: float = 0.1
     activation_dropout: float = 0.0
@@ -53,7 +54,8 @@ class AVHubertConfig(FairseqDataclass):
 
 @dataclass
 class AVHubertTaskConfig(FairseqDataclass):
-    """What shapes the input, with the defaults of the published class (every published file has normalize true, stack 4)."""
+    """Configuration of the input, with the defaults of the published class (every published file has normalize true,
+    stack 4)."""
 
     normalize: bool = False
     stack_order_audio: int = 1
@@ -65,9 +67,9 @@ class AVHubertTaskConfig(FairseqDataclass):
 
 @register_task("av_hubert_pretraining", dataclass=AVHubertTaskConfig)
 class AVHubertTask(FairseqTask):
-    """The dictionaries, from which output layers get their sizes; without any there is no pretraining head.
+    """The dictionaries, which give the output layers their sizes; without dictionaries there is no pretraining head.
 
-    Both are only asked for their length.
+    Only the length of each is read.
     """
 
     def __init__(self, cfg: AVHubertTaskConfig, dictionaries: Any = (), target_dictionary: Any = None) -> None:
@@ -77,9 +79,7 @@ class AVHubertTask(FairseqTask):
 
     @classmethod
     def setup_task(cls, cfg: AVHubertTaskConfig, **dictionaries: Any) -> "AVHubertTask":
-        dictionaries.pop(
-            "from_checkpoint", None
-        )  # fairseq's own: config keys that the class does not know were dropped
+        dictionaries.pop("from_checkpoint", None)  # fairseq drops config keys that the class does not know
         return cls(cfg, **dictionaries)
 
     @property
@@ -103,20 +103,19 @@ class FrontEnd(nn.Module):
 
 
 class Encoder(TransformerEncoder):
-    """Fairseq's, which can be built without memory (torch's meta device) where a checkpoint brings the values."""
+    """fairseq's encoder, which can also be built without memory (torch's meta device) when a checkpoint supplies the
+    values."""
 
     def __init__(self, cfg: AVHubertConfig) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # weight_norm is deprecated; its old names are those in files
+            warnings.simplefilter("ignore", FutureWarning)  # weight_norm is deprecated; checkpoints use its old names
             super().__init__(cfg)
 
     def apply(self, function: Any) -> "Encoder":
         return self if self.layer_norm.weight.is_meta else super().apply(function)  # sets initial values
 
     def rows(self, x: Tensor, padding_mask: Tensor | None, layer: int | None) -> Tensor:
-        """As forward, without keeping what every block gave."""
+        """As forward, without keeping every block's output."""
         blocks = len(self.layers)
         x, _ = self.extract_features(x, padding_mask, None if layer is None else layer - 1, min_layer=blocks)
         return self.layer_norm(x) if self.layer_norm_first and layer is None else x
@@ -127,7 +126,7 @@ class AVHubert(BaseFairseqModel):
     """Rows of the encoder from mouth crops, sound or both."""
 
     def __init__(self, cfg: AVHubertConfig, num_labels: list[int]) -> None:
-        """num_labels: entries of each pretraining dictionary."""
+        """num_labels: number of entries of each pretraining dictionary."""
         super().__init__()
         dim = cfg.encoder_embed_dim
         fused = 2 * dim if cfg.modality_fuse == "concat" else dim
@@ -163,14 +162,14 @@ class AVHubert(BaseFairseqModel):
         return self.feature_extractor_audio.proj.in_features
 
     def fused(self, video: Tensor | None, audio: Tensor | None) -> Tensor:
-        """[clips, frames, dim] before the encoder; an absent stream is zeros in place of its projected features.
+        """[clips, frames, dim] before the encoder; an absent stream gives zeros in place of its projected features.
 
         video [clips, 1, frames, 88, 88], audio [clips, 104, frames], as `features` makes them and zero beyond a clip's end.
         """
         sound = None if audio is None else self.feature_extractor_audio(audio)
         sight = None if video is None else self.feature_extractor_video(video)
         given = sound if sound is not None else sight
-        assert given is not None, "one stream at least"
+        assert given is not None, "at least one stream is needed"
         both = [torch.zeros_like(given) if part is None else part for part in (sound, sight)]
         x = torch.cat(both, dim=1) if self.fuse == "concat" else both[0] + both[1]
         x = self.layer_norm(x.transpose(1, 2))
@@ -183,7 +182,7 @@ class AVHubert(BaseFairseqModel):
         padding_mask: Tensor | None = None,
         layer: int | None = None,
     ) -> Tensor:
-        """[clips, frames, dim], right where padding_mask (bool [clips, frames], True beyond a clip's end) is False.
+        """[clips, frames, dim], valid where padding_mask (bool [clips, frames], True beyond a clip's end) is False.
 
         layer: rows after block k, counted from 1; 0 for those before the encoder; None for its output, which in pre-norm models
         has one more LayerNorm than the last block's rows.

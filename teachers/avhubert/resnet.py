@@ -1,10 +1,11 @@
 """AV-HuBERT's visual front end: a 5 x 7 x 7 convolution over time and picture, then ResNet-18 on every frame.
 
-Written from the architecture (golden values decide), with the names that published state dicts use. Imports torch; only
-`model` imports it. Two choices for speed, which change results in the last bits: the 3-D convolution has one input channel,
-so it is a 2-D one over five frames as channels, and activations lie channels-last (twice the speed of that convolution on a
-CPU, and fifteen times that of the pooling). Frames go through FRAMES at a time, so memory does not grow with the clip; 64 keep
-the largest buffer at 32 MB, above which the C library returns memory to the system each time (5 to 20 % slower).
+Written from the architecture and checked against golden values, with the names of published state dicts. Imports torch;
+only `model` imports this module. Two choices for speed change results in the last bits: the 3-D convolution has one
+input channel, so it is a 2-D one over five frames as channels, and activations lie channels-last (twice the speed of
+that convolution on a CPU, and fifteen times that of the pooling). Frames go through FRAMES at a time, so memory does
+not grow with the clip; with 64 the largest buffer has 32 MB; above that the C library returns memory to the system each
+time (5 to 20 % slower).
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 FRAMES = 64  # frames in one pass
 KERNEL = 5  # frames that the first convolution sees
-CHANNELS = 512  # values a frame
+CHANNELS = 512  # values per frame
 
 
 def _activation(kind: str, channels: int) -> nn.Module:

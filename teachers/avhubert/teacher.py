@@ -1,12 +1,13 @@
-"""The `avhubert` teachers: rows of an AV-HuBERT encoder, one a frame, from the mouth, the sound, or both.
+"""The `avhubert` teachers: rows of an AV-HuBERT encoder, one per frame, from the mouth, the sound, or both.
 
-avhubert:PATH|URL[@LAYER] looks at the picture, avhubert-audio: at the sound, avhubert-both: at both (fused inside; for
-inspection: it cannot tell whether the two agree). PATH may be a bare file name in $CONCORD_WEIGHTS or the cache. @k gives the
-rows after block k, @0 those before the first block and its positional convolution, none those after the last norm.
+avhubert:PATH|URL[@LAYER] uses the picture, avhubert-audio: the sound, avhubert-both: both (fused inside the network, so
+for inspection only: it cannot tell whether the two agree). PATH may be a bare file name in $CONCORD_WEIGHTS or the
+cache. @k gives the rows after block k, @0 those before the first block and its positional convolution; without @ it is
+the rows after the last norm.
 
-Clips longer than 20 s are cut into windows of 500 frames, the longest clips that the published lip readers were tuned on. They
-overlap by 128 and are joined at the middle, so a row kept has the 64 frames on each side that the positional convolution sees.
-The sound of a window is taken with the samples beyond its end that its last row needs.
+Clips longer than 20 s are cut into windows of 500 frames, the longest clips that the published lip readers were tuned
+on. They overlap by 128 and are joined at the middle, so every row that is kept has 64 frames on each side, as many as
+the positional convolution sees. The sound of a window includes the samples beyond its end that its last row needs.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 WINDOW = 500  # frames
 OVERLAP = 128  # frames that neighbouring windows share
-BEYOND = features.WINDOW - features.STEP  # samples after a frame's own that its last filterbank row sees
+BEYOND = features.WINDOW - features.STEP  # samples beyond a frame's end that its last filterbank row sees
 KINDS = {"video": "avhubert", "audio": "avhubert-audio", "both": "avhubert-both"}
 
 
 class AVHubertTeacher:
-    """f4 [frames, dim] from one checkpoint; see the module's text for streams, layers and long clips."""
+    """f4 [frames, dim] from one checkpoint; see the module's docstring for streams, layers and long clips."""
 
     def __init__(self, stream: str, argument: str, device: str = "cpu") -> None:
         """stream: "video", "audio" or "both"; argument: PATH|URL[@LAYER]. Raises TeacherError for a wrong file or layer."""
@@ -74,7 +75,7 @@ class AVHubertTeacher:
         }
 
     def _forward(self, pieces: list[windows.Piece], half: bool) -> list[np.ndarray]:
-        """f4 [frames, dim] of each piece; zeros stand beyond the end of the shorter ones and are masked."""
+        """f4 [frames, dim] of each piece; shorter ones are padded with zeros, which are masked."""
         import torch
 
         frames = [piece.num_frames for piece in pieces]
@@ -134,17 +135,17 @@ def both(argument: str, device: str) -> AVHubertTeacher:
 def _parse(name: str, argument: str) -> tuple[str, int | None]:
     """(path or URL, layer) of PATH|URL[@LAYER]."""
     source, at, layer = argument.rpartition("@")
-    if not at or "/" in layer or weights.is_given(argument):  # no @, or one within the path
+    if not at or "/" in layer or weights.is_given(argument):  # no @, or it is part of the path
         source, layer = argument, ""
     elif not layer.isdecimal():
-        raise TeacherError(f"{name}: '{layer}' is not a layer; write @0, @1, ... or leave it out for the last")
+        raise TeacherError(f"{name}: '{layer}' is not a layer; write @0, @1, ... or omit it for the last one")
     if not source:
         raise TeacherError(f"{name} needs a checkpoint: PATH or URL, e.g. avhubert:base_vox_433h.pt@9")
     return source, int(layer) if layer else None
 
 
 def _find(source: str) -> weights.Weights:
-    """The file of a path or URL, or of a name in one of the folders that weights are looked for in."""
+    """The file at a path or URL, or one of that name in a folder that is searched for weights."""
     if source.startswith(("http://", "https://")):
         return weights.resolve(Path(urllib.parse.urlsplit(source).path).name, url=source)
     if "/" in source or weights.is_given(source):

@@ -1,16 +1,16 @@
-"""What the two networks are given: spectra of sound and pictures of a mouth, on the common clock.
+"""The inputs of the two networks: spectra of the sound and pictures of the mouth, on the common clock.
 
-Sound as both published pipelines have it: the clip divided by its largest absolute value, then by its root mean square, and
-the magnitudes of a short-time Fourier transform with a Hamming window of 640 samples every 160, no padding of samples. A
-clip of n frames has 4 n - 3 such rows; where the three missing ones go differs. The paper's authors wrap round to the
-clip's first rows, which gives the last frame sound of another time, and frame k the samples 640 k to 640 k + 1120.
-deep_avsr, by which the weights were trained, puts one row of zeros before and two after; frame k then has the samples 640 k
-- 160 to 640 k + 960, centred within 5 ms of the frame (theirs: 15 ms late). Here it is deep_avsr's way. It also pads short
-clips by zeros to 145 frames; that is left out, as the paper's authors leave it out: it doubles the work for rows that
-nobody wants.
+Sound, as in both published pipelines: the clip is divided by its largest absolute value, then by its root mean square.
+The rows are magnitudes of a short-time Fourier transform with a Hamming window of 640 samples every 160, without
+padding. A clip of n frames has 4 n - 3 such rows; the two pipelines fill the three missing ones differently. The
+paper's authors repeat the clip's first rows at the end. This gives the last frame sound of another time, and frame k
+the samples 640 k to 640 k + 1120. deep_avsr, with which the weights were trained, puts one row of zeros before and two
+after. Frame k then has the samples 640 k - 160 to 640 k + 960, centred within 5 ms of the frame (the authors': 15 ms
+late). This module follows deep_avsr. deep_avsr also pads short clips with zeros to 145 frames. That is left out here,
+as by the paper's authors: it doubles the work for rows that are not used.
 
-Pictures: deep_avsr takes the central half of a face track of 224 pixels. Our aligned mouth crop of 96 pixels, enlarged to
-112, is close to that, not equal to it.
+Pictures: deep_avsr takes the central half of a face track of 224 pixels. The aligned mouth crop of 96 pixels, enlarged
+to 112, is close to that but not equal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WINDOW = 640  # samples that a row sees
 LEAD = 1  # rows of zeros before the first
 ROWS_PER_FRAME = 4
 SIDE = 112  # pixels
-# periodic, and divided by its sum: what scipy.signal.stft(window="hamming") uses
+# periodic and divided by its sum, as in scipy.signal.stft(window="hamming")
 TAPER = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
 TAPER /= TAPER.sum()
 
@@ -35,7 +35,8 @@ TAPER /= TAPER.sum()
 def spectra(audio: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Magnitudes f4 [4 * (stop - start), 321] for frames [start, stop) of a whole clip's sound i2 [640 * frames].
 
-    The level is the clip's, whichever frames are asked for. Silence, which the published division makes NaN, stays zeros.
+    The level is that of the whole clip, whichever frames are requested. Silence gives zeros; the published division
+    gives NaN.
     """
     rows = np.zeros((ROWS_PER_FRAME * (stop - start), WINDOW // 2 + 1), np.float32)
     mean_square = np.einsum("i,i->", audio, audio, dtype=np.float64) / max(len(audio), 1)
@@ -45,7 +46,7 @@ def spectra(audio: np.ndarray, start: int, stop: int) -> np.ndarray:
     last = min(ROWS_PER_FRAME * stop - LEAD, (len(audio) - WINDOW) // HOP + 1)
     samples = audio[first * HOP : (last - 1) * HOP + WINDOW] / np.sqrt(
         mean_square
-    )  # dividing by the peak first cancels out
+    )  # dividing by the peak first would cancel out
     windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     at = first + LEAD - ROWS_PER_FRAME * start
     rows[at : at + last - first] = np.abs(np.fft.rfft(windows * TAPER))
@@ -55,7 +56,7 @@ def spectra(audio: np.ndarray, start: int, stop: int) -> np.ndarray:
 def pictures(mouth: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """Grey pictures u1 [frames, height, width] as float tensor [frames, 112, 112] in 0..255 on the torch device.
 
-    Of larger ones the centre is taken, smaller ones are enlarged bilinearly.
+    Larger pictures are cropped to their centre, smaller ones are enlarged bilinearly.
     """
     import torch
     from torch.nn.functional import interpolate

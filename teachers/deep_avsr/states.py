@@ -1,7 +1,8 @@
-"""State dicts of the pair out of the files in which they come, loaded strictly: every key must be known and there.
+"""Loads the state dicts of the pair from their files, strictly: every key must be known and present.
 
-Files hold one network's bare keys (deep_avsr's own), or several networks' under prefixes: the detector of the paper's
-authors has both, under ASRmodel. and VSRmodel., as well as its own parts. The visual front end is never in the detector's file.
+A file holds the keys of one network without a prefix (deep_avsr's own), or those of several networks under prefixes:
+the detector of the paper's authors has both, under ASRmodel. and VSRmodel., as well as its own parts. The visual front
+end is never in the detector's file.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ SHOWN = 5  # keys that a message lists
 
 
 class StateFile:
-    """The networks of one file, each taken once; TeacherError where the file is not a state dict."""
+    """The networks in one file, each taken once; TeacherError if the file is not a state dict."""
 
     def __init__(self, path: Path) -> None:
         import torch
 
         self.path = path
-        self._parts: dict[str, dict[str, Tensor]] = {}  # by prefix, "" for bare keys
+        self._parts: dict[str, dict[str, Tensor]] = {}  # by prefix, "" for keys without one
         for key, value in checkpoint.read(path).items():
             if not isinstance(key, str) or not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
@@ -43,9 +44,10 @@ class StateFile:
         return prefix in self._parts
 
     def load(self, network: M, prefix: str, what: str) -> M:
-        """`network` with the keys under `prefix`, else the bare ones; in evaluation mode, without gradients.
+        """`network` with the keys under `prefix`, else those without a prefix; in evaluation mode, without gradients.
 
-        Raises TeacherError naming keys that are missing, surplus or of another shape. `what` says what the network is.
+        Raises TeacherError, which names keys that are missing, unexpected or of another shape. `what` describes the
+        network.
         """
         prefix = prefix if prefix in self._parts else ""
         given, own = self._parts.pop(prefix, {}), network.state_dict()
@@ -70,10 +72,11 @@ class StateFile:
         return network.eval().requires_grad_(False)
 
     def check_rest(self) -> None:
-        """Raises TeacherError where bare keys are left that no network took; other known prefixes belong to other networks."""
+        """Raises TeacherError if keys without a prefix are left unused; other known prefixes belong to other
+        networks."""
         rest = list(self._parts.get("", {}))
         if rest:
-            raise TeacherError(f"{self.path} holds keys that belong to no network known here: {_listed(rest)}")
+            raise TeacherError(f"{self.path} holds keys of an unknown network: {_listed(rest)}")
 
 
 def _listed(keys: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The two teachers: files to networks, clips to rows. See the package's text."""
+"""The two teachers: they load the networks and turn clips into rows. See the package's docstring."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 CLASSES = 40
 # class to character; github smeetrs/deep_avsr, commit b68a8db
 CHARACTERS = ("<blank>", *" ETOAINSHRLDUYWGCMFBP'VKJXQZ0192856734", "<EOS>")
-WINDOW = 1000  # frames seen at once: what the authors allow; the networks know 2500 positions
+WINDOW = 1000  # frames seen at once, the authors' limit; the networks have 2500 positions
 OVERLAP = 100  # frames that neighbouring windows share
-GPU_PART = 256  # frames of the front end in one pass on a GPU; a CPU does best with the module's own, small one
+GPU_PART = 256  # frames of the front end in one pass on a GPU; on a CPU the module's small default is fastest
 REACH = 2  # frames that the front end sees on each side
 
 
 class _DeepAVSR:
-    """What the two share."""
+    """The part that both teachers share."""
 
     kind: str
     stream: str
@@ -45,7 +45,7 @@ class _DeepAVSR:
         }
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
-        """Log posteriors (natural logarithm) f4 [frames, 40] for each clip: class 0 the blank, 39 the end mark.
+        """Log posteriors (natural logarithm) f4 [frames, 40] for each clip: class 0 is the blank, 39 the end mark.
 
         TeacherError names a clip whose sound does not fit its frames or whose rows are not finite.
         """
@@ -63,11 +63,11 @@ class _DeepAVSR:
         }
 
     def _input(self, piece: windows.Piece) -> Tensor:
-        """What the network is given of one piece: a tensor [rows, columns] on the device."""
+        """The network's input for one piece: a tensor [rows, columns] on the device."""
         raise NotImplementedError
 
     def _forward(self, pieces: list[windows.Piece], half: bool) -> list[np.ndarray]:
-        """Log posteriors f4 [frames, 40] of each piece, in one pass; the device computes in half precision or not."""
+        """Log posteriors f4 [frames, 40] of each piece, in one pass, in half precision or not."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -88,7 +88,7 @@ class DeepAVSRAudio(_DeepAVSR):
     stream = "audio"
 
     def __init__(self, argument: str, device: str = "cpu") -> None:
-        """argument: PATH. Raises TeacherError where the file is missing or is not this network's."""
+        """argument: PATH. Raises TeacherError if the file is missing or does not belong to this network."""
         from teachers.deep_avsr.transformer import AudioNet
 
         super().__init__(argument, device)
@@ -110,7 +110,7 @@ class DeepAVSRVideo(_DeepAVSR):
     stream = "video"
 
     def __init__(self, argument: str, device: str = "cpu") -> None:
-        """argument: PATH[,FRONTEND]. Raises TeacherError where a file is missing or is not these networks'."""
+        """argument: PATH[,FRONTEND]. Raises TeacherError if a file is missing or does not belong to these networks."""
         from teachers.deep_avsr.transformer import VideoNet
         from teachers.deep_avsr.visual_frontend import PART, VisualFrontend
 
@@ -134,7 +134,8 @@ class DeepAVSRVideo(_DeepAVSR):
         file.check_rest()
 
     def _input(self, piece: windows.Piece) -> Tensor:
-        """Rows of the visual front end, for this clip alone; a window's first and last frames see their true neighbours."""
+        """Rows of the visual front end, for one clip; the first and last frames of a window see their true
+        neighbours."""
         from teachers.deep_avsr.visual_frontend import normalised, stacked
 
         start = max(piece.start - REACH, 0)
@@ -154,7 +155,7 @@ def load_video(argument: str, device: str) -> DeepAVSRVideo:
 
 
 def _find(kind: str, name: str) -> weights.Weights:
-    """A file by its path, else by its name among the user's and cached weights."""
+    """A file by its path, else by its name among the user's and the cached weights."""
     if not name:
         raise TeacherError(f"{kind} needs a file of weights: {kind}:PATH")
     return weights.resolve(Path(name).name, path=name if weights.is_given(name) or "/" in name else None)

@@ -1,10 +1,10 @@
-"""The two networks of deep_avsr that name characters: 40 log posteriors for each 1/25 s, from sound or from the visual
-front end's rows.
+"""The two networks of deep_avsr that recognise characters: 40 log posteriors for each 1/25 s, from sound or from the
+visual front end's rows.
 
-Sinusoid positions, six plus six post-norm transformer layers and one linear map to 40 classes, before them for sound a
-convolution that makes one row of four: github smeetrs/deep_avsr, commit b68a8db, by its names and shapes. Rows past a
-clip's end in a batch are kept out of attention; nothing else reaches from one row to another. There is no dropout: these
-are used, not trained.
+Sinusoidal positions, six plus six post-norm transformer layers and one linear map to 40 classes. For sound, a
+convolution first turns four rows into one. Names and shapes are those of github smeetrs/deep_avsr, commit b68a8db. Rows
+past a clip's end in a batch are masked in attention; no other operation mixes rows. There is no dropout, because the
+networks are not trained here.
 """
 
 import math
@@ -25,7 +25,7 @@ BASE = 10_000  # of the sinusoids' periods
 
 
 class AudioNet(nn.Module):
-    """Spectra [clips, 4 * frames, BINS] to log posteriors [clips, frames, CLASSES]; surplus rows are dropped."""
+    """Spectra [clips, 4 * frames, BINS] to log posteriors [clips, frames, CLASSES]; extra rows are dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Positions(nn.Module):
         super().__init__()
         angle = torch.arange(POSITIONS)[:, None] * torch.exp(torch.arange(0, WIDTH, 2) * (-math.log(BASE) / WIDTH))
         table = torch.stack([angle.sin(), angle.cos()], dim=2).reshape(POSITIONS, 1, WIDTH)
-        self.register_buffer("pe", table)  # a file brings its own, of the same formula
+        self.register_buffer("pe", table)  # a checkpoint contains its own table, of the same formula
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.pe[: x.shape[1], 0]
@@ -88,7 +88,7 @@ class Layers(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each added to its input and then normed."""
+    """Attention and feed-forward, each added to its input and then normalised."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self attention of HEADS heads; rows where `inside` [clips, rows] is False are not looked at."""
+    """Self-attention of HEADS heads; rows where `inside` [clips, rows] is False are masked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,6 +122,6 @@ class Attention(nn.Module):
 
 
 def _log_posteriors(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """Log softmax over classes, in single precision whatever x [clips, frames, WIDTH] is in."""
+    """Log softmax over classes, always in single precision, whatever the precision of x [clips, frames, WIDTH]."""
     scores = functional.linear(x, conv.weight[:, :, 0], conv.bias)
     return functional.log_softmax(scores.float(), dim=2)

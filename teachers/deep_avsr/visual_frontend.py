@@ -1,10 +1,11 @@
-"""The visual front end: 512 numbers for each picture, from 112 x 112 pixels of five neighbouring ones.
+"""The visual front end: 512 numbers for each picture, computed from 112 x 112 pixels of five neighbouring pictures.
 
-One 3-D convolution over 5 frames and a residual trunk over each frame, by the names and shapes of deep_avsr (github
-smeetrs/deep_avsr, commit b68a8db; TalkNet-ASD has the same trunk). The 3-D convolution is computed as a 2-D one over five
-stacked pictures, which gives the same sums: everything then belongs to one frame, and long clips go in parts. Together with
-the channels-last layout that saves a fifth of the time on the CPU. Nine tenths of what is left are convolutions; folding
-batch norms into them saved 2 % and is left out. Where the front end is trained, batch norms see a part, not the whole.
+One 3-D convolution over 5 frames and a residual trunk over each frame, with the names and shapes of deep_avsr (github
+smeetrs/deep_avsr, commit b68a8db; TalkNet-ASD has the same trunk). The 3-D convolution is computed as a 2-D one over
+five stacked pictures, which gives the same sums. All work is then done frame by frame, so long clips can be computed in
+parts. Together with the channels-last layout this saves a fifth of the time on the CPU. Nine tenths of the remaining
+time are convolutions; folding the batch norms into them saved only 2 % and is not done. When the front end is trained,
+the batch norms see one part of a clip at a time.
 """
 
 from functools import partial
@@ -15,9 +16,9 @@ from torch.nn import functional
 
 SIDE = 112  # pixels
 DIM = 512
-MEAN, SPREAD = 0.4161, 0.1688  # of grey values in [0, 1]
+MEAN, SPREAD = 0.4161, 0.1688  # mean and deviation of grey values in [0, 1]
 TIME = 5  # frames that the first convolution sees
-# frames in one pass: 16 are a tenth faster on one idle core, but make two busy ones wait for each other (1.6 times slower)
+# frames in one pass; 16 are a tenth faster on one idle core, but 1.6 times slower on two busy ones
 PART = 64
 WIDTHS = (64, 128, 256, 512)
 
@@ -25,7 +26,7 @@ Norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=1e-2)
 
 
 class VisualFrontend(nn.Module):
-    """Stacked pictures to rows; `part` frames pass at once."""
+    """Stacked pictures to rows, `part` frames in one pass."""
 
     def __init__(self, part: int = PART) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Trunk(nn.Module):
 
 
 class Stage(nn.Module):
-    """Two residual blocks; the sum of the first, before its norm, is the second one's shortcut."""
+    """Two residual blocks; the first block's sum, before its norm, is the shortcut of the second."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class Stage(nn.Module):
         self.conv2a = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.downsample = nn.Conv2d(
             width_in, width, 1, stride, bias=False
-        )  # published for stride 1 too, but not used there
+        )  # published weights have it for stride 1 too, where it is not used
         self.outbna = Norm(width)
         self.conv1b = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn1b = Norm(width)
@@ -89,12 +90,12 @@ class Stage(nn.Module):
 
 
 def normalised(pictures: Tensor) -> Tensor:
-    """Grey pictures [.., SIDE, SIDE] in 0..255 as the network knows them."""
+    """Grey pictures [.., SIDE, SIDE] in 0..255, normalised for the network."""
     return (pictures.float() / 255 - MEAN) / SPREAD
 
 
 def stacked(pictures: Tensor) -> Tensor:
-    """Each normalised picture of ONE clip [frames, SIDE, SIDE] with its neighbours: [frames, TIME, SIDE, SIDE]; zeros beyond
-    the clip's ends, as the published convolution pads."""
+    """Each normalised picture of ONE clip [frames, SIDE, SIDE] with its neighbours: [frames, TIME, SIDE, SIDE]; zeros
+    beyond the clip's ends, as in the published convolution's padding."""
     around = functional.pad(pictures, (0, 0, 0, 0, TIME // 2, TIME // 2))
     return around.unfold(0, TIME, 1).movedim(-1, 1)

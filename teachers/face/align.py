@@ -1,14 +1,13 @@
 """From face landmarks to a steady mouth crop, as the AV-HuBERT preprocessing does it.
 
 Five stable points (eye corners and the base of the nose), averaged over the next 12 frames, are fitted to a mean face
-by a similarity transform; the frame is seen in a 256 x 256 picture of that face, and 96 x 96 pixels around the mouth
-are cut out. The same transforms place the lip landmarks. Points are (x, y) with pixel centres at whole numbers, y down.
-Equal to the published code within one grey level; differences: the crop alone is warped, never the whole picture, and
-gaps over 12 frames are not filled.
+by a similarity transform. The frame is warped into a 256 x 256 picture of that face, and 96 x 96 pixels around the
+mouth are cut out. The same transforms place the lip landmarks. Points are (x, y) with pixel centres at whole numbers, y
+down. The result equals the published code's within one grey level. Two differences: only the crop is warped, never the
+whole picture, and gaps longer than 12 frames are not filled.
 
-Sources: github.com/facebookresearch/av_hubert preparation/align_mouth.py (described in words; no code taken). Mean
-face: 20words_mean_face.npy of github.com/mpc001/auto_avsr, commit 182b6283, Apache-2.0, from which the constants below
-are.
+Sources: github.com/facebookresearch/av_hubert preparation/align_mouth.py (from a description; no code was copied). Mean
+face: the constants below are from 20words_mean_face.npy of github.com/mpc001/auto_avsr, commit 182b6283, Apache-2.0.
 """
 
 import numpy as np
@@ -37,10 +36,11 @@ def runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def fill_gaps(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fill short stretches without a detection: linearly between two, by copying before the first and after the last.
+    """Fill short stretches without a detection: linear interpolation between two detections, copies before the first
+    and after the last.
 
-    values [frames, ...] are read where found (bool [frames]). Gives the filled f8 [frames, ...] and bool [frames], True
-    where filled; stretches longer than MAX_GAP frames are left 0 and False.
+    values [frames, ...] are read where found (bool [frames]) is True. Returns the filled f8 [frames, ...] and bool
+    [frames], True where filled. Stretches longer than MAX_GAP frames stay 0 and False.
     """
     filled = np.where(found.reshape(-1, *[1] * (values.ndim - 1)), values, 0).astype(np.float64)
     interpolated = np.zeros(len(found), bool)
@@ -63,7 +63,7 @@ def fill_gaps(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def smooth(points: np.ndarray) -> np.ndarray:
-    """Mean over frames i .. i+WINDOW-1 of [frames, ...] for each i that has them all: [frames - WINDOW + 1, ...].
+    """Mean over frames i .. i+WINDOW-1 of [frames, ...] for each i with a whole window: [frames - WINDOW + 1, ...].
 
     A run shorter than WINDOW is averaged whole.
     """
@@ -74,8 +74,8 @@ def smooth(points: np.ndarray) -> np.ndarray:
 def similarities(source: np.ndarray, target: np.ndarray = MEAN_STABLE) -> np.ndarray:
     """Least-squares similarities f8 [n, 2, 3] from source [n, points, 2] to target [points, 2].
 
-    Rotation, one scale and shift; no reflection. Umeyama 1991 (10.1109/34.88573). In the plane its answer has a closed form
-    in complex numbers: w = a z + b with a = sum(conj(z - mean z) (w - mean w)) / sum |z - mean z|^2.
+    Rotation, one scale and shift; no reflection. Umeyama 1991 (10.1109/34.88573). In two dimensions the solution has a
+    closed form in complex numbers: w = a z + b with a = sum(conj(z - mean z) (w - mean w)) / sum |z - mean z|^2.
     """
     z = source[..., 0] + 1j * source[..., 1]
     w = target[..., 0] + 1j * target[..., 1]
@@ -98,14 +98,14 @@ def transforms(stable: np.ndarray) -> np.ndarray:
 
 
 def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points [frames, points, 2] seen through transforms [frames, 2, 3]."""
+    """Points [frames, points, 2], transformed by [frames, 2, 3]."""
     return points @ transform[:, :, :2].swapaxes(1, 2) + transform[:, None, :, 2]
 
 
 def corners(mouth: np.ndarray) -> np.ndarray:
     """Top left pixel (x, y), i8 [frames, 2], of the crop around the mean of the aligned mouth points [frames, 20, 2].
 
-    The centre is kept 48 pixels from the border, then rounded, halves to even.
+    The centre is kept 48 pixels from the border, then rounded (halves to even).
     """
     centre = np.clip(mouth.mean(axis=1), CROP / 2, FRAME - CROP / 2)
     return np.rint(centre).astype(np.int64) - CROP // 2
@@ -119,7 +119,8 @@ def to_source(transform: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 
 def extent(source: np.ndarray) -> np.ndarray:
-    """Pixels of the frame that crops read: (left, top, right, bottom), right and bottom excluded, i8 [frames, 4]."""
+    """Pixels of the frame that the crops read: (left, top, right, bottom), right and bottom excluded, i8 [frames,
+    4]."""
     ends = np.array([[0, 0], [CROP - 1, 0], [0, CROP - 1], [CROP - 1, CROP - 1]], np.float64)
     quads = apply(source, np.broadcast_to(ends, (len(source), 4, 2)))
     low, high = np.floor(quads.min(axis=1)).astype(np.int64), np.floor(quads.max(axis=1)).astype(np.int64)
@@ -131,9 +132,9 @@ def crop(
 ) -> np.ndarray:
     """One mouth crop u1 [96, 96] (grey) through source [2, 3], out of an RGB image u1 [height, width, 3].
 
-    The image may be a part of the frame that begins at pixel `origin` (x, y) and holds what extent() asks for (`needed`,
-    where the caller knows it already); the result is the same to the bit. Bilinear in floating point, 0 outside,
-    truncated, then grey: the order of the published script.
+    The image may be a part of the frame that begins at pixel `origin` (x, y) and covers the extent() of the crop
+    (`needed`, if the caller has it already); the result is the same to the bit. Bilinear in floating point, 0 outside,
+    truncated, then grey, in the order of the published script.
     """
     import cv2
 

@@ -1,7 +1,8 @@
-"""What runs the networks of the face stage: OpenVINO, LiteRT or MediaPipe itself, behind one small interface.
+"""The backends that run the networks of the face stage: OpenVINO, LiteRT or MediaPipe itself, behind one small
+interface.
 
-OpenVINO and LiteRT run them inside our own tracking loop; MediaPipe's FaceLandmarker is the reference and needs nothing
-but what the project needs anyway. They agree within hundredths of a pixel, not to the bit, so a store keeps to one.
+OpenVINO and LiteRT run them inside this project's own tracking loop. MediaPipe's FaceLandmarker is the reference and
+needs no further package. They agree within hundredths of a pixel, not to the bit, so a store uses only one.
 """
 
 import importlib.util
@@ -12,7 +13,7 @@ from pathlib import Path
 from teachers.base import TeacherError
 from teachers.face.reading import Backend
 
-# Fastest first. For each: its module, its distribution, and what to install, without what the project has already.
+# Fastest first. For each: its module, its distribution, and what to install in addition to the project's requirements.
 BACKENDS = {
     "openvino": ("openvino", "openvino", "openvino==2026.4.1 openvino-telemetry==2025.2.0"),
     "litert": ("ai_edge_litert", "ai-edge-litert", "ai-edge-litert==2.3.0 backports.strenum==1.2.8"),
@@ -21,15 +22,15 @@ BACKENDS = {
 
 
 def installed() -> list[str]:
-    """Names of the backends whose package is installed here, fastest first."""
+    """Names of the backends with an installed package, fastest first."""
     return [name for name, (module, _, _) in BACKENDS.items() if importlib.util.find_spec(module) is not None]
 
 
 def load(name: str | None, model: Path) -> Backend:
-    """The backend of that name, None: the fastest installed one, on a face_landmarker.task.
+    """The backend called `name` (None: the fastest installed one), on a face_landmarker.task.
 
-    Raises TeacherError where the name is unknown, its package is missing (with the command that installs it), or the
-    file is not such a task.
+    Raises TeacherError if the name is unknown, its package is missing (with the command that installs it), or the file
+    is not such a task.
     """
     here = installed()
     if name is None and here:

@@ -1,8 +1,9 @@
-"""From the face detector's raw output to faces: boxes and eyes.
+"""Decodes the face detector's raw output into faces: boxes and eyes.
 
-A single-shot detector looks at 896 anchors (a 16 x 16 grid with two each, an 8 x 8 grid with six) and says of each where a
-face's box and six key points lie and how sure it is. Boxes that overlap are averaged, weighted by their scores.
-Numbers from MediaPipe's face_detector graph (Apache-2.0) and "BlazeFace" (arXiv 1907.05047); facts, no code.
+A single-shot detector has 896 anchors (a 16 x 16 grid with two each, an 8 x 8 grid with six). For each it gives the
+position of a face's box and of six key points, and a score. Boxes that overlap are averaged, weighted by their scores.
+The constants are from MediaPipe's face_detector graph (Apache-2.0) and "BlazeFace" (arXiv 1907.05047); no code was
+copied.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ MIN_SCORE = 0.5
 
 
 def _anchors() -> np.ndarray:
-    """Centres f4 [896, 2] in shares of the picture, row by row."""
+    """Centres f4 [896, 2] in fractions of the picture, row by row."""
     found = []
     for stride, per_cell in ((8, 2), (16, 6)):
         cells = DETECTOR_SIDE // stride
@@ -27,11 +28,11 @@ ANCHORS = _anchors()
 
 
 def decode(boxes: np.ndarray, logits: np.ndarray, overlap: float) -> list[np.ndarray]:
-    """Faces from the network's f4 [896, 16] and f4 [896], surest first; those that overlap by more are one.
+    """Faces from the network's f4 [896, 16] and f4 [896], highest score first; boxes that overlap by more are merged.
 
-    A face is points f4 [8, 2] (x, y) in shares of the picture: corners of its box (left top, right bottom), the picture's left
-    and right eye, then nose, mouth and ears. The network gives centre and size of the box in place of the corners, in
-    pixels, all but the size relative to the anchor.
+    A face is points f4 [8, 2] (x, y) in fractions of the picture: corners of its box (left top, right bottom), the
+    picture's left and right eye, then nose, mouth and ears. The network gives centre and size of the box instead of the
+    corners. Its values are in pixels and, except for the size, relative to the anchor.
     """
     scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
     kept = np.flatnonzero(scores >= MIN_SCORE)

@@ -1,9 +1,9 @@
-"""Rewritings of the face networks that save work and change results by rounding alone, on OpenVINO's graphs.
+"""Rewrites OpenVINO's graphs of the face networks to save work; results change by rounding only.
 
-The bias of a depthwise convolution moves into the pointwise one behind it (OpenVINO would add each of 34 in a step of its own);
-the last layer loses the rows of z, which are not used; the blendshape network is rebuilt: together this saves a tenth of the
-time. And convolutions are computed by oneDNN's direct kernels: OpenVINO's own choice takes half as long again where vectors
-have 512 bits, of which the first layers' 8 channels fill half.
+The bias of a depthwise convolution moves into the pointwise one after it (OpenVINO would add each of 34 in a separate
+step). The last layer loses the rows of z, which are not used. The blendshape network is rebuilt. Together this saves a
+tenth of the time. Convolutions are computed by oneDNN's direct kernels: OpenVINO's own choice takes 1.5 times as long
+where vectors have 512 bits, because the first layers' 8 channels fill only half of them.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -14,7 +14,8 @@ import numpy as np
 
 
 def constant(value: Any) -> np.ndarray | None:
-    """What an output holds if it depends on constants alone, through what OpenVINO's reader puts before weights; else None."""
+    """The value of an output that depends only on constants, through the nodes that OpenVINO's reader puts before
+    weights; else None."""
     node = value.get_node()
     kind = node.get_type_name()
     if kind == "Constant":
@@ -32,7 +33,8 @@ def constant(value: Any) -> np.ndarray | None:
 
 
 def fold_depthwise_bias(model: Any) -> None:
-    """W (d + b) + c = W d + (W b + c): the bias b of each depthwise convolution d joins that of the pointwise one, W."""
+    """W (d + b) + c = W d + (W b + c): the bias b of each depthwise convolution d is added to that of the pointwise
+    one, W."""
     from openvino import opset13 as ops
 
     for depthwise in model.get_ordered_ops():
@@ -50,7 +52,7 @@ def fold_depthwise_bias(model: Any) -> None:
 
 
 def _chain(node: Any, kinds: list[str]) -> list[Any] | None:
-    """The node and those behind it, if their kinds are these and each but the last has one reader."""
+    """The node and those after it, if they have these kinds and each except the last has one reader."""
     found: list[Any] = []
     for kind in kinds:
         if found:
@@ -65,10 +67,10 @@ def _chain(node: Any, kinds: list[str]) -> list[Any] | None:
 
 
 def planar_bytes(model: Any) -> Any:
-    """The network with an input [1, 3, height, width] from 0 to 255 in place of [1, height, width, 3] from 0 to 1.
+    """The network with an input [1, 3, height, width] from 0 to 255 instead of [1, height, width, 3] from 0 to 1.
 
-    The direct kernels read channels apart; the factor goes into the weights of the first convolution. Raises ValueError
-    where the network does not begin with a transposition and a convolution.
+    The direct kernels read the channels separately; the factor goes into the weights of the first convolution. Raises
+    ValueError if the network does not begin with a transposition and a convolution.
     """
     from openvino import Model
     from openvino import opset13 as ops
@@ -90,7 +92,7 @@ def planar_bytes(model: Any) -> Any:
 def planar_points(model: Any, points: int) -> Any:
     """The landmark network with two outputs: f4 [1, 2 * points], all x, then all y; and the logit of a face, f4 [1].
 
-    Raises ValueError where the first output is not 3 * points numbers from a convolution that sees its input whole.
+    Raises ValueError if the first output is not 3 * points numbers from a convolution over its whole input.
     """
     from openvino import Model
     from openvino import opset13 as ops
@@ -104,7 +106,7 @@ def planar_points(model: Any, points: int) -> Any:
     if weights is None or bias is None or weights.shape[0] != 3 * points or list(layer.output(0).shape[2:]) != [1, 1]:
         raise ValueError(f"its landmark network does not end in {points} points")
     order = np.arange(3 * points).reshape(points, 3)[:, :2].T.reshape(-1)
-    # As a product of matrices, over height, width, channels: so the data lie.
+    # As a matrix product over height, width, channels: the order of the data.
     matrix = weights.astype(np.float32)[order].transpose(0, 2, 3, 1).reshape(len(order), -1)
     last = ops.transpose(layer.input_value(0), ops.constant(np.array([0, 2, 3, 1])))
     row = ops.reshape(last, ops.constant(np.array([1, matrix.shape[1]])), False)
@@ -117,10 +119,10 @@ def planar_points(model: Any, points: int) -> Any:
 def mixer(model: Any) -> Any:
     """The blendshape network rebuilt: f4 [1, 146, 2] in, f4 [52] out.
 
-    An MLP-Mixer (arXiv 2105.01601) on 96 tokens made of the points and one of its own: four blocks of two layers across tokens
-    and two across channels, a norm with a scale before each pair. OpenVINO's reader makes convolutions and transpositions
-    of it; here it is products of matrices, and the last block computes the one token that is read. Raises ValueError
-    where the layers are others.
+    An MLP-Mixer (arXiv 2105.01601) on 96 tokens made of the points and one learned token: four blocks of two layers
+    across tokens and two across channels, with a scaled norm before each pair. OpenVINO's reader turns it into
+    convolutions and transpositions. Here it consists of matrix products, and the last block computes only the token
+    that is read. Raises ValueError if the layers differ.
     """
     from openvino import Model
     from openvino import opset13 as ops
@@ -162,7 +164,8 @@ def mixer(model: Any) -> Any:
 def _mixer_weights(
     model: Any,
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray], np.ndarray, float, float]:
-    """Matrix and bias of each layer, scale of each norm, the token of its own [1, 1, 64], the norms' epsilon, unit of size."""
+    """Matrix and bias of each layer, scale of each norm, the learned token [1, 1, 64], the norms' epsilon, the unit of
+    size."""
     found: dict[str, list[np.ndarray]] = {}
     layers = []
     for node in model.get_ordered_ops():
@@ -181,15 +184,15 @@ def _mixer_weights(
     epsilons, units = set(np.ravel(found.get("Add 1", []))), np.ravel(found.get("Multiply 1", []))
     sizes = [matrix.shape for matrix, _ in layers]
     if sizes != expected or (len(scales), len(token), len(epsilons), len(units)) != (8, 1, 1, 1):
-        raise ValueError(f"its blendshape network has other layers than those known: {sizes}")
+        raise ValueError(f"its blendshape network has unknown layers: {sizes}")
     return layers, scales, token[0].reshape(1, 1, -1), float(epsilons.pop()), float(units[0])
 
 
 def with_direct_kernels(model: Any, core: Any, folder: Path) -> Any:
     """The network, marked so that its convolutions run in oneDNN's direct kernels, in a layout of blocked channels.
 
-    OpenVINO takes the mark from a file alone, so the network goes through one in the folder. Where a kernel does not exist
-    OpenVINO chooses.
+    OpenVINO accepts the mark only from a file, so the network is written to one in the folder and read again. Where
+    such a kernel does not exist, OpenVINO chooses another.
     """
     import openvino
 
@@ -201,6 +204,6 @@ def with_direct_kernels(model: Any, core: Any, folder: Path) -> Any:
         if layer.get("type") in {"Convolution", "GroupConvolution"}:
             notes = ElementTree.Element("rt_info")
             ElementTree.SubElement(notes, "attribute", name="primitives_priority", version="0", value=",".join(kernels))
-            layer.insert(1, notes)  # behind the layer's own attributes
+            layer.insert(1, notes)  # after the layer's own attributes
     tree.write(path)
     return core.read_model(path)

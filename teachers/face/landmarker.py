@@ -1,8 +1,9 @@
-"""The backend "mediapipe": FaceLandmarker in video mode and the detector that counts faces, called without their detours.
+"""The backend "mediapipe": FaceLandmarker in video mode, and the detector that counts faces, called directly.
 
-It is the reference for the others and works where they are not installed. The wheel's own interface makes an object for each
-of 478 points (0.7 of 8 ms a frame) and lets the C++ side write four lines a clip to standard error; both are avoided here. It
-rests on private names of mediapipe 1.2, which the project pins; a test compares with the public interface.
+It is the reference for the other backends and works where they are not installed. The public interface of the wheel
+makes an object for each of 478 points (0.7 of 8 ms per frame) and lets the C++ side write four lines per clip to
+standard error; both are avoided here. This uses private names of mediapipe 1.2, which the project pins; a test compares
+the results with those of the public interface.
 """
 
 import ctypes
@@ -39,11 +40,11 @@ class MediaPipe:
         options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_buffer=content))
         with quiet():
             self._task = vision.FaceDetector.create_from_options(options)
-            self.count(np.zeros((128, 128, 3), np.uint8))  # its remarks come with the first picture
+            self.count(np.zeros((128, 128, 3), np.uint8))  # its messages come with the first picture
         weakref.finalize(self, _close, self._task)
 
     def landmarker(self, num_faces: int) -> "Landmarker":
-        """For one clip: a context manager whose read() is called for each frame in turn."""
+        """A reader for one clip: a context manager; call read() for each frame in order."""
         return Landmarker(self._model, num_faces)
 
     def count(self, frame: np.ndarray) -> int:
@@ -52,7 +53,8 @@ class MediaPipe:
 
 
 def _close(task: Any) -> None:
-    """Ends the detector; while Python shuts down MediaPipe cannot, and its own attempt would print a traceback."""
+    """Closes the detector. MediaPipe cannot do so while Python shuts down, and its own attempt would print a
+    traceback."""
     with quiet():
         try:
             task.close()
@@ -61,7 +63,7 @@ def _close(task: Any) -> None:
 
 
 class Landmarker:
-    """The landmarker in video mode for one clip: 478 points and 52 blendshapes a face. A context manager."""
+    """The landmarker in video mode for one clip: 478 points and 52 blendshapes per face. A context manager."""
 
     def __init__(self, model: Path, num_faces: int) -> None:
         from mediapipe.tasks.python import BaseOptions, vision
@@ -84,7 +86,7 @@ class Landmarker:
     def read(self, frame: np.ndarray, timestamp_ms: int) -> list[Reading]:
         """The faces of the next frame, which must be contiguous.
 
-        What FaceLandmarker.detect_for_video does, except that the C arrays are read whole.
+        Does what FaceLandmarker.detect_for_video does, but reads each C array at once.
         """
         from mediapipe.tasks.python.vision import face_landmarker
 

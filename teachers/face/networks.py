@@ -1,8 +1,8 @@
 """The three networks in MediaPipe's face_landmarker.task, run without MediaPipe: detector, landmarks, blendshapes.
 
-The task file is a zip of .tflite files, which OpenVINO and LiteRT read as they are. Everything that could change a bit is
-fixed: float32 (OpenVINO takes bfloat16 by itself where the processor has it), batch 1, one thread, one stream, no
-pinning to a core (workers would share the first one).
+The task file is a zip of .tflite files, which OpenVINO and LiteRT read as they are. Everything that could change a bit
+is fixed: float32 (OpenVINO would choose bfloat16 where the processor has it), batch 1, one thread, one stream, no
+pinning to a core (all workers would be pinned to the first one).
 """
 
 import ctypes
@@ -20,17 +20,17 @@ from teachers.face import graph
 from teachers.quiet import quiet
 
 NUM_POINTS = 478
-LANDMARK_SIDE = 256  # pixels of the landmark network's input
-DETECTOR_SIDE = 128  # and of the detector's
+LANDMARK_SIDE = 256  # pixels, of the landmark network's input
+DETECTOR_SIDE = 128  # pixels, of the detector's input
 _NAMES = "face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite"
 _DETECTOR, _LANDMARKS, _BLENDSHAPES = _NAMES
 
 
 class Networks(Protocol):
-    """What the tracking loop asks for. The arrays that come back may be overwritten by the next call."""
+    """The interface that the tracking loop uses. The next call may overwrite the arrays that were returned."""
 
     def detect(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From rgb u1 [128, 128, 3]: box and key points f4 [896, 16] of each anchor, and logits f4 [896]."""
+        """From rgb u1 [128, 128, 3]: for each anchor box and key points f4 [896, 16] and logits f4 [896]."""
         ...
 
     def landmarks(self, crop: np.ndarray) -> tuple[np.ndarray, float]:
@@ -43,7 +43,7 @@ class Networks(Protocol):
 
 
 class OpenVino:
-    """The networks in OpenVINO, rewritten by `graph`; the fastest here, and the default where it is installed."""
+    """The networks in OpenVINO, rewritten by `graph`; the fastest, and the default where it is installed."""
 
     def __init__(self, model: Path) -> None:
         import openvino
@@ -55,7 +55,7 @@ class OpenVino:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
-        # OpenVINO reads .tflite from files alone.
+        # OpenVINO reads .tflite only from files.
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(model) as task, signals_keep_their_stack():
             networks = {name: core.read_model(task.extract(name, folder)) for name in _NAMES}
             landmarks = networks[_LANDMARKS]
@@ -98,7 +98,7 @@ class OpenVino:
 
 
 class LiteRt:
-    """The networks in LiteRT (XNNPACK), the interpreter that MediaPipe itself has inside."""
+    """The networks in LiteRT (XNNPACK), the interpreter that MediaPipe uses itself."""
 
     def __init__(self, model: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -136,9 +136,10 @@ def _signed(picture: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _vectors_that_pay() -> Iterator[None]:
-    """AVX2 in place of AVX-512 where a processor computes 512 bits in two halves: 3 to 8 % faster on such a one.
+    """AVX2 instead of AVX-512 on processors that compute 512 bits in two halves: 3 to 8 % faster there.
 
-    oneDNN reads the variable once, at OpenVINO's first compilation in a process; others (torch) shall not see it.
+    oneDNN reads the variable once, at OpenVINO's first compilation in a process; other libraries (torch) must not see
+    it.
     """
     name = "ONEDNN_MAX_CPU_ISA"
     before = os.environ.get(name)
@@ -157,10 +158,11 @@ def _vectors_that_pay() -> Iterator[None]:
 
 @contextmanager
 def signals_keep_their_stack() -> Iterator[None]:
-    """The thread's alternate signal stack as it was before.
+    """Restores the thread's alternate signal stack after the block.
 
-    OpenVINO's CPU plugin gives the thread that loads it a new one, and unmaps that with itself: from another thread, or before
-    an older plugin, without taking it away first. The next signal to the thread (Ctrl-C) then ends the process by SIGSEGV.
+    OpenVINO's CPU plugin gives the thread that loads it a new stack, and unmaps it when the plugin is unloaded. If that
+    happens in another thread, or before an older plugin is unloaded, the thread still uses the stack. The next signal
+    to the thread (Ctrl-C) then ends the process with SIGSEGV.
     """
     libc = ctypes.CDLL(None)
     before = ctypes.create_string_buffer(64)  # a stack_t, which has 24 bytes
@@ -172,10 +174,10 @@ def signals_keep_their_stack() -> Iterator[None]:
 
 
 def _halved() -> bool:
-    """Whether the processor is an AMD Zen 4 or older, as Linux tells it."""
+    """Whether the processor is an AMD Zen 4 or older, according to Linux."""
     try:
         processor = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:  # another system: OpenVINO's own choice
+    except OSError:  # not Linux: OpenVINO chooses
         return False
     lines = (line.partition(":") for line in processor.splitlines())
     known = {key.strip(): value.strip() for key, _, value in lines}

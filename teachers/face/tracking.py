@@ -1,14 +1,15 @@
-"""Faces followed from frame to frame: our own loop around the networks of MediaPipe's task file.
+"""Follows faces from frame to frame: this project's own loop around the networks of MediaPipe's task file.
 
-It gives what FaceLandmarker gives in video mode, faster. The landmark network sees a rotated square around the face; the
-next frame's square follows from the points found in this one. The detector looks only while fewer faces than asked for
-are followed. A face that is followed alone is smoothed by a One-Euro filter; the next square comes from the points before
-smoothing.
+It gives the results of FaceLandmarker in video mode, faster. The landmark network sees a rotated square around the
+face; the next frame's square follows from the points found in this one. The detector runs only while fewer faces than
+requested are followed. A face that is followed alone is smoothed by a One-Euro filter; the next square comes from the
+points before smoothing.
 
-The constants and the order of steps are those of MediaPipe's graphs (github.com/google-ai-edge/mediapipe, mediapipe/tasks/cc/
-vision/face_landmarker and face_detector, Apache-2.0; facts, no code). Equal to the bit it is not: within ten frames such a
-loop makes hundredths of a pixel of 1e-4, MediaPipe's own as well. So positions are not rounded to 1/32 pixel as in
-its OpenCV, which would cost a twentieth of the time and after ten frames no longer show.
+The constants and the order of steps are those of MediaPipe's graphs (github.com/google-ai-edge/mediapipe,
+mediapipe/tasks/cc/ vision/face_landmarker and face_detector, Apache-2.0; no code was copied). The results are not equal
+to the bit: within ten frames such a loop, MediaPipe's own included, turns a difference of 1e-4 pixel into hundredths of
+a pixel. So positions are not rounded to 1/32 pixel as in its OpenCV: that would cost a twentieth of the time, and after
+ten frames it would make no difference.
 """
 
 import math
@@ -21,16 +22,16 @@ from teachers.face import detector
 from teachers.face.networks import DETECTOR_SIDE, LANDMARK_SIDE, Networks
 from teachers.face.reading import Reading
 
-MIN_PRESENCE = 0.0  # logit, so a half: the landmark network's own verdict
-SAME_FACE = 0.5  # intersection over union from which a detection takes the place of a followed square
-DUPLICATE = 0.5  # and from which two detections are one; MediaPipe's detector alone uses the next one
+MIN_PRESENCE = 0.0  # logit, so probability 0.5: from the landmark network itself
+SAME_FACE = 0.5  # intersection over union from which a detection replaces a followed square
+DUPLICATE = 0.5  # and from which two detections are merged; the next one is used by MediaPipe's detector alone
 DUPLICATE_COUNTED = 0.3
-MARGIN = 1.5  # side of the square over that of the face
+MARGIN = 1.5  # side of the square, relative to that of the face
 EYES = (33, 263)  # outer corners, left and right in the picture
 # One-Euro filter (Casiez 2012, 10.1145/2207676.2208639), cutoffs in Hz. Velocities are in sizes of the face a second.
 MIN_CUTOFF, BETA, VELOCITY_CUTOFF = 0.05, 80.0, 1.0
-FIRST_RATE = 30.0  # frames a second that it supposes after a first frame at time 0
-# The points that the blendshape network sees.
+FIRST_RATE = 30.0  # frames per second that it assumes after a first frame at time 0
+# The input points of the blendshape network.
 EXPRESSION = np.array(
     [
         *[0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78],
@@ -55,15 +56,15 @@ class _Region:
     angle: float  # clockwise, radians
 
     def box(self, shape: tuple[int, ...]) -> np.ndarray:
-        """f8 [4]: left, top, right, bottom in shares of the frame, as if it were upright."""
+        """f8 [4]: left, top, right, bottom in fractions of the frame, as if the rectangle were upright."""
         x, y, width, height = self.x / shape[1], self.y / shape[0], self.width / shape[1], self.height / shape[0]
         return np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
 
     def back(self, points: np.ndarray) -> np.ndarray:
         """Points f4 [2, n] in pixels of the crop, as f4 in pixels of the frame.
 
-        MediaPipe turns before it stretches, which is not what its crop does where width and height differ (in the first
-        frame after a detection).
+        MediaPipe rotates before it scales. Its crop does not do so, which matters where width and height differ (in the
+        first frame after a detection).
         """
         cosine, sine = math.cos(self.angle) / LANDMARK_SIDE, math.sin(self.angle) / LANDMARK_SIDE
         a, b, c, d = cosine * self.width, -sine * self.width, sine * self.height, cosine * self.height
@@ -85,7 +86,7 @@ def _around(low: np.ndarray, high: np.ndarray, eyes: np.ndarray, square: bool) -
 
 
 def _whole(frame: np.ndarray, side: int) -> np.ndarray:
-    """A frame u1 [height, width, 3] in the middle of a square of that many pixels, black around it: u1 [side, side, 3]."""
+    """A frame u1 [height, width, 3], scaled and centred in a black square: u1 [side, side, 3]."""
     import cv2
 
     height, width = frame.shape[:2]
@@ -96,15 +97,16 @@ def _whole(frame: np.ndarray, side: int) -> np.ndarray:
 
 
 def _cut(frame: np.ndarray, region: _Region, side: int) -> np.ndarray:
-    """The region of a frame u1 [height, width, 3], upright: rgba u1 [side, side, 4]. The frame's edge goes on outside.
+    """The region of a frame u1 [height, width, 3], upright: rgba u1 [side, side, 4]. The frame's edge is repeated
+    outside.
 
-    OpenCV samples four channels in two fifths of the time of three.
+    OpenCV samples four channels in two fifths of the time that it needs for three.
     """
     import cv2
 
     height, width = frame.shape[:2]
     cosine, sine = math.cos(region.angle), math.sin(region.angle)
-    a, b = cosine * region.width, -sine * region.height  # what a step across and one down the crop move, in whole crops
+    a, b = cosine * region.width, -sine * region.height  # the movement of one step across and one down, in whole crops
     c, d = sine * region.width, cosine * region.height
     left, right = _span(region.x, (abs(a) + abs(b)) / 2, width)
     top, bottom = _span(region.y, (abs(c) + abs(d)) / 2, height)
@@ -116,7 +118,7 @@ def _cut(frame: np.ndarray, region: _Region, side: int) -> np.ndarray:
 
 
 def _span(centre: float, reach: float, size: int) -> tuple[int, int]:
-    """[start, stop) of the pixels of a line of `size` that are read within reach of a centre; one at least."""
+    """[start, stop) of the pixels of a line of `size` that are within reach of a centre; at least one."""
     start = min(max(math.floor(centre - reach) - 1, 0), size - 1)
     return start, max(min(math.ceil(centre + reach) + 2, size), start + 1)
 
@@ -129,7 +131,7 @@ class Tracking:
         self.networks = networks
 
     def landmarker(self, num_faces: int) -> "Loop":
-        """For one clip: a context manager whose read() is called for each frame in turn."""
+        """A reader for one clip: a context manager; call read() for each frame in order."""
         return Loop(self, num_faces)
 
     def count(self, frame: np.ndarray) -> int:
@@ -137,7 +139,7 @@ class Tracking:
         return len(self.detect(frame, DUPLICATE_COUNTED))
 
     def detect(self, frame: np.ndarray, duplicate: float) -> list[_Region]:
-        """Regions of faces, surest first."""
+        """Regions of faces, highest score first."""
         height, width = frame.shape[:2]
         side = max(height, width)
         boxes, logits = self.networks.detect(_whole(frame, DETECTOR_SIDE))
@@ -149,13 +151,13 @@ class Tracking:
         return regions
 
     def find(self, frame: np.ndarray, region: _Region) -> np.ndarray | None:
-        """Points of the face in a region, f4 [2, 478] in pixels; None where the network sees none."""
+        """Points of the face in a region, f4 [2, 478] in pixels; None if the network sees no face."""
         points, logit = self.networks.landmarks(_cut(frame, region, LANDMARK_SIDE))
         return region.back(points) if logit > MIN_PRESENCE else None
 
 
 class Loop:
-    """One clip's faces, frame by frame. A context manager, for those backends that hold something open."""
+    """One clip's faces, frame by frame. A context manager, because some backends hold resources."""
 
     def __init__(self, tracking: Tracking, num_faces: int) -> None:
         self._tracking = tracking
@@ -184,7 +186,8 @@ class Loop:
         return [Reading(points.T / size, partial(networks.blendshapes, points[:, EXPRESSION].T)) for points in found]
 
     def _with_detections(self, frame: np.ndarray) -> list[_Region]:
-        """The regions followed and those of detected faces, which take the place of followed ones that they overlap."""
+        """The regions followed and those of detected faces; a detected face replaces a followed one that it
+        overlaps."""
         regions = list(self._regions)
         detected = self._tracking.detect(frame, DUPLICATE)[: self._num_faces]
         for new in detected:
@@ -216,7 +219,7 @@ class _OneEuro:
 
     def add(self, points: np.ndarray, timestamp_ms: int) -> np.ndarray:
         """The next points, smoothed, f4 [2, n]."""
-        # MediaPipe takes a time of 0 for none, so that between the first frames its assumed rate stays.
+        # MediaPipe treats a time of 0 as missing, so between the first two frames its assumed rate applies.
         rate = 1000 / (timestamp_ms - self.time) if self.time else FIRST_RATE
         size = float((points.max(axis=1) - points.min(axis=1)).sum()) / 2
         keep = 1 / (1 + rate / (2 * math.pi * VELOCITY_CUTOFF))

@@ -1,17 +1,14 @@
-"""From the boxes of a face to a steady picture of all of it, as the paper's student and TalkNet-ASD are given faces.
+"""Whole faces: a steady picture of the face from a track of boxes, as the paper's student and TalkNet-ASD expect it.
 
-A square around the face, smoothed over time, in grey, 112 x 112, upright as the video is: nothing is turned. Size and place
-are TalkNet-ASD's, crop scale 0.40: of a box half the longer side, s, and the centre are taken, each as a median over 13
-frames; the square reaches 1.4 s to both sides, from s above the centre to 1.8 s below, so it begins at the hair line and has
-chin and neck in it. What lies outside the picture is grey 110.
-
-Where it differs: boxes are those of MediaPipe's 478 points (hair line to chin, cheek to cheek) in place of S3FD's; at the ends
-of a track the median sees its frames mirrored, where the published one sees zeros; the square is cut between
-pixels, not at whole ones, and a smaller picture is made of all its pixels, so that faces do not shake. The whole square is
-kept: the paper's loader shrinks whole videos of faces to 112 x 112. TalkNet-ASD's demonstration cuts its middle half (eyes
-to chin) out of it.
-
-Sources, in words, no code taken: github.com/TaoRuijie/TalkNet-ASD, commit 4b18de5f, demoTalkNet.py;
+A square around the face, smoothed over time, in grey, 112 x 112; it is not rotated. Size and position are
+TalkNet-ASD's, with crop scale 0.40: half the longer side of a box, s, and its centre are each taken as a median over 13
+frames. The square reaches 1.4 s to both sides, and from s above the centre to 1.8 s below, so it begins at the hair
+line and includes chin and neck. Pixels outside the picture are grey 110. Differences: boxes come from MediaPipe's 478
+points (hair line to chin, cheek to cheek) instead of S3FD; at the ends of a track the median sees mirrored frames, the
+published one zeros; the square is cut at sub-pixel positions, and scaling down uses all its pixels, so that faces do
+not shake. The whole square is kept, because the paper's loader shrinks whole videos of faces to 112 x 112.
+TalkNet-ASD's demonstration cuts out its middle half (eyes to chin). Sources, from their description, no code copied:
+github.com/TaoRuijie/TalkNet-ASD, commit 4b18de5f, demoTalkNet.py;
 github.com/ljj898/CMDFD-Dataset-and-Deepfake-Detection, commit 41430070, dataLoader.py.
 """
 
@@ -20,10 +17,10 @@ import math
 import numpy as np
 
 SIDE = 112  # pixels
-MARGIN = 0.4  # of half a box: the published crop scale
+MARGIN = 0.4  # in half boxes: the published crop scale
 MEDIAN = 13  # frames, 0.5 s
 OUTSIDE = 110  # grey level beyond the picture's border
-ROOM = 1.25  # of what is kept around a face, in sides of its square: boxes move and change before they are smoothed
+ROOM = 1.25  # size of the piece kept around a face, in sides of its square: boxes are not smoothed yet and may move
 
 
 def region(box: tuple[float, float, float, float]) -> tuple[float, float, float]:
@@ -43,7 +40,8 @@ def squares(boxes: np.ndarray) -> np.ndarray:
 
 
 def extent(square: np.ndarray) -> np.ndarray:
-    """Pixels of the frame that crops read: (left, top, right, bottom), right and bottom excluded, i8 [frames, 4]."""
+    """Pixels of the frame that the crops read: (left, top, right, bottom), right and bottom excluded, i8 [frames,
+    4]."""
     low, high = np.floor(square[:, :2]).astype(np.int64), np.floor(square[:, :2] + square[:, 2:]).astype(np.int64)
     return np.concatenate([low - 1, high + 3], axis=1)
 
@@ -51,8 +49,9 @@ def extent(square: np.ndarray) -> np.ndarray:
 def crop(image: np.ndarray, square: np.ndarray, origin: tuple[int, int], needed: np.ndarray) -> np.ndarray:
     """One face u1 [112, 112] (grey) of a square [3], out of an image u1 [height, width] (grey) or [height, width, 3] (RGB).
 
-    The image may be a part of the frame that begins at pixel `origin` (x, y) and holds what extent() asks for (`needed`); the
-    result is the same to the bit. A pixel is the mean of as many bilinear samples as it covers pixels.
+    The image may be a part of the frame that begins at pixel `origin` (x, y) and holds what extent() asks for
+    (`needed`); the result is the same to the bit. A pixel is the mean of one bilinear sample for each pixel of the
+    image that it covers.
     """
     import cv2
 
@@ -63,7 +62,7 @@ def crop(image: np.ndarray, square: np.ndarray, origin: tuple[int, int], needed:
         return np.full((SIDE, SIDE), OUTSIDE, np.uint8)
     grey = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY) if part.ndim == 3 else part
     x, y, side = square.tolist()
-    samples = max(1, math.ceil(side / SIDE))  # to a pixel, across and down
+    samples = max(1, math.ceil(side / SIDE))  # per pixel, across and down
     step = side / SIDE / samples
     source = np.array([[step, 0, x + step / 2 - left], [0, step, y + step / 2 - top]])
     fine = cv2.warpAffine(
@@ -78,7 +77,7 @@ def crop(image: np.ndarray, square: np.ndarray, origin: tuple[int, int], needed:
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Running median over MEDIAN frames of [frames, ...]; beyond the ends the frames come again in reverse."""
+    """Running median over MEDIAN frames of [frames, ...]; beyond the ends the frames are mirrored."""
     reach = MEDIAN // 2
     padded = np.pad(values, ((reach, reach), *[(0, 0)] * (values.ndim - 1)), mode="reflect")
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, MEDIAN, axis=0), axis=-1)

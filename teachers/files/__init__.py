@@ -1,1 +1,1 @@
-"""Files of weights: where they are found, and how checkpoints are read without running anything in them."""
+"""Files of weights: where they are found, and how checkpoints are read without running code in them."""

@@ -1,11 +1,11 @@
 """Clips from raw arrays in an .npz file, and embeddings back into one: what `teachers.check` reads and writes.
 
-In: `video` u1 [batch, frames, side, side] (side 88, 96 or 112), `audio` i2 [batch, samples] at 16 kHz, `lengths` integers
-[batch] in frames (all frames if left out), and, for the teachers that look at them, `lips` [batch, frames, 40, 2] and
-`blendshapes` [batch, frames, 52] in floating point. A batch has frames as its pictures have; sound alone has samples // 640, or
-one more where `lengths` counts the rest too. Sound that does not fit its frames is cut or filled up with zeros at the end, and
-`Batch.notes` says so. Without `audio` the clips are silent, without pictures these are black. Every frame counts as having a
-face and a voice.
+In: `video` u1 [batch, frames, side, side] (side 88, 96 or 112), `audio` i2 [batch, samples] at 16 kHz, `lengths`
+integers [batch] in frames (all frames if left out), and, for the teachers that use them, `lips` [batch, frames, 40, 2]
+and `blendshapes` [batch, frames, 52] in floating point. A batch has as many frames as its pictures. A batch with only
+sound has samples // 640 frames, or one more if `lengths` counts the remainder too. Sound that does not match its frames
+is cut or padded with zeros at the end, and `Batch.notes` says so. Without `audio` the clips are silent; without `video`
+the pictures are black. Every frame counts as having a face and a voice.
 
 Out: `embedding` f4 [batch, frames, dim], rows past a clip's length 0, and `lengths` i8 [batch].
 """
@@ -24,8 +24,8 @@ from concord.frames import AUDIO_PRESENT, FACE_DETECTED, IN_USE, SAMPLES_PER_FRA
 from teachers.base import ClipMedia, TeacherError
 
 SIDES = (88, 96, 112)
-UNPACKED_LIMIT = 1 << 28  # bytes that any file may unpack to: ten minutes of pictures
-RATIO_LIMIT = 4  # unpacked bytes for each byte of the file, beyond that
+UNPACKED_LIMIT = 1 << 28  # bytes that a file of any size may unpack to: ten minutes of pictures
+RATIO_LIMIT = 4  # above that: unpacked bytes per byte of the file
 PICTURES = {
     "video": "[batch, frames, side, side]",
     "lips": "[batch, frames, 40, 2]",
@@ -35,17 +35,18 @@ NAMES = (*PICTURES, "audio", "lengths")
 
 
 class ArraysError(TeacherError):
-    """A file of arrays cannot be read, or holds something that teachers do not take."""
+    """A file of arrays cannot be read, or holds something that teachers do not accept."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips side by side, each at most `num_frames` long, which their padded arrays are; `given`: what is known of them."""
+    """Clips of a batch; `num_frames` is the length of their padded arrays, `given` the names of the arrays that the
+    file has."""
 
     clips: list[ClipMedia]
     num_frames: int
     given: frozenset[str] = frozenset(NAMES)
-    notes: tuple[str, ...] = ()  # for a person: shapes, and what was done to the sound
+    notes: tuple[str, ...] = ()  # for the user: shapes, and changes to the sound
 
 
 def load(path: Path) -> Batch:
@@ -77,7 +78,7 @@ def load(path: Path) -> Batch:
 
 
 def packed(rows: list[np.ndarray], num_frames: int, dim: int) -> io.BytesIO:
-    """An .npz file of f4 [frames, dim] of each clip, padded to num_frames, and their lengths."""
+    """Write an .npz file of f4 [frames, dim] for each clip, padded to num_frames, and their lengths."""
     lengths = np.array([len(row) for row in rows], np.int64)
     embedding = np.zeros((len(rows), num_frames, dim), np.float32)
     for padded, row in zip(embedding, rows, strict=True):
@@ -88,7 +89,7 @@ def packed(rows: list[np.ndarray], num_frames: int, dim: int) -> io.BytesIO:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of NAMES that a file has; nothing in it is unpickled."""
+    """The arrays of a file, whose names must be in NAMES; nothing is unpickled."""
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):
@@ -100,7 +101,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 return {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ArraysError(f"{path} cannot be read as an .npz file: {error}") from error
-    except (MemoryError, RecursionError, SyntaxError, tokenize.TokenError) as error:  # of numpy, for odd headers
+    except (
+        MemoryError,
+        RecursionError,
+        SyntaxError,
+        tokenize.TokenError,
+    ) as error:  # numpy raises these for invalid headers
         raise ArraysError(
             f"{path} cannot be read as an .npz file: an array's header is {type(error).__name__}"
         ) from error
@@ -108,7 +114,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_size(archive: zipfile.ZipFile, size: int) -> None:
-    """Raise ValueError, before anything is unpacked, where it would be too much for a file of that size."""
+    """Raise ValueError, before anything is unpacked, if the result would be too large for a file of that size."""
     infos = archive.infolist()
     total = sum(info.file_size for info in infos)
     if total > max(UNPACKED_LIMIT, RATIO_LIMIT * size):
@@ -117,7 +123,7 @@ def _check_size(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError("it holds two arrays of one name")
     for info in infos:
         if not info.filename.endswith(".npy"):
-            continue  # numpy gives its bytes, which `_check` refuses
+            continue  # numpy returns its bytes, which `_check` refuses
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{info.filename} is compressed in a way that numpy does not use")
         with archive.open(info) as member:
@@ -136,7 +142,7 @@ def _check_size(archive: zipfile.ZipFile, size: int) -> None:
 
 def _check(path: Path, name: str, array: np.ndarray) -> None:
     """Raise ArraysError for a wrong type or shape of one array."""
-    if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is not an .npy file
+    if not isinstance(array, np.ndarray):  # numpy returns the bytes of a member that is not an .npy file
         raise ArraysError(f"{path}: {name} is not an array; expected an .npz file, as numpy.savez writes it")
     kinds = {"video": "uint8", "audio": "int16", "lengths": "an integer type"}
     shapes = {"audio": "[batch, samples]", "lengths": "[batch]", **PICTURES}
@@ -160,7 +166,7 @@ def _check(path: Path, name: str, array: np.ndarray) -> None:
 
 
 def _clip(arrays: dict[str, np.ndarray], i: int, length: int) -> ClipMedia:
-    """Clip i, its arrays cut to its length, what is missing filled with zeros."""
+    """Clip i, with its arrays cut to its length and missing arrays filled with zeros."""
     audio = np.zeros(length * SAMPLES_PER_FRAME, np.int16)
     if "audio" in arrays:
         sound = arrays["audio"][i, : len(audio)]

@@ -1,9 +1,9 @@
-"""Reads PyTorch checkpoints that others wrote, under the policy of `unpickle`: nothing that they ask for is run.
+"""Reads PyTorch checkpoints from others, under the policy of `unpickle`: no code named in them is run.
 
-Fairseq's and sentencepiece's objects become `Stub`s (neither package is needed), configurations of omegaconf become plain dicts
-and lists, and tensors are on the CPU wherever they were saved. Both containers are read: zip archives (members stored or
-deflated) and the older one (torch below 1.6). `last_optimizer_state` is left out: it is not needed, and it is two thirds of a
-file.
+Objects of fairseq and sentencepiece become `Stub`s (neither package is needed), configurations of omegaconf become
+plain dicts and lists, and tensors are placed on the CPU. Both containers are read: zip archives (members stored or
+deflated) and the older one (torch below 1.6). `last_optimizer_state` is skipped: it is not needed, and it takes two
+thirds of a file.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from teachers.base import TeacherError
 from teachers.files.makers import CONTAINERS, NODES, Global, Storage, Strided, Stub
 from teachers.files.unpickle import PICKLE_LIMIT, Unpickler
 
-LEFT_OUT = "last_optimizer_state"  # key of a checkpoint that is read as None
-UNPACKED_LIMIT = 1 << 28  # bytes of tensors that any file may unpack to; beyond that RATIO_LIMIT holds
-RATIO_LIMIT = 4  # unpacked bytes for each byte of the file; torch stores them plain, and weights hardly shrink
-NODES_LIMIT = 2_000_000  # values of a checkpoint, written out: what is shared counts wherever it stands
+LEFT_OUT = "last_optimizer_state"  # key of a checkpoint whose value is read as None
+UNPACKED_LIMIT = 1 << 28  # bytes of tensors that a file of any size may unpack to; above that RATIO_LIMIT applies
+RATIO_LIMIT = 4  # unpacked bytes per byte of the file; torch does not compress, and weights hardly shrink
+NODES_LIMIT = 2_000_000  # values of a checkpoint, fully expanded: a shared value counts every time
 PART = 1 << 20  # bytes of a storage that are read at a time
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older container; its bytes:
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older container; next, its bytes
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 LEGACY_VERSION = 1001
 
@@ -36,8 +36,8 @@ LEGACY_VERSION = 1001
 def read(path: Path | str) -> dict[Any, Any]:
     """The checkpoint at `path`: dict of plain values, numpy values, CPU tensors and `Stub`s.
 
-    Raises TeacherError, which names the file, if it asks for anything but data, is damaged, is cut off, is not a checkpoint, or
-    unpacks to far more than its size.
+    Raises TeacherError, which names the file, if it asks for anything except data, is damaged or truncated, is not a
+    checkpoint, or unpacks to far more than its size.
     """
     path = Path(path)
     try:
@@ -103,18 +103,18 @@ class _Zip:
             for at in range(0, len(data), PART):
                 if member.readinto(view[at : at + PART]) != len(view[at : at + PART]):
                     raise EOFError(f"storage {storage.key} is cut off")
-            member.read(1)  # at its end the CRC is checked
+            member.read(1)  # reading to the end checks the CRC
         return data
 
     def _open(self, info: zipfile.ZipInfo) -> zipfile.ZipExtFile:
-        """A member, stored or deflated: the other ways unpack any number of bytes at once."""
+        """A member, stored or deflated: other methods may unpack any number of bytes at once."""
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{info.filename} is compressed in a way that torch does not use")
         return cast(zipfile.ZipExtFile, self._zip.open(info))
 
 
 class _Legacy:
-    """The container before torch 1.6: five pickles, then the storages one after another, each behind its length."""
+    """The container before torch 1.6: five pickles, then the storages one after another, each after its length."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._file = file
@@ -140,7 +140,7 @@ class _Legacy:
             file.seek(storage.nbytes, 1)
 
     class _Recording(Unpickler):
-        """Remembers how long each storage is, which only the pickle says."""
+        """Remembers the length of each storage, which only the pickle gives."""
 
         def __init__(self, path: Path, file: BinaryIO) -> None:
             super().__init__(path, file)
@@ -161,14 +161,15 @@ class _Legacy:
 
 
 class _Plain:
-    """Plain values from what the unpickler gave; what was shared stays shared."""
+    """Turns the unpickler's result into plain values; shared objects stay shared."""
 
     def __init__(self, numbers: Callable[[Storage], bytearray], size: int) -> None:
-        """`numbers` gives the bytes of a storage; `size` is the file's, beyond which arrays in the pickle are not copied."""
+        """`numbers` returns the bytes of a storage; `size` is that of the file: arrays in the pickle are copied up to
+        it."""
         self._numbers = numbers
         self._copies = max(size, PICKLE_LIMIT)
         self._storages: dict[str, tuple[Storage, Any]] = {}
-        self._weights: dict[int, int] = {}  # values in it, by id
+        self._weights: dict[int, int] = {}  # number of values in it, by id
         self._done: dict[int, tuple[Any, Any]] = {}  # by id; the original is kept, so that its id stays its own
 
     def __call__(self, value: Any) -> Any:
@@ -204,10 +205,10 @@ class _Plain:
         return found
 
     def _weigh(self, value: Any, parts: Iterable[Any]) -> None:
-        """Refuse what is small in the file and huge when written out: lists that contain one list many times."""
+        """Refuse data that is small in the file and huge when expanded: lists that contain one list many times."""
         total = 1 + sum(self._weights.get(id(part), 1) for part in parts)
         if total > NODES_LIMIT:
-            raise ValueError(f"it repeats itself: written out, it has more than {NODES_LIMIT} values")
+            raise ValueError(f"it repeats itself: expanded, it has more than {NODES_LIMIT} values")
         self._weights[id(value)] = total
 
     def _tensor(self, value: Strided) -> Any:
@@ -258,7 +259,7 @@ def _dtype(stub: Stub) -> np.dtype:
 
 
 def _said(error: Exception) -> str:
-    """The first line of an error's text; some have none."""
+    """The first line of an error's text, or a substitute if it has none."""
     return str(error).partition("\n")[0] or (
         "it ends too early" if isinstance(error, EOFError) else type(error).__name__
     )

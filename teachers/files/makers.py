@@ -1,6 +1,8 @@
-"""What a checkpoint's pickle may build: tensors, plain containers and stubs for configuration (policy: see `unpickle`).
+"""The objects that a checkpoint's pickle may build: tensors, plain containers and stubs for configuration (policy:
+`unpickle`).
 
-MAKERS maps each name that may be called to a function of ours; NAMES_ONLY lists those that may only be mentioned.
+MAKERS maps each name that a pickle may call to a function of this module; NAMES_ONLY lists names that it may only
+mention.
 """
 
 import math
@@ -8,7 +10,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-STORAGES = {  # torch's storage classes: dtype name, bytes an element
+STORAGES = {  # torch's storage classes: dtype name, bytes per element
     "torch.DoubleStorage": ("float64", 8),
     "torch.FloatStorage": ("float32", 4),
     "torch.HalfStorage": ("float16", 2),
@@ -36,25 +38,25 @@ STUBS = (
     "numpy.dtype",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
 )
-NAMES_ONLY = (  # stand for a type somewhere, are never called
+NAMES_ONLY = (  # used as a type, never called
     *STORAGES,
     "typing.Any",
     "numpy.ndarray",
     *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("str", "float", "bool", "tuple")),
 )
-KEY_PARTS = 16  # of a tuple as a key
+KEY_PARTS = 16  # items of a tuple used as a key
 AXES_LIMIT = 16  # of a tensor
 HASHED = (str, bytes, int, float, bool, type(None))
 
 
 class Global(NamedTuple):
-    """A name that the pickle refers to, not the object of that name."""
+    """A name that the pickle refers to; it is not resolved to an object."""
 
     name: str
 
 
 class Stub:
-    """An object that is not built: the name of its class, the arguments for it, and its state."""
+    """An object that is not constructed: the name of its class, its arguments, and its state."""
 
     __slots__ = ("args", "kind", "state")
 
@@ -68,7 +70,7 @@ class Stub:
 
 
 class Storage(NamedTuple):
-    """Numbers in the file: `numel` of `dtype` under `key`."""
+    """A storage in the file: `numel` numbers of `dtype` under `key`."""
 
     key: str
     dtype: str
@@ -86,7 +88,7 @@ class Strided(NamedTuple):
 
 
 def check_keys(keys: Any) -> None:
-    """Raise UnpicklingError for a key whose hash could take long: nested tuples are hashed again each time."""
+    """Raise UnpicklingError for a key that could be slow to hash: the hash of nested tuples is not cached."""
     for key in keys:
         parts = key if type(key) is tuple and len(key) <= KEY_PARTS else (key,)
         for part in parts:
@@ -97,13 +99,13 @@ def check_keys(keys: Any) -> None:
 def _tensor(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
 ) -> Strided:
-    """torch._utils._rebuild_tensor_v2, without gradients and hooks."""
+    """Replaces torch._utils._rebuild_tensor_v2, without gradients and hooks."""
     if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride):
         raise TypeError("a tensor without storage or shape")
     if len(size) > AXES_LIMIT:
         raise TypeError(f"a tensor of {len(size)} axes")
     if not counts_of((offset, *size, *stride)):
-        raise TypeError("a tensor whose shape is not of whole numbers")
+        raise TypeError("a tensor whose shape is not made of integers")
     numel = math.prod(size)
     end = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1 if numel else offset
     if max(end, numel) > storage.numel:
@@ -119,7 +121,7 @@ def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Strided:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """_codecs.encode as protocol 2 writes bytes."""
+    """Replaces _codecs.encode, with which protocol 2 writes bytes."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
         raise TypeError("text encoded as something other than bytes")
     return text.encode("latin1")
@@ -136,7 +138,7 @@ def _stub(kind: str) -> Callable[..., Stub]:
 
 
 def _plain_maker(kind: type, most: int) -> Callable[..., Any]:
-    """`kind` called with at most `most` arguments, which are lists, dicts, tuples or whole numbers."""
+    """`kind` called with at most `most` arguments, which are lists, dicts, tuples or integers."""
 
     def make(*args: Any) -> Any:
         if len(args) > most or any(type(arg) not in (list, dict, tuple, int) for arg in args):
@@ -170,5 +172,5 @@ MAKERS: dict[str, Callable[..., Any]] = {
 
 
 def counts_of(values: tuple) -> bool:
-    """Whether all are whole numbers from 0 on."""
+    """Whether all are integers of at least 0."""
     return all(type(value) is int and 0 <= value < 1 << 62 for value in values)

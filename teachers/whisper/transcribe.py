@@ -1,17 +1,16 @@
-"""Transcripts with word times by a Whisper model, decoded only where somebody speaks.
+"""Transcripts with word times by a Whisper model, decoded only where there is voice.
 
-The text comes from the model's own encoder on sound padded to 30 s, as it was trained: decoded from rows of trimmed sound it
-loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence, so it is never given any:
-the frames with voice are gathered into stretches (pauses of up to PAUSE within, MARGIN of real sound around). Each is decoded
-by itself with whisper's own routine at temperature 0, without the preceding text; the rest of the clip has no words. A stretch
-that Whisper also takes for silence has none either.
+The text comes from the model's own encoder on sound padded to 30 s, as in its training. Decoded from rows of trimmed
+sound it loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence, so
+silence is never decoded: the frames with voice are gathered into stretches (with pauses of up to PAUSE inside and
+MARGIN of real sound around). Each stretch is decoded separately with whisper's own routine at temperature 0, without
+the preceding text; the rest of the clip has no words. A stretch that Whisper classifies as silence has none either.
 
-A decoder that loops repeats its words, and the alignment finds no sound for them: CRAMMED words in a row that take no time were
-not spoken, and neither was anything after them in that window. Such a stretch is cut at its longest pause and decoded again,
-and so is one where a run of voice got no words; one without a pause keeps what came before the loop. A sentence that is
-really repeated has its own sound each time and stays.
-
-Left out: who speaks; and words invented for music that both voice activity and Whisper take for speech.
+A decoder that loops repeats its words, and the alignment finds no sound for them. So CRAMMED words in a row without
+duration were not spoken, nor was anything after them in that window. Such a stretch is cut at its longest pause and
+decoded again; so is one in which a run of voice got no words. A stretch without a pause keeps the words before the
+loop. A sentence that is really repeated has its own sound each time and is kept. Not handled: who speaks, and words
+invented for music that both voice activity and Whisper classify as speech.
 """
 
 from __future__ import annotations
@@ -33,12 +32,14 @@ if TYPE_CHECKING:
     from whisper.model import Whisper as Model
 
 WINDOW = 750  # frames, the 30 s that Whisper decodes at once
-PAUSE = 50  # frames without voice that part two stretches; context helps: 21 sentences in 65 s, errors .22, with 25 .36
-MARGIN = 12  # frames of sound around a stretch; with 5 to 25 or the whole clip, errors on GRID tie
+PAUSE = (
+    50  # frames without voice between two stretches; context helps: 21 sentences in 65 s, error rate .22, with 25 .36
+)
+MARGIN = 12  # frames of sound around a stretch; 5 to 25, or the whole clip, give equal error rates on GRID
 NO_SPEECH = 0.6  # probability, whisper's own; GRID's highest is .11, in white noise at 0 dB .54, in babble at 0 dB .59
-CRAMMED = 3  # words in a row that
-INSTANT_S = 0.04  # last no longer than this (the alignment's step is 0.02 s)
-WORTH = 10  # frames, 0.4 s: a run of voice this long without a word was missed
+CRAMMED = 3  # number of words in a row that
+INSTANT_S = 0.04  # each last no longer than this (the alignment's step is 0.02 s)
+WORTH = 10  # frames, 0.4 s: a run of voice this long without a word counts as missed
 SLACK = 2  # frames by which a word may outlast the voice: final consonants are faint
 
 Run = tuple[int, int]  # frames [start, stop) with voice
@@ -55,7 +56,7 @@ class Word:
 
 
 def transcribe(model: Model, clip: ClipMedia) -> list[Word]:
-    """Words of a clip in order, by an openai-whisper model; none where its flags say that nobody speaks.
+    """Words of a clip in order, by an openai-whisper model; no words where the clip's flags show no voice.
 
     The language is found once, from the first 30 s of voice.
     """
@@ -76,7 +77,7 @@ def transcribe(model: Model, clip: ClipMedia) -> list[Word]:
 
 
 def stretches(voiced: np.ndarray) -> list[list[Run]]:
-    """Runs of bool [frames] in groups that are decoded at once: no pause of PAUSE or more within, at most WINDOW long.
+    """Runs of bool [frames] in groups that are decoded together: no pause of PAUSE or more inside, at most WINDOW long.
 
     A longer group is cut at its longest pauses; a single run may be longer, and whisper then moves through it.
     """
@@ -92,7 +93,8 @@ def stretches(voiced: np.ndarray) -> list[list[Run]]:
 
 
 def timed(words: list[Word]) -> list[Word]:
-    """The words of one decoded window before the first CRAMMED in a row that take no time: all of them, if none do."""
+    """The words of one decoded window before the first CRAMMED words in a row without duration; all words if there are
+    none."""
     instant = np.array([word.end_s - word.start_s <= INSTANT_S for word in words], bool)
     for start, stop in runs(instant):
         if stop - start >= CRAMMED:
@@ -116,7 +118,7 @@ def voiced_part(word: Word, voiced_runs: list[Run]) -> Word | None:
 
 
 def _cut(group: list[Run]) -> list[list[Run]]:
-    """A group of two runs or more in two, at its longest pause."""
+    """Split a group of at least two runs at its longest pause."""
     pauses = [after[0] - before[1] for before, after in pairwise(group)]
     k = int(np.argmax(pauses)) + 1
     return [group[:k], group[k:]]
@@ -136,7 +138,7 @@ def _decode(
     import whisper
 
     begin, end = stretch[0][0], stretch[-1][1]
-    before, after = np.flatnonzero(voiced[:begin]), np.flatnonzero(voiced[end:])  # neighbours' sound stays out
+    before, after = np.flatnonzero(voiced[:begin]), np.flatnonzero(voiced[end:])  # the sound of neighbours is excluded
     first = max(begin - MARGIN, before[-1] + 1 if len(before) else 0)
     last = min(end + MARGIN, end + after[0] if len(after) else clip.num_frames)
     result = whisper.transcribe(
@@ -147,7 +149,7 @@ def _decode(
         word_timestamps=True,
         language=language,
         no_speech_threshold=NO_SPEECH,
-        logprob_threshold=None,  # whisper else keeps what it is sure of, such as "you" for silence
+        logprob_threshold=None,  # otherwise whisper keeps text with a high probability, such as "you" for silence
         fp16=model.device.type == "cuda",
         verbose=None,
     )
@@ -164,7 +166,7 @@ def _decode(
 
 
 def _language(model: Model, clip: ClipMedia, voiced: np.ndarray) -> str:
-    """The language of a clip with voice, "en" for a model that knows no other."""
+    """The language of a clip with voice; "en" for a model that supports no other."""
     import torch
     from whisper.audio import log_mel_spectrogram, pad_or_trim
 
@@ -184,8 +186,8 @@ def _wave(sound: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _encoding_once(encoder: nn.Module) -> Iterator[None]:
-    """Within the block an input equal to the last one gets the last answer: whisper encodes each 30 s of sound once for
-    the text and once more for the word times, and encoding is most of the cost."""
+    """Within the block an input equal to the last one gets the last result: whisper encodes each 30 s of sound once for
+    the text and once more for the word times, and encoding takes most of the time."""
     import torch
 
     encode = encoder.forward
@@ -200,4 +202,4 @@ def _encoding_once(encoder: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        del encoder.forward  # the class's own shows again
+        del encoder.forward  # the class's own method is visible again

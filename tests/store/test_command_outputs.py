@@ -132,7 +132,7 @@ def test_predict_looks_at_its_outputs_before_it_loads_anything(corpus):
         assert contents(corpus) == before
         assert not (corpus / "x").exists()
     done = ran(predict.main, video, corpus / "corp" / "real" / "clip.mp4", "--teacher-only", "--html", "/dev/full")
-    assert (done.exit_code, "takes a folder where there are several videos" in done.stderr) == (2, True)
+    assert (done.exit_code, "must be a folder if there are several videos" in done.stderr) == (2, True)
 
 
 def test_training_starts_in_no_file_and_in_no_store(tmp_path):

@@ -70,4 +70,4 @@ def test_what_is_not_exported_is_one_line(tmp_path):
     checkpoint.save_model(tmp_path, build("talknet"), "talknet", ABOUT)
     result = CliRunner().invoke(export.main, ["--checkpoint", str(tmp_path), "--output", str(tmp_path / "d.onnx")])
     assert result.exit_code == 2
-    assert "a talknet is not exported; there is lite, lite-causal" in result.output
+    assert "talknet cannot be exported; models that can: lite, lite-causal" in result.output

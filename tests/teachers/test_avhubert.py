@@ -449,11 +449,14 @@ FC1 = "encoder.layers.1.fc1.weight"
         (lambda c: c["model"].update({FC1: torch.ones(80, 47)}), rf"'{FC1}' has shape \[80, 47\]; expected \[80, 48\]"),
         (lambda c: c["model"].update({FC1: "text"}), rf"not tensors: '{FC1}'"),
         (lambda c: c["cfg"]["model"].update(encoder_embed_dim=96), "says encoder_embed_dim 96, its weights 48"),
-        (lambda c: c["cfg"]["model"].update(encoder_attention_heads=5), "width of 48 cannot be shared by 5"),
+        (lambda c: c["cfg"]["model"].update(encoder_attention_heads=5), "width of 48 cannot be divided among 5"),
         (lambda c: c["cfg"]["model"].update(activation_fn="none such"), "no model can be built.*none such"),
         (lambda c: c["cfg"]["model"].update(sub_encoder_layers=2), "sub_encoder_layers is not supported"),
-        (lambda c: c.update(model={"a.weight": torch.ones(1)}), "no AV-HuBERT checkpoint: its weights are 'a.weight'"),
-        (lambda c: c.pop("model"), "no AV-HuBERT checkpoint: it has no 'model'"),
+        (
+            lambda c: c.update(model={"a.weight": torch.ones(1)}),
+            "not an AV-HuBERT checkpoint: its weights are 'a.weight'",
+        ),
+        (lambda c: c.pop("model"), "not an AV-HuBERT checkpoint: it has no 'model'"),
     ],
 )
 def test_what_does_not_fit_is_named(tiny, change, told):

@@ -91,7 +91,7 @@ def test_clips_that_are_groups_of_their_own_are_no_sources():
         ([dataclasses.replace(row, path=f"/d/{row.split}/{k:04d}.mp4") for k, row in enumerate(grouped())], "files",
          coverage.NO_NAMES),
         ([dataclasses.replace(row, identities=("a",) if row.split == "test" else ()) for row in grouped()], "people",
-         "only clips of test have what is compared (identities)"),
+         "only clips of test can be compared (identities)"),
     ],
 )  # fmt: skip
 def test_what_was_not_checked_says_why(clips, kind, why):
@@ -158,7 +158,7 @@ def test_one_method_of_few_fakes_is_named():
     assert checks["shortcuts of c, rare"].state == "few"
     assert checks["shortcuts of c, swap"].state == "none"
     assert "too few" in audit_words.headline(found)[1]
-    assert "Too few to say of rare." in audit_page.page(found)
+    assert "Too few clips to say for rare." in audit_page.page(found)
 
 
 def test_no_leak_does_not_stand_beside_not_checked():

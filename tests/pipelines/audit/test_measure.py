@@ -72,7 +72,7 @@ def test_frame_rates_are_those_of_the_time_stamps(tmp_path, frames, sound):
     (found,) = measured(Row(str(tmp_path / "fast.mp4"), id="a", listed_fps=25.0, listed_frames=40.0))
     assert found.values["frame_rate"] == 50.0
     said = {fault.kind: fault.text for fault in found.faults}
-    assert said["declared_rate"] == "the list says 25 frames a second, time stamps say 50"
+    assert said["declared_rate"] == "the list says 25 frames per second, time stamps say 50"
     assert said["count_mismatch"] == "the list says 40 frames, decoding gave 75"
 
 

@@ -162,7 +162,7 @@ def test_a_grid_name_spells_its_sentence_and_times_of_another_are_refused(clips,
     assert [grid_corpus.sentence(name) for name in ("bbaf2", "xbaf2n", "my clip")] == ["", "", ""]
     other = tmp_path / "lgas5a.align"
     other.write_bytes((clips / "align" / "bbaf2n.align").read_bytes())
-    with pytest.raises(ManifestError, match='the times of "bin blue at f two now", but its name spells "lay green'):
+    with pytest.raises(ManifestError, match='the times of "bin blue at f two now", but its name encodes "lay green'):
         grid_corpus.words(other)
 
 

@@ -299,7 +299,7 @@ def test_clips_that_are_each_a_group_are_split_with_a_warning(tmp_path, caplog):
     """Corpora without identities: nobody knows who is on both sides."""
     chosen = split(store.open(make_store(tmp_path / "s.zarr", {"": 20}, groups=20)))
     assert (chosen.by, len(chosen.rows["val"])) == ("lone", 2)
-    assert "nobody said who is in them" in caplog.text
+    assert "nobody knows who is in them" in caplog.text
 
 
 def test_clips_that_are_not_done_are_listed_but_not_used(tmp_path):

@@ -267,7 +267,7 @@ def test_outputs_are_those_of_every_student(mended):
 
 
 def test_sound_and_picture_of_unequal_length_are_refused(mended):
-    with pytest.raises(ValueError, match="8 rows of MFCC do not go with 3 frames"):
+    with pytest.raises(ValueError, match="8 rows of MFCC do not match 3 frames"):
         mended.streams(torch.zeros(1, 3, 112, 112), torch.zeros(1, 8, 13))
 
 

@@ -340,7 +340,7 @@ def test_the_packaged_fit_gives_no_verdict_on_anybodys_video(stranger):
     assert len(lines) == 3
     for text in lines:
         assert ": cannot decide: calibrated on one speaker; similarity " in text
-        assert "ranks videos of one sitting and is no probability of forgery" in text
+        assert "ranks videos of one session and is not a probability of forgery" in text
     for said in answers.values():
         assert (said["decision"], said["reason"], said["probability"]) == ("cannot decide", "uncalibrated", None)
         assert said["teachers"]["probability"] is None

@@ -99,7 +99,7 @@ def test_a_finished_run_outlives_the_loss_of_its_checkpoints(path, tmp_path):
     before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     for more in ((), ("--resume_from_checkpoint", "latest")):
         result = train(path, tmp_path, "--epochs", "1", *more, code=2)
-        assert "no checkpoint to go on from" in errors(result)[0]
+        assert "no checkpoint to continue from" in errors(result)[0]
     assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
 
 
@@ -109,7 +109,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(path, tmp_path):
     (tmp_path / "results.json").unlink()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "notes.txt").unlink()
-    assert "begin it again with --resume_from_checkpoint latest" in train(path, tmp_path, code=2).output
+    assert "start it again with --resume_from_checkpoint latest" in train(path, tmp_path, code=2).output
     other = train(path, tmp_path, "--resume_from_checkpoint", "latest", "--lr", "0.5", code=2)
     assert "choose another --output" in other.output
     train(path, tmp_path, "--max-steps", "2", "--resume_from_checkpoint", "latest")

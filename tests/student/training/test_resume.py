@@ -114,7 +114,7 @@ def test_a_checkpoint_under_another_name_is_refused(runs, path, name):
     other = last.with_name(name.format(step))
     last.rename(other)
     said = refused(runs, train(path, runs / "a", *OPTIONS, "--resume_from_checkpoint", str(other), code=2))
-    assert f"holds step {step}: give the folder its own name again, checkpoint-{step}" in said
+    assert f"holds step {step}: rename the folder to checkpoint-{step}" in said
     if name != "checkpoint-1":
         assert said == refused(runs, train(path, runs / "a", *OPTIONS, *LATEST, code=2))
 
@@ -144,7 +144,7 @@ def test_a_detector_that_is_lost_for_good_is_said_and_the_way_on_works(runs, pat
     before = content(run)
     said = refused(run, train(path, run, *OPTIONS, *LATEST, code=2))
     assert f"{run / FILE} is missing, and {last.name} does not hold the best weights so far" in said
-    assert f"go on from {first}" in said
+    assert f"resume from {first}" in said
     assert content(run) == before
     train(path, run, *OPTIONS, "--resume_from_checkpoint", str(first))
     checkpoint.load_model(run)

@@ -340,5 +340,5 @@ def test_a_finished_run_says_that_nothing_is_left_to_do(path, tmp_path, caplog):
     kept = (tmp_path / "model.safetensors").read_bytes()
     with caplog.at_level("INFO"):
         train(path, tmp_path, "--epochs", "1", "--resume_from_checkpoint", "latest")
-    assert "nothing is left to do" in caplog.text
+    assert "there is nothing left to do" in caplog.text
     assert (tmp_path / "model.safetensors").read_bytes() == kept

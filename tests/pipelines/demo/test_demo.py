@@ -11,12 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import click
 import numpy as np
 import pytest
 
 from concord.frames import FPS
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row, load
+from pipelines.demo import __main__ as command
 from pipelines.demo import build, film, plan, visemes
 from pipelines.demo import rows as demo
 from pipelines.demo.lip_curves import lip_curves
@@ -376,3 +378,15 @@ def test_files_of_the_default_corpus_tell_no_method(tmp_path: Path):
             found.setdefault(name, {}).setdefault(row.method, []).append(value)
     for name, values in found.items():
         check_cues(values, name)
+
+
+def test_a_table_of_an_earlier_version_may_be_replaced_and_no_other_file(tmp_path: Path):
+    table = tmp_path / "table.md"
+    row = "| method |\n|---|\n| real |\n\n"
+    earlier = "A demonstration: one synthetic face, one synthetic voice, forgeries of our own making. It shows"
+    for text in (f"{row}{earlier}\n", f"{row}{command.CAVEAT}\n"):
+        table.write_text(text, encoding="utf-8")
+        command.check(tmp_path)
+    table.write_text(f"{row}My own notes\n", encoding="utf-8")
+    with pytest.raises(click.UsageError, match=r"table\.md"):
+        command.check(tmp_path)

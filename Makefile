@@ -4,21 +4,26 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+EDITABLE := $(VENV)/.editable
 JOBS ?= 2
 # Whole files go to one process each, since their tests share stores that take long to make; the longest come first.
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-golden test-all lint coverage
 
-install: $(INSTALLED)
+install: $(EDITABLE)
 
 # torch first and by its exact pin: a range would bring another build. The lock has everything else, without triton and
 # torchaudio, which nothing here needs.
-$(INSTALLED): requirements.txt setup.cfg
+$(INSTALLED): requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) torch==2.13.0
 	$(PIP) --no-deps -r requirements.txt
+	touch $@
+
+# A changed setup.cfg, such as a new entry point, takes this step alone.
+$(EDITABLE): $(INSTALLED) setup.cfg
 	rm -rf concord_av.egg-info  # one left by other tools would hide new entry points
 	$(PIP) --no-deps --no-build-isolation --editable .
 	$(PY) -m teachers.fetch

@@ -25,17 +25,26 @@ class TeacherError(ConcordError):
 
 @dataclass(frozen=True)
 class ClipMedia:
-    """One clip at the common rates: 25 frames and 16,000 samples per second."""
+    """One clip at the common rates: 25 frames and 16,000 samples per second.
+
+    - `id`: names the clip in messages.
+    - `audio` i2 [640 * frames], mono; 0 if there is no sound.
+    - `mouth` u1 [frames, 96, 96], grey, aligned; 0 in frames without a face.
+    - `lips` f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down.
+    - `blendshapes` f4 [frames, 52], 0 to 1.
+    - `flags` u1 [frames], bits of `concord.frames`: face detected, face interpolated, audio present, voice active, in use.
+    - `face` u1 [frames, 112, 112], grey, the whole face; None if not requested.
+
+    A teacher with `stream` "audio" uses `audio` and the flags of sound and voice, one with "video" the other arrays.
+    """
 
     id: str
-    audio: np.ndarray  # i2 [640 * frames], mono
-    mouth: np.ndarray  # u1 [frames, 96, 96], grey, aligned
-    lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down
-    blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
-    flags: (
-        np.ndarray
-    )  # u1 [frames], bits as above: face detected, face interpolated, audio present, voice active, in use
-    face: np.ndarray | None = None  # u1 [frames, 112, 112], grey, the whole face; only if requested
+    audio: np.ndarray
+    mouth: np.ndarray
+    lips: np.ndarray
+    blendshapes: np.ndarray
+    flags: np.ndarray
+    face: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:

@@ -194,7 +194,7 @@ def _say_what(teacher: Teacher) -> None:
     layer = "last" if record["layer"] is None else record["layer"]
     _say("teacher", f"{teacher.name}: {teacher.stream}, {teacher.dim} columns, layer {layer}")
     for key, label in (("source", "weights from"), ("sha256", "sha256"), ("licence", "licence")):
-        _say(label, record[key])
+        _say(label, "none" if record[key] is None else record[key])
     _say("options", json.dumps(record["options"]))
 
 

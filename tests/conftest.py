@@ -11,6 +11,8 @@ import pytest
 from object_server import BUCKET, ENVIRONMENT, moto
 
 ROOT = Path(__file__).parent.parent
+if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core; more threads would wait for each other
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow machine is no failure

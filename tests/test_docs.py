@@ -184,28 +184,27 @@ def module(name: str, code: str, monkeypatch) -> types.ModuleType:
     return made
 
 
-def test_the_toy_teacher_keeps_the_contract(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("group", "name"), [("teachers", "loudness"), ("corpora", "talkshow")])
+def test_the_toys_of_contributing_keep_their_contracts(group, name, monkeypatch, tmp_path):
     """With the entry point of the page, in an installed package of its own."""
-    line = re.search(r"^ +(loudness = .+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    line = re.search(rf"^ +({name} = (.+):\w+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     package = tmp_path / "site" / "toy-1.0.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text(f"[concord.teachers]\n{line[1]}\n")
+    (package / "entry_points.txt").write_text(f"[concord.{group}]\n{line[1]}\n")
     monkeypatch.syspath_prepend(package.parent)
-    module("teachers.loudness", block("CONTRIBUTING.md", "toy teacher"), monkeypatch)
-    with pytest.raises(teachers.TeacherError, match="takes no argument, got 'x'"):
-        teachers.load("loudness:x")
-    test = tmp_path / "test_loudness.py"
-    test.write_text(block("CONTRIBUTING.md", "toy teacher's test"))
+    what = {"teachers": "teacher", "corpora": "corpus"}[group]
+    importlib.import_module("pipelines.corpora.manifest")
+    module(line[2], block("CONTRIBUTING.md", f"toy {what}"), monkeypatch)
+    test = tmp_path / f"test_{name}.py"
+    test.write_text(block("CONTRIBUTING.md", f"toy {what}'s test"))
     assert pytest.main(["-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(test)]) == 0
 
 
-def test_the_toy_corpus_is_read(monkeypatch, tmp_path):
-    importlib.import_module("pipelines.corpora.manifest")
-    module("pipelines.corpora.talkshow", block("CONTRIBUTING.md", "toy corpus"), monkeypatch)
-    scope: dict = {}
-    exec(compile(block("CONTRIBUTING.md", "toy corpus's test"), "test_talkshow", "exec"), scope)
-    scope["test_rows_of_a_list_and_a_folder"](tmp_path)
+def test_the_toy_teacher_takes_no_argument(monkeypatch):
+    made = module("teachers.loudness", block("CONTRIBUTING.md", "toy teacher"), monkeypatch)
+    with pytest.raises(teachers.TeacherError, match="takes no argument, got 'x'"):
+        made.load("x", "cpu")
 
 
 # ------------------------------------------------------------------------------------------------ walks

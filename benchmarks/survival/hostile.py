@@ -62,15 +62,11 @@ class Child:
     def _start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
         command = [sys.executable, "-c", "from benchmarks.hostile.child import child; child()"]
-        self.process: Any = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("a"),
-            text=True,
-        )
+        pipe = subprocess.PIPE
+        with self.log.open("a") as log:
+            self.process: Any = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log, text=True
+            )
         assert self.process.stdout.readline() == "ready\n", self.log.read_text()[-2000:]
 
     def ask(self, case: dict[str, str]) -> dict[str, Any]:
@@ -83,13 +79,18 @@ class Child:
             return {"what": "hung", "said": "", "acts": [], "seconds": TIMEOUT_S, "peak": 0}
         if line := self.process.stdout.readline():
             return json.loads(line)
-        code = self.process.wait()
+        code = self._end()
         self._start()
         return {"what": "crashed", "said": f"exit code {code}", "acts": [], "seconds": 0.0, "peak": 0}
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self._end()
+
+    def _end(self) -> int:
+        self.process.stdin.close()
+        self.process.stdout.close()
+        return self.process.wait()
 
 
 def run(cases: int, seed: int, template: Path, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Outcome]:

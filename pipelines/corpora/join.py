@@ -11,7 +11,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,22 +126,31 @@ def lengths(row: Row) -> Row:
     return fault(row, "length_conflict", f"{row.id or row.path}: listed picture {picture:.2f} s, sound {sound:.2f} s")
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    """Lines of a CSV by column, all as text; a column without a name is called "". Raises ManifestError if unreadable."""
+def table(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> list[dict[str, str]]:
+    """Lines of a CSV (or TSV, by its `delimiter`) by column, all as text; a column without a name is called "".
+
+    Raises ManifestError where it cannot be read or lacks one of `columns`.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:
             raise ValueError("it holds NUL bytes, so it is not UTF-8 text")
-        return [
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        lines = [
             {
                 str(name or "").strip(): (value or "").strip()
                 for name, value in line.items()
                 if isinstance(value, str | None)
             }
-            for line in csv.DictReader(io.StringIO(text, newline=""))
+            for line in reader
         ]
+        there = [str(name or "").strip() for name in reader.fieldnames or ()]
     except (OSError, ValueError, csv.Error) as error:
         raise ManifestError(f"list {path} cannot be read: {error}") from error
+    for name in columns:
+        if name not in there:
+            raise ManifestError(f"list {path} has no column {name!r}; it has {', '.join(map(repr, there)) or 'none'}")
+    return lines
 
 
 def document(path: Path, kind: type[T]) -> T:

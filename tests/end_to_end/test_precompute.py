@@ -278,7 +278,7 @@ def test_a_refit_by_the_network_repeats_and_travels_in_one_file(made, clips, tmp
         (("--similarity", "contrast"), "--refit"),
         (("--similarity", "cosine", "--refit"), "one space"),
         (("--similarity", "posterior", "--refit"), "deep_avsr-audio"),
-        (("--fit-from", ROOT / "README.md"), "no fit"),
+        (("--fit-from", ROOT / "README.md"), "not a concord-av fit"),
     ],
 )
 def test_a_kind_that_does_not_suit_the_store_changes_nothing(made, options, says):

@@ -14,6 +14,7 @@ from pipelines.corpora import (
     faceforensics,
     fakeavceleb,
     fields,
+    join,
     kodf,
     lavdf,
     lrs3,
@@ -343,3 +344,12 @@ def test_no_listed_and_no_present_clip_is_lost_or_counted_twice(adapter, tree, t
         gone = {Path(row.path).stem for row in rows if "missing_media" in kinds(row)}
         here = {Path(path).stem for path in root.rglob("*.mp4")}
         assert gone == named - here
+
+
+def test_a_list_without_a_column_says_which_columns_it_has(tmp_path):
+    (tmp_path / "list.tsv").write_text("file\tfake method\na.mp4\twav2lip\n")
+    assert join.table(tmp_path / "list.tsv", ["file"], delimiter="\t") == [{"file": "a.mp4", "fake method": "wav2lip"}]
+    with pytest.raises(fields.ManifestError, match=r"has no column 'method'; it has 'file', 'fake method'"):
+        join.table(tmp_path / "list.tsv", ["file", "method"], delimiter="\t")
+    with pytest.raises(fields.ManifestError, match=r"has no column 'file'; it has 'file\\tfake method'"):
+        join.table(tmp_path / "list.tsv", ["file"])

@@ -242,7 +242,7 @@ def test_a_file_may_be_only_so_large(clips, s3, own_tmp, monkeypatch):
     monkeypatch.setattr(files, "MAX_BYTES", file.stat().st_size - 1)
     for path in (file, url):
         for use in (probe.probe, lambda u: list(Video(u))):
-            with pytest.raises(MediaError, match=f"^{path} has .* GB, at most") as caught:
+            with pytest.raises(MediaError, match=f"^{path} has .*B, at most") as caught:
                 use(path)
             assert caught.value.reason == "limit"
     assert copies(own_tmp) == []

@@ -294,8 +294,8 @@ def test_it_trains_from_a_store_and_starts_from_weights(small, tmp_path, preset)
     assert about["init_from"]["taken"] == 487
     assert len(about["init_from"]["sha256"]) == 64
     assert about["model_options"]["join_clips"] == (preset == "paper")
-    model, told = load_model(tmp_path / "run")
-    assert told["model"] == "talknet"
+    model, header = load_model(tmp_path / "run")
+    assert header.model == "talknet"
     assert model.config.attended_embeddings == (preset == "paper")
     moved = model.state_dict()
     assert not torch.equal(moved["lossAV.FC.weight"], start["lossAV.FC.weight"])

@@ -253,7 +253,7 @@ def cost(summary: Summary, config: Config, has: Machine, seconds: float) -> Cost
     rows.append(_hours("work", sum(r.core_hours for r in rows), sum(r.gpu_hours for r in rows)))
     fixed = parts.seconds.get("fit", 0.0) + parts.seconds.get("words", 0.0)
     whole = HOURS * max(seconds - fixed, 0.0) / video
-    rows.append(_hours("as in this run", whole * has.cpus, whole * has.gpus))
+    rows.append(_hours("as this run went", whole * has.cpus, whole * has.gpus))
     return Cost(HOURS, video / 3600, CORE_PRICE, GPU_PRICE, PRICES, rows)
 
 

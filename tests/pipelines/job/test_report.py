@@ -172,7 +172,7 @@ def test_cost_is_what_workers_were_busy_for_by_the_hour_of_video(ran):
     rows = {row.name: row for row in on_gpu.rows}
     assert (rows["face"].gpu_hours, rows["asr"].core_hours) == (0, 0)
     assert rows["asr"].gpu_hours == pytest.approx(1000 * 100 / 12 / 2)  # both teachers share the one
-    assert rows["as in this run"].gpu_hours == pytest.approx(1000 * 27 / 12)
+    assert rows["as this run went"].gpu_hours == pytest.approx(1000 * 27 / 12)
     assert report_data.cost(Summary(), ran[1], report_page.Machine(nodes=1, cpus=4), 30.0) is None
 
 

@@ -1,4 +1,4 @@
-"""Runs that something goes wrong in: poison clips, a full disk, workers and nodes that are killed. Real Ray, real clips."""
+"""Runs with failures: poison clips, a full disk, workers and nodes that are killed. Real Ray, real clips."""
 
 import json
 import os

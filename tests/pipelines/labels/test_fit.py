@@ -1,4 +1,4 @@
-"""Fits of every kind over a small store: what they learn from, what judges them, and the file that carries one."""
+"""Fits of every kind over a small store: their training clips, their evaluation, and the file format."""
 
 import shutil
 

@@ -1,4 +1,5 @@
-"""Protocols: nobody and nothing on two sides where that is promised, nothing lost unsaid, the same splits for one seed."""
+"""Protocols: no people and clips on two sides if the protocol says so, all dropped clips reported, the same splits for
+one seed."""
 
 import dataclasses
 from collections import Counter

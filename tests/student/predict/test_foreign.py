@@ -1,4 +1,4 @@
-"""A detector, fit or store of somebody else chooses neither what is read nor whom this machine talks to."""
+"""A detector, fit or store from another person decides neither which files are read nor which hosts are contacted."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""No verdict without a licence: whom a calibration has seen, what the user says, and numbers that are none."""
+"""No verdict without a licence: people in a calibration, the user's statement, and numbers that are not finite."""
 
 import json
 import math

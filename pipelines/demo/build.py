@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from concord.frames import FPS
 from pipelines.corpora.manifest import Row, write
 from pipelines.demo import film, visemes
 from pipelines.demo.plan import METHODS, Plan, Size, plan
@@ -187,7 +188,7 @@ def make_clip(root: Path, clip: Plan, spoken: list[Speech], portrait: Portrait) 
 def compose(clip: Plan, spoken: list[Speech]) -> Take:
     """The content of a clip. The random draws are the same for every method; only their use differs."""
     rng = np.random.default_rng([*clip.seed, 3])
-    length_s = clip.num_frames / visemes.FPS
+    length_s = clip.num_frames / FPS
     order = rng.permutation(len(spoken))
     half = len(spoken) // 2
     own = _passage([spoken[k] for k in order[:half]], rng, length_s)
@@ -204,7 +205,7 @@ def compose(clip: Plan, spoken: list[Speech]) -> Take:
         forged = visemes.mouth_shapes(visemes.in_step(own.phones, other.phones), start, clip.num_frames, manner)
         share = np.ones(clip.num_frames)
         if clip.method == "partial":
-            middle_s = (np.arange(clip.num_frames) + 0.5) / visemes.FPS
+            middle_s = (np.arange(clip.num_frames) + 0.5) / FPS
             share = np.clip(0.5 + (span_s / 2 - np.abs(middle_s - cut_s - span_s / 2)) / FADE_S, 0, 1)
             segments = ((round(cut_s, 3), round(cut_s + span_s, 3)),)
         shapes = shapes + share[:, None] * (forged - shapes)

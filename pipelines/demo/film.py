@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from concord.frames import FPS
 from pipelines.demo.portrait import Portrait
-from pipelines.demo.visemes import FPS
 
 SIDE = 288  # pixels of a frame; a multiple of 16 suits the encoder
 SAMPLE_RATE = 44_100

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from concord.frames import FPS
 from pipelines.demo.lip_curves import SHAPE
 from pipelines.demo.speech import Phone
 
-FPS = 25
 VOWELS = frozenset("ɪʊəuᵻɔɛaʌɑeiæɐɜɚoɒ")
 LOOKAHEAD = 6  # syllables of the other words that may replace one of the voice
 Syllable = tuple[list[Phone], Phone]  # consonants and the following vowel

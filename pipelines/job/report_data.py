@@ -111,7 +111,7 @@ def write(root: str | os.PathLike[str] | Place, report: Report) -> None:
 
 def to_json(report: Report) -> dict[str, Any]:
     """The content of `report.json`: floats with six digits, null for values that are not finite."""
-    return plain_json.cleaned(asdict(report))
+    return plain_json.cleaned(asdict(report), digits=6)
 
 
 def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> Report:

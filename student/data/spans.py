@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from store import Reader, StoreError
-from store.layout import AUDIO_PRESENT, VOICE_ACTIVE
+from store.layout import AUDIO_PRESENT, FPS, VOICE_ACTIVE
 from student.config import TRIMS
 
 MARGIN = 3  # frames: encoders fade in, pad and prime at the ends
-SECOND = 25  # frames
+SECOND = FPS  # frames
 READ = ("flags", "fake")  # arrays of frames/
 FEW = 0.05  # share of the clips of a method that may be too short for a window
 

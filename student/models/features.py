@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = 640
+from concord.frames import SAMPLE_RATE, SAMPLES_PER_FRAME
+
 ROWS_PER_FRAME = 4
 HOP = SAMPLES_PER_FRAME // ROWS_PER_FRAME
 WINDOW = FFT = 640

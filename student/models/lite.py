@@ -18,15 +18,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from concord.frames import SAMPLE_RATE, SAMPLES_PER_FRAME
 from student.models.output import Output
 
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = 640
 MEL_PER_FRAME = 4  # 10 ms hop
 HOP = SAMPLES_PER_FRAME // MEL_PER_FRAME
 MEL_WINDOW = 400  # 25 ms
 CROP = 88  # of the store's 96 pixels
-
 
 LIMITS = {  # smallest and largest value of each size
     "width": (1, 4096), "temporal_layers": (0, 64), "reach": (0, 10_000), "mels": (1, 512), "groups": (1, 4096),

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 
+from concord.frames import FPS
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row, load
 from pipelines.demo import build, film, plan, visemes
@@ -229,7 +230,7 @@ def test_methods_forge_what_they_say(spoken):
     assert np.abs(takes["reanimated"].shapes - takes["real"].shapes).mean() > 0.03
     start, end = takes["partial"].segments[0]
     changed = np.abs(takes["partial"].shapes - takes["real"].shapes).max(axis=1) > 1e-9
-    times = (np.arange(real.num_frames) + 0.5) / visemes.FPS
+    times = (np.arange(real.num_frames) + 0.5) / FPS
     assert not changed[(times < start - 0.1) | (times > end + 0.1)].any()
     assert changed[(times > start) & (times < end)].all()
     # Shifted sound is the same sound: somewhere between 0.3 and 0.6 s away it fits.
@@ -248,11 +249,11 @@ def test_every_clip_has_the_same_file_structure_and_exact_lengths(corpus: Path):
         path = corpus / row.path
         num_frames, samples = decoded(path)
         assert num_frames == planned[row.path].num_frames
-        assert 0 <= len(samples) / film.SAMPLE_RATE - num_frames / visemes.FPS < 0.05  # AAC pads its last frame
+        assert 0 <= len(samples) / film.SAMPLE_RATE - num_frames / FPS < 0.05  # AAC pads its last frame
         with av.open(str(path)) as container:
             video, audio = container.streams.video[0], container.streams.audio[0]
-            assert video.duration * video.time_base == Fraction(num_frames, visemes.FPS)
-            assert audio.duration * audio.time_base == Fraction(num_frames, visemes.FPS)
+            assert video.duration * video.time_base == Fraction(num_frames, FPS)
+            assert audio.duration * audio.time_base == Fraction(num_frames, FPS)
             described.add(
                 (
                     video.start_time,
@@ -365,10 +366,10 @@ def test_files_of_the_default_corpus_tell_no_method(tmp_path: Path):
         num_frames, samples = decoded(path)
         size = path.stat().st_size
         cues = {
-            "duration": num_frames / visemes.FPS,
+            "duration": num_frames / FPS,
             "size": size,
             "bit rate": size / num_frames,
-            "picture minus sound": num_frames / visemes.FPS - len(samples) / film.SAMPLE_RATE,
+            "picture minus sound": num_frames / FPS - len(samples) / film.SAMPLE_RATE,
             **sound_cues(samples),
         }
         for name, value in cues.items():

@@ -116,6 +116,14 @@ def test_counts_hours_and_what_is_left(ran):
     assert data["machine"]["nodes"] == 1
 
 
+def test_floats_of_the_report_have_six_digits_and_those_that_are_not_finite_are_null(ran):
+    ran[0].video_seconds, ran[0].parts.seconds["fit"] = 1 / 3, float("nan")
+    data = gathered(ran)
+    assert data["clips"]["hours"] == 0.00333333
+    assert data["clips"]["this_run_hours"] == 9.25926e-05
+    assert data["parts"]["fit"] is None
+
+
 def test_stages_tell_speed_padding_and_which_one_limits(ran):
     data = gathered(ran)
     face = data["stages"]["face"]

@@ -60,27 +60,27 @@ def _names(context, option, value):
 
 
 def _advice(error):
-    """What ended a run, in one line, and what to do. An error with exit code 2 says that itself."""
+    """The error that ended a run, in one line, and what to do. An error with exit code 2 says so itself."""
     if isinstance(error, ConcordError) and error.exit_code == 2:
         return str(error)
     if os.strerror(errno.ENOSPC) in str(error):
-        return f"a disk is full ({first_line(error)}); make room and run the same command again to go on"
+        return f"a disk is full ({first_line(error)}); free space and run the same command again to continue"
     what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
-    return f"{what}; run the same command again to go on, or with --debug to see where"
+    return f"{what}; run the same command again to continue, or with --debug to see where"
 
 
 @click.command(
     cls=Command,
     epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
     "Exit codes: 0 every clip is done; 3 some clips failed (the ledger names them); 2 nothing was changed;\n"
-    "1 the run failed, run it again to go on; 130, 143 stopped by a signal.",
+    "1 the run failed, run it again to continue; 130, 143 stopped by a signal.",
 )
 @click.option(
     "--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to add; may be given several times."
 )
 @click.option("--name", help="Corpus name instead of KIND:basename(ROOT); part of every clip's id.")
 @click.option("--root", type=Location(), help="Folder or URL that relative paths of a manifest start from.")
-@click.option("--store", required=True, type=Location(), help="Zarr store to make or to go on with.")
+@click.option("--store", required=True, type=Location(), help="Zarr store to make or to continue.")
 @click.option("--asr", help="Teacher of sound.  [default: the store's, or whisper:tiny.en@3]")
 @click.option("--vsr", help="Teacher of lips.  [default: the store's, or lips]")
 @click.option(
@@ -143,7 +143,7 @@ def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_worke
     try:
         summary = run(config)
     except (KeyboardInterrupt, SystemExit) as stop:
-        say(f"precompute: stopped; run the same command again to go on with {store}", err=True)
+        say(f"precompute: stopped; run the same command again to continue {store}", err=True)
         return stop.code if isinstance(stop, SystemExit) else 130
     except Exception as error:
         fail(f"precompute: {_advice(error)}", error.exit_code if isinstance(error, ConcordError) else 1)

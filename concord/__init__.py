@@ -1,6 +1,7 @@
-"""What every package here shares: the root of all errors, how commands end, and how files, names and secrets are treated.
+"""Shared by all packages: the root of all errors, the exit of commands, and the handling of files, names and secrets.
 
-`teachers` and `store` import nothing else of ours; this package imports none of them, so it can be used anywhere.
+Of this project, `teachers` and `store` import only this package; it imports none of the others, so it can be used
+anywhere.
 """
 
 from concord.errors import ConcordError

@@ -1,9 +1,9 @@
-"""What all commands have in common: each ends with an exit code of ours and a line or two, and prints nothing that steers a
-terminal or tells a secret.
+"""The base of all commands: each ends with a documented exit code and a line or two, and prints no control characters
+and no secrets.
 
-`Command` is click's with that: an unexpected error is one line and exit code 1, with its traceback where --debug was given;
-Ctrl-C is 130, SIGTERM 143; a reader that has gone away (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do
-the same, and `storage_options` is the pair of options for buckets.
+`Command` extends click's: an unexpected error gives one line and exit code 1, with its traceback if --debug was given;
+Ctrl-C gives 130, SIGTERM 143; a closed pipe (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do the
+same, and `storage_options` is the pair of options for buckets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from concord import early, secrets
 from concord.errors import ConcordError
 from concord.text import plain, plain_lines
 
-LONGEST = 1200  # letters of an error
+LONGEST = 1200  # characters of an error
 INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
 
 _debug = False
@@ -42,13 +42,13 @@ def say(text: str = "", err: bool = False, **style: Any) -> None:
 
 
 def say_lines(text: str, err: bool = False) -> None:
-    """Print a text whose line ends are our own."""
+    """Print a trusted text of several lines."""
     put(plain_lines(secrets.redact(text)), err)
 
 
 def put(text: str, err: bool = False) -> None:
-    """Print a text as it is, such as JSON. Where standard output takes no more, the command ends with exit code 1: silently
-    where its reader has gone (`| head`), with a line where a disk is full."""
+    """Print a text unchanged, such as JSON. If standard output cannot be written, the command ends with exit code 1:
+    silently for a closed pipe (`| head`), with a line for a full disk."""
     try:
         click.echo(text, err=err)
     except OSError as error:
@@ -61,9 +61,9 @@ def put(text: str, err: bool = False) -> None:
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """End the command with a line and an exit code; inside an `except` with the traceback too, where --debug was given.
+    """End the command with a line and an exit code; inside an `except` also with the traceback, if --debug was given.
 
-    The line is cut where it is long: some errors quote what they could not read.
+    A long line is cut: some errors quote what they could not read.
     """
     if _debug and (error := sys.exc_info()[1]) is not None:
         say_lines("".join(traceback.format_exception(error)).rstrip(), err=True)
@@ -72,7 +72,7 @@ def fail(text: str, code: int) -> NoReturn:
 
 
 def told(error: BaseException) -> str:
-    """An unexpected error, or one of the operating system, in one line for a person."""
+    """An unexpected error, or one of the operating system, in one line for the user."""
     if isinstance(error, MemoryError):
         return "there is not enough memory; end other programs, or ask for less"
     if isinstance(error, RecursionError):
@@ -85,13 +85,13 @@ def told(error: BaseException) -> str:
         name = error.filename if isinstance(error.filename, str | bytes) else ""
         text = f"{os.fsdecode(name)}: {error.strerror}" if name else error.strerror
         text += "; make room and run it again" if error.errno == errno.ENOSPC else ""
-    elif type(error).__module__ == "builtins":  # whose texts alone say little: KeyError is a bare name
+    elif type(error).__module__ == "builtins":  # their texts alone say little: KeyError's is only a name
         text = f"{type(error).__name__}: {text}"
     return text
 
 
 class _Ends(click.Command):
-    """How a command ends, whatever happens in it."""
+    """Handles the end of a command, whatever happens in it."""
 
     def main(
         self,
@@ -110,7 +110,7 @@ class _Ends(click.Command):
         words = list(sys.argv[1:] if args is None else args)
         _debug = "--debug" in words
         _open_streams()
-        for stream in (sys.stdout, sys.stderr):  # one that cannot write a letter writes its code
+        for stream in (sys.stdout, sys.stderr):  # write the code of a character that cannot be encoded
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         with _terminable():
@@ -118,13 +118,13 @@ class _Ends(click.Command):
 
 
 def _open_streams() -> None:
-    """Where the three standard streams were closed (`>&-`), have them lead nowhere. Else the next files that are opened would
-    get their numbers, and what a library prints would go into those."""
+    """If standard streams were closed (`>&-`), open /dev/null for them. Otherwise the next opened files would get their
+    numbers, and output of libraries would go into those files."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
@@ -132,8 +132,8 @@ def _open_streams() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends what runs as Ctrl-C does, so that it clears up after itself, with an exit code of its own."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may set this
+    """SIGTERM ends the command like Ctrl-C, so that it cleans up, but with its own exit code."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set it
         yield
         return
     before = {number: signal.getsignal(number) for number in early.SIGNALS}
@@ -153,7 +153,7 @@ def _terminated(number: int, _: FrameType | None) -> None:
 
 
 def _ended(run: Callable[[], object]) -> int:
-    """The exit code of what runs; its errors become lines."""
+    """The exit code of the command; its errors become lines."""
     try:
         answer = run()
         sys.stdout.flush()
@@ -165,7 +165,7 @@ def _ended(run: Callable[[], object]) -> int:
     except click.ClickException as error:
         return _shown(error)
     except click.Abort as error:
-        if isinstance(error.__cause__, EOFError):  # of a file that ends too early: click takes it for a person's Ctrl-D
+        if isinstance(error.__cause__, EOFError):  # from a truncated file: click treats it like Ctrl-D
             return _unforeseen(error.__cause__)
         say("stopped", err=True)
         return INTERRUPTED
@@ -196,7 +196,7 @@ def _unforeseen(error: Exception) -> int:
 
 
 def _give_up_stdout() -> None:
-    """Have what standard output still holds go nowhere; else it would fail once more at the very end."""
+    """Discard the rest of standard output; otherwise flushing it at exit would fail again."""
     with suppress(OSError, ValueError):  # there is none, or it is not a file
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -204,7 +204,7 @@ def _give_up_stdout() -> None:
 
 
 class Command(_Ends):
-    """A click command that ends as ours do; it has --debug, of its own or this one."""
+    """A click command with this handling; it gets --debug unless it has one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -213,7 +213,7 @@ class Command(_Ends):
 
 
 class Group(_Ends, click.Group):
-    """A click group whose commands end as ours do."""
+    """A click group whose commands have this handling."""
 
 
 class _Formatter(logging.Formatter):
@@ -228,14 +228,15 @@ class _Formatter(logging.Formatter):
 
 
 def log_to_stderr(form: str = "%(message)s", dates: str | None = None) -> None:
-    """Log warnings and worse to standard error, as `logging.basicConfig` would, in lines that are safe to read."""
+    """Log warnings and errors to standard error, as `logging.basicConfig` would, in lines that are safe for a
+    terminal."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(form, dates))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class FloatRange(click.FloatRange):
-    """click's, for finite numbers: nan lies in each of its ranges."""
+    """click's FloatRange for finite numbers: it would accept NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -281,7 +282,7 @@ def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Cal
 
 
 def _given(pairs: Sequence[str]) -> dict[str, str]:
-    """Options of the command line. Raises OptionError, which does not show what may be a secret."""
+    """Options of the command line. Raises OptionError, which does not show possible secrets."""
     found = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")

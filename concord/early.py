@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM while a command still imports what it needs: one word and an exit code of ours, no traceback.
+"""Ctrl-C and SIGTERM during the imports of a command: one word and the usual exit code, no traceback.
 
-Nothing is begun by then that would have to be cleared up. `concord.command` takes over once the command itself runs. It needs
-nothing else of ours, so that it is there first.
+At that time there is nothing to clean up. `concord.command` takes over when the command itself runs. This module
+imports nothing else of this project, so that it can be loaded first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def end_on_signals() -> None:
-    """From here on both signals end the process at once; one that is ignored (nohup) or watched by others stays so."""
+    """From now on both signals end the process immediately; a signal that is ignored (nohup) or already handled stays
+    so."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, ended)

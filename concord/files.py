@@ -1,8 +1,8 @@
-"""Writing local files: each appears whole or not at all and outlasts a power cut; nothing of anyone else's is removed.
+"""Writes local files atomically and durably (also across a power cut); unrelated files are never removed.
 
-This is the only place that knows how: a new file beside the target is written, flushed to the disk and renamed over it, and the
-folder is flushed after that. The name of an unfinished file begins with MARK and ends with random digits. Only such names are
-ever swept away, and no symbolic link is followed.
+This is the only implementation: a new file beside the target is written, flushed to the disk and renamed over it, and
+the folder is flushed after that. The name of an unfinished file begins with MARK and ends with random digits. Only such
+names are ever cleaned up, and no symbolic link is followed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d
 
 
 def unfinished(folder: Path, about: str = "") -> Path:
-    """A new name in `folder` for a file or folder that is not whole yet."""
+    """A new name in `folder` for a file or folder that is not complete yet."""
     return folder / f"{MARK}{about}{'-' if about else ''}{secrets.token_hex(6)}"
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file of that name is one that we were writing when we were killed."""
+    """Whether the name is that of an unfinished file of this project."""
     return name.startswith(MARK) or bool(_EARLIER.fullmatch(name))
 
 
@@ -38,7 +38,7 @@ def is_unfinished(name: str) -> bool:
 def replacing(path: Path) -> Iterator[Path]:
     """A context that gives a new name beside `path`: the file that is written there becomes `path` when the context ends.
 
-    A link, device or pipe called `path` is replaced like a file. After an error, what was there is as it was.
+    A link, device or pipe called `path` is replaced like a file. After an error, `path` is unchanged.
     """
     partial = unfinished(path.parent)
     try:
@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """A context that gives a binary file, whose content is `path` when the context ends without an error.
 
-    A device or a pipe (/dev/stdout) is written to as it is.
+    A device or a pipe (/dev/stdout) is written to directly.
     """
     if (descriptor := stream(path)) is not None:
         # Opened by its name, a file behind it would be written from its beginning, over what it holds.
@@ -70,9 +70,10 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write `path` whole or not at all, and wait until the disk has it. A device or a pipe is written to as it is.
+    """Write `path` completely or not at all, and wait until it is on the disk. A device or a pipe is written to
+    directly.
 
-    Raises OSError naming `path`; what was there before is then as it was.
+    Raises OSError, which names `path`; an earlier file is then unchanged.
     """
     try:
         with writing(path) as file:
@@ -82,7 +83,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def put(path: Path, data: bytes) -> None:
-    """Write a new file and wait until the disk has it; OSError where there is one of that name, or a link.
+    """Write a new file and wait until it is on the disk; OSError if the name exists, even as a link.
 
     For files within an `unfinished` folder, which gets its own name later.
     """
@@ -92,7 +93,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, so that they outlast a power cut; one that is there is fine."""
+    """Make a folder and its parents durably; an existing one is fine."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -100,7 +101,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the disk has what was written to a file."""
+    """Wait until the content of a file is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
@@ -109,7 +110,7 @@ def _flush(path: Path) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Make the names within a folder outlast a power cut, where its file system can."""
+    """Make the names in a folder durable, if its file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -121,14 +122,14 @@ def sync(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of ours. It loses its name first, so that no part of it is ever taken for the whole."""
+    """Remove a folder of this project. It is renamed first, so that a partly removed folder is never used."""
     gone = unfinished(folder.parent)
     folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what earlier runs left unfinished in `folder`: names that begin with MARK alone, no symbolic link."""
+    """Remove unfinished files of earlier runs in `folder`: only names that begin with MARK, no symbolic links."""
     for path in folder.iterdir():
         if not path.name.startswith(MARK) or path.is_symlink():
             continue
@@ -145,7 +146,7 @@ def named(error: OSError, path: Path) -> OSError:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether it is a file itself, not a link to one, nor a folder, device or pipe."""
+    """Whether it is a regular file, not a link, folder, device or pipe."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:

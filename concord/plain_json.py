@@ -1,9 +1,9 @@
-"""JSON: what others wrote is read with bounds, and what we write is standard, so that any tool reads it.
+"""JSON: untrusted text is read with limits, and written text is standard, so that any tool can read it.
 
-Whatever is wrong with foreign JSON is a ValueError with one line of text. Python's parser recurses with the text and
-makes some 20 bytes of objects from each byte, so the text is bounded. Half of a surrogate pair passes through the parser, but
-no terminal, table or page takes it: `parse` spells it out (\\udcff). `parse_exact`, for documents that hold paths, keeps the
-halves that stand for bytes of file names and refuses all others.
+Every fault in foreign JSON raises ValueError with one line of text. Python's parser recurses with the text and makes
+about 20 bytes of objects from each byte, so the text is limited. The parser accepts half of a surrogate pair, but
+terminals, tables and pages do not: `parse` spells it out (\\udcff). `parse_exact`, for documents with paths, keeps the
+halves that represent bytes of file names and refuses all others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST = 8 << 20  # bytes; the metadata of a store of a hundred corpora has half a
 def parse(data: bytes | str, most: int = MOST) -> Any:
     """The value of a JSON text, halves of surrogate pairs spelled out.
 
-    Raises ValueError where it is not JSON, longer than `most` bytes or nested too deep.
+    Raises ValueError if it is not JSON, longer than `most` bytes or nested too deeply.
     """
 
     def loaded() -> Any:
@@ -54,7 +54,7 @@ def parse_exact(data: bytes | str, most: int = MOST) -> Any:
 
 
 def is_count(value: object, least: int = 0, most: int = 1 << 48) -> TypeGuard[int]:
-    """Whether a value is a whole number within bounds; True is not."""
+    """Whether a value is an integer within bounds; True is not."""
     return type(value) is int and least <= value <= most
 
 

@@ -1,8 +1,8 @@
-"""Values that nothing may show: how options for object stores are given, and the one `redact` that every message goes through.
+"""Secrets: how options for object stores are given, and the `redact` that every message passes through.
 
-A command line stands in process lists and in Ray's table of jobs, so it takes harmless options alone (`check_shown`). Secrets
-come from what obstore reads by itself (AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS ...), from the variable
-CONCORD_STORAGE_OPTIONS or from a file that its owner alone can read.
+A command line is visible in process lists and in Ray's table of jobs, so it accepts only harmless options
+(`check_shown`). Secrets come from what obstore reads by itself (AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS
+...), from the variable CONCORD_STORAGE_OPTIONS or from a file that only its owner can read.
 
 `redact` knows the forms that secrets have in texts, and the secret values of this process: those of its environment and of each
 `store.place` that was made in it (`know`), so workers know theirs.
@@ -32,7 +32,7 @@ SECRET = re.compile(
 HARMLESS = re.compile(r"(aws_|google_)?(skip_signature|sse_kms_key_id|(sse_)?bucket_key_enabled)")
 SETTINGS = ("AWS_", "GOOGLE_", "GCS_", "AZURE_", VARIABLE)  # how variables begin whose values may be secrets
 COMMON = frozenset("true false none null yes no on off auto default password secret token".split())
-ANYWHERE, WORD = 8, 4  # letters from which on a secret is looked for inside other words, and at all
+ANYWHERE, WORD = 8, 4  # shortest secrets, in characters, that are searched for inside other words, and as words
 
 _known: set[str] = set()
 
@@ -49,7 +49,7 @@ class Options(dict[str, str]):
 
 
 def is_secret(key: str) -> bool:
-    """Whether an option of this name holds what others must not see."""
+    """Whether an option of this name holds a secret."""
     name = key.lower().replace("-", "_")
     return bool(SECRET.search(name)) and not HARMLESS.fullmatch(name)
 

@@ -1,8 +1,8 @@
 """Foreign text in other formats: names of files, ids, methods and messages come from anywhere, and may be crafted to do harm.
 
-One function a format, and no other place escapes: `plain` for terminals and logs, `html` for pages, `markdown` and `code` for
-Markdown, `label` for pictures; tables are `store.formats.table`'s. Each takes any string, lone surrogates too, and gives text
-in which a terminal, a browser or a parser finds nothing to act on.
+There is one function per format, and no other code escapes: `plain` for terminals and logs, `html` for pages,
+`markdown` and `code` for Markdown, `label` for pictures; tables are `store.formats.table`'s. Each accepts any string,
+even lone surrogates, and returns text without active content for a terminal, a browser or a parser.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def spelled(text: str) -> str:
 
 
 def byte_size(count: float) -> str:
-    """A number of bytes for a person: 512 bytes, 312.5 MB, 1.2 GB (powers of 1000)."""
+    """A number of bytes in words: 512 bytes, 312.5 MB, 1.2 GB (powers of 1000)."""
     return decimal(round(count))
 
 
@@ -60,7 +60,7 @@ def markdown(value: object) -> str:
     """Text for a line or a table's cell of Markdown: no mark, link, tag, formula or new line comes of it."""
     text = plain(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
-    text = text.replace("://", ":\\//")  # what many readers make a link of by themselves
+    text = text.replace("://", ":\\//")  # many viewers turn it into a link
     return re.sub(r"(?i)\bwww\.", lambda found: found[0][:-1] + "\\.", text)
 
 

@@ -1,6 +1,6 @@
-"""Why a clip failed, in one word: every reason that a ledger, a receipt, an audit or an answer may give, listed once.
+"""Why a clip failed, in one word: every reason in ledgers, receipts, audits and answers, listed once.
 
-docs/precompute.md explains the same words to users; a test compares both lists.
+docs/precompute.md explains the same words to users; a test compares the lists.
 """
 
 REASONS = {
@@ -9,20 +9,20 @@ REASONS = {
     "no_audio": "The file has no sound that can be decoded.",
     "no_face": "A face was found in too few frames.",
     "truncated": "Data that the header declares is missing or damaged.",
-    "too_short": "The clip is too short to hold a word.",
+    "too_short": "The clip is too short for a word.",
     "limit": "The file has more bytes, pixels, seconds or streams than this program accepts.",
-    "longer_than_slot": "The header promised fewer frames than were decoded; the clip is worked on again in a larger slot.",
-    "crash": "The clip crashed its worker, as often as was tried.",
-    "timeout": "The clip kept its worker longer than the time limit, as often as was tried.",
+    "longer_than_slot": "The header declared fewer frames than were decoded; the clip is processed again in a larger slot.",
+    "crash": "The clip crashed its worker in every attempt.",
+    "timeout": "The clip exceeded the time limit in every attempt.",
     "killed": "The worker was killed from outside, or because memory ran out.",
     "io": "A disk or a bucket could not be read or written.",
     "memory": "There was not enough memory.",
     "device": "A GPU stopped working.",
     "not_finite": "A teacher gave values that are not finite, or too large to be stored.",
-    "error": "The program itself raised an error that nobody foresaw.",
+    "error": "The program itself raised an unexpected error.",
 }
 OVERFLOW = "longer_than_slot"
-# These are the machine's fault and say nothing about the clip: the next run tries it again.
+# These are faults of the machine, not of the clip: the next run tries it again.
 INFRASTRUCTURE = frozenset({"io", "memory", "killed", "device"})
 
 assert OVERFLOW in REASONS

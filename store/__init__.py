@@ -1,6 +1,6 @@
-"""What the bytes mean: the layout of a store, its writer and reader, and the arithmetic of similarity.
+"""The store: its layout, writer and reader, and the computation of similarity.
 
-Names are brought when they are first used, so that a command can be ready for signals before anything heavy is imported.
+Names are imported when they are first used, so that a command can handle signals before heavy imports.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""Making a store, whole or not at all.
+"""Creates a store, completely or not at all.
 
-A store is made in a folder that is empty. What is being made bears a mark of ours, written first and removed last, that lists
-its files; a folder without the mark is not ours, and is neither written to nor removed.
+A store is created in an empty folder. During creation the folder has a mark file, written first and removed last, that
+lists its files. A folder without this mark is neither written to nor removed.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def create(
 ) -> Writer:
     """Make an empty store, in a folder or at a bucket's URL (`options`: see `store.place`), and open it for writing.
 
-    `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes; `extra`
-    adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError where something is there already. The store appears
-    whole or not at all.
+    `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes;
+    `extra` adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError if something is there already. The
+    store appears completely or not at all.
     """
     root = place(path, options).confined()
     if is_taken(root):
-        raise StoreError(f"{root} exists already and holds something; choose an empty folder or a new one")
+        raise StoreError(f"{root} exists already and is not empty; choose an empty folder or a new one")
     check_lone(root)
     if set(widths) != set(layout.EMBEDDINGS) or min(widths.values()) < 1:
         raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
@@ -74,7 +74,7 @@ def create(
             create_frames(frames, name, dtype, row, 0, cut)
 
     files = build(fill, attributes_of({**attrs, **fixed}))
-    root.map(lambda key: (root / key).delete(), _marked(root))  # of a creation that was interrupted
+    root.map(lambda key: (root / key).delete(), _marked(root))  # left by an interrupted creation
     root.tidy()
     mark(root, list(files))
     inventory.write(root, Inventory())
@@ -84,12 +84,13 @@ def create(
 
 
 def mark(root: Place, files: Sequence[str] = ()) -> None:
-    """Say that a store of these files is being made here, before anything else is written, the lock included."""
+    """Mark the place as a store under creation with these files, before anything else is written, even the lock."""
     (root / CREATION).write(json.dumps({"format": layout.FORMAT, "files": sorted(files)}).encode())
 
 
 def is_taken(root: Place) -> bool:
-    """Whether a new store cannot be made here, because something is there; what an interrupted creation left does not count."""
+    """Whether a new store cannot be created here because something exists; remains of an interrupted creation do not
+    count."""
     names = {name for name in root.names() if not is_unfinished(name)}
     if not names and not root.exists():
         return False
@@ -100,14 +101,14 @@ def is_taken(root: Place) -> bool:
 
 
 def check_lone(root: Place) -> None:
-    """Raises StoreError where a new store would lie in another store, which may remove it when it rewrites a group."""
+    """Raises StoreError if a new store would be inside another store, which may remove it when it rewrites a group."""
     if other := store_of(root, above=True):
         raise StoreError(f"{root} lies in the store {other}; choose a place outside it for a store of its own")
 
 
 def unmake(root: Place) -> None:
-    """Take back a store that was just made and has no clips, under its lock: what creation wrote goes, on this machine the lock
-    and the folder, too; whatever else there is stays."""
+    """Remove a store that was just created and has no clips, under its lock: the files of its creation and, on this
+    machine, the lock and the folder; all other files stay."""
     files = [key for key in root.files() if key.startswith(tuple(f"{table}/" for table in TABLES)) and is_of_node(key)]
     mark(root, files)
     (root / "zarr.json").delete()
@@ -122,7 +123,7 @@ def unmake(root: Place) -> None:
 
 
 def _marked(root: Place) -> list[str]:
-    """Files that the mark of a creation lists; nothing where it cannot be read."""
+    """Files that the mark of a creation lists; none if it cannot be read."""
     try:
         files = [str(key) for key in plain_json.parse_dict((root / CREATION).read())["files"]]
         return [key for key in files if is_of_node(key) and not {"", ".", ".."} & set(key.split("/"))]

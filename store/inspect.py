@@ -1,10 +1,10 @@
-"""Say what a store holds, and with --verify whether every row of every done clip can still be read.
+"""Shows the contents of a store, and with --verify checks that every row of every finished clip can still be read.
 
     python -m store.inspect demo.zarr
     python -m store.inspect demo.zarr --verify --json > report.json
     python -m store.inspect s3://bucket/demo.zarr --storage-option aws_region=eu-west-1
 
-Exit code 0 where all is well, 1 where --verify found damage, 2 where the path is not a store or cannot be opened.
+Exit code 0 without damage, 1 if --verify found damage, 2 if the path is not a store or cannot be opened.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from store.verify import verify
 
 
 def summary(reader: Reader) -> dict[str, Any]:
-    """What a store holds, JSON-able: attributes, counts of clips, arrays with their bytes on disk and plain."""
+    """The contents of a store, JSON-able: attributes, counts of clips, arrays with their bytes on disk and plain."""
     clips = reader.clips
     done = clips["done"] == 1
     arrays = []
@@ -89,7 +89,7 @@ def _bytes(files: dict[str, int], start: str) -> int:
 
 
 def show(report: dict[str, Any], console: Console) -> None:
-    """Print a summary for a person."""
+    """Print a summary for the user."""
     attrs, clips = report["attrs"], report["clips"]
     console.print(
         f"{report['path']}: {attrs['format']} version {attrs['version']}, {byte_size(report['bytes']['total'])}"
@@ -153,7 +153,7 @@ def _verdict(damage: list[dict[str, str]], is_complete: bool) -> str:
     help="Write the fit to one file, for precompute --fit-from.",
 )
 def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fit: Path | None) -> None:
-    """Say what the store at PATH holds."""
+    """Show the contents of the store at PATH."""
     try:
         if save_fit:
             output.check([output.Output(save_fit, fitfile.KIND)])

@@ -1,9 +1,10 @@
-"""What a store holds: names, dtypes, units and fill values of its arrays, and the version of all that.
+"""The layout of a store: names, dtypes, units and fill values of its arrays, and its version.
 
-A store is plain Zarr v3: two tables, `clips/` (a row a clip) and `frames/` (a row a frame, 1/25 s), beside `words/` and `fit/`.
-Here are names and numbers only; nothing here touches a disk. Sizes are for training windows of 75 frames (3 s): reading one
-costs 1.26 ms of processor time with inner chunks of 25 rows, 1.20 with 15 (which store 3 % more), 1.77 with 75, on 46,200 rows
-of real crops and sound (`python -m benchmarks store_reading --chunks 15,25,75`).
+A store is plain Zarr v3: two tables, `clips/` (one row per clip) and `frames/` (one row per frame, 1/25 s), beside
+`words/` and `fit/`. This module has only names and numbers and does not access a disk. Sizes are chosen for training
+windows of 75 frames (3 s): reading one takes 1.26 ms of processor time with inner chunks of 25 rows, 1.20 with 15
+(which store 3 % more), 1.77 with 75, on 46,200 rows of real crops and sound (`python -m benchmarks store_reading
+--chunks 15,25,75`).
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ CREATION = ".concord-av-creation.json"  # the mark of a store that is being made
 
 
 class StoreError(ConcordError):
-    """A store that cannot be used as asked; the text names the store, clip or array and says what to do."""
+    """A store cannot be used as requested; the text names the store, clip or array and says what to do."""
 
 
 def labelled(lips_flags: np.ndarray, sound_flags: np.ndarray) -> np.ndarray:
@@ -121,7 +122,7 @@ def labelled(lips_flags: np.ndarray, sound_flags: np.ndarray) -> np.ndarray:
 
 
 def fill_value(dtype: str) -> float | int:
-    """What an unwritten row holds: NaN for floats, "unknown" for signed bytes (`fake`), else 0."""
+    """The value of unwritten rows: NaN for floats, "unknown" for signed bytes (`fake`), else 0."""
     kind = dtype.lstrip("<>|=")
     return float("nan") if kind[0] == "f" else UNKNOWN if kind == "i1" else 0
 

@@ -1,4 +1,4 @@
-"""Damage to the small files of a store that no run is writing, and how their metadata is written again from what is whole."""
+"""Finds damage to the small files of a store that no run is writing, and rewrites their metadata from intact files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from store.writer import Writer
 
 
 def damage(writer: Writer) -> dict[str, str]:
-    """{key: what is wrong} of the small files of a store that no run is writing; empty where all is well, and while its
-    inventory is open or where it has none. Raises StoreError where attributes or the inventory itself are damaged."""
+    """{key: what is wrong} for the small files of a store that no run is writing; empty without damage, and if its
+    inventory is open or missing. Raises StoreError if attributes or the inventory itself are damaged."""
     held = _inventory(writer)
     held.check_attributes(writer.place, writer.attrs)
     return inventory.damage(writer.place, held)
 
 
 def mend_metadata(writer: Writer) -> list[str]:
-    """Write the metadata of tables and arrays again where it is lost or damaged; returns the names of the repaired nodes.
+    """Rewrite lost or damaged metadata of tables and arrays; returns the names of the repaired nodes.
 
-    It follows from the root's attributes and from the arrays that are whole; what they hold is not looked at. For the
-    driver, before it begins.
+    It follows from the root's attributes and from the intact arrays; their contents are not read. For the driver,
+    before it begins.
     """
     held = _inventory(writer)
     known = {**layout.FRAME_ARRAYS, **layout.OPTIONAL_ARRAYS}
@@ -62,7 +62,7 @@ def _is_whole(writer: Writer, node: str, held: Inventory) -> bool:
 
 
 def _inventory(writer: Writer) -> Inventory:
-    """As it is now; an open one where it is lost: what is there counts then."""
+    """The present inventory; an open one if it is lost, so that the existing files are accepted."""
     return inventory.read(writer.place, writer.attrs) if (writer.place / inventory.FILE).exists() else Inventory()
 
 

@@ -1,9 +1,9 @@
-"""Files that commands write for people: a new name, or an earlier output of the same kind; nothing else is ever replaced.
+"""Output files of commands: a new name, or an earlier output of the same kind; nothing else is ever replaced.
 
-`check` looks at all outputs of a run before its work starts. A file that is there is replaced where its content shows that this
-kind of output wrote it (`marked`), or where the user asked for it (`overwrite`) and this run does not read it. No output goes
-into a store, through a symbolic link, or to the place of another output. Devices and pipes (/dev/stdout) are written to as they
-are. `write` writes one whole or not at all.
+`check` checks all outputs of a run before its work starts. An existing file is replaced if its content shows that it is
+an earlier output of this kind (`marked`), or if the user requests it (`overwrite`) and this run does not read the file.
+No output goes into a store, through a symbolic link, or to the place of another output. Devices and pipes (/dev/stdout)
+are written to directly. `write` writes one completely or not at all.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ Location = str | os.PathLike[str] | Place
 
 
 class Refused(StoreError):
-    """An output that would replace something that is not ours; the text says what to do."""
+    """An output would replace an unrelated file; the text says what to do."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an output is, for a person ("a page of pipelines.audit"), and how a file that holds an earlier one is recognised."""
+    """The name of a kind of output ("a page of pipelines.audit"), and how an earlier file of this kind is
+    recognised."""
 
     name: str
     is_ours: Callable[[Path], bool]
@@ -81,7 +82,7 @@ def picture(command: str) -> Kind:
 
 
 def picture_metadata(command: str, kind: str) -> dict[str, str]:
-    """What matplotlib writes into a picture, so that we recognise it."""
+    """The metadata that matplotlib writes into a picture, so that it is recognised later."""
     return {"Software" if kind == "png" else "Creator": f"concord-av {command}"}
 
 
@@ -91,14 +92,14 @@ def arrays(command: str) -> Kind:
 
 
 def npz(packed: io.BytesIO, command: str) -> bytes:
-    """An .npz file with a comment by which we recognise it."""
+    """An .npz file with a comment by which it is recognised later."""
     with zipfile.ZipFile(packed, "a") as archive:
         archive.comment = f"concord-av {command}".encode()
     return packed.getvalue()
 
 
 def unmarked(name: str, makes_folder: bool = False) -> Kind:
-    """Outputs that show no mark, such as tables."""
+    """Outputs without a mark, such as tables."""
     return Kind(name, lambda _: False, makes_folder)
 
 
@@ -123,7 +124,7 @@ def check(
             both = f"both {taken[here].name} and {output.kind.name}"
             if taken[here].name == output.kind.name:
                 both = f"two outputs, {output.kind.name} each"
-            raise Refused(f"{place(output.path)} is given for {both}: give each a place of its own")
+            raise Refused(f"{place(output.path)} is given for {both}: give each its own place")
         taken[here] = output.kind
         _check_one(output, reads, made)
 
@@ -139,7 +140,7 @@ def check_folder(path: Location, name: str) -> None:
 
 
 def write(path: Location, data: bytes) -> None:
-    """Write an output whole or not at all. Raises OSError that names it; what was there is then as it was."""
+    """Write an output completely or not at all. Raises OSError, which names it; an earlier file is then unchanged."""
     where = place(path)
     try:
         where.write(data)
@@ -168,7 +169,7 @@ def _check_one(output: Output, inputs: Sequence[Location], made: set[str]) -> No
     try:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode) and path.exists() and not path.is_file() and not path.is_dir():
-            mode = path.stat().st_mode  # a link to a device or a pipe, which takes its place nowhere
+            mode = path.stat().st_mode  # follows a link to a device or a pipe, which is never replaced
     except (FileNotFoundError, NotADirectoryError):
         mode = 0
     except OSError as error:
@@ -196,9 +197,9 @@ def _check_one(output: Output, inputs: Sequence[Location], made: set[str]) -> No
 
 
 def _check_replaced(output: Output, path: Path, inputs: Sequence[Location]) -> None:
-    """Raises Refused where the file at `path` must stay."""
+    """Raises Refused if the file at `path` must not be replaced."""
     about = path.stat()
-    for descriptor in (1, 2):  # to which a shell directs what the command prints
+    for descriptor in (1, 2):  # the shell may redirect them to a file
         try:
             if os.path.samestat(about, os.fstat(descriptor)):
                 raise Refused(

@@ -1,9 +1,9 @@
-"""Reading a store: the table of clips, windows of frames, and how well any two clips agree.
+"""Reads a store: the table of clips, windows of frames, and the similarity of any two clips.
 
 `store.open(path)` reads `clips/` once and keeps it; `frames(i, start, stop, names)` reads windows through
-`store.arrays.shards`. A row that was not written, or is damaged, raises StoreError with the clip and the array; zeros never
-stand for missing rows. A reader may be used by many threads. It pickles as its place, so that workers open the store again. It
-shows the store as it was when opened: open it again after a run has changed it.
+`store.arrays.shards`. A row that was not written, or is damaged, raises StoreError with the clip and the array; zeros
+never stand for missing rows. A reader may be used by many threads. It pickles as its place, so that workers open the
+store again. It shows the store at the time of opening: open it again after a run has changed it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Finished batches, kept in `_staging/` until their shard is complete: one file a batch, written whole or not at all.
+"""Finished batches, kept in `_staging/` until their shard is complete: one file per batch, written atomically.
 
-A file is an uncompressed .npz (a zip of .npy members named CLIP/ARRAY.npy) with one JSON member for the receipts; numpy opens
-it too, and no pickle is ever read. Zip keeps a CRC of every member, so a torn file is found out: it counts as not staged and
-is removed. Only files that are named as batches are (`pipelines.workers.plan.Batch`) are looked at here.
+A file is an uncompressed .npz (a zip of .npy members named CLIP/ARRAY.npy) with one JSON member for the receipts; numpy
+opens it too, and no pickle is ever read. Zip keeps a CRC of every member, so an incomplete file is detected: it counts
+as not staged and is removed. Only files that are named as batches are (`pipelines.workers.plan.Batch`) are looked at
+here.
 """
 
 from __future__ import annotations

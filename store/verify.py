@@ -36,7 +36,7 @@ class Fault:
 
 
 def verify(reader: Reader, progress: Progress | None = None) -> list[Fault]:
-    """All damage in a store; an empty list is good news."""
+    """All damage in a store; an empty list means none."""
     found: list[Fault] = []
     done = np.flatnonzero(reader.clips["done"] == 1)
     start = reader.clips["offset"][done]

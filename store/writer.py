@@ -1,10 +1,10 @@
-"""Writing to a store and growing it, so that a kill at any moment leaves it readable and the next run can continue.
+"""Writes to a store and extends it, so that a kill at any moment leaves it readable and the next run can continue.
 
-Frames are written by whole shards: one `write_shard` makes each file once, whole or not at all, and no two writers touch one
-file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver; its first change opens the
-inventory (`store.arrays.inventory`), its last act closes it. The length of `clips/done` is the table's, and `done` is written
-last. Every inner chunk of a written shard is stored, zeros too, with a CRC-32C, so that one that is not there is damage and not
-a row of zeros.
+Frames are written by whole shards: one `write_shard` writes each file once, completely or not at all, and no two
+writers write the same file. Everything else (`clips/`, `fit/`, `words/`, attributes, sizes) belongs to one driver; its
+first change opens the inventory (`store.arrays.inventory`), its last step closes it. The length of `clips/done` is the
+table's, and `done` is written last. Every inner chunk of a written shard is stored, zeros too, with a CRC-32C, so that
+one that is not there is damage and not a row of zeros.
 """
 
 from __future__ import annotations
@@ -233,8 +233,8 @@ class Writer:
         self.place.tidy()
 
     def consolidate(self) -> None:
-        """The driver's last act: gather all metadata in the root, so that `zarr.open` lists the store by one read, and close
-        the inventory over all there is."""
+        """The driver's last step: collect all metadata in the root, so that `zarr.open` lists the store by one read,
+        and close the inventory over all there is."""
         self._open_inventory()
         (self.place / STAGING).prune()
         (self.place / "zarr.json").write(consolidated(self.place))

@@ -25,17 +25,17 @@ class TeacherError(ConcordError):
 
 @dataclass(frozen=True)
 class ClipMedia:
-    """One clip on the common clock of 25 frames and 16,000 samples a second.
+    """One clip at the common rates: 25 frames and 16,000 samples per second.
 
     - `id`: names the clip in messages.
-    - `audio` i2 [640 * frames], mono; 0 where there is no sound.
+    - `audio` i2 [640 * frames], mono; 0 if there is no sound.
     - `mouth` u1 [frames, 96, 96], grey, aligned; 0 in frames without a face.
     - `lips` f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down.
     - `blendshapes` f4 [frames, 52], 0 to 1.
     - `flags` u1 [frames], bits of `concord.frames`: face detected, face interpolated, audio present, voice active, in use.
-    - `face` u1 [frames, 112, 112], grey, the whole face; None where nobody asked for it.
+    - `face` u1 [frames, 112, 112], grey, the whole face; None if not requested.
 
-    A teacher whose `stream` is "audio" looks at `audio` and at the flags of sound and voice, one of "video" at the others.
+    A teacher with `stream` "audio" uses `audio` and the flags of sound and voice, one with "video" the other arrays.
     """
 
     id: str

@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core; more threads
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow machine is no failure
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow machine is not a failure
 hypothesis.settings.load_profile("no deadline")
 
 

@@ -1,4 +1,5 @@
-"""The house: which package and folder may import which, no circles, small rooms, and what training must never load."""
+"""The house: which package and folder may import which, no import cycles, small modules, and what training must never
+load."""
 
 import ast
 import configparser

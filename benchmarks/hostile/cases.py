@@ -1,4 +1,5 @@
-"""Hostile files from a seed: checkpoints, weights, fits, detectors, stores and manifests that lie, loop, leave or call.
+"""Hostile files from a seed: checkpoints, weights, fits, detectors, stores and manifests with false claims, loops,
+foreign paths or calls.
 
 `make(kind, folder, outside, seed, template)` writes one case. Code that a case wants to have run would make the file
 `outside/ran`; every path that leads out of the case leads to `outside`, where a secret lies.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-MEMORY = 8 << 30  # bytes of address space: the machine must outlast the test
+MEMORY = 8 << 30  # bytes of address space, to protect the machine
 
 
 def child() -> None:

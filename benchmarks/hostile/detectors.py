@@ -1,4 +1,4 @@
-"""Detectors (safetensors files of ours) whose header, description or weights are wrong."""
+"""Detectors (this project's safetensors files) whose header, description or weights are wrong."""
 
 from __future__ import annotations
 

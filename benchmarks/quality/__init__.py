@@ -1,1 +1,1 @@
-"""What soft labels and trained detectors are worth on held-out, degraded and foreign clips."""
+"""Quality of soft labels and trained detectors on held-out, degraded and foreign clips."""

@@ -1,12 +1,13 @@
-"""What the distillation loss adds: the same student with and without it, some seeds each, trained from real clips alone.
+"""The effect of the distillation loss: the same student with and without it, several seeds each, trained on real clips
+only.
 
     python -m benchmarks distillation --store grid.zarr --output runs/distillation [--clips 100]
 
-Trains from the store's train split with pairs made on the fly, and judges held-out pairs of the test split: another clip's
-sound, the own sound shifted. "without" has --w-correlation 0 --w-contrastive 0: detection alone, on the same windows;
-"confident" weighs soft labels by how sure the teachers are. Beside the students stands the teachers' own similarity. A fit
-that has seen the test clips flatters the teachers: mark the splits before the store's fit. Runs that are finished are not
-trained again.
+Trains from the store's train split with pairs made on the fly, and judges held-out pairs of the test split: another
+clip's sound, the own sound shifted. "without" has --w-correlation 0 --w-contrastive 0: only detection, on the same
+windows; "confident" weights soft labels by the teachers' confidence. The teachers' own similarity is shown beside the
+students. A fit that has seen the test clips favours the teachers: mark the splits before the store's fit. Finished runs
+are not trained again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What detectors are worth on degraded clips: AUC of held-out made pairs, clean and degraded (see `degradations`).
+"""Detectors on degraded clips: AUC of held-out made pairs, clean and degraded (see `degradations`).
 
     python -m benchmarks robustness --store grid.zarr --splits splits.csv --run plain=runs/plain-0 --run plain=runs/plain-1 \\
         --run augmented=runs/augmented-0 --run augmented=runs/augmented-1
 
 The made swaps and shifts of a split, each against its twin (`student.scoring.score`), are the same for every run and
-degradation. Lips and sound of a clip are degraded once, real and mismatched alike. Runs of one NAME are averaged: mean, least
-and greatest. Training's own scores are not used: a run's weights are taken as its folder holds them.
+degradation. Lips and sound of a clip are degraded once, real and mismatched alike. Runs of one NAME are averaged: mean,
+smallest and largest. Training's own scores are not used: the weights in a run's folder are scored again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How good a store's soft labels are on held-out GRID clips, judged by the published word times.
+"""Quality of a store's soft labels on held-out GRID clips, with the published word times.
 
     python -m benchmarks soft_labels --store grid.zarr --align GRID_ROOT/align [--babble 5]
 

@@ -1,1 +1,1 @@
-"""How fast parts of the project are, and how much memory they take: ratios to a baseline, measured in one run."""
+"""Speed and memory of parts of the project: ratios to a baseline, measured in one run."""

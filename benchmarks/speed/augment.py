@@ -1,4 +1,4 @@
-"""What augmentation costs: each kind and the whole mix on real windows, beside the loader without it.
+"""Cost of augmentation: each kind and the whole mix on real windows, compared with the loader without it.
 
     python -m benchmarks augment --store grid.zarr
 

@@ -1,13 +1,14 @@
-"""How fast the face stage is with each backend, and how far its points lie from MediaPipe's: measured in one run, A B A B.
+"""Speed of the face stage with each backend, and distance of its points from MediaPipe's, measured in one run, A B A B.
 
     python -m benchmarks face
     python -m benchmarks face --clips /data/grid/clips --every 15 --rounds 20
 
-Each backend has a process of its own, all on one core; they take turns. Times are processor time of all threads: first the
-landmarker alone (open it, read each frame, ask for the blendshapes, close), then the whole stage (FaceTracker.track). Decoding
-is not part of it. Ratios are to MediaPipe: the median of ratios round by round, and that of the least times, which other work
-on the machine disturbs least. Distances are of lip points to those of MediaPipe's video mode; the last line compares MediaPipe
-with itself begun three frames later (the first 25 frames left out), which is what the loop makes of a hair's breadth.
+Each backend has a process of its own, all on one core; they take turns. Times are processor time of all threads: first
+the landmarker alone (open it, read each frame, ask for the blendshapes, close), then the whole stage
+(FaceTracker.track). Decoding is not part of it. Ratios are to MediaPipe: the median of ratios round by round, and the
+ratio of the shortest times, which other work on the machine disturbs least. Distances are of lip points to those of
+MediaPipe's video mode; the last line compares MediaPipe with itself begun three frames later (the first 25 frames left
+out), which shows how the loop amplifies tiny differences.
 """
 
 from __future__ import annotations
@@ -92,9 +93,7 @@ def distances(ours: Faces, theirs: Faces) -> tuple[list[float], list[float], lis
 @click.option(
     "--clips", type=click.Path(path_type=Path, exists=True, file_okay=False), default=CLIPS, show_default=True
 )
-@click.option(
-    "--every", default=1, show_default=True, help="Compare points on every so manieth clip; the first is timed."
-)
+@click.option("--every", default=1, show_default=True, help="Compare points on every Nth clip; the first is timed.")
 @click.option("--rounds", default=10, show_default=True, help="Turns of each backend.")
 def main(clips: Path, every: int, rounds: int) -> None:
     """Print three tables."""

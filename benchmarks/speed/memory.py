@@ -4,7 +4,7 @@
     python -m benchmarks memory --clip /data/grid_s1/clips/bbaf2n.mp4        # videos of 1, 10 and 60 minutes
 
 The videos are the clip's packets again and again, with later time stamps: made in seconds, and decoded like any other. One more
-has four pictures, each on display for minutes: small as a file, long by its stamps.
+has four pictures, each displayed for minutes: a small file, long by its time stamps.
 
 Of each process the highest memory of its own is shown (anonymous and shared pages; not those of files, which the system may
 drop), four times a second. Workers are Ray's processes; children do their dangerous work (`pipelines.workers.isolation`). For a

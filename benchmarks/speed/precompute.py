@@ -1,11 +1,12 @@
-"""Clips a second: the naive loop against the pipeline with one and with two workers a stage, in one run.
+"""Clips per second: the naive loop against the pipeline with one and with two workers per stage, in one run.
 
     python -m benchmarks precompute --corpus grid:/data/grid_s1
 
-The naive loop is what a first script does: one clip at a time in one process, MediaPipe's detector and landmarks on every frame
-(image mode), sound padded to 30 seconds for Whisper, the same crops, teachers and codecs, every clip written when it is done.
-The pipeline is precompute.py as it is, timed whole; "working" is its rate once face workers have started, from the report,
-which also says what each stage costs. Loading of models is left out of the naive loop, not of the pipeline's whole run.
+The naive loop is what a first script does: one clip at a time in one process, MediaPipe's detector and landmarks on
+every frame (image mode), sound padded to 30 seconds for Whisper, the same crops, teachers and codecs, every clip
+written when it is done. The pipeline is precompute.py as it is, timed whole; "working" is its rate once face workers
+have started, from the report, which also gives the cost of each stage. Loading of models is not included in the naive
+loop, but in the pipeline's whole run.
 """
 
 from __future__ import annotations

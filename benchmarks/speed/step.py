@@ -3,14 +3,15 @@
     python -m benchmarks step --store grid.zarr
     python -m benchmarks step --store grid.zarr --large --batches 2
 
-The paper's way computes what the store keeps, at every step and for every window: the clip is decoded, its face tracked, its
-voice found, both teachers embed it, their rows are projected and compared. Here both ways take the same windows in the same
-process in turns, A B B A, and give the same loss (the last lines say how far apart the first ones are). The clips' files must
-lie where the store found them. `--large` puts Whisper base and an AV-HuBERT of LARGE size in the place of the store's
-teachers, with random weights: their cost is that of the real ones, their labels mean nothing.
+The paper's way computes the contents of the store at every step and for every window: the clip is decoded, its face
+tracked, its voice found, both teachers embed it, their rows are projected and compared. Here both ways take the same
+windows in the same process in turns, A B B A, and give the same loss (the last lines say how far apart the first ones
+are). The clips' files must lie where the store found them. `--large` puts Whisper base and an AV-HuBERT of LARGE size
+in the place of the store's teachers, with random weights: their cost is that of the real ones, their labels are
+meaningless.
 
-Forged clips take no part, and windows keep their own sound: with swaps the paper's way would process a partner's clip too. One
-process, no reader processes; times by the clock, medians and ratios, and ratios by processor time.
+Forged clips are not used, and windows keep their own sound: with swaps the paper's way would process a partner's clip
+too. One process, no reader processes; times by the clock, medians and ratios, and ratios by processor time.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Clock:
 
 
 class Live:
-    """Takes the place of a store's reader, and computes what it is asked for from the clips' files."""
+    """Replaces a store's reader, and computes the requested arrays from the clips' files."""
 
     def __init__(self, reader: store.Reader, asr: Teacher, vsr: Teacher, fit: similarity.Fit | None) -> None:
         self.reader, self.asr, self.vsr, self.fit = reader, asr, vsr, fit

@@ -1,4 +1,5 @@
-"""Training windows a second from a store: our reader beside zarr-python, zarrs, the codec alone and a raw memory map.
+"""Training windows per second from a store: the project's reader, zarr-python, zarrs, the codec alone and a raw memory
+map.
 
     python -m benchmarks store_reading                      # 45,000 rows from the four clips that the project ships
     python -m benchmarks store_reading --store grid.zarr    # from a store that exists (done clips of 75 frames or more)
@@ -110,7 +111,8 @@ def zarr_python(reader: store.Reader, pipeline: str) -> Read:
 
 
 def codec_alone(reader: store.Reader) -> Read:
-    """The least that reading can cost: the chunks of a window decoded from memory, nothing checked and nothing put together."""
+    """The lower bound for reading: the chunks of a window decoded from memory, nothing checked and nothing put
+    together."""
     offsets, stored = reader.clips["offset"].tolist(), {}
     for name in NAMES:
         array = reader.array(name)

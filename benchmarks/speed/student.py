@@ -1,11 +1,12 @@
-"""What each way of computing `talknet` saves, scoring and training: ratios measured in one run, A B A B.
+"""Speed of the ways of computing `talknet`, in scoring and training: ratios measured in one run, A B A B.
 
     python -m benchmarks student
     python -m benchmarks student --compile --threads 2 --frames 75     # torch.compile too; it needs a C++ compiler
 
-Every way differs from the first, which is what the project does, in one thing, and must give the same frame logits but for
-rounding: the table says how far they are apart. Ratios are seconds of the way over seconds of ours, round by round (above 1:
-ours is faster), by the clock and by processor time, which other work on the machine disturbs less. Clips are noise.
+Every way differs from the first, which is what the project does, in one thing, and must give the same frame logits but
+for rounding: the table says how far they are apart. Ratios are seconds of that way over seconds of the project's, round
+by round (above 1: the project's is faster), by the clock and by processor time, which other work on the machine
+disturbs less. Clips are noise.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def compiled(model: TalkNet) -> None:
 
 
 def ways(threads: int, compile_too: bool) -> dict[str, Way]:
-    """Every way by name, ours first, all with the same weights."""
+    """Every way by name, the project's first, all with the same weights."""
     base = build("talknet", dropout=0.0)
     changes: dict[str, Callable[[TalkNet], None]] = {
         OURS: lambda model: None,

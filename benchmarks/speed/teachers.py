@@ -1,4 +1,4 @@
-"""How fast teachers are, and what trimmed sound saves: ratios measured in one run, A B A B.
+"""Speed of teachers, and the gain from trimmed sound: ratios measured in one run, A B A B.
 
     python -m benchmarks teachers
     python -m benchmarks teachers --teacher avhubert:base_vox_433h.pt --teacher avhubert-audio:base_vox_433h.pt --short 4

@@ -1,1 +1,1 @@
-"""What runs, stores and readers survive: kills, faults, damaged and hostile files."""
+"""Robustness of runs, stores and readers: kills, faults, damaged and hostile files."""

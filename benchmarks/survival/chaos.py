@@ -110,7 +110,7 @@ def strike(cluster: Cluster, dice: random.Random) -> str:
 def main(
     corpus: str, clips: int, every: float, drivers: int, calm: Path | None, seed: int, folder: Path | None
 ) -> None:
-    """Run precompute.py under fire and compare its store with that of a calm run."""
+    """Run precompute.py with random kills and compare its store with that of an undisturbed run."""
     folder = folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", corpus, "--limit", str(clips)]

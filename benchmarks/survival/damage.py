@@ -2,7 +2,7 @@
 
     python -m benchmarks damage --store /data/grid.zarr --run runs/grid --count 1000 --seed 0
 
-Copies both, damages one file at a time, in turn and seeded, reads everything in a child process and mends the file again.
+Copies both, damages one file at a time, in turn and seeded, reads everything in a child process and restores the file.
 Prints the outcomes for each kind of file. Exit code 1 if a number changed without an error, a child died, or an error was not
 one line.
 """
@@ -110,7 +110,7 @@ def kind_of(file: Path, root: Path) -> str:
 @click.option("--count", default=1000, show_default=True, help="Damages in all.")
 @click.option("--seed", default=0, show_default=True)
 def main(stores: Path | None, runs: Path | None, count: int, seed: int) -> None:
-    """Damage files one at a time and see what reading them comes to."""
+    """Damage files one at a time and report the result of reading them."""
     import torch
 
     from store.similarity import fitfile

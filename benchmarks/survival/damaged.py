@@ -2,8 +2,9 @@
 
     python -m benchmarks damaged --clips /data/grid_s1/clips --count 200
 
-Makes the files (the same for the same seed), runs precompute over them, and checks that every one ends either done or in the
-ledger with a reason and a sentence, and that nothing crashed. Prints what became of each kind of damage. Exit code 1 otherwise.
+Makes the files (the same for the same seed), runs precompute over them, and checks that every one ends either done or
+in the ledger with a reason and a sentence, and that nothing crashed. Prints the outcome for each kind of damage. Exit
+code 1 otherwise.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def main(source: Path, count: int, seed: int, folder: Path | None) -> None:
 
 
 def faults_of(path: Path, made: dict[str, str], run: subprocess.CompletedProcess) -> list[str]:
-    """What should not have happened."""
+    """The violations of these rules."""
     if run.returncode not in (0, 3):
         return [f"exit code {run.returncode}: {run.stderr[-500:]}"]
     entries = {Path(e.path).name: e for e in ledger.read(path).values()}

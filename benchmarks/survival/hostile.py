@@ -35,8 +35,8 @@ LIMITS = {"seconds": 10.0, "peak": 1e9}  # bytes; of one case
 
 @dataclass(frozen=True)
 class Outcome:
-    """One case: `what` is read, refused, failed (an error that is not one of ours), crashed or hung; `said` is its line; `acts`
-    are what it did outside its folder; `seconds` of processor time; `peak` resident bytes."""
+    """One case: `what` is read, refused, failed (an error that is not a ConcordError), crashed or hung; `said` is its
+    line; `acts` are what it did outside its folder; `seconds` of processor time; `peak` resident bytes."""
 
     kind: str
     seed: int
@@ -156,5 +156,5 @@ def main(cases: int, seed: int, kinds: tuple[str, ...], report: Path | None) -> 
         click.echo(f"{o.kind} {o.seed}: {o.what} {o.seconds:.1f} s {o.peak / 1e6:.0f} MB {o.acts} {o.said}")
     if report:
         outputs.write(report, json.dumps([asdict(o) for o in outcomes], indent=1).encode())
-    click.echo(f"{len(outcomes)} hostile files, {len(bad)} of them did what they must not")
+    click.echo(f"{len(outcomes)} hostile files, {len(bad)} of them violated a rule")
     sys.exit(1 if bad else 0)

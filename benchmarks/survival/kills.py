@@ -1,4 +1,4 @@
-"""What a kill costs: the whole job killed at random moments and run again, until the store is complete.
+"""Cost of a kill: the whole job is killed at random moments and run again, until the store is complete.
 
     python -m benchmarks kills --corpus grid:/data/grid_s1
 

@@ -1,9 +1,10 @@
-"""Kills a training run at random steps and compares what it ends with to a calm run, bit by bit.
+"""Kills a training run at random steps and compares its result with that of an undisturbed run, bit by bit.
 
     python -m benchmarks resume --store grid.zarr --output runs/resume [--processes 2] [--kills 5]
 
-Both runs have the same options; the killed one gets SIGKILL for all its processes once a step drawn by seed is in its log, and
-goes on by --resume_from_checkpoint latest. Exit code 1 where a weight, a moment of the optimizer or the detector differs.
+Both runs have the same options; the killed one gets SIGKILL for all its processes once a step drawn by seed is in its
+log, and resumes with --resume_from_checkpoint latest. Exit code 1 if a weight, a moment of the optimizer or the
+detector differs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether two stores hold the same: every array, value by value, and one ledger row an input.
+"""Compares two stores: every array, value by value, and one ledger row per input.
 
     python -m benchmarks same A.zarr B.zarr
 

@@ -1,10 +1,10 @@
-"""What one machine needs to precompute, checked there: `python -m pipelines.doctor.checks`, a request in, findings out, both
-JSON.
+"""Checks on one machine whether it can precompute: `python -m pipelines.doctor.checks`, a request in, findings out,
+both JSON.
 
-It runs in a process of its own, on this machine or on a node of a cluster (pipelines.doctor starts it): a library that crashes,
-prints or is missing must not end the doctor. For the same reason nothing beyond the standard library is imported before it is
-needed. Each check is a function that returns findings; errors of a broken machine become findings. Nothing is downloaded, but a
-model that a package ships may be converted into the cache.
+It runs in a separate process, on this machine or on a node of a cluster (pipelines.doctor starts it): a library that
+crashes, prints or is missing must not end the doctor. For the same reason only the standard library is imported at the
+start. Each check is a function that returns findings; errors of a broken machine become findings. Nothing is
+downloaded, but a model that a package ships may be converted into the cache.
 """
 
 import configparser
@@ -24,7 +24,7 @@ from pipelines.doctor.machine import GIB, Finding, disk, first_line, gpu, memory
 HERE = Path(__file__).parents[2]  # the checkout, or where packages are installed
 DISTRIBUTION = "concord-av"
 PYTHON = (3, 11)
-LIBRARIES = {  # what mediapipe and opencv load: Debian's package
+LIBRARIES = {  # libraries that mediapipe and opencv load: Debian's package
     "libEGL.so.1": "libegl1",
     "libGLESv2.so.2": "libgles2",
     "libGL.so.1": "libgl1",
@@ -35,21 +35,21 @@ LIBRARIES = {  # what mediapipe and opencv load: Debian's package
 
 @dataclass(frozen=True)
 class Request:
-    """What to check besides the machine itself."""
+    """What to check in addition to the machine itself."""
 
-    object_store: int = 2 * GIB  # bytes that Ray keeps in /dev/shm
-    teachers: tuple[str, ...] = ()  # to be loaded
+    object_store: int = 2 * GIB  # bytes of Ray's object store in /dev/shm
+    teachers: tuple[str, ...] = ()  # names of teachers to load
     media: tuple[str, ...] = ()  # paths or URLs to read from
-    probe: str = ""  # file or object that the doctor wrote; the node writes its own next to it, called `mark`
+    probe: str = ""  # file or object that the doctor wrote; the node writes another one next to it, called `mark`
     mark: str = ""
-    options: dict[str, str] = field(default_factory=dict, repr=False)  # of object stores
+    options: dict[str, str] = field(default_factory=dict, repr=False)  # options of object stores
 
 
 def run(request: Request) -> list[Finding]:
     """All checks of this machine."""
     findings = [python(), *packages(), libraries(), *entry_points(), code()]
     findings += models()
-    findings += [face()] if all(f.level != "fail" for f in findings) else []  # builds on all of them
+    findings += [face()] if all(f.level != "fail" for f in findings) else []  # it needs all of the above
     findings += [teacher(name) for name in request.teachers]
     findings += [disk(), memory(), shared_memory(request.object_store), open_files(), gpu()]
     findings += [media(request.media, request.options)] if request.media else []
@@ -66,8 +66,9 @@ def python(version: tuple[int, int, int] = sys.version_info[:3]) -> Finding:
 
 
 def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
-    """Installed versions against the pins; `requirements` as a package's metadata has them. Those of ours if None: of setup.cfg
-    where it is at hand, since an editable installation's metadata are as old as the installation."""
+    """Compares installed versions with the pins in `requirements` (in the format of a package's metadata). If None,
+    this package's: from setup.cfg if it is there, because an editable installation's metadata are as old as the
+    installation."""
     if requirements is None:
         try:
             requirements = metadata.requires(DISTRIBUTION) or []
@@ -96,7 +97,7 @@ def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
     else:
         findings.append(Finding("packages", "ok", f"{count} as pinned"))
     if version_of("opencv-python") and version_of("opencv-contrib-python"):
-        says = "opencv-python and opencv-contrib-python share one folder, so either may be broken"
+        says = "opencv-python and opencv-contrib-python use the same folder, so either may be broken"
         again = f"opencv-contrib-python=={version_of('opencv-contrib-python')}"
         how = f"pip uninstall -y opencv-python && pip install --force-reinstall --no-deps {again}"
         findings.append(Finding("opencv", "warn", says, how))
@@ -104,7 +105,7 @@ def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
 
 
 def libraries(wanted: dict[str, str] | None = None) -> Finding:
-    """System libraries, by loading them."""
+    """Loads the system libraries."""
     missing = {}
     for name, package in (LIBRARIES if wanted is None else wanted).items():
         try:
@@ -118,7 +119,7 @@ def libraries(wanted: dict[str, str] | None = None) -> Finding:
 
 
 def entry_points() -> list[Finding]:
-    """Teachers and corpora: registered as the project's setup.cfg says, where it is at hand, and all loadable."""
+    """Teachers and corpora: all loadable, and registered as in the project's setup.cfg, if it is there."""
     listed = _setup()
     findings = []
     for group in ("concord.teachers", "concord.corpora"):
@@ -133,7 +134,7 @@ def entry_points() -> list[Finding]:
         for point in points:
             try:
                 point.load()
-            except Exception as error:  # another package's may raise anything
+            except Exception as error:  # a teacher or corpus of another package may raise anything
                 broken.append(f"{point.name} ({first_line(error)})")
         if broken:
             findings.append(Finding(kind, "fail", f"cannot be loaded: {'; '.join(broken)}", "make install"))
@@ -143,7 +144,8 @@ def entry_points() -> list[Finding]:
 
 
 def code() -> Finding:
-    """Our own code, by a mark of its text: an editable installation has no version that tells."""
+    """This package's own code, by a hash of its text, because the version of an editable installation does not change
+    with it."""
     digest = hashlib.sha256()
     files = [f for top in ("concord", "pipelines", "store", "teachers") for f in sorted((HERE / top).rglob("*.py"))]
     for file in files:
@@ -153,13 +155,13 @@ def code() -> Finding:
 
 
 def models() -> list[Finding]:
-    """Models of the default stages and teachers, looked for where a run looks, without its downloads."""
+    """Models of the default stages and teachers, searched for as in a run, but without downloads."""
     try:
         from teachers import TeacherError, voice
         from teachers.face import tracker
         from teachers.files import weights
         from teachers.whisper.teacher import DEFAULT, PACKAGES
-    except Exception as error:  # whatever a broken package raises
+    except Exception as error:  # a broken package may raise anything
         return [Finding("models", "fail", f"teachers cannot be imported: {first_line(error)}", "make install")]
     wanted: dict[str, Callable[[], Any]] = {
         "face model": lambda: weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256),
@@ -180,7 +182,7 @@ def models() -> list[Finding]:
 
 
 def face() -> Finding:
-    """The face stage, built and shown a picture."""
+    """Builds the face stage and runs it on a picture."""
     try:
         import numpy as np
 
@@ -199,7 +201,7 @@ def face() -> Finding:
 
 
 def teacher(name: str) -> Finding:
-    """A teacher, loaded as a run would."""
+    """Loads a teacher as in a run."""
     try:
         import teachers
 
@@ -211,7 +213,7 @@ def teacher(name: str) -> Finding:
 
 
 def media(paths: Iterable[str], options: dict[str, str]) -> Finding:
-    """Files of the corpus, by reading their first bytes."""
+    """Reads the first bytes of some files of the corpus."""
     from store.place import place
 
     paths = list(paths)
@@ -220,7 +222,7 @@ def media(paths: Iterable[str], options: dict[str, str]) -> Finding:
             opened = place(path, options).open()
             if opened.size and not opened.read(0, 1):
                 raise OSError("nothing can be read")
-        except Exception as error:  # of a file system or a network, in many classes
+        except Exception as error:  # file systems and networks raise many classes
             return Finding(
                 "corpus", "fail", f"{path}: {first_line(error)}", "give every node the same path, or credentials"
             )
@@ -228,17 +230,17 @@ def media(paths: Iterable[str], options: dict[str, str]) -> Finding:
 
 
 def shared_place(request: Request) -> Finding:
-    """The store's place, by reading what the doctor wrote there and writing a file next to it."""
+    """Checks the store's place: reads the doctor's file there and writes another file next to it."""
     from store.place import place
 
     probe = place(request.probe, request.options)
-    how = "mount the same disk under the same path on every node, or take a store in a bucket"
+    how = "mount the same disk under the same path on every node, or use a store in a bucket"
     try:
         if not probe.read():
             raise OSError("it is empty")
     except Exception as error:
         return Finding(
-            "store", "fail", f"what the doctor wrote to {probe.parent} is not here: {first_line(error)}", how
+            "store", "fail", f"the doctor's file in {probe.parent} is not visible here: {first_line(error)}", how
         )
     try:
         (probe.parent / request.mark).write(b"here")
@@ -253,7 +255,7 @@ def shared_place(request: Request) -> Finding:
 
 
 def _setup() -> configparser.ConfigParser:
-    """The project's setup.cfg, empty where this is an installed copy."""
+    """The project's setup.cfg; empty for an installed copy."""
     setup = configparser.ConfigParser()
     setup.read(HERE / "setup.cfg")
     return setup
@@ -264,7 +266,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     for name in ("teachers", "media"):
         asked[name] = tuple(asked[name])
-    answer, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints does not belong to the answer
+    answer, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not mix with the answer
     findings = run(Request(**asked))
     json.dump([asdict(finding) for finding in findings], answer)
 

@@ -1,4 +1,4 @@
-"""What the machine itself has: disk, memory, open files, GPU."""
+"""Checks of the machine itself: disk, memory, open files, GPU."""
 
 import os
 import re
@@ -12,27 +12,27 @@ from pathlib import Path
 from concord.text import byte_size
 
 GIB = 1024**3
-FULL = 0.95  # share of a disk from which on Ray takes no more objects
-LOW_DISK = 10 * GIB  # a batch waits on disk where memory is short; staging holds the shards in work
-LOW_MEMORY, LEAST_MEMORY = 2 * GIB, 1 * GIB  # free: a driver and its Ray; one worker
-CORE_MEMORY = 1 * GIB  # of a face worker, one a core, with its isolated child
-FILES = 4096  # open at the same time: a raylet has some for each worker and each connection
-DRIVERS = {13: 580, 12: 525, 11: 450}  # CUDA's major version: first NVIDIA driver that runs it
+FULL = 0.95  # share of a disk above which Ray accepts no more objects
+LOW_DISK = 10 * GIB  # batches go to disk if memory is short; staging holds the shards in progress
+LOW_MEMORY, LEAST_MEMORY = 2 * GIB, 1 * GIB  # free memory: for a driver and its Ray; for one worker
+CORE_MEMORY = 1 * GIB  # for a face worker (one per core) with its isolated child
+FILES = 4096  # open at the same time: a raylet needs some for each worker and each connection
+DRIVERS = {13: 580, 12: 525, 11: 450}  # CUDA's major version: oldest NVIDIA driver that supports it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Answer of one check."""
+    """The result of one check."""
 
     check: str
     level: str  # ok, warn, fail
     says: str
     mend: str = ""  # a command, or what to do
-    facts: dict[str, str] = field(default_factory=dict)  # what must be the same on every node of a cluster
+    facts: dict[str, str] = field(default_factory=dict)  # must be equal on every node of a cluster
 
 
 def disk() -> Finding:
-    """Space where Ray puts what memory does not hold."""
+    """Disk space for objects that do not fit into Ray's memory."""
     place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     usage = shutil.disk_usage(place)
     says = f"{byte_size(usage.free)} free of {byte_size(usage.total)} in {place}"
@@ -45,7 +45,7 @@ def disk() -> Finding:
 
 
 def memory() -> Finding:
-    """Free memory, of the container's where it has a limit."""
+    """Free memory; within the container's limit, if there is one."""
     total, free = _memory()
     cores = len(os.sched_getaffinity(0))
     says = f"{byte_size(free)} free of {byte_size(total)}, {cores} cores"
@@ -54,23 +54,23 @@ def memory() -> Finding:
         return Finding("memory", "fail", says, how)
     if free < LOW_MEMORY or total < CORE_MEMORY * cores:
         return Finding(
-            "memory", "warn", f"{says}; a face worker, one a core, takes about {byte_size(CORE_MEMORY)}", how
+            "memory", "warn", f"{says}; a face worker (one per core) needs about {byte_size(CORE_MEMORY)}", how
         )
     return Finding("memory", "ok", says)
 
 
 def shared_memory(need: int, place: Path = Path("/dev/shm")) -> Finding:
-    """Room for Ray's object store, which falls back to a slow file where there is none."""
+    """Space for Ray's object store, which falls back to a slow file without it."""
     has = shutil.disk_usage(place).total if place.exists() else 0
     says = f"{byte_size(has)} in {place}, Ray's object store takes {byte_size(need)}"
     if has < need:
         how = f"sudo mount -o remount,size={-(-need // GIB) + 1}G {place}; in a container --shm-size, in Kubernetes an emptyDir"
-        return Finding("object store", "warn", f"{says}: it will lie on disk and be slow", how)
+        return Finding("object store", "warn", f"{says}: it will be on disk and slow", how)
     return Finding("object store", "ok", says)
 
 
 def open_files() -> Finding:
-    """Files that a process may have open."""
+    """The number of files that a process may open."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft < FILES:
         return Finding(
@@ -80,7 +80,7 @@ def open_files() -> Finding:
 
 
 def gpu() -> Finding:
-    """GPUs: whether torch can use what is there, by using it."""
+    """GPUs: tests whether torch can use them."""
     try:
         import torch
     except Exception as error:
@@ -123,7 +123,7 @@ def _memory() -> tuple[int, int]:
     lines = Path("/proc/meminfo").read_text().splitlines()
     values = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
     total, free = values["MemTotal"], values["MemAvailable"]
-    group = Path("/sys/fs/cgroup")  # a container sees its own here
+    group = Path("/sys/fs/cgroup")  # a container sees its own group here
     if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()).isdecimal():
         cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
         used = int((group / "memory.current").read_text()) - (int(cached.group(1)) if cached else 0)

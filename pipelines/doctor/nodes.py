@@ -1,4 +1,4 @@
-"""The checks on every node of a cluster: asked, compared, and what must be the same everywhere."""
+"""Runs the checks on every node of a cluster, and compares what must be equal everywhere."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of,
 from pipelines.doctor.checks import Request
 from pipelines.doctor.machine import Finding
 
-REACH_S = 10.0  # of a cluster's address
-SKEW_S, BAD_SKEW_S = 2.0, 30.0  # a store's lease counts in minutes, and S3 refuses requests a quarter of an hour off
-SAMPLES = 3  # of a node's clock; the quickest answer counts
+REACH_S = 10.0  # timeout for reaching a cluster's address
+SKEW_S, BAD_SKEW_S = 2.0, 30.0  # a store's lease lasts minutes, and S3 refuses requests that are 15 minutes off
+SAMPLES = 3  # of a node's clock; the fastest answer counts
 
 
 def of_cluster(address: str, request: Request) -> list[Answer]:
-    """The checks of every node, and what concerns them all."""
+    """The checks of every node, and those of the cluster."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -66,7 +66,7 @@ def _now(clock: Any) -> float:
 
 
 def _reach(address: str) -> None:
-    """Raises OSError where nothing listens at a cluster's address: Ray itself would go on trying for minutes."""
+    """Raises OSError if nothing listens at a cluster's address; Ray itself would retry for minutes."""
     import socket
 
     from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -77,7 +77,7 @@ def _reach(address: str) -> None:
 
 
 def _clock() -> Callable[[], float]:
-    """A node's clock, in seconds; defined in here for the reason that `asker` gives."""
+    """A node's clock, in seconds; an inner function for the reason given in `asker`."""
 
     def now() -> float:
         import time
@@ -88,7 +88,7 @@ def _clock() -> Callable[[], float]:
 
 
 def _skew(read: Callable[[], float]) -> Finding:
-    """How far a clock is from this machine's."""
+    """The difference of a clock from this machine's."""
     best = (float("inf"), 0.0)
     for _ in range(SAMPLES):
         before = time.time()
@@ -104,20 +104,20 @@ def _skew(read: Callable[[], float]) -> Finding:
 
 
 def _seen(request: Request, findings: list[Finding]) -> list[Finding]:
-    """The findings of a node; where it wrote to the store's place, what it wrote must be seen here."""
+    """The findings of a node; if it wrote to the store's place, its file must be visible here."""
     from store.place import place
 
     for k, finding in enumerate(findings):
         if finding.check == "store" and finding.level == "ok":
             folder = place(request.probe, request.options).parent
             if not (folder / request.mark).exists():
-                says = f"what the node wrote to {folder} is not seen here"
+                says = f"the node's file in {folder} is not visible here"
                 findings[k] = Finding("store", "fail", says, "mount the same disk there and here")
     return findings
 
 
 def _named(nodes: Sequence[dict[str, Any]]) -> list[str]:
-    """A name for each node: its address, and its number where several share one."""
+    """A name for each node: its address, and a number if several share one."""
     often = Counter(node["NodeManagerAddress"] for node in nodes)
     names = []
     for node in nodes:
@@ -128,7 +128,7 @@ def _named(nodes: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _size(nodes: Sequence[dict[str, Any]]) -> Answer:
-    """What the cluster has."""
+    """The resources of the cluster."""
     has = Counter[str]()
     for node in nodes:
         has.update({kind: int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU")})
@@ -136,7 +136,7 @@ def _size(nodes: Sequence[dict[str, Any]]) -> Answer:
 
 
 def _same(answers: Sequence[Answer]) -> list[Answer]:
-    """What must not differ between nodes, nor between them and this machine, where the driver is."""
+    """Facts that must not differ between nodes, nor between them and this machine, which runs the driver."""
     told: dict[str, dict[str, list[str]]] = {}
     for answer in [*answers, Answer(HERE, checks.code())]:
         for fact, value in answer.finding.facts.items():
@@ -145,18 +145,18 @@ def _same(answers: Sequence[Answer]) -> list[Answer]:
     for fact, values in told.items():
         if len(values) > 1:
             says = "; ".join(f"{value[:60]} on {listed(nodes)}" for value, nodes in values.items())
-            findings.append(Finding(fact, "fail", f"differs: {says}", "ray up cluster.yaml, which installs anew"))
+            findings.append(Finding(fact, "fail", f"differs: {says}", "ray up cluster.yaml, which installs again"))
     if not findings and told:
         findings.append(Finding("the same", "ok", f"on all nodes: {', '.join(told)}"))
     return [Answer("cluster", finding) for finding in findings]
 
 
 def _dashboard() -> Answer:
-    """Who can reach the dashboard, and with it start programs."""
+    """Who can reach the dashboard, and so start programs."""
     import ray
 
     url = "" if ray.util.client.ray.is_connected() else ray._private.worker.get_dashboard_url() or ""
     if url and not url.startswith(("127.", "localhost:", "[::1]:")):
-        says = f"listens on {url}, without a password: whoever reaches it can start programs"
+        says = f"listens on {url}, without a password: anyone who can reach it can start programs"
         return Answer("cluster", Finding("dashboard", "warn", says, "ray start --head --dashboard-host=127.0.0.1"))
     return Answer("cluster", Finding("dashboard", "ok", f"on the head's loopback, {url}" if url else "none known here"))

@@ -1,1 +1,1 @@
-"""The driver of precompute.py: what is asked for, what is there, what became of every input, and the report of it."""
+"""The driver of precompute.py: the request, the store, the outcome of every input, and the report."""

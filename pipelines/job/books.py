@@ -1,7 +1,8 @@
-"""The books of a run: the clips that the store has, what became of each, and which of them are done.
+"""The books of a run: the clips of the store, the outcome of each, and which of them are finished.
 
-Manifest, clips table and ledger lie in memory and are written whole; the driver alone writes them. `clips/done` comes last, so
-that a kill leaves the clips of a mark all done or none, and the next run packs again what is still staged.
+Manifest, clips table and ledger are kept in memory and always written completely; only the driver writes them.
+`clips/done` is written last, so that after a kill either all clips of a mark are done or none, and the next run packs
+the staged ones again.
 """
 
 from __future__ import annotations
@@ -38,21 +39,21 @@ COPIED = (
     "label",
     "audio_fake",
     "video_fake",
-)  # of a row
-KNOWN_LATER = ("length", "duration", "start_skew", "quality", "done")  # columns that wait for the clip to be decoded
-AGAIN = frozenset({"", OVERFLOW, *INFRASTRUCTURE})  # reasons of clips that each run tries anew
+)  # fields of a row
+KNOWN_LATER = ("length", "duration", "start_skew", "quality", "done")  # columns that are known once the clip is decoded
+AGAIN = frozenset({"", OVERFLOW, *INFRASTRUCTURE})  # reasons of clips that every run tries again
 
 
 class Books:
-    """Rows in the order of the clips table, ledger entries by clip id, and the receipts that wait to be entered."""
+    """Rows in the order of the clips table, ledger entries by clip id, and receipts that are not entered yet."""
 
     def __init__(self, writer: store.Writer, reader: store.Reader, given: Sequence[Row], summary: Summary) -> None:
-        """The books of the store as it stands; `given` are the rows of the corpora asked for, from which a lost manifest can be
-        made. What was lost is written anew. Raises UsageError where they do not suffice."""
+        """The books of the existing store; `given` are the rows of the requested corpora, from which a lost manifest
+        can be rebuilt. Lost tables are written again. Raises UsageError if the rows do not suffice."""
         self.writer, self.root, self.summary = writer, reader.place, summary
         tables = kept.read(reader, given)
         self.rows, self.entries = tables.rows, tables.entries
-        self.tell: Callable[[], None] = lambda: None  # keeps the report fresh
+        self.tell: Callable[[], None] = lambda: None  # updates the report
         self.marked_at = time.monotonic()
         self._receipts: dict[str, list[Receipt]] = {}  # by batch
         writer.begin()
@@ -61,18 +62,19 @@ class Books:
             self.write_ledger()
 
     def table(self) -> Mapping[str, np.ndarray]:
-        """The columns of `clips/`, as they are on disk now."""
+        """The present columns of `clips/` on disk."""
         return store.open(self.root).clips
 
     def unfinished(self, retry_failed: bool) -> list[int]:
-        """Rows of clips to work on: those that are not done, and did not fail by their own fault or shall be tried again."""
+        """Rows of clips to process: unfinished ones that did not fail by their own fault, or that are to be tried
+        again."""
         done = self.table()["done"]
         failed = {row.id for row in self.rows if (e := self.entries.get(row.id)) and e.reason not in AGAIN}
         return [i for i, row in enumerate(self.rows) if not done[i] and (retry_failed or row.id not in failed)]
 
     def append(self, new: Sequence[Row], slots: Sequence[Slot], unread: Iterable[Unread]) -> None:
-        """Enter new clips into manifest, table and ledger, in that order, so that a kill between them loses nothing. Those
-        without a slot could not be read."""
+        """Enter new clips into manifest, table and ledger, in that order, so that a kill between them loses nothing.
+        Clips without a slot could not be read."""
         first = len(self.rows)
         self.rows += new
         manifest.write(self.rows, self.root / kept.MANIFEST)
@@ -82,7 +84,7 @@ class Books:
         columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in new] for name in COPIED}
         columns["identities"] = [json.dumps(list(row.identities), ensure_ascii=False) for row in new]
         columns["offset"], columns["capacity"] = [s.offset for s in placed], [s.capacity for s in placed]
-        columns["duration"] = [s.frames / FPS for s in placed]  # as the header promises, until it is known
+        columns["duration"] = [s.frames / FPS for s in placed]  # from the header, until the decoded length is known
         self.writer.append_clips(columns)
 
     def rehouse(self, slots: Iterable[Slot]) -> None:
@@ -97,13 +99,13 @@ class Books:
             self.writer.write_clips(slot.clip, columns)
 
     def reopen(self, clips: Sequence[int]) -> None:
-        """Have clips that were done count as not done."""
+        """Mark finished clips as not done."""
         done = self.table()["done"].copy()
         done[list(clips)] = 0
         self.writer.write_clips(0, {"done": done})
 
     def add_corpora(self, rows: Iterable[Row]) -> None:
-        """Have the store name the corpora of these rows too."""
+        """Add the corpora of these rows to the store's attributes."""
         corpora = list(dict.fromkeys([*self.writer.attrs["corpora"], *(row.corpus for row in rows)]))
         self.writer.update_attrs({"corpora": corpora})
 
@@ -115,14 +117,14 @@ class Books:
         self._keep(traces.Trace(one.id, headers.STAGE, one.trace) for one in unread)
 
     def bring(self, batch: str, receipts: list[Receipt]) -> None:
-        """Keep the receipts of a batch that this run staged until it is marked."""
+        """Keep the receipts of a batch that this run staged, until the batch is marked."""
         self._receipts[batch] = receipts
 
     def mark(self, batches: Sequence[str]) -> dict[int, int]:
-        """Enter the clips of packed batches, call them done, drop their staging; the decoded length of each clip that did not
-        fit its slot, by row.
+        """Enter the clips of packed batches, mark them done, remove their staging. Returns the decoded length of each
+        clip that did not fit its slot, by row.
 
-        Ledger and table are written whole, so call this now and then only. Each column is one write.
+        Ledger and table are written completely, so do not call this often. Each column is one write.
         """
         self.marked_at = time.monotonic()
         of_before = [name for name in batches if name not in self._receipts]  # staged by an earlier run
@@ -147,7 +149,7 @@ class Books:
         ledger.write(self.root, [self.entries[row.id] for row in self.rows if row.id in self.entries])
 
     def close(self, seconds: float) -> Summary:
-        """The summary, completed by what the store holds now and by how long the run took."""
+        """The summary, with the present contents of the store and the duration of the run."""
         done = self.table()["done"]
         self.summary.clips, self.summary.done = len(done), int((done == 1).sum())
         self.summary.failed = [e for row in self.rows if (e := self.entries.get(row.id)) and e.reason]
@@ -158,7 +160,7 @@ class Books:
         before = self.entries.get(receipt.id)
         message = receipt.message
         if receipt.ok and before and before.reason == OVERFLOW:
-            message = before.message  # the one thing worth telling of a clip that is done
+            message = before.message  # keep the message of a finished clip
         self.entries[receipt.id] = Entry(
             receipt.id,
             receipt.path,
@@ -181,12 +183,12 @@ class Books:
         self.writer.write_clips(first, new)
 
     def _attempts(self, clip_id: str) -> int:
-        """Attempts of earlier runs, or earlier in this one."""
+        """Attempts in earlier runs, or earlier in this run."""
         before = self.entries.get(clip_id)
         return before.attempts if before else 0
 
     def _keep(self, found: Iterable[traces.Trace]) -> None:
-        """Keep tracebacks of errors that nobody foresaw."""
+        """Keep tracebacks of unexpected errors."""
         if traces.add(self.root, found):
             self.summary.traces = str(self.root / traces.FILE)
 

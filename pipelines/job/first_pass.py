@@ -1,6 +1,6 @@
 """Pass one: batches stream through Ray's workers, and each shard is packed as soon as all of its batches are staged.
 
-What the infrastructure breaks off is taken up where it stands. Finished clips are marked in the books now and then.
+Work interrupted by the infrastructure is resumed. Finished clips are marked in the books from time to time.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from store.place import Place
 
 log = logging.getLogger(__name__)
 
-WAVE = 2048  # batches that Ray Data is given at once: its memory, like the driver's, does not grow with the corpus
-FRUITLESS = 3  # times in a row that workers are lost before they finish anything, after which the run ends
+WAVE = 2048  # batches given to Ray Data at once, so that its memory, like the driver's, does not grow with the corpus
+FRUITLESS = 3  # the run ends after workers are lost this many times in a row before they finish anything
 MARK_EVERY_S = 20.0  # a mark writes the whole ledger
-PACKING = 2  # shards that may be packed at once before the driver waits for one
+PACKING = 2  # shards packed at the same time before the driver waits for one
 
 
 class FirstPass:
     """Watches, embeds, stages and packs clips that have slots."""
 
     def __init__(self, books: Books, chain: cluster.Chain, summary: Summary, connect: Callable[[], None]) -> None:
-        """`connect` joins the cluster; it is called where there is something to do."""
+        """`connect` joins the cluster; it is called if there is work."""
         self.books, self.chain, self.summary, self.connect = books, chain, summary, connect
 
     def run(self, slots: Sequence[Slot]) -> dict[int, int]:
-        """Work on these slots; the decoded length of each clip that did not fit its slot, by row."""
+        """Process these slots; returns the decoded length of each clip that did not fit its slot, by row."""
         import ray
 
         groups = plan.groups(slots)
@@ -69,14 +69,15 @@ class FirstPass:
         return late | self.books.mark(shards.take_packed())
 
     def _packed(self, shards: _Shards, staged: str) -> dict[int, int]:
-        """Count a batch as staged, and mark what is packed by now, if it is time; as `run`."""
+        """Count a batch as staged and, if it is time, mark the packed batches; returns as `run`."""
         shards.count(staged)
         if shards.packed and time.monotonic() - self.books.marked_at > MARK_EVERY_S:
             return self.books.mark(shards.take_packed())
         return {}
 
     def _stream(self, todo: dict[str, Batch], tally: Any) -> Iterator[cluster.Staged]:
-        """Batches as they are staged, until all are; they leave `todo`. Raises RunError where workers are lost all the time."""
+        """Yields batches as they are staged, until all are, and removes them from `todo`. Raises RunError if workers
+        are lost repeatedly."""
         fruitless = 0
         while todo:
             now = [self._work(batch) for batch in itertools.islice(todo.values(), WAVE)]
@@ -89,7 +90,7 @@ class FirstPass:
                 if not cluster.lost(error):
                     raise
                 self.summary.breaks += 1
-                log.warning("workers were lost (%s); going on with %d batches", first_line(error), len(todo))
+                log.warning("workers were lost (%s); continuing with %d batches", first_line(error), len(todo))
             fruitless = fruitless + 1 if len(todo) == before else 0
             if fruitless == FRUITLESS:
                 raise RunError(f"workers were lost before they finished anything, {FRUITLESS} times in a row")
@@ -101,13 +102,13 @@ class FirstPass:
 
 
 class _Shards:
-    """The batches of each group of shards: which are not staged yet, and which groups are being packed by a Ray task."""
+    """The batches of each group of shards: those not staged yet, and the groups that a Ray task is packing."""
 
     def __init__(self, root: Place, groups: Sequence[ShardGroup]) -> None:
         import ray
 
         self.root = root
-        self.packed: list[str] = []  # batches whose shards are written and whose clips are not marked yet
+        self.packed: list[str] = []  # batches with written shards whose clips are not marked yet
         own = {group.first: plan.batches(group) for group in groups}
         self.batches = [batch for some in own.values() for batch in some]
         self._names = {first: sorted(batch.name for batch in some) for first, some in own.items()}
@@ -117,7 +118,7 @@ class _Shards:
         self._packer = ray.remote(num_cpus=cluster.SMALL_CPUS, max_retries=cluster.RETRIES)(pack.pack)
 
     def count(self, batch: str) -> None:
-        """A batch is staged; its group is packed where it was the last."""
+        """A batch is staged; if it was the last of its group, the group is packed."""
         group = self._group_of[batch]
         self._missing[group.first].discard(batch)
         if not self._missing[group.first]:
@@ -126,7 +127,7 @@ class _Shards:
         self.collect()
 
     def collect(self, everything: bool = False) -> None:
-        """Take note of packers that are done. Waits for `everything`, or for those beyond PACKING. Raises a packer's error."""
+        """Collect finished packers. Waits for `everything`, or for those beyond PACKING. Raises a packer's error."""
         import ray
 
         while self._packing:

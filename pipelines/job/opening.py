@@ -1,4 +1,4 @@
-"""The store of a run: held by this driver alone, made where it does not exist, repaired where its small files are damaged."""
+"""The store of a run: locked by this driver, created if it does not exist, repaired if its small files are damaged."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def lock(root: Place, exists: bool) -> Iterator[None]:
-    """Hold the store for this driver alone (`store.place.lease`), from before it is made. Raises UsageError where another has
-    it, or has just made a store that did not exist, and RunError where another takes it meanwhile."""
+    """Hold the store for this driver alone (`store.place.lease`), from before it is created. Raises UsageError if
+    another driver holds it or has just created it, and RunError if another takes it during the run."""
     try:
         if not exists:
             mark(root)
         with lease.held(root):
             if not exists and (root / "zarr.json").exists():
-                raise UsageError(f"another run has just made {root}; run this again to go on with it")
+                raise UsageError(f"another run has just made {root}; run this again to continue it")
             yield
     except lease.Held as error:
         raise UsageError(str(error)) from error
@@ -41,7 +41,7 @@ def lock(root: Place, exists: bool) -> Iterator[None]:
 
 
 def create(request: Request) -> store.Writer:
-    """A new store that knows its teachers."""
+    """Create a store with the records of its teachers."""
     from teachers.face.tracker import FaceTracker
     from teachers.voice import VoiceActivity
 
@@ -63,8 +63,8 @@ def create(request: Request) -> store.Writer:
 
 
 def mend_store(config: Config, writer: store.Writer) -> None:
-    """Write the store's metadata anew where it is lost or damaged and follows from the rest. Raises UsageError for other damage
-    to its small files, unless this run writes them anew; ledger and manifest are left to `kept`."""
+    """Rewrite lost or damaged metadata of the store that follows from the rest. Raises UsageError for other damage to
+    its small files, unless this run rewrites them; ledger and manifest are left to `kept`."""
     damage = mend.damage(writer)
     if config.refit or config.fit_from:
         damage = {key: text for key, text in damage.items() if key.partition("/")[0] != "fit"}
@@ -80,4 +80,4 @@ def mend_store(config: Config, writer: store.Writer) -> None:
         raise UsageError(beyond[0])
     mended = mend.mend_metadata(writer)
     if mended:
-        log.warning("the metadata of %s was lost or damaged and was written anew", ", ".join(mended))
+        log.warning("the metadata of %s was lost or damaged and was rewritten", ", ".join(mended))

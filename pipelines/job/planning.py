@@ -1,7 +1,7 @@
-"""From headers to slots: what each clip promises, and the rows of the store that it gets for that.
+"""From headers to slots: the declared length of each clip, and the rows of the store that are reserved for it.
 
-Slots follow the order of the manifest (`pipelines.workers.plan`), and new ones come after all there are; so what a store holds
-depends on its commands and not on timing.
+Slots follow the order of the manifest (`pipelines.workers.plan`), and new ones come after all existing ones, so the
+contents of a store depend on its commands and not on timing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PROBES = 256  # headers read by one task
 
 
 class Planner:
-    """Gives slots to clips; `top` is the first row of the frames table that nobody has."""
+    """Assigns slots to clips; `top` is the first free row of the frames table."""
 
     def __init__(
         self, books: Books, arrays: tuple[str, ...], clip_timeout: float | None, attempts: int, spread: Spread
     ) -> None:
-        """`arrays` are the optional ones that the store has; `clip_timeout` and `attempts` are for reading headers. Makes room
-        in the frames table where a run died after it gave slots."""
+        """`arrays` are the optional ones that the store has; `clip_timeout` and `attempts` are for reading headers.
+        Extends the frames table if a run died after it assigned slots."""
         self.books, self.arrays, self.spread = books, arrays, spread
         self.limits = clip_timeout, attempts
         table = books.table()
@@ -39,7 +39,7 @@ class Planner:
     def append(self, new: Sequence[Row], pending: Iterable[int]) -> list[int]:
         """Read the headers of new clips, reserve slots, and enter them into the books; the rows of those that have a slot.
 
-        Raises UsageError where the disk has no room for them and for the clips that are `pending`.
+        Raises UsageError if the disk has no space for them and for the clips that are `pending`.
         """
         log.info("reading the headers of %d new clips", len(new))
         found = self._probe(new)
@@ -56,7 +56,7 @@ class Planner:
         return [slot.clip for slot in slots]
 
     def slots(self, pending: Sequence[int]) -> list[Slot]:
-        """Slots of clips to work on. Clips that never had one, because their header could not be read, are probed again."""
+        """Slots of clips to process. Clips without one, because their header could not be read, are probed again."""
         offsets = self.books.table()["offset"]
         homeless = [clip for clip in pending if offsets[clip] < 0]
         slots = self._placed(pending)
@@ -73,18 +73,18 @@ class Planner:
         return slots
 
     def _place(self, wanted: Sequence[tuple[int, int]]) -> list[Slot]:
-        """New slots after all there are."""
+        """New slots after all existing ones."""
         slots = plan.place(wanted, self.top)
         self.top = max(self.top, plan.num_rows(slots))
         return slots
 
     def _placed(self, clips: Iterable[int]) -> list[Slot]:
-        """Slots that these clips have."""
+        """The present slots of these clips."""
         wanted = set(clips)
         return [slot for slot in plan.placed(self.books.table()) if slot.clip in wanted]
 
     def _probe(self, rows: Sequence[Row]) -> list[int | Unread]:
-        """What the headers promise, read by the cluster's workers."""
+        """The declared lengths in the headers, read by the cluster's workers."""
         options = self.books.root.options
         jobs = [(list(rows[k : k + PROBES]), *self.limits, options) for k in range(0, len(rows), PROBES)]
         return [answer for part in self.spread(probe_rows, jobs) for answer in part]

@@ -1,4 +1,4 @@
-"""The last lines of a run: clips, hours, speed, stages, failures by reason, and what the soft labels are worth."""
+"""The last lines of a run: clips, hours, speed, stages, failures by reason, and the quality of the soft labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES = 10  # failed clips named in the last lines
 
 
 def text(summary: Summary, config: Config) -> str:
-    """The report, for a person."""
+    """The report as text for the user."""
     if config.dry_run:
         return _expectation(summary, config)
     lines = []
@@ -34,7 +34,7 @@ def text(summary: Summary, config: Config) -> str:
                 "of the time"
             )
     else:
-        lines.append("soft labels are written anew" if config.refit else "nothing to do: no clip is missing")
+        lines.append("soft labels are rewritten" if config.refit else "nothing to do: no clip is missing")
     lines.append(f"{summary.done} of {summary.clips} clips done in {plain(config.store)}{_with(summary)}")
     lines += _quality(summary)
     if summary.report:
@@ -55,13 +55,13 @@ def text(summary: Summary, config: Config) -> str:
     if not summary.labelled:
         lines.append(
             "no soft labels yet, because no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or "
-            f"take a fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
+            f"use another fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
 
 
 def exit_code(summary: Summary, max_failures: float) -> int:
-    """0 where every clip is done, or no more than that share failed; else 3."""
+    """0 if every clip is done, or at most that share failed; else 3."""
     total = max(summary.clips, len(summary.failed), 1)
     return 0 if len(summary.failed) <= max_failures * total else 3
 
@@ -95,7 +95,7 @@ def _with(summary: Summary) -> str:
 
 
 def _expectation(summary: Summary, config: Config) -> str:
-    """What a run would do and need."""
+    """The work of a run, and the resources that it needs."""
     frames = round(summary.video_seconds * layout.FPS)
     need, free = space.needed(frames, summary.dims, summary.arrays), space.free(config.store)
     minutes = max(1, round(space.minutes(frames, summary.cpus)))

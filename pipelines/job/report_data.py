@@ -1,7 +1,7 @@
 """Makes a run's report (records of `pipelines.job.report_page`) and writes it into the store's folder, as JSON and as a page.
 
-Both files are written at the end of a run that did something, even if it failed or was stopped, and now and then while it
-runs, so that a driver that was killed leaves a report too. docs/precompute.md describes the fields.
+Both files are written at the end of a run that did something, even if it failed or was stopped, and from time to time
+while it runs, so that a killed driver leaves a report too. docs/precompute.md describes the fields.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ VERSION = 1
 JSON, HTML = "report.json", "report.html"
 EXAMPLES = 5  # clips named for each kind of failure
 SLOWEST = 20
-EVERY_S, SHARE = 60.0, 0.05  # while it runs: not more often, and never more than this share of the driver's time
-BUSY = 0.7  # share of its time over which a stage's workers limit a run
-HOURS = 1000.0  # of video, that the cost is told for
-# US dollars an hour, AWS on demand, us-east-1, Linux, June 2026: c6i.8xlarge 1.36 for 32 vCPUs, g5.xlarge 1.006 with an A10G.
+EVERY_S, SHARE = 60.0, 0.05  # while it runs: not more often, and at most this share of the driver's time
+BUSY = 0.7  # a stage whose workers are busy for more than this share of their time limits the run
+HOURS = 1000.0  # of video, for which the cost is stated
+# US dollars per hour, AWS on demand, us-east-1, Linux, June 2026: c6i.8xlarge 1.36 for 32 vCPUs, g5.xlarge 1.006 with an A10G.
 CORE_PRICE, GPU_PRICE = 0.0425, 1.006
 PRICES = "AWS on demand, us-east-1, June 2026: a vCPU of c6i.8xlarge, a g5.xlarge with its GPU"
 SOFTWARE = ("concord-av", "ray", "torch", "numpy", "zarr", "av", "mediapipe")
 CRASHES = ("crash", "timeout", "killed")
-WORK = {"headers", "pass one", "labels", "words"}  # parts of which one shows that a run did something
+WORK = {"headers", "pass one", "labels", "words"}  # a run with one of these parts did something
 
 
 @contextmanager
 def kept(summary: Summary, config: Config, entries: Mapping[str, Entry]) -> Iterator[Callable[[], None]]:
-    """Have a report of the run in the store when the block ends, however it ends; the callable, called often, keeps one there
-    meanwhile. `entries` is the ledger by clip id, as it is by then. A report that cannot be written costs a warning and not
-    the run."""
-    last = time.monotonic(), 0.0  # when one was written, and the seconds that it took
+    """Write a report of the run to the store when the block ends, in any way. The yielded callable, called often, also
+    updates it during the block. `entries` returns the present ledger by clip id. A report that cannot be written causes
+    a warning only."""
+    last = time.monotonic(), 0.0  # time of the last report, and the seconds that it took
 
     def now() -> None:
         nonlocal last
@@ -85,7 +85,9 @@ def kept(summary: Summary, config: Config, entries: Mapping[str, Entry]) -> Iter
     try:
         yield now
     except BaseException as error:
-        if summary.worked or not isinstance(error, UsageError):  # which says, before any work, that nothing was changed
+        if summary.worked or not isinstance(
+            error, UsageError
+        ):  # a UsageError before any work means that nothing was changed
             _try(summary, config, entries, *ending(error))
         raise
     if set(summary.parts.seconds) & WORK:
@@ -108,12 +110,12 @@ def write(root: str | os.PathLike[str] | Place, report: Report) -> None:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """What `report.json` holds: floats of six digits, null where one is not finite."""
+    """The content of `report.json`: floats with six digits, null for values that are not finite."""
     return plain_json.cleaned(asdict(report), digits=6)
 
 
 def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state: str, message: str) -> Report:
-    """The report, from what the run counted, the ledger and the store; `state` is running, ended, stopped or failed."""
+    """The report, from the run's counts, the ledger and the store; `state` is running, ended, stopped or failed."""
     reader = store.open(config.store)
     clips, usage, parts = reader.clips, summary.usage, summary.parts
     seconds = time.time() - usage.begun
@@ -176,8 +178,7 @@ def of_stage(stage: StageUsage) -> Stage:
 
 
 def limit(usage: Usage, seconds: float) -> Limit | None:
-    """The stage whose workers were busy most of their time, and what that means for a run of that length; None before any
-    work."""
+    """The stage whose workers were busiest, and its effect on a run of that length; None before any work."""
     if not usage.stages:
         return None
     name = max(usage.stages, key=lambda stage: usage.stages[stage].utilisation)
@@ -186,10 +187,12 @@ def limit(usage: Usage, seconds: float) -> Limit | None:
     busy = f"{were} busy {stage.utilisation:.0%} of the time"
     if stage.span_s < seconds / 2:
         had = f"had work for {stage.span_s:.0f} of {seconds:.0f} s"
-        said = f"Most of the time no clip was in work: {name}, the busiest stage, {had}. The rest is the other parts above."
+        said = (
+            f"Most of the time no clip was in progress: {name}, the busiest stage, {had}. The rest are the parts above."
+        )
     elif stage.utilisation < BUSY:
         most = f"{name} most ({stage.utilisation:.0%})"
-        said = f"No stage was busy all the time, {most}: too few clips were in work at once."
+        said = f"No stage was busy all the time, {most}: too few clips were in progress at once."
     elif name == "face":
         said = f"The face stage limits the run: its {busy}. More CPU cores make it faster."
     else:
@@ -198,7 +201,7 @@ def limit(usage: Usage, seconds: float) -> Limit | None:
 
 
 def timeline(usage: Usage, seconds: float) -> Timeline:
-    """By stage, clips a second and workers busy in each bin of the run's time."""
+    """By stage, clips per second and busy workers in each bin of the run's time."""
     count = math.ceil(seconds / usage.bin_s)
     return Timeline(
         usage.bin_s,
@@ -221,7 +224,7 @@ def failures(entries: Iterable[Entry]) -> list[Failures]:
 
 
 def slowest(entries: Mapping[str, Entry], clips: Mapping[str, np.ndarray]) -> list[SlowClip]:
-    """Clips that took longest, with the length that they have or promise."""
+    """The slowest clips, with their decoded or declared length."""
     top = heapq.nlargest(SLOWEST, (e for e in entries.values() if e.seconds > 0), key=lambda e: e.seconds)
     wanted = {entry.id for entry in top}
     length = {str(i): float(s) for i, s in zip(clips["id"], clips["duration"], strict=True) if str(i) in wanted}
@@ -234,8 +237,8 @@ def slowest(entries: Mapping[str, Entry], clips: Mapping[str, np.ndarray]) -> li
 
 
 def cost(summary: Summary, config: Config, has: Machine, seconds: float) -> Cost | None:
-    """Hours of CPU cores and GPUs for 1,000 hours of video, estimated from this run: of work alone, and with all the time that
-    the machines idled. None for a run that worked on no clip."""
+    """Hours of CPU cores and GPUs for 1,000 hours of video, estimated from this run: for work only, and including idle
+    time of the machines. None for a run that processed no clip."""
     video = max((stage.frames for stage in summary.usage.stages.values()), default=0) / layout.FPS
     if not video:
         return None
@@ -259,14 +262,14 @@ def _hours(name: str, cores: float, gpus: float) -> CostRow:
 
 
 def labels(note: Mapping[str, Any]) -> Labels | None:
-    """What the soft labels are worth, from the note of the fit; None where there are none."""
+    """Quality of the soft labels, from the note of the fit; None if there are none."""
     return (
         Labels(**{field.name: plain_json.cleaned(note.get(field.name)) for field in fields(Labels)}) if note else None
     )
 
 
 def machine() -> Machine:
-    """Nodes, CPUs and GPUs that the run has, and nodes that it had."""
+    """Nodes, CPUs and GPUs of the run, and nodes that it lost."""
     import ray
 
     here = Machine(nodes=1, cpus=cluster.cores())
@@ -274,7 +277,7 @@ def machine() -> Machine:
         return here
     try:
         nodes = ray.nodes()
-    except Exception as error:  # the cluster may be what the run failed for
+    except Exception as error:  # the run may have failed because of the cluster
         log.debug("the cluster cannot be asked for its nodes: %s", error)
         return here
     alive = [node["Resources"] for node in nodes if node["Alive"]]

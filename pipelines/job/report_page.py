@@ -1,7 +1,8 @@
-"""What a report of a run says, as records, and `report.html`, which shows them.
+"""The report of a run as records, and `report.html`, which shows them.
 
-The records are `report.json` field by field (docs/precompute.md describes them); `pipelines.job.report_data` makes both files.
-The page is `templates/report.html.j2`: it needs no network and no script, and works on phones, by day and by night.
+The records have the fields of `report.json` (docs/precompute.md describes them); `pipelines.job.report_data` makes both
+files. The page is `templates/report.html.j2`: it needs no network and no scripts, and works on phones, in light and
+dark mode.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pipelines.ui.pages import as_count, as_hours, as_span, render
 COMMAND = "precompute"
 STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher"}
 PARTS = ("start", "headers", "pass one", "fit", "labels", "words", "other")
-AGAIN = "next run"  # what tries a clip again that failed for lack of memory, disk or workers
+AGAIN = "next run"  # when a clip that failed for lack of memory, disk or workers is tried again
 SHORTEST_S = 0.05  # parts below it are not drawn
-LITTLE_H = 0.5  # hours of video below which start and end of a run weigh too much in its cost
+LITTLE_H = 0.5  # hours of video below which start and end of a run dominate its cost
 
 Figures = Mapping[str, float]
 
@@ -39,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the run has: nodes, CPUs and GPUs, and the nodes that it lost."""
+    """Resources of the run: nodes, CPUs and GPUs, and the nodes that it lost."""
 
     nodes: int
     cpus: int
@@ -50,7 +51,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of the store by what became of them, and those of this run, with their hours of video."""
+    """Clips of the store by outcome, and those of this run, with their hours of video."""
 
     total: int
     done: int
@@ -105,7 +106,7 @@ class Example:
 
 @dataclass
 class Failures:
-    """Clips that failed in one stage for one reason; `again` is what tries them again."""
+    """Clips that failed in one stage for one reason; `again` says when they are tried again."""
 
     stage: str
     reason: str
@@ -116,7 +117,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class SlowClip:
-    """A clip that took long: seconds of work in all stages, of video, and the one by the other."""
+    """A slow clip: seconds of work in all stages, seconds of video, and their ratio."""
 
     id: str
     path: str
@@ -130,7 +131,8 @@ class SlowClip:
 
 @dataclass(frozen=True)
 class Retries:
-    """Clips that took more than one attempt, that crashed or hung, and times that workers or nodes were lost."""
+    """Clips that needed more than one attempt, that crashed or hung, and the number of times that workers or nodes were
+    lost."""
 
     again: int
     crashed: int
@@ -139,7 +141,7 @@ class Retries:
 
 @dataclass(frozen=True)
 class CostRow:
-    """Hours of cores and GPUs that one kind of work takes, and their price."""
+    """Hours of cores and GPUs for one kind of work, and their price."""
 
     name: str
     core_hours: float
@@ -149,19 +151,19 @@ class CostRow:
 
 @dataclass(frozen=True)
 class Cost:
-    """What `hours_of_video` would cost, by the `from_hours` of video of this run."""
+    """The cost of `hours_of_video`, estimated from the `from_hours` of video of this run."""
 
     hours_of_video: float
     from_hours: float
     usd_a_core_hour: float
     usd_a_gpu_hour: float
-    prices: str  # where the prices are from
+    prices: str  # source of the prices
     rows: Sequence[CostRow]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the soft labels are worth, from the fit's note in the store; figures by corpus, then by window."""
+    """Quality of the soft labels, from the fit's note in the store; figures by corpus, then by window."""
 
     kind: str
     fitted_on: Mapping[str, int] | None
@@ -173,7 +175,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it, in the order of `report.json`."""
+    """The whole report, in the order of `report.json`."""
 
     version: int
     run: Run
@@ -192,7 +194,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the run in the bar of all: its seconds, their share of all that are drawn, and its colour."""
+    """One part of the run in the bar of all parts: its seconds, their share of the drawn ones, and its colour."""
 
     name: str
     seconds: float
@@ -229,7 +231,7 @@ def page(report: Report) -> str:
 
 
 def headline(report: Report) -> tuple[str, str]:
-    """Tone (good, warn, bad, plain) and the sentence that says what happened."""
+    """Tone (good, warn, bad, plain) and the sentence with the outcome."""
     clips, state = report.clips, report.run.state
     far = f"{clips.done:,} of {as_count(clips.total, 'clip')} {'is' if clips.done == 1 else 'are'} done"
     if state == "running":
@@ -248,7 +250,7 @@ def headline(report: Report) -> tuple[str, str]:
 
 
 def tiles(report: Report) -> list[tuple[str, str]]:
-    """The figures under the headline, each with what it counts."""
+    """The figures under the headline, each with its unit."""
     clips, run = report.clips, report.run
     speed = clips.this_run_hours * 3600 / run.seconds if run.seconds else 0
     found = [
@@ -271,7 +273,8 @@ def parts(report: Report) -> list[Part]:
 
 
 def tracks(report: Report) -> list[Track]:
-    """The timeline: clips a second through the busiest stage, as stages that wait for it work in bursts, and busy workers."""
+    """The timeline: clips per second in the busiest stage (stages that wait for it work in bursts), and busy
+    workers."""
     if report.limit is None:
         return []
     through = report.timeline.clips_per_s[report.limit.stage]

@@ -1,4 +1,4 @@
-"""What a user asks of precompute, and all checks that come before anything is written."""
+"""The request to precompute, and all checks before anything is written."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ DEFAULTS = {"asr": ASR, "vsr": VSR}
 
 @dataclass(frozen=True)
 class Config:
-    """What the user asked for; None = what the store has, or the default for a new one."""
+    """The user's options; None = the store's value, or the default for a new store."""
 
-    store: Place  # its options are for corpora in buckets too
+    store: Place  # its options also apply to corpora in buckets
     corpora: tuple[str, ...] = ()
     name: str | None = None
     root: str | None = None
@@ -57,11 +57,11 @@ class Config:
 
 @dataclass(frozen=True)
 class Request:
-    """A request that can be carried out: what was asked for, and what the checks found."""
+    """A valid request: the user's options, and the results of the checks."""
 
     config: Config
     exists: bool  # the store
-    rows: list[Row]  # of the corpora asked for
+    rows: list[Row]  # of the requested corpora
     arrays: tuple[str, ...]  # of layout.OPTIONAL_ARRAYS, that the store has or will have
     asr: Teacher
     vsr: Teacher
@@ -84,7 +84,7 @@ def check(config: Config) -> Request:
 
 
 def _rows(config: Config) -> list[Row]:
-    """Rows of the corpora asked for, the first `limit` of them."""
+    """Rows of the requested corpora, the first `limit` of them."""
     options = config.store.options
     found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root, options)]
     ids = [row.id for row in found]
@@ -94,7 +94,7 @@ def _rows(config: Config) -> list[Row]:
 
 
 def _check_place(config: Config) -> bool:
-    """Whether the store exists. Raises UsageError where it does not and cannot be made."""
+    """Whether the store exists. Raises UsageError if it does not and cannot be created."""
     try:
         if (config.store / "zarr.json").exists():
             return True
@@ -106,14 +106,14 @@ def _check_place(config: Config) -> bool:
         raise UsageError(f"{config.store} is not a store yet; name a corpus to make it from: --corpus KIND:ROOT")
     if taken:
         raise UsageError(
-            f"{config.store} exists and is not a concord-av store: nothing in it was touched; choose an empty folder or a new "
+            f"{config.store} exists and is not a concord-av store: nothing in it was changed; choose an empty folder or a new "
             "one for --store"
         )
     return False
 
 
 def _optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
-    """Those of layout.OPTIONAL_ARRAYS that the store has or, where it is made in this run, will have."""
+    """The members of layout.OPTIONAL_ARRAYS that the store has or, if this run creates it, will have."""
     unknown = [name for name in config.arrays if name not in layout.OPTIONAL_ARRAYS]
     if unknown:
         raise UsageError(f"--arrays knows {', '.join(layout.OPTIONAL_ARRAYS)}, not {unknown[0]!r}")
@@ -124,14 +124,14 @@ def _optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
     if missing:
         raise UsageError(
             f"{config.store} was made without frames/{missing[0]}, which cannot be added to it: make a new store with --arrays "
-            f"{','.join(config.arrays)}, or leave --arrays out"
+            f"{','.join(config.arrays)}, or omit --arrays"
         )
     return has
 
 
 def _load_teachers(config: Config, attrs: RootAttributes | None) -> tuple[Teacher, Teacher]:
-    """The two teachers, loaded here so that a wrong name or missing weights end the run before anything is written; `attrs` are
-    the store's, None where it is made in this run."""
+    """The two teachers, loaded here so that a wrong name or missing weights end the run before anything is written;
+    `attrs` are the store's, None if this run creates it."""
     names = _teacher_names(config, attrs)
     asr, vsr = (_teacher(config, side, names[side], attrs) for side in ("asr", "vsr"))
     for side, teacher, stream in (("asr", asr, "audio"), ("vsr", vsr, "video")):
@@ -141,7 +141,7 @@ def _load_teachers(config: Config, attrs: RootAttributes | None) -> tuple[Teache
     if backend not in (None, *face_backends.installed()):
         raise UsageError(
             f"{config.store} was made with {backend} running the face networks, which is not installed here; make install "
-            "brings it"
+            "installs it"
         )
     if config.words and not isinstance(asr, Transcriber):
         raise UsageError(f"--words needs a teacher that writes text, such as whisper:tiny.en; {asr.name} does not")
@@ -149,7 +149,7 @@ def _load_teachers(config: Config, attrs: RootAttributes | None) -> tuple[Teache
 
 
 def _teacher_names(config: Config, attrs: RootAttributes | None) -> dict[str, str]:
-    """The teacher of each side: the store's, else the one asked for or the default."""
+    """The teacher of each side: the store's, else the requested one or the default."""
     asked = {"asr": config.asr, "vsr": config.vsr}
     if attrs is None:
         return {side: name or DEFAULTS[side] for side, name in asked.items()}
@@ -159,7 +159,7 @@ def _teacher_names(config: Config, attrs: RootAttributes | None) -> dict[str, st
         if name not in (None, has[side]):
             raise UsageError(
                 f"{config.store} was made with --{side} {has[side]}, not {name}: embeddings of two teachers cannot share a "
-                f"store; leave --{side} out, or make another store"
+                f"store; omit --{side}, or make another store"
             )
     return has
 
@@ -169,7 +169,7 @@ def _teacher(config: Config, side: str, name: str, attrs: RootAttributes | None)
     if attrs is None:
         return teachers.load(name)
     has = attrs["teachers"][side]
-    expected = f"expected {has.get('sha256')}; bring back the same file"
+    expected = f"expected {has.get('sha256')}; restore the same file"
     try:
         teacher = recorded.load(has, foreign=False)
     except OtherWeights as error:
@@ -185,12 +185,12 @@ def _teacher(config: Config, side: str, name: str, attrs: RootAttributes | None)
 
 
 def _check_similarity(config: Config, note: Mapping[str, Any], asr: Teacher, vsr: Teacher) -> None:
-    """Raises UsageError where the kind of similarity asked for cannot be made of these teachers, or contradicts the store's own
-    (`note`) or that of --fit-from."""
+    """Raises UsageError if the requested kind of similarity is not possible with these teachers, or contradicts the
+    store's own (`note`) or that of --fit-from."""
     kind = config.similarity or note.get("kind")
     if config.fit_from:
         if config.refit:
-            raise UsageError("--fit-from takes another store's fit, --refit learns one here: give one of them")
+            raise UsageError("--fit-from uses another store's fit, --refit learns one here: give one of them")
         has = borrowed_fit(config.fit_from, {"asr": asr.provenance(), "vsr": vsr.provenance()})[0].kind
         if config.similarity not in (None, has):
             raise UsageError(
@@ -199,7 +199,7 @@ def _check_similarity(config: Config, note: Mapping[str, Any], asr: Teacher, vsr
         kind = has
     elif config.similarity not in (None, note.get("kind", config.similarity)) and not config.refit:
         raise UsageError(
-            f"{config.store} compares by {note['kind']}, not {config.similarity}; add --refit to fit and label it anew"
+            f"{config.store} compares by {note['kind']}, not {config.similarity}; add --refit to fit and label it again"
         )
     if kind == "cosine" and asr.dim != vsr.dim:
         raise UsageError(
@@ -210,18 +210,19 @@ def _check_similarity(config: Config, note: Mapping[str, Any], asr: Teacher, vsr
             if teacher.provenance()["options"].get("rows") != "log posteriors":
                 raise UsageError(
                     f"similarity {kind} compares character posteriors, which {teacher.name} does not give; "
-                    "take deep_avsr-audio and deep_avsr-video"
+                    "use deep_avsr-audio and deep_avsr-video"
                 )
 
 
 def face_backend(attrs: RootAttributes) -> str:
-    """What runs the face networks for this store; all its crops and points come from one. Old stores know MediaPipe alone."""
+    """The backend of the face networks for this store; all its crops and points come from one. Old stores always used
+    MediaPipe."""
     backend: str = attrs["teachers"]["face"]["options"].get("backend", "mediapipe")
     return backend
 
 
 def command(arguments: Sequence[str]) -> str:
-    """The command line for a shell, without the values of storage options and whatever else may be a secret."""
+    """The command line for a shell, without the values of storage options and other possible secrets."""
     shown: list[str] = []
     for k, word in enumerate(arguments):
         option, given, rest = word.partition("=")
@@ -234,7 +235,7 @@ def command(arguments: Sequence[str]) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, empty where this is an installed copy."""
+    """The checkout's commit; empty for an installed copy."""
     here = Path(__file__).parents[2]
     if not (here / ".git").exists():
         return ""

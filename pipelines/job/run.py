@@ -1,9 +1,9 @@
-"""The precompute job: manifests in, a complete store out; run again it does only what is missing.
+"""The precompute job: manifests in, a complete store out; when run again it does only what is missing.
 
-The driver reads headers and plans slots, streams batches through Ray, packs shards whose batches are all staged, and alone
-writes the clips table and the ledger; `clips/done` comes last. Then the second pass learns a shared space and writes soft
-labels, and --words transcribes. Whatever dies, the next run finds staged batches, packed shards and the ledger, and goes on
-from there.
+The driver reads headers and plans slots, streams batches through Ray and packs shards whose batches are all staged. It
+is the only process that writes the clips table and the ledger; `clips/done` comes last. Then the second pass learns a
+shared space and writes soft labels, and --words transcribes. Whatever fails, the next run finds staged batches, packed
+shards and the ledger, and continues from there.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ Args = TypeVarTuple("Args")
 
 
 def run(config: Config) -> Summary:
-    """Do all that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is changed,
-    RunError after."""
+    """Do everything that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is
+    changed, RunError afterwards."""
     asked = request.check(replace(config, store=config.store.confined()))
     root = asked.config.store
     if config.dry_run:
@@ -58,7 +58,7 @@ def run(config: Config) -> Summary:
             with report_data.kept(job.summary, asked.config, job.books.entries) as job.books.tell:
                 return job.run()
         except UsageError:
-            if not asked.exists and not writer.num_clips:  # what was made for the run goes with it
+            if not asked.exists and not writer.num_clips:  # remove the new, empty store
                 unmake(root)
             raise
         except Exception as error:  # from here on the store may have changed
@@ -68,15 +68,15 @@ def run(config: Config) -> Summary:
             if isinstance(error, ConcordError) and error.exit_code != RunError.exit_code:
                 raise RunError(str(error)) from error
             if traces.add(root, [traces.Trace("", "run", traceback_of(error))]):
-                log.warning("the traceback of what ended this run is in %s", root / traces.FILE)
+                log.warning("the traceback of the error that ended this run is in %s", root / traces.FILE)
             raise
 
 
 def _check_there(root: Place, error: Exception) -> None:
-    """Raises RunError where the store was moved or removed meanwhile, whatever error that led to."""
+    """Raises RunError if the store was moved or removed during the run, whatever error that led to."""
     try:
         is_there = (root / "zarr.json").exists()
-    except (OSError, store.StoreError):  # a disk or network that cannot be reached, which `error` tells
+    except (OSError, store.StoreError):  # a disk or network cannot be reached, as `error` says
         return
     if not is_there:
         raise RunError(
@@ -85,10 +85,10 @@ def _check_there(root: Place, error: Exception) -> None:
 
 
 class _Job:
-    """One run over one store that is open."""
+    """One run over one open store."""
 
     def __init__(self, asked: Request, writer: store.Writer) -> None:
-        """Reads the books and tidies up after a run that died."""
+        """Reads the books and cleans up after a run that died."""
         self.asked, self.config, self.writer = asked, asked.config, writer
         self.summary = Summary(arrays=asked.arrays)
         self.begun = time.perf_counter()
@@ -116,14 +116,14 @@ class _Job:
         self.summary.labelled, self.summary.similarity = bool(note), note
         if config.words:
             words.transcribe(root, self.writer, self.asked.asr.name, self._spread)
-        staging.discard(root, staging.staged(root))  # of attempts that were planned otherwise
+        staging.discard(root, staging.staged(root))  # left by attempts with another plan
         self.writer.consolidate()
         return self.books.close(time.perf_counter() - self.begun)
 
     def _reopen_damaged(self) -> None:
-        """Clips of shards that are missing or cut short are not done: what the teachers gave is worked out again.
+        """Clips of missing or truncated shards are marked as not done, and the teachers' output is computed again.
 
-        Sizes and indexes tell, which is cheap; `store.inspect --verify` reads every byte.
+        This checks sizes and indexes, which is cheap; `store.inspect --verify` reads every byte.
         """
         reader = store.open(self.config.store)
         given = [name for name in reader.names if name not in layout.LEARNED_ARRAYS]
@@ -133,7 +133,7 @@ class _Job:
         if clips:
             name = next(iter(damaged))
             log.warning(
-                "%d shards are damaged, the first of them: %s; working on their %d clips again",
+                "%d shards are damaged, the first of them: %s; processing their %d clips again",
                 len(shards),
                 reader.shard_damage(name, damaged[name][0]),
                 len(clips),
@@ -146,7 +146,7 @@ class _Job:
         chain = cluster.Chain(config.store, names, asked.arrays, config.pools, config.clip_timeout, config.attempts)
         first_pass = FirstPass(self.books, chain, self.summary, self._connect)
         late = first_pass.run(self.planner.slots(pending))
-        # Headers lied about these: new slots after everything else, in manifest order.
+        # Their headers were wrong: new slots after everything else, in manifest order.
         again = sorted(i for i in late if self.books.entries[self.books.rows[i].id].reason == OVERFLOW)
         if again:
             first_pass.run(self.planner.rehouse([(i, late[i]) for i in again]))
@@ -171,7 +171,7 @@ class _Job:
 
 
 def _progress(function: Callable[..., object], jobs: Sequence[Sequence[object]]) -> tuple[str, str, list[int]]:
-    """What to call the work that is spread over the cluster, what it is counted in, and how many there are in each job."""
+    """The name of the work that is spread over the cluster, its unit, and the number of units in each job."""
     ones = [1] * len(jobs)
     if function is label_shard:
         return "labels", "shards", ones
@@ -183,7 +183,7 @@ def _progress(function: Callable[..., object], jobs: Sequence[Sequence[object]])
 
 
 def _dry_run(asked: Request) -> Summary:
-    """What a run would do, from headers alone."""
+    """The work of a run, from headers only."""
     config = asked.config
     known = set(store.open(config.store).clips["id"].tolist()) if asked.exists else set()
     new = [row for row in asked.rows if row.id not in known]

@@ -1,7 +1,9 @@
-"""What a run will need: bytes on the store's disk and time of the cluster's CPUs, from the frames that headers promise.
+"""The resources that a run will need: bytes on the store's disk and CPU time of the cluster, from the frames in the
+headers.
 
-The constants were measured with the default teachers on GRID (360 x 288, one speaker). Noise in picture and sound makes mouths
-and audio compress less: a run with less than MARGIN to spare gets a warning, and only a clear shortage is refused.
+The constants were measured with the default teachers on GRID (360 x 288, one speaker). Mouths and audio compress less
+with noise in picture and sound, so a run with less than MARGIN to spare gets a warning, and only a clear shortage is
+refused.
 """
 
 from __future__ import annotations
@@ -19,30 +21,31 @@ from store import layout
 from store.place import Place, is_url
 
 BYTES_A_FRAME = (
-    6_000  # of all arrays but the two embeddings, compressed: mouths 4,680, sound 840, lips and blendshapes 210
+    6_000  # of all arrays except the two embeddings, compressed: mouths 4,680, sound 840, lips and blendshapes 210
 )
 BYTES_A_VALUE = 1.9  # of an embedding: f2, which hardly compresses
-OPTIONAL_BYTES = {"face": 6_500}  # a frame of layout.OPTIONAL_ARRAYS, compressed
-STAGED_BYTES = 10_800  # a frame of a finished batch, uncompressed, beside its embeddings
+OPTIONAL_BYTES = {"face": 6_500}  # per frame of layout.OPTIONAL_ARRAYS, compressed
+STAGED_BYTES = 10_800  # per frame of a finished batch, uncompressed, without its embeddings
 STAGED_ROWS = 4 * layout.SHARD  # frames staged at the same time: shards that are being filled, packed or entered
-MARGIN = 1.2  # times the need; a run with less free space gets a warning
-SECONDS_A_FRAME = 0.008  # of one core: face stage 0.0058, teachers 0.0004, the rest staging, packing and Ray
-START_S = 30.0  # workers and weights
+MARGIN = 1.2  # factor on the need; a run with less free space gets a warning
+SECONDS_A_FRAME = 0.008  # on one core: face stage 0.0058, teachers 0.0004, the rest staging, packing and Ray
+START_S = 30.0  # to start workers and load weights
 
 
 def stays(frames: int, dims: int, arrays: Sequence[str] = ()) -> int:
-    """Bytes that `frames` take in a store; `dims` columns of both embeddings together, `arrays` of layout.OPTIONAL_ARRAYS."""
+    """Bytes that `frames` need in a store; `dims` columns of both embeddings together, `arrays` of
+    layout.OPTIONAL_ARRAYS."""
     return int(frames * (BYTES_A_FRAME + BYTES_A_VALUE * dims + sum(OPTIONAL_BYTES[name] for name in arrays)))
 
 
 def needed(frames: int, dims: int, arrays: Sequence[str] = ()) -> int:
-    """Bytes that a run needs for `frames` new frames: what stays, and batches that wait for their shard."""
+    """Bytes that a run needs for `frames` new frames: the final data, and batches that wait for their shard."""
     staged = STAGED_BYTES + 2 * dims + sum(math.prod(layout.OPTIONAL_ARRAYS[name][1]) for name in arrays)
     return int(stays(frames, dims, arrays) + min(frames, STAGED_ROWS) * staged)
 
 
 def free(root: str | os.PathLike[str] | Place) -> int | None:
-    """Bytes free for this user where the store is or will be; None for a bucket, which has no limit."""
+    """Bytes free for this user at the store's place; None for a bucket, which has no limit."""
     if is_url(root):
         return None
     at = Path(root).absolute()  # type: ignore[arg-type]
@@ -52,7 +55,7 @@ def free(root: str | os.PathLike[str] | Place) -> int | None:
 
 
 def check(root: str | os.PathLike[str] | Place, frames: int, dims: int, arrays: Sequence[str] = ()) -> str:
-    """Empty where the disk has enough space, else a warning. Raises UsageError where the frames cannot fit."""
+    """Empty if the disk has enough space, else a warning. Raises UsageError if the frames cannot fit."""
     has, need = free(root), needed(frames, dims, arrays)
     if has is None or has >= MARGIN * need:
         return ""
@@ -63,12 +66,13 @@ def check(root: str | os.PathLike[str] | Place, frames: int, dims: int, arrays: 
 
 
 def dims(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
-    """Columns of both embeddings together, by the store's frame arrays (`Writer.frame_arrays`)."""
+    """Columns of both embeddings together, from the store's frame arrays (`Writer.frame_arrays`)."""
     return sum(arrays[name][1][0] for name in layout.EMBEDDINGS)
 
 
 def cpus(address: str | None) -> int:
-    """CPUs of the cluster at `address` (or RAY_ADDRESS), which is joined to count them; without one, of this machine."""
+    """CPUs of the cluster at `address` (or RAY_ADDRESS), which is joined to count them; without an address, of this
+    machine."""
     if not (address or os.environ.get("RAY_ADDRESS")):
         return cluster.cores()
     cluster.connect(address)
@@ -76,5 +80,5 @@ def cpus(address: str | None) -> int:
 
 
 def minutes(frames: int, cpus: int) -> float:
-    """Minutes that `frames` take on `cpus`, with the start, without the fit and words."""
+    """Minutes that `frames` take on `cpus`, including the start, without the fit and words."""
     return (START_S + frames * SECONDS_A_FRAME / max(cpus, 1)) / 60

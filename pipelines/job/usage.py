@@ -1,6 +1,7 @@
-"""What a run did: seconds by part, and what its workers did by stage, added up from the spans that come with each batch.
+"""Usage of a run: seconds by part, and the work of its workers by stage, added up from the spans that come with each
+batch.
 
-Its memory is bounded: a timeline has at most `BINS` bins, which become twice as wide whenever a run outgrows them.
+Its memory is bounded: a timeline has at most `BINS` bins, whose width doubles when a run becomes longer.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pipelines.tables.ledger import Entry
 from pipelines.workers.work import Span
 
 BINS = 120
-BIN_S = 1.0  # width of a bin at the beginning
+BIN_S = 1.0  # initial width of a bin
 
 
 @dataclass
 class StageUsage:
-    """One stage: clips, frames, frames with padding, busy seconds; {worker: [begun, ended]} of its first and last work;
+    """One stage: clips, frames, frames with padding, busy seconds; {worker: [start, end]} of its first and last work;
     clips and busy seconds by bin of the run's time."""
 
     clips: int = 0
@@ -45,7 +46,7 @@ class StageUsage:
 
     @property
     def utilisation(self) -> float:
-        """Busy share of the time between each worker's first and last work; 0 before there was any."""
+        """Busy share of the time between each worker's first and last work; 0 before any work."""
         return self.busy_s / self.present_s if self.present_s > 0 else 0.0
 
     @property
@@ -55,7 +56,7 @@ class StageUsage:
 
     @property
     def most_workers(self) -> int:
-        """The largest number of workers that were at work at the same time; one that replaced another is not counted twice."""
+        """The largest number of workers at work at the same time; one that replaced another is not counted twice."""
         moments = sorted(m for begun, ended in self.workers.values() for m in ((begun, 1), (ended, -1)))
         now = most = 0
         for _, step in moments:
@@ -66,15 +67,14 @@ class StageUsage:
 
 @dataclass
 class Usage:
-    """All stages of a run, by name, in the order in which batches go through them; the run began at `begun` (seconds since
-    1970)."""
+    """All stages of a run, by name, in the order of the pipeline; the run began at `begun` (seconds since 1970)."""
 
     stages: dict[str, StageUsage] = field(default_factory=dict)
     begun: float = field(default_factory=time.time)
     bin_s: float = BIN_S
 
     def add(self, spans: Iterable[Span], now: float | None = None) -> None:
-        """Count a batch's spans; they are cut off at `now`, the time, because a node's clock may be wrong."""
+        """Count a batch's spans; they are cut at the present time `now`, because a node's clock may be wrong."""
         now = time.time() if now is None else now
         for span in spans:
             stage = self.stages.setdefault(span.stage, StageUsage())
@@ -106,7 +106,7 @@ class Parts:
     """Seconds of the driver's time by part of a run. A part inside another stops the outer one's clock."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    jobs_s: dict[str, float] = field(default_factory=dict)  # the same, times the tasks that may have run at once
+    jobs_s: dict[str, float] = field(default_factory=dict)  # the same, times the number of parallel tasks
     broken: str = ""  # the part that an error or a signal ended
     _open: list[str] = field(default_factory=list)
     _since: float = 0.0
@@ -116,7 +116,7 @@ class Parts:
         """Count the block's time as `name`'s; `jobs` tasks of it run at the same time."""
         self._turn()
         self._open.append(name)
-        self.broken = ""  # an error before this one was dealt with
+        self.broken = ""  # an earlier error was handled
         before = self.seconds.setdefault(name, 0.0)
         try:
             yield
@@ -130,7 +130,7 @@ class Parts:
             self.jobs_s[name] = self.jobs_s.get(name, 0.0) + (self.seconds[name] - before) * jobs
 
     def _turn(self) -> None:
-        """Give the time since the last turn to the innermost part."""
+        """Add the time since the last call to the innermost part."""
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
@@ -139,7 +139,7 @@ class Parts:
 
 @dataclass
 class Summary:
-    """What a run did, for the report, the last lines and the exit code."""
+    """The summary of a run, for the report, the last lines and the exit code."""
 
     clips: int = 0  # in the store
     done: int = 0  # in the store
@@ -148,17 +148,17 @@ class Summary:
     video_seconds: float = 0.0  # of the clips that this run finished
     usage: Usage = field(default_factory=Usage)
     parts: Parts = field(default_factory=Parts)
-    breaks: int = 0  # times that workers or nodes were lost and the stream of batches was taken up again
+    breaks: int = 0  # number of times that workers or nodes were lost and the stream of batches was resumed
     failed: list[Entry] = field(default_factory=list)
     labelled: bool = True
     similarity: dict[str, Any] = field(default_factory=dict)
-    cpus: int = 0  # of a dry run: of the cluster that would do the work
-    dims: int = 0  # of a dry run: columns of both embeddings
+    cpus: int = 0  # in a dry run: CPUs of the cluster that would do the work
+    dims: int = 0  # in a dry run: columns of both embeddings
     arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS, that the store has
-    report: str = ""  # path of the page that shows all this
+    report: str = ""  # path of the report's page
     traces: str = ""  # path of the tracebacks of the program's own errors, if there were any
 
 
 def first_line(error: BaseException) -> str:
-    """One line for an error: the last of its text, since Ray puts tracebacks before it."""
+    """One line for an error: the last line of its text, because Ray puts tracebacks before it."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]

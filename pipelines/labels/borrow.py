@@ -1,4 +1,4 @@
-"""Taking the fit of another store, or of a file, for a store of the same teachers."""
+"""Uses the fit of another store, or of a file, for a store with the same teachers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from store.similarity import Fit, fitfile
 
 
 def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
-    """The fit of another store or of a file, and its note; `mine` are this store's teachers by side. Raises UsageError where
-    the fit is of other teachers."""
+    """The fit of another store or of a file, and its note; `mine` are this store's teachers by side. Raises UsageError
+    if the fit is for other teachers."""
     if not is_url(path) and path.exists():
         fit, theirs, note = fitfile.load(path.path)
     else:
@@ -27,14 +27,14 @@ def borrowed_fit(path: Place, mine: dict[str, Any]) -> tuple[Fit, dict[str, Any]
         ours, its = mine[side], theirs[side]
         if (ours["name"], ours.get("sha256"), ours["dim"]) != (its["name"], its.get("sha256"), its["dim"]):
             raise UsageError(
-                f"the fit of {path} is of --{side} {its['name']}, this store of {ours['name']}; they cannot be combined"
+                f"the fit of {path} is for --{side} {its['name']}, this store has {ours['name']}; they cannot be combined"
             )
     note = {k: v for k, v in note.items() if k not in ("auc", "brier", "offset", "calibrated_on", "complete")}
     return fit, {**note, "fit_from": str(path)}
 
 
 def check_teachers(place: Place, attrs: Mapping[str, Any]) -> None:
-    """Raises UsageError where a store does not say which teachers it was made with."""
+    """Raises UsageError if a store does not say which teachers it was made with."""
     told = attrs.get("teachers") or {}
     for side, needed in (("asr", ("name", "dim")), ("vsr", ("name", "dim")), ("face", ("options",))):
         teacher = told.get(side) or {}

@@ -1,6 +1,7 @@
-"""How a fit's scores become probabilities: a logistic map for each corpus and window length, from the corpus's pairs and swaps.
+"""Turns a fit's scores into probabilities: a logistic map for each corpus and window length, from the corpus's pairs
+and swaps.
 
-Maps, AUC, Brier scores and offsets rest on clips that the fit has not seen, where there are any; the attributes say which.
+Maps, AUC, Brier scores and offsets use clips that the fit has not seen, if there are any; the attributes say which.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from store.similarity import Fit, grounds
 
 log = logging.getLogger(__name__)
 
-CLIPS = 500  # of a corpus that calibrate it, evenly spaced: enough for a map of two numbers
+CLIPS = 500  # clips of a corpus for its calibration, evenly spaced: enough for a map of two numbers
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Uncalibrated scores by window of own pairs (`positive`) and of swaps (`negative`): of frames with face and voice, or of
-    clips; and where the sound of each clip fits its own lips best."""
+    """Uncalibrated scores by window of own pairs (`positive`) and of swaps (`negative`): of frames with face and voice,
+    or of clips; and the offset at which the sound of each clip fits its lips best."""
 
     positive: dict[str, np.ndarray]
     negative: dict[str, np.ndarray]
@@ -35,19 +36,19 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a fit learned from: the part of each clip (by row), and the fit that judges each part; None where nothing can judge
-    it. A clip that the fit never saw is judged by the fit itself."""
+    """The training data of a fit: the part of each clip (by row), and the fit that evaluates each part, None if there
+    is none. A clip that the fit never saw is evaluated by the fit itself."""
 
     part_of: dict[int, int]
     judges: list[Fit | None]
 
 
-NOTHING = Seen({}, [])  # of these clips
+NOTHING = Seen({}, [])  # none of these clips
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Clips that calibrate a corpus, the part of each, and in words which kind of clips they are."""
+    """Clips for the calibration of a corpus, the part of each, and a description of the clips."""
 
     clips: np.ndarray
     parts: np.ndarray
@@ -57,10 +58,10 @@ class _Chosen:
 def calibrate(
     root: Place, fit: Fit, note: dict[str, Any], seen: Seen | None, corpora: Sequence[str]
 ) -> tuple[Fit, dict[str, Any]]:
-    """The fit with a map for each of `corpora` that has swaps of its own, and `note` with their figures.
+    """The fit with a map for each of `corpora` that has swaps, and `note` with their figures.
 
-    `seen` is None for a fit that was learned elsewhere. A clip is scored by the fit of other parts, and one that nothing can
-    judge is left out.
+    `seen` is None for a fit that was learned elsewhere. A clip is scored by the fit of other parts; one without such a
+    fit is left out.
     """
     reader = store.open(root)
     note = {**note, "calibrated_on": dict(note.get("calibrated_on", {}))}
@@ -72,12 +73,12 @@ def calibrate(
         if chosen is None:
             log.warning("corpus %s has no two clips to swap: its similarities stay uncalibrated", corpus)
             continue
-        # Clips outside the fit are one more part, scored by the whole fit; they are swapped among themselves.
+        # Clips outside the fit form another part, scored by the whole fit; they are swapped with each other.
         pairs = pair_scores(reader, chosen.clips, chosen.parts, [*(judge or fit for judge in judges), fit])
         if not len(pairs.positive["5"]) or not len(pairs.negative["5"]):
             log.warning("corpus %s has no swapped pair with face and voice: its similarities stay uncalibrated", corpus)
             continue
-        if fit.kind != "posterior":  # the paper's number stays as it is
+        if fit.kind != "posterior":  # the paper's number is not calibrated
             maps = {w: similarity.fit_logistic(pairs.positive[w], pairs.negative[w]) for w in similarity.WINDOWS}
             fit = fit.calibrated(corpus, maps)
             basis = _grounds(reader, chosen, pairs, fit, note, seen)
@@ -87,7 +88,7 @@ def calibrate(
 
 
 def _chosen(reader: store.Reader, corpus: str, fit: Fit, seen: Seen) -> _Chosen | None:
-    """The best kind of clips of which there are two that can be swapped; None where there are none."""
+    """The best kind of clips with at least two that can be swapped; None if there is none."""
     c = reader.clips
     mine = (c["done"] == 1) & (c["corpus"].astype(str) == corpus)
     for kind, which in (
@@ -110,7 +111,7 @@ def _chosen(reader: store.Reader, corpus: str, fit: Fit, seen: Seen) -> _Chosen 
 def _grounds(
     reader: store.Reader, chosen: _Chosen, pairs: Pairs, fit: Fit, note: dict[str, Any], seen: Seen | None
 ) -> grounds.Grounds:
-    """What the map of a corpus rests on: its real clips, their people, and how often real clips would be called fake."""
+    """The basis of a corpus's map: its real clips, their people, and how often real clips would be called fake."""
     corpus = str(reader.clips["corpus"][chosen.clips[0]])
     real = chosen.clips[reader.clips["label"][chosen.clips] == 0]
     own = similarity.probability(pairs.positive["clip"], fit, "clip", corpus)
@@ -136,9 +137,9 @@ def _judge(note: dict[str, Any], corpus: str, pairs: Pairs, fit: Fit) -> None:
 def _speakers(
     reader: store.Reader, real: np.ndarray, note: dict[str, Any], seen: Seen | None
 ) -> tuple[int | None, int | None]:
-    """People in the clips `real`, and those of them that no fit which judged their clips had learned from.
+    """People in the clips `real`, and those of them that were unknown to the fits that evaluated their clips.
 
-    A fit that came from elsewhere may have learned from all clips of the corpora that it names, or of any if it names none.
+    A fit from elsewhere may have learned from all clips of the corpora that it names, or from any if it names none.
     """
     names = grounds.people(reader.clips["identities"])
     if seen is None:
@@ -150,19 +151,19 @@ def _speakers(
     parts: dict[str, set[int]] = {}
     for clip, part in seen.part_of.items():
         parts.setdefault(names[clip], set()).add(part)
-    outside = {names[k] for k in real if int(k) not in seen.part_of}  # judged by the whole fit
+    outside = {names[k] for k in real if int(k) not in seen.part_of}  # evaluated by the whole fit
     taught = {name for name, own in parts.items() if len(own) > 1 or len(seen.judges) == 1 or name in outside}
     return grounds.count([names[k] for k in real], taught)
 
 
 def judged(clips: np.ndarray, parts: np.ndarray, judges: Sequence[Fit | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Those clips and their parts that a fit can judge."""
+    """The clips that some fit can evaluate, and their parts."""
     keep = np.array([judges[part] is not None for part in parts], bool)
     return clips[keep], parts[keep]
 
 
 def pair_scores(reader: store.Reader, clips: np.ndarray, parts: np.ndarray, fits: Sequence[Fit]) -> Pairs:
-    """Scores of own pairs and of swaps within each part, each part under its own of `fits`."""
+    """Scores of own pairs and of swaps within each part, with that part's member of `fits`."""
     positive: dict[str, list[np.ndarray]] = {w: [] for w in similarity.WINDOWS}
     negative: dict[str, list[np.ndarray]] = {w: [] for w in similarity.WINDOWS}
     offsets = []
@@ -202,5 +203,5 @@ def embeddings(reader: store.Reader, clip: int) -> dict[str, np.ndarray]:
 
 
 def rounded(x: float) -> float:
-    """As attributes have it."""
+    """For the attributes."""
     return round(float(x), 4)

@@ -1,9 +1,9 @@
-"""Fitting the network of `contrast`: which clips it learns from, the noise added to their sound, and the control.
+"""Fits the network of `contrast`: the choice of training clips, the noise added to their sound, and the control.
 
-A tenth of the real training clips is held out: it decides when the training stops, and calibrates. Noise is added to the sound
-of some clips, 0 to 20 dB below the voice: voices of other training clips (babble) or coloured noise. The ASR teacher embeds the
-noisy sound, so that the fit learns how its rows change. Everything is drawn from the seed and the clip's row, so the same store
-and seed give the same fit whatever the workers did.
+A tenth of the real training clips is held out for early stopping and for calibration. Noise is added to the sound of
+some clips, 0 to 20 dB below the voice: voices of other training clips (babble) or coloured noise. The ASR teacher
+embeds the noisy sound, so that the fit learns how its rows change. Everything random depends only on the seed and the
+clip's row, so the same store and seed give the same fit, independently of the workers.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 CLIPS = 1000  # clips that a fit learns from, evenly chosen
 NOISY_CLIPS = 500  # of them with added noise
 SOUNDS = 3  # noisy sounds of each
-EXCERPT = 250  # frames taken of a longer clip: those with the most voice
-BABBLE = 2 / 3  # share of noises that are voices
-VOICES = (2, 8)  # that babble at once
-COLOUR = (0.0, 2.0)  # exponent of 1/f in the power of other noise: white to brown
+EXCERPT = 250  # frames used of a longer clip: those with the most voice
+BABBLE = 2 / 3  # share of babble among the noises
+VOICES = (2, 8)  # number of voices in babble
+COLOUR = (0.0, 2.0)  # exponent of 1/f in the power spectrum of other noise: white to brown
 SNR_DB = (0.0, 20.0)
 PART = 16  # clips embedded by one task
 
 
 def excerpt(label: np.ndarray) -> slice:
-    """Up to EXCERPT frames of a clip, those with the most frames that have a label [frames] bool; the first of equals."""
+    """Up to EXCERPT frames of a clip, those with the most labelled frames, [frames] bool; the first of equals."""
     if len(label) <= EXCERPT:
         return slice(0, len(label))
     total = np.r_[0, np.cumsum(label)]
@@ -45,7 +45,8 @@ def excerpt(label: np.ndarray) -> slice:
 def noisy_embeddings(
     reader: store.Reader, clips: list[int], spread: Spread, seed: int
 ) -> dict[int, tuple[np.ndarray, ...]]:
-    """By clip row, SOUNDS embeddings f2 [frames, Da] of its excerpt with noise; empty, with a warning, without the teacher."""
+    """By clip row, SOUNDS embeddings f2 [frames, Da] of its excerpt with noise; empty, with a warning, if the teacher
+    is missing."""
     some = evenly(clips, NOISY_CLIPS)
     name = reader.attrs["teachers"]["asr"]["name"]
     jobs = [(reader.place, some[k : k + PART], clips, name, seed) for k in range(0, len(some), PART)]
@@ -54,7 +55,7 @@ def noisy_embeddings(
         found = [answer for part in spread(embed_noisy, jobs, gpu=True) for answer in part]
     except TeacherError as error:
         log.warning(
-            "the fit learns from clean sound alone, as its ASR teacher cannot embed noisy sound here: %s", error
+            "the fit learns from clean sound only, because its ASR teacher cannot embed noisy sound here: %s", error
         )
         return {}
     log.info("embedded %d clips again with noise: %.1f s", len(some), time.perf_counter() - begun)
@@ -80,7 +81,7 @@ def embed_noisy(
 
 
 def mix(sound: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Sound i2 [samples] with noise f8 [samples] added, `snr_db` below it by mean power; quieter where it would clip."""
+    """Sound i2 [samples] with noise f8 [samples] added, `snr_db` below it by mean power; quieter if it would clip."""
     loud, other = (np.sqrt(np.mean(np.square(x, dtype=np.float64)) + 1e-9) for x in (sound, noise))
     both = sound + noise * (loud / other) * 10 ** (-snr_db / 20)
     peak = np.abs(both).max(initial=0.0)
@@ -95,7 +96,8 @@ def train(
     noisy: dict[int, tuple[np.ndarray, ...]],
     seed: int,
 ) -> tuple[dict[str, np.ndarray], int, float]:
-    """A task: the network's arrays, its steps, and the seconds it took; sound is that of a clip's partner where it has one."""
+    """A task: the network's arrays, its steps, and the seconds it took; the sound is that of a clip's partner if it has
+    one."""
     from teachers import projector
 
     reader = store.open(root)

@@ -1,10 +1,10 @@
-"""Learning the shared space from a store's real training clips.
+"""Learns the shared space from a store's real training clips.
 
-For cca, moments are gathered shard by shard and merged in the order of shards, so that a fit is the same whatever the workers
-did. They are kept in five parts by identity: a clip is scored by the fit of the other four parts, as one that was never seen.
-For contrast and fused one part of ten is held out (`pipelines.labels.contrast`). Calibration, Brier scores and the control rest
-on clips that a fit has not seen. The control is the same fit on shuffled pairs: it shows what the corpus's fixed timing gives
-without content.
+For cca, moments are collected shard by shard and merged in the order of shards, so that a fit does not depend on the
+workers. They are kept in five parts by identity: a clip is scored by the fit of the other four parts, which has not
+seen it. For contrast and fused one part of ten is held out (`pipelines.labels.contrast`). Calibration, Brier scores and
+the control use clips that a fit has not seen. The control is the same fit on shuffled pairs: it shows how much fixed
+timing in the corpus gives without content.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from store.similarity import Fit, Moments, grounds
 
 log = logging.getLogger(__name__)
 
-FOLDS = 5  # parts of a cca
-TENTHS = 10  # parts of a contrast, the first of which is held out
-FEW_CLIPS = 20  # a fit on fewer warns
+FOLDS = 5  # parts for cca
+TENTHS = 10  # parts for contrast, the first of which is held out
+FEW_CLIPS = 20  # a fit on fewer clips gives a warning
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a fit is learned from: rows of real training clips, the part of each, and how work is spread over a cluster."""
+    """The material of a fit: rows of real training clips, the part of each, and how work is spread over a cluster."""
 
     root: Place
     reader: store.Reader
@@ -45,8 +45,8 @@ class Material:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was learned: the fit; the fit that judges the clips of each part, None where every fit has learned from that part;
-    the same for the control on shuffled pairs; what the attributes say about it."""
+    """The result: the fit; the fit that evaluates the clips of each part, None if every fit has learned from that part;
+    the same for the control on shuffled pairs; and the entry for the attributes."""
 
     fit: Fit
     held_out: list[Fit | None]
@@ -55,15 +55,16 @@ class Fitted:
 
 
 def training_clips(reader: store.Reader) -> np.ndarray:
-    """Rows of done clips that a fit may learn from: known real, of the train split or of none."""
+    """Rows of finished clips that a fit may learn from: known to be real, in the train split or in none."""
     c = reader.clips
     return np.flatnonzero((c["done"] == 1) & (c["label"] == 0) & np.isin(c["split"].astype(str), ["", "train"]))
 
 
 def folds(reader: store.Reader, clips: np.ndarray, count: int) -> np.ndarray:
-    """Part of each of `clips`, at most `count` parts: by group where there are enough groups, else by clip.
+    """Part of each of `clips`, at most `count` parts: by group if there are enough groups, else by clip.
 
-    Few clips make fewer parts, so that every part has clips to swap; one part alone means no held-out scores.
+    With few clips there are fewer parts, so that every part has clips to swap; with one part there are no held-out
+    scores.
     """
     names = reader.clips["group"][clips].astype(str)
     distinct = {name: k for k, name in enumerate(dict.fromkeys(names))}
@@ -72,7 +73,7 @@ def folds(reader: store.Reader, clips: np.ndarray, count: int) -> np.ndarray:
 
 
 def swapped(clips: np.ndarray, parts: np.ndarray) -> list[tuple[int, int]]:
-    """A partner for each clip whose sound stands in for its own: another clip of the same part, half a part away."""
+    """A partner for each clip, whose sound replaces its own: another clip of the same part, half a part away."""
     pairs = []
     for part in np.unique(parts):
         members = clips[parts == part]
@@ -84,7 +85,8 @@ def swapped(clips: np.ndarray, parts: np.ndarray) -> list[tuple[int, int]]:
 def gather(
     root: Place, clips: list[int], parts: list[int], partners: list[int], context: int, count: int
 ) -> list[Moments | None]:
-    """Moments of each part of some clips, then of each part with the partners' sound: 2 x `count`, None where empty."""
+    """Moments of each part of some clips, then of each part with the partners' sound: 2 x `count`, None for empty
+    parts."""
     reader = store.open(root)
     found: list[Moments | None] = [None] * (2 * count)
     for clip, part, partner in zip(clips, parts, partners, strict=True):
@@ -165,7 +167,8 @@ def _learn_cca(material: Material) -> Fitted | None:
 
 
 def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
-    """The network, and for fused a cca too, learned on all parts but the first, which judges; a single part judges itself."""
+    """The network, and for fused also a cca, learned on all parts except the first, which is for evaluation; a single
+    part is used for both."""
     reader, clips, parts, spread = material.reader, material.clips, material.parts, material.spread
     alone = parts.max() == 0
     teach = contrast.evenly(clips[(parts > 0) | alone].tolist(), contrast.CLIPS)
@@ -211,7 +214,8 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
 
 
 def _moments(material: Material) -> tuple[list[Moments | None], list[Moments | None], int] | None:
-    """Moments of each part, the same of shuffled pairs, and the frames of context; None where they are too few for a cca."""
+    """Moments of each part, the same of shuffled pairs, and the frames of context; None if there are too few for a
+    cca."""
     root, reader, clips, parts = material.root, material.reader, material.clips, material.parts
     count = int(parts.max()) + 1
     partner = dict(swapped(clips, parts))

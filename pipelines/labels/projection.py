@@ -13,13 +13,13 @@ from store.similarity import Fit
 
 Map = Callable[[np.ndarray], np.ndarray]  # embedding [frames, D] to projection [frames, K] f4
 
-# Frames that are mapped at once, five minutes: with the context of each frame they are ten times their size.
+# Frames that are mapped at once, five minutes: with its context each frame takes ten times the memory.
 PIECE = 7_500
 REACH = 8  # frames on each side that a row may depend on: a fit's context is 4, the network's 5
 
 
 def maps(fit: Fit) -> tuple[Map, Map]:
-    """The map of the lips' embedding and that of the sound's. Raises StoreError for a fit whose network cannot be used."""
+    """The map of the lips' embedding and that of the sound's. Raises StoreError if the fit's network cannot be used."""
     vsr, asr = _maps(fit)
     reach = max(REACH, fit.context)
     return partial(_in_pieces, vsr, reach), partial(_in_pieces, asr, reach)
@@ -45,7 +45,7 @@ def _maps(fit: Fit) -> tuple[Map, Map]:
     try:
         network = Projector(fit.network)
     except ValueError as error:
-        raise StoreError(f"{error}; take another fit, or learn it again with precompute.py --refit") from error
+        raise StoreError(f"{error}; use another fit, or learn it again with precompute.py --refit") from error
     if fit.kind == "contrast":
         return network.vsr, network.asr
     return partial(_beside, linear[0], network.vsr), partial(_beside, linear[1], network.asr)
@@ -74,7 +74,7 @@ def _beside(linear: Map, network: Map, x: np.ndarray) -> np.ndarray:
 
 
 def half(x: np.ndarray) -> np.ndarray:
-    """Values as f2, as a store keeps them, held inside its range: an embedding far outside the fitted ones must not become
+    """Values as f2, as stored, clipped to its range: an embedding far outside the fitted ones must not become
     infinite."""
     limit = float(np.finfo(np.float16).max)
     return np.clip(x, -limit, limit).astype(np.float16)

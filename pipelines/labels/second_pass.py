@@ -1,4 +1,5 @@
-"""The second pass over a store: which fit it gets, then projections and soft labels for every shard that needs them."""
+"""The second pass over a store: chooses or learns the fit, then writes projections and soft labels for every shard that
+needs them."""
 
 from __future__ import annotations
 
@@ -22,13 +23,13 @@ from store.similarity import Fit
 
 log = logging.getLogger(__name__)
 
-LONGER = 2  # a warning comes where clips are more than so many times as long as those of the fit
-DEFAULT = "fused"  # with 20 clips or more as good as the better of its parts, or better (docs/teachers.md)
+LONGER = 2  # a warning is given if clips are more than this many times as long as those of the fit
+DEFAULT = "fused"  # with at least 20 clips at least as good as the better of its parts (docs/teachers.md)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user asks of the fit; None = what the store has, or the default."""
+    """The user's options for the fit; None = the store's value, or the default."""
 
     kind: str | None = None  # of similarity
     refit: bool = False
@@ -39,15 +40,16 @@ class Wish:
 def second_pass(
     root: Place, writer: store.Writer, wish: Wish, spread: Spread, foreign: Collection[int] = ()
 ) -> dict[str, Any]:
-    """Fit where there is none or one was asked for, calibrate new corpora, label every shard that needs it and the `foreign`.
+    """Fit if there is no fit or one is requested, calibrate new corpora, label every shard that needs it and the
+    `foreign` ones.
 
-    Returns the note of the fit (the store's attribute `similarity`), empty where nothing could be fitted.
+    Returns the note of the fit (the store's attribute `similarity`), empty if nothing could be fitted.
     """
     reader = store.open(root)
     done = reader.clips["done"] == 1
     corpora = sorted(set(reader.clips["corpus"][done].astype(str)))
     note: dict[str, Any] = dict(writer.attrs.get("similarity") or {})
-    # A run that died while it replaced the fit may have left the old one: what it was asked for is done again.
+    # A run that died while it replaced the fit may have left the old one: its request is executed again.
     interrupted = bool(note) and not note.get("complete")
     fit = _stored_fit(reader, interrupted or wish.refit or wish.fit_from is not None)
     source = wish.fit_from or (note.get("fit_from") if interrupted and not wish.refit else None)
@@ -100,7 +102,7 @@ def _borrowed(
 
 
 def _stored_fit(reader: store.Reader, is_replaced: bool) -> Fit | None:
-    """The store's fit; None where it has none, or has a damaged or half replaced one and this run makes another."""
+    """The store's fit; None if it has none, or if it is damaged or half replaced and this run makes another."""
     try:
         return reader.fit
     except store.StoreError:
@@ -110,12 +112,12 @@ def _stored_fit(reader: store.Reader, is_replaced: bool) -> Fit | None:
 
 
 def default_kind(reader: store.Reader) -> str:
-    """The kind of similarity of a new store: with a network where there are enough clips to train one, else cca alone."""
+    """The kind of similarity for a new store: with a network if there are enough clips to train one, else only cca."""
     return DEFAULT if len(learn.training_clips(reader)) >= learn.FEW_CLIPS else "cca"
 
 
 def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
-    """Shards with done clips: all of them, or those whose projections or soft labels are damaged or still empty."""
+    """Shards with finished clips: all of them, or those whose projections or soft labels are damaged or still empty."""
     if everything:
         return reader.shards_in_use()
     damaged = reader.damaged_shards(layout.LEARNED_ARRAYS)
@@ -130,8 +132,8 @@ def shards_to_label(reader: store.Reader, everything: bool) -> list[int]:
 
 
 def foreign_shards(reader: store.Reader) -> list[int]:
-    """Shards whose projections or soft labels are not the ones that were written, by a closed inventory. Ask before the run
-    opens the inventory."""
+    """Shards whose projections or soft labels differ from those that were written, according to a closed inventory.
+    Call this before the run opens the inventory."""
     if not (reader.inventory.complete and set(layout.LEARNED_ARRAYS) <= set(reader.names)):
         return []
     return sorted({shard for found in reader.damaged_shards(layout.LEARNED_ARRAYS).values() for shard in found})
@@ -142,7 +144,8 @@ def _unlabelled(reader: store.Reader, clip: int) -> bool:
 
 
 def label_shard(root: Place, shard: int) -> int:
-    """Write the shard's projections and soft labels whole, from its embeddings and the stored fit; clips labelled."""
+    """Write the shard's projections and soft labels completely, from its embeddings and the stored fit; returns the
+    number of clips."""
     reader, writer = store.open(root), store.Writer.open(root)
     fit = reader.new_fit
     if fit is None:

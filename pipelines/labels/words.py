@@ -1,7 +1,8 @@
-"""Transcripts with word times, as a pass of its own over the stored sound: decoding costs far more than embedding.
+"""Transcripts with word times, as a separate pass over the stored sound, because decoding takes far longer than
+embedding.
 
-Clips are decoded in parts on the cluster; each part's words are kept in `_staging/` until all are there, and the table is
-written last, in clip order. Clips that have words already are not decoded again.
+Clips are decoded in parts on the cluster; each part's words are kept in `_staging/` until all are complete, and the
+table is written last, in clip order. Clips that have words already are not decoded again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PART_CLIPS = 16  # decoded by one task
+PART_CLIPS = 16  # clips decoded by one task
 
 
 @runtime_checkable
@@ -37,7 +38,7 @@ class Transcriber(Protocol):
 
 
 def pending(reader: store.Reader) -> list[int]:
-    """Rows of done clips with voice but without words."""
+    """Rows of finished clips with voice but without words."""
     done = np.flatnonzero(reader.clips["done"] == 1).tolist()
     wordless = [i for i in done if not (reader.has_words and reader.words(i))]
     voiced = reader.place.map(lambda i: _voiced(reader, i), wordless)
@@ -45,7 +46,7 @@ def pending(reader: store.Reader) -> list[int]:
 
 
 def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) -> None:
-    """Decode the clips that have no words yet and write the table anew."""
+    """Decode the clips that have no words yet and rewrite the table."""
     reader = store.open(root)
     todo = pending(reader)
     if todo:
@@ -84,10 +85,10 @@ def decode(root: Place, clips: list[int], teacher_name: str) -> Place:
 
 
 def _unpacked(data: bytes) -> dict[str, Any]:
-    """What `decode` staged: a SHA-256, a line end, JSON. Raises StoreError where they do not go together."""
+    """The file that `decode` staged: a SHA-256, a line end, JSON. Raises StoreError if they do not match."""
     checksum, _, text = data.partition(b"\n")
     if checksum.decode(errors="replace") != digest(text):
-        raise store.StoreError("words that were staged are damaged; run the same command again to go on")
+        raise store.StoreError("words that were staged are damaged; run the same command again to continue")
     words: dict[str, Any] = json.loads(text)
     return words
 

@@ -1,6 +1,6 @@
 """`python -m pipelines.manifest`: build, validate, edit, split, match and summarise manifests.
 
-`Row` and `ManifestError` are brought when they are asked for: adapters of other packages may have them from here.
+`Row` and `ManifestError` are imported on first use: adapters in other packages may import them from here.
 """
 
 from typing import Any

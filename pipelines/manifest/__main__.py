@@ -2,7 +2,7 @@
 
     python -m pipelines.manifest --corpus KIND:ROOT --protocol NAME -o splits.csv
 
-Rows are read, put together, moved (--remap), chosen (--where, --drop-fault); then checked, split, matched or written.
+Rows are read, merged, moved (--remap) and filtered (--where, --drop-fault); then checked, split, matched or written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TABLE = outputs.unmarked("a manifest or a table of splits", makes_folder=True)
 
 
 def check_outputs(output: str | None, picture: str | None, overwrite: bool, inputs: Sequence[str]) -> None:
-    """Raises Refused for an output that would take something away."""
+    """Raises Refused for an output that would overwrite other data."""
     from pipelines.manifest import picture as manifest_picture
 
     table = [Output(output, TABLE, overwrite)] if output else []
@@ -47,7 +47,7 @@ def check_outputs(output: str | None, picture: str | None, overwrite: bool, inpu
 
 
 def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, whole: bool) -> None:
-    """The whole manifest, or the splits of its rows; raises ManifestError where the file cannot be written."""
+    """Write the whole manifest, or the splits of its rows; raises ManifestError if the file cannot be written."""
     try:
         if whole:
             manifest.write(rows, file)
@@ -61,7 +61,7 @@ def write(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None, wh
 
 
 def write_splits(file: str, rows: Sequence[Row], weight: Mapping[str, float] | None = None) -> None:
-    """id, split, weight of rows that have a split, by id, as CSV or Parquet; `weight` by id, 1 where none is given."""
+    """Write id, split, weight of rows with a split, sorted by id, as CSV or Parquet; `weight` by id, 1 if not given."""
     import pandas as pd
 
     rows = sorted(rows, key=lambda row: row.id)
@@ -76,18 +76,18 @@ def write_splits(file: str, rows: Sequence[Row], weight: Mapping[str, float] | N
 
 
 def shares(_, __, text: str) -> tuple[float, float, float]:
-    """--shares as three numbers, of which one may be 0."""
+    """--shares as three numbers; some may be 0."""
     try:
         train, val, test = (float(x) for x in text.split(","))
     except ValueError:
         raise click.BadParameter(f'give three numbers for train, val, test, such as 70,10,20, not "{text}"') from None
     if min(train, val, test) < 0 or not 0 < train + val + test < float("inf"):
-        raise click.BadParameter("shares are 0 or more, and one of them is more than 0")
+        raise click.BadParameter("shares must be 0 or more, and at least one must be above 0")
     return train, val, test
 
 
 def chosen(rows: list[Row], remap: Sequence[str], where: Sequence[str], drop: Sequence[str]) -> list[Row]:
-    """Rows after --remap, --where and --drop-fault, each with a line that says how many it changed or left."""
+    """Rows after --remap, --where and --drop-fault; each prints how many rows it changed or kept."""
     for move in remap:
         old, equals, new = move.partition("=")
         if not equals or not old or not new:
@@ -103,14 +103,14 @@ def chosen(rows: list[Row], remap: Sequence[str], where: Sequence[str], drop: Se
         rows = manifest_edit.drop_fault(rows, kind)
         say(f"--drop-fault {kind}: {before - len(rows):,} rows dropped")
     if not rows:
-        raise ManifestError("no row is left; ask for less")
+        raise ManifestError("no row is left; use fewer conditions")
     return rows
 
 
 def validate(corpora: Sequence[str], files: Sequence[str], remap, where, drop) -> int:
-    """Print everything that is wrong; the exit code: 0 clean, 2 unusable, 3 usable with faults.
+    """Print all faults; returns the exit code: 0 clean, 2 unusable, 3 usable with faults.
 
-    Contradictions in a manifest's columns are told of the whole file, whatever --where and --drop-fault leave.
+    Contradictions in a manifest's columns are reported for the whole file, regardless of --where and --drop-fault.
     """
     looked = [manifest_check.of_file(file) for file in files]
     if bad := [fault for some, _ in looked for fault in some]:
@@ -126,7 +126,7 @@ def validate(corpora: Sequence[str], files: Sequence[str], remap, where, drop) -
         for example in fault.examples[:3]:
             say(f"    {example.id}: {example.text}")
     if far:
-        say(f"{far:,} clips lie in buckets; whether they are there was not looked at")
+        say(f"{far:,} clips are in buckets; whether they exist was not checked")
     faulty = len({fault.id for fault in found})
     say(f"{len(rows):,} rows can be used, {faulty:,} of them with faults" if found else f"{len(rows):,} clean rows")
     return 3 if found else 0
@@ -155,16 +155,16 @@ def list_protocols(ctx: click.Context, _, value: str | None) -> str | None:
     "--manifest", "files", multiple=True, metavar="FILE", help="Manifest, CSV or Parquet, to read; may be repeated."
 )
 @click.option("-o", "--output", metavar="FILE", help="Manifest or splits to write, CSV or Parquet by its suffix.")
-@click.option("--overwrite", is_flag=True, help="Replace the file of -o where there is one that is not read here.")
-@click.option("--remap", multiple=True, metavar="OLD=NEW", help="Folder that lies elsewhere now; may be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file of -o, unless it is an input.")
+@click.option("--remap", multiple=True, metavar="OLD=NEW", help="Folder that was moved; may be repeated.")
 @click.option(
     "--where",
     multiple=True,
     metavar="FIELD=VALUE,...",
-    help="Keep these rows, != drops them; all of several must hold.",
+    help="Keep these rows; != drops them. If repeated, all conditions must hold.",
 )
 @click.option("--drop-fault", "drop", multiple=True, metavar="KIND", help="Drop rows with this fault; may be repeated.")
-@click.option("--validate", "checking", is_flag=True, help="Say what is wrong with the rows, write nothing.")
+@click.option("--validate", "checking", is_flag=True, help="Report faults of the rows, write nothing.")
 @click.option(
     "--protocol", metavar="NAME", callback=list_protocols, help='Make splits by this protocol; "list" prints them.'
 )
@@ -174,9 +174,9 @@ def list_protocols(ctx: click.Context, _, value: str | None) -> str | None:
     show_default=True,
     callback=shares,
     metavar="N,N,N",
-    help="Of train, val, test in protocol groups.",
+    help="Shares of train, val, test in protocol groups.",
 )
-@click.option("--train-on", default="", metavar="CORPUS", help="Corpus, or its kind, that cross-corpus trains on.")
+@click.option("--train-on", default="", metavar="CORPUS", help="Corpus, or its kind, for training in cross-corpus.")
 @click.option(
     "--match",
     "matching",
@@ -187,7 +187,7 @@ def list_protocols(ctx: click.Context, _, value: str | None) -> str | None:
 )
 @click.option("--by", type=click.Choice(["pairs", "weights"]), default="pairs", show_default=True, help="How to match.")
 @click.option("--nuisances", "measured", metavar="FILE", help="Measured nuisances: a table with a column id.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is drawn.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random choices.")
 @click.option("--picture", metavar="FILE.png|.svg", help="Draw clips by method and split, and their lengths.")
 def main(
     corpora,
@@ -211,7 +211,7 @@ def main(
     if not corpora and not files:
         raise click.UsageError("name a --corpus KIND:ROOT or a --manifest FILE")
     if checking and (protocol or matching is not None or output or picture):
-        raise click.UsageError("--validate only looks; leave out --protocol, --match, --output and --picture")
+        raise click.UsageError("--validate only checks; omit --protocol, --match, --output and --picture")
     if picture and Path(picture).suffix.lower() not in (".png", ".svg"):
         raise click.UsageError(f"--picture draws .png or .svg, not {picture}")
     try:
@@ -258,7 +258,7 @@ def matched(
     weight, lines = match.match(test, match.table_of(test, measured), asked, by, seed)
     tell(manifest_summary.matched(lines, asked))
     if not weight:
-        raise ManifestError(f"nothing is left to test on that is alike in {matching}, so nothing was written")
+        raise ManifestError(f"no test clips with equal {matching} are left, so nothing was written")
     kept = [replace(row, split="test") for row in test if row.id in weight]
     return [row for row in rows if split and row.split != "test"] + kept, weight
 

@@ -1,7 +1,7 @@
-"""Whether a manifest can be used, and what is wrong with it, every row and not the first one alone.
+"""Checks whether a manifest can be used, and lists all its faults, not only the first.
 
-Unusable is what would stop a run: a value without a meaning, a row without a path, an id that two rows share. With any other
-fault a run goes on. What it leaves out: no file is opened, and files in buckets are not looked for.
+A fault that would stop a run makes it unusable: an invalid value, a row without a path, a duplicate id. A run tolerates
+all other faults. No file is opened, and files in buckets are not checked.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ LATE_S = 0.04  # a forged part may end a frame after the clip: rounding
 
 
 def of_file(path: str) -> tuple[list[ClipFault], list[ClipFault]]:
-    """What keeps a manifest file from being read (`bad_COLUMN`, `no_path`, `double_id`), and its rows' `label_conflict`.
+    """Faults that prevent a manifest file from being read (`bad_COLUMN`, `no_path`, `double_id`), and its rows'
+    `label_conflict`.
 
-    Ids are the row's, its path, or the number of its line. A label_conflict is what reading corrects silently: columns that
-    contradict each other. Raises ManifestError where the file as a whole is not a manifest.
+    The id of a fault is the row's id, its path, or its line number. A label_conflict is a contradiction between
+    columns, which reading corrects silently. Raises ManifestError if the file as a whole is not a manifest.
     """
     bad: list[ClipFault] = []
     conflicts: list[ClipFault] = []
@@ -36,17 +37,17 @@ def of_file(path: str) -> tuple[list[ClipFault], list[ClipFault]]:
             continue
         name = row.id or row.path
         if (first := seen.setdefault((row.corpus, name), line)) != line:
-            text = f"lines {first} and {line} of {path} have the id {name}; give one another id"
+            text = f"lines {first} and {line} of {path} have the id {name}; give one of them another id"
             bad.append(ClipFault("double_id", name, text))
         parts = (row.video_fake, row.audio_fake)
         if row.label == 0 and 1 in parts:
-            text = f"label is 0, but video_fake is {parts[0]} and audio_fake {parts[1]}; the label is taken"
+            text = f"label is 0, but video_fake is {parts[0]} and audio_fake {parts[1]}; the label is used"
             conflicts.append(ClipFault("label_conflict", name, text))
     return bad, conflicts
 
 
 def _wrong(values: Mapping[str, Any], line: str) -> list[ClipFault]:
-    """Each value of a line that has no meaning."""
+    """Each invalid value of a line."""
     where = {"path": values.get("path")}
     try:
         Row.of(where)
@@ -62,10 +63,11 @@ def _wrong(values: Mapping[str, Any], line: str) -> list[ClipFault]:
 
 
 def check(rows: Sequence[Row]) -> tuple[list[ClipFault], int]:
-    """Faults of rows: what adapters noted and what shows here; and how many rows lie in buckets, where none was looked for.
+    """Faults of rows, from adapters and from the checks here; and the number of rows in buckets, which were not
+    checked.
 
     Found here: `missing_media`, `missing_sound` (no such file on this machine), `label_unknown`, `label_conflict`,
-    `late_segment` (a forged part after the listed end). A kind that an adapter noted of a row is not said twice.
+    `late_segment` (a forged part after the listed end). A kind that an adapter recorded for a row is not repeated.
     """
     found, far, files = faults.of_rows(rows), 0, Files()
     noted = {(fault.kind, fault.id) for fault in found}
@@ -79,17 +81,17 @@ def check(rows: Sequence[Row]) -> tuple[list[ClipFault], int]:
         if is_url(row.path):
             far += 1
         elif not files.has(row.path):
-            add("missing_media", row, f"{row.path} is not there; --remap OLD=NEW says where it is now")
+            add("missing_media", row, f"{row.path} does not exist; --remap OLD=NEW says where it is now")
         silent = row.audio_path and not is_url(row.audio_path) and not files.has(row.audio_path)
         if silent and ("missing_media", row.id) not in noted:
-            add("missing_sound", row, f"{row.audio_path} is not there; --remap OLD=NEW says where it is now")
+            add("missing_sound", row, f"{row.audio_path} does not exist; --remap OLD=NEW says where it is now")
         if row.label < 0:
             add(
                 "label_unknown", row, "neither real nor fake, so nothing can be learned from it and it cannot be scored"
             )
         parts = (row.video_fake, row.audio_fake)
         if row.label == 1 and parts == (0, 0):
-            add("label_conflict", row, "label is 1, but neither picture nor sound is")
+            add("label_conflict", row, "label is 1, but neither picture nor sound is fake")
         if row.category in CATEGORIES.values() and -1 not in parts and CATEGORIES[parts] != row.category:
             add("label_conflict", row, f"category is {row.category}, but its labels say {CATEGORIES[parts]}")
         spans = (*row.audio_segments, *row.video_segments)

@@ -1,6 +1,6 @@
-"""What changes the rows of a manifest: putting several corpora together, moving paths, choosing rows.
+"""Changes the rows of a manifest: merges corpora, moves paths, selects rows.
 
-Ids never change, so that a store and a list of splits made before still fit. What it leaves out: it writes nothing.
+Ids never change, so that existing stores and lists of splits remain valid. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ SHOWN = 12
 
 
 def load(corpora: Sequence[str], files: Sequence[str]) -> list[Row]:
-    """Rows of corpora (KIND:ROOT) and manifest files in one list, grouped anew by the people they share.
+    """Rows of corpora (KIND:ROOT) and manifest files in one list, grouped again by the people they share.
 
-    Raises ManifestError where one cannot be read, or two rows have one id.
+    Raises ManifestError if one cannot be read, or two rows have the same id.
     """
     rows: list[Row] = []
     seen: dict[str, tuple[str, str]] = {}
@@ -33,7 +33,7 @@ def load(corpora: Sequence[str], files: Sequence[str]) -> list[Row]:
             if other != source:
                 raise ManifestError(
                     f"{source} and {other} both have the id {row.id} ({row.path} and {path}); name each corpus once, or give "
-                    "the rows of one another corpus name in its manifest"
+                    "the rows of one of them another corpus name in its manifest"
                 )
             rows.append(row)
     return manifest.with_groups(rows) if len(corpora) + len(files) > 1 else rows
@@ -42,9 +42,9 @@ def load(corpora: Sequence[str], files: Sequence[str]) -> list[Row]:
 def remap(rows: Sequence[Row], old: str, new: str) -> tuple[list[Row], int]:
     """Rows with the folder `old` of picture and sound replaced by `new`, and how many changed.
 
-    Whole folder names count: /data does not fit /data2. Faults missing_media and missing_sound of files that are there now are
-    dropped; where a picture is there and its sound is not, missing_sound comes instead. Files in buckets are not looked for.
-    Raises ManifestError where no path begins with `old`.
+    Whole folder names are compared: /data does not match /data2. Faults missing_media and missing_sound are dropped for
+    files that now exist; if a picture exists but its sound does not, the fault becomes missing_sound. Files in buckets
+    are not checked. Raises ManifestError if no path begins with `old`.
     """
     moved, changed, there = [], 0, Files()
     for row in rows:
@@ -73,7 +73,7 @@ def _moved(path: str, old: str, new: str) -> str:
 
 
 class Files:
-    """Which files are here; each folder is read once. What a bucket holds is not known, and counts as not here."""
+    """Which files exist; each folder is read once. Files in buckets are unknown and count as missing."""
 
     def __init__(self) -> None:
         self.names: dict[str, frozenset[str]] = {}
@@ -85,7 +85,7 @@ class Files:
         if parent not in self.names:
             try:
                 self.names[parent] = frozenset(os.listdir(parent or "/"))
-            except OSError:  # no such folder: nothing of it is there
+            except OSError:  # no such folder, so no files
                 self.names[parent] = frozenset()
         return name in self.names[parent]
 
@@ -93,8 +93,9 @@ class Files:
 def where(rows: Sequence[Row], condition: str) -> list[Row]:
     """Rows that meet FIELD=VALUE,VALUE,... (one of the values) or FIELD!=VALUE,... (none of them).
 
-    A corpus is named in full or by its kind; label is real, fake or unknown; method=real is a real clip; an empty value is "not
-    named". Raises ManifestError for an unknown field, and for a value that no row has, since that is most likely a slip.
+    A corpus is named in full or by its kind; label is real, fake or unknown; method=real means real clips; an empty
+    value means "not named". Raises ManifestError for an unknown field, and for a value that no row has, because that is
+    most likely a typing error.
     """
     name, equals, text = condition.partition("=")
     unlike = name.endswith("!")
@@ -115,7 +116,7 @@ def where(rows: Sequence[Row], condition: str) -> list[Row]:
 
 
 def _values(row: Row, name: str) -> set[str]:
-    """What a condition may call the row's value of a field."""
+    """The values of a row's field that match in a condition."""
     value = getattr(row, name)
     if name in ("label", "audio_fake", "video_fake"):
         return {LABELS[value], str(value) if value >= 0 else ""}

@@ -1,11 +1,13 @@
-"""Test sets in which a nuisance no longer tells: reals and fakes of each method have the same distribution of it.
+"""Matched test sets, in which a nuisance reveals nothing: reals and fakes of each method have the same distribution of
+it.
 
-Clips are laid into cells of the chosen nuisances (a fifth of the reals' standard deviation wide; words and equal numbers as
-they are), and each cell keeps as many reals as fakes, drawn by seed (`pairs`), or all of them, the reals weighing as much as
-the fakes (`weights`). Cells are halved until the AUC of every chosen nuisance is within TOLERANCE of 0.5, in the end to equal
-values. Where no such cells are found nothing is left, which is the finding: that method cannot be tested fairly.
+Clips are sorted into cells of the chosen nuisances (a fifth of the reals' standard deviation wide; words and equal
+numbers unchanged). Each cell keeps as many reals as fakes, drawn by seed (`pairs`), or all of them, with equal total
+weight of reals and fakes (`weights`). Cells are halved until the AUC of every chosen nuisance is within TOLERANCE of
+0.5, in the end down to equal values. If no such cells exist nothing is left; this means that the method cannot be
+tested fairly.
 
-What it leaves out: numbers that were not chosen, which are reported; and training sets, which it does not touch.
+Numbers that were not chosen are not matched, but reported. Training sets are not changed.
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ DEFAULT = "length_difference"
 CALIPER = 0.2  # of the reals' standard deviation (Austin 2011, Pharmaceutical Statistics 10: 150-161)
 HALVINGS = 8
 SHIFTS = (0.0, 0.25, 0.5, 0.75)
-TOLERANCE = 0.02  # of an AUC from 0.5
+TOLERANCE = 0.02  # largest distance of an AUC from 0.5
 
 
 @dataclass(frozen=True)
 class Matched:
     """One method ("all" = every method's clips together) against the reals of its corpus, before and after.
 
-    reals, fakes: distinct clips whose chosen nuisances are known, of all (`unknown` more are not); kept_*: clips with a weight;
-    effective: reals after weighting (Kish), as many as equal weights would need for the same error. before, after: AUC of each
-    nuisance in its better direction, NaN where it cannot be told.
+    reals, fakes: distinct clips with known nuisances (for `unknown` more they are not known); kept_*: clips with a
+    weight; effective: effective number of reals after weighting (Kish). before, after: AUC of each nuisance in its
+    better direction, NaN if it is undefined.
     """
 
     corpus: str
@@ -59,10 +61,11 @@ class Matched:
 def match(
     rows: Sequence[Row], table: pd.DataFrame, names: Sequence[str], by: str = "pairs", seed: int = 0
 ) -> tuple[dict[str, float], list[Matched]]:
-    """Weight by id of each clip that is left, and what became of each method; `table` has one row a manifest row.
+    """Weight by id of each remaining clip, and the outcome for each method; `table` has one row per manifest row.
 
-    Clips listed twice take part once. A real clip is drawn for several methods, and weighs as much as all its fakes do. Raises
-    ManifestError for a nuisance that the table does not have, and where a corpus has no reals or no fakes to compare.
+    Clips listed twice are used once. A real clip may be drawn for several methods; its weight is that of all its fakes
+    together. Raises ManifestError for a nuisance that is not in the table, and if a corpus has no reals or no fakes to
+    compare.
     """
     for name in names:
         if name not in table.columns:
@@ -96,9 +99,10 @@ def match(
 
 
 def table_of(rows: Sequence[Row], file: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """Nuisances of the rows: those listed, and those of a table with a column id (CSV or Parquet), whose columns go before.
+    """Nuisances of the rows: those listed, and those of a table with a column id (CSV or Parquet), whose columns take
+    precedence.
 
-    Raises ManifestError where the table cannot be read, names an id twice, or has none of the rows.
+    Raises ManifestError if the table cannot be read, has an id twice, or has none of the rows.
     """
     import pandas as pd
 
@@ -122,7 +126,7 @@ def table_of(rows: Sequence[Row], file: str | os.PathLike[str] | None = None) ->
 
 
 def _numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of texts with columns of numbers where that is what they hold; empty cells are not known."""
+    """A table of texts with numeric columns converted to numbers; empty cells are unknown."""
     import pandas as pd
 
     for name in [name for name in table.columns if name != "id"]:
@@ -133,7 +137,7 @@ def _numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _weights(table: pd.DataFrame, fake: np.ndarray, names: Sequence[str], by: str, seed: int) -> np.ndarray:
-    """Weight [n] of each clip, 0 for those that are out."""
+    """Weight [n] of each clip, 0 for those that are dropped."""
     import pandas as pd
 
     known = table[list(names)].notna().all(axis=1).to_numpy()
@@ -143,7 +147,7 @@ def _weights(table: pd.DataFrame, fake: np.ndarray, names: Sequence[str], by: st
     some, y = table[known], fake[known]
     numeric = [name for name in names if pd.api.types.is_numeric_dtype(some[name])]
     for width in [*(CALIPER / 2**k for k in range(HALVINGS)), 0.0]:
-        # The same cells laid a part of their width further on, so that no pair is lost to where cells happen to end.
+        # The same cells shifted by a part of their width, so that no pair is lost because of the borders.
         tries = [_cells(_lay(some, names, numeric, y, width, shift), y, by, seed) for shift in SHIFTS]
         tries = [got for got in tries if got.any()]
         even = [got for got in tries if all(_even(some[name].to_numpy(np.float64), y, got) for name in numeric)]
@@ -157,7 +161,7 @@ def _weights(table: pd.DataFrame, fake: np.ndarray, names: Sequence[str], by: st
 def _lay(
     table: pd.DataFrame, names: Sequence[str], numeric: Sequence[str], fake: np.ndarray, width: float, shift: float
 ) -> np.ndarray:
-    """Cell number [n, nuisances] of each clip; `width` in standard deviations of the reals, 0 for equal values alone."""
+    """Cell number [n, nuisances] of each clip; `width` in standard deviations of the reals, 0 for equal values only."""
     import pandas as pd
 
     columns = []
@@ -173,7 +177,8 @@ def _even(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> bool:
 
 
 def weighted_auc(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> float:
-    """The chance that a fake's number [n] is above a real's, ties half, weighted [n]; NaN without a fake or a real."""
+    """The probability that a fake's number [n] is above a real's (ties count half), weighted [n]; NaN without a fake or
+    a real."""
     from sklearn.metrics import roc_auc_score
 
     some = weight > 0
@@ -183,7 +188,7 @@ def weighted_auc(x: np.ndarray, fake: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _cells(cells: np.ndarray, fake: np.ndarray, by: str, seed: int) -> np.ndarray:
-    """Weight [n] of clips in cells [n, nuisances]: as many of both kinds in each, or reals that weigh as much as the fakes."""
+    """Weight [n] of clips in cells [n, nuisances]: equal numbers of both classes in each, or equal total weights."""
     _, cell = np.unique(cells, axis=0, return_inverse=True)
     cell = cell.reshape(-1)
     fakes, reals = np.bincount(cell, fake), np.bincount(cell, ~fake)
@@ -191,7 +196,7 @@ def _cells(cells: np.ndarray, fake: np.ndarray, by: str, seed: int) -> np.ndarra
     if by == "weights":
         share = np.divide(fakes, reals, out=np.zeros(len(fakes)), where=both)
         return np.where(fake, both[cell], share[cell]).astype(np.float64)
-    # clips in drawn order, one run for each cell and kind; those before the smaller kind's number stay
+    # clips in random order, one run per cell and class; each keeps as many as the smaller class has
     drawn = np.random.default_rng(seed).permutation(len(cell))
     drawn = drawn[np.lexsort((fake[drawn], cell[drawn]))]
     run = cell[drawn] * 2 + fake[drawn]

@@ -1,8 +1,8 @@
-"""Who stands on which side of a split, so that no person is on two.
+"""Assigns people to the sides of a split, so that no person is on two.
 
-Groups (people linked through shared clips) can be kept whole where there are several. Where one holds nearly everything, as
-when each face was swapped with several others, people are dealt out one by one, and a clip whose people stand on two sides has
-none.
+Groups (people linked through shared clips) are kept whole if there are several. If one holds nearly everything, as when
+each face was swapped with several others, people are assigned one by one, and a clip with people on two sides gets no
+split.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pipelines.corpora.manifest import Row
 
 
 def names(row: Row) -> tuple[str, ...]:
-    """The row's people; where it names nobody, its group, or the clip itself."""
+    """The row's people; if it names nobody, its group, or the clip itself."""
     return row.identities or (row.group or row.id,)
 
 
 def deal(rows: Sequence[Row], shares: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
-    """The split of each person of `rows`, by shares that sum to 1; people with a real clip are dealt out by themselves."""
+    """The split of each person of `rows`, by shares that sum to 1; people with a real clip are assigned separately."""
     everyone = sorted({name for row in rows for name in names(row)})
     own = {name for row in rows if row.label == 0 for name in names(row)}
     sides: dict[str, str] = {}
@@ -37,19 +37,20 @@ def cut(num: int, shares: Mapping[str, float]) -> list[str]:
 
 
 def side(row: Row, sides: Mapping[str, str]) -> str:
-    """The split on which all people of the row stand; "" where they stand on several."""
+    """The split of all people of the row; "" if they are in several."""
     found = {sides[name] for name in names(row)}
     return found.pop() if len(found) == 1 else ""
 
 
 def whole_groups(rows: Sequence[Row], shares: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
-    """The split of each group, largest first, each where reals and fakes of every method then come nearest to the shares."""
+    """The split of each group, largest first; each goes where reals and fakes of every method then are closest to the
+    shares."""
     kinds = {kind: k for k, kind in enumerate(sorted({(row.corpus, row.label, row.method) for row in rows}))}
     groups = {group: k for k, group in enumerate(sorted({row.group or row.id for row in rows}))}
     has = np.zeros((len(groups), len(kinds)))
     where = [(groups[row.group or row.id], kinds[row.corpus, row.label, row.method]) for row in rows]
     np.add.at(has, tuple(np.array(where).T), 1)
-    has /= has.sum(0)  # share of each kind's clips
+    has /= has.sum(0)  # share of each class's clips
     want = np.array(list(shares.values()))[:, None]
     got = np.zeros((len(shares), len(kinds)))
     shuffled = rng.permutation(len(groups))
@@ -57,7 +58,7 @@ def whole_groups(rows: Sequence[Row], shares: Mapping[str, float], rng: np.rando
     name, split = list(groups), list(shares)
     sides = {}
     for k in order.tolist():
-        # how much nearer to its shares a split comes: (want - got)^2 before, less the same after
+        # how much closer to its shares a split comes: (want - got)^2 before, minus the same after
         gain = (has[k] * (2 * (want - got) - has[k])).sum(1)
         best = int(np.argmax(gain))
         got[best] += has[k]

@@ -1,4 +1,4 @@
-"""A manifest as a picture: how many clips of each method every split has, and how long they are."""
+"""A plot of a manifest: the number of clips of each method in every split, and their lengths."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ COMMAND = "pipelines.manifest"
 INK, MUTED = "#1b1b1f", "#8a8f98"
 SPLITS = {"train": "#3d5a80", "val": "#8fb3d9", "test": "#e08e45", "": "#c9cdd3"}
 LABELS = {0: ("real", "#1f7a4d"), 1: ("fake", "#b3261e"), -1: ("unknown", "#8a8f98")}
-MOST = 24  # methods with a bar of their own
+MOST = 24  # methods with a separate bar
 SHARE = 0.98  # of clips that the lengths' axis shows
 
 
 def draw(rows: Sequence[Row], file: str) -> None:
-    """Write the picture to `file` (.png or .svg), whole or not at all."""
+    """Write the plot to `file` (.png or .svg), completely or not at all."""
     from matplotlib.figure import Figure
 
     count = Counter((_kind(row), row.split) for row in rows)

@@ -1,9 +1,9 @@
-"""Protocols: who trains, validates and tests, by the names under which the field's figures are published.
+"""Protocols: standard splits, by the names under which figures are published.
 
-Each makes one split a clip, the same for the same rows and seed in whatever order the rows come. What has no split is counted
-with the reason. A clip listed twice takes part once; no real clip stands on two sides, whatever a corpus's lists say. Where a
-published protocol leaks people, the name with `-clean` is the one that does not: clips whose people stand on both sides are
-left out. What it leaves out: lists that others drew and did not publish in the open; they are drawn anew, by seed.
+Each assigns one split per clip, which depends only on rows and seed, not on the order of rows. Clips without a split
+are counted by reason. A clip listed twice is used once; no real clip is on two sides, whatever a corpus's lists say. If
+a published protocol leaks people, the name with `-clean` is the version that does not: clips with people on both sides
+are left out. Random lists that were not published are drawn again, by seed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines.manifest import people
 FAVC = ("fakeavceleb", "cmdfd_favc")  # kinds of corpora that hold FakeAVCeleb
 CMDFD = ("cmdfd",)
 TRAIN_TEST = {"train": 0.7, "test": 0.3}  # AVFF (arXiv 2406.02951) on FakeAVCeleb
-BIG_GROUP = 0.5  # share of clips above which a group cannot stay whole
+BIG_GROUP = 0.5  # share of clips above which a group is divided
 LEFT_OUT = {  # FakeAVCeleb, one kind left out: (category, method); mapping of DiMoDif's loader (arXiv 2411.10193)
     "RVFA": ("RVFA", "rtvc"),
     "FVRA-WL": ("FVRA", "wav2lip"),
@@ -41,7 +41,7 @@ NO_LABEL = "label unknown"
 
 @dataclass(frozen=True)
 class Options:
-    """What a protocol may be told: shares of train, val, test for `groups`; the corpus that `cross-corpus` trains on."""
+    """Options of protocols: shares of train, val, test for `groups`; the training corpus of `cross-corpus`."""
 
     shares: tuple[float, float, float] = (70, 10, 20)
     train_on: str = ""
@@ -49,14 +49,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Splits:
-    """The split of each clip by id, how many clips have none by reason, and sentences on what was done."""
+    """The split of each clip by id, the number of clips without one by reason, and notes."""
 
     of: dict[str, str]
     left_out: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows that have a split, with it, by id."""
+        """The rows that have a split, with the split set, by id."""
         mine = (replace(row, split=self.of[row.id]) for row in rows if row.id in self.of)
         return sorted(mine, key=lambda row: row.id)
 
@@ -67,7 +67,8 @@ Make = Callable[[list[Row], Options, np.random.Generator], Made]
 
 @dataclass(frozen=True)
 class Protocol:
-    """text: one line for a person; kinds: corpora whose clips take part, () = all; make: from rows to splits and reasons."""
+    """text: one line for the user; kinds: corpora whose clips are used, () = all; make: from rows to splits and
+    reasons."""
 
     text: str
     make: Make
@@ -75,7 +76,7 @@ class Protocol:
 
 
 def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed: int = 0) -> Splits:
-    """The splits of protocol `name`; raises ManifestError for an unknown name or where a side would have no clip."""
+    """The splits of protocol `name`; raises ManifestError for an unknown name or if a side would have no clip."""
     if name not in PROTOCOLS:
         raise ManifestError(f'protocol "{name}" is not known; there are {", ".join(PROTOCOLS)}')
     protocol = PROTOCOLS[name]
@@ -96,7 +97,7 @@ def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed:
     once = {(row.corpus, row.split if name == "own" else "", copy[row.id]): row for row in reversed(mine)}
     left["listed again"] += len(mine) - len(once)
     mine = sorted(once.values(), key=lambda row: row.id)
-    # The name takes no part in the seed: folds are of one draw, and tests that leave out one kind each have the same reals.
+    # The name is not part of the seed: all folds are from one draw, and all leave-one-out tests have the same reals.
     of, why, notes = protocol.make(mine, options or Options(), np.random.default_rng(seed))
     left.update(why.values())
     left["real on an earlier side too"] += _reals_once(mine, of, copy)
@@ -112,7 +113,7 @@ def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed:
 
 
 def _reals_once(rows: Sequence[Row], of: dict[str, str], copy: Mapping[str, str]) -> int:
-    """Take real clips that two rows put on two sides out of the earlier one; how many rows that were."""
+    """Remove real clips that two rows put on two sides from the earlier side; returns the number of rows."""
     last: dict[str, str] = {}
     reals = [row.id for row in rows if row.label == 0 and row.id in of]
     for name in reals:
@@ -130,12 +131,12 @@ def _lacks(name: str, split: str, text: str, rows: Sequence[Row]) -> str:
 
 def _own(rows: list[Row], _: Options, __: np.random.Generator) -> Made:
     if not any(row.split for row in rows):
-        raise ManifestError("protocol own needs a corpus with a split of its own, and no clip names one; choose groups")
+        raise ManifestError("protocol own needs a corpus with its own split, and no clip has one; choose groups")
     return {r.id: r.split for r in rows if r.split}, {r.id: "no split of its own" for r in rows if not r.split}, []
 
 
 def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> Made:
-    """Whole groups; person by person where one is too big for that."""
+    """Whole groups; person by person if one is too big."""
     total = sum(options.shares)
     shares = {split: x / total for split, x in zip(SPLITS, options.shares, strict=True) if x}
     size = Counter(row.group or row.id for row in rows)
@@ -145,20 +146,20 @@ def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> Made
         return {row.id: sides[row.group or row.id] for row in rows}, {}, [f"{len(size):,} groups stay whole"]
     sides = people.deal(rows, shares, rng)
     note = (
-        f"one of {len(size):,} groups of people holds {100 * biggest:.0f} % of the clips, so people were dealt out one by one "
-        "and clips whose people stand on two sides have no split"
+        f"one of {len(size):,} groups of people holds {100 * biggest:.0f} % of the clips, so people were assigned one by one "
+        "and clips with people on two sides have no split"
     )
     return *_sorted(rows, lambda row: people.side(row, sides)), [note]
 
 
 def _sorted(rows: Iterable[Row], side: Callable[[Row], str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Splits by id, and the reason where `side` gives none."""
+    """Splits by id, and the reason if `side` gives none."""
     found = {row.id: side(row) for row in rows}
     return {k: v for k, v in found.items() if v}, {k: TWO_SIDES for k, v in found.items() if not v}
 
 
 def _by_file(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
-    """70/30 of the clips of each category and method, without regard to people."""
+    """70/30 of the clips of each category and method, regardless of people."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         kinds.setdefault((row.category, row.method), []).append(row.id)
@@ -176,7 +177,7 @@ def _by_person(rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
 def _held_out(
     tested: Callable[[Row], bool], clean: bool, rows: list[Row], _: Options, rng: np.random.Generator
 ) -> Made:
-    """Fakes that `tested` picks are the test's, all others train; reals go 70/30, by person."""
+    """Fakes selected by `tested` are for the test, all others for training; reals are divided 70/30, by person."""
     if clean:
         sides = people.deal(rows, TRAIN_TEST, rng)
     else:
@@ -195,20 +196,20 @@ def _held_out(
             of[row.id] = side
         else:
             why[row.id] = (
-                TWO_SIDES if not people.side(row, sides) else f"fakes for {kind} whose people stand on the other side"
+                TWO_SIDES if not people.side(row, sides) else f"fakes for {kind} with people on the other side"
             )
     fakes = {tested(row) for row in rows if row.label == 1 and row.id in of}
     return (of if len(fakes) == 2 else {}), why, []
 
 
 def _fold(number: int, clean: bool, rows: list[Row], _: Options, rng: np.random.Generator) -> Made:
-    """Test on one of five folds of first-named people; each gives one clip a category, drawn by seed."""
+    """Test on one of five folds of first-named people; each person gives one clip per category, drawn by seed."""
     drawn: dict[tuple[str, str], Row] = {}
     for k in rng.permutation(len(rows)).tolist():
         drawn.setdefault((people.names(rows[k])[0], rows[k].category), rows[k])
     everyone = sorted({name for row in rows for name in people.names(row)})
     fold = dict(zip((everyone[k] for k in rng.permutation(len(everyone))), _cycle(len(everyone)), strict=True))
-    # first-named people fill the folds evenly; who is only ever a target takes what the draw gave
+    # first-named people fill the folds evenly; people who are only targets have random folds
     sources = sorted({people.names(row)[0] for row in rows})
     fold |= dict(zip((sources[k] for k in rng.permutation(len(sources))), _cycle(len(sources)), strict=True))
     sides = {name: "test" if f == number else "train" for name, f in fold.items()}
@@ -218,7 +219,7 @@ def _fold(number: int, clean: bool, rows: list[Row], _: Options, rng: np.random.
     for row in rows:
         side = people.side(row, sides) if clean else sides[people.names(row)[0]]
         if row.id not in chosen:
-            why[row.id] = "not drawn: one clip a person and category"
+            why[row.id] = "not drawn: one clip per person and category"
         elif side:
             of[row.id] = side
         else:
@@ -237,7 +238,7 @@ def _across(kinds: tuple[str, ...], clean: bool, rows: list[Row], options: Optio
     chosen = {name for name in corpora if name in names or name.partition(":")[0] in names}
     if not chosen or len(chosen) == len(corpora):
         raise ManifestError(
-            f"--train-on names the corpus to train on and leaves others for the test; there are {', '.join(corpora)}"
+            f"--train-on names the training corpus and leaves others for the test; there are {', '.join(corpora)}"
             if not kinds
             else f"this protocol needs a corpus {' or '.join(kinds)} and one more; there are {', '.join(corpora)}"
         )
@@ -274,7 +275,7 @@ def _all() -> dict[str, Protocol]:
             text = f"FakeAVCeleb, test on {' '.join(kind)}, train on the rest{more}"
             found[f"favc-loco-{name}{end}"] = Protocol(text, partial(_held_out, partial(_is_kind, *kind), clean), FAVC)
         for k in range(FOLDS):
-            text = f"FakeAVCeleb, fold {k} of 5 by first-named person, one clip a category each, as MRDF{more}"
+            text = f"FakeAVCeleb, fold {k} of 5 by first-named person, one clip per category each, as MRDF{more}"
             found[f"favc-folds-{k}{end}"] = Protocol(text, partial(_fold, k, clean), FAVC)
         for name in TYPES:
             text = f"CMDFD, train on {name} with its _Self, test on the other types{more}"

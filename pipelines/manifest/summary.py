@@ -1,4 +1,5 @@
-"""What a manifest holds, in lines for the terminal: clips by kind and split, people, hours; and what a protocol made of it."""
+"""Summary of a manifest, in lines for the terminal: clips by kind and split, people, hours; and the result of a
+protocol."""
 
 from __future__ import annotations
 
@@ -59,19 +60,20 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def faulty(rows: Sequence[Row]) -> Iterator[str]:
-    """A line a kind of fault, with an example."""
+    """A line per kind of fault, with an example."""
     for fault in faults.summary(faults.of_rows(rows)):
         yield f"  fault {fault.kind}: {fault.count:,}, such as {fault.examples[0].text}"
 
 
 def hours(seconds: np.ndarray) -> str:
-    """Hours of clips [n] as listed; "+" where some are not, "-" where none is."""
+    """Listed hours of clips [n]; "+" if some are unknown, "-" if all are."""
     known = seconds[~np.isnan(seconds)]
     return f"{known.sum() / 3600:.1f}{'+' if len(known) < len(seconds) else ''}" if len(known) else "-"
 
 
 def protocol(rows: Sequence[Row], made: Splits) -> Iterator[str]:
-    """What a protocol made: the table of the clips that have a split, those that have none, and what train and test share."""
+    """The result of a protocol: the table of the clips with a split, those without one, and what train and test
+    share."""
     chosen = made.rows(rows)
     yield from made.notes
     yield from summary(chosen)
@@ -90,13 +92,13 @@ def protocol(rows: Sequence[Row], made: Splits) -> Iterator[str]:
 
 
 def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
-    """What is left of each method, and the AUC of every number before and after."""
+    """The remaining clips of each method, and the AUC of every number before and after."""
     every = list(dict.fromkeys(name for line in lines for name in line.before))
     shown = [*(n for n in names if n in every), *(n for n in every if n not in names)]
     shown = [n for n in shown if any(line.before[n] != 0.5 and line.before[n] == line.before[n] for line in lines)]
     for corpus in dict.fromkeys(line.corpus for line in lines):
         mine = [line for line in lines if line.corpus == corpus]
-        yield f"{corpus}: fakes and reals that are left of each method; AUC of each number before > after (0.5 = guessing)"
+        yield f"{corpus}: remaining fakes and reals of each method; AUC of each number before > after (0.5 = guessing)"
         cells = [["method", "fakes", "reals", "effective", *shown]]
         for line in mine:
             cells.append(
@@ -110,13 +112,13 @@ def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
             )
         yield from table(cells)
         for line in mine:
-            whose = line.method or "fakes of no method"
+            whose = line.method or "fakes without a method"
             if 0 < min(line.kept_fakes, line.kept_reals) < FEW_CLIPS:
                 yield f"  {whose}: too few are left for the AUC after matching to mean anything; {FEW_CLIPS} of each are needed"
             if not line.kept_fakes:
-                yield f"  {whose}: rows kept 0: no choice makes its fakes and the reals alike in {', '.join(names)}"
+                yield f"  {whose}: rows kept 0: no selection makes its fakes and the reals equal in {', '.join(names)}"
         if unknown := max(line.unknown for line in mine):
-            yield f"  {unknown:,} clips do not say their {', '.join(names)} and are left out"
+            yield f"  {unknown:,} clips have no {', '.join(names)} and are left out"
 
 
 def _auc(value: float) -> str:

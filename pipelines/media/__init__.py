@@ -1,1 +1,1 @@
-"""Any media file to pictures and samples on our clock."""
+"""From any media file to pictures and samples on the project's clock."""

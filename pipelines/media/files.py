@@ -1,9 +1,9 @@
-"""Media files opened with care: what is accepted, what is too much, and which stream is decoded.
+"""Opens media files safely: accepted containers, limits, and the choice of the stream to decode.
 
-Files are opened as plain local files and only by the containers in `CONTAINERS`, none of which opens a second file (the one
-that could, QuickTime with its data references, is told not to). So a crafted playlist, concat script or session description
-reads nothing else, whatever its suffix. Files in buckets are read by our own client, in parts; ffmpeg never uses the network.
-PyAV keeps ffmpeg's messages off stderr unless they are turned on; nothing here changes that.
+Files are opened as plain local files and only with the containers in `CONTAINERS`, none of which opens a second file
+(QuickTime's data references, which could, are turned off). So a crafted playlist, concat script or session description
+cannot read other files, whatever its suffix. Files in buckets are read by this project's own client, in parts; ffmpeg
+never uses the network. PyAV keeps ffmpeg's messages off stderr unless they are turned on; nothing here changes that.
 """
 
 import errno
@@ -24,13 +24,13 @@ from store.place import Place, is_url, place
 
 MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
 MAX_PIXELS = MAX_SIDE * 4_352  # of a picture: 8K film; a decoder may keep 17 of them, at 1.5 bytes a pixel
-MIN_RATE = 1_000  # samples a second; slower sound has no speech, and one packet of it could last for hours
+MIN_RATE = 1_000  # samples per second; slower sound contains no speech, and one packet of it could last for hours
 MAX_S = 6 * 3_600  # longest clip
-# Longest time that one picture may stay: each 1/25 s of a clip takes a row, and a small file could ask for hours of them.
+# Longest time that one picture may last: each 1/25 s of a clip takes a row, and a small file could demand hours of rows.
 MAX_STILL_S = 600
 MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
-MAX_STREAMS = 64  # in a file; no real film has more, and each costs memory before anything is read
-# ffmpeg's names of the containers we read; playlists (hls, dash, concat, sdp) and picture series are not among them.
+MAX_STREAMS = 64  # in a file; real videos have fewer, and each takes memory before anything is read
+# ffmpeg's names of the accepted containers; playlists (hls, dash, concat, sdp) and picture series are not accepted.
 CONTAINERS = tuple(
     "mov matroska avi mpeg mpegts mpegvideo m4v flv asf ogg mxf nut "
     "wav w64 aiff caf au flac mp3 aac ac3 eac3 amr".split()
@@ -40,7 +40,7 @@ Media = str | os.PathLike[str] | Place
 
 class MediaError(ConcordError):
     """A clip that cannot be used. `reason` is one of `pipelines.reasons.REASONS`: unreadable, no_video, no_audio, truncated,
-    too_short, limit or io. `str(error)` is a sentence for a person."""
+    too_short, limit or io. `str(error)` is a sentence for the user."""
 
     def __init__(self, reason: str, message: str) -> None:
         assert reason in REASONS, reason
@@ -52,7 +52,7 @@ class MediaError(ConcordError):
 
 
 def open_media(path: Media) -> av.container.InputContainer:
-    """Open a media file, to be used in a `with` statement; within `reached` where it lies in a bucket.
+    """Open a media file for a `with` statement; within `reached` if it is in a bucket.
 
     Raises MediaError (unreadable, limit).
     """
@@ -64,12 +64,12 @@ def open_media(path: Media) -> av.container.InputContainer:
         name = os.path.abspath(os.fspath(path))  # type: ignore[arg-type]
         try:
             status = os.stat(name)
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             why = getattr(error, "strerror", None) or str(error)
             raise MediaError("unreadable", f"{shown(path)} cannot be opened ({why}); check the path") from error
-        if not stat.S_ISREG(status.st_mode):  # a pipe or device would be waited on, or read, for ever
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device could block, or be read, forever
             raise MediaError("unreadable", f"{shown(path)} is not a regular file; give the path of a video file")
-        # The prefix keeps colons and dashes in names from being read as protocols or options.
+        # With the prefix, colons and dashes in names are not read as protocols or options.
         size, file = status.st_size, "file:" + name
     check_size(path, size)
     options = {
@@ -80,11 +80,11 @@ def open_media(path: Media) -> av.container.InputContainer:
     }
     try:
         container = av.open(file, mode="r", container_options=options, metadata_errors="replace")
-    except MemoryError as error:  # how some demuxers answer for one stream too many
+    except MemoryError as error:  # some demuxers raise it for too many streams
         raise _too_many(path) from error
     except (av.FFmpegError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        if getattr(error, "errno", None) == errno.EINVAL:  # how ffmpeg answers for a container that is not listed
+        if getattr(error, "errno", None) == errno.EINVAL:  # ffmpeg's error for a container that is not listed
             why = "this kind of file is not accepted; playlists and scripts are not followed"
         text = f"{shown(path)} cannot be read as mp4, mov, mkv, webm, avi, mpg or similar ({why})"
         raise MediaError("unreadable", f"{text}; check the file or leave it out") from error
@@ -96,7 +96,8 @@ def open_media(path: Media) -> av.container.InputContainer:
 
 @contextmanager
 def reached(path: Media) -> Iterator[None]:
-    """Turns a failure to read from a bucket into a MediaError: unreadable where there is no such object or URL, else io."""
+    """Turns a failure to read from a bucket into a MediaError: unreadable if there is no such object or URL, else
+    io."""
     try:
         if is_url(path):
             place(path)
@@ -111,7 +112,7 @@ def reached(path: Media) -> Iterator[None]:
 
 
 def check_size(path: Media, size: int) -> None:
-    """Raises MediaError by the size of a file in bytes: unreadable where it is empty, limit where it is too large."""
+    """Raises MediaError by the size of a file in bytes: unreadable if it is empty, limit if it is too large."""
     if size == 0:
         raise MediaError("unreadable", f"{shown(path)} is empty (0 bytes); copy or download it again")
     if size > MAX_BYTES:
@@ -121,7 +122,7 @@ def check_size(path: Media, size: int) -> None:
 
 def _too_many(path: Media) -> MediaError:
     text = f"{shown(path)} declares more than {MAX_STREAMS} streams, or needs more memory than there is"
-    return MediaError("limit", f"{text}; keep one picture and one sound")
+    return MediaError("limit", f"{text}; keep one video and one audio stream")
 
 
 def choose_stream(container: av.container.InputContainer, kind: str, path: Media) -> Any:
@@ -132,7 +133,7 @@ def choose_stream(container: av.container.InputContainer, kind: str, path: Media
     streams = [s for s in getattr(container.streams, kind) if not is_picture(s)]
     if not streams:
         what, do = ("picture", "leave it out") if kind == "video" else ("sound", "give its sound as audio_path")
-        raise MediaError(f"no_{kind}", f"{shown(path)} has no {kind} stream, so there is no {what} to work on; {do}")
+        raise MediaError(f"no_{kind}", f"{shown(path)} has no {kind} stream, so there is no {what} to process; {do}")
     usable = [s for s in streams if decodable(s)]
     if not usable and streams[0].codec_context is None:
         text = f"{shown(path)} has {kind} in a format for which there is no decoder; convert it to H.264 and AAC"
@@ -144,32 +145,30 @@ def choose_stream(container: av.container.InputContainer, kind: str, path: Media
     if kind == "video" and max(stream.width, stream.height) > MAX_SIDE:
         size = f"{stream.width}x{stream.height}"
         raise MediaError(
-            "limit", f"{shown(path)} is {size} pixels, at most {MAX_SIDE} a side are accepted; scale it down"
+            "limit", f"{shown(path)} is {size} pixels, at most {MAX_SIDE} per side are accepted; scale it down"
         )
     if kind == "video" and stream.width * stream.height > MAX_PIXELS:
         text = f"{shown(path)} has pictures of {stream.width}x{stream.height} pixels, more than 8K film"
         raise MediaError("limit", f"{text}; scale it down")
     if kind == "audio" and stream.codec_context.sample_rate < MIN_RATE:
-        text = f"{shown(path)} has sound of {stream.codec_context.sample_rate} samples a second, too few for speech"
+        text = f"{shown(path)} has sound of {stream.codec_context.sample_rate} samples per second, too few for speech"
         raise MediaError("limit", f"{text}; convert it again")
     if kind == "video":
-        stream.codec_context.options = {
-            "max_pixels": str(MAX_PIXELS)
-        }  # pictures further on may be larger than the first
-    # One thread for each decoder: there are many workers, and the order of work is then the same in every run.
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # later pictures may be larger than the first
+    # One thread per decoder: there are many workers, and the order of work is then the same in every run.
     stream.codec_context.thread_count = 1
     return stream
 
 
 def check_length(path: Media, length: Fraction | float) -> None:
-    """Raises MediaError (limit) where `length` seconds are more than a clip may last."""
+    """Raises MediaError (limit) if `length` seconds are more than a clip may last."""
     if length > MAX_S:
         text = f"{shown(path)} lasts {float(length):.0f} s, at most {MAX_S} s are accepted; cut it into parts"
         raise MediaError("limit", text)
 
 
 def decodable(stream: Any) -> bool:
-    """Whether there is a decoder, and the header has what it needs."""
+    """Whether there is a decoder, and the header has the required fields."""
     context = stream.codec_context
     if context is None:
         return False
@@ -182,7 +181,7 @@ def round_half_up(x: Fraction) -> int:
 
 
 def shown(path: Media) -> str:
-    """A path or URL for messages (for a local copy, where it came from); what cannot be printed is escaped."""
+    """A path or URL for messages (for a local copy, its source); unprintable characters are escaped."""
     text = getattr(path, "url", None) or (str(path) if isinstance(path, Place) else os.fspath(path))
     return plain(text)
 

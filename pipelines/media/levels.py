@@ -1,7 +1,7 @@
-"""How loud a sound is, and how long it is silent at either end, from samples at 16 kHz: numbers that a shortcut could use.
+"""Loudness of a sound, and silence at its ends, from samples at 16 kHz: numbers that a shortcut could use.
 
-Silence lasts until the first sample above a level, as in the published finding (AVH-Align, CVPR 2025: |x| > 0.0005). A lossy
-codec changes samples near zero and a microphone's noise lies anywhere, so several levels are tried.
+Silence lasts until the first sample above a level, as in the published finding (AVH-Align, CVPR 2025: |x| > 0.0005). A
+lossy codec changes samples near zero and a microphone's noise may have any level, so several levels are tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from store import layout
 
 LEVELS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)  # of full scale
-SILENT_DBFS = -100.0  # given to a sound of zeros; one step of 16 bits is -90
+SILENT_DBFS = -100.0  # for a sound of zeros; one step of 16 bits is -90
 
 
 def column(stem: str, level: float) -> str:
@@ -29,14 +29,14 @@ COLUMNS = (
 
 
 class Levels:
-    """Loudness, peak and silences of a sound that comes in pieces, which are not kept."""
+    """Loudness, peak and silences of a sound that arrives in pieces, which are not kept."""
 
     def __init__(self) -> None:
         self.num = 0
         self.energy = 0.0
         self.peak = 0.0
-        self.first: list[int | None] = [None] * len(LEVELS)  # sample above each level
-        self.last = [0] * len(LEVELS)  # samples up to the last one above it
+        self.first: list[int | None] = [None] * len(LEVELS)  # first sample above each level
+        self.last = [0] * len(LEVELS)  # number of samples up to the last one above it
 
     def add(self, samples: np.ndarray) -> None:
         """The next samples, i2 [n]."""
@@ -54,9 +54,10 @@ class Levels:
         self.num += len(samples)
 
     def values(self, before_s: float = 0.0) -> dict[str, float]:
-        """Numbers by column, seconds, dBFS and share of full scale; `before_s` of silence lie before the first sample.
+        """Numbers by column, in seconds, dBFS and fractions of full scale; there are `before_s` of silence before the
+        first sample.
 
-        A sound that never rises above a level counts as silent for all of its length, at both ends. Empty without samples.
+        A sound that never exceeds a level counts as silent for its whole length, at both ends. Empty without samples.
         """
         if not self.num:
             return {}

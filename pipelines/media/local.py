@@ -1,9 +1,9 @@
-"""Media that lie in a bucket, as a local file while they are decoded.
+"""Local copies of media in buckets, while they are decoded.
 
-A clip is downloaded once, into a folder of the temporary directory, and removed after use. A killed worker leaves its file
-behind. Files are locked while their owner lives, so the next download on that machine can tell, and removes it.
-Anybody may put things into a temporary directory, so the folder must be a real one that only this user can write to, and only
-plain files of this user with our mark in their name are ever removed from it.
+A clip is downloaded once, into a folder of the temporary directory, and removed after use. A killed worker leaves its
+file behind. Files are locked while their owner lives, so the next download on that machine recognises abandoned files
+and removes them. Anyone may write to a temporary directory, so the folder must be a real one that only this user can
+write to, and only plain files of this user with MARK in their name are ever removed from it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 from pipelines.media.files import Media, MediaError, check_size, reached
 from store.place import is_url, place
 
-PIECE = 8 << 20  # bytes a request
-MARK = "concord-av-"  # how names of copies begin
+PIECE = 8 << 20  # bytes per request
+MARK = "concord-av-"  # prefix of the names of copies
 SUFFIX = r"\.[A-Za-z0-9]{1,8}"
 
 
@@ -38,9 +38,9 @@ class Copy(os.PathLike[str]):
 
 @contextmanager
 def local_copy(path: Media) -> Iterator[Media]:
-    """The path itself where it is local, else a copy that is removed at the end.
+    """The path itself if it is local, else a copy that is removed at the end.
 
-    Raises MediaError: unreadable (nothing there), limit (size), io (the bucket cannot be reached).
+    Raises MediaError: unreadable (no such object), limit (size), io (the bucket cannot be reached).
     """
     if not is_url(path):
         yield path
@@ -52,7 +52,7 @@ def local_copy(path: Media) -> Iterator[Media]:
     folder = _folder()
     try:
         _sweep(folder)
-        suffix = Path(where.name).suffix  # ffmpeg takes hints from it
+        suffix = Path(where.name).suffix  # a hint for ffmpeg
         name, file = _create(folder, suffix if re.fullmatch(SUFFIX, suffix) else "")
         with os.fdopen(file, "wb") as out:
             try:
@@ -73,45 +73,45 @@ def _path() -> Path:
 
 
 def _folder() -> int:
-    """The folder of copies, opened. Raises MediaError (io) where it is a link, another user's, or open to others."""
+    """The folder of copies, opened. Raises MediaError (io) if it is a link, another user's, or open to others."""
     path = _path()
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise _unsafe(path, "is a link, or no folder") from error
+        raise _unsafe(path, "is a link, or not a folder") from error
     status = os.fstat(folder)
     if (
         status.st_uid != os.getuid() or status.st_mode & 0o022
-    ):  # anybody could have made it, to read along or to put things in
+    ):  # someone else could have made it, to read or replace files
         os.close(folder)
         raise _unsafe(path, "belongs to another user" if status.st_uid != os.getuid() else "can be written by others")
     return folder
 
 
 def _unsafe(path: Path, why: str) -> MediaError:
-    return MediaError("io", f"{path}, where copies of clips would lie, {why}; set TMPDIR to a folder of your own")
+    return MediaError("io", f"{path}, where copies of clips would be kept, {why}; set TMPDIR to a folder of your own")
 
 
 def _create(folder: int, suffix: str) -> tuple[str, int]:
-    """A new file of ours, locked: its name and its descriptor."""
+    """A new, locked file: its name and its descriptor."""
     while True:
         name = f"{MARK}{uuid.uuid4().hex}{suffix}"
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_nlink:
             return name, file
-        os.close(file)  # another process swept it before it was locked
+        os.close(file)  # another process removed it before it was locked
 
 
 def _sweep(folder: int) -> None:
-    """Remove the files of workers that are dead."""
+    """Remove the files of dead workers."""
     for name in os.listdir(folder):
         if not re.fullmatch(f"{re.escape(MARK)}[0-9a-f]{{32}}({SUFFIX})?", name):
             continue
-        with suppress(OSError):  # gone meanwhile, a link, or locked by its owner
-            # Without waiting, since a pipe of that name would be waited for.
+        with suppress(OSError):  # removed meanwhile, a link, or locked by its owner
+            # Non-blocking, because opening a pipe of that name would block.
             file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
             try:
                 status = os.fstat(file)

@@ -1,13 +1,12 @@
-"""Pictures on the project's one clock: 25 a second, each the one on display at the middle of its frame.
+"""Pictures on the project's common clock: 25 per second, each the one displayed at the middle of its frame.
 
-t0 is the time stamp of the first displayed picture (edit lists applied). Frame k is the source picture on display at
-the middle of [t0 + k/25, t0 + (k+1)/25), and sample 640 k is at t0 + k/25: an offset between the streams moves samples,
-never frames. Only time stamps count; declared frame rates are not read. Between pictures that are far apart the earlier
-one is held; where there is no sound, samples are zero and `Sound.present` is False.
+t0 is the time stamp of the first displayed picture (edit lists applied). Frame k is the source picture displayed at the
+middle of [t0 + k/25, t0 + (k+1)/25), and sample 640 k is at t0 + k/25. So an offset between the streams moves samples,
+never frames. Only time stamps count; declared frame rates are ignored. Between distant pictures the earlier one is
+repeated; without sound, samples are zero and `Sound.present` is False.
 
-Rotation and mirroring by the display matrix are applied. Non-square pixels are made square by enlarging the short
-side, because a squeezed face has squeezed lips, which no later alignment (rotation, scale, shift) undoes.
-Interlaced pictures stay as they are.
+Rotation and mirroring by the display matrix are applied. Non-square pixels are made square by enlarging the short side,
+because no later alignment (rotation, scale, shift) could correct squeezed lips. Interlaced pictures are not changed.
 
 AVI has no time stamps: see `_Slots`.
 """
@@ -39,19 +38,20 @@ from store.layout import FPS
 
 Item = TypeVar("Item")
 
-MIN_S = Fraction(4, 10)  # shorter clips hold no word
-# Samples by which encoder and decoder together delay sound. Containers with time stamps account for it; AVI does not.
+MIN_S = Fraction(4, 10)  # shorter clips cannot contain a word
+# Samples by which encoder and decoder together delay sound. Containers with time stamps correct for it; AVI does not.
 # MP3: LAME's 576 and the decoder's 529; layer II: its filter bank; AC-3 and AAC: half a window.
 CODEC_DELAY = {"mp3": 1105, "mp3float": 1105, "mp2": 481, "mp2float": 481, "ac3": 256, "eac3": 256, "aac": 1024}
 
 
 class Video:
-    """Pictures of a clip: each iteration decodes anew and yields contiguous rgb24, u1 [height, width, 3], one a frame.
+    """Pictures of a clip: each iteration decodes again and yields contiguous rgb24, u1 [height, width, 3], one per
+    frame.
 
-    One picture is in memory at a time; where it is held, the same array comes again, so do not write into it. All have
-    the size of the first. Iterating raises MediaError, some of them only at the end: unreadable, no_video,
-    truncated (less than 90 % of the declared length, or more than 10 % of the packets damaged), too_short (under
-    0.4 s), limit, io. A file in a bucket is downloaded for each iteration: where there are several, give its `local_copy`.
+    One picture is in memory at a time; a repeated picture is the same array, so do not write into it. All have the size
+    of the first. Iterating raises MediaError, for some reasons only at the end: unreadable, no_video, truncated (less
+    than 90 % of the declared length, or more than 10 % of the packets damaged), too_short (under 0.4 s), limit, io. A
+    file in a bucket is downloaded for each iteration; for several iterations, pass its `local_copy`.
     """
 
     def __init__(self, path: Media) -> None:
@@ -93,7 +93,7 @@ class Video:
 
 @contextmanager
 def convertible(path: Media) -> Iterator[None]:
-    """Turns ffmpeg's refusal of a pixel format or channel layout into a MediaError (unreadable)."""
+    """Turns ffmpeg's rejection of a pixel format or channel layout into a MediaError (unreadable)."""
     try:
         yield
     except (av.FFmpegError, ValueError) as error:
@@ -104,10 +104,11 @@ def convertible(path: Media) -> Iterator[None]:
 def select_frames(
     intervals: Iterable[tuple[Fraction, Fraction, Item]], check: Callable[[Fraction], None] = lambda length: None
 ) -> Iterator[Item]:
-    """The item on display at the middle of each 1/25 s.
+    """The item displayed at the middle of each 1/25 s.
 
-    `intervals`: (start, end, item) in seconds, each starting where the one before ends. As many items come as the
-    whole has frames, rounded half up. `check` is given the length so far before an item is repeated; it may raise.
+    `intervals`: (start, end, item) in seconds, each starting where the previous one ends. The number of items is the
+    total number of frames, rounded half up. `check` is called with the length so far before an item is repeated; it may
+    raise.
     """
     k = 0
     origin = None
@@ -118,13 +119,14 @@ def select_frames(
             yield item
             k += 1
     if origin is not None and k < round_half_up((end - origin) * FPS):
-        yield item  # the whole ends just on the middle of a frame
+        yield item  # the last interval ends exactly at the middle of a frame
 
 
 def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """(start, end, frame) in seconds, each displayed until the next.
 
-    Of several frames with the same time stamp the last counts; frames that go back in time are left out and counted as damaged.
+    Of several frames with the same time stamp the last counts; frames that go back in time are skipped and counted as
+    damaged.
     """
     slots = _Slots(container, stream) if container.format.name == "avi" else None
     held: Any = None
@@ -157,7 +159,7 @@ def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fracti
 
 
 def _shown_s(frame: Any, stream: Any, gaps: Iterable[Fraction]) -> Fraction:
-    """How long a frame without a successor is displayed: its own duration, else the median of the gaps before it."""
+    """Display time of a frame without a successor: its own duration, else the median of the gaps before it."""
     ordered = sorted(gaps)
     if frame.duration and frame.duration > 0:
         return frame.duration * stream.time_base
@@ -165,17 +167,17 @@ def _shown_s(frame: Any, stream: Any, gaps: Iterable[Fraction]) -> Fraction:
 
 
 def avi_delay_s(stream: Any) -> Fraction:
-    """Delay of a sound codec in seconds, for streams whose container does not account for it."""
+    """Delay of a sound codec in seconds, for streams whose container does not correct for it."""
     return Fraction(CODEC_DELAY.get(stream.codec_context.name, 0), stream.codec_context.sample_rate)
 
 
 class _Slots:
-    """Time stamps for AVI, which stores none: picture n in order of display takes slot n of the chunks that hold one.
+    """Time stamps for AVI, which stores none: picture n in display order gets slot n of the non-empty chunks.
 
-    So a decoder's reordering delay (B-frames) is not part of the clock, as in the programs AVI comes from. Empty
-    chunks repeat the picture before them. ffmpeg's AVI writer moves all pictures but the first by the delay of the sound
-    codec, in whole sound frames, rounded up to slots, while the sound starts at 0 (measured on its files over rates of
-    both); they are moved back, and `decode_sound` takes the codec's delay off.
+    So a decoder's reordering delay (B-frames) is not part of the clock, as in the programs that AVI was made for. Empty
+    chunks repeat the previous picture. ffmpeg's AVI writer delays all pictures except the first by the delay of the
+    sound codec, in whole sound frames, rounded up to slots, while the sound starts at 0 (measured on its files for many
+    rates of both). Here they are moved back, and `decode_sound` subtracts the codec's delay.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
@@ -197,18 +199,18 @@ class _Slots:
             self.first = False
 
     def pop(self) -> int | None:
-        """Slot of the next picture; None where the decoder gives more pictures than it was given packets."""
+        """Slot of the next picture; None if the decoder returns more pictures than packets."""
         return self.waiting.popleft() if self.waiting else None
 
 
 class Converter:
-    """Decoded frames to rgb24 as displayed: size of the first frame, square pixels, turned by the display matrix.
+    """Decoded frames to rgb24 as displayed: size of the first frame, square pixels, rotated by the display matrix.
 
     `thumb`: grey thumbnails u1 [thumb, thumb] instead, whatever the shape of the picture.
     """
 
     def __init__(self, stream: Any, thumb: int = 0) -> None:
-        self.reformatter = VideoReformatter()  # kept, because setting one up costs more than using it
+        self.reformatter = VideoReformatter()  # kept, because setting one up takes longer than using it
         sar = stream.sample_aspect_ratio
         self.aspect = sar if sar and Fraction(1, 4) <= sar <= 4 else Fraction(1)
         self.thumb, self.form = thumb, "gray" if thumb else "rgb24"
@@ -240,9 +242,9 @@ class Converter:
         )
         picture = rgb.to_ndarray()
         a, b, c, d = self.matrix
-        if abs(b) > abs(a):  # a quarter turn, as near as it comes
+        if abs(b) > abs(a):  # nearest to a quarter turn
             picture, right, down = picture.swapaxes(0, 1), c, b
         else:
             right, down = a, d
-        # Rows are padded where the width is not a multiple of 16, and models downstream misread such arrays.
+        # Rows are padded if the width is not a multiple of 16, and later models misread such arrays.
         return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])

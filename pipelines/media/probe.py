@@ -1,4 +1,4 @@
-"""What the header of a media file promises: length, size, sound."""
+"""Reads the header of a media file: declared length, size, sound."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from store.layout import FPS
 
 @dataclass(frozen=True)
 class Probe:
-    """What the header promises; decoding may give more or less.
+    """The values in the header; decoding may give more or less.
 
-    `num_frames` counts frames of 1/25 s, `duration_s` is what they were counted from; `width` and `height` are those
-    of the coded picture in pixels (before rotation and before non-square pixels are made square).
+    `num_frames` counts frames of 1/25 s in `duration_s`; `width` and `height` are those of the coded picture in pixels
+    (before rotation and before non-square pixels are made square).
     """
 
     num_frames: int
@@ -25,7 +25,7 @@ class Probe:
 def probe(path: Media, audio_path: Media | None = None) -> Probe:
     """Read the header of a clip, and whether `audio_path` (default: the same file) has sound.
 
-    Where the header declares no length (MPEG streams, live WebM), all packets are read, but none is decoded.
+    If the header declares no length (MPEG streams, live WebM), all packets are read, but none is decoded.
     Raises MediaError: unreadable, no_video, limit, io.
     """
     with reached(path), open_media(path) as container:
@@ -42,6 +42,6 @@ def probe(path: Media, audio_path: Media | None = None) -> Probe:
 
 
 def has_sound(path: Media) -> bool:
-    """Whether a file has sound that can be decoded; only its header is read. Raises MediaError: unreadable, limit, io."""
+    """Whether a file has decodable sound; only its header is read. Raises MediaError: unreadable, limit, io."""
     with reached(path), open_media(path) as container:
         return any(decodable(s) for s in container.streams.audio)

@@ -1,8 +1,8 @@
-"""Where a clip is cut: a jump to another picture, found on grey thumbnails.
+"""Finds cuts in a clip: jumps to another picture, on grey thumbnails.
 
-A cut is a change between two frames after which the mean of three frames has another pattern than the mean of three before
-it. Flashes, fades and moving heads keep the pattern, which is compared without its brightness and contrast. What it misses:
-dissolves, and cuts between takes of one head in front of one wall.
+At a cut the mean of the next three frames has another pattern than the mean of the three before. Flashes, fades and
+moving heads keep the pattern, which is compared without brightness and contrast. Not found: dissolves, and cuts between
+takes of the same head in front of the same wall.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 SIDE = 16  # pixels of a thumbnail
 BESIDE = 3  # frames on either side that are compared
-MIN_CHANGE = 8.0  # grey levels by which the thumbnails differ, in the mean
-MAX_ALIKE = 0.85  # correlation of two pictures of one shot; GRID's stay above .99
+MIN_CHANGE = 8.0  # mean difference of the thumbnails in grey levels
+MAX_ALIKE = 0.85  # correlation of two pictures; within one shot GRID's stay above .99
 
 
 def cuts(thumbs: np.ndarray) -> list[int]:
-    """First frames of each shot but the first, for grey thumbnails u1 [frames, 16, 16]."""
+    """First frame of each shot except the first, for grey thumbnails u1 [frames, 16, 16]."""
     flat = thumbs.reshape(len(thumbs), SIDE * SIDE)
     if len(flat) < 2 * BESIDE:
         return []
@@ -33,7 +33,7 @@ def cuts(thumbs: np.ndarray) -> list[int]:
 
 
 def alike(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of two pictures of the same size; 1 for two flat ones, 0 where only one is flat."""
+    """Correlation of two pictures of the same size; 1 for two flat ones, 0 if only one is flat."""
     a, b = (np.asarray(x, np.float64).ravel() - np.mean(x) for x in (a, b))
     size = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     flat = [s < len(a) ** 0.5 for s in size]  # one grey level

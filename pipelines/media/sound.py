@@ -1,4 +1,4 @@
-"""Sound on the project's one clock: 16 kHz, mono, 640 samples a frame, laid where the time stamps say."""
+"""Sound on the project's common clock: 16 kHz, mono, 640 samples per frame, placed by its time stamps."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from pipelines.media.picture import avi_delay_s, convertible
 from pipelines.media.tally import Tally
 from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
-# Time stamps of sound are rounded (1 ms in Matroska) and jitter. A frame further than JITTER_S from the end of the sound before
-# it is a real jump if the CONFIRM frames after it agree; one that is further than JUMP_S counts as a jump at once.
+# Time stamps of sound are rounded (1 ms in Matroska) and jitter. A frame further than JITTER_S from the end of the earlier
+# sound is a real jump if the next CONFIRM frames agree; one that is further than JUMP_S always counts as a jump.
 JITTER_S = Fraction(10, 1000)
 JUMP_S = Fraction(200, 1000)
 CONFIRM = 3  # frames
-ANCHOR = 16  # frames whose time stamps together say when a run of sound begins
+ANCHOR = 16  # frames whose time stamps together give the start of a run of sound
 
 
 @dataclass(frozen=True)
 class Sound:
     """Sound of a clip on the clock of its pictures.
 
-    `samples` i2 [640 * frames], mono at 16 kHz, zero where there is none; `present` bool [frames], true where at least
-    half of the frame's samples were in the file; `start_skew_s` start of the sound minus t0, in seconds.
+    `samples` i2 [640 * frames], mono at 16 kHz, zero without sound; `present` bool [frames], true where at least half
+    of the frame's samples were in the file; `start_skew_s` start of the sound minus t0, in seconds.
     """
 
     samples: np.ndarray
@@ -36,16 +36,16 @@ class Sound:
 
 
 def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
-    """Sound that belongs to pictures which start at `start_s` (`Video.start_s`) and last `num_frames`.
+    """Sound for pictures that start at `start_s` (`Video.start_s`) and last `num_frames`.
 
-    With `start_s` None the sound is in a file of its own, which starts together with the first picture: time 0 of that
+    With `start_s` None the sound is in a separate file, which starts together with the first picture: time 0 of that
     file is t0, and `start_skew_s` is its own start offset. (MP3 and MPEG streams, whose clocks do not start at 0, begin
     with their first sample.)
 
-    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed where the file declares it, and in AVI
-    by the codec's usual value; priming that a writer left in front of late sound stays, as silence, and counts in
-    `start_skew_s`. Sound past the last frame is cut.
-    Raises MediaError: unreadable, no_audio, truncated (as for Video).
+    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed if the file declares it, and in AVI
+    by the codec's usual value. Priming that a writer left in front of late sound remains as silence and counts in
+    `start_skew_s`. Sound after the last frame is cut. Raises MediaError: unreadable, no_audio, truncated (as for
+    Video).
     """
     canvas = _Canvas(num_frames)
     with local_copy(path) as path, open_media(path) as container:
@@ -72,7 +72,7 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
 
 
 def sound_frames(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
-    """(start, frame) in seconds; a frame without time stamp follows the one before."""
+    """(start, frame) in seconds; a frame without a time stamp follows the previous one."""
     end = None
     for _, frames in tally.packets():
         for frame in frames:
@@ -88,12 +88,12 @@ def sound_frames(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fr
 
 
 def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction, Any]]:
-    """(mark, time, frame); the mark is "jump" where seamless sound begins at another time, "change" where it goes on
-    in another rate, format or number of channels, else "".
+    """(mark, time, frame); the mark is "jump" if the sound restarts at another time, "change" if it continues with
+    another rate, format or number of channels, else "".
 
     Between jumps samples are counted, and the jitter of time stamps is ignored; see `JITTER_S`.
     """
-    clock = Fraction(0)  # end of the sound given out
+    clock = Fraction(0)  # end of the sound yielded so far
     kind = None
     doubted: list[tuple[Fraction, Any]] = []
 
@@ -109,7 +109,7 @@ def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction
             continue
         off = time - clock - sum(Fraction(f.samples, f.sample_rate) for _, f in doubted)
         if doubted and abs(off - (doubted[0][0] - clock)) > JITTER_S:
-            for doubt in doubted:  # the frames after it do not agree: it was jitter
+            for doubt in doubted:  # the next frames do not agree: it was jitter
                 yield give("", *doubt)
             off, doubted = time - clock, []
         if not doubted and abs(off) <= JITTER_S:
@@ -125,9 +125,9 @@ def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction
 
 
 def _anchored(runs: Iterable[tuple[str, Fraction, Any]], tick: Fraction) -> Iterator[tuple[str, Fraction, Any]]:
-    """The same, the time of a jump corrected for rounding: the mean of what the first frames say of it.
+    """The same, with the time of a jump corrected for rounding: the mean over its first frames.
 
-    Only where they agree to within a tick of the container's clock; sound whose stamps jitter keeps its first one.
+    Only if they agree within a tick of the container's clock; sound with jittering stamps keeps its first one.
     """
     held: list[tuple[str, Fraction, Any]] = []
 
@@ -153,7 +153,7 @@ def _anchored(runs: Iterable[tuple[str, Fraction, Any]], tick: Fraction) -> Iter
 
 
 class _Canvas:
-    """The clip's samples, onto which runs of sound are laid; what was laid first stays."""
+    """The clip's samples, to which runs of sound are written; earlier runs are not overwritten."""
 
     def __init__(self, num_frames: int) -> None:
         self.samples = np.zeros(num_frames * SAMPLES_PER_FRAME, np.int16)
@@ -165,9 +165,9 @@ class _Canvas:
         self.at = round_half_up(start * SAMPLE_RATE)
 
     def write(self, resampler: Any, frame: Any = None) -> None:
-        """Lay what the resampler gives for a frame, or, without one, what is left in it."""
+        """Write the resampler's output for a frame or, without one, the rest in the resampler."""
         for chunk in resampler.resample(frame) if resampler is not None else []:
-            if chunk is None:  # what a resampler with nothing left returns at the end
+            if chunk is None:  # returned at the end by an empty resampler
                 continue
             sound = chunk.to_ndarray().reshape(-1)
             begin, end = max(self.at, 0), min(self.at + len(sound), len(self.samples))

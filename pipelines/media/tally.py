@@ -1,4 +1,4 @@
-"""What decoding a stream gave, compared with what its container promised: whether it is cut short, or too long for a clip."""
+"""Compares the decoded part of a stream with its declaration: whether it is truncated, or too long for a clip."""
 
 import mmap
 from collections.abc import Iterator
@@ -9,29 +9,31 @@ import av
 
 from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, shown
 
-MIN_SHARE = Fraction(9, 10)  # of the declared length, and of the packets, that must decode
-# Containers without a length in their header: what ffmpeg reports is a guess from bit rate or last time stamp.
+MIN_SHARE = Fraction(9, 10)  # share of the declared length, and of the packets, that must decode
+# Containers without a length in their header: ffmpeg estimates it from bit rate or last time stamp.
 UNDECLARED = frozenset("mpeg mpegts mpegvideo m4v mp3 aac ac3 eac3 amr".split())
-# Sound codecs whose frames all have the same size, but for a byte or two of padding.
+# Sound codecs whose frames all have the same size, except for a byte or two of padding.
 SAME_SIZE = frozenset("mp2 mp2float ac3".split())
-# What demuxing raises for damage; IndexError is PyAV's for a stream that comes up only after the file was opened.
+# Errors of demuxing for damaged files; PyAV raises IndexError for a stream that appears only after opening.
 BROKEN = (av.FFmpegError, IndexError)
 
 
 class Tally:
-    """What came out of a stream while it was decoded, to compare with what the header declares."""
+    """Counts of a stream during decoding, to compare with the header."""
 
     def __init__(self, path: Media, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.good = self.bad = 0  # decoded frames; packets that failed and frames that are damaged
         self.start = self.end = Fraction(0)
         self.other_end = Fraction(0)  # of the clip's other stream
-        self.constant = False  # whether that stream's packets should all have one size; the first and the last one:
+        self.constant = (
+            False  # whether that stream's packets should all have the same size; the first and the last one:
+        )
         self.first_size = self.last_size = 0
-        self.broken = False  # the container ended in an error
+        self.broken = False  # the container ended with an error
 
     def packets(self, *others: Any) -> Iterator[tuple[Any, list[Any]]]:
-        """(packet, frames) of the stream; None as packet at the end. Notes where packets of `others` end."""
+        """(packet, frames) of the stream; None as packet at the end. Records where packets of `others` end."""
         demuxer = self.container.demux(self.stream, *others)
         while True:
             try:
@@ -68,7 +70,7 @@ class Tally:
         check_length(self.path, length)
 
     def check_still(self, length: Fraction) -> None:
-        """Raises MediaError (limit) where one picture stays on display for `length` seconds, and that is too long."""
+        """Raises MediaError (limit) if one picture is displayed for `length` seconds and this is too long."""
         self.check_limit(length)
         if length > MAX_STILL_S:
             text = (
@@ -77,14 +79,14 @@ class Tally:
             raise MediaError("limit", f"{text}; cut the still part off")
 
     def check_complete(self) -> None:
-        """Raises MediaError (truncated) where the stream did not give what was promised."""
+        """Raises MediaError (truncated) if the stream has less than declared."""
         name, kind = shown(self.path), self.stream.type
         text, do = "", "copy, download or convert it again"
         length = self.end - self.start
         declared = declared_s(self.container, self.stream)
         whole = container_s(self.container)
         if declared is None and whole is not None:
-            # Only the whole file's length is known, and either stream may end first in a sound file.
+            # Only the whole file's length is known, and in a sound file either stream may end first.
             declared, length = whole, max(self.end, self.other_end)
         if not self.good:
             text = f"nothing of its {kind} can be decoded"
@@ -103,10 +105,10 @@ class Tally:
 
 
 def declared_s(container: av.container.InputContainer, stream: Any) -> Fraction | None:
-    """Length in seconds that the header declares for this stream; None where it declares none."""
+    """Length in seconds that the header declares for this stream; None if it declares none."""
     if container.format.name in UNDECLARED:
         return None
-    if container.format.name == "avi":  # ffmpeg shortens the duration of a cut file, but not the count
+    if container.format.name == "avi":  # ffmpeg shortens the duration of a truncated file, but not the count
         return stream.frames * stream.time_base if stream.frames else None
     if stream.duration and stream.duration > 0:
         return stream.duration * stream.time_base
@@ -129,24 +131,24 @@ def container_s(container: av.container.InputContainer) -> Fraction | None:
 
 
 def program_stream_fault(path: Any) -> str:
-    """What is wrong with the packets of an MPEG program stream, "" if nothing.
+    """Damage in the packets of an MPEG program stream, "" if none.
 
-    Program streams declare no length, but each packet does (ISO 11172-1, 2.4.3): the file must be a chain of packets
-    from start to end.
+    Program streams declare no length, but each packet does (ISO 11172-1, 2.4.3): the file must consist of packets from
+    start to end.
     """
     lost = at = 0
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         size = len(data)
         while at < size:
             code = data[at + 3] if at + 6 <= size and data[at : at + 3] == b"\0\0\1" else 0
-            if code < 0xB9:  # not at a packet: look for the next pack
+            if code < 0xB9:  # not at a packet: search for the next pack
                 following = data.find(b"\0\0\1\xba", at + 1)
                 following = size if following < 0 else following
                 lost += following - at
                 at = following
             elif code == 0xB9:  # end of program
                 at += 4
-            elif code == 0xBA:  # pack header; MPEG-2 has two bytes more and says how many of stuffing follow
+            elif code == 0xBA:  # pack header; MPEG-2 has two more bytes and the number of stuffing bytes
                 two = data[at + 4] >> 6 == 0b01 and at + 13 < size
                 at += 14 + (data[at + 13] & 7) if two else 12
             else:

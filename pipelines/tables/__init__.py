@@ -1,1 +1,1 @@
-"""What a run keeps beside a store's zarr.json, for people and for the next run: manifest, ledger, tracebacks."""
+"""Tables beside a store's zarr.json, for people and for the next run: manifest, ledger, tracebacks."""

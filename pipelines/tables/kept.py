@@ -1,8 +1,8 @@
-"""The driver's two tables beside a store's zarr.json, manifest and ledger: read as they were written, or made anew.
+"""The driver's two tables beside a store's zarr.json, manifest and ledger: read from disk, or rebuilt.
 
-From a damaged ledger, the entries of clips that are done follow from the store; clips that are not done are tried again. A
-damaged manifest is made anew from the corpora that it was made from: only they know which clips have their sound in another
-file, and what is forged.
+For a damaged ledger, the entries of finished clips follow from the store, and unfinished clips are tried again. A
+damaged manifest is rebuilt from the corpora that it was made from: only they know which clips have their sound in
+another file, and what is forged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MANIFEST = "manifest.parquet"
 
 @dataclass(frozen=True)
 class Tables:
-    """Manifest rows in the order of the clips table, ledger entries by clip id, and whether any of it was made anew."""
+    """Manifest rows in the order of the clips table, ledger entries by clip id, and whether any of it was rebuilt."""
 
     rows: list[Row]
     entries: dict[str, Entry]
@@ -35,7 +35,7 @@ class Tables:
 
 
 def read(reader: store.Reader, given: Sequence[Row]) -> Tables:
-    """Both tables of a store; `given` are the rows of the corpora asked for. Raises UsageError where both lack rows."""
+    """Both tables of a store; `given` are the rows of the requested corpora. Raises UsageError if both lack rows."""
     rows, rows_anew = _rows(reader, given)
     entries, entries_anew = _entries(reader)
     return Tables(rows, entries, rows_anew or entries_anew)
@@ -48,7 +48,7 @@ def _rows(reader: store.Reader, given: Sequence[Row]) -> tuple[list[Row], bool]:
     why = "its clips are not those of the store"
     try:
         check(reader, MANIFEST)
-        found = manifest.read(reader.place / MANIFEST)[: len(ids)]  # rows beyond the table are of a killed run
+        found = manifest.read(reader.place / MANIFEST)[: len(ids)]  # rows beyond the table are from a killed run
         if [row.id for row in found] == ids:
             return found, False
     except (StoreError, ManifestError, OSError) as error:
@@ -57,10 +57,10 @@ def _rows(reader: store.Reader, given: Sequence[Row]) -> tuple[list[Row], bool]:
     lost = [clip_id for clip_id in ids if clip_id not in by_id]
     if lost:
         raise UsageError(
-            f"the manifest of {reader.path} is lost or damaged ({why}); to make it anew, run precompute.py with --corpus for "
+            f"the manifest of {reader.path} is lost or damaged ({why}); to rebuild it, run precompute.py with --corpus for "
             f"all corpora of the store ({', '.join(reader.attrs.get('corpora', []))}): clip {lost[0]} is in none that was given"
         )
-    log.warning("the manifest of the store was made anew from the corpora given (%s)", why)
+    log.warning("the manifest of the store was rebuilt from the corpora given (%s)", why)
     return [by_id[clip_id] for clip_id in ids], True
 
 
@@ -72,7 +72,7 @@ def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:
         check(reader, ledger.FILE)
         found = ledger.read(reader.place)
     except (StoreError, OSError) as error:
-        log.warning("the ledger of the store was made anew, and clips that had failed are tried again (%s)", error)
+        log.warning("the ledger of the store was rebuilt, and clips that had failed are tried again (%s)", error)
         found = {}
     ids, paths = clips["id"].tolist(), clips["path"].tolist()
     unknown = [i for i, done in enumerate(clips["done"].tolist()) if done and ids[i] not in found]
@@ -81,5 +81,5 @@ def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:
 
 
 def check(reader: store.Reader, name: str) -> None:
-    """Raises Damaged where the file differs from the inventory, FileNotFoundError where there is none."""
+    """Raises Damaged if the file differs from the inventory, FileNotFoundError if it does not exist."""
     reader.inventory.check(reader.place, name, (reader.place / name).read())

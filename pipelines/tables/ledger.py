@@ -1,4 +1,5 @@
-"""What became of each input: one row for each clip, in `ledger.parquet` beside the store's zarr.json, written atomically."""
+"""The outcome of each input: one row for each clip, in `ledger.parquet` beside the store's zarr.json, written
+atomically."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ TYPES = {"attempts": "int32", "seconds": "float32"}
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one input. `stage` is where it ended ("done", or probe, decode, face, asr, vsr, slot), `reason` is one of
-    `pipelines.reasons.REASONS` (empty when the clip is done), `message` one sentence for a person."""
+    """The outcome of one input. `stage` is where it ended ("done", or probe, decode, face, asr, vsr, slot), `reason` is
+    one of `pipelines.reasons.REASONS` (empty when the clip is done), `message` one sentence for the user."""
 
     id: str
     path: str
@@ -27,12 +28,12 @@ class Entry:
     reason: str = ""
     message: str = ""
     attempts: int = 1
-    seconds: float = 0.0  # of work on this clip, all stages
+    seconds: float = 0.0  # of work on this clip, in all stages
     worker: str = ""
 
 
 def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
-    """Entries by clip id, empty where the store has no ledger yet. Raises StoreError where it is damaged."""
+    """Entries by clip id, empty if the store has no ledger yet. Raises StoreError if it is damaged."""
     try:
         data = (place(store) / FILE).read()
     except FileNotFoundError:

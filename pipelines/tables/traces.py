@@ -1,9 +1,9 @@
-"""Tracebacks of errors that nobody foresaw, in `errors.jsonl` beside the ledger: for those who repair the program.
+"""Tracebacks of unexpected errors, in `errors.jsonl` beside the ledger, for those who fix the program.
 
-The ledger has one sentence for each clip. That is enough for a bad file; for an error of the program itself, or a crash, the
-lines that it came from are needed too. One JSON object a line: `error` (the last line of the traceback), `stage`, `traceback`,
-`clips` (the first ids), `times` and `last` (UTC). Equal tracebacks are kept once. Only the driver writes the file, whole; it
-holds the last MOST, and no part of the program depends on it.
+The ledger has one sentence for each clip. That is enough for a bad file; for an error of the program itself, or a
+crash, the traceback is needed too. One JSON object per line: `error` (the last line of the traceback), `stage`,
+`traceback`, `clips` (the first ids), `times` and `last` (UTC). Equal tracebacks are kept once. Only the driver writes
+the file, always completely; it holds the last MOST, and no part of the program depends on it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from store.place import Place
 log = logging.getLogger(__name__)
 
 FILE = "errors.jsonl"
-MOST = 100  # different ones
+MOST = 100  # different tracebacks
 LINE = 500  # characters of the line that names the error
-CLIPS = 20  # ids named with one
-BYTES = 8 << 20  # of a file that is read: ours are smaller
+CLIPS = 20  # ids kept for each
+BYTES = 8 << 20  # largest file that is read; the project's own are smaller
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One traceback: the clip's id (empty for one of the run itself), the stage, the text."""
+    """One traceback: the clip's id (empty if it belongs to the run itself), the stage, the text."""
 
     clip: str
     stage: str
@@ -41,8 +41,8 @@ class Trace:
 
 
 def add(root: Place, found: Iterable[Trace]) -> int:
-    """Add these to the file; how many different ones it then has. A full disk, or a bucket that cannot be reached, does not end
-    the run here: it is noticed elsewhere."""
+    """Add these to the file; returns the number of different ones in it. A full disk, or an unreachable bucket, does
+    not end the run here: it is noticed elsewhere."""
     new = [trace for trace in found if trace.text]
     if not new:
         return 0
@@ -72,7 +72,7 @@ def add(root: Place, found: Iterable[Trace]) -> int:
 
 
 def read(root: Place) -> dict[tuple[str, str], dict[str, Any]]:
-    """What the file holds, by stage and kind of traceback, last seen last; lines that are not ours are left out."""
+    """The contents of the file, by stage and kind of traceback, most recent last; foreign lines are skipped."""
     try:
         opened = (root / FILE).open()
         data = opened.read(0, min(opened.size, BYTES))
@@ -92,7 +92,8 @@ def read(root: Place) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _same(text: str) -> str:
-    """A traceback without what differs from clip to clip (message, addresses), but with files, lines and the error's name."""
+    """A traceback without the parts that differ between clips (message, addresses), but with files, lines and the
+    error's name."""
     lines = [line for line in text.splitlines() if line.startswith(" ") or re.match(r"[\w.]+(:|$)", line)]
     return "\n".join(
         re.sub(r"0x[0-9a-f]+", "", line if line.startswith(" ") else line.partition(":")[0]) for line in lines

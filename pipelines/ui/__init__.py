@@ -1,1 +1,1 @@
-"""What people look at: progress on a terminal, pages."""
+"""User interface: progress on a terminal, pages."""

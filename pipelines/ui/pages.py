@@ -1,9 +1,9 @@
 """Pages: Jinja2 templates with autoescape, in one environment, and the words for counts and times that pages use.
 
-A template lies in the folder `templates` of the package whose page it is and is named PACKAGE/FILE, such as
-`pipelines.audit/page.html.j2`; `pipelines.ui/base.html.j2` is what all pages extend: one file that opens from a disk, by day
-and by night, without network or script. What a template prints is escaped by `concord.text.html`, so that names of files and
-messages, which may be hostile, are only shown. Drawings in SVG are made by code that escapes and returns `Markup`.
+A template is in the folder `templates` of its page's package and is named PACKAGE/FILE, such as
+`pipelines.audit/page.html.j2`. All pages extend `pipelines.ui/base.html.j2`: one file that opens from a disk, in light
+and dark mode, without network access or scripts. Output of templates is escaped by `concord.text.html`, so that hostile
+file names and messages are only displayed. SVG drawings are made by code that escapes and returns `Markup`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def render(template: str, command: str, **values: object) -> str:
 
 @cache
 def environment() -> Environment:
-    """The one environment of all pages. A name that a template uses and nobody gave is an error."""
+    """The environment of all pages. An undefined name in a template is an error."""
     made = Environment(
         loader=FunctionLoader(_source),
         autoescape=True,
@@ -39,8 +39,8 @@ def environment() -> Environment:
 
 
 def escaped(value: object) -> Markup:
-    """What a template prints, as `concord.text.html` has it. Jinja's own escaping leaves characters that turn the direction of
-    writing, and controls."""
+    """A template's output, escaped by `concord.text.html`. Jinja's own escaping keeps characters that change the
+    writing direction, and control characters."""
     return value if isinstance(value, Markup) else Markup(text.html(value))
 
 
@@ -55,7 +55,7 @@ def as_count(n: float, what: str) -> str:
 
 
 def as_number(value: float | None, digits: int) -> str:
-    """A number with that many decimals; a dash where it is not known."""
+    """A number with that many decimals; a dash if it is unknown."""
     return "–" if value is None or value != value else f"{value:,.{digits}f}"
 
 

@@ -1,10 +1,11 @@
-"""What a pass over clips is doing: a live view on a terminal, one plain line every half minute in logs.
+"""Progress of a pass over clips: a live view on a terminal, one plain line every half minute in logs.
 
-Time left is estimated from work: the share of planned frames that finished batches hold, at the speed of the last two minutes.
-So neither the start of the workers nor long clips at the end mislead it. Rates by stage are those of the last minute.
+Time left is estimated from work: the planned frames in finished batches, at the speed of the last two minutes. So
+neither the start of the workers nor long clips at the end distort it. Rates by stage are those of the last minute.
 
-rich draws the live view. Counting and wording are our own: rich's progress bar knows one task with equal steps, shows nothing
-in logs, and would count the start of the workers as work; here several stages share one bar, and logs get the same figures.
+rich draws the live view. Counting and wording are implemented here: rich's progress bar has one task with equal steps,
+shows nothing in logs, and would count the start of the workers as work. Here several stages share one bar, and logs get
+the same figures.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 LOG_EVERY_S = 30.0
 RATE_S = 60.0  # seconds over which rates by stage are averaged
-LEAST_S = 10.0  # the fewest: clips come in whole batches
-SPEED_S = 120.0  # seconds whose speed gives the time left
-FEW = 3  # batches after which the start of the workers no longer counts
+LEAST_S = 10.0  # at least: clips come in whole batches
+SPEED_S = 120.0  # seconds over which the speed for the time left is measured
+FEW = 3  # batches after which the start of the workers is no longer included
 BAR = 30  # columns
 
 Counts = Mapping[str, Mapping[str, float]]
 
 
 class Pass:
-    """One pass: `total` units (clips, shards) in all, `work` in all (frames, or units again), and the stages that units go
-    through one after another, if there are several."""
+    """One pass: `total` units (clips, shards) in all, `work` in all (frames, or units again), and the stages that units
+    pass through, if there are several."""
 
     def __init__(
         self,
@@ -49,11 +50,11 @@ class Pass:
         self.finished = 0
         self.failed: dict[str, int] = {}  # by stage
         self.begun = clock()
-        self._steps = deque([(self.begun, 0.0)])  # time, work finished by then
+        self._steps = deque([(self.begun, 0.0)])  # time, finished work
         self._counts: deque[tuple[float, dict[str, float]]] = deque([(self.begun, {})])  # time, clips by stage
 
     def advance(self, units: int = 1, work: float | None = None, failed: Sequence[str] = ()) -> None:
-        """So much is finished; `failed` are the stages at which clips of it failed."""
+        """Add finished units and work; `failed` are the stages at which clips failed."""
         self.finished += units
         for stage in failed:
             self.failed[stage] = self.failed.get(stage, 0) + 1
@@ -65,14 +66,14 @@ class Pass:
             self._steps.popleft()
 
     def sample(self, counts: Counts) -> None:
-        """Note how many clips each stage has handed on by now."""
+        """Record how many clips each stage has passed on."""
         now = self.clock()
         self._counts.append((now, {stage: float(c["clips"]) for stage, c in counts.items()}))
         while len(self._counts) > 2 and self._counts[1][0] < now - RATE_S:
             self._counts.popleft()
 
     def rate(self, stage: str) -> float:
-        """Clips a second that the stage handed on in the last minute, or since its first; 0 before it."""
+        """Clips per second that the stage passed on in the last minute, or since its first clip; 0 before that."""
         ended, last = self._counts[-1][0], self._counts[-1][1].get(stage, 0.0)
         begun, first = max(
             ((at, 0.0) for at, clips in list(self._counts) if not clips.get(stage)),
@@ -81,12 +82,12 @@ class Pass:
         return (last - first) / max(ended - begun, LEAST_S)
 
     def waiting(self) -> list[int]:
-        """By stage, clips that the stage before it has done and it has not."""
+        """By stage, clips that the previous stage has finished and this one has not."""
         counts = self._counts[-1][1]
         come, found = float(self.total), []
         for k, stage in enumerate(self.stages):
             gone = counts.get(stage, 0.0)
-            # Stages hand on no failed clips. Whatever fails before the second stage counts for the first (decode, face).
+            # Stages do not pass on failed clips. Failures before the second stage count for the first (decode, face).
             lost = sum(n for at, n in dict(self.failed).items() if at == stage or (k == 0 and at not in self.stages))
             found.append(max(0, round(come - gone - lost)))
             come = gone
@@ -100,14 +101,14 @@ class Pass:
         return max(0.0, self.work - last) * max(self.clock() - begun, 1e-9) / (last - first)
 
     def left(self) -> str:
-        """The same in words."""
+        """The time left in words."""
         if self.finished >= self.total:
             return "finishing"
         seconds = self.left_s()
         return "starting" if seconds is None else f"{clock(seconds)} left"
 
     def line(self) -> str:
-        """All of it in one line, for logs."""
+        """The progress in one line, for logs."""
         told = [self._done()]
         if self.stages:
             each = zip(self.stages, self.waiting(), strict=True)
@@ -115,7 +116,7 @@ class Pass:
         return f"{self.name}: {'; '.join([*told, self.left()])}"
 
     def lines(self) -> list[str]:
-        """All of it for a terminal: a bar, and a line for each stage."""
+        """The progress for a terminal: a bar, and a line for each stage."""
         filled = round(BAR * min(1.0, self._steps[-1][1] / max(self.work, 1e-9)))
         found = [f"{self.name}  {'━' * filled}{'╌' * (BAR - filled)}  {self._done()}  {self.left()}"]
         for stage, waiting in zip(self.stages, self.waiting(), strict=True):
@@ -123,7 +124,7 @@ class Pass:
         return found
 
     def last(self, whole: bool) -> str:
-        """The line that stays in the end: how much was done, and in what time."""
+        """The final line: the amount of work, and the time."""
         spent = clock(self.clock() - self.begun)
         return (
             f"{self.name}: {self._done()} in {spent}"
@@ -139,7 +140,7 @@ class Pass:
 
 @contextmanager
 def shown(now: Pass, read: Callable[[], Counts] | None = None) -> Iterator[Pass]:
-    """Show the pass while the block runs; `read` gives the clips by stage and is called from a thread."""
+    """Show the pass while the block runs; `read` returns the clips by stage and is called from a thread."""
     stop = threading.Event()
     thread = threading.Thread(target=_live if _on_terminal() else _quiet, args=(now, read, stop), daemon=True)
     if now.total:
@@ -151,12 +152,12 @@ def shown(now: Pass, read: Callable[[], Counts] | None = None) -> Iterator[Pass]
     finally:
         stop.set()
         if now.total:
-            thread.join(timeout=10)  # reading may hang with a cluster that is gone
+            thread.join(timeout=10)  # reading may hang if the cluster is gone
             log.info("%s", now.last(whole))
 
 
 def _on_terminal() -> bool:
-    """Whether a view that is redrawn can be shown: logs and CI get lines."""
+    """Whether a redrawn view can be shown; logs and CI get lines."""
     return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -178,11 +179,11 @@ def _live(now: Pass, read: Callable[[], Counts] | None, stop: threading.Event) -
 
 @contextmanager
 def _logs_above() -> Iterator[None]:
-    """Lines that are logged meanwhile go above the view, not through it."""
+    """Log lines within the block are printed above the view."""
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
     kept = [(h, h.stream) for h in handlers if h.stream is sys.__stderr__]
     for handler, _ in kept:
-        handler.setStream(sys.stderr)  # which rich has in hand now
+        handler.setStream(sys.stderr)  # now redirected by rich
     try:
         yield
     finally:
@@ -204,7 +205,7 @@ def _sample(now: Pass, read: Callable[[], Counts] | None) -> None:
         return
     try:
         now.sample(read())
-    except Exception as error:  # the view must not end a run; the run itself finds out what is wrong with the cluster
+    except Exception as error:  # the view must not end a run; the run itself notices problems of the cluster
         log.debug("the stages' counts cannot be read: %s", error)
 
 

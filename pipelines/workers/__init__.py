@@ -1,1 +1,1 @@
-"""What runs on a node: batches of clips, the stages that watch and embed them, each in a child of its own."""
+"""Code that runs on nodes: batches of clips, and the stages that read and embed them, each in a child process."""

@@ -22,19 +22,20 @@ from teachers.quiet import quiet
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Job = TypeVarTuple("Job")  # arguments of a function that is spread
+Job = TypeVarTuple("Job")  # arguments of a distributed function
 
-OBJECT_STORE_BYTES = 2 * 1024**3  # of a local Ray: batches on their way take some 10 MB each
-FACE_CPUS = 0.7  # one face worker a core, with room left in Ray's books for the stages that hardly need one
+OBJECT_STORE_BYTES = 2 * 1024**3  # for a local Ray: batches in flight take about 10 MB each
+FACE_CPUS = 0.7  # one face worker per core; the rest of Ray's count is for the stages that need little
 SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
 MOST_FACE_WORKERS = 1024
-LAST = "vsr"  # the stage that stages batches
-RETRIES = 20  # of a shard job whose worker or node dies, and of starting a worker
+LAST = "vsr"  # the stage that writes batches to staging
+RETRIES = 20  # of a shard job after its worker or node died, and of starting a worker
 
 
 class Spread(Protocol):
-    """Runs function(*job) for each of `jobs`, somewhere, on a GPU if `gpu` and there is one; answers in the jobs' order."""
+    """Runs function(*job) for each of `jobs` on some node, on a GPU if `gpu` and there is one; results in the jobs'
+    order."""
 
     def __call__(
         self, function: Callable[[*Job], T], jobs: Sequence[tuple[*Job]], gpu: bool = False
@@ -43,7 +44,7 @@ class Spread(Protocol):
 
 @dataclass(frozen=True)
 class Pools:
-    """Workers of each stage, (min, max). None for face workers: one for each CPU core that the cluster has or gets."""
+    """Workers of each stage, (min, max). None for face workers: one for each CPU core, also those added later."""
 
     asr: tuple[int, int] = (1, 1)
     vsr: tuple[int, int] = (1, 1)
@@ -51,27 +52,28 @@ class Pools:
 
 
 def connect(address: str | None) -> None:
-    """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process; once."""
+    """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process; does so only
+    once."""
     import ray
 
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ side writes to the terminal
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of its own statistics, when a node dies
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # otherwise its C++ side writes to the terminal
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # raised by its own statistics when a node dies
     on_terminate = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    address = address or os.environ.get("RAY_ADDRESS") or "local"  # None would join a Ray that somebody runs here
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # None would join any Ray that runs on this machine
     if address == "local":
         options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     with quiet():
         ray.init(address=address, **options)
-    signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own there
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own handler
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
     data.max_consecutive_actor_init_deaths = RETRIES
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs what it raises, with traceback
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it also logs the errors that it raises
 
 
 def cores() -> int:
@@ -80,13 +82,13 @@ def cores() -> int:
 
 
 class Tally:
-    """Clips and frames that each stage has handed on; one Ray actor beside the driver, used only for progress lines."""
+    """Clips and frames that each stage has passed on; one Ray actor beside the driver, used only for progress lines."""
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, float]] = {}
 
     def add(self, stage: str, clips: int, frames: int) -> None:
-        """Work done by one call of a stage."""
+        """Add the work of one call of a stage."""
         now = self.counts.setdefault(stage, {"clips": 0, "frames": 0})
         now["clips"] += clips
         now["frames"] += frames
@@ -97,7 +99,7 @@ class Tally:
 
 
 def tally() -> Any:
-    """A new `Tally` on the driver's node, so that it does not die with another one."""
+    """A new `Tally` on the driver's node, so that it does not die with another node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -108,8 +110,8 @@ def tally() -> Any:
 
 @dataclass(frozen=True)
 class Chain:
-    """What the workers of a run have in common: the store, the face backend and the teachers by stage, the optional arrays that
-    the store has, the pools, and the limits for clips that crash or hang a worker (`pipelines.workers.isolation`)."""
+    """Settings of all workers of a run: the store, the face backend and the teachers by stage, the optional arrays of
+    the store, the pools, and the limits for clips that crash or hang a worker (`pipelines.workers.isolation`)."""
 
     root: Place
     names: dict[str, str]
@@ -121,7 +123,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Staged:
-    """A batch that is in `_staging/`: its name, its clips' receipts, and what was done for it in this run."""
+    """A batch in `_staging/`: its name, its clips' receipts, and the work on it in this run."""
 
     name: str
     receipts: list[Receipt]
@@ -129,15 +131,16 @@ class Staged:
 
 
 class _Stage:
-    """A stage of `pipelines.workers.stages` as Ray Data calls it: a row in, a row out, the batch pickled in between.
+    """A stage of `pipelines.workers.stages` as Ray Data calls it: a row in, a row out, with the batch pickled inside.
 
-    The stage itself lives in a child process. A batch that is staged already, by a run or a node that died, passes untouched.
-    The last stage writes the batch to `_staging/` and hands on its receipts alone. As tasks of their own those writes starve
-    where workers fill a machine: Ray Data left hundreds of finished clips in memory until the face workers were done.
+    The stage itself runs in a child process. A batch that was already staged, by a run or a node that died, passes
+    unchanged. The last stage writes the batch to `_staging/` and passes on only its receipts. As separate tasks these
+    writes would starve on a machine full of workers: Ray Data kept hundreds of finished clips in memory until the face
+    workers were done.
     """
 
     def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[Work], Work]]):
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # into Ray's log of this worker
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # goes to Ray's log of this worker
         self.name, self.chain, self.tally = name, chain, tally
         self.child: isolation.Child[Work, Work] = isolation.Child(build)
 
@@ -162,17 +165,17 @@ class _Stage:
         except (
             OSError,
             StoreError,
-        ) as error:  # as an answer, since Ray treats what a worker raises as the loss of the worker
+        ) as error:  # returned, because Ray treats an error raised by a worker as the loss of the worker
             return {"staged": pickle.dumps(error)}
         return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
 
 
 def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
-    """Run batches through face, asr, vsr and staging; yields each as it is staged, in any order.
+    """Run batches through face, asr, vsr and staging; yields each when it is staged, in any order.
 
-    Ray Data streams: memory holds the batches in flight, not the corpus. Pools grow and shrink between their limits with what
-    waits for them and with the nodes that the cluster has. A worker that dies has its batches done again by another. Raises
-    OSError or StoreError where a batch cannot be staged.
+    Ray Data streams: memory holds the batches in flight, not the corpus. Pools grow and shrink between their limits
+    with the waiting work and with the cluster's nodes. If a worker dies, another one repeats its batches. Raises
+    OSError or StoreError if a batch cannot be staged.
     """
     import ray
     from ray.data import ActorPoolStrategy
@@ -206,17 +209,17 @@ def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error is the infrastructure's (a worker, a node or an object is gone), so that the work is worth doing again,
-    and not raised by our own code there."""
+    """Whether an error comes from the infrastructure (a worker, a node or an object is gone), so that the work can be
+    repeated, and not from this project's code there."""
     import ray
 
-    if isinstance(error, ray.exceptions.RayTaskError):  # a task may have failed because another's result was lost
+    if isinstance(error, ray.exceptions.RayTaskError):  # a task may have failed because another task's result was lost
         error = error.cause or error
     return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
 
 
 def resources() -> dict[str, float]:
-    """What the cluster has: CPU, GPU and more, by Ray's names."""
+    """The cluster's resources: CPU, GPU and more, by Ray's names."""
     import ray
 
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -228,7 +231,7 @@ def spread(function: Callable[[*Job], T], jobs: Sequence[tuple[*Job]], gpu: bool
     import ray
 
     gpus = 1 if gpu and resources().get("GPU") else 0
-    # Ray ends a worker after each task that has a GPU, so one whose device failed does no other task.
+    # Ray ends a worker after each task with a GPU, so a worker whose device failed gets no other task.
     again: Any = [DeviceError]
     options: dict[str, Any] = {"max_retries": RETRIES, "retry_exceptions": again}
     remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, **options)(_on_device)
@@ -241,7 +244,7 @@ def spread(function: Callable[[*Job], T], jobs: Sequence[tuple[*Job]], gpu: bool
 
 
 def _on_device(function: Callable[[*Job], T], *job: *Job) -> T:
-    """function(*job). Raises DeviceError where a GPU failed, which is not the job's fault."""
+    """function(*job). Raises DeviceError if a GPU failed, which is not the job's fault."""
     try:
         return function(*job)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Reading the headers of many clips, in a child process: one that crashes or hangs ffmpeg fails alone."""
+"""Reads the headers of many clips in a child process, so that a clip that crashes or hangs ffmpeg fails alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAGE = "probe"
 @dataclass(frozen=True)
 class Unread:
     """A clip whose header could not be read: why (`pipelines.reasons.REASONS`, and a sentence), after how many attempts and
-    seconds, by which worker; `trace` is the traceback of an error that nobody foresaw."""
+    seconds, by which worker; `trace` is the traceback of an unexpected error."""
 
     id: str
     path: str
@@ -36,7 +36,7 @@ class Unread:
 def probe_rows(
     rows: list[Row], clip_timeout: float | None, attempts: int, options: Mapping[str, str] | None = None
 ) -> list[int | Unread]:
-    """Frames that each clip's header promises, or why it cannot be read; `options` are for media in buckets."""
+    """Frames in each clip's header, or why it cannot be read; `options` are for media in buckets."""
     if not rows:
         return []
     child = isolation.Child(partial(_reader, options))
@@ -60,7 +60,7 @@ def _probe(child: isolation.Child[Row, int], row: Row, clip_timeout: float | Non
         except isolation.ChildLost as error:
             reason, message = error.reason, f"{row.path}: {error}; check the file, or leave it out"
             trace = error.trace
-        except Exception as error:  # one clip's surprise must not cost the others; the ledger keeps it
+        except Exception as error:  # an unexpected error in one clip must not affect the others; the ledger keeps it
             reason, message = reason_of(error), f"{row.path}: {unforeseen(error)}"
             trace = traceback_of(error)
             if reason not in INFRASTRUCTURE:

@@ -1,14 +1,15 @@
-"""A child process that does a worker's dangerous work: a file that crashes or hangs a decoder costs its own clip, no more.
+"""A child process for a worker's dangerous work: a file that crashes or hangs a decoder loses only its own clip.
 
-A stage lives in the child, which is started anew after each crash or timeout; the worker around it only passes batches on and
-counts. So a worker that dies is the infrastructure's fault, and its batch is simply done again, while a clip on which the child
-dies `attempts` times is at fault itself. A batch that kills the child that often is run clip by clip, which finds the clips to
-leave out, and then whole again without them: every other clip keeps the bits that it has in a calm run. A child whose device
-is broken (`work.DeviceError`) is stopped and started anew like one that died: else all later clips would seem to be at fault.
+A stage runs in the child, which is restarted after each crash or timeout; the worker around it only passes batches on
+and counts. So the death of a worker is a fault of the infrastructure, and its batch is simply repeated, while a clip on
+which the child dies `attempts` times is at fault itself. A batch that kills the child that often is run clip by clip,
+to find the clips to leave out, and then as a whole without them, so that all other clips get the same bits as in an
+undisturbed run. A child whose device is broken (`work.DeviceError`) is restarted like one that died; otherwise all
+later clips would seem to be at fault.
 
-The child is started by exec, never by fork, since zarr, torch and Ray have threads. It dies with its parent. Arrays cross the
-pipe as they are, into memory that is theirs on the other side: no second copy on either. Errors bring their traceback along,
-and a crash the Python lines that it happened in.
+The child is started by exec, never by fork, because zarr, torch and Ray have threads. It dies with its parent. Arrays
+are sent through the pipe without pickling, directly into their memory on the other side, so there is no second copy.
+Errors include their traceback, and a crash the Python lines where it happened.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 START_S = 1800.0  # a child may have to wait for weights that another process downloads
-STARTS = 3  # tries; a child may be killed while it loads weights
-BASE_S = 300.0  # without --clip-timeout: what any clip may take in one stage,
-TIMES = 4.0  # plus this many times the length that its header promises
+STARTS = 3  # attempts; a child may be killed while it loads weights
+BASE_S = 300.0  # without --clip-timeout: seconds that any clip may take in one stage,
+TIMES = 4.0  # plus this many times the length in its header
 _PR_SET_PDEATHSIG = 1
-DUMP_BYTES = 16 << 10  # of what a crashed child leaves behind
+DUMP_BYTES = 16 << 10  # of the dump of a crashed child
 _MAIN = (
     "import sys; sys.path[:] = {path!r}; from pipelines.workers.isolation import _serve; _serve({fd}, {dump}, {parent})"
 )
 
 
 class ChildLost(ConcordError):
-    """The child died or took too long and was stopped; `reason` is crash, killed, timeout or device, `trace` the Python lines
-    that it was at, where they are known."""
+    """The child died or took too long and was stopped; `reason` is crash, killed, timeout or device, `trace` the Python
+    lines where it was, if known."""
 
     exit_code = 1
 
@@ -70,10 +71,11 @@ class Elsewhere(ConcordError):
 
 
 class Child(Generic[Asked, Answer]):
-    """A process that calls `build()` once, and then the callable it gave with every value that is sent; all must pickle."""
+    """A process that calls `build()` once, and then calls its result with every value that is sent; everything must
+    pickle."""
 
     def __init__(self, build: Callable[[], Callable[[Asked], Answer]]) -> None:
-        """Starts the process and waits until it is ready. Raises what `build` raised there, or ChildLost."""
+        """Starts the process and waits until it is ready. Raises the error of `build`, or ChildLost."""
         self._build = build
         self._process: subprocess.Popen[bytes] | None = None
         for left in reversed(range(STARTS)):
@@ -84,7 +86,8 @@ class Child(Generic[Asked, Answer]):
                     raise
 
     def __call__(self, value: Asked, limit_s: float) -> Answer:
-        """The answer to `value`. Raises what the callable raised, or ChildLost; either way the next call finds a child."""
+        """The answer to `value`. Raises the callable's error, or ChildLost; in both cases the next call has a child
+        again."""
         if self._process is None:
             self._start()
         answer: Answer = self._ask(value, limit_s)
@@ -104,7 +107,7 @@ class Child(Generic[Asked, Answer]):
 
     def _start(self) -> None:
         self._connection, theirs = Pipe()
-        self._dump = os.memfd_create("crash")  # not the terminal, which it would fill with pages
+        self._dump = os.memfd_create("crash")  # instead of the terminal, where it would be too long
         code = _MAIN.format(path=sys.path, fd=theirs.fileno(), dump=self._dump, parent=os.getpid())
         with theirs:
             self._process = subprocess.Popen(
@@ -147,9 +150,9 @@ class Child(Generic[Asked, Answer]):
 def run(
     child: Child[Work, Work], work: Work, stage: str, clip_timeout: float | None, attempts: int, apart: bool
 ) -> Work:
-    """`work` after the stage in `child`; clips that crash or hang it `attempts` times have failed with the reason.
+    """`work` after the stage in `child`; clips that crash or hang it `attempts` times fail with the reason.
 
-    `apart`: the stage looks at each clip alone, so they are sent one by one from the start.
+    `apart`: the stage treats each clip separately, so clips are sent one by one from the start.
     """
     live = [i for i, receipt in enumerate(work.receipts) if receipt.ok]
     if not live:
@@ -172,7 +175,7 @@ def run(
     whole = _try(child, work, clip_timeout, attempts)
     if isinstance(whole, Work):
         return whole
-    for i, receipt in enumerate(work.receipts):  # none of them alone, all of them together
+    for i, receipt in enumerate(work.receipts):  # each clip alone succeeds, all together fail
         if receipt.ok:
             text = f"{work.rows[i].path}: {whole} when given with its neighbours"
             work.fail(i, stage, whole.reason, text, attempts, whole.trace)
@@ -202,16 +205,17 @@ def _try(child: Child[Work, Work], work: Work, clip_timeout: float | None, attem
 
 
 def limit_s(frames: int, clip_timeout: float | None) -> float:
-    """Seconds that a stage may take on a clip whose header promises `frames` before it counts as hung."""
+    """Seconds that a stage may take for a clip with `frames` in its header before it counts as hung."""
     return clip_timeout if clip_timeout is not None else BASE_S + TIMES * frames / FPS
 
 
 def _serve(fd: int, dump: int, parent: int) -> None:
-    """The child's life: build, then answer until the other end closes. A crash leaves its place in the file `dump`."""
+    """The child's main function: build, then answer until the other end closes. A crash writes its position to the file
+    `dump`."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before it could be asked to take us with it
+    if os.getppid() != parent:  # the parent died before the death signal was set
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     faulthandler.enable(file=dump)
     connection = Connection(fd)
     call = None
@@ -228,13 +232,13 @@ def _serve(fd: int, dump: int, parent: int) -> None:
             parts = _pickled((False, answer))
         except Exception as error:
             parts = _pickled((True, (_portable(error), traceback.format_exc())))
-        value = answer = None  # what follows may be as large again
+        value = answer = None  # the next value may be as large again
         _send_parts(connection, parts)
         del parts
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself where it pickles; that of somebody's library need not, but its text does."""
+    """The error itself if it pickles; a library's error may not, but its text does."""
     try:
         pickle.loads(pickle.dumps(error, protocol=5))
         return error
@@ -262,7 +266,7 @@ def _send_parts(connection: Connection, parts: tuple[bytes, list[memoryview]]) -
 
 
 def _receive(connection: Connection) -> Any:
-    """What `_send` sent; its arrays lie in memory of their own. Raises EOFError where the other end is gone."""
+    """The value that `_send` sent; its arrays have their own memory. Raises EOFError if the other end is gone."""
     head, sizes = pickle.loads(connection.recv_bytes())
     buffers = [np.empty(size, np.uint8) for size in sizes]
     for buffer in buffers:

@@ -1,4 +1,4 @@
-"""Finished batches: kept under `_staging/`, and written as whole shards when all batches of a shard are there."""
+"""Finished batches: kept under `_staging/`, and written as whole shards when all batches of a shard are staged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from store.place import Place
 
 
 def stage(work: Work, root: Place) -> list[Receipt]:
-    """Write a finished batch under `_staging/`, atomically; its receipts, which are all that goes to the driver."""
+    """Write a finished batch to `_staging/`, atomically; returns its receipts, the only part that goes to the
+    driver."""
     arrays: list[dict[str, np.ndarray]] = []
     for i, sent in enumerate(work.clips):
         asr, vsr = work.asr[i], work.vsr[i]
@@ -45,12 +46,12 @@ def stage(work: Work, root: Place) -> list[Receipt]:
 
 
 def receipts(root: Place, name: str) -> list[Receipt]:
-    """Receipts of a staged batch, without its arrays. Raises StoreError where it is torn or gone."""
+    """Receipts of a staged batch, without its arrays. Raises StoreError if it is incomplete or missing."""
     return [_receipt(values) for values in staging.receipts(root, name)]
 
 
 def staged_receipts(root: Place, name: str) -> list[Receipt] | None:
-    """Receipts of a batch that is staged whole, None where it is not; a torn one is removed."""
+    """Receipts of a completely staged batch, None if it is not; an incomplete one is removed."""
     try:
         return [_receipt(values) for values in staging.load(root, name)[1]]
     except store.StoreError:
@@ -58,7 +59,7 @@ def staged_receipts(root: Place, name: str) -> list[Receipt] | None:
 
 
 def _receipt(values: dict[str, Any]) -> Receipt:
-    """A receipt from its JSON. Raises StoreError where it has other fields."""
+    """A receipt from its JSON. Raises StoreError if it has other fields."""
     try:
         return Receipt(**values)
     except TypeError as error:
@@ -66,7 +67,8 @@ def _receipt(values: dict[str, Any]) -> Receipt:
 
 
 def frame_labels(row: Row, num_frames: int) -> np.ndarray:
-    """Per-frame labels [frames] i1: 1 forged, 0 real, -1 unknown; a forged segment covers frames whose middle it holds."""
+    """Per-frame labels [frames] i1: 1 forged, 0 real, -1 unknown; a forged segment covers the frames whose middle is in
+    it."""
     if row.label != 1:
         return np.full(num_frames, row.label, np.int8)
     segments = [*row.audio_segments, *row.video_segments]
@@ -80,7 +82,7 @@ def frame_labels(row: Row, num_frames: int) -> np.ndarray:
 
 
 def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
-    """Write the shards of `group` whole, from its staged batches `names` and the clips that were done before.
+    """Write the shards of `group` completely, from its staged batches `names` and the clips that were already finished.
 
     Soft labels of these shards are empty afterwards: the second pass fills them. Returns the number of clips that were added.
     """
@@ -110,7 +112,8 @@ def pack(root: Place, group: ShardGroup, names: list[str]) -> int:
 
 
 def _inside(shard: int, begin: int, length: int) -> tuple[slice, slice]:
-    """The rows of a shard that a clip takes which begins at frame row `begin`, and which of its own frames they are."""
+    """The rows of a shard that belong to a clip which begins at frame row `begin`, and the corresponding frames of the
+    clip."""
     start, end = shard * layout.SHARD, begin + length
     first = min(max(begin, start), start + layout.SHARD)
     last = max(min(end, start + layout.SHARD), first)

@@ -1,8 +1,9 @@
-"""Where every clip goes and in which batch it is worked on: a function of the manifest and the headers, never of timing.
+"""The place of every clip in the store, and its batch: a function of the manifest and the headers, never of timing.
 
-A clip gets a slot, rows reserved in manifest order; a slot never straddles a shard unless it is longer than one, in which
-case it starts on a shard and has its shards to itself. The unit of work is a batch: clips of one shard that are about equally
-long, at most 8 clips or 1,000 frames, so that padding is small and, like every bit, the same in every run.
+A clip gets a slot, rows reserved in manifest order; a slot never crosses a shard's border unless it is longer than a
+shard; then it starts at a shard's border and no other clip uses its shards. The unit of work is a batch: clips of one
+shard of similar length, at most 8 clips or 1,000 frames, so that padding is small and, like every bit, the same in
+every run.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from store.layout import CHUNK, FPS, SHARD
 
 BATCH_CLIPS = 8
 BATCH_FRAMES = 1000
-BATCH_WASTE = 0.1  # frames of padding, as a share of the clips' own
+BATCH_WASTE = 0.1  # frames of padding, as a share of the clips' own frames
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Rows [offset, offset + capacity) of the frames table, for clip row `clip` of the clips table, whose header promises
-    `frames`."""
+    """Rows [offset, offset + capacity) of the frames table, for clip row `clip` of the clips table, with `frames` in
+    its header."""
 
     clip: int
     offset: int
@@ -32,7 +33,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class Batch:
-    """Neighbouring slots of one shard group, worked on together. The name follows from the slots, so a later run finds it."""
+    """Neighbouring slots of one shard group, processed together. The name follows from the slots, so a later run finds
+    it."""
 
     slots: tuple[Slot, ...]
 
@@ -57,7 +59,7 @@ class ShardGroup:
 def place(capacities: Sequence[tuple[int, int]], start: int) -> list[Slot]:
     """Slots for (clip row, frames) in the order given, from the first shard boundary at or after row `start`.
 
-    Capacities are rounded up to whole chunks, so that windows of whole chunks read no neighbour's.
+    Capacities are rounded up to whole chunks, so that windows of whole chunks do not read a neighbour's frames.
     """
     cursor = _up(start, SHARD)
     slots = []
@@ -73,7 +75,7 @@ def place(capacities: Sequence[tuple[int, int]], start: int) -> list[Slot]:
 
 
 def placed(columns: Mapping[str, np.ndarray]) -> list[Slot]:
-    """Slots that clips have in the clips table `columns`; `duration` is what the header promised while a clip is not done."""
+    """The slots of clips in the clips table `columns`; for an unfinished clip `duration` is the header's."""
     promised = np.where(np.isnan(columns["duration"]), columns["capacity"], np.round(columns["duration"] * FPS))
     promised = np.maximum(promised, 1)
     columns_of_slots = (columns["offset"].tolist(), columns["capacity"].tolist(), promised.astype(int).tolist())
@@ -90,8 +92,8 @@ def groups(slots: Iterable[Slot]) -> list[ShardGroup]:
 
 
 def batches(group: ShardGroup) -> list[Batch]:
-    """The group's slots in batches of clips that are nearly equally long: at most 8 clips or 1,000 frames, and padded to the
-    longest at most a tenth more frames than they have. Within a batch slots are in manifest order."""
+    """The group's slots in batches of clips of similar length: at most 8 clips or 1,000 frames, and at most a tenth
+    more frames when padded to the longest. Within a batch slots are in manifest order."""
     found: list[Batch] = []
     pending: list[Slot] = []
     for slot in sorted(group.slots, key=lambda s: (s.frames, s.offset)):
@@ -119,7 +121,7 @@ def num_rows(slots: Iterable[Slot]) -> int:
 
 
 def clips_of_shard(columns: Mapping[str, np.ndarray], shard: int) -> list[int]:
-    """Rows of done clips that have frames in the shard; `columns` is the clips table."""
+    """Rows of finished clips with frames in the shard; `columns` is the clips table."""
     start, stop = shard * SHARD, (shard + 1) * SHARD
     offset = columns["offset"]
     inside = (columns["done"] == 1) & (offset >= 0) & (offset < stop) & (offset + columns["length"] > start)

@@ -1,7 +1,7 @@
-"""The stages that Ray's workers run on a batch: watching its clips, and the two teachers.
+"""The stages that Ray's workers run on a batch: reading its clips (face stage), and the two teachers.
 
-Each takes and returns plain values, needs no Ray to run, and turns a clip's failure into a receipt: the other clips of
-the batch go on. A worker's threads are fixed, so that results do not depend on where a batch ran.
+Each takes and returns plain values, runs without Ray, and turns a clip's failure into a receipt, so that the other
+clips of the batch continue. A worker's threads are fixed, so that results do not depend on where a batch ran.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEACHERS: dict[str, Teacher] = {}
 
 
 def teacher(name: str) -> Teacher:
-    """The teacher called `name`, on this worker's GPU if it has one; loaded once a process."""
+    """The teacher called `name`, on this worker's GPU if it has one; loaded once per process."""
     import torch
 
     if name not in _TEACHERS:
@@ -41,7 +41,7 @@ def teacher(name: str) -> Teacher:
 
 
 class FaceStage:
-    """Watches each clip of a batch, and checks that it fits its slot."""
+    """Reads each clip of a batch, and checks that it fits its slot."""
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class FaceStage:
         arrays: Sequence[str] = (),
         root: Place | None = None,
     ) -> None:
-        """`backend` and `arrays` are the watcher's; `options` are for media in buckets; `root` is the store in which clips
-        longer than a shard are laid down on their way."""
+        """`backend` and `arrays` are the watcher's; `options` are for media in buckets; `root` is the store in which
+        clips longer than a shard are kept between stages."""
         self.options, self.root = options, root
         self.watcher = Watcher(backend, arrays)
 
@@ -65,12 +65,12 @@ class FaceStage:
                     work.fail(i, "decode", error.reason, str(error))
                 except NoFaceError as error:
                     work.fail(i, "face", "no_face", f"{row.path}: {error}")
-                except Exception as error:  # one clip's surprise must not cost its neighbours; the ledger keeps it
+                except Exception as error:  # must not affect the other clips; the ledger keeps it
                     work.surprise(i, "face", error, row.path)
         return work
 
     def _enter(self, work: Work, i: int, seen: Watched) -> None:
-        """Put a watched clip in its place in the batch; one that is longer than its slot fails."""
+        """Put a decoded clip into its place in the batch; one that is longer than its slot fails."""
         clip, slot = seen.clip, work.slots[i]
         work.receipts[i] = replace(
             work.receipts[i],
@@ -80,15 +80,15 @@ class FaceStage:
             worker=worker(),
         )
         if clip.num_frames > slot.capacity:
-            found = f"the header promises at most {slot.capacity} frames, {clip.num_frames} were decoded"
+            found = f"the header declares at most {slot.capacity} frames, {clip.num_frames} were decoded"
             work.fail(i, "slot", OVERFLOW, f"{found}; the clip gets a new slot")
             return
-        long = self.root is not None and slot.capacity > layout.SHARD  # then it is alone in its batch
+        long = self.root is not None and slot.capacity > layout.SHARD  # such a clip is alone in its batch
         work.clips[i] = Spooled.of(clip, self.root, work.name) if self.root is not None and long else clip
 
 
 class TeacherStage:
-    """One frozen teacher over the clips of a batch. Its answer leaves the clips where they were."""
+    """Runs one frozen teacher on the clips of a batch. Its answer does not contain the clips."""
 
     def __init__(self, name: str, side: Side, device: str) -> None:
         fix_threads()
@@ -132,7 +132,7 @@ class TeacherStage:
         for i, embedding in list(found.items()):
             if embedding.shape != (lengths[i], self.teacher.dim):
                 raise AssertionError(f"teacher {self.teacher.name} gave {embedding.shape} for {lengths[i]} frames")
-            if not (np.abs(embedding) <= np.finfo(np.float16).max).all():  # NaN fails this too
+            if not (np.abs(embedding) <= np.finfo(np.float16).max).all():  # also catches NaN
                 work.fail(i, self.side, "not_finite", f"teacher {self.teacher.name} gave values that f2 cannot hold")
                 del found[i]
-        return {i: embedding.astype(np.float16) for i, embedding in found.items()}  # as a store keeps it
+        return {i: embedding.astype(np.float16) for i, embedding in found.items()}  # as in a store

@@ -1,7 +1,8 @@
-"""A media file to a watched clip: its pictures decoded, its face followed, its sound laid on the same clock, its voice found.
+"""From a media file to a clip for teachers: pictures decoded, face tracked, sound placed on the same clock, voice
+detected.
 
-This is the only such way. Precompute's face stage, the detector's answers and the benchmarks take it, so a clip gives the same
-bytes in all of them. It needs no store: what becomes of a clip that does not fit its slot is the stage's decision.
+Precompute's face stage, the detector's answers and the benchmarks all use this module, so a clip gives the same bytes
+in all of them. It needs no store; the stage decides about a clip that does not fit its slot.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from teachers.face.tracker import FaceTrack
 
 @dataclass(frozen=True)
 class Watched:
-    """A clip as teachers take it, and by how many seconds its sound starts after its first picture in the file."""
+    """A clip for teachers, and by how many seconds its sound starts after its first picture in the file."""
 
     clip: ClipMedia
     start_skew_s: float
@@ -36,11 +37,11 @@ class Watched:
 
 
 class Watcher:
-    """The models that watching needs, loaded once for many clips."""
+    """The models for reading clips, loaded once for many clips."""
 
     def __init__(self, backend: str | None = None, arrays: Sequence[str] = ()) -> None:
-        """`backend` runs the face networks (`teachers.face.backends`; None: the best that is installed); `arrays` names those
-        of layout.OPTIONAL_ARRAYS that clips shall have."""
+        """`backend` runs the face networks (`teachers.face.backends`; None: the best installed one); `arrays` names the
+        members of layout.OPTIONAL_ARRAYS that clips need."""
         import cv2  # noqa: F401 - crops faces; imported here so that fix_threads finds it
 
         from teachers.face.tracker import FaceTracker
@@ -52,11 +53,11 @@ class Watcher:
         fix_threads()
 
     def watch(self, path: Media, audio_path: Media | None = None, clip_id: str = "") -> Watched:
-        """The clip at `path`, with the sound of `audio_path` where that is a file of its own. Files in buckets are downloaded
-        while they are used. Raises MediaError and NoFaceError."""
+        """The clip at `path`, with the sound of `audio_path` if that is a separate file. Files in buckets are
+        downloaded while they are used. Raises MediaError and NoFaceError."""
         with local_copy(path) as pictures, local_copy(audio_path or pictures) as sounds:
-            # The header was read when the clip was planned, by another worker, maybe in an earlier run. Only whether there
-            # is sound is looked up again: it costs one open, and saves following a face in vain.
+            # The header was read when the clip was planned, by another worker, perhaps in an earlier run. Only the presence of
+            # sound is checked again: it costs one open, and avoids tracking a face for nothing.
             if not has_sound(sounds):
                 raise MediaError("no_audio", f"{shown(sounds)} has no sound; name its sound as audio_path")
             video = Video(pictures)
@@ -68,7 +69,7 @@ class Watcher:
         return Watched(clip, sound.start_skew_s)
 
     def _flags(self, track: FaceTrack, sound: Sound) -> np.ndarray:
-        """u1 [frames], as layout has the bits."""
+        """u1 [frames], with the bits of layout."""
         flags = np.full(len(track.detected), layout.IN_USE, np.uint8)
         flags[track.detected] |= layout.FACE_DETECTED
         flags[track.interpolated] |= layout.FACE_INTERPOLATED

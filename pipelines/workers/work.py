@@ -1,4 +1,4 @@
-"""A batch on its way through the stages: its clips, what became of each, and the errors that end up in the ledger."""
+"""A batch on its way through the stages: its clips, the outcome of each, and the errors for the ledger."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from store import staging
 from store.place import Place
 from teachers import ClipMedia
 
-Side = Literal["asr", "vsr"]  # which teacher
-# How errors begin after which a GPU no longer works in this process: cudaErrorAssert, illegal address, ECC ...
+Side = Literal["asr", "vsr"]  # of a teacher
+# Beginnings of errors after which a GPU no longer works in this process: cudaErrorAssert, illegal address, ECC ...
 DEVICE_ERRORS = (
     "CUDA error",
     "HIP error",
@@ -36,15 +36,16 @@ TRACE = 12_000  # characters of a traceback that are kept, of its beginning and 
 
 
 class DeviceError(ConcordError):
-    """A device no longer works, whichever clip it is given: this process must end, and another one do its work."""
+    """A device no longer works for any clip: this process must end, and another one must do its work."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a batch reports of one clip. `reason` is empty while all is well, else one of `pipelines.reasons.REASONS`; `trace`
-    is the traceback of an error that nobody foresaw, `seconds` are of work. A staged batch keeps them as JSON."""
+    """A batch's report on one clip. `reason` is empty without a failure, else one of `pipelines.reasons.REASONS`;
+    `trace` is the traceback of an unexpected error, `seconds` is the time of work. A staged batch keeps them as
+    JSON."""
 
     clip: int
     id: str
@@ -67,8 +68,8 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Span:
-    """What a worker did on a batch: clips and frames that it handed on, frames that the longest clip would make of all of
-    them, and from when to when (seconds since 1970)."""
+    """A worker's work on a batch: clips and frames that it passed on, their frames if all were as long as the longest,
+    and start and end (seconds since 1970)."""
 
     stage: str
     worker: str
@@ -88,8 +89,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Spooled:
-    """A clip longer than a shard, which goes from stage to stage as a file under `_staging/`: in pipes and Ray's object store
-    it would be in memory once for each worker, and one of more than two hours would not fit into Ray at all."""
+    """A clip longer than a shard, which is passed between stages as a file under `_staging/`. In pipes and Ray's object
+    store it would be in memory once for each worker, and one of more than two hours would not fit into Ray."""
 
     id: str
     root: Place
@@ -104,7 +105,8 @@ class Spooled:
         return cls(clip.id, root, spool(batch), clip.num_frames)
 
     def open(self) -> ClipMedia:
-        """The clip; its arrays are mapped from that file where it is on this machine. Raises StoreError where it is gone."""
+        """The clip; its arrays are memory-mapped if the file is on this machine. Raises StoreError if the file is
+        gone."""
         found = staging.rows(self.root, self.name)[0][0]
         return ClipMedia(self.id, **{name: rows.mapped() for name, rows in found.items()})
 
@@ -119,7 +121,7 @@ def spool(batch: str) -> str:
 
 @dataclass
 class Work:
-    """A batch on its way through the stages. The lists have one entry for each clip, None where it failed."""
+    """A batch on its way through the stages. The lists have one entry for each clip, None if it failed."""
 
     name: str
     slots: list[Slot]
@@ -129,19 +131,19 @@ class Work:
     asr: list[np.ndarray | None] = field(default_factory=list)
     vsr: list[np.ndarray | None] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
-    staged: list[Receipt] | None = None  # receipts of a batch that was staged before
-    lean: bool = False  # its clips have stayed where it was sent from (`regain`)
+    staged: list[Receipt] | None = None  # receipts of a batch that was already staged
+    lean: bool = False  # its clips stayed with the sender (`regain`)
 
     def __post_init__(self) -> None:
         nothing = [None] * len(self.rows)
         self.clips, self.asr, self.vsr = (self.clips or [*nothing], self.asr or [*nothing], self.vsr or [*nothing])
 
     def embeddings(self, side: Side) -> list[np.ndarray | None]:
-        """What one of the teachers gave, by clip."""
+        """The output of one of the teachers, by clip."""
         return self.asr if side == "asr" else self.vsr
 
     def fail(self, i: int, stage: str, reason: str, message: str, attempts: int = 1, trace: str = "") -> None:
-        """Record that clip i ends here, for one of `pipelines.reasons.REASONS`."""
+        """Record that clip i failed here, for one of `pipelines.reasons.REASONS`."""
         assert reason in REASONS, reason
         self.receipts[i] = replace(
             self.receipts[i],
@@ -155,23 +157,23 @@ class Work:
         self.clips[i] = None
 
     def surprise(self, i: int, stage: str, error: Exception, where: str) -> None:
-        """Record that clip i ends here, by an error that nobody foresaw. Raises DeviceError where a GPU no longer works."""
+        """Record that clip i failed here with an unexpected error. Raises DeviceError if a GPU no longer works."""
         check_device(error)
         self.fail(i, stage, reason_of(error), f"{where}: {unforeseen(error)}", trace=traceback_of(error))
 
     def regain(self, sent: Work) -> None:
-        """Take the clips of `sent`, of which this is the answer, where they were not sent back."""
+        """Take the clips from `sent`, to which this is the answer, if they were not sent back."""
         if self.lean:
             self.clips = [clip if r.ok else None for clip, r in zip(sent.clips, self.receipts, strict=True)]
             self.lean = False
 
     def only(self, i: int) -> Work:
-        """Clip i as a batch of its own."""
+        """Clip i as a separate batch."""
         own = [self.clips[i]], [self.asr[i]], [self.vsr[i]]
         return Work(self.name, [self.slots[i]], [self.rows[i]], [self.receipts[i]], *own)
 
     def take(self, i: int, one: Work) -> None:
-        """Put back what became of clip i as a batch of its own."""
+        """Put back the result of clip i, which ran as a separate batch."""
         self.receipts[i], self.clips[i] = one.receipts[0], one.clips[0]
         self.asr[i], self.vsr[i] = one.asr[0], one.vsr[0]
 
@@ -186,20 +188,21 @@ class Work:
 
 
 def reason_of(error: Exception) -> str:
-    """The reason of an unforeseen error: io and memory are the machine's fault and tried again; error is this program's own."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, of a GPU
+    """The reason for an unexpected error: io and memory are faults of the machine and tried again; error is this
+    program's own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's, for a GPU
         return "memory"
     return "io" if isinstance(error, OSError) else "error"
 
 
 def unforeseen(error: Exception) -> str:
-    """An unforeseen error as the ledger's sentence, worded so that nobody blames the file for it."""
+    """An unexpected error as a sentence for the ledger, worded so that the file is not blamed for it."""
     kept = " (the program's own error; its traceback is kept beside the ledger)" if reason_of(error) == "error" else ""
     return f"{type(error).__name__}: {error}{kept}"
 
 
 def traceback_of(error: BaseException) -> str:
-    """Traceback of an error, for those who repair the program."""
+    """Traceback of an error, for those who fix the program."""
     return "".join(traceback.format_exception(error))
 
 
@@ -210,7 +213,7 @@ def shortened(text: str) -> str:
 
 
 def check_device(error: Exception) -> None:
-    """Raises DeviceError where an error comes from a GPU that no longer works."""
+    """Raises DeviceError if an error comes from a GPU that no longer works."""
     if isinstance(error, DeviceError):
         raise error
     if type(error).__name__ == "AcceleratorError" or (

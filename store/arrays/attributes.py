@@ -1,4 +1,4 @@
-"""What the root attributes of a store may be: readers rely on these types, so foreign files are checked."""
+"""Types of a store's root attributes: readers rely on them, so foreign files are checked."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Check = Callable[[Any], bool]
 
 
 class Layout(TypedDict):
-    """How `frames/` is cut: rows that are compressed together, and rows in one file."""
+    """How `frames/` is divided: rows that are compressed together, and rows in one file."""
 
     chunk_rows: int
     shard_rows: int
 
 
 class SimilarityNote(TypedDict, total=False):
-    """What a store says of its fit; each by corpus where a store may hold several."""
+    """A store's record of its fit; by corpus if a store may hold several."""
 
     kind: str
     complete: bool  # whether all projections and soft labels are of this fit
@@ -35,7 +35,8 @@ class SimilarityNote(TypedDict, total=False):
 
 
 class RootAttributes(TypedDict, total=False):
-    """Attributes of the root; people may add their own. A store has the first four; `wrong` checks the types of the rest."""
+    """Attributes of the root; users may add their own. Every store has the first four; `wrong` checks the types of the
+    rest."""
 
     format: Required[str]
     version: Required[int]
@@ -53,7 +54,7 @@ class RootAttributes(TypedDict, total=False):
 
 
 def wrong(attrs: Mapping[str, Any]) -> str:
-    """The first attribute that is not what it should be, "NAME is VALUE, expected WHAT"; "" where all are."""
+    """The first invalid attribute as "NAME is VALUE, expected WHAT"; "" if all are valid."""
     for name, (expected, is_right) in ATTRIBUTES.items():
         if name in attrs and not is_right(attrs[name]):
             return f"{name} is {_short(attrs[name])}, expected {expected}"
@@ -94,7 +95,7 @@ def _is_similarity(value: Any) -> bool:
     )
 
 
-# name: (what is expected, for a person; whether a value is that)
+# name: (expected value in words; test of a value)
 ATTRIBUTES: dict[str, tuple[str, Check]] = {
     "layout": ("chunk_rows and shard_rows, a whole number of chunks", _is_layout),
     "fps": ("a number", lambda v: type(v) in (int, float)),

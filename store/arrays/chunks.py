@@ -1,7 +1,7 @@
-"""Decoding a chunk into memory of a size that is known beforehand; what the chunk says of itself must agree with that.
+"""Decodes a chunk into memory of a known size; the chunk's own header must agree with it.
 
-The libraries below trust a chunk's header. c-blosc reads as many bytes as the header claims, past the end of the buffer where
-that is shorter, and zstd makes room for what the header promises: so both are looked at first.
+The libraries below trust a chunk's header. c-blosc reads as many bytes as the header claims, even past the end of the
+buffer, and zstd allocates the size in the header. So both headers are checked first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def checked(data: bytes, crc: bool) -> memoryview:
 
 
 def decode(codec: str, data: memoryview, out: np.ndarray) -> None:
-    """Fill `out`, any dtype, contiguous. Raises ValueError or RuntimeError where the chunk holds anything else."""
+    """Fill `out`, any dtype, contiguous. Raises ValueError or RuntimeError if the chunk does not match it."""
     if codec == "zstd":
         _expect(zstd_size(data), out)
         zstd.decompress(data, out)
@@ -45,7 +45,7 @@ def decode(codec: str, data: memoryview, out: np.ndarray) -> None:
 
 
 def zstd_size(data: memoryview) -> int:
-    """Decoded size that a zstd frame's header states (RFC 8878, 3.1.1.1), -1 where it states none."""
+    """Decoded size that a zstd frame's header states (RFC 8878, 3.1.1.1), -1 if it states none."""
     if len(data) < 5 or int.from_bytes(data[:4], "little") != _ZSTD_MAGIC:
         raise ValueError("it is not a zstd frame")
     flags = data[4]
@@ -56,9 +56,9 @@ def zstd_size(data: memoryview) -> int:
 
 
 def most_stored(size: int) -> int:
-    """Bytes that are read for a chunk of `size` decoded bytes at most, with header and checksum: no codec grows it by more.
+    """Bytes that are read for a chunk of `size` decoded bytes at most, with header and checksum: no codec adds more.
 
-    Small ones may be longer, so that what is wrong with them is said by what they hold.
+    Small ones may be longer, so that errors in them are found by their contents.
     """
     return max(size + size // 64 + 1024, 1 << 20)
 

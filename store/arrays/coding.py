@@ -1,10 +1,10 @@
-"""How the arrays of a store are cut and coded, and how their rows are written.
+"""How the arrays of a store are divided and coded, and how their rows are written.
 
-Codecs, measured on 6,000 real frames in chunks of 25 rows: pictures zstd 9 (7 % smaller than zstd 3 and 9 % faster to decode;
-packing costs 0.18 ms a frame); sound blosc zstd with bitshuffle (1.52 : 1, plain zstd 1.14); floats blosc zstd with byte
-shuffle (lips 1.40 : 1, plain zstd 1.08), but projections, which every window reads, blosc lz4: 64 bytes a row instead of 59 for
-a quarter of the time. Every chunk, inner ones too, carries a CRC-32C and is stored even when it holds fill values alone, so
-that a chunk that is missing is damage and never a row of zeros.
+Codecs, measured on 6,000 real frames in chunks of 25 rows: pictures zstd 9 (7 % smaller than zstd 3 and 9 % faster to
+decode; packing costs 0.18 ms a frame); sound blosc zstd with bitshuffle (1.52 : 1, plain zstd 1.14); floats blosc zstd
+with byte shuffle (lips 1.40 : 1, plain zstd 1.08), but projections, which every window reads, use blosc lz4: 64 bytes
+per row instead of 59, in a quarter of the time. Every chunk, including inner ones, has a CRC-32C and is stored even if
+it holds only fill values, so that a missing chunk is damage and never a row of zeros.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def create_small(group: zarr.Group, name: str, values: np.ndarray) -> None:
 
 
 def encoded_shard(array: zarr.Array[Any], data: np.ndarray) -> bytes:
-    """One shard of `array` that holds `data`, as its file has it.
+    """The file's bytes of one shard of `array` with `data`.
 
-    Zarr encodes it in memory. Told to write it in place, it would read the old shard first, which costs time, and fails where
-    that one is damaged and is to be replaced for that very reason.
+    Zarr encodes it in memory. In place, it would read the old shard first, which takes time and fails if that shard is
+    damaged, which may be the reason for replacing it.
     """
     document = {**array.metadata.to_dict(), "shape": data.shape}
     files: dict[str, Any] = {"zarr.json": buffer(json.dumps(document).encode())}
@@ -95,9 +95,10 @@ def encoded_shard(array: zarr.Array[Any], data: np.ndarray) -> bytes:
 
 
 def write_column(where: Place, first: int, values: np.ndarray, rows: int | None = None) -> None:
-    """Write a column's rows from `first` on; with `rows` it is that long afterwards. Chunks first, then the length.
+    """Write a column's rows starting at `first`; with `rows` it has that length afterwards. Chunks first, then the
+    length.
 
-    A chunk that is written in part is read before; StoreError where it is not there or is damaged.
+    A partly written chunk is read first; StoreError if it is missing or damaged.
     """
     document = read_document(where)
     try:
@@ -110,7 +111,7 @@ def write_column(where: Place, first: int, values: np.ndarray, rows: int | None 
     files: dict[str, Any] = {"zarr.json": buffer(encoded(document))}
     touched = [f"c/{k}" for k in range(first // chunk, -(-stop // chunk))]
     for k, key in enumerate(touched, first // chunk):
-        kept = min(rows, had, (k + 1) * chunk)  # rows of the chunk that hold something are those below
+        kept = min(rows, had, (k + 1) * chunk)  # the chunk's rows below this are in use
         if k * chunk < min(first, kept) or stop < kept:
             try:
                 files[key] = buffer((where / key).read())
@@ -128,7 +129,7 @@ def write_column(where: Place, first: int, values: np.ndarray, rows: int | None 
 
 
 def resize(where: Place, rows: int) -> None:
-    """Have an array of `frames/` that many rows long; its shards stay as they are."""
+    """Set the number of rows of an array of `frames/`; its shards are not changed."""
     document = read_document(where)
     (where / "zarr.json").write(encoded({**document, "shape": [rows, *document["shape"][1:]]}))
 
@@ -147,8 +148,8 @@ def short_dtype(dtype: np.dtype) -> str:
 
 
 def fitting(name: str, data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows of frames/`name` as they are stored. Floats may come wider; raises StoreError for a value that is then infinite,
-    for another shape and for any other dtype."""
+    """Rows of frames/`name` in their stored type. Floats may be wider; raises StoreError for a value that becomes
+    infinite, for another shape and for any other dtype."""
     if data.shape != shape:
         raise StoreError(f"frames/{name}: a shard is {list(shape)}, not {list(data.shape)}")
     if data.dtype == dtype:
@@ -165,7 +166,7 @@ def fitting(name: str, data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]
 
 
 def opened(where: Place) -> zarr.Array[Any]:
-    """An array for Zarr's own metadata and keys; raises StoreError where it is not one that our writers write."""
+    """An array for Zarr's own metadata and keys; raises StoreError for one that this project's writers do not write."""
     try:  # zarr looks codecs up by name, some of which run code
         metadata.parse(plain_json.parse((where / "zarr.json").read()))
     except (OSError, ValueError) as e:

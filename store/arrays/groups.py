@@ -1,8 +1,10 @@
-"""Small groups (`clips/`, `words/`, `fit/`) read into memory, by our own decoder: their metadata may name any codec.
+"""Small groups (`clips/`, `words/`, `fit/`) read into memory by this project's own decoder, because their metadata may
+name any codec.
 
-Zarr itself would look codecs up by name, some of which run code (numcodecs' pickle), and make room for what shapes and chunk
-headers promise. Here an array is what our writers write (`store.arrays.metadata`) or an error, and what a group takes in memory
-is bounded by its files: MOST_FREE bytes, or RATIO for each byte on the disk where that is more.
+Zarr itself would look up codecs by name, some of which run code (numcodecs' pickle), and allocate the sizes in shapes
+and chunk headers. Here an array has the form that this project's writers write (`store.arrays.metadata`), or it is an
+error. The memory for a group is limited by its files: MOST_FREE bytes, or RATIO for each byte on the disk if that is
+more.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from store.place import Place
 
 MOST_FREE = 128 << 20  # bytes in memory that a group of any size on the disk may take
 RATIO = 64  # bytes in memory for each byte on the disk, beyond that; a million clips take 30
-TEXT_BYTES = 64  # that Python needs for a string, in addition to its letters
+TEXT_BYTES = 64  # that Python needs for a string, in addition to its characters
 DEPTH = 8  # groups in groups; fit/calibration/CORPUS/WINDOW are three
 META_BYTES = 1 << 20  # of one zarr.json
 
@@ -34,11 +36,11 @@ Read = Callable[[str, bytes], None]
 
 
 def _any(*_: Any) -> None:
-    """What sees files where nobody asked to."""
+    """The default callback for files, which does nothing."""
 
 
 class Broken(ConcordError, ValueError):
-    """A group that is damaged or none of ours: what is wrong and with which part, without the place of the group."""
+    """A group that is damaged or unknown: what is wrong and with which part, without the group's location."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Array:
     files: Mapping[str, bytes]
 
     def read(self, length: int | None = None) -> np.ndarray:
-        """All of it, or its first `length` rows; strings as Python's. Raises Broken where a chunk is missing or damaged."""
+        """The whole array, or its first `length` rows; strings as Python's. Raises Broken if a chunk is missing or
+        damaged."""
         meta = self.meta
         shape = meta.shape if length is None else (min(length, meta.shape[0]), *meta.shape[1:])
         out = np.zeros(shape, object if meta.dtype is None else meta.dtype)
@@ -78,7 +81,7 @@ class Array:
         plain = np.empty(size, "u1")
         chunks.decode(self.meta.codec, data, plain)
         rows = math.prod(self.meta.file_shape)
-        said = int.from_bytes(plain[:4].tobytes(), "little")  # the decoder makes room for as many
+        said = int.from_bytes(plain[:4].tobytes(), "little")  # the decoder allocates this number
         if size < 4 + 4 * rows or said != rows:
             raise ValueError(f"it holds {said} texts in {size} bytes, expected {rows}")
         texts: np.ndarray = VLenUTF8().decode(plain)
@@ -93,7 +96,7 @@ class Group:
     members: dict[str, Group | Array] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
-        """The array of that name; raises Broken where there is none."""
+        """The array of that name; raises Broken if there is none."""
         array = self.members.get(name)
         if not isinstance(array, Array):
             raise Broken(f"it has no array {name}")
@@ -101,9 +104,9 @@ class Group:
 
 
 def load(where: Place, listed: Callable[[set[str]], None] = _any, read: Read = _any) -> Group:
-    """A group read into memory, arrays not decoded yet. Raises Broken, and OSError where files cannot be read.
+    """A group read into memory, with arrays not decoded yet. Raises Broken, and OSError if files cannot be read.
 
-    `listed` sees the keys of all files, `read` each key and its bytes: what they raise ends it.
+    `listed` is called with the keys of all files, `read` with each key and its bytes; their errors end the reading.
     """
     sizes = where.files()
     listed(set(sizes))
@@ -111,7 +114,7 @@ def load(where: Place, listed: Callable[[set[str]], None] = _any, read: Read = _
     if "" not in folders:
         raise Broken("it has no zarr.json")
     if deep := next((name for name in sorted(folders) if name.count("/") >= DEPTH), None):
-        raise Broken(f"{deep} lies deeper than any of our arrays")
+        raise Broken(f"{deep} lies deeper than any array of a store")
     nodes = {re.sub(r"/?(zarr\.json|c(/\d+)*)$", "", key) for key in sizes if is_of_node(key)}
     if lost := min(nodes - folders, default=""):
         raise Broken(f"{lost}/zarr.json is missing")
@@ -132,7 +135,7 @@ def load(where: Place, listed: Callable[[set[str]], None] = _any, read: Read = _
 
 
 class _Budget:
-    """What a group may still take in memory."""
+    """The memory that a group may still use."""
 
     def __init__(self, sizes: Mapping[str, int]):
         self.left = max(MOST_FREE, RATIO * sum(sizes.values()))
@@ -158,7 +161,7 @@ def _by_folder(sizes: Mapping[str, int], folders: set[str]) -> dict[str, dict[st
 def _array(
     where: Place, name: str, content: dict[str, Any], sizes: Mapping[str, int], budget: _Budget, seen: Read
 ) -> Array:
-    """An array whose files are read, those that are there; what they decode to is taken from the budget."""
+    """An array with its existing files read; their decoded size is taken from the budget."""
     try:
         meta = metadata.parse(content)
     except ValueError as e:
@@ -179,7 +182,7 @@ def _array(
         try:
             size = _text_bytes(meta, chunks.checked(data, meta.crc))
         except (ValueError, IndexError):
-            continue  # reading it says what is wrong with it
+            continue  # reading it will report what is wrong
         budget.take(name, size)
     return Array(name, meta, files)
 

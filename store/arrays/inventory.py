@@ -1,12 +1,13 @@
-"""What a complete store holds, file by file with their SHA-256, so that what is lost or changed is noticed, whatever a listing
-shows.
+"""The inventory of a complete store: every file with its SHA-256, so that lost or changed files are noticed, whatever a
+listing shows.
 
-`inventory.json` lies beside the root's zarr.json. It is *open* while a run writes and after one that was interrupted: then it
-says nothing else. The driver's last act closes it. It covers every small file: metadata of all nodes, the chunks of `clips/`,
-`fit/` and `words/`, ledger and manifest. Shards of `frames/` are known by their size and their last TAIL bytes: the index,
-which has the length of every chunk, and all of a small shard. So a shard of another array, fit or store is noticed; each chunk
-has a CRC-32C of its own. Root attributes are covered one by one, so that people may add their own. Stores of earlier releases
-have no inventory, and readers accept them as they are. To accept a store as it is, remove the file and run precompute.py.
+`inventory.json` lies beside the root's zarr.json. It is *open* while a run writes and after an interrupted run; then it
+contains nothing else. The driver closes it as its last step. It covers every small file: metadata of all nodes, the
+chunks of `clips/`, `fit/` and `words/`, ledger and manifest. Shards of `frames/` are identified by their size and their
+last TAIL bytes: the index, which has the length of every chunk, and the whole of a small shard. So a shard of another
+array, fit or store is noticed; each chunk also has its own CRC-32C. Root attributes are covered one by one, so that
+users may add their own. Stores of earlier releases have no inventory, and readers accept them without one. To accept a
+changed store, remove the file and run precompute.py.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ TABLES = ("ledger.parquet", "manifest.parquet")  # of the driver, beside zarr.js
 WHOLE = ("clips", "fit", "words")  # groups that are covered with their chunks
 TAIL = 1 << 14  # bytes at the end of a shard
 MOST = 256 << 20  # bytes of an inventory: a million clips have some 15 MB of shards
-PRINT = 16  # hexadecimal digits by which a shard is known
+PRINT = 16  # hexadecimal digits of a shard's fingerprint
 _SHARD = re.compile(r"frames/([^/]+)/c/(\d+)(?:/0)*")
 
 
 class Damaged(StoreError):
-    """A file is not what the inventory says."""
+    """A file differs from the inventory."""
 
 
 @dataclass(frozen=True)
 class Inventory:
     """SHA-256 (hexadecimal) of root attributes by name and of files by key; `complete` is False while a run writes.
 
-    `shards` has the `fingerprint` of every shard by array, one after the other, spaces for those that are not there.
+    `shards` has the `fingerprint` of every shard by array, one after the other, spaces for missing ones.
     """
 
     complete: bool = False
@@ -51,28 +52,28 @@ class Inventory:
     shards: Mapping[str, str] = field(default_factory=dict)
 
     def knows_shard(self, array: str, number: int, size: int, tail: bytes) -> bool:
-        """Whether a shard of frames/`array` is the one that was written, by its size and its last TAIL bytes; True where the
-        inventory tells nothing of it."""
+        """Whether a shard of frames/`array` is the one that was written, by its size and its last TAIL bytes; True if
+        the inventory does not list it."""
         wanted = self.shards.get(array, "")[PRINT * number : PRINT * (number + 1)].strip()
         return not wanted or fingerprint(size, tail) == wanted
 
     def check(self, root: Place, key: str, data: bytes) -> None:
-        """Raises Damaged where the inventory knows a file by that key and it held something else."""
+        """Raises Damaged if the inventory lists a file with that key and another content."""
         if key in self.files and digest(data) != self.files[key]:
             raise Damaged(f"{root / key}: {part(key)} is damaged: this is not what the run wrote; {remedy(key)}")
 
     def check_present(self, root: Place, group: str, keys: set[str]) -> None:
-        """Raises Damaged where a file of `group` is gone; in `fit`, whose every array counts, also where one was added."""
+        """Raises Damaged if a file of `group` is missing; in `fit`, where every array counts, also if one was added."""
         mine = {key for key in self.files if key.startswith(f"{group}/")}
         lost = sorted(mine - keys)
         if lost:
             raise Damaged(f"{root / lost[0]} is missing: {part(lost[0])} is damaged; {remedy(lost[0])}")
         added = sorted(key for key in keys - mine if is_of_node(key)) if self.complete and group == "fit" else []
         if added:
-            raise Damaged(f"{root / added[0]} was not written by any of our runs; {remedy(added[0])}")
+            raise Damaged(f"{root / added[0]} was not written by any run; {remedy(added[0])}")
 
     def check_attributes(self, root: Place, attributes: Mapping[str, Any]) -> None:
-        """Raises Damaged where a root attribute that the inventory knows is gone or another."""
+        """Raises Damaged if a root attribute in the inventory is missing or differs."""
         for name, wanted in self.attributes.items():
             if name not in attributes or digest(canonical(attributes[name])) != wanted:
                 raise Damaged(
@@ -84,7 +85,7 @@ class Inventory:
 def read(root: Place, attributes: Mapping[str, Any]) -> Inventory:
     """The inventory of a store with those root attributes; an open one for stores of earlier releases.
 
-    Raises Damaged where it is lost or damaged itself.
+    Raises Damaged if it is lost or damaged itself.
     """
     again = f"run precompute.py --store {root} again: it accepts the store as it is and writes a new inventory"
     try:
@@ -174,7 +175,7 @@ def is_covered(key: str) -> bool:
 
 
 def damage(root: Place, inventory: Inventory) -> dict[str, str]:
-    """{key: what is wrong} of the files that a complete inventory lists, read whole; empty where all is well."""
+    """{key: what is wrong} for the files in a complete inventory, each read completely; empty if there is no damage."""
 
     def fault(key: str) -> str:
         try:
@@ -207,7 +208,7 @@ def remedy(key: str) -> str:
     group = key.partition("/")[0]
     if group == "fit":
         return (
-            "precompute.py --refit learns the fit again (or --fit-from takes another) and writes all soft labels again"
+            "precompute.py --refit learns the fit again (or --fit-from uses another) and writes all soft labels again"
         )
     if group == "words":
         return "remove the folder words and run precompute.py --words, which writes it again"

@@ -1,8 +1,9 @@
-"""What an array's `zarr.json` says, as far as our writers write such: anything else is refused before a byte of data is read.
+"""Parses an array's `zarr.json` in the form that this project writes; anything else is refused before a byte of data is
+read.
 
 A store may come from anyone. Zarr metadata can name codecs that run code (numcodecs' pickle), keys that lead elsewhere
-("/../../x/" between numbers) and shapes that fill the memory; so nothing is left to be guessed or to be looked up by name, and
-what a chunk takes in memory is bounded before it is made.
+("/../../x/" between numbers) and shapes that fill the memory. So nothing is guessed or looked up by name, and the
+memory for a chunk is checked before it is allocated.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ CHUNKS_A_SHARD = 1 << 16  # 4,200 rows of a shard are 168 chunks
 
 @dataclass(frozen=True)
 class Metadata:
-    """`shape`; `dtype` (None = strings); `file_shape`, of the rows in one file; `chunk_shape`, of what is compressed together,
-    the same but for shards; `codec` "" (plain), "zstd" or "blosc"; whether chunks, and a shard's index, carry a CRC-32C."""
+    """`shape`; `dtype` (None = strings); `file_shape` of the rows in one file; `chunk_shape` of the rows that are
+    compressed together, the same except for shards; `codec` "" (plain), "zstd" or "blosc"; whether chunks, and a
+    shard's index, carry a CRC-32C."""
 
     shape: tuple[int, ...]
     dtype: np.dtype | None
@@ -47,12 +49,12 @@ class Metadata:
         return math.prod(self.chunk_shape) * self.dtype.itemsize if self.dtype else 0
 
     def key(self, index: Sequence[int]) -> str:
-        """Where the file with that place in the grid lies below the array's folder."""
+        """The key, below the array's folder, of the file at that position in the grid."""
         return self.separator.join(["c", *map(str, index)])
 
 
 def parse(document: Any) -> Metadata:
-    """Raises ValueError that says what our writers do not write."""
+    """Raises ValueError, which says what this project's writers do not write."""
     try:
         return _parse(document)
     except (KeyError, TypeError, AttributeError) as e:

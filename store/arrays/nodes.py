@@ -1,7 +1,8 @@
 """The Zarr nodes of a store: the root and its attributes, groups built in memory, and their removal.
 
-Everything passes through memory as {key: bytes}: Zarr codes and decodes there, and only `store.place` touches the disk. So each
-file is written whole or not at all and flushed before the next, and a network carries whole files, many at a time.
+Everything passes through memory as {key: bytes}: Zarr encodes and decodes there, and only `store.place` accesses the
+disk. So each file is written completely or not at all and flushed before the next, and a network transfers whole files,
+many at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from store.place.bounds import INVENTORY, is_store
 
 
 def root_attrs(root: Place) -> RootAttributes:
-    """Root attributes of a store. Raises StoreError where there is no store, or one of a newer version than ours."""
+    """Root attributes of a store. Raises StoreError if there is no store, or one of a newer version."""
     attrs = read_document(root).get("attributes")
     if not isinstance(attrs, dict) or attrs.get("format") != layout.FORMAT:
         raise StoreError(f"{root} is not a concord-av store; precompute.py makes one")
@@ -38,7 +39,7 @@ def root_attrs(root: Place) -> RootAttributes:
             f"{root} was made by a newer concord-av (store version {version}, this one knows {layout.VERSION}): upgrade"
         )
     if wrong := attributes.wrong({"layout": None, **attrs}):
-        raise StoreError(f"{root}: its attribute {wrong}; its zarr.json was changed by hand, or is not ours")
+        raise StoreError(f"{root}: its attribute {wrong}; its zarr.json was changed by hand, or is not concord-av's")
     return cast(RootAttributes, attrs)
 
 
@@ -61,7 +62,7 @@ def build(fill: Callable[[zarr.Group], None], attributes: Mapping[str, Any] | No
 
 
 def read_document(root: Place) -> dict[str, Any]:
-    """The root's metadata document, whatever wrote it; raises StoreError where there is none."""
+    """The root's metadata document, from any writer; raises StoreError if there is none."""
     try:
         return plain_json.parse_dict((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
@@ -76,8 +77,8 @@ def write_document(root: Place, document: dict[str, Any]) -> None:
 
 
 def delete_node(where: Place) -> None:
-    """Remove an array or a group with all below it, its own metadata first, so that a kill leaves none and not half of one.
-    What is neither metadata nor a chunk stays, and so does a store that was put there."""
+    """Remove an array or a group with everything below it, its own metadata first, so that a kill never leaves half of
+    it. Files that are neither metadata nor chunks stay, and so does a store that was put there."""
     (where / "zarr.json").delete()
     files = where.files()
     looked = {

@@ -1,11 +1,12 @@
-"""Reading windows out of sharded Zarr arrays: one read (a bucket's: request) a window and array, each inner chunk decoded once.
+"""Reads windows from sharded Zarr arrays: one read (one request to a bucket) per window and array, each inner chunk
+decoded once.
 
-zarr-python spends about a millisecond a call on planning; a training window needs six arrays. Here the metadata of an array is
-parsed once, the index at the end of a shard is read once and kept with the open file, and chunks are decoded straight into the
-answer by numcodecs. Nothing is guessed: index and chunks must match their CRC-32C, a chunk must decode to its exact size, and
-one that is not there is an error; metadata, index and chunk headers may come from anyone (`store.arrays.metadata`,
-`store.arrays.chunks`). Shards are replaced whole: a file that is open stays what it was, and an object that was replaced is
-opened again.
+zarr-python spends about a millisecond per call on planning; a training window needs six arrays. Here the metadata of an
+array is parsed once, the index at the end of a shard is read once and kept with the open file, and numcodecs decodes
+chunks directly into the result. Nothing is guessed: index and chunks must match their CRC-32C, a chunk must decode to
+its exact size, and a missing chunk is an error. Metadata, index and chunk headers may come from anyone
+(`store.arrays.metadata`, `store.arrays.chunks`). Shards are replaced as a whole: an open file keeps its old content,
+and a replaced object is opened again.
 
 Format: Zarr v3 core, codec "sharding_indexed" (version 1.0). Arrays cut along the first axis alone, with the codecs that
 `store.arrays.nodes` writes: bytes, then zstd or blosc or nothing, then crc32c or nothing.
@@ -29,21 +30,21 @@ from store.arrays.metadata import Metadata
 from store.layout import StoreError
 from store.place import Changed, Outside, Place
 
-OPEN_FILES = 256  # shards kept open a reader; a process may usually have 1,024 files
+OPEN_FILES = 256  # shards kept open per reader; a process may usually open 1,024 files
 ABSENT = (2**64 - 1, 2**64 - 1)  # (offset, length) of a chunk that is not in a shard
 ROW_BYTES = 1 << 20  # of one frame in one array; a picture of 112 x 112 has 12,544
-_GAP = 1 << 16  # bytes between two wanted chunks that are read along rather than asked for apart
+_GAP = 1 << 16  # bytes between two requested chunks that are read too, to avoid a second read
 
 
 class Damage(ConcordError):
-    """Rows that cannot be given: what is wrong, without the clip, which the caller knows."""
+    """Rows that cannot be read: what is wrong, without the clip, which the caller knows."""
 
 
 class Shard:
     """An open shard and its index; closed when nothing uses it any more."""
 
     def __init__(self, path: Place, num_chunks: int, meta: Metadata, is_known: Callable[[int, bytes], bool]):
-        """`is_known` is given the size and the last inventory.TAIL bytes of the file.
+        """`is_known` is called with the size and the last inventory.TAIL bytes of the file.
 
         Raises Damage for a file that is missing, too short, not known, or whose index is broken or lies.
         """
@@ -86,7 +87,7 @@ class Shard:
         return False
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the file; raises Damage where they are not all there."""
+        """Bytes of the file; raises Damage if some are missing."""
         try:
             data = self._opened.read(offset, length)
         except OSError as e:
@@ -116,7 +117,7 @@ class ShardCache:
         self._shards: OrderedDict[tuple[str, int], Shard] = OrderedDict()
 
     def get(self, key: tuple[str, int], opener: Callable[[], Shard]) -> Shard:
-        """The shard under that key, opened by `opener` where it is not kept."""
+        """The shard under that key, opened by `opener` if it is not in the cache."""
         with self._lock:
             shard = self._shards.get(key)
             if shard is not None:
@@ -177,7 +178,7 @@ class ShardedArray:
         return self._meta.key((shard, *(0 for _ in self.shape[1:])))
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop, [stop - start, ...], a fresh array; raises Damage where any cannot be given as written."""
+        """Rows start..stop, [stop - start, ...], a fresh array; raises Damage if any cannot be read as written."""
         try:
             return self._read(start, stop)
         except Changed:
@@ -188,7 +189,7 @@ class ShardedArray:
         if not 0 <= start <= stop <= self.shape[0]:
             raise Damage(f"{self.folder} has no rows {start} to {stop}")
         for number in range(start // self.shard_rows, -(-stop // self.shard_rows)):
-            self.shard(number)  # before room is made: what the table says a clip has need not be there
+            self.shard(number)  # before memory is allocated: the table may be wrong about a clip
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         rows = self.chunk_rows
         scratch = None

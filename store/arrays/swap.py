@@ -1,7 +1,7 @@
-"""Replacing a whole group (`fit/`, `words/`) by another, so that a kill leaves the old one or the new one.
+"""Replaces a whole group (`fit/`, `words/`) by another, so that a kill leaves either the old one or the new one.
 
-The new group is first kept aside, in one file. Then the old one is removed and the new one is laid out in its place. Between
-the two there is no such group, and whoever finds the file does that step again.
+The new group is first written to one file. Then the old one is removed and the new one is unpacked in its place.
+Between these steps there is no such group, and the next process that finds the file repeats the step.
 """
 
 from __future__ import annotations

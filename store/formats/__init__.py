@@ -1,2 +1,1 @@
-"""Files that others may have written, read with bounds and without running anything: JSON, npz, CSV and Parquet; text for
-people."""
+"""Reads files from untrusted sources with limits and without running code: JSON, npz, CSV and Parquet."""

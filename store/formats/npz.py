@@ -1,7 +1,8 @@
-"""Arrays out of an .npz file that others may have written: what they take in memory is known before anything is unpacked.
+"""Arrays from an untrusted .npz file: their size in memory is checked before anything is unpacked.
 
-numpy's own reader makes room for what a header promises, and a zip of 4 MB unpacks to 4 GB. Here every member is a plain .npy
-of numbers or text whose size fits its shape, and all together have at most MOST_FREE bytes, or RATIO for each byte of the file.
+numpy's own reader allocates the size in a header, and a zip of 4 MB may unpack to 4 GB. Here every member is a plain
+.npy of numbers or text whose size fits its shape, and all together have at most MOST_FREE bytes, or RATIO for each byte
+of the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-MOST_FREE = 1 << 28  # bytes unpacked, for a file of any size: our largest student has 60 MB
+MOST_FREE = 1 << 28  # bytes unpacked, for a file of any size: the largest student has 60 MB
 RATIO = 4  # bytes unpacked for each byte of a file, beyond that: weights shrink by a tenth
 _PART = 1 << 20  # bytes unpacked at a time
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -39,12 +40,13 @@ def read(file: str | os.PathLike[str] | IO[bytes], names: Sequence[str] | None =
         SyntaxError,
         OverflowError,
         tokenize.TokenError,
-    ) as e:  # of numpy, for headers that are no Python
+    ) as e:  # numpy raises these for headers that are not Python
         raise ValueError(f"an array's header cannot be read ({type(e).__name__})") from e
 
 
 def bounded(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Members by name; raises ValueError where they unpack to more than a file of this size may, or stand there twice."""
+    """Members by name; raises ValueError if they unpack to more than allowed for a file of this size, or if a name
+    occurs twice."""
     members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise ValueError("it holds two members of one name")

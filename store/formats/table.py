@@ -1,9 +1,9 @@
-"""CSV as this project writes and reads it, every value as it was and none a formula in a spreadsheet; Parquet with bounds.
+"""CSV that preserves every value and cannot act as a formula in a spreadsheet; Parquet with limits.
 
-Spreadsheets run cells that begin with =, +, -, @, a tab or a line end. Such text is written with an apostrophe before it, and
-so is text that has apostrophes and then one of these; reading takes one apostrophe off again from just what has that form. So
-whatever is written is read back the same, also after a spreadsheet has saved the file, and a column of ids can be trusted.
-Numbers are written as they are.
+Spreadsheets run cells that begin with =, +, -, @, a tab or a line end. Such text is written with an apostrophe in
+front, and so is text that has apostrophes followed by one of these. Reading removes one apostrophe from text of that
+form. So every value is read back unchanged, even after a spreadsheet has saved the file, and a column of ids can be
+trusted. Numbers are not changed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 1000
 UNPACKED = 1 << 26  # bytes or cells of a Parquet file of any size,
 UNPACKED_RATIO = 64  # and for each of its bytes beyond that
-# Full-width forms too: some spreadsheets take them for the plain ones. Spaces before them are skipped.
+# Full-width forms too: some spreadsheets treat them like the plain ones. Leading spaces are skipped.
 FORMULA = re.compile("'*[ \u00a0]*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-BARE = re.compile(r"(?! )[^,\"\r\n\x00-\x1f\x7f-\x9f\u2028\u2029]*(?<! )")  # what needs no quotes
+BARE = re.compile(r"(?! )[^,\"\r\n\x00-\x1f\x7f-\x9f\u2028\u2029]*(?<! )")  # text that needs no quotes
 
 
 def escape(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """A cell that no spreadsheet treats as a formula."""
     return f"'{text}" if FORMULA.match(text) else text
 
 

@@ -1,15 +1,15 @@
-"""Where bytes lie: a local folder or file, or a prefix of a bucket (s3://, gs://), behind the same few operations.
+"""Places for bytes: a local folder or file, or a prefix of a bucket (s3://, gs://), with the same few operations.
 
-`place(x)` takes a path, a file:// URL or a bucket's URL; "/" joins. What is written appears whole or not at all: locally a
-temporary file that is flushed and renamed, in a bucket one request (`store.place.bucket`). What is not there is
-FileNotFoundError on both; a network that stays away is a StoreError.
+`place(x)` takes a path, a file:// URL or a bucket's URL; "/" joins. Writes are atomic: locally a temporary file is
+flushed and renamed, in a bucket it is one request (`store.place.bucket`). Missing files raise FileNotFoundError on
+both; a persistent network failure raises StoreError.
 
-A place that is `confined`, as stores are, is kept to: below its folder no symbolic link is followed, neither to read nor to
-write, and only regular files are opened. The folder itself may be a link.
+In a `confined` place, such as a store, no symbolic link below its folder is followed, neither to read nor to write, and
+only regular files are opened. The folder itself may be a link.
 
-Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...), from the
-machine's role, or from `options`, which no message and no `repr` shows (`concord.secrets`). They travel where a place is
-pickled to, nowhere else.
+Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS ...), from
+the machine's role, or from `options`, which no message and no `repr` shows (`concord.secrets`). They are passed on only
+when a place is pickled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["KINDS", "Changed", "Folder", "Opened", "Outside", "Place", "is_url",
 
 
 def place(location: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None) -> Place:
-    """The place that a path or URL names; one that is a place already is given back. Raises StoreError for other URLs.
+    """The place that a path or URL names; a place is returned unchanged. Raises StoreError for other URLs.
 
     A folder keeps `options` too, for code that then asks for other places.
     """

@@ -1,10 +1,10 @@
-"""One driver per store: a lock that ends with its holder, however that dies.
+"""One driver per store: a lock that is released when its holder ends, in any way.
 
-A folder's lock is the kernel's, by filelock. A bucket has no locks that end with their holder, so there the lock is an object,
-`.lock`, that its holder rewrites every few seconds, each time on condition that it is still the one it wrote last. A run that
-finds the object unchanged for `STALE_S`, by its own clock, takes it over on the same condition, so that one of several wins. A
-holder that cannot write for `LOST_S` gives up before that. A holder that was frozen for a minute can still complete the one
-request that it was making.
+A folder's lock is the kernel's, by filelock. A bucket has no such locks, so there the lock is an object, `.lock`, which
+its holder rewrites every few seconds, each time on condition that it is still the version it wrote last. A run that
+finds the object unchanged for `STALE_S`, by its own clock, takes it over on the same condition, so that only one of
+several succeeds. A holder that cannot write for `LOST_S` gives up before that. A holder that was suspended for a minute
+can still complete the one request in progress.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Lost(StoreError):
 
 @contextmanager
 def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
-    """Be the one driver of a store within the context. Raises Held where another is, after at most a minute.
+    """Be the only driver of a store within the context. Raises Held if there is another one, after at most a minute.
 
     Raises Lost where the lock of a bucket is lost meanwhile; the main thread is interrupted for that, whatever it waits for.
     """
@@ -119,7 +119,7 @@ class _Lease:
         self.done = threading.Event()
 
     def take(self) -> None:
-        """Wait until the lock is ours. Raises Held where its holder is alive."""
+        """Wait for the lock. Raises Held if its holder is alive."""
         seen: dict[str, str] | None = None
         since = time.monotonic()
         while not self._try(seen, since):
@@ -168,13 +168,13 @@ class _Lease:
             ) as error:  # whatever it is: a thread that died of it would not notice that the lock is lost
                 log.warning("the lock of %s could not be renewed: %s", self.root, error)
             if time.monotonic() - last > LOST_S:
-                self.lost = f"the lock of {self.root} could not be renewed for {LOST_S:.0f} s; run it again to go on"
+                self.lost = f"the lock of {self.root} could not be renewed for {LOST_S:.0f} s; run it again to continue"
                 break
         if self.lost and signal.getsignal(INTERRUPT) is _interrupted:
             signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
 
     def give_back(self) -> None:
-        """Let others have the lock at once."""
+        """Release the lock immediately."""
         if not self.lost:
             with suppress(StoreError):  # then it goes stale
                 self._write("")

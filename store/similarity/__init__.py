@@ -1,19 +1,20 @@
-"""What two embeddings mean to each other: moments, canonical correlations, comparison of projections, calibration.
+"""Similarity of two embeddings: moments, canonical correlations, comparison of projections, calibration.
 
-A *fit* holds two maps into one space, learned from real clips alone; projections are stored, and everything later compares
-projections: per frame, averaged over a window, then mapped by a logistic curve to the probability that picture and sound belong
-together. Kinds:
+A *fit* holds two maps into one space, learned from real clips only; projections are stored, and everything later
+compares projections: per frame, averaged over a window, then mapped by a logistic curve to the probability that picture
+and sound belong together. Kinds:
 
 - cca: canonical correlation analysis (Hotelling 1936, "Relations between two sets of variates") from streaming, mergeable
   moments; compared by the cosine weighted by the canonical correlations.
-- contrast: a small network on the picture side and a linear map on the sound side (`teachers.projector`), whose arrays are kept
-  here under `network`; compared by the cosine. fused: the two projections side by side, each of length 1, so that its cosine is
+- contrast: a small network on the picture side and a linear map on the sound side (`teachers.projector`), whose arrays
+are stored under `network`; compared by the cosine. fused: the two projections side by side, each of length 1, so that
+its cosine is
   the mean of both.
 - cosine: nothing is learned; two embeddings of one space (AV-HuBERT's picture and sound) by their cosine.
 - posterior, js: nothing is learned; character posteriors by the paper's soft label, which is its own number and gets no
   logistic curve, or by a true Jensen-Shannon similarity (`store.similarity.posteriors`).
 
-numpy alone, so that the pipeline that fits, the store that keeps and the trainer that compares run the same code.
+It uses only numpy, so that the fitting pipeline, the store and the trainer run the same code.
 """
 
 from store.similarity.calibrate import auc, brier, fit_logistic, logistic

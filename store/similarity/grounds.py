@@ -1,9 +1,9 @@
 """On whom a probability was calibrated, and whether that is enough for a verdict on a video.
 
-"Real" and "fake" are claims about a person, so they need a licence: either the video is of people unknown to us and the
-calibration has seen enough people that its model had never met, or the user says that the video is of the very corpus that
-was calibrated on, and that had enough clips. What was not recorded counts as nothing. This module only counts: the decision,
-and what is said without a licence, are in `student.predict.answer`.
+"Real" and "fake" are claims about a person, so they need a licence: either the calibration used enough people that its
+model had not seen, or the user states that the video is from the corpus used for calibration, and that corpus had
+enough clips. Missing records count as none. This module only counts: the decision, and what is said without a licence,
+are in `student.predict.answer`.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ class Grounds:
         return asdict(self)
 
     def lacks_for_strangers(self) -> str:
-        """Why it licenses no verdict on a video of anybody; "" where it does."""
+        """Why it does not license a verdict on a video of unknown people; "" if it does."""
         if not self.real:
-            return "it was calibrated on no clip that is known to be real"
+            return "it was not calibrated on clips that are known to be real"
         if self.speakers is None:
-            return "calibrated on clips of people whom nobody named"
+            return "calibrated on clips of unnamed people"
         if self.speakers < LEAST:
             return f"calibrated on {number(self.speakers, 'speaker')}"
         if self.strangers is None or self.strangers < LEAST:
             return f"calibrated on {self.speakers:,} speakers, {self.strangers or 'none'} of them new to the model"
         if self.alarms is None or self.alarms > ALARMS:
             share = "an unknown share" if self.alarms is None else f"{100 * self.alarms:.0f} in 100"
-            return f"where it was calibrated, {share} of the real clips read as fake"
+            return f"in its calibration, {share} of the real clips are classified as fake"
         return ""
 
     def lacks_for_its_own(self) -> str:
-        """Why it licenses no verdict on a video of the same people and recordings; "" where it does."""
+        """Why it does not license a verdict on a video of the same people and recordings; "" if it does."""
         return "" if self.real >= LEAST else f"calibrated on {number(self.real, 'real clip')}"
 
 

@@ -1,4 +1,4 @@
-"""Intervals that stay wide where clips are few: resampling clips says nothing about clips that were never seen.
+"""Intervals that stay wide if there are few clips: resampling clips says nothing about unseen clips.
 
 A bootstrap of one fake, or of clips that a number tells apart without a fault, gives the same figure in every draw, so an
 interval of no width. Here a bound is the true value at which the observed one would just be surprising.

@@ -1,4 +1,4 @@
-"""How commands end: an exit code of ours and a line or two, whatever they were given to read and wherever they write."""
+"""How commands end: with a documented exit code and a line or two, whatever they read and wherever they write."""
 
 import json
 import os
@@ -141,7 +141,7 @@ ROOT = str(Path(__file__).parents[2])
 
 
 def manifests(folder):
-    """Files that are no good manifest, or a strange one, by name."""
+    """Files that are invalid or strange manifests, by name."""
     texts = {
         "empty.csv": "",
         "deep.csv": "path,identities\n/x/a.mp4," + "[" * 100_000 + "]" * 100_000 + "\n",

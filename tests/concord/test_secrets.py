@@ -245,7 +245,7 @@ def test_the_command_line_that_a_store_keeps_has_no_url_with_a_password():
 
 
 def test_debug_shows_tracebacks_without_secrets(tmp_path, monkeypatch):
-    """Also of what nobody foresaw, with values that are known."""
+    """Also in unexpected errors, with known values."""
     secrets.know({"aws_secret_access_key": SECRET})
     monkeypatch.setattr(precompute, "run", lambda config: {}[f"https://u:pw@h {SECRET}"])
     for more in ([], ["--debug"]):

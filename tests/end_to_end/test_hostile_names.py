@@ -66,7 +66,7 @@ def said(main, *words, code=(0, 3)):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A folder of files that are no videos, half of them fakes of a method called =m|x."""
+    """A folder of files that are not videos, half of them fakes of a method called =m|x."""
     root = os.fsencode(tmp_path_factory.mktemp("names") / "set")
     for folder in (b"real", b"fake/=m|x"):
         os.makedirs(root + b"/" + folder)

@@ -1,4 +1,4 @@
-"""Runs that something goes wrong in: poison clips, a full disk, workers and nodes that are killed. Real Ray, real clips."""
+"""Runs with failures: poison clips, a full disk, workers and nodes that are killed. Real Ray, real clips."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from pipelines.tables import ledger
 
 ROOT = Path(__file__).parents[2]
 CRASHES, HANGS = "bbaf2n.mp4", "lgas5a.mp4"
-BREAKS, SURPRISES = "breaks.mp4", "surprises.mp4"  # a GPU's error that sticks; an error that nobody foresaw
+BREAKS, SURPRISES = "breaks.mp4", "surprises.mp4"  # a GPU's error that sticks; an unexpected error
 
 TEACHER = """
 import os, signal
@@ -34,7 +34,7 @@ class Poison:
                 self.broken = True  # as a CUDA context is after such an error
                 raise RuntimeError("CUDA error: device-side assert triggered")
             if clip.id.endswith("SURPRISES"):
-                raise ValueError("a row that nobody foresaw")
+                raise ValueError("an unexpected row")
         return [clip.lips[:, 0] - clip.lips[:, 20] for clip in clips]
 
     def provenance(self):

@@ -17,7 +17,7 @@ def test_the_docs_explain_every_reason_and_no_other():
     table = re.search(r"^\| reason \|.*?\n\n", DOCS.read_text(), re.M | re.S).group()
     cells = [line.split("|")[1] for line in table.splitlines()[2:] if line]
     told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
-    assert told == set(REASONS) - {OVERFLOW}  # after which the same run goes on with the clip
+    assert told == set(REASONS) - {OVERFLOW}  # after which the same run continues with the clip
 
 
 def test_reasons_of_the_machine_are_reasons():

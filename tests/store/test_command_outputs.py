@@ -1,4 +1,4 @@
-"""What each command writes takes nothing from anybody: no file that was there, no input, no store, no other output."""
+"""Outputs of commands replace nothing: no existing file, no input, no store, no other output."""
 
 import json
 import shutil

@@ -51,7 +51,7 @@ def test_a_folder_that_holds_anything_is_refused_and_stays_as_it_is(tmp_path, na
         (tmp_path / "s" / name).write_text("mine")
     before = tree(tmp_path)
     assert is_taken(place(tmp_path / "s"))
-    with pytest.raises(StoreError, match="exists already and holds something"):
+    with pytest.raises(StoreError, match="exists already and is not empty"):
         store.create(tmp_path / "s", WIDTHS, {})
     assert tree(tmp_path) == before
 
@@ -63,7 +63,7 @@ def test_files_beside_the_mark_of_a_creation_are_not_its_own(tmp_path):
     assert not is_taken(root)
     (tmp_path / "s/clips/mine.mp4").write_bytes(b"mine")
     assert is_taken(root)
-    with pytest.raises(StoreError, match="holds something"):
+    with pytest.raises(StoreError, match="is not empty"):
         store.create(root, WIDTHS, {})
     assert (tmp_path / "s/clips/mine.mp4").read_bytes() == b"mine"
 
@@ -206,5 +206,5 @@ def test_two_creations_in_a_bucket_do_not_mix(s3):
         assert not is_taken(root)
         store.create(root, WIDTHS, {"made_by": "first"})
     assert json.loads((root / "zarr.json").read())["attributes"]["made_by"] == "first"
-    with pytest.raises(StoreError, match="holds something"):
+    with pytest.raises(StoreError, match="is not empty"):
         store.create(root, {"asr": 5, "vsr": 5}, {"made_by": "second"})

@@ -1,4 +1,4 @@
-"""No damage to a store gives another number without a word."""
+"""No damage to a store silently gives another number."""
 
 from collections import Counter
 from contextlib import suppress

@@ -1,5 +1,5 @@
-"""What a power cut may take: nothing that a writer has told of. Each file is flushed before it takes its place, and its name
-after, before the next change."""
+"""A power cut loses nothing that a writer has reported as written. Each file is flushed before it takes its place, and
+its name after, before the next change."""
 
 import os
 from pathlib import Path

@@ -79,7 +79,7 @@ def build(folder: Path, good: Path, other: Path) -> dict[str, str]:
     wall = [np.ascontiguousarray(np.tile(f[:72, :40], (4, 9, 1))) for f in frames]  # the corner behind the speaker
     write_clip(case("no_face.mp4", "no_face"), wall, sound)
     write_clip(case("short.mp4", "too_short"), frames[:5], sound[: 5 * 640])
-    case("text.mp4", "unreadable").write_text("this is no video\n")
+    case("text.mp4", "unreadable").write_text("this is not a video\n")
     case("empty.mp4", "unreadable").touch()
     whole = good.read_bytes()
     case("cut.mp4", "truncated").write_bytes(whole[: len(whole) // 2])  # its index is in front and promises everything

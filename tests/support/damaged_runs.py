@@ -5,7 +5,7 @@
             print(file, what, detector_outcome(run, wanted))
 
 An outcome is REFUSED (one line that names the file), SAME (what was read is what was written) or a sentence that says what went
-wrong in silence. Nothing else may come of any damage.
+silently wrong. Damage may have no other result.
 """
 
 from __future__ import annotations

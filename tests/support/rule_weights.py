@@ -1,7 +1,7 @@
 """Weights without a file: every tensor is a function of its key, its shape and one seed.
 
 The rule belongs to the reference arrays (`golden/README_student.md`, section 2): networks filled by it must give those arrays.
-Sinusoid tables are no draw and keep their formula.
+Sinusoid tables are not random and keep their formula.
 """
 
 import zlib

@@ -1,4 +1,5 @@
-"""What an audit says is made of what it looked at: on how many, or why not; of few clips and people it says just that."""
+"""An audit's texts report what was checked, on how many clips, or why not; and say so if there are few clips or
+people."""
 
 import dataclasses
 import json

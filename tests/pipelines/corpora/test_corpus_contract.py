@@ -1,4 +1,5 @@
-"""The contract that ships for writers of corpus adapters, held by adapters of ours, and the faults that it finds."""
+"""The contract that ships for writers of corpus adapters, passed by this project's adapters, and the faults that it
+finds."""
 
 import shutil
 from pathlib import Path

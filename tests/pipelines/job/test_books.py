@@ -1,4 +1,5 @@
-"""The books of a run: attempts add up, done clips are marked whole, and errors in the middle of a run are no usage errors."""
+"""The books of a run: attempts add up, done clips are marked whole, and errors in the middle of a run are not usage
+errors."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fits of every kind over a small store: what they learn from, what judges them, and the file that carries one."""
+"""Fits of every kind over a small store: their training clips, their evaluation, and the file format."""
 
 import shutil
 
@@ -70,7 +70,7 @@ def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind
 @pytest.mark.usefixtures("short")
 def test_contrast_without_its_asr_teacher_warns_and_learns_from_clean_sound(path, caplog):
     _, note = learn.learn(path, here, "contrast", 0)
-    assert "clean sound alone" in caplog.text
+    assert "clean sound only" in caplog.text
     assert "made-up-asr" in caplog.text
     assert note["noisy_sounds"] == 0
 

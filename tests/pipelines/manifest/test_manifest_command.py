@@ -266,7 +266,7 @@ def test_match_of_what_differs_altogether_writes_nothing_and_says_so(tmp_path):
     rows = [Row(**{**vars(row), "listed_samples": row.listed_samples + 5000 * row.label}) for row in some()]
     said = run("--manifest", written(tmp_path, rows), "--match", "length_difference", "-o", tmp_path / "t.csv", code=2)
     assert "a: rows kept 0" in said
-    assert "nothing is left to test on" in said
+    assert "no test clips with equal" in said
     assert not (tmp_path / "t.csv").exists()
 
 
@@ -283,9 +283,9 @@ def test_the_picture_is_drawn_with_and_without_lengths(tmp_path, suffix):
     ("options", "says"),
     [
         ([], "name a --corpus"),
-        (["--manifest", "m.csv", "--validate", "-o", "x.csv"], "only looks"),
+        (["--manifest", "m.csv", "--validate", "-o", "x.csv"], "only checks"),
         (["--manifest", "m.csv", "--protocol", "groups", "--shares", "1,2"], "70,10,20"),
-        (["--manifest", "m.csv", "--protocol", "groups", "--shares", "0,0,0"], "more than 0"),
+        (["--manifest", "m.csv", "--protocol", "groups", "--shares", "0,0,0"], "must be above 0"),
         (["--manifest", "nowhere.csv"], "nowhere.csv does not exist"),
         (["--manifest", "nowhere.csv", "--validate"], "nowhere.csv cannot be read"),
     ],

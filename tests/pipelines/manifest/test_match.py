@@ -1,4 +1,5 @@
-"""Matched test sets: what is left no longer tells by the chosen number, and nothing is left where nothing is alike."""
+"""Matched test sets: the remaining clips cannot be told apart by the chosen number, and without similar clips none
+remain."""
 
 import numpy as np
 import pandas as pd

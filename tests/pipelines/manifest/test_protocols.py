@@ -1,4 +1,5 @@
-"""Protocols: nobody and nothing on two sides where that is promised, nothing lost unsaid, the same splits for one seed."""
+"""Protocols: no people and clips on two sides if the protocol says so, all dropped clips reported, the same splits for
+one seed."""
 
 import dataclasses
 from collections import Counter
@@ -124,7 +125,7 @@ def test_five_folds_test_each_person_once_and_draw_one_clip_a_category():
     sources = {}
     for row in whole.rows(many()):
         assert sources.setdefault(row.identities[0], row.split) == row.split
-    assert whole.left_out == {"not drawn: one clip a person and category": 60 * 4}
+    assert whole.left_out == {"not drawn: one clip per person and category": 60 * 4}
 
 
 def test_groups_stay_whole_where_they_can_and_are_dealt_by_person_where_one_is_too_big():
@@ -146,7 +147,7 @@ def test_groups_stay_whole_where_they_can_and_are_dealt_by_person_where_one_is_t
         for p in range(k)
     ]
     found = splits(manifest.with_groups(linked), "groups", Options((50, 0, 50)))
-    assert "dealt out one by one" in found.notes[0]
+    assert "assigned one by one" in found.notes[0]
     assert found.left_out["people on two sides"] == 15 * 15
     assert Counter(found.of.values()) == {"train": 15 * 14 // 2, "test": 15 * 14 // 2}
 
@@ -212,8 +213,8 @@ def test_clips_that_are_numbered_alike_are_not_taken_for_copies():
     [
         (many(), "favc", "there are own, groups, favc-70-30"),
         (many(), "cmdfd-Wav2Lip", "needs clips of a corpus cmdfd:; there are fakeavceleb:x"),
-        (many(), "own", "no clip names one"),
-        (many(), "cross-corpus", "--train-on names the corpus"),
+        (many(), "own", "no clip has one"),
+        (many(), "cross-corpus", "--train-on names the training corpus"),
         (many(), "cmdfd-from-favc", "and one more"),
         ([row for row in many() if row.method != "rtvc"], "favc-loco-RVFA", "found no clip to t.* FVFA wav2lip"),
     ],

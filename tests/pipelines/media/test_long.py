@@ -1,4 +1,5 @@
-"""Long videos: cost and memory follow what is in the file, not its stamps; long clips go on as files, to the same bits."""
+"""Long videos: cost and memory follow the file's content, not its time stamps; long clips are passed on as files, with
+the same bits."""
 
 import subprocess
 import sys

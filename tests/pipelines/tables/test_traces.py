@@ -1,4 +1,4 @@
-"""Causes are kept beside the ledger: tracebacks of errors that nobody foresaw, once each, within bounds and without secrets."""
+"""Causes are kept beside the ledger: tracebacks of unexpected errors, once each, within bounds and without secrets."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The inventory of a store: whatever is lost or changed is noticed by readers and by --verify, and mended where it can be."""
+"""The inventory of a store: lost or changed files are noticed by readers and by --verify, and repaired if possible."""
 
 import json
 import os

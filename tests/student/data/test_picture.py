@@ -129,7 +129,7 @@ def test_a_run_says_what_it_looks_at(runs):
         assert json.loads((run / "config.json").read_text())["config"]["data"]["picture"] == name
         assert picture(checkpoint.about(run)) == name
         assert f"of {said} (`frames/{name}`)" in (run / "MODEL_CARD.md").read_text()
-    assert picture({"config": {"data": {"trim": "none"}}}) == "mouth"  # detectors of before
+    assert picture({"config": {"data": {"trim": "none"}}}) == "mouth"  # older detectors
 
 
 def test_a_run_goes_on_with_what_it_began_with(stores, runs, tmp_path):

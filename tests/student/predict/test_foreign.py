@@ -1,4 +1,4 @@
-"""A detector, fit or store of somebody else chooses neither what is read nor whom this machine talks to."""
+"""A detector, fit or store from another person decides neither which files are read nor which hosts are contacted."""
 
 import hashlib
 import os
@@ -155,7 +155,7 @@ def test_the_stores_own_teacher_is_compared_before_it_is_parsed(folders, monkeyp
     record = {"name": f"whisper:{folders}/w.pt", "sha256": sha256(b"these"), "dim": 6}
     made_by = {"asr": record, "vsr": {"name": "lips", "sha256": None, "dim": 6}, "face": {"options": {}}}
     writer.update_attrs({"teachers": made_by})
-    with pytest.raises(request.UsageError, match=r"w\.pt here are not those that .* was made with: .* bring back"):
+    with pytest.raises(request.UsageError, match=r"w\.pt here are not those that .* was made with: .* restore"):
         request.check(request.Config(place(path)))
     writer.update_attrs({"teachers": {**made_by, "asr": {**record, "sha256": sha256(b"others")}}})
     with pytest.raises(AssertionError, match="was parsed"):

@@ -1,4 +1,4 @@
-"""No verdict without a licence: whom a calibration has seen, what the user says, and numbers that are none."""
+"""No verdict without a licence: people in a calibration, the user's statement, and numbers that are not finite."""
 
 import json
 import math
@@ -181,8 +181,8 @@ def test_a_hostile_note_licenses_nothing_and_raises_nothing(hostile, tmp_path):
 @pytest.mark.parametrize(
     ("known", "says"),
     [
-        (Grounds(), "no clip that is known to be real"),
-        (Grounds(real=500), "nobody named"),
+        (Grounds(), "not calibrated on clips that are known to be real"),
+        (Grounds(real=500), "unnamed people"),
         (Grounds(500, 1, 0, 0.0), "calibrated on one speaker"),
         (Grounds(500, LEAST - 1, LEAST - 1, 0.0), f"calibrated on {LEAST - 1} speakers"),
         (Grounds(500, 60, 3, 0.0), "3 of them new"),
@@ -296,7 +296,7 @@ def test_a_detectors_header_counts_people_that_training_did_not_have():
         ({"real": 40, "corpora": {"a": 40}, "speakers": 1, "strangers": 0, "alarms": 0.0}, "b", "not on b"),
         ({"real": 40, "corpora": {"a": 5, "b": 35}, "speakers": 1, "strangers": 0, "alarms": 0.0}, "a", "5 real clips"),
         ({"real": 40, "corpora": {"a": 40}, "speakers": 25, "strangers": 25, "alarms": 0.0}, None, ""),
-        ({"real": 40, "corpora": "a", "speakers": "many"}, "a", "nobody named"),
+        ({"real": 40, "corpora": "a", "speakers": "many"}, "a", "unnamed people"),
         (["a"], "a", "no clip"),
     ],
 )

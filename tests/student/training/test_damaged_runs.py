@@ -321,7 +321,7 @@ def test_a_full_disk_ends_a_run_with_one_line_and_keeps_its_checkpoints(path, tm
         result = train(path, tmp_path, *options, code=1)
     finally:
         more()
-    assert "checkpoint-3 could not be written: File too large; earlier checkpoints are whole" in result.output
+    assert "checkpoint-3 could not be written: File too large; earlier checkpoints are intact" in result.output
     assert [line.partition(":")[0] for line in result.output.splitlines() if "step 3 of" not in line] == ["Error"]
     assert {p: p.read_bytes() for p in tmp_path.rglob("checkpoint-*/*")} == before
     assert not list(tmp_path.glob(".concord-partial*"))

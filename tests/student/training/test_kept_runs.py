@@ -1,4 +1,4 @@
-"""What the trainer leaves alone, what it notices when a run goes on, and how it ends when it cannot or is told to."""
+"""Files that the trainer does not touch, what it checks when a run resumes, and how it ends on errors and signals."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The three terms: equal to the published forms where asked, and mended where those measure as defective."""
+"""The three terms: equal to the published forms on request, and corrected where those have measured defects."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""A run goes on in its own folder, from a checkpoint of its own name, beside its own detector, on the data it began with."""
+"""A run resumes only in its own folder, from a checkpoint with its own name, beside its own detector, on the same
+data."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""How far a run is, as a record: what a checkpoint keeps comes back the same, and figures that do not exist stay so."""
+"""The state of a run as a record: a checkpoint restores it unchanged, and undefined figures stay undefined."""
 
 import json
 import math

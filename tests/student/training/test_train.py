@@ -1,4 +1,4 @@
-"""The training command: learns, stops, goes on to the same bits, refuses what cannot be, loads nothing heavy."""
+"""The training command: learns, stops, resumes with the same bits, refuses invalid options, imports nothing heavy."""
 
 import json
 import os

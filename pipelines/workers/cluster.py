@@ -65,9 +65,13 @@ def connect(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"  # None would join any Ray that runs on this machine
     if address == "local":
         options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    with quiet():
-        ray.init(address=address, **options)
-    signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own handler
+    try:
+        with quiet():
+            ray.init(address=address, **options)
+    except SystemExit as stop:  # by Ray's own handler, which ends with the bare number of the signal
+        raise SystemExit(128 + signal.SIGTERM if stop.code == signal.SIGTERM else stop.code) from None
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False

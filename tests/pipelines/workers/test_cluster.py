@@ -1,6 +1,9 @@
 """The example clusters are such as Ray accepts, with nothing open that need not be; stages without a cluster."""
 
 import configparser
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +214,29 @@ def test_a_forged_segment_labels_the_frames_whose_middle_it_holds(row, forged):
 
 def test_unknown_clips_have_unknown_frames():
     assert (frame_labels(Row("a"), 3) == -1).all()
+
+
+TERMINATED = """
+import os, signal, threading
+from pipelines.workers import cluster
+
+def ours(number, _):
+    raise SystemExit(128 + number)
+
+def send():
+    while signal.getsignal(signal.SIGTERM) is ours:  # until Ray has installed its own handler
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, ours)
+threading.Thread(target=send, daemon=True).start()
+cluster.connect("local")
+"""
+
+
+def test_sigterm_while_ray_starts_ends_with_143():
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED], cwd=ROOT, env=environment, capture_output=True, timeout=300
+    )
+    assert done.returncode == 143

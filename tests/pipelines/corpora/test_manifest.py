@@ -272,7 +272,7 @@ def test_what_cannot_be_read_from_a_bucket_says_so(s3, monkeypatch):
         manifest.load(f"csv:{url}")
     with pytest.raises(ManifestError, match="is not a folder; for a list of clips"):
         manifest.load(f"folder:{url}/a.txt")
-    with pytest.raises(ManifestError, match="corpora of kind demo are read from a disk only"):
+    with pytest.raises(ManifestError, match="corpora of kind demo can only be read from a disk"):
         manifest.load(f"demo:{url}")
     with pytest.raises(ManifestError, match="ftp:// is not known"):
         manifest.load("folder:ftp://x/y")

@@ -266,7 +266,7 @@ def test_a_complete_store_is_said_to_be_and_how_to_train_on_it(tmp_path):
     text = "".join(outline(page((Summary(), Config(place(root)), {}))).text)
     assert "The one clip is done" in text
     assert "student/train.py --store" in text
-    assert "No clip was worked on in this run" in text
+    assert "No clip was processed in this run" in text
 
 
 @pytest.mark.parametrize(

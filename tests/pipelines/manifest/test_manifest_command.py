@@ -184,7 +184,7 @@ def test_validate_says_what_is_wrong_with_rows_that_can_be_used(tmp_path):
         "label_conflict": "3", "late_segment": "1", "missing_sound": "1", "label_unknown": "1", "listed_twice": "1",
         "missing_media": "1",
     }  # fmt: skip
-    assert "1 clips lie in buckets" in said
+    assert "1 clips are in buckets" in said
     (tmp_path / "clean.csv").write_text("path,label\na.mp4,0\n")
     assert run("--manifest", tmp_path / "clean.csv", "--validate") == "1 clean rows\n"
 

@@ -668,7 +668,7 @@ def test_sound_of_a_few_samples_a_second_is_refused(tmp_path):
         "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, 1, 2, 2, 16, b"data", len(data)
     )
     path.write_bytes(head + data)
-    with pytest.raises(MediaError, match="1 samples a second") as caught:
+    with pytest.raises(MediaError, match="1 samples per second") as caught:
         decode_sound(path, None, 75)
     assert caught.value.reason == "limit"
 

@@ -297,7 +297,7 @@ def test_a_detectors_header_counts_people_that_training_did_not_have():
         ({"real": 40, "corpora": {"a": 5, "b": 35}, "speakers": 1, "strangers": 0, "alarms": 0.0}, "a", "5 real clips"),
         ({"real": 40, "corpora": {"a": 40}, "speakers": 25, "strangers": 25, "alarms": 0.0}, None, ""),
         ({"real": 40, "corpora": "a", "speakers": "many"}, "a", "unnamed people"),
-        (["a"], "a", "no clip"),
+        (["a"], "a", "not calibrated on clips"),
     ],
 )
 def test_a_detector_needs_its_own_licence(on_whom, corpus, lacks):

@@ -80,7 +80,7 @@ ARCHIVES = {
 @pytest.mark.parametrize("make", ARCHIVES.values(), ids=ARCHIVES)
 def test_archives_that_promise_or_unpack_too_much_are_one_line(tmp_path, make):
     path = make(tmp_path / "w.npz")
-    with pytest.raises(CheckpointError, match=r"w\.npz is damaged or no file of weights"):
+    with pytest.raises(CheckpointError, match=r"w\.npz is damaged or not a file of weights"):
         weights.read(path)
     with pytest.raises(arrays.ArraysError, match=r"w\.npz"):
         arrays.load(path)

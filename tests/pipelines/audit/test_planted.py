@@ -9,7 +9,6 @@ from pipelines.audit.found import audit, of_media
 from pipelines.audit.leaks import Shared
 
 
-@pytest.mark.slow
 def test_a_copy_coded_anew_is_found_among_the_shipped_clips(tmp_path, clips):
     paths = sorted((clips / "clips").iterdir())
     rows = planted.corpus(tmp_path, paths, seed=0, num=4, fake_share=0)

@@ -81,9 +81,10 @@ def told(error: BaseException) -> str:
         piece = ascii(error.object[max(0, error.start - 40) : error.end + 20])
         return f"{piece} is not Unicode text and cannot be written"
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        name = error.filename if isinstance(error.filename, str | bytes) else ""
-        text = f"{os.fsdecode(name)}: {error.strerror}" if name else error.strerror
+    if isinstance(error, OSError):
+        if error.strerror:
+            name = error.filename if isinstance(error.filename, str | bytes) else ""
+            text = f"{os.fsdecode(name)}: {error.strerror}" if name else error.strerror
         text += "; make room and run it again" if error.errno == errno.ENOSPC else ""
     elif type(error).__module__ == "builtins":  # their texts alone say little: KeyError's is only a name
         text = f"{type(error).__name__}: {text}"

@@ -1,7 +1,7 @@
 """Writes local files atomically and durably (also across a power cut); unrelated files are never removed.
 
 This is the only implementation: a new file beside the target is written, flushed to the disk and renamed over it, and
-the folder is flushed after that. The name of an unfinished file begins with MARK and ends with random digits. Only such
+the folder is flushed after that. The name of an unfinished file begins with MARK and ends with 12 random digits. Only such
 names are ever cleaned up, and no symbolic link is followed.
 """
 
@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 MARK = ".concord-partial-"
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that do not sync folders answer with one of these
+_OURS = re.compile(re.escape(MARK) + r"(?:.*-)?[0-9a-f]{12}", re.DOTALL)
 _EARLIER = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)  # what earlier releases wrote in stores
 _STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
 
@@ -31,7 +32,7 @@ def unfinished(folder: Path, about: str = "") -> Path:
 
 def is_unfinished(name: str) -> bool:
     """Whether the name is that of an unfinished file of this project."""
-    return name.startswith(MARK) or bool(_EARLIER.fullmatch(name))
+    return bool(_OURS.fullmatch(name) or _EARLIER.fullmatch(name))
 
 
 @contextmanager
@@ -129,9 +130,9 @@ def remove(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files of earlier runs in `folder`: only names that begin with MARK, no symbolic links."""
+    """Remove unfinished files of earlier runs in `folder`: only names that `unfinished` gives, no symbolic links."""
     for path in folder.iterdir():
-        if not path.name.startswith(MARK) or path.is_symlink():
+        if not _OURS.fullmatch(path.name) or path.is_symlink():
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -141,8 +142,10 @@ def sweep(folder: Path) -> None:
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """The same error as one line that names the file as the user knows it."""
-    return OSError(f"{path} cannot be written: {error.strerror or error}")
+    """The same error, `errno` too, as one line that names the file as the user knows it."""
+    found = OSError(f"{path} cannot be written: {error.strerror or error}")
+    found.errno = error.errno
+    return found
 
 
 def is_plain(path: Path) -> bool:

@@ -24,11 +24,7 @@ def parse(data: bytes | str, most: int = MOST) -> Any:
     Raises ValueError if it is not JSON, longer than `most` bytes or nested too deeply.
     """
 
-    def loaded() -> Any:
-        value = json.loads(data)
-        return _spelled(value) if "\\ud" in _text(data).lower() else value
-
-    return _bounded(data, most, loaded)
+    return _bounded(data, most, lambda: _spelled(json.loads(data)))
 
 
 def parse_dict(data: bytes | str, most: int = MOST) -> dict[str, Any]:
@@ -83,16 +79,13 @@ def cleaned(value: Any, text: Callable[[str], str] = str, digits: int | None = N
 
 
 def _bounded(data: bytes | str, most: int, loaded: Callable[[], Any]) -> Any:
+    unit = "characters" if isinstance(data, str) else "bytes"
     if len(data) > most:
-        raise ValueError(f"its JSON has {len(data)} bytes, at most {most} are read")
+        raise ValueError(f"its JSON has {len(data)} {unit}, at most {most} are read")
     try:
         return loaded()
     except RecursionError:
         raise ValueError("its JSON is nested too deep") from None
-
-
-def _text(data: bytes | str) -> str:
-    return data if isinstance(data, str) else data.decode("utf-8", "replace")
 
 
 def _spelled(value: Any) -> Any:

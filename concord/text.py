@@ -13,8 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from rich.filesize import decimal
-
+UNITS = ("kB", "MB", "GB", "TB", "PB")
 CLEAN = re.compile(r"[\w ./:,@+=~()'-]*", re.ASCII)  # what a code span in Markdown shows as it is
 
 
@@ -29,8 +28,19 @@ def spelled(text: str) -> str:
 
 
 def byte_size(count: float) -> str:
-    """A number of bytes in words: 512 bytes, 312.5 MB, 1.2 GB (powers of 1000)."""
-    return decimal(round(count))
+    """A number of bytes in words: 512 bytes, 312.5 MB, 1.2 GB (powers of 1000).
+
+    Not by rich.filesize: the doctor's checks must run on a node where every library is missing.
+    """
+    count = round(count)
+    if count < 1000:
+        return "1 byte" if count == 1 else f"{count} bytes"
+    size = float(count)
+    for unit in UNITS:
+        size /= 1000
+        if round(size, 1) < 1000 or unit == UNITS[-1]:
+            break
+    return f"{size:,.1f} {unit}"
 
 
 def plain_lines(text: str) -> str:

@@ -57,7 +57,8 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
         self.place = place(path, options).confined()
         self.path = self.place.path  # a Path, or the URL
-        self._snapshot, (self._frames, self._table) = opened(self.place, lambda now: (Frames(now), ClipTable(now)))
+        # The table first: a writer makes room for rows before it marks clips done, so no done clip lies beyond the arrays.
+        self._snapshot, (self._table, self._frames) = opened(self.place, lambda now: (ClipTable(now), Frames(now)))
         self.attrs: RootAttributes = self._snapshot.attrs
         self.inventory = self._snapshot.inventory
         self.names = self._frames.names

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
 
 from pipelines.audit import fingerprint
-from pipelines.corpora.faults import ClipFault
+from pipelines.corpora.faults import ClipFault, names_no_file
 from pipelines.corpora.manifest import Row
 from pipelines.media import levels, local, shots
 from pipelines.media.files import MediaError, choose_stream, open_media
@@ -28,9 +28,6 @@ from pipelines.media.tally import Tally, container_s, declared_s
 from pipelines.workers.threads import fix_threads
 from store.layout import FPS, SAMPLE_RATE
 from store.place import is_url, place
-
-if TYPE_CHECKING:
-    pass
 
 NUMBERS = (
     "length_difference",
@@ -91,6 +88,8 @@ class Measurer:
 
     def __call__(self, row: Row) -> Measured:
         found = Measured()
+        if names_no_file(row):
+            return found
         for kind, file in (("missing_media", row.path), ("missing_sound", row.audio_path)):
             if file and not is_url(file) and not os.path.exists(file):
                 found.faults.append(ClipFault(kind, row.id, f"{file} is not here; copy it, or correct the list"))
@@ -191,7 +190,7 @@ class Measurer:
             }
             level, kept, num = levels.Levels(), [], 0
             try:
-                for samples in _resampled(sound_frames(container, stream, tally), path):
+                for samples in _resampled(sound_frames(stream, tally), path):
                     level.add(samples)
                     if num < fingerprint.SPAN_S * SAMPLE_RATE:
                         kept.append(samples)

@@ -2,7 +2,7 @@
 
 ROOT is the folder with the CSVs or its parent. The media (`origin/`, `MakeItTalk/`, ...) may be in either, with or
 without the folder `My_Test`, at the listed paths, or missing: `missing_media` and `missing_sound` are faults of a row,
-not errors. So is `no_path`, a line that names no video. Labels come from ENtire_Label, Audio_Label and Video_Label (1 =
+not errors. So is `no_video_listed`, a line that names no video. Labels come from ENtire_Label, Audio_Label and Video_Label (1 =
 fake). Sync_Label is not used as a label: it is set per list, not measured, and is 1 for most fakes. Audio_Path names
 the sound, which for VideoReTalk and Wav2Lip is the real clip of the voice.
 """
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpora.fakeavceleb import OLD
+from pipelines.corpora.faults import NO_VIDEO_LISTED
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.join import fault, lengths, number, table
 from pipelines.corpora.manifest import Row
@@ -102,7 +103,7 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
     for line, values in enumerate(lines, start=2):
         listed = values["Video_Path"]
         if not listed:
-            yield _pathless(folder, name, line, values)
+            yield _pathless(folder, name, line, values, method or "")
             continue
         tail = _tail(listed, below)
         part = tail.split("/")[0]
@@ -136,11 +137,14 @@ def _list(folder: Path, name: str, method: str | None, below: str) -> Iterator[R
         yield lengths(_labels(row))
 
 
-def _pathless(folder: Path, name: str, line: int, values: Mapping[str, str]) -> Row:
+def _pathless(folder: Path, name: str, line: int, values: Mapping[str, str], method: str) -> Row:
     """The row of a line that names no video: it cannot be processed, and ledger and audit report it."""
     label, audio, video = (_label(values[column]) for column in COLUMNS[2:])
-    row = Row(f"{folder / name} line {line}", "", label, audio, video, id=f"{name}/line {line}")
-    return fault(row, "no_path", f"line {line} of {name} has no Video_Path; fetch the list again, or drop the line")
+    method = "" if label == 0 else method
+    row = Row(f"{folder / name} line {line}", "", label, audio, video, method, id=f"{name}/line {line}")
+    return fault(
+        row, NO_VIDEO_LISTED, f"line {line} of {name} has no Video_Path; fetch the list again, or drop the line"
+    )
 
 
 class _Media:

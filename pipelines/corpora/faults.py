@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5
 MISSING = ("missing_media", "missing_sound")  # the file that a row names does not exist
+NO_VIDEO_LISTED = "no_video_listed"  # the list names no file at all
 OTHER = "other"  # the kind of a fault without one
 KIND = re.compile(r"\w+(?=: )")
 RENAMED = {"no_sound": "no_audio", "missing": "missing_media"}  # names of kinds in older manifests and commands
@@ -69,6 +70,11 @@ class FaultKind:
 def kind_of(name: str) -> str:
     """The kind of a fault, which may be given by its older name."""
     return RENAMED.get(name, name)
+
+
+def names_no_file(row: Row) -> bool:
+    """Whether the corpus's list names no video for the row, so that there is nothing to look for."""
+    return any(fault.kind == NO_VIDEO_LISTED for fault in row.faults)
 
 
 def of_rows(rows: Iterable[Row]) -> list[ClipFault]:

@@ -56,8 +56,8 @@ class Books:
         self.tell: Callable[[], None] = lambda: None  # updates the report
         self.marked_at = time.monotonic()
         self._receipts: dict[str, list[Receipt]] = {}  # by batch
-        writer.begin()
         if tables.anew:
+            writer.begin()
             manifest.write(self.rows, self.root / kept.MANIFEST)
             self.write_ledger()
 
@@ -73,8 +73,9 @@ class Books:
         return [i for i, row in enumerate(self.rows) if not done[i] and (retry_failed or row.id not in failed)]
 
     def append(self, new: Sequence[Row], slots: Sequence[Slot], unread: Iterable[Unread]) -> None:
-        """Enter new clips into manifest, table and ledger, in that order, so that a kill between them loses nothing.
-        Clips without a slot could not be read."""
+        """Enter new clips into manifest and table, in that order, so that a kill between them loses nothing; the ledger
+        is written by `write_ledger`. Clips without a slot could not be read."""
+        self.writer.begin()
         first = len(self.rows)
         self.rows += new
         manifest.write(self.rows, self.root / kept.MANIFEST)
@@ -87,27 +88,29 @@ class Books:
         columns["duration"] = [s.frames / FPS for s in placed]  # from the header, until the decoded length is known
         self.writer.append_clips(columns)
 
-    def rehouse(self, slots: Iterable[Slot]) -> None:
-        """Write new slots of clips that are in the table already."""
+    def rehouse(self, slots: Sequence[Slot]) -> None:
+        """Write new slots of clips that are in the table already. Each column is one write, for all of them."""
+        first, last = min(slot.clip for slot in slots), max(slot.clip for slot in slots)
+        table = self.table()
+        new = {name: table[name][first : last + 1].copy() for name in ("offset", "capacity", "duration")}
         for slot in slots:
-            promised = [slot.frames / FPS]
-            columns: dict[str, Sequence[float]] = {
-                "offset": [slot.offset],
-                "capacity": [slot.capacity],
-                "duration": promised,
-            }
-            self.writer.write_clips(slot.clip, columns)
+            k = slot.clip - first
+            new["offset"][k], new["capacity"][k], new["duration"][k] = slot.offset, slot.capacity, slot.frames / FPS
+        self.writer.write_clips(first, new)
 
     def reopen(self, clips: Sequence[int]) -> None:
         """Mark finished clips as not done."""
+        self.writer.begin()
         done = self.table()["done"].copy()
         done[list(clips)] = 0
         self.writer.write_clips(0, {"done": done})
 
-    def add_corpora(self, rows: Iterable[Row]) -> None:
-        """Add the corpora of these rows to the store's attributes."""
-        corpora = list(dict.fromkeys([*self.writer.attrs["corpora"], *(row.corpus for row in rows)]))
-        self.writer.update_attrs({"corpora": corpora})
+    def add_corpora(self) -> None:
+        """Add corpora that the store's attributes lack, also those of a run that was killed before it did so."""
+        there = self.writer.attrs["corpora"]
+        corpora = list(dict.fromkeys([*there, *(row.corpus for row in self.rows)]))
+        if corpora != there:
+            self.writer.update_attrs({"corpora": corpora})
 
     def enter_unread(self, found: Iterable[Unread]) -> None:
         """Enter clips whose header could not be read into the ledger."""
@@ -115,6 +118,15 @@ class Books:
         for one in unread:
             self.entries[one.id] = unread_entry(one, self._attempts(one.id))
         self._keep(traces.Trace(one.id, headers.STAGE, one.trace) for one in unread)
+
+    def staged(self) -> set[str]:
+        """Batches that an earlier run staged. Those whose receipts cannot be read, such as another version's, are
+        removed, so that they are computed again."""
+        names = sorted(staging.staged(self.root))
+        found = dict(zip(names, self.root.map(lambda name: pack.receipts_if_any(self.root, name), names), strict=True))
+        staging.discard(self.root, [name for name in names if found[name] is None])
+        self._receipts |= {name: receipts for name, receipts in found.items() if receipts is not None}
+        return {name for name in names if found[name] is not None}
 
     def bring(self, batch: str, receipts: list[Receipt]) -> None:
         """Keep the receipts of a batch that this run staged, until the batch is marked."""
@@ -127,9 +139,6 @@ class Books:
         Ledger and table are written completely, so do not call this often. Each column is one write.
         """
         self.marked_at = time.monotonic()
-        of_before = [name for name in batches if name not in self._receipts]  # staged by an earlier run
-        found = self.root.map(lambda name: pack.receipts(self.root, name), of_before)
-        self._receipts |= zip(of_before, found, strict=True)
         receipts = [receipt for name in batches for receipt in self._receipts.pop(name)]
         for receipt in receipts:
             self._enter(receipt)
@@ -160,7 +169,7 @@ class Books:
         before = self.entries.get(receipt.id)
         message = receipt.message
         if receipt.ok and before and before.reason == OVERFLOW:
-            message = before.message  # keep the message of a finished clip
+            message = before.message  # it tells of the new slot of a clip that is done now
         self.entries[receipt.id] = Entry(
             receipt.id,
             receipt.path,

@@ -18,7 +18,6 @@ from pipelines.ui import progress
 from pipelines.workers import cluster, pack, plan
 from pipelines.workers.plan import Batch, ShardGroup, Slot
 from pipelines.workers.work import Receipt, Work
-from store import staging
 from store.place import Place
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class FirstPass:
             self.books.write_ledger()
             return {}
         self.connect()
-        staged = staging.staged(self.books.root)
+        staged = self.books.staged()
         shards = _Shards(self.books.root, groups)
         todo = {batch.name: batch for batch in shards.batches if batch.name not in staged}
         frames = {batch.name: batch.frames for batch in todo.values()}

@@ -34,7 +34,8 @@ class Planner:
         self.limits = clip_timeout, attempts
         table = books.table()
         self.top = int((table["offset"] + table["capacity"]).max(initial=0))
-        books.writer.grow_rows(self.top)
+        if self.top > books.writer.num_rows:
+            books.writer.grow_rows(self.top)
 
     def append(self, new: Sequence[Row], pending: Iterable[int]) -> list[int]:
         """Read the headers of new clips, reserve slots, and enter them into the books; the rows of those that have a slot.
@@ -52,7 +53,6 @@ class Planner:
         self.books.append(new, slots, [one for one in found if isinstance(one, Unread)])
         self.books.writer.grow_rows(self.top)
         self.books.write_ledger()
-        self.books.add_corpora(new)
         return [slot.clip for slot in slots]
 
     def slots(self, pending: Sequence[int]) -> list[Slot]:

@@ -71,8 +71,8 @@ WORK = {"headers", "pass one", "labels", "words"}  # a run with one of these par
 @contextmanager
 def kept(summary: Summary, config: Config, entries: Mapping[str, Entry]) -> Iterator[Callable[[], None]]:
     """Write a report of the run to the store when the block ends, in any way. The yielded callable, called often, also
-    updates it during the block. `entries` returns the present ledger by clip id. A report that cannot be written causes
-    a warning only."""
+    updates it during the block. `entries` is the ledger by clip id, as it is at the time. A report that
+    cannot be written causes a warning only."""
     last = time.monotonic(), 0.0  # time of the last report, and the seconds that it took
 
     def now() -> None:

@@ -93,7 +93,7 @@ class _Job:
         self.summary = Summary(arrays=asked.arrays)
         self.begun = time.perf_counter()
         reader = store.open(asked.config.store)
-        self.foreign = foreign_shards(reader)  # asked before the books open the inventory
+        self.foreign = foreign_shards(reader)  # asked while the inventory is closed
         self.books = Books(writer, reader, asked.rows, self.summary)
         writer.tidy()
         config = self.config
@@ -107,6 +107,8 @@ class _Job:
         new = [row for row in self.asked.rows if row.id not in known]
         if new:
             pending += self.planner.append(new, pending)
+        self.writer.begin()  # from here on the store changes; a request that is refused before leaves it complete
+        self.books.add_corpora()
         if pending:
             with self.summary.parts.part("pass one"):
                 self._first_pass(pending)

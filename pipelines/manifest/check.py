@@ -80,7 +80,7 @@ def check(rows: Sequence[Row]) -> tuple[list[ClipFault], int]:
     for row in rows:
         if is_url(row.path):
             far += 1
-        elif not files.has(row.path):
+        elif not files.has(row.path) and not faults.names_no_file(row):
             add("missing_media", row, f"{row.path} does not exist; --remap OLD=NEW says where it is now")
         silent = row.audio_path and not is_url(row.audio_path) and not files.has(row.audio_path)
         if silent and ("missing_media", row.id) not in noted:

@@ -134,7 +134,7 @@ def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fracti
     gaps: deque[Fraction] = deque(maxlen=100)
     for packet, frames in tally.packets(*container.streams.audio):
         if slots is not None:
-            slots.push(packet, frames)
+            slots.push(packet)
         for frame in frames:
             stamp = slots.pop() if slots is not None else frame.pts if frame.pts is not None else frame.dts
             if stamp is not None:
@@ -192,7 +192,7 @@ class _Slots:
             if entries[1].timestamp - entries[0].timestamp > moved:
                 self.shift = moved
 
-    def push(self, packet: Any, frames: list[Any]) -> None:
+    def push(self, packet: Any) -> None:
         """Note a packet's slot."""
         if packet is not None and packet.size and packet.dts is not None:
             self.waiting.append(packet.dts if self.first else packet.dts - self.shift)

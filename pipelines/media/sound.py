@@ -58,7 +58,7 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
             tally.other_end = t0 + Fraction(num_frames, FPS)
         delay = avi_delay_s(stream) if container.format.name == "avi" else Fraction(0)
         resampler = None
-        for mark, time, frame in _anchored(_runs(sound_frames(container, stream, tally)), stream.time_base):
+        for mark, time, frame in _anchored(_runs(sound_frames(stream, tally)), stream.time_base):
             with convertible(path):
                 if mark:
                     canvas.write(resampler)
@@ -71,7 +71,7 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
     return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0))
 
 
-def sound_frames(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
+def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
     """(start, frame) in seconds; a frame without a time stamp follows the previous one."""
     end = None
     for _, frames in tally.packets():

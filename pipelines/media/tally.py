@@ -26,10 +26,8 @@ class Tally:
         self.good = self.bad = 0  # decoded frames; packets that failed and frames that are damaged
         self.start = self.end = Fraction(0)
         self.other_end = Fraction(0)  # of the clip's other stream
-        self.constant = (
-            False  # whether that stream's packets should all have the same size; the first and the last one:
-        )
-        self.first_size = self.last_size = 0
+        self.constant = False  # whether this stream's packets should all have the same size
+        self.first_size = self.last_size = 0  # of its packets
         self.broken = False  # the container ended with an error
 
     def packets(self, *others: Any) -> Iterator[tuple[Any, list[Any]]]:

@@ -35,7 +35,8 @@ class Tables:
 
 
 def read(reader: store.Reader, given: Sequence[Row]) -> Tables:
-    """Both tables of a store; `given` are the rows of the requested corpora. Raises UsageError if both lack rows."""
+    """Both tables of a store; `given` are the rows of the requested corpora. Raises UsageError
+    if the manifest is damaged and `given` lacks rows of it."""
     rows, rows_anew = _rows(reader, given)
     entries, entries_anew = _entries(reader)
     return Tables(rows, entries, rows_anew or entries_anew)

@@ -1,9 +1,10 @@
 """Pages: Jinja2 templates with autoescape, in one environment, and the words for counts and times that pages use.
 
 A template is in the folder `templates` of its page's package and is named PACKAGE/FILE, such as
-`pipelines.audit/page.html.j2`. All pages extend `pipelines.ui/base.html.j2`: one file that opens from a disk, in light
-and dark mode, without network access or scripts. Output of templates is escaped by `concord.text.html`, so that hostile
-file names and messages are only displayed. SVG drawings are made by code that escapes and returns `Markup`.
+`pipelines.audit/page.html.j2`. All pages but the demonstration's extend `pipelines.ui/base.html.j2`: one file that opens
+from a disk, in light and dark mode, without network access or scripts. Output of templates is escaped by
+`concord.text.html`, so that hostile file names and messages are only displayed. SVG drawings are made by code that
+escapes and returns `Markup`.
 """
 
 from __future__ import annotations

@@ -50,6 +50,14 @@ def receipts(root: Place, name: str) -> list[Receipt]:
     return [_receipt(values) for values in staging.receipts(root, name)]
 
 
+def receipts_if_any(root: Place, name: str) -> list[Receipt] | None:
+    """Receipts of a staged batch, without its arrays; None if this version cannot read them."""
+    try:
+        return receipts(root, name)
+    except store.StoreError:
+        return None
+
+
 def staged_receipts(root: Place, name: str) -> list[Receipt] | None:
     """Receipts of a completely staged batch, None if it is not; an incomplete one is removed."""
     try:

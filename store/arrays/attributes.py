@@ -35,13 +35,13 @@ class SimilarityNote(TypedDict, total=False):
 
 
 class RootAttributes(TypedDict, total=False):
-    """Attributes of the root; users may add their own. Every store has the first four; `wrong` checks the types of the
-    rest."""
+    """Attributes of the root; users may add their own. `root_attrs` demands the first three, and `wrong` checks the types of
+    those that ATTRIBUTES lists."""
 
     format: Required[str]
     version: Required[int]
     layout: Required[Layout]
-    fps: Required[int]
+    fps: int
     sample_rate: int
     created_by: str
     teachers: dict[str, dict[str, Any]]

@@ -9,7 +9,7 @@ its exact size, and a missing chunk is an error. Metadata, index and chunk heade
 and a replaced object is opened again.
 
 Format: Zarr v3 core, codec "sharding_indexed" (version 1.0). Arrays cut along the first axis alone, with the codecs that
-`store.arrays.nodes` writes: bytes, then zstd or blosc or nothing, then crc32c or nothing.
+`store.arrays.coding` writes: bytes, then zstd or blosc or nothing, then crc32c or nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Replaces a whole group (`fit/`, `words/`) by another, so that a kill leaves either the old one or the new one.
 
 The new group is first written to one file. Then the old one is removed and the new one is unpacked in its place.
-Between these steps there is no such group, and the next process that finds the file repeats the step.
+Between these steps there is no such group, and the next driver's `Writer.tidy` repeats the step.
 """
 
 from __future__ import annotations

@@ -84,6 +84,8 @@ def held(root: str | os.PathLike[str] | Place) -> Iterator[None]:
 def _locked(root: Folder) -> AbstractContextManager[object]:
     """A folder's lock, acquired, which the context gives back. The lock file stays; nothing is written to it."""
     file = root.path / FILE
+    if not root.path.is_dir():  # filelock would make it
+        raise StoreError(f"{root} does not exist any more; put the store back where it was")
     if os.path.lexists(file) and not is_plain(file):  # filelock would lock a pipe, too
         what = "a symbolic link" if file.is_symlink() else "not a regular file"
         raise StoreError(f"{file} is {what}, and the lock needs a file of that name; remove it")

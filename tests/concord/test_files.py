@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from concord import files
+from concord import command, files
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +45,11 @@ def test_a_library_may_write_by_name(tmp_path):
 def test_the_error_names_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(OSError, match=r"nowhere/a cannot be written: No such file"):
         files.write(tmp_path / "nowhere" / "a", b"")
+    with pytest.raises(OSError, match="/dev/full cannot be written") as caught:
+        files.write(Path("/dev/full"), b"x")
+    assert command.told(caught.value) == (
+        "/dev/full cannot be written: No space left on device; make room and run it again"
+    )
 
 
 @pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}"])
@@ -100,6 +105,13 @@ def test_folders_and_files_are_flushed_in_order(tmp_path, monkeypatch):
 
 def test_unfinished_files_are_known_by_name(tmp_path):
     ours = [files.unfinished(tmp_path).name, files.unfinished(tmp_path, "7").name, f".zarr.json.{'0' * 32}.partial"]
-    others = ["notes.partial", ".notes.partial", "concord-partial-1", f"zarr.json.{'0' * 32}.partial"]
+    others = [
+        ".concord-partial-notes",
+        f".concord-partial-{'0' * 11}",
+        "notes.partial",
+        ".notes.partial",
+        "concord-partial-1",
+        f"zarr.json.{'0' * 32}.partial",
+    ]
     assert all(map(files.is_unfinished, ours))
     assert not any(map(files.is_unfinished, others))

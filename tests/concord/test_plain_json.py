@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from concord import plain_json
 from concord.plain_json import cleaned, is_count, parse, parse_dict, parse_exact
 from concord.text import byte_size, spelled
 
@@ -74,3 +75,15 @@ def test_sizes_are_told_in_powers_of_1000():
         "312.5 MB",
         "1.2 GB",
     ]
+
+
+@pytest.mark.parametrize("text", [b'["\xed\xb3\xbf"]', '["\udcff"]', '["\\udcff"]', '["\\udcff"]'.encode("utf-16")])
+def test_halves_of_surrogate_pairs_are_spelled_out_however_they_are_written(text):
+    assert plain_json.parse(text) == ["\\udcff"]
+
+
+def test_too_long_a_text_is_told_in_its_own_units():
+    with pytest.raises(ValueError, match="5 characters, at most 4"):
+        plain_json.parse("é" * 5, most=4)
+    with pytest.raises(ValueError, match="10 bytes, at most 4"):
+        plain_json.parse(("é" * 5).encode(), most=4)

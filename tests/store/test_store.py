@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import store
+from concord import files
 from store import layout, staging
 from store.inspect import verify
 from store.layout import StoreError
@@ -271,10 +272,11 @@ def test_a_fit_whose_swap_was_cut_off_is_put_in_place_by_tidy(tmp_path, monkeypa
     assert set(store.open(writer.path).fit.calibration) == {"old"}
     partial = writer.path / f"frames/mouth/.zarr.json.{'0' * 32}.partial"
     partial.write_bytes(b"half")
+    files.unfinished(writer.path / "frames").write_bytes(b"half")
     (writer.path / "notes.partial").write_text("somebody's")
     writer.tidy()
     assert store.open(writer.path).fit.calibration["new"]["5"] == (7.0, 0.5)
-    assert list(writer.path.rglob("*.partial")) == [writer.path / "notes.partial"]
+    assert list(writer.path.rglob("*partial*")) == [writer.path / "notes.partial"]
     assert not any((writer.path / "_staging").iterdir())
 
 
@@ -320,7 +322,7 @@ def test_a_writer_that_is_killed_leaves_whole_shards(tmp_path):
     writer.append_clips({"id": ["a"], "offset": [0], "capacity": [800], "length": [800], "done": [1]})
     writer.tidy()
     assert verify(store.open(writer.path)) == []
-    assert not list(writer.path.rglob("*.partial"))
+    assert not [path for path in writer.path.rglob("*") if files.is_unfinished(path.name)]
 
 
 # -- staging -----------------------------------------------------------------------------------------------------------

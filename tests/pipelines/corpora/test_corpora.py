@@ -7,6 +7,7 @@ import trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.audit.measurer import Measurer
 from pipelines.corpora import (
     avdeepfake1m,
     cmdfd,
@@ -22,6 +23,7 @@ from pipelines.corpora import (
     polyglotfake,
     voxceleb2,
 )
+from pipelines.manifest import check
 
 
 def read(adapter, root, tmp_path):
@@ -174,7 +176,7 @@ def test_a_line_of_cmdfd_without_a_video_is_a_row_with_a_fault(tmp_path):
         file.write("x,/elsewhere/a.wav,,1,0,1,0,1,100,64000,25.0,16000\n")
     got = read(cmdfd, root, tmp_path)
     row = got["W2L.csv/line 4"]
-    assert (row.label, kinds(row)) == (1, {"no_path"})
+    assert (row.label, kinds(row)) == (1, {"no_video_listed"})
     assert "line 4 of W2L.csv has no Video_Path" in row.faults[0].text
     assert not Path(row.path).exists()
 
@@ -353,3 +355,14 @@ def test_a_list_without_a_column_says_which_columns_it_has(tmp_path):
         join.table(tmp_path / "list.tsv", ["file", "method"], delimiter="\t")
     with pytest.raises(fields.ManifestError, match=r"has no column 'file'; it has 'file\\tfake method'"):
         join.table(tmp_path / "list.tsv", ["file"])
+
+
+def test_a_row_that_names_no_file_is_not_looked_for(tmp_path):
+    root = tmp_path / "t"
+    root.mkdir()
+    head = "Video_Path,Audio_Path,ENtire_Label,Audio_Label,Video_Label,FPS,Frame_Len,AudioSamRate,Audio_Len\n"
+    (root / "W2L.csv").write_text(f"{head},,0,1,0,25,75,16000,48000\n")
+    rows = manifest.complete(cmdfd.rows(root), "cmdfd:t", root)
+    assert [(row.label, row.method) for row in rows] == [(1, "Wav2Lip")]
+    assert [fault.kind for fault in check.check(rows)[0]] == ["no_video_listed"]
+    assert Measurer()(rows[0]).faults == []

@@ -174,6 +174,8 @@ def test_alignments_of_the_published_package_are_found_under_another_speakers_na
     assert found == {"s1": "s1", "s6": "s5", "s5": "s6", "s13": "s10", "s10": "s11", "s21": "s20", "s34": "s34"}
     speakers = [f"s{k}" for k in range(1, 35) if k != 20]
     assert len({grid_corpus.published_folder(speaker) for speaker in speakers}) == len(speakers)
+    with pytest.raises(ManifestError, match="no word times of speaker s20"):  # in its folder lie those of s21
+        grid_corpus.published_folder("s20")
 
 
 def test_ids_do_not_depend_on_how_the_root_is_spelt(clips):

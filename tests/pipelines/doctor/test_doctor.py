@@ -248,3 +248,23 @@ def test_every_node_of_a_cluster_is_asked(tmp_path, clips):
     assert {levels[good, check] for check in ("store", "corpus", "clock", "face stage")} == {"ok"}
     assert levels["cluster", "dashboard"] == "ok"
     assert not list(store.iterdir())
+
+
+def test_the_checks_run_where_every_library_is_missing():
+    """A node's Python may lack all of them; the findings say which."""
+    ours = {"concord", "pipelines", "store", "teachers"}
+    code = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] not in {{*sys.stdlib_module_names, *{ours!r}}}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from pipelines.doctor import checks, machine\n"
+        "print(machine.disk().level, machine.memory().level)\n"
+    )
+    root = Path(__file__).parents[3]
+    run = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(run, cwd=root, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 2

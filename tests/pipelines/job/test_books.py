@@ -10,8 +10,8 @@ from small_store import make_store
 import store
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
-from pipelines.errors import RunError
-from pipelines.job import run
+from pipelines.errors import RunError, UsageError
+from pipelines.job import run, space
 from pipelines.job.books import Books
 from pipelines.job.planning import Planner
 from pipelines.job.request import Config
@@ -21,6 +21,8 @@ from pipelines.tables import ledger
 from pipelines.workers.headers import Unread
 from pipelines.workers.plan import Slot
 from pipelines.workers.work import Receipt
+from store import staging
+from store.arrays import inventory
 from store.place import place
 
 CLIP = Path(__file__).parents[2] / "data" / "grid" / "clips" / "bbaf2n.mp4"
@@ -74,6 +76,50 @@ def test_a_clip_longer_than_its_slot_is_told_and_its_new_slot_remembered(books):
     assert books.entries[row.id].message == "too long"  # of a clip that is done
     assert books.entries[row.id].attempts == 2
     assert (books.table()["offset"][3], books.table()["capacity"][3]) == (500, 100)
+
+
+def test_a_request_that_is_refused_for_lack_of_space_leaves_the_store_complete(books, monkeypatch):
+    books.writer.consolidate()
+    assert inventory.is_closed(books.root)
+    fresh = Books(store.Writer.open(books.root), store.open(books.root), books.rows, Summary())
+
+    def full(*_):
+        raise UsageError("no space")
+
+    monkeypatch.setattr(space, "check", full)
+    planner = Planner(fresh, (), None, 1, lambda function, jobs, gpu=False: iter([[75]]))
+    with pytest.raises(UsageError):
+        planner.append([Row("/new.mp4", id="new", corpus="other")], [])
+    assert inventory.is_closed(books.root)
+    assert store.open(books.root).inventory.complete
+
+
+def test_corpora_that_a_killed_run_did_not_add_are_added(books):
+    books.append([Row("/new.mp4", id="new", corpus="other")], [Slot(4, 1000, 100, 75)], [])  # and the run is killed
+    again = Books(store.Writer.open(books.root), store.open(books.root), books.rows, Summary())
+    again.add_corpora()
+    assert store.Writer.open(books.root).attrs["corpora"] == ["synthetic", "other"]
+
+
+def test_new_slots_are_one_write_a_column(books, monkeypatch):
+    writes = []
+    write = books.writer.write_clips
+    monkeypatch.setattr(
+        books.writer, "write_clips", lambda first, columns: writes.append(first) or write(first, columns)
+    )
+    before = books.table()["offset"].tolist()
+    books.rehouse([Slot(3, 900, 100, 99), Slot(1, 700, 100, 99)])
+    assert writes == [1]
+    assert books.table()["offset"].tolist() == [before[0], 700, before[2], 900]
+    assert books.table()["capacity"][[1, 3]].tolist() == [100, 100]
+
+
+def test_a_batch_that_another_version_staged_is_computed_again(books):
+    staging.stage(books.root, BATCH, [{}], [{"clip": 0, "id": "a", "path": "/a", "colour": "red"}])
+    mine = BATCH.replace("-1", "-2")
+    staging.stage(books.root, mine, [{}], [{"clip": 0, "id": "a", "path": "/a"}])
+    assert books.staged() == {mine}
+    assert set(staging.staged(books.root)) == {mine}
 
 
 def test_clips_of_damaged_shards_are_done_again(books):

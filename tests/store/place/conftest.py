@@ -8,17 +8,19 @@ from store.place import lease, place
 @pytest.fixture(params=["folder", "bucket"])
 def root(request, tmp_path):
     """A place for a store, of each kind."""
-    return root_of(request, tmp_path)
+    return root_of(request, tmp_path, request.param)
 
 
-@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
-def killed_root(request, tmp_path):
-    """The same, for tests that kill at each single change: hundreds of requests in a bucket."""
-    return root_of(request, tmp_path)
+@pytest.fixture(params=["folder", "bucket at some", pytest.param("bucket at each", marks=pytest.mark.slow)])
+def killed(request, tmp_path):
+    """A place for a store, of each kind, and at every how many changes a test kills: at each in a folder; in a bucket, where
+    that takes hundreds of requests, at every seventh unless slow tests run."""
+    kind, _, where = request.param.partition(" ")
+    return root_of(request, tmp_path, kind), 7 if where == "at some" else 1
 
 
-def root_of(request, tmp_path):
-    return place(tmp_path / "s.zarr" if request.param == "folder" else f"{request.getfixturevalue('s3')}/s.zarr")
+def root_of(request, tmp_path, kind):
+    return place(tmp_path / "s.zarr" if kind == "folder" else f"{request.getfixturevalue('s3')}/s.zarr")
 
 
 @pytest.fixture

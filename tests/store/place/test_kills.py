@@ -44,7 +44,8 @@ def kill(monkeypatch):
 
 
 def killed_everywhere(kill, act, check, step=1):
-    """Run `act` with a kill before its first change, its second (or later), ... until it comes through; `check` after each."""
+    """Run `act` with a kill before its first change, its second (or `step` later), ... until it comes through; `check`
+    after each."""
     for left in range(0, 1000, step):
         kill(left)
         try:
@@ -59,8 +60,8 @@ def killed_everywhere(kill, act, check, step=1):
     raise AssertionError("it never came through")
 
 
-def test_a_kill_while_a_fit_is_replaced_leaves_the_old_one_or_the_new_one(killed_root, kill):
-    root = killed_root
+def test_a_kill_while_a_fit_is_replaced_leaves_the_old_one_or_the_new_one(killed, kill):
+    root, step = killed
     writer = small(root)
     writer.write_fit(fit_of("old", 1.0).to_arrays())
     writer.consolidate()
@@ -75,13 +76,13 @@ def test_a_kill_while_a_fit_is_replaced_leaves_the_old_one_or_the_new_one(killed
         assert names <= {"zarr.json", "inventory.json", "clips", "frames", "fit"}
         store.Writer.open(root).write_fit(fit_of("old", 1.0).to_arrays())
 
-    killed_everywhere(kill, lambda: writer.write_fit(fit_of("new", 2.0).to_arrays()), check)
+    killed_everywhere(kill, lambda: writer.write_fit(fit_of("new", 2.0).to_arrays()), check, step)
     assert seen == {"old", "new"}
     assert set(store.open(root).fit.calibration) == {"new"}
 
 
-def test_a_kill_while_a_store_is_made_leaves_none_and_the_next_try_makes_it(killed_root, kill, tmp_path):
-    root = killed_root
+def test_a_kill_while_a_store_is_made_leaves_none_and_the_next_try_makes_it(killed, kill, tmp_path):
+    root, step = killed
     want = store.create(tmp_path / "want", WIDTHS, {}).place
 
     def check(left):
@@ -93,11 +94,11 @@ def test_a_kill_while_a_store_is_made_leaves_none_and_the_next_try_makes_it(kill
         emptied(root)
 
     kind = {"face": ("u1", (9, 9))}  # an array that the next try does not have
-    killed_everywhere(kill, lambda: store.create(root, WIDTHS, {}, kind), check)
+    killed_everywhere(kill, lambda: store.create(root, WIDTHS, {}, kind), check, step)
 
 
-def test_a_kill_while_projections_are_made_anew_leaves_them_or_none(killed_root, kill):
-    root = killed_root
+def test_a_kill_while_projections_are_made_anew_leaves_them_or_none(killed, kill):
+    root, step = killed
     writer, whole = filled(root)
 
     def check(left):
@@ -111,11 +112,11 @@ def test_a_kill_while_projections_are_made_anew_leaves_them_or_none(killed_root,
             rows = {name: whole[name][20 * shard : 20 * shard + 20] for name in layout.PROJECTIONS}
             writer.write_shard(shard, rows)
 
-    killed_everywhere(kill, lambda: writer.ensure_projections(4), check)
+    killed_everywhere(kill, lambda: writer.ensure_projections(4), check, step)
 
 
-def test_a_kill_while_clips_are_added_leaves_the_others_as_they_were(killed_root, kill):
-    root = killed_root
+def test_a_kill_while_clips_are_added_leaves_the_others_as_they_were(killed, kill):
+    root, step = killed
     writer, _ = filled(root)
     before = store.open(root).clips
     ids = map(str, itertools.count())
@@ -126,5 +127,5 @@ def test_a_kill_while_clips_are_added_leaves_the_others_as_they_were(killed_root
             np.testing.assert_array_equal(clips[name][:3], column)
         assert not clips["done"][3:].any()
 
-    killed_everywhere(kill, lambda: writer.append_clips({"id": [next(ids)], "label": [1]}), check, step=3)
+    killed_everywhere(kill, lambda: writer.append_clips({"id": [next(ids)], "label": [1]}), check, 3 * step)
     assert store.open(root).clips["label"].tolist()[-1] == 1

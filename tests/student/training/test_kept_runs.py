@@ -83,12 +83,12 @@ def test_a_run_that_goes_on_touches_nothing_but_its_own(path, tmp_path):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_text("mine")
     (run / f"{files.MARK}link").symlink_to(outside)
-    (run / f"{files.MARK}5-abc").mkdir()
-    (run / f"{files.MARK}5-abc" / "model.safetensors").write_text("cut off")
+    (run / f"{files.MARK}5-0123456789ab").mkdir()
+    (run / f"{files.MARK}5-0123456789ab" / "model.safetensors").write_text("cut off")
     train(path, run, "--max-steps", "3", *options, "--resume_from_checkpoint", "latest")
     assert all((run / name).read_text() == "mine" for name in mine)
     assert (outside / "kept").read_text() == "mine"
-    assert not (run / f"{files.MARK}5-abc").exists()
+    assert not (run / f"{files.MARK}5-0123456789ab").exists()
     assert [p.name for p in run_state.checkpoints(run)] == ["checkpoint-3"]
 
 

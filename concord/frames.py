@@ -15,4 +15,5 @@ FACE_INTERPOLATED = 2  # no face was detected; the track is interpolated between
 AUDIO_PRESENT = 4
 VOICE_ACTIVE = 8
 IN_USE = 16  # the row belongs to a clip
+HELD = 32  # the picture stands still: repeated to fill the clock, a photo, a freeze; it is no evidence
 FACE = FACE_DETECTED | FACE_INTERPOLATED

@@ -30,6 +30,9 @@ from concord.frames import (
     FPS as FPS,
 )
 from concord.frames import (
+    HELD as HELD,
+)
+from concord.frames import (
     IN_USE as IN_USE,
 )
 from concord.frames import (
@@ -117,8 +120,15 @@ class StoreError(ConcordError):
 
 
 def labelled(lips_flags: np.ndarray, sound_flags: np.ndarray) -> np.ndarray:
-    """Frames bool that have a soft label, by flags u1: a face on the picture side, a voice on the side of the sound."""
-    return ((lips_flags & FACE_DETECTED) > 0) & ((sound_flags & VOICE_ACTIVE) > 0)
+    """Frames bool that have a soft label, by flags u1: a face that is not held on the picture side, a voice on the side
+    of the sound."""
+    return evident(lips_flags) & ((sound_flags & VOICE_ACTIVE) > 0)
+
+
+def evident(lips_flags: np.ndarray) -> np.ndarray:
+    """Frames bool whose lips are evidence, by flags u1: a face was detected, and the picture is not held."""
+    seen: np.ndarray = (lips_flags & (FACE_DETECTED | HELD)) == FACE_DETECTED
+    return seen
 
 
 def fill_value(dtype: str) -> float | int:

@@ -179,6 +179,7 @@ class Books:
             self._attempts(receipt.id) + receipt.attempts,
             round(receipt.seconds, 3),
             receipt.worker,
+            receipt.notes,
         )
 
     def _mark_done(self, finished: Sequence[Receipt]) -> None:

@@ -22,6 +22,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from pipelines.media.facts import Fact
 from pipelines.media.files import (
     MAX_PIXELS,
     Media,
@@ -58,6 +59,7 @@ class Video:
         self.path = path
         self._start: Fraction | None = None
         self._num_frames: int | None = None
+        self.facts: list[Fact] = []  # once iterated
 
     @property
     def start_s(self) -> float:

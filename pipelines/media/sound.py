@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
+from pipelines.media.facts import Fact
 from pipelines.media.files import Media, choose_stream, open_media, round_half_up
 from pipelines.media.local import local_copy
 from pipelines.media.picture import avi_delay_s, convertible
@@ -27,12 +28,14 @@ class Sound:
     """Sound of a clip on the clock of its pictures.
 
     `samples` i2 [640 * frames], mono at 16 kHz, zero without sound; `present` bool [frames], true where at least half
-    of the frame's samples were in the file; `start_skew_s` start of the sound minus t0, in seconds.
+    of the frame's samples were in the file; `start_skew_s` start of the sound minus t0, in seconds; `facts` what a person
+    should know of it.
     """
 
     samples: np.ndarray
     present: np.ndarray
     start_skew_s: float
+    facts: tuple[Fact, ...] = ()
 
 
 def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:

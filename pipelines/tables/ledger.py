@@ -15,6 +15,7 @@ from store.place import Place, place
 
 FILE = "ledger.parquet"
 TYPES = {"attempts": "int32", "seconds": "float32"}
+LATER = ("notes",)  # columns that older ledgers lack
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Entry:
     attempts: int = 1
     seconds: float = 0.0  # of work on this clip, in all stages
     worker: str = ""
+    notes: str = ""  # facts of a clip that can be used (`pipelines.media.facts`), as sentences
 
 
 def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
@@ -39,8 +41,10 @@ def read(store: str | os.PathLike[str] | Place) -> dict[str, Entry]:
     except FileNotFoundError:
         return {}
     try:
-        records = read_parquet(data).to_dict("records")
-        return {record["id"]: Entry(**{f.name: record[f.name] for f in fields(Entry)}) for record in records}
+        records, names = read_parquet(data).to_dict("records"), [f.name for f in fields(Entry)]
+        return {
+            record["id"]: Entry(**{n: record[n] for n in names if n in record or n not in LATER}) for record in records
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise StoreError(

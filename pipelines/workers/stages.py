@@ -15,6 +15,7 @@ import numpy as np
 
 import store
 import teachers
+from pipelines.media.facts import sentences
 from pipelines.media.files import MediaError
 from pipelines.reasons import OVERFLOW
 from pipelines.workers.threads import fix_threads
@@ -77,6 +78,7 @@ class FaceStage:
             length=clip.num_frames,
             start_skew=seen.start_skew_s,
             quality=seen.quality,
+            notes=sentences(seen.facts),
             worker=worker(),
         )
         if clip.num_frames > slot.capacity:

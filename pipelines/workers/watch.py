@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.media.facts import Fact
 from pipelines.media.files import Media, MediaError, shown
 from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
@@ -25,10 +26,12 @@ from teachers.face.tracker import FaceTrack
 
 @dataclass(frozen=True)
 class Watched:
-    """A clip for teachers, and by how many seconds its sound starts after its first picture in the file."""
+    """A clip for teachers, by how many seconds its sound starts after its first picture in the file, and what a person
+    should know of the file."""
 
     clip: ClipMedia
     start_skew_s: float
+    facts: tuple[Fact, ...] = ()
 
     @property
     def quality(self) -> float:
@@ -66,7 +69,7 @@ class Watcher:
             sound = decode_sound(sounds, start_s, len(track.detected))
         flags = self._flags(track, sound)
         clip = ClipMedia(clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
-        return Watched(clip, sound.start_skew_s)
+        return Watched(clip, sound.start_skew_s, (*video.facts, *sound.facts))
 
     def _flags(self, track: FaceTrack, sound: Sound) -> np.ndarray:
         """u1 [frames], with the bits of layout."""

@@ -60,6 +60,7 @@ class Receipt:
     start_skew: float = 0.0
     quality: float = 0.0
     trace: str = ""
+    notes: str = ""  # facts of the file (`pipelines.media.facts`) as sentences
 
     @property
     def ok(self) -> bool:

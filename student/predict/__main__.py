@@ -90,7 +90,8 @@ def line(said: Answer) -> str:
     name = plain(said.path)
     if said.decision == CANNOT_DECIDE:
         why = [] if said.reason == UNLICENSED else [said.reason]
-        return ": ".join([name, CANNOT_DECIDE, *why, plain(said.message)])
+        notes = [plain("; ".join(note.text for note in said.notes))] if said.notes else []
+        return "; ".join([": ".join([name, CANNOT_DECIDE, *why, plain(said.message)]), *notes])
     assert said.calibration is not None
     assert said.teachers is not None
     found = f"{name}: {said.decision}, probability of fake {said.probability:.2f} by the {said.rests_on}"
@@ -98,6 +99,8 @@ def line(said: Answer) -> str:
     theirs = said.teachers.probability
     if theirs is not None and (theirs >= 0.5) != (said.decision == "fake"):
         found += f"; the teachers contradict it, with {theirs:.2f}"
+    if said.notes:
+        found += f"; {plain('; '.join(note.text for note in said.notes))}"
     if said.disagreeing_words:
         found += f"; lips disagree with: {plain(', '.join(said.disagreeing_words))}"
     return found

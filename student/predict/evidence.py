@@ -24,6 +24,7 @@ from pipelines.corpora import manifest
 from pipelines.labels import projection
 from pipelines.labels.projection import half
 from pipelines.media import probe
+from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError
 from pipelines.media.picture import Video
 from pipelines.workers import isolation
@@ -62,7 +63,8 @@ class Unusable(ConcordError):
 class Evidence:
     """One video after both teachers: its media, projections f2 [frames, K] of lips and sound, words in order.
 
-    `start_skew_s` is the start of the sound minus that of the picture in the file.
+    `start_skew_s` is the start of the sound minus that of the picture in the file; `facts` are what a person should know
+    of the file.
     """
 
     path: str
@@ -71,6 +73,7 @@ class Evidence:
     asr_projection: np.ndarray
     words: list[Word]
     start_skew_s: float
+    facts: tuple[Fact, ...] = ()
 
     @property
     def face(self) -> np.ndarray:
@@ -196,7 +199,7 @@ class Witness:
         begun = time.perf_counter()
         heard = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
         seconds["words"] = time.perf_counter() - begun
-        return Evidence(row.path, clip, *found, heard, seen.start_skew_s), seconds
+        return Evidence(row.path, clip, *found, heard, seen.start_skew_s, seen.facts), seconds
 
     def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:
         """Those frames of the video as JPEGs, `width` pixels wide; none if the file can no longer be read."""

@@ -154,6 +154,8 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "Best fit", f"{where}, similarity {there}, margin {margin}"
         if said.student and said.student.logit is not None:
             yield "Detector's logit", f"{said.student.logit:.2f} over {said.student.frames} frames"
+        for note in said.notes:
+            yield "Note", note.text
         yield "Calibration", said.calibration.text
     yield "Models", ", ".join(f"{m['name']} ({str(m['sha256'])[:12]})" for m in basis["teachers"].values())
     yield "Shared space", f"{basis['fit']['kind']}, from {basis['fit']['from']}"

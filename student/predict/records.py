@@ -97,6 +97,15 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a person should know of the file, though it could be used: its kind (`pipelines.media.facts.KINDS`) and a
+    sentence."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Moment:
     """One frame: similarity over 5 frames and over a second, None without face or voice; `similarity_moved` if the
     sound was moved to where it fits."""
@@ -132,6 +141,7 @@ class Answer:
     voice_share: float | None = None
     seconds_judged: float = 0.0
     start_skew: float | None = None
+    notes: Sequence[Note] = ()
     offset: SoundOffset | None = None
     words: Sequence[HeardWord] = ()
     passages: Sequence[Passage] = ()
@@ -147,7 +157,7 @@ class Answer:
         return [word.text for word in self.words if word.verdict == "disagrees"]
 
     def to_json(self) -> dict[str, Any]:
-        said = {
+        said: dict[str, Any] = {
             "path": self.path,
             "decision": self.decision,
             "reason": self.reason,
@@ -166,6 +176,7 @@ class Answer:
                 "voice_share": self.voice_share,
                 "seconds_judged": self.seconds_judged,
                 "start_skew": self.start_skew,
+                "notes": [asdict(note) for note in self.notes],
                 "offset": asdict(self.offset) if self.offset else None,
             }
         return said | {

@@ -97,5 +97,5 @@ def show_all(path: Path, starts: list[int]) -> None:
     at = 0
     for start in starts:
         at = data.index(b"elst", at) + 4
-        data[at + 4 : at + 20] = struct.pack(">IIiI", 1, 1 << 30, start, 1 << 16)
+        data[at + 4 : at + 20] = struct.pack(">IIiI", 1, 12_000, start, 1 << 16)
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""A folder as people have it: all awkward files of the shared cases beside twenty good clips, through precompute and predict."""
+"""A folder as people have it: the awkward files of the shared cases beside good clips, through precompute and predict."""
 
 import json
 import os

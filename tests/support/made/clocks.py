@@ -133,21 +133,31 @@ def avi_without_index(clip: Clip, rng: Draw, folder: Path) -> Made:
 
 @kind
 def late_sound(clip: Clip, rng: Draw, folder: Path) -> Made:
-    """The packets of the sound lie far behind those of the picture in the file."""
-    late = float(rng.uniform(1, 6))
-    name = str(rng.choice(["a.ts", "a.mkv"]))
-    tracks = _mono(clip, "mp2")
-    video = write(folder / f"v_{name}", Video(clip.pictures), tracks, lambda one: one if one.kind == "video" else None)
-    del video
-    silent = int(late * FPS)
+    """The packets of the sound begin far behind those of the picture in the file, later than a header's reader looks."""
+    late = int(rng.integers(1, 10))
+    name, codec = [("a.ts", "mp2"), ("a.ts", "aac"), ("a.mkv", "aac"), ("a.mpg", "mp2")][rng.integers(0, 4)]
+    silent = late * FPS
     pictures = [*[clip.pictures[0]] * silent, *clip.pictures]
 
     def change(one: Stamped) -> Stamped | None:
-        return one.moved(Fraction(silent, FPS)) if one.kind == "audio" else one
+        return one.moved(late) if one.kind == "audio" else one
 
-    path = write(folder / name, Video(pictures), tracks, change)
+    path = write(folder / name, Video(pictures), _mono(clip, codec), change)
     source = np.concatenate([np.full(silent, -1), np.arange(len(clip.pictures))])
-    return Made(path, Right(source), {"late": late, "name": name})
+    return Made(path, Right(source), {"late": late, "name": name, "codec": codec})
+
+
+@kind
+def live_file(clip: Clip, rng: Draw, folder: Path) -> Made:
+    """A recording without lengths in its header: fragmented MP4, live Matroska, FLV without metadata."""
+    name, muxer = [
+        ("a.mp4", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+        ("a.mkv", {"live": "1"}),
+        ("a.flv", {"flvflags": "no_duration_filesize"}),
+    ][rng.integers(0, 3)]
+    gop = str(rng.choice(["12", "25", "250"]))
+    path = write(folder / name, Video(clip.pictures, options={"g": gop}), _mono(clip), muxer=muxer)
+    return Made(path, whole(clip), {"name": name, "gop": gop})
 
 
 @kind

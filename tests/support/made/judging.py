@@ -25,7 +25,8 @@ def faults(right: Right, seen: Any, base: Any) -> list[str]:
     found = [*_told(right, seen), *_held(right, clip)]
     if right.sound:
         found += _sound(right.source, clip.audio, truth.audio)
-    pairs = [(k, s) for k, s in enumerate(right.source.tolist()) if s >= 0 and truth.flags[s] & DETECTED]
+    here = [s if not right.gone[0] <= k < right.gone[1] else -1 for k, s in enumerate(right.source.tolist())]
+    pairs = [(k, s) for k, s in enumerate(here) if s >= 0 and truth.flags[s] & DETECTED]
     ours, theirs = np.array([k for k, _ in pairs]), np.array([s for _, s in pairs])
     faced = (clip.flags[ours] & DETECTED) > 0
     if faced.mean() < 0.9:

@@ -26,7 +26,7 @@ class Right:
     lips: bool = True  # whether the lips are those of the base clip, frame by frame
     sound: bool = True  # whether the sound is that of the base clip
     contrast: bool = True  # whether crops are as contrasty
-    alone: bool = True  # whether there is one face
+    gone: tuple[int, int] = (0, 0)  # frames without a face
 
 
 @dataclass(frozen=True)

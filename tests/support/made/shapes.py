@@ -168,7 +168,7 @@ def two_faces(clip: Clip, rng: Draw, folder: Path) -> Made:
         pictures.append(np.ascontiguousarray(np.hstack(sides if left else sides[::-1])))
     path = write(folder / "a.mp4", Video(pictures), [Track(clip.sound[None])])
     params = {"scale": scale, "left": left, "mirror": mirror, "quiet": quiet}
-    return Made(path, whole(clip, facts=tell("several_faces"), alone=False), params)
+    return Made(path, whole(clip, facts=tell("several_faces")), params)
 
 
 def _padded(picture: np.ndarray, high: int) -> np.ndarray:
@@ -249,3 +249,21 @@ def few_pictures_a_second(clip: Clip, rng: Draw, folder: Path) -> Made:
     path = write(folder / "a.mkv", video, [Track(clip.sound[None])])
     length = round(count / rate * FPS)
     return Made(path, Right(np.arange(length)), {"rate": str(rate)})
+
+
+@kind
+def face_returns(clip: Clip, rng: Draw, folder: Path) -> Made:
+    """The person leaves the picture and comes back, perhaps at another place, while the voice goes on."""
+    high, wide = clip.pictures[0].shape[:2]
+    first, gone = int(rng.integers(15, 25)), int(rng.integers(15, 25))
+    by = int(rng.integers(-50, 51))
+    wall = np.ascontiguousarray(np.tile(clip.pictures[0][: high // 4, : wide // 9], (4, 9, 1)))[:high, :wide]
+    pictures = []
+    for k, picture in enumerate(clip.pictures):
+        if first <= k < first + gone:
+            pictures.append(np.roll(wall, k, 1))
+        else:
+            pictures.append(picture if k < first else np.roll(picture, by, 1))
+    path = write(folder / "a.mp4", Video(pictures), [Track(clip.sound[None])])
+    right = Right(np.arange(len(pictures)), gone=(first, first + gone))
+    return Made(path, right, {"first": first, "gone": gone, "by": by})

@@ -1,7 +1,7 @@
 """List all benchmarks, or run one: `python -m benchmarks`, `python -m benchmarks NAME [options]`.
 
 A benchmark is a module with a click command `main`, in a folder of `benchmarks` or beside this file; its name is the module's,
-and the first line of its docstring is what the list shows. Only the module that runs is imported.
+and the first sentence of its docstring is what the list shows. Only the module that runs is imported.
 """
 
 from concord.early import end_on_signals
@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from concord.command import Group
+from concord.text import first_sentence
 
 FOLDER = Path(__file__).parent
 WIDTH = 13  # letters of the longest name
@@ -36,9 +37,9 @@ def _has_main(path: Path) -> bool:
 
 
 def described(module: str) -> str:
-    """First line of a module's docstring, read without importing it."""
+    """First sentence of a module's docstring, read without importing it."""
     text = FOLDER.parent.joinpath(*module.split(".")).with_suffix(".py").read_text()
-    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return first_sentence(ast.get_docstring(ast.parse(text)) or "")
 
 
 class Benchmarks(Group):

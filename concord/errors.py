@@ -19,6 +19,7 @@
       ManifestError          a list of clips, or a row of one, that cannot be used
       UsageError             a request that cannot be fulfilled; nothing was changed
       RunError               a run that failed after it began to write
+      NoCluster              a Ray cluster that does not answer
       MediaError             a media file that cannot be used
       DeviceError            a GPU that no longer works
       ChildLost              a child process that died or took too long

@@ -43,6 +43,13 @@ def byte_size(count: float) -> str:
     return f"{size:,.1f} {unit}"
 
 
+def first_sentence(docstring: str) -> str:
+    """The first sentence of a docstring, in one line; the whole first paragraph if no sentence ends in it."""
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    found = re.match(r".*?[.](?=\s+[A-Z`]|$)", paragraph)
+    return found[0] if found else paragraph
+
+
 def plain_lines(text: str) -> str:
     """The same of a text whose line ends are its own."""
     return "\n".join(plain(line) for line in text.split("\n"))

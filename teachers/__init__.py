@@ -3,4 +3,6 @@
 from concord.frames import FACE, VOICE_ACTIVE
 from teachers.base import ClipMedia, Teacher, TeacherError, known, load
 
-__all__ = ["FACE", "VOICE_ACTIVE", "ClipMedia", "Teacher", "TeacherError", "known", "load"]
+VOICE = VOICE_ACTIVE  # its name in version 0.1
+
+__all__ = ["FACE", "VOICE", "VOICE_ACTIVE", "ClipMedia", "Teacher", "TeacherError", "known", "load"]

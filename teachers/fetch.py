@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 from concord import files
-from concord.command import Command, log_to_stderr, say
+from concord.command import Command, log_to_stderr, say, told
 from teachers.base import TeacherError
 from teachers.files import weights
 
@@ -45,8 +45,8 @@ def main() -> None:
     for get in (face_model, teacher.find, lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE)):
         try:
             get()
-        except TeacherError as error:
-            say(str(error), err=True)
+        except (TeacherError, OSError) as error:
+            say(told(error), err=True)
             failed = True
     if failed:
         sys.exit(1)

@@ -8,11 +8,12 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from importlib import metadata
 
 import click
 import pytest
 from click.testing import CliRunner
-from house import ARCHITECTURE, FILES, MODULES, ROOT, drawn, folder_of, imports, relative
+from house import ARCHITECTURE, FILES, MODULES, ROOT, drawn, folder_of, imports, relative, said_of
 
 from benchmarks import __main__ as benchmarks
 from concord import ConcordError, errors
@@ -166,11 +167,15 @@ def test_all_errors_have_one_root_and_stand_in_its_tree():
 
 
 def test_similarity_is_numpy_alone():
-    for module in ("fit", "cca", "compare", "calibrate", "posteriors"):
-        names = {name.partition(".")[0] for name, _ in imports(ROOT / "store" / "similarity" / f"{module}.py")}
-        assert names <= {"numpy", "__future__", "dataclasses", "typing", "collections", "store"}
-        ours = {name for name, _ in imports(ROOT / "store" / "similarity" / f"{module}.py") if name in MODULES}
-        assert all(name.startswith("store.similarity.") for name in ours)
+    """`fitfile`, which reads and writes files, is the exception; `grounds` also reads JSON."""
+    for path in sorted((ROOT / "store" / "similarity").glob("*.py")):
+        if path.stem == "fitfile":
+            continue
+        names = {name for name, _ in imports(path)}
+        others = {name.partition(".")[0] for name in names - MODULES.keys()} - sys.stdlib_module_names
+        assert others <= {"numpy"}, relative(path)
+        outside = {name for name in names & MODULES.keys() if not name.startswith("store.similarity.")}
+        assert outside <= ({"concord.plain_json"} if path.stem == "grounds" else set()), relative(path)
 
 
 def loads(module: str) -> set[str]:
@@ -184,6 +189,21 @@ def test_training_needs_no_teacher_and_no_cluster():
     assert not loads("student.train") & {"ray", "whisper", "fairseq", "mediapipe", "av", "teachers", "pipelines"}
 
 
+def test_every_import_is_declared_and_every_pin_is_imported_and_locked():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = {pin for pins in setup["options.extras_require"].values() for pin in pins.split()}
+    pins = setup["options"]["install_requires"].split()
+    names = {found.partition(".")[0] for path in [*FILES, ROOT / "precompute.py"] for found, _ in imports(path)}
+    names -= {*sys.stdlib_module_names, *OURS}
+    used = {distribution.lower() for name in names for distribution in metadata.packages_distributions()[name]}
+    declared = {re.split(r"[=\[]", pin)[0].lower() for pin in pins}
+    assert declared - used == set()
+    assert used - declared <= {re.split("==", pin)[0].lower() for pin in extras}
+    lock = {line.lower() for line in (ROOT / "requirements.txt").read_text().split()}
+    assert {re.sub(r"\[.*\]", "", pin).lower() for pin in {*pins, *extras}} <= lock  # its head names torch
+
+
 def test_the_store_needs_no_torch():
     assert not loads("store") & {"torch", "ray", "accelerate", "mediapipe"}
 
@@ -195,6 +215,11 @@ def test_every_module_can_be_imported():
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     found = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
+
+
+def test_the_first_sentence_of_every_docstring_ends():
+    for path in [*FILES, *sorted((ROOT / "benchmarks").rglob("*.py"))]:
+        assert said_of(path).endswith("."), relative(path)
 
 
 def test_the_drawing_in_the_docs_is_the_house():

@@ -35,8 +35,9 @@ LIMITS = {"seconds": 10.0, "peak": 1e9}  # bytes; of one case
 
 @dataclass(frozen=True)
 class Outcome:
-    """One case: `what` is read, refused, failed (an error that is not a ConcordError), crashed or hung; `said` is its
-    line; `acts` are what it did outside its folder; `seconds` of processor time; `peak` resident bytes."""
+    """One case: `what` is read, refused (by an error of a store, fit, manifest, detector or teacher, in one or two lines),
+    failed (by any other error), crashed or hung; `said` is its line; `acts` are up to five things that it did outside its
+    folder, and "ran" if code in it ran; `seconds` of processor time (of waiting, if it hung); `peak` resident bytes."""
 
     kind: str
     seed: int

@@ -30,7 +30,7 @@ from concord.text import plain
 from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of, listed
 from pipelines.doctor.checks import Request
 from pipelines.doctor.machine import Finding
-from pipelines.doctor.nodes import of_cluster
+from pipelines.doctor.nodes import joined, of_cluster
 
 MEDIA = 3  # files of a corpus that every node reads from: the first, one in the middle, the last
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -39,6 +39,8 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def examine(address: str | None, request: Request, store: str | None = None, corpus: str | None = None) -> list[Answer]:
     """Checks of this machine, or of every node of the cluster at `address`; `store` is the place of a present or future
     store."""
+    if address is not None and (missing := joined(address)):
+        return [Answer(HERE, missing)]
     answers = []
     if corpus is not None:
         paths, problem = _media(corpus, request)
@@ -46,7 +48,7 @@ def examine(address: str | None, request: Request, store: str | None = None, cor
         answers += [Answer(HERE, problem)] if problem else []
     with _probe(store, request) as (asked, problem):
         answers += [Answer(HERE, problem)] if problem else []
-        return answers + (of_cluster(address, asked) if address is not None else _alone(asked))
+        return answers + (of_cluster(asked) if address is not None else _alone(asked))
 
 
 def _media(corpus: str, request: Request) -> tuple[tuple[str, ...], Finding | None]:

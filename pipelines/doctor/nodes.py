@@ -16,24 +16,27 @@ from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of,
 from pipelines.doctor.checks import Request
 from pipelines.doctor.machine import Finding
 
-REACH_S = 10.0  # timeout for reaching a cluster's address
 SKEW_S, BAD_SKEW_S = 2.0, 30.0  # a store's lease lasts minutes, and S3 refuses requests that are 15 minutes off
 SAMPLES = 3  # of a node's clock; the fastest answer counts
 
 
-def of_cluster(address: str, request: Request) -> list[Answer]:
-    """The checks of every node, and those of the cluster."""
+def joined(address: str) -> Finding | None:
+    """Join a cluster; what is wrong if there is none."""
+    from pipelines.workers import cluster
+    from pipelines.workers.address import NoCluster
+
+    try:
+        cluster.connect(address)
+    except NoCluster as error:
+        return Finding("cluster", "fail", error.says, error.mend)
+    return None
+
+
+def of_cluster(request: Request) -> list[Answer]:
+    """The checks of every node of the cluster that this process has joined, and those of the cluster."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from pipelines.workers import cluster
-
-    try:
-        _reach(address)
-        cluster.connect(address)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        says = f"no cluster at {address}: {' '.join(str(error).split())[:300]}"
-        return [Answer(HERE, Finding("cluster", "fail", says, "ray up cluster.yaml, or ray start --head"))]
     nodes = [node for node in ray.nodes() if node["Alive"]]
     ask: Any = ray.remote(num_cpus=0, max_retries=0)(asker())
     clock: Any = ray.remote(num_cpus=0, max_retries=0)(_clock())
@@ -63,17 +66,6 @@ def _now(clock: Any) -> float:
     import ray
 
     return ray.get(clock.remote(), timeout=60)
-
-
-def _reach(address: str) -> None:
-    """Raises OSError if nothing listens at a cluster's address; Ray itself would retry for minutes."""
-    import socket
-
-    from ray._private.services import canonicalize_bootstrap_address_or_die
-
-    direct = address.partition("ray://")[2] or canonicalize_bootstrap_address_or_die(address)
-    host, _, port = direct.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _clock() -> Callable[[], float]:

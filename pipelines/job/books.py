@@ -107,7 +107,7 @@ class Books:
 
     def add_corpora(self) -> None:
         """Add corpora that the store's attributes lack, also those of a run that was killed before it did so."""
-        there = self.writer.attrs["corpora"]
+        there = self.writer.attrs.get("corpora", [])
         corpora = list(dict.fromkeys([*there, *(row.corpus for row in self.rows)]))
         if corpora != there:
             self.writer.update_attrs({"corpora": corpora})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 from concord.text import byte_size, plain
 from pipelines.job import space
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary
+from pipelines.workers.address import resolve
 from store import layout
 
 EXAMPLES = 10  # failed clips named in the last lines
@@ -100,7 +100,7 @@ def _expectation(summary: Summary, config: Config) -> str:
     need, free = space.needed(frames, summary.dims, summary.arrays), space.free(config.store)
     minutes = max(1, round(space.minutes(frames, summary.cpus)))
     time = f"{minutes} minute{'' if minutes == 1 else 's'}"
-    where = "of the cluster as it is now" if config.address or os.environ.get("RAY_ADDRESS") else "of this machine"
+    where = "of the cluster as it is now" if resolve(config.address) != "local" else "of this machine"
     kept = byte_size(space.stays(frames, summary.dims, summary.arrays)) + f" of store{_with(summary)}"
     lines = [
         f"{summary.clips - len(summary.failed)} clips to add, {summary.video_seconds / 3600:.3f} h of video: about "

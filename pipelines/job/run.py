@@ -29,6 +29,7 @@ from pipelines.reasons import OVERFLOW
 from pipelines.tables import traces
 from pipelines.ui import progress
 from pipelines.workers import cluster, plan
+from pipelines.workers.address import reach, resolve
 from pipelines.workers.headers import Unread, probe_rows
 from pipelines.workers.work import traceback_of
 from store import layout, staging
@@ -43,12 +44,15 @@ Args = TypeVarTuple("Args")
 
 
 def run(config: Config) -> Summary:
-    """Do everything that is missing. Raises UsageError, ManifestError, StoreError, TeacherError before anything is
-    changed, RunError afterwards."""
+    """Do everything that is missing. Raises NoCluster, UsageError, ManifestError, StoreError, TeacherError before anything
+    is changed, RunError afterwards."""
+    reach(config.address)
     asked = request.check(replace(config, store=config.store.confined()))
     root = asked.config.store
     if config.dry_run:
         return _dry_run(asked)
+    if resolve(config.address) != "local":  # a cluster may refuse this driver, for its version of Ray
+        cluster.connect(config.address)
     with opening.lock(root, asked.exists):
         # Opened a second time: another driver may have changed the store before this one had the lock.
         writer = store.Writer.open(root) if asked.exists else opening.create(asked)

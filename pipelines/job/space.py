@@ -17,6 +17,7 @@ from pathlib import Path
 from concord.text import byte_size
 from pipelines.errors import UsageError
 from pipelines.workers import cluster
+from pipelines.workers.address import resolve
 from store import layout
 from store.place import Place, is_url
 
@@ -73,7 +74,7 @@ def dims(arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
 def cpus(address: str | None) -> int:
     """CPUs of the cluster at `address` (or RAY_ADDRESS), which is joined to count them; without an address, of this
     machine."""
-    if not (address or os.environ.get("RAY_ADDRESS")):
+    if resolve(address) == "local":
         return cluster.cores()
     cluster.connect(address)
     return int(cluster.resources().get("CPU", 1))

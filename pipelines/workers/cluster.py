@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from pipelines.workers import isolation, stages
+from pipelines.workers.address import missing, reach, resolve
 from pipelines.workers.pack import stage, staged_receipts
 from pipelines.workers.work import DeviceError, Receipt, Span, Work, check_device
 from store.layout import StoreError
@@ -53,21 +54,26 @@ class Pools:
 
 def connect(address: str | None) -> None:
     """Join the cluster at `address` (or RAY_ADDRESS), or start a local Ray that ends with this process; does so only
-    once."""
+    once. Raises NoCluster within seconds if there is none."""
     import ray
 
     if ray.is_initialized():
         return
+    reach(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # otherwise its C++ side writes to the terminal
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # raised by its own statistics when a node dies
     on_terminate = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    address = address or os.environ.get("RAY_ADDRESS") or "local"  # None would join any Ray that runs on this machine
-    if address == "local":
+    found = resolve(address)  # Ray itself would join any Ray that runs on this machine
+    if found == "local":
         options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         with quiet():
-            ray.init(address=address, **options)
+            ray.init(address=found, **options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if found == "local":
+            raise
+        raise missing(address, error) from error
     except SystemExit as stop:  # by Ray's own handler, which ends with the bare number of the signal
         raise SystemExit(128 + signal.SIGTERM if stop.code == signal.SIGTERM else stop.code) from None
     finally:

@@ -78,7 +78,7 @@ class TeacherContract:
         self._embed([synthetic.clip(0)])
 
     def test_a_clip_gives_the_same_rows_beside_others(self) -> None:
-        clips = [synthetic.clip(frames, seed) for seed, frames in enumerate((*self.lengths, self.lengths[1]))]
+        clips = [synthetic.clip(frames, seed) for seed, frames in enumerate((*self.lengths, self.lengths[-1]))]
         for clip, rows in zip(clips, self._embed(clips), strict=True):
             (alone,) = self._embed([clip])
             np.testing.assert_allclose(rows, alone, atol=self.tolerance)
@@ -109,6 +109,10 @@ class TeacherContract:
         neither = replace(silent, **blank, flags=clip.flags & ~np.uint8(FACE | VOICE_ACTIVE))
         loud = replace(clip, audio=np.where(clip.audio < 0, -32768, 32767).astype(np.int16))
         self._embed([silent, faceless, half, neither, loud])
+
+    def test_a_clip_without_whole_faces_gives_finite_rows(self) -> None:
+        """Stores keep whole faces only on request."""
+        self._embed([replace(synthetic.clip(SHORT), face=None)])
 
     def test_it_looks_at_nothing_but_its_stream(self) -> None:
         clip, other = synthetic.clip(SHORT, 0), synthetic.clip(SHORT, 1)

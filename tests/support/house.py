@@ -7,6 +7,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+from concord.text import first_sentence
+
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PACKAGES = ("concord", "store", "teachers", "pipelines", "student")
@@ -45,14 +47,18 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
+def said_of(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    return first_sentence(ast.get_docstring(ast.parse(path.read_text())) or "")
+
+
 def tree() -> str:
-    """Every module with the first line of its docstring."""
+    """Every module with the first sentence of its docstring."""
     lines = []
     for path in FILES:
-        said = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
         name = relative(path.parent) + "/" if path.name == "__init__.py" else "  " + path.name
         depth = len(path.relative_to(ROOT).parts) - 2
-        lines.append(f"{'  ' * depth}{name:<{26 - 2 * depth}} {said}".rstrip())
+        lines.append(f"{'  ' * depth}{name:<{26 - 2 * depth}} {said_of(path)}".rstrip())
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from teachers import TeacherError
 
 FAULTS = ["", "short", "double", "infinite", "neighbours", "drifts", "random", "reversed", "watches", "writes", "unnamed",
-          "vague", "unhashed", "lists", "no clips"]
+          "vague", "unhashed", "lists", "no clips", "faced"]
 calls = itertools.count()
 
 class Toy:
@@ -32,6 +32,8 @@ class Toy:
         rows = np.stack([abs(sound).mean(axis=1), sound.std(axis=1)], axis=1).astype(np.float32)
         if self.fault == "writes":
             clip.audio[:] = 0
+        if self.fault == "faced":
+            len(clip.face)
         if self.fault == "watches":
             rows += clip.mouth.mean(axis=(1, 2), dtype=np.float32)[:, None]
         with np.errstate(all="ignore"):
@@ -66,6 +68,7 @@ FOUND_BY = {
     "unhashed": "test_provenance_tells_what_the_rows_depend_on",
     "lists": "test_provenance_tells_what_the_rows_depend_on",
     "no clips": "test_no_clips_and_a_clip_without_frames_give_no_rows",
+    "faced": "test_a_clip_without_whole_faces_gives_finite_rows",
 }
 
 
@@ -93,7 +96,7 @@ class TestToy(TeacherContract):
 def test_every_fault_is_found(fault, test):
     contract = TeacherContract()
     contract.name = f"toy:{fault}"
-    with pytest.raises((AssertionError, IndexError)):
+    with pytest.raises((AssertionError, IndexError, TypeError)):
         getattr(contract, test)()
 
 

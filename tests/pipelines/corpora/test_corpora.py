@@ -361,7 +361,7 @@ def test_a_row_that_names_no_file_is_not_looked_for(tmp_path):
     root = tmp_path / "t"
     root.mkdir()
     head = "Video_Path,Audio_Path,ENtire_Label,Audio_Label,Video_Label,FPS,Frame_Len,AudioSamRate,Audio_Len\n"
-    (root / "W2L.csv").write_text(f"{head},,0,1,0,25,75,16000,48000\n")
+    (root / "W2L.csv").write_text(f"{head},,1,1,0,25,75,16000,48000\n")
     rows = manifest.complete(cmdfd.rows(root), "cmdfd:t", root)
     assert [(row.label, row.method) for row in rows] == [(1, "Wav2Lip")]
     assert [fault.kind for fault in check.check(rows)[0]] == ["no_video_listed"]

@@ -219,9 +219,11 @@ def test_every_node_of_a_cluster_is_asked(tmp_path, clips):
     damaged, shadow = tmp_path / "weights", tmp_path / "shadow"
     damaged.mkdir()
     (damaged / face.MODEL).write_bytes(b"damaged")
-    (shadow / "pipelines").mkdir(parents=True)
-    (shadow / "pipelines" / "__init__.py").write_text("")
-    (shadow / "pipelines" / "checks.py").write_text("import no_such_package")
+    broken = shadow / "pipelines" / "doctor"
+    broken.mkdir(parents=True)
+    for package in (broken.parent, broken):
+        (package / "__init__.py").write_text("")
+    (broken / "checks.py").write_text("import no_such_package")
     store = tmp_path / "stores"
     store.mkdir()
     size = {"num_cpus": 1, "object_store_memory": 100 << 20}

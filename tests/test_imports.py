@@ -52,7 +52,8 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "testing": set(),
     },
     "pipelines": {
-        "media": set(),
+        "containers": set(),
+        "media": {"containers"},
         "corpora": set(),
         "ui": set(),
         "workers": {"media", "corpora"},

@@ -8,6 +8,8 @@ from typing import Any
 import av
 import numpy as np
 
+from pipelines.containers.edits import samples
+from pipelines.containers.order import Steps
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media, choose_stream, open_media, round_half_up
 from pipelines.media.local import local_copy
@@ -20,6 +22,7 @@ from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 JITTER_S = Fraction(10, 1000)
 JUMP_S = Fraction(200, 1000)
 CONFIRM = 3  # frames
+ROUNDED_S = Fraction(3, 2000)  # by which declared durations may be rounded
 ANCHOR = 16  # frames whose time stamps together give the start of a run of sound
 
 
@@ -77,17 +80,40 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
 def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
     """(start, frame) in seconds; a frame without a time stamp follows the previous one."""
     end = None
-    for _, frames in tally.packets():
+    for frame in _trimmed(tally.packets(), stream.time_base):
+        time = end if frame.pts is None else frame.pts * stream.time_base
+        time = Fraction(0) if time is None else time
+        if end is None:
+            tally.start = time
+        end = time + Fraction(frame.samples, frame.sample_rate)
+        tally.end = max(tally.end, end)
+        yield time, frame
+
+
+def _trimmed(steps: Steps, base: Fraction) -> Iterator[Any]:
+    """Frames with samples. One whose packet declares less sound than was decoded, as at the joints of files, is cut to
+    that if the next frame begins there."""
+    held, ticks = None, 0  # a frame that may have to be cut, and the ticks that its packet declares
+    for packet, frames in steps:
         for frame in frames:
             if not frame.samples:
                 continue
-            time = end if frame.pts is None else frame.pts * stream.time_base
-            time = Fraction(0) if time is None else time
-            if end is None:
-                tally.start = time
-            end = time + Fraction(frame.samples, frame.sample_rate)
-            tally.end = max(tally.end, end)
-            yield time, frame
+            if held is not None:
+                if frame.pts == held.pts + ticks:
+                    held = samples(held, 0, round_half_up(ticks * base * held.sample_rate))
+                yield held
+                held = None
+            ticks = packet.duration if packet is not None else 0
+            if (
+                ticks
+                and frame.pts is not None
+                and ticks * base < Fraction(frame.samples, frame.sample_rate) - ROUNDED_S
+            ):
+                held = frame
+            else:
+                yield frame
+    if held is not None:
+        yield held
 
 
 def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction, Any]]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import av
 
-from pipelines.media.clock import BROKEN, Clock, Steps, ordered, shuffled
-from pipelines.media.edits import UNEDITED, Track, cut, cut_of, tracks
-from pipelines.media.ending import whole
+from pipelines.containers.boxes import Track, tracks
+from pipelines.containers.clock import Clock
+from pipelines.containers.edits import UNEDITED, cut, cut_of
+from pipelines.containers.ending import whole
+from pipelines.containers.order import Steps, ordered, shuffled
 from pipelines.media.facts import Fact
 from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, open_media, shown
 
@@ -33,9 +35,9 @@ class Tally:
         self.constant = False  # whether this stream's packets should all have the same size
         self.first_size = self.last_size = 0  # of its packets
         self.broken = False  # the container ended with an error
-        self.clock = Clock(path)
+        self.clock = Clock(lambda: open_media(path))
         self.track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
-        self.cut = cut_of(self.track, stream, lambda: shuffled(path, stream.index, **UNEDITED))
+        self.cut = cut_of(self.track, stream, lambda: shuffled(open_media(path, **UNEDITED), stream.index))
         self.facts: list[Fact] = []  # once complete
 
     def packets(self, beside: bool = False) -> Iterator[tuple[Any, list[Any]]]:
@@ -59,7 +61,7 @@ class Tally:
         return ordered(steps, self.stream, lambda: self._shuffled())
 
     def _shuffled(self) -> bool:
-        return self.cut.plain if self.cut is not None else shuffled(self.path, self.stream.index)
+        return self.cut.plain if self.cut is not None else shuffled(open_media(self.path), self.stream.index)
 
     def _decoded(self, container: Any, stream: Any, *others: Any) -> Steps:
         demuxer = container.demux(stream, *others)
@@ -220,18 +222,3 @@ def program_stream_fault(path: Any) -> str:
     if lost > (1 - MIN_SHARE) * size:
         return f"{lost} of its {size} bytes are in no packet"
     return "it ends in the middle of a packet" if at > size else ""
-
-
-def packets_s(container: av.container.InputContainer, stream: Any) -> Fraction:
-    """Seconds from the first packet to the end of the last. Reads the whole file, for headers that declare no length."""
-    first, last = None, Fraction(0)
-    try:
-        for packet in container.demux(stream):
-            time = packet.pts if packet.pts is not None else packet.dts
-            if time is not None:
-                first = time if first is None else min(first, time)
-                last = max(last, (time + (packet.duration or 0)) * stream.time_base)
-    except BROKEN:
-        if first is None:
-            return Fraction(0)
-    return last - first * stream.time_base if first is not None else Fraction(0)

@@ -6,17 +6,16 @@ length its header declares; one whose last piece would go on was cut.
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+from typing import IO, Any
 
-from pipelines.media.edits import boxes, opened
-from pipelines.media.files import Media
+from pipelines.containers.boxes import Path, boxes, opened
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675  # Matroska, RFC 9559
 _FLV_TAGS = (8, 9, 18)  # sound, video, script data
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 
 
-def whole(path: Media, container: Any, stream: Any) -> bool | None:
+def whole(path: Path, container: Any, stream: Any) -> bool | None:
     """True if the file ends as it should, False if it was cut, None if its structure does not tell."""
     name = container.format.name
     with opened(path) as (file, size):
@@ -33,19 +32,19 @@ def whole(path: Media, container: Any, stream: Any) -> bool | None:
     return None
 
 
-def _mp4(file: BinaryIO, size: int, stream: Any) -> bool:
+def _mp4(file: IO[bytes], size: int, stream: Any) -> bool:
     """Every sample that the index lists is in the file, and so is every box."""
     if any(entry.pos + entry.size > size for entry in stream.index_entries):
         return False
     at = 0
-    for _, begin, end, declared in boxes(file, 0, size):
+    for _, _, end, declared in boxes(file, 0, size):
         if declared > size:
             return False
         at = end
     return at == size
 
 
-def _matroska(file: BinaryIO, size: int) -> bool:
+def _matroska(file: IO[bytes], size: int) -> bool:
     """Walks over the clusters; into those of unknown size, as live streams have."""
     at, end = 0, size
     while at < size:
@@ -77,7 +76,7 @@ def _number(data: bytes, at: int, keep: bool = False) -> tuple[int, int]:
     return (value if keep else value & ((1 << 7 * size) - 1)), size
 
 
-def _avi(file: BinaryIO, size: int) -> bool | None:
+def _avi(file: IO[bytes], size: int) -> bool | None:
     """Every RIFF chunk, of which long files have several, and the list of the data within."""
     at = 0
     while at + 12 <= size:
@@ -90,7 +89,7 @@ def _avi(file: BinaryIO, size: int) -> bool | None:
     return at - 1 <= size
 
 
-def flv_end_s(file: BinaryIO, size: int) -> float | None:
+def flv_end_s(file: IO[bytes], size: int) -> float | None:
     """Time stamp in seconds of the last tag; None if the file does not end with a whole one (Adobe FLV 10.1, E.3)."""
     if size < 24:
         return None
@@ -105,7 +104,7 @@ def flv_end_s(file: BinaryIO, size: int) -> float | None:
     return int.from_bytes(tag[7:8] + tag[4:7], "big") / 1000
 
 
-def _asf(file: BinaryIO, size: int) -> bool | None:
+def _asf(file: IO[bytes], size: int) -> bool | None:
     """The size in the file's properties, unless it was a broadcast."""
     file.seek(0)
     head = file.read(1 << 16)

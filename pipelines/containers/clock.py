@@ -146,10 +146,9 @@ class _Stream:
     start: Fraction | None = None
     end: Fraction | None = None  # latest display time of the current part
     breaks: list[_Break] = field(default_factory=list)
-    doubt: tuple[int, int, Any, Any] | None = None  # number, expected stamp, and display span of a packet out of place
-    strays: list[tuple[int, Fraction]] = field(
-        default_factory=list
-    )  # numbers of packets that are far out, and by how much
+    # A packet out of place: its number, the expected stamp, by how many ticks it is off, and its display span.
+    doubt: tuple[int, int, int, Fraction, Fraction] | None = None
+    strays: list[tuple[int, Fraction]] = field(default_factory=list)  # packet number, and the move that puts it right
 
     def add(self, packet: Any) -> None:
         """Note a packet. One that is out of place by itself is no jump: the next must follow it."""

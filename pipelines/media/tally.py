@@ -172,8 +172,8 @@ def declared_s(container: av.container.InputContainer, stream: Any, track: Track
     an mp4 or mov file says of it."""
     if container.format.name in UNDECLARED:
         return None
-    if track is not None and track.delay_s and stream.duration:  # ffmpeg counts the delay, when nothing is shown
-        return stream.duration * stream.time_base - track.delay_s
+    if track is not None and track.delay_s and track.shown_s:  # ffmpeg may count the delay, when nothing is shown
+        return track.shown_s
     if container.format.name == "avi":  # ffmpeg shortens the duration of a truncated file, but not the count
         return stream.frames * stream.time_base if stream.frames else None
     if stream.duration and stream.duration > 0:

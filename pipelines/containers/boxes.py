@@ -33,11 +33,12 @@ class Part:
 @dataclass(frozen=True)
 class Track:
     """What the file's index says of a track. `length` is the sum of its samples' durations in seconds, 0 where they are
-    in fragments; `offsets`: there are composition offsets; `parts` is empty without an edit list."""
+    in fragments; `offset` is the composition offset of the first in seconds, None without such a table; `parts` is empty
+    without an edit list."""
 
     length: Fraction
     samples: int
-    offsets: bool
+    offset: Fraction | None
     parts: tuple[Part, ...]
     fragmented: bool
 
@@ -53,7 +54,8 @@ class Track:
             return None
         if not self.parts:
             return self.length
-        return sum((max(min(p.length, self.length - p.media), Fraction(0)) for p in self.parts), Fraction(0))
+        end = self.length + (self.offset or 0)
+        return sum((max(min(p.length, end - p.media), Fraction(0)) for p in self.parts), Fraction(0))
 
 
 def tracks(path: Path) -> dict[int, Track]:
@@ -186,11 +188,14 @@ def _track(file: IO[bytes], begin: int, end: int, movie: int) -> tuple[int, Trac
         ticks += count * delta
     length = Fraction(ticks, scale) if scale else Fraction(0)
     parts = tuple(_parts(table.get(b"elst", b""), movie, scale))
-    return number, Track(length, samples, b"ctts" in table, parts, False)
+    offset = (
+        Fraction(int.from_bytes(table[b"ctts"][12:16], "big", signed=True), scale or 1) if b"ctts" in table else None
+    )
+    return number, Track(length, samples, offset, parts, False)
 
 
 def _tables(file: IO[bytes], begin: int, end: int) -> dict[bytes, bytes]:
-    """The contents of a track's boxes that are used here; of ctts only that it is there."""
+    """The contents of a track's boxes that are used here; of ctts the first entry."""
     table: dict[bytes, bytes] = {}
     for name, at, stop, _ in boxes(file, begin, end):
         if name in _PARENTS:
@@ -198,7 +203,8 @@ def _tables(file: IO[bytes], begin: int, end: int) -> dict[bytes, bytes]:
         elif name in (b"tkhd", b"mdhd", b"elst", b"stts"):
             table[name] = _read(file, at, stop)
         elif name == b"ctts":
-            table[name] = b"there"
+            file.seek(at)
+            table[name] = file.read(16)
     return table
 
 

@@ -37,7 +37,7 @@ def cut_of(track: Track | None, stream: Any, shuffled: Callable[[], bool]) -> Cu
     if track is None or not track.parts or track.fragmented:
         return None
     depth = stream.codec_context.reorder_depth if stream.type == "video" else 0
-    plain = bool(depth and not track.offsets and track.parts[0].media and shuffled())
+    plain = bool(depth and track.offset is None and track.parts[0].media and shuffled())
     if plain:
         # Without offsets, decoding stamps stand for display's, which are later by the decoder's delay.
         delay = depth * track.length / max(track.samples, 1)

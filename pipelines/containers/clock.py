@@ -36,6 +36,7 @@ class _Watch:
         self.forward, self.back = int(FORWARD_S / base), int(BACK_S / base)
         self.expected: int | None = None  # stamp of the next packet
         self.stamp: int | None = None  # of the last packet
+        self.length = 0  # of the last packet
         self.decoding = False
 
     def step(self, packet: Any) -> int:
@@ -46,10 +47,14 @@ class _Watch:
             stamp = None if self.decoding else packet.pts
         elif not self.decoding:
             self.decoding, self.expected = True, None
-        self.stamp = stamp
+        before, self.stamp = self.stamp, stamp
         if stamp is None:
             return 0
-        expected, self.expected = self.expected, stamp + (packet.duration or 0)
+        if packet.duration:
+            self.length = packet.duration
+        elif before is not None and 0 < stamp - before <= self.forward:
+            self.length = stamp - before  # FLV declares none
+        expected, self.expected = self.expected, stamp + self.length
         off = 0 if expected is None else stamp - expected
         back = self.back if self.decoding else self.forward  # display stamps go back with every B-frame
         return off if off > self.forward or off < -back else 0
@@ -101,12 +106,18 @@ class Clock:
             watch = self._watched[index] = _Watch(packet.time_base)
         if watch.step(packet) and self.repair is None:
             self.repair = scan(self.again())
-        if self.repair is not None and (moves := self.repair.moves.get(index)):
-            place = bisect_right(moves, watch.num - 1, key=lambda move: move.first) - 1
-            if place >= 0:
-                ticks = moves[place].ticks
-                packet.pts = packet.pts + ticks if packet.pts is not None else None
-                packet.dts = packet.dts + ticks if packet.dts is not None else None
+        place = self.part(index)
+        if place:
+            assert self.repair is not None
+            ticks = self.repair.moves[index][place - 1].ticks
+            packet.pts = packet.pts + ticks if packet.pts is not None else None
+            packet.dts = packet.dts + ticks if packet.dts is not None else None
+
+    def part(self, index: int) -> int:
+        """How many moves of stream `index` have begun by its last packet."""
+        if self.repair is None or index not in self.repair.moves:
+            return 0
+        return bisect_right(self.repair.moves[index], self._watched[index].num - 1, key=lambda move: move.first)
 
     @property
     def moved(self) -> bool:
@@ -158,7 +169,7 @@ class _Stream:
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None:
             return
-        low, end = stamp * base, (stamp + (packet.duration or 0)) * base
+        low, end = stamp * base, (stamp + watch.length) * base
         if self.doubt is not None and watch.stamp is not None:
             number, before, away, first, last = self.doubt
             self.doubt = None

@@ -22,6 +22,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from pipelines.containers.priming import usual_s
 from pipelines.media.facts import Fact
 from pipelines.media.files import (
     MAX_PIXELS,
@@ -40,9 +41,6 @@ from store.layout import FPS
 Item = TypeVar("Item")
 
 MIN_S = Fraction(4, 10)  # shorter clips cannot contain a word
-# Samples by which encoder and decoder together delay sound. Containers with time stamps correct for it; AVI does not.
-# MP3: LAME's 576 and the decoder's 529; layer II: its filter bank; AC-3 and AAC: half a window.
-CODEC_DELAY = {"mp3": 1105, "mp3float": 1105, "mp2": 481, "mp2float": 481, "ac3": 256, "eac3": 256, "aac": 1024}
 
 
 class Video:
@@ -167,11 +165,6 @@ def _shown_s(frame: Any, stream: Any, gaps: Iterable[Fraction]) -> Fraction:
     return ordered[len(ordered) // 2] if ordered else Fraction(1, FPS)
 
 
-def avi_delay_s(stream: Any) -> Fraction:
-    """Delay of a sound codec in seconds, for streams whose container does not correct for it."""
-    return Fraction(CODEC_DELAY.get(stream.codec_context.name, 0), stream.codec_context.sample_rate)
-
-
 class _Slots:
     """Time stamps for AVI, which stores none: picture n in display order gets slot n of the non-empty chunks.
 
@@ -189,7 +182,7 @@ class _Slots:
         sounds = [s for s in container.streams.audio if decodable(s)]
         if sounds and container.metadata.get("software", "").startswith("Lavf"):
             base = sounds[0].time_base
-            self.moved = math.ceil(round_half_up(avi_delay_s(sounds[0]) / base) * base / stream.time_base)
+            self.moved = math.ceil(round_half_up(usual_s(sounds[0]) / base) * base / stream.time_base)
 
     def push(self, packet: Any) -> None:
         """Note a packet's slot."""

@@ -1,6 +1,6 @@
 """Sound on the project's common clock: 16 kHz, mono, 640 samples per frame, placed by its time stamps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -10,10 +10,11 @@ import numpy as np
 
 from pipelines.containers.edits import samples
 from pipelines.containers.order import Steps
+from pipelines.containers.priming import undeclared_s, usual_s
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media, choose_stream, open_media, round_half_up
 from pipelines.media.local import local_copy
-from pipelines.media.picture import avi_delay_s, convertible
+from pipelines.media.picture import convertible
 from pipelines.media.tally import Tally
 from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -48,10 +49,10 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
     file is t0, and `start_skew_s` is its own start offset. (MP3 and MPEG streams, whose clocks do not start at 0, begin
     with their first sample.)
 
-    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed if the file declares it, and in AVI
-    by the codec's usual value. Priming that a writer left in front of late sound remains as silence and counts in
-    `start_skew_s`. Sound after the last frame is cut. Raises MediaError: unreadable, no_audio, truncated (as for
-    Video).
+    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed if the file declares it, else in AVI
+    and in separate files by the codec's usual value. Priming that a writer left in front of late sound remains as silence
+    and counts in `start_skew_s`. Sound after the last frame is cut. Raises MediaError: unreadable, no_audio, truncated (as
+    for Video).
     """
     canvas = _Canvas(num_frames)
     with local_copy(path) as path, open_media(path) as container:
@@ -62,9 +63,13 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
             t0 = (stream.start_time or 0) * stream.time_base
         elif start_s is not None:
             tally.other_end = t0 + Fraction(num_frames, FPS)
-        delay = avi_delay_s(stream) if container.format.name == "avi" else Fraction(0)
+        delay = Fraction(0)
+        if container.format.name == "avi":
+            delay = usual_s(stream)
+        elif start_s is None:
+            delay = undeclared_s(open_media(path), stream.index)
         resampler = None
-        for mark, time, frame in _anchored(_runs(sound_frames(stream, tally)), stream.time_base):
+        for mark, time, frame in _anchored(_runs(sound_frames(stream, tally), tally.part), stream.time_base):
             with convertible(path):
                 if mark:
                     canvas.write(resampler)
@@ -116,15 +121,19 @@ def _trimmed(steps: Steps, base: Fraction) -> Iterator[Any]:
         yield held
 
 
-def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction, Any]]:
+def _runs(
+    timed: Iterable[tuple[Fraction, Any]], part: Callable[[], int] = lambda: 0
+) -> Iterator[tuple[str, Fraction, Any]]:
     """(mark, time, frame); the mark is "jump" if the sound restarts at another time, "change" if it continues with
-    another rate, format or number of channels, else "".
+    another rate, format or number of channels, else "". `part` is the number of the file's part that a frame is from:
+    each begins with a jump.
 
     Between jumps samples are counted, and the jitter of time stamps is ignored; see `JITTER_S`.
     """
     clock = Fraction(0)  # end of the sound yielded so far
     kind = None
     doubted: list[tuple[Fraction, Any]] = []
+    current = 0
 
     def give(mark: str, time: Fraction, frame: Any) -> tuple[str, Fraction, Any]:
         nonlocal clock, kind
@@ -133,7 +142,11 @@ def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction
         return mark or ("change" if kind != before else ""), time, frame
 
     for time, frame in timed:
-        if kind is None:
+        before, current = current, part()
+        if kind is None or current != before:
+            for doubt in doubted:
+                yield give("", *doubt)
+            doubted = []
             yield give("jump", time, frame)
             continue
         off = time - clock - sum(Fraction(f.samples, f.sample_rate) for _, f in doubted)

@@ -54,6 +54,10 @@ class Tally:
         steps = self._decoded(self.container, self.stream, *others)
         yield from self._ordered(steps) if self.stream.type == "video" else steps
 
+    def part(self) -> int:
+        """Which part of the file, by its clock, the last packet of this stream was from."""
+        return self.clock.part(self.stream.index)
+
     def _ordered(self, steps: Steps) -> Steps:
         """Pictures with stamps in order. AVI has no stamps, and sound needs no sorting."""
         if self.stream.type != "video" or self.container.format.name == "avi":

@@ -62,7 +62,8 @@ def _length_s(path: Media, container: Any, stream: Any) -> Fraction:
     """Seconds that the stream is likely to last."""
     track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
     declared = declared_s(container, stream, track)
-    if declared is None:
+    unlisted = container.format.name == "avi" and len(stream.index_entries) <= 1
+    if declared is None or unlisted:
         return _packets_s(path, container, stream)
     total = container_s(container)
     evident = _evident_s(path, container, stream, track)
@@ -75,8 +76,9 @@ def _evident_s(path: Media, container: Any, stream: Any, track: Track | None) ->
     """Seconds that the file's index or its end tells; None if they do not."""
     name, entries = container.format.name, stream.index_entries
     if track is not None:
-        return fragments_s(path, stream.id) if track.fragmented else track.shown_s
-    if name == "avi" and len(entries) > 1:
+        later = fragments_s(path, stream.id) if track.fragmented else None
+        return track.length + later if later is not None else track.shown_s
+    if name == "avi":
         return (entries[-1].timestamp + 1 - entries[0].timestamp) * stream.time_base
     if name == "flv":
         with opened(path) as (file, size):

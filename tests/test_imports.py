@@ -53,7 +53,8 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "testing": set(),
     },
     "pipelines": {
-        "media": set(),
+        "containers": set(),
+        "media": {"containers"},
         "corpora": set(),
         "ui": set(),
         "workers": {"media", "corpora"},

@@ -9,7 +9,7 @@ never uses the network. PyAV keeps ffmpeg's messages off stderr unless they are 
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
@@ -35,6 +35,12 @@ CONTAINERS = tuple(
     "mov matroska avi mpeg mpegts mpegvideo m4v flv asf ogg mxf nut "
     "wav w64 aiff caf au flac mp3 aac ac3 eac3 amr".split()
 )
+# Containers that do not list their streams, or not with all that a decoder needs: packets tell. ffmpeg looks at 5 MB and 5 s.
+UNLISTED = frozenset(("mpeg", "mpegts", "flv", "asf"))
+LONG_LOOK = {
+    "probesize": str(64 << 20),
+    "analyzeduration": str(MAX_S * 1_000_000),
+}  # bytes, which are kept; microseconds
 Media = str | os.PathLike[str] | Place
 
 
@@ -51,11 +57,23 @@ class MediaError(ConcordError):
         return str(self.args[1])
 
 
-def open_media(path: Media) -> av.container.InputContainer:
-    """Open a media file for a `with` statement; within `reached` if it is in a bucket.
+def open_media(path: Media, **options: str) -> av.container.InputContainer:
+    """Open a media file for a `with` statement; within `reached` if it is in a bucket. `options` are the demuxer's.
 
-    Raises MediaError (unreadable, limit).
+    A stream that begins late in the file is found by a second, longer look. Raises MediaError (unreadable, limit).
     """
+    container = _open(path, options)
+    if container.format.name in UNLISTED and not (_usable(container, "video") and _usable(container, "audio")):
+        container.close()
+        return _open(path, options | LONG_LOOK)
+    return container
+
+
+def _usable(container: av.container.InputContainer, kind: str) -> bool:
+    return any(decodable(s) and not is_picture(s) for s in getattr(container.streams, kind))
+
+
+def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContainer:
     file: Any
     if is_url(path):
         opened = place(path).open()
@@ -73,6 +91,7 @@ def open_media(path: Media) -> av.container.InputContainer:
         size, file = status.st_size, "file:" + name
     check_size(path, size)
     options = {
+        **demuxer,
         "protocol_whitelist": "file" if isinstance(file, str) else "none",
         "format_whitelist": ",".join(CONTAINERS),
         "enable_drefs": "0",

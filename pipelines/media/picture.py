@@ -22,6 +22,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from pipelines.containers.priming import usual_s
 from pipelines.media.facts import Fact
 from pipelines.media.files import (
     MAX_PIXELS,
@@ -40,9 +41,6 @@ from store.layout import FPS
 Item = TypeVar("Item")
 
 MIN_S = Fraction(4, 10)  # shorter clips cannot contain a word
-# Samples by which encoder and decoder together delay sound. Containers with time stamps correct for it; AVI does not.
-# MP3: LAME's 576 and the decoder's 529; layer II: its filter bank; AC-3 and AAC: half a window.
-CODEC_DELAY = {"mp3": 1105, "mp3float": 1105, "mp2": 481, "mp2float": 481, "ac3": 256, "eac3": 256, "aac": 1024}
 
 
 class Video:
@@ -86,6 +84,7 @@ class Video:
                     self._start = tally.start
                 yield picture
             tally.check_complete()
+            self.facts = tally.facts
             length = tally.end - tally.start
             if length < MIN_S:
                 text = f"{shown(self.path)} lasts {float(length):.2f} s, at least {float(MIN_S):.1f} s are needed"
@@ -127,14 +126,13 @@ def select_frames(
 def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """(start, end, frame) in seconds, each displayed until the next.
 
-    Of several frames with the same time stamp the last counts; frames that go back in time are skipped and counted as
-    damaged.
+    Of several frames with the same time stamp the last counts; frames that go back in time are left out and counted.
     """
     slots = _Slots(container, stream) if container.format.name == "avi" else None
     held: Any = None
     start = Fraction(0)
     gaps: deque[Fraction] = deque(maxlen=100)
-    for packet, frames in tally.packets(*container.streams.audio):
+    for packet, frames in tally.packets(beside=True):
         if slots is not None:
             slots.push(packet)
         for frame in frames:
@@ -146,8 +144,7 @@ def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fracti
             if held is None:
                 tally.start = time
             elif time < start:
-                tally.good -= 1
-                tally.bad += 1
+                tally.left_out += 1
                 continue
             elif time > start:
                 tally.check_still(time - start)
@@ -168,11 +165,6 @@ def _shown_s(frame: Any, stream: Any, gaps: Iterable[Fraction]) -> Fraction:
     return ordered[len(ordered) // 2] if ordered else Fraction(1, FPS)
 
 
-def avi_delay_s(stream: Any) -> Fraction:
-    """Delay of a sound codec in seconds, for streams whose container does not correct for it."""
-    return Fraction(CODEC_DELAY.get(stream.codec_context.name, 0), stream.codec_context.sample_rate)
-
-
 class _Slots:
     """Time stamps for AVI, which stores none: picture n in display order gets slot n of the non-empty chunks.
 
@@ -184,21 +176,25 @@ class _Slots:
 
     def __init__(self, container: Any, stream: Any) -> None:
         self.waiting: deque[int] = deque()
-        self.first = True
-        self.shift = 0
+        self.first: int | None = None
+        self.shift: int | None = None  # known from the second packet on; the first is not shifted
+        self.moved = 0
         sounds = [s for s in container.streams.audio if decodable(s)]
-        entries = stream.index_entries
-        if sounds and container.metadata.get("software", "").startswith("Lavf") and len(entries) > 1:
+        if sounds and container.metadata.get("software", "").startswith("Lavf"):
             base = sounds[0].time_base
-            moved = math.ceil(round_half_up(avi_delay_s(sounds[0]) / base) * base / stream.time_base)
-            if entries[1].timestamp - entries[0].timestamp > moved:
-                self.shift = moved
+            self.moved = math.ceil(round_half_up(usual_s(sounds[0]) / base) * base / stream.time_base)
 
     def push(self, packet: Any) -> None:
         """Note a packet's slot."""
-        if packet is not None and packet.size and packet.dts is not None:
-            self.waiting.append(packet.dts if self.first else packet.dts - self.shift)
-            self.first = False
+        if packet is None or not packet.size or packet.dts is None:
+            return
+        if self.first is None:
+            self.first = packet.dts
+            self.waiting.append(packet.dts)
+            return
+        if self.shift is None:
+            self.shift = self.moved if packet.dts - self.first > self.moved else 0
+        self.waiting.append(packet.dts - self.shift)
 
     def pop(self) -> int | None:
         """Slot of the next picture; None if the decoder returns more pictures than packets."""

@@ -1,15 +1,28 @@
-"""Reads the header of a media file: declared length, size, sound."""
+"""Reads the header of a media file: length, size, sound.
+
+A declared length is a hint, and a slot of rows follows it. So it is compared with what costs little to know: the index of
+the samples, the last tag, or the packets at the end of the file. Where they differ, they count.
+"""
 
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
+from pipelines.containers.boxes import Track, fragments_s, opened, tracks
+from pipelines.containers.clock import BROKEN, Clock
+from pipelines.containers.ending import flv_end_s
 from pipelines.media.files import Media, check_length, choose_stream, decodable, open_media, reached, round_half_up
-from pipelines.media.tally import declared_s, packets_s
+from pipelines.media.tally import container_s, declared_s
 from store.layout import FPS
+
+AGREE = 0.02  # share by which a declared length may differ from the evidence,
+AGREE_S = 0.2  # and seconds
+TAIL = 5_000  # packets that are read at the end of a file; more are between two key frames of hour-long stills
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The values in the header; decoding may give more or less.
+    """The values in the header, as far as the file bears them out; decoding may give more or less.
 
     `num_frames` counts frames of 1/25 s in `duration_s`; `width` and `height` are those of the coded picture in pixels
     (before rotation and before non-square pixels are made square).
@@ -30,9 +43,7 @@ def probe(path: Media, audio_path: Media | None = None) -> Probe:
     """
     with reached(path), open_media(path) as container:
         stream = choose_stream(container, "video", path)
-        length = declared_s(container, stream)
-        if length is None:
-            length = packets_s(container, stream)
+        length = _length_s(path, container, stream)
         has_audio = any(decodable(s) for s in container.streams.audio)
         width, height = stream.width, stream.height
     if audio_path is not None:
@@ -45,3 +56,67 @@ def has_sound(path: Media) -> bool:
     """Whether a file has decodable sound; only its header is read. Raises MediaError: unreadable, limit, io."""
     with reached(path), open_media(path) as container:
         return any(decodable(s) for s in container.streams.audio)
+
+
+def _length_s(path: Media, container: Any, stream: Any) -> Fraction:
+    """Seconds that the stream is likely to last."""
+    track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
+    declared = declared_s(container, stream, track)
+    unlisted = container.format.name == "avi" and len(stream.index_entries) <= 1
+    if declared is None or unlisted:
+        return _packets_s(path, container, stream)
+    total = container_s(container)
+    evident = _evident_s(path, container, stream, track)
+    if evident is None:
+        return min(declared, total) if total else declared
+    return declared if abs(declared - evident) <= max(AGREE_S, AGREE * evident) else evident
+
+
+def _evident_s(path: Media, container: Any, stream: Any, track: Track | None) -> Fraction | None:
+    """Seconds that the file's index or its end tells; None if they do not."""
+    name, entries = container.format.name, stream.index_entries
+    if track is not None:
+        later = fragments_s(path, stream.id) if track.fragmented else None
+        return track.length + later if later is not None else track.shown_s
+    if name == "avi":
+        return (entries[-1].timestamp + 1 - entries[0].timestamp) * stream.time_base
+    if name == "flv":
+        with opened(path) as (file, size):
+            end = flv_end_s(file, size)
+        return None if end is None else Fraction(end).limit_denominator(1000)
+    if "matroska" in name or name == "asf":
+        return _tail_s(container, stream)
+    return None
+
+
+def _tail_s(container: Any, stream: Any) -> Fraction | None:
+    """End of the last packet, by a jump to the end of the file, less the start of the stream."""
+    try:
+        container.seek(1 << 50, stream=stream)
+        last = None
+        for count, packet in enumerate(container.demux(stream)):
+            if packet.pts is not None:
+                last = max(last or 0, packet.pts + (packet.duration or 0))
+            if count > TAIL:
+                return None
+    except BROKEN:
+        return None
+    return None if last is None else (last - (stream.start_time or 0)) * stream.time_base
+
+
+def _packets_s(path: Media, container: Any, stream: Any) -> Fraction:
+    """Seconds from the first packet to the end of the last. Reads the whole file, for headers that declare no length."""
+    first, last = None, Fraction(0)
+    clock = Clock(lambda: open_media(path))
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                clock.mend(packet)
+            time = packet.pts if packet.pts is not None else packet.dts
+            if time is not None:
+                first = time if first is None else min(first, time)
+                last = max(last, (time + (packet.duration or 0)) * stream.time_base)
+    except BROKEN:
+        if first is None:
+            return Fraction(0)
+    return last - first * stream.time_base if first is not None else Fraction(0)

@@ -1,6 +1,6 @@
 """Sound on the project's common clock: 16 kHz, mono, 640 samples per frame, placed by its time stamps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -8,10 +8,13 @@ from typing import Any
 import av
 import numpy as np
 
+from pipelines.containers.edits import samples
+from pipelines.containers.order import Steps
+from pipelines.containers.priming import undeclared_s, usual_s
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media, choose_stream, open_media, round_half_up
 from pipelines.media.local import local_copy
-from pipelines.media.picture import avi_delay_s, convertible
+from pipelines.media.picture import convertible
 from pipelines.media.tally import Tally
 from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -20,6 +23,7 @@ from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 JITTER_S = Fraction(10, 1000)
 JUMP_S = Fraction(200, 1000)
 CONFIRM = 3  # frames
+ROUNDED_S = Fraction(3, 2000)  # by which declared durations may be rounded
 ANCHOR = 16  # frames whose time stamps together give the start of a run of sound
 
 
@@ -45,10 +49,10 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
     file is t0, and `start_skew_s` is its own start offset. (MP3 and MPEG streams, whose clocks do not start at 0, begin
     with their first sample.)
 
-    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed if the file declares it, and in AVI
-    by the codec's usual value. Priming that a writer left in front of late sound remains as silence and counts in
-    `start_skew_s`. Sound after the last frame is cut. Raises MediaError: unreadable, no_audio, truncated (as for
-    Video).
+    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed if the file declares it, else in AVI
+    and in separate files by the codec's usual value. Priming that a writer left in front of late sound remains as silence
+    and counts in `start_skew_s`. Sound after the last frame is cut. Raises MediaError: unreadable, no_audio, truncated (as
+    for Video).
     """
     canvas = _Canvas(num_frames)
     with local_copy(path) as path, open_media(path) as container:
@@ -59,9 +63,13 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
             t0 = (stream.start_time or 0) * stream.time_base
         elif start_s is not None:
             tally.other_end = t0 + Fraction(num_frames, FPS)
-        delay = avi_delay_s(stream) if container.format.name == "avi" else Fraction(0)
+        delay = Fraction(0)
+        if container.format.name == "avi":
+            delay = usual_s(stream)
+        elif start_s is None:
+            delay = undeclared_s(open_media(path), stream.index)
         resampler = None
-        for mark, time, frame in _anchored(_runs(sound_frames(stream, tally)), stream.time_base):
+        for mark, time, frame in _anchored(_runs(sound_frames(stream, tally), tally.part), stream.time_base):
             with convertible(path):
                 if mark:
                     canvas.write(resampler)
@@ -77,28 +85,55 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
 def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
     """(start, frame) in seconds; a frame without a time stamp follows the previous one."""
     end = None
-    for _, frames in tally.packets():
+    for frame in _trimmed(tally.packets(), stream.time_base):
+        time = end if frame.pts is None else frame.pts * stream.time_base
+        time = Fraction(0) if time is None else time
+        if end is None:
+            tally.start = time
+        end = time + Fraction(frame.samples, frame.sample_rate)
+        tally.end = max(tally.end, end)
+        yield time, frame
+
+
+def _trimmed(steps: Steps, base: Fraction) -> Iterator[Any]:
+    """Frames with samples. One whose packet declares less sound than was decoded, as at the joints of files, is cut to
+    that if the next frame begins there."""
+    held, ticks = None, 0  # a frame that may have to be cut, and the ticks that its packet declares
+    for packet, frames in steps:
         for frame in frames:
             if not frame.samples:
                 continue
-            time = end if frame.pts is None else frame.pts * stream.time_base
-            time = Fraction(0) if time is None else time
-            if end is None:
-                tally.start = time
-            end = time + Fraction(frame.samples, frame.sample_rate)
-            tally.end = max(tally.end, end)
-            yield time, frame
+            if held is not None:
+                if frame.pts == held.pts + ticks:
+                    held = samples(held, 0, round_half_up(ticks * base * held.sample_rate))
+                yield held
+                held = None
+            ticks = packet.duration if packet is not None else 0
+            if (
+                ticks
+                and frame.pts is not None
+                and ticks * base < Fraction(frame.samples, frame.sample_rate) - ROUNDED_S
+            ):
+                held = frame
+            else:
+                yield frame
+    if held is not None:
+        yield held
 
 
-def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction, Any]]:
+def _runs(
+    timed: Iterable[tuple[Fraction, Any]], part: Callable[[], int] = lambda: 0
+) -> Iterator[tuple[str, Fraction, Any]]:
     """(mark, time, frame); the mark is "jump" if the sound restarts at another time, "change" if it continues with
-    another rate, format or number of channels, else "".
+    another rate, format or number of channels, else "". `part` is the number of the file's part that a frame is from:
+    each begins with a jump.
 
     Between jumps samples are counted, and the jitter of time stamps is ignored; see `JITTER_S`.
     """
     clock = Fraction(0)  # end of the sound yielded so far
     kind = None
     doubted: list[tuple[Fraction, Any]] = []
+    current = 0
 
     def give(mark: str, time: Fraction, frame: Any) -> tuple[str, Fraction, Any]:
         nonlocal clock, kind
@@ -107,7 +142,11 @@ def _runs(timed: Iterable[tuple[Fraction, Any]]) -> Iterator[tuple[str, Fraction
         return mark or ("change" if kind != before else ""), time, frame
 
     for time, frame in timed:
-        if kind is None:
+        before, current = current, part()
+        if kind is None or current != before:
+            for doubt in doubted:
+                yield give("", *doubt)
+            doubted = []
             yield give("jump", time, frame)
             continue
         off = time - clock - sum(Fraction(f.samples, f.sample_rate) for _, f in doubted)

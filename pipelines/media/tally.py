@@ -7,44 +7,84 @@ from typing import Any
 
 import av
 
-from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, shown
+from pipelines.containers.boxes import Track, tracks
+from pipelines.containers.clock import Clock
+from pipelines.containers.edits import UNEDITED, cut, cut_of
+from pipelines.containers.ending import whole
+from pipelines.containers.order import Steps, ordered, shuffled
+from pipelines.media.facts import Fact
+from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, open_media, shown
 
 MIN_SHARE = Fraction(9, 10)  # share of the declared length, and of the packets, that must decode
 # Containers without a length in their header: ffmpeg estimates it from bit rate or last time stamp.
 UNDECLARED = frozenset("mpeg mpegts mpegvideo m4v mp3 aac ac3 eac3 amr".split())
 # Sound codecs whose frames all have the same size, except for a byte or two of padding.
 SAME_SIZE = frozenset("mp2 mp2float ac3".split())
-# Errors of demuxing for damaged files; PyAV raises IndexError for a stream that appears only after opening.
-BROKEN = (av.FFmpegError, IndexError)
 
 
 class Tally:
-    """Counts of a stream during decoding, to compare with the header."""
+    """Counts of a stream during decoding, to compare with the header. Time stamps are repaired (`clock`), and edit lists
+    of several parts applied (`edits`), on the way."""
 
     def __init__(self, path: Media, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.good = self.bad = 0  # decoded frames; packets that failed and frames that are damaged
+        self.left_out = 0  # pictures whose time stamps go back
         self.start = self.end = Fraction(0)
         self.other_end = Fraction(0)  # of the clip's other stream
         self.constant = False  # whether this stream's packets should all have the same size
         self.first_size = self.last_size = 0  # of its packets
         self.broken = False  # the container ended with an error
+        self.clock = Clock(lambda: open_media(path))
+        self.track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
+        self.cut = cut_of(self.track, stream, lambda: shuffled(open_media(path, **UNEDITED), stream.index))
+        self.facts: list[Fact] = []  # once complete
 
-    def packets(self, *others: Any) -> Iterator[tuple[Any, list[Any]]]:
-        """(packet, frames) of the stream; None as packet at the end. Records where packets of `others` end."""
-        demuxer = self.container.demux(self.stream, *others)
+    def packets(self, beside: bool = False) -> Iterator[tuple[Any, list[Any]]]:
+        """(packet, frames) of the stream; None as packet at the end. `beside`: the file's sound is read, too, though not
+        decoded: its clock, and where its packets end."""
+        if self.cut is not None:
+            with open_media(self.path, **UNEDITED) as own:
+                stream = own.streams[self.stream.index]
+                stream.codec_context.options = self.stream.codec_context.options
+                stream.codec_context.thread_count = 1
+                yield from cut(lambda: self._ordered(self._decoded(own, stream)), own, stream, self.cut.parts)
+            return
+        others = self.container.streams.audio if beside else ()
+        steps = self._decoded(self.container, self.stream, *others)
+        yield from self._ordered(steps) if self.stream.type == "video" else steps
+
+    def part(self) -> int:
+        """Which part of the file, by its clock, the last packet of this stream was from."""
+        return self.clock.part(self.stream.index)
+
+    def _ordered(self, steps: Steps) -> Steps:
+        """Pictures with stamps in order. AVI has no stamps, and sound needs no sorting."""
+        if self.stream.type != "video" or self.container.format.name == "avi":
+            return steps
+        return ordered(steps, self.stream, lambda: self._shuffled())
+
+    def _shuffled(self) -> bool:
+        return self.cut.plain if self.cut is not None else shuffled(open_media(self.path), self.stream.index)
+
+    def _decoded(self, container: Any, stream: Any, *others: Any) -> Steps:
+        demuxer = container.demux(stream, *others)
         while True:
             try:
                 packet = next(demuxer, None)
-            except BROKEN:
+            except IndexError:  # PyAV's, at the end of a file, for a stream that appeared after opening
+                packet = None
+            except av.FFmpegError:
                 self.broken = True
                 packet = None
-            if packet is not None and packet.stream is not self.stream:
+            if packet is not None and packet.size and self.cut is None:
+                self.clock.mend(packet)
+            if packet is not None and packet.stream is not stream:
                 self._note(packet)
                 continue
             empty = packet is None or not packet.size
             try:
-                frames = self.stream.codec_context.decode(packet)
+                frames = stream.codec_context.decode(packet)
             except av.FFmpegError:
                 frames = []
                 self.bad += not empty
@@ -77,35 +117,67 @@ class Tally:
             raise MediaError("limit", f"{text}; cut the still part off")
 
     def check_complete(self) -> None:
-        """Raises MediaError (truncated) if the stream has less than declared."""
+        """Raises MediaError (truncated) if data are missing: the stream has less than declared, and nothing shows that the
+        header is wrong. Else notes in `facts` where the header is wrong, and what was repaired."""
         name, kind = shown(self.path), self.stream.type
-        text, do = "", "copy, download or convert it again"
         length = self.end - self.start
-        declared = declared_s(self.container, self.stream)
-        whole = container_s(self.container)
-        if declared is None and whole is not None:
+        text = self._fault(length)
+        if text:
+            do = "copy, download or convert it again"
+            raise MediaError("truncated", f"{name} is incomplete or damaged: {text}; {do}")
+        if self.left_out > (1 - MIN_SHARE) * (self.good + self.bad):
+            text = f"the time stamps of {self.left_out} of its {self.good + self.bad} pictures go back"
+            raise MediaError("unreadable", f"{name} has no usable clock: {text}; convert it again")
+        declared = declared_s(self.container, self.stream, self.track)
+        if self.clock.repair is not None and self.clock.moved:
+            self.facts.append(Fact("clock_repaired", self.clock.repair.text))
+        elif declared and length > 0 and not MIN_SHARE <= declared / length <= 1 / MIN_SHARE:
+            text = f"its header declares {float(declared):.2f} s of {kind}, the file has {float(length):.2f} s"
+            self.facts.append(Fact("header_differs", text))
+        if self.cut is not None and self.cut.plain:
+            self.facts.append(Fact("clock_repaired", "its pictures had the time stamps of decoding; they were sorted"))
+        if self.left_out:
+            text = f"{self.left_out} of its pictures are left out, because their time stamps go back"
+            self.facts.append(Fact("clock_repaired", text))
+
+    def _fault(self, length: Fraction) -> str:
+        """What is missing or damaged, "" if nothing is."""
+        kind = self.stream.type
+        declared = declared_s(self.container, self.stream, self.track)
+        total = container_s(self.container)
+        if declared is None and total is not None:
             # Only the whole file's length is known, and in a sound file either stream may end first.
-            declared, length = whole, max(self.end, self.other_end)
+            declared, length = total, max(self.end, self.other_end)
         if not self.good:
-            text = f"nothing of its {kind} can be decoded"
-        elif self.bad > (1 - MIN_SHARE) * (self.good + self.bad):
-            text = f"{self.bad} of {self.good + self.bad} {kind} packets are damaged"
-        elif declared is not None and length < MIN_SHARE * declared:
-            text = f"its header declares {float(declared):.2f} s of {kind}, decoding gave {float(length):.2f} s"
-        elif declared is None and self.broken:
-            text = f"its {kind} breaks off after {float(length):.2f} s"
-        elif kind == "video" and self.container.format.name == "mpeg":
+            return f"nothing of its {kind} can be decoded"
+        if self.bad > (1 - MIN_SHARE) * (self.good + self.bad):
+            return f"{self.bad} of {self.good + self.bad} {kind} packets are damaged"
+        if declared is not None and length < MIN_SHARE * declared and not self._whole():
+            return f"its header declares {float(declared):.2f} s of {kind}, decoding gave {float(length):.2f} s"
+        if declared is None and self.broken:
+            return f"its {kind} breaks off after {float(length):.2f} s"
+        if kind == "video" and self.container.format.name == "mpeg":
             text = program_stream_fault(self.path)
             if not text and self.constant and self.last_size + 4 < self.first_size:
                 text = f"it ends in the middle of a sound frame after {float(length):.2f} s"
-        if text:
-            raise MediaError("truncated", f"{name} is incomplete or damaged: {text}; {do}")
+            return text
+        return ""
+
+    def _whole(self) -> bool:
+        """Whether the file is complete, so that a header that declares more is wrong."""
+        if self.broken:
+            return False
+        complete = whole(self.path, self.container, self.stream)
+        return complete if complete is not None else self.clock.moved
 
 
-def declared_s(container: av.container.InputContainer, stream: Any) -> Fraction | None:
-    """Length in seconds that the header declares for this stream; None if it declares none."""
+def declared_s(container: av.container.InputContainer, stream: Any, track: Track | None = None) -> Fraction | None:
+    """Length in seconds that the header declares for this stream; None if it declares none. `track`: what the index of
+    an mp4 or mov file says of it."""
     if container.format.name in UNDECLARED:
         return None
+    if track is not None and track.delay_s and track.shown_s:  # ffmpeg may count the delay, when nothing is shown
+        return track.shown_s
     if container.format.name == "avi":  # ffmpeg shortens the duration of a truncated file, but not the count
         return stream.frames * stream.time_base if stream.frames else None
     if stream.duration and stream.duration > 0:
@@ -154,18 +226,3 @@ def program_stream_fault(path: Any) -> str:
     if lost > (1 - MIN_SHARE) * size:
         return f"{lost} of its {size} bytes are in no packet"
     return "it ends in the middle of a packet" if at > size else ""
-
-
-def packets_s(container: av.container.InputContainer, stream: Any) -> Fraction:
-    """Seconds from the first packet to the end of the last. Reads the whole file, for headers that declare no length."""
-    first, last = None, Fraction(0)
-    try:
-        for packet in container.demux(stream):
-            time = packet.pts if packet.pts is not None else packet.dts
-            if time is not None:
-                first = time if first is None else min(first, time)
-                last = max(last, (time + (packet.duration or 0)) * stream.time_base)
-    except BROKEN:
-        if first is None:
-            return Fraction(0)
-    return last - first * stream.time_base if first is not None else Fraction(0)

@@ -22,6 +22,7 @@ import numpy as np
 
 from pipelines.media.convert import Converter
 from pipelines.media.facts import Fact
+from pipelines.media.fields import Fields
 from pipelines.media.files import (
     Media,
     MediaError,
@@ -75,15 +76,16 @@ class Video:
         with local_copy(self.path) as path, open_media(path) as container:
             stream = choose_stream(container, "video", path)
             tally = Tally(path, container, stream)
-            convert = Converter(stream)
+            convert, fields = Converter(stream), Fields()
+            spans = fields.progressive(pictures(container, stream, tally))
             held, picture = None, np.empty(0, np.uint8)
-            for frame in select_frames(pictures(container, stream, tally), tally.check_limit):
+            for frame in select_frames(spans, tally.check_limit):
                 if frame is not held:
                     with convertible(self.path):
                         held, picture = frame, convert(frame)
                     self._start = tally.start
                 yield picture
-            self.facts += [fact for fact in convert.facts() if fact not in self.facts]
+            self.facts += [fact for fact in (*convert.facts(), *fields.facts()) if fact not in self.facts]
             tally.check_complete()
             length = tally.end - tally.start
             if length < MIN_S:

@@ -21,8 +21,9 @@ from pipelines.audit import fingerprint
 from pipelines.corpora.faults import ClipFault, names_no_file
 from pipelines.corpora.manifest import Row
 from pipelines.media import levels, local, shots
+from pipelines.media.convert import Converter
 from pipelines.media.files import MediaError, choose_stream, open_media
-from pipelines.media.picture import MIN_S, Converter, convertible, pictures, select_frames
+from pipelines.media.picture import MIN_S, convertible, pictures, select_frames
 from pipelines.media.sound import sound_frames
 from pipelines.media.tally import Tally, container_s, declared_s
 from pipelines.workers.threads import fix_threads

@@ -5,8 +5,7 @@ middle of [t0 + k/25, t0 + (k+1)/25), and sample 640 k is at t0 + k/25. So an of
 never frames. Only time stamps count; declared frame rates are ignored. Between distant pictures the earlier one is
 repeated; without sound, samples are zero and `Sound.present` is False.
 
-Rotation and mirroring by the display matrix are applied. Non-square pixels are made square by enlarging the short side,
-because no later alignment (rotation, scale, shift) could correct squeezed lips. Interlaced pictures are not changed.
+Each picture has its own size and orientation (`convert`).
 
 AVI has no time stamps: see `_Slots`.
 """
@@ -20,12 +19,12 @@ from typing import Any, TypeVar
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, VideoReformatter
 
 from pipelines.containers.priming import usual_s
+from pipelines.media.convert import Converter
 from pipelines.media.facts import Fact
+from pipelines.media.fields import Fields
 from pipelines.media.files import (
-    MAX_PIXELS,
     Media,
     MediaError,
     choose_stream,
@@ -47,10 +46,10 @@ class Video:
     """Pictures of a clip: each iteration decodes again and yields contiguous rgb24, u1 [height, width, 3], one per
     frame.
 
-    One picture is in memory at a time; a repeated picture is the same array, so do not write into it. All have the size
-    of the first. Iterating raises MediaError, for some reasons only at the end: unreadable, no_video, truncated (less
-    than 90 % of the declared length, or more than 10 % of the packets damaged), too_short (under 0.4 s), limit, io. A
-    file in a bucket is downloaded for each iteration; for several iterations, pass its `local_copy`.
+    One picture is in memory at a time; a repeated picture is the same array, so do not write into it. The size may
+    change from picture to picture. Iterating raises MediaError, for some reasons only at the end: unreadable, no_video,
+    truncated (less than 90 % of the declared length, or more than 10 % of the packets damaged), too_short (under 0.4 s),
+    limit, io. A file in a bucket is downloaded for each iteration; for several iterations, pass its `local_copy`.
     """
 
     def __init__(self, path: Media) -> None:
@@ -75,16 +74,17 @@ class Video:
         with local_copy(self.path) as path, open_media(path) as container:
             stream = choose_stream(container, "video", path)
             tally = Tally(path, container, stream)
-            convert = Converter(stream)
+            convert, fields = Converter(stream), Fields()
+            spans = fields.progressive(pictures(container, stream, tally))
             held, picture = None, np.empty(0, np.uint8)
-            for frame in select_frames(pictures(container, stream, tally), tally.check_limit):
+            for frame in select_frames(spans, tally.check_limit):
                 if frame is not held:
                     with convertible(self.path):
                         held, picture = frame, convert(frame)
                     self._start = tally.start
                 yield picture
             tally.check_complete()
-            self.facts = tally.facts
+            self.facts = [*convert.facts(), *fields.facts(), *tally.facts]
             length = tally.end - tally.start
             if length < MIN_S:
                 text = f"{shown(self.path)} lasts {float(length):.2f} s, at least {float(MIN_S):.1f} s are needed"
@@ -199,50 +199,3 @@ class _Slots:
     def pop(self) -> int | None:
         """Slot of the next picture; None if the decoder returns more pictures than packets."""
         return self.waiting.popleft() if self.waiting else None
-
-
-class Converter:
-    """Decoded frames to rgb24 as displayed: size of the first frame, square pixels, rotated by the display matrix.
-
-    `thumb`: grey thumbnails u1 [thumb, thumb] instead, whatever the shape of the picture.
-    """
-
-    def __init__(self, stream: Any, thumb: int = 0) -> None:
-        self.reformatter = VideoReformatter()  # kept, because setting one up takes longer than using it
-        sar = stream.sample_aspect_ratio
-        self.aspect = sar if sar and Fraction(1, 4) <= sar <= 4 else Fraction(1)
-        self.thumb, self.form = thumb, "gray" if thumb else "rgb24"
-        self.size: tuple[int, int] | None = None
-        self.matrix = (1, 0, 0, 1)
-
-    def __call__(self, frame: Any) -> np.ndarray:
-        if self.size is None:
-            wide, high = max(self.aspect, 1), max(1 / self.aspect, 1)
-            self.size = round_half_up(frame.width * wide), round_half_up(frame.height * high)
-            if self.size[0] * self.size[1] > MAX_PIXELS:
-                raise ValueError(f"{self.size[0]}x{self.size[1]} pixels once they are square")
-            if self.thumb:
-                self.size = self.thumb, self.thumb
-            data = frame.side_data.get("DISPLAYMATRIX")
-            if data is not None:
-                # ISO 14496-12, 8.3.2: a point (p, q) is shown at (a p + c q, b p + d q); 3 x 3 numbers [a b u c d v ..]
-                a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5]
-                self.matrix = int(a), int(b), int(c), int(d)
-        width, height = self.size
-        rgb = self.reformatter.reformat(
-            frame,
-            width,
-            height,
-            self.form,
-            src_color_range=frame.color_range,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-        picture = rgb.to_ndarray()
-        a, b, c, d = self.matrix
-        if abs(b) > abs(a):  # nearest to a quarter turn
-            picture, right, down = picture.swapaxes(0, 1), c, b
-        else:
-            right, down = a, d
-        # Rows are padded if the width is not a multiple of 16, and later models misread such arrays.
-        return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])

@@ -411,7 +411,10 @@ def test_sound_in_a_file_of_its_own_starts_with_the_first_picture(tmp_path):
 def test_display_matrix_is_applied(tmp_path, rotation, corner):
     times, end = even(F(25))
     path = make(tmp_path / "turned.mp4", times, end, size=(96, 64), rotation=rotation)
-    picture = next(iter(Video(path)))
+    video = Video(path)
+    picture, *others = list(video)
+    assert {p.shape for p in others} == {picture.shape}
+    assert video.facts == []
     assert picture.shape == ((96, 64, 3) if rotation[0] % 180 else (64, 96, 3))
     assert picture.flags["C_CONTIGUOUS"]
     half = picture.shape[0] // 2, picture.shape[1] // 2

@@ -7,14 +7,16 @@ odd, mixes are listened to (`pipelines.hearing.mixes`): ordinary sound keeps its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 from av.audio.frame import format_dtypes
 
+from pipelines.media.picture import convertible
 from store.layout import SAMPLE_RATE
 
 BLOCK_S = 0.25  # in which the power of channels is compared
@@ -111,3 +113,24 @@ class _Pan:
         ]
         graph.link_nodes(*nodes).configure()
         return graph
+
+
+def mixed(
+    timed: Iterable[tuple[Fraction, Any]], path: Any, mix: Mix | None, channels: Channels
+) -> Iterator[np.ndarray]:
+    """Sound frames one after the other as mono i2 [n] at 16 kHz; jumps in time are not filled."""
+    mixer, kind = None, None
+    for _, frame in timed:
+        with convertible(path):
+            if (now := (frame.sample_rate, frame.format.name, frame.layout.name)) != kind:
+                yield from _pieces(mixer, None)
+                mixer, kind = resampler(mix, frame), now
+            channels.add(frame)
+            yield from _pieces(mixer, frame)
+    yield from _pieces(mixer, None)
+
+
+def _pieces(mixer: Any, frame: Any) -> Iterator[np.ndarray]:
+    for piece in mixer.resample(frame) if mixer is not None else []:
+        if piece is not None:
+            yield piece.to_ndarray().reshape(-1)

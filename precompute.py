@@ -14,6 +14,7 @@ import click
 
 from concord.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from concord.errors import ConcordError
+from pipelines.hearing.option import audio_track
 from pipelines.job import report
 from pipelines.job.request import Config
 from pipelines.job.run import run
@@ -102,6 +103,7 @@ def _advice(error):
     help="Further arrays of a new store: face (whole faces for the student talknet, 6.5 kB a frame).  "
     "[default: what the store has]",
 )
+@audio_track("what the store has, or auto")
 @click.option("--refit", is_flag=True, help="Learn the shared space again and rewrite all soft labels.")
 @click.option("--seed", default=0, show_default=True, help="Seed of a fit's random choices (contrast, fused).")
 @click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")

@@ -7,6 +7,7 @@ REASONS = {
     "unreadable": "The file cannot be opened, or is not a media file.",
     "no_video": "The file has no video stream.",
     "no_audio": "The file has no sound that can be decoded.",
+    "no_track": "The file has no sound track of the number asked for.",
     "no_face": "A face was found in too few frames.",
     "truncated": "Data that the header declares is missing or damaged.",
     "too_short": "The clip is too short for a word.",

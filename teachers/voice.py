@@ -10,6 +10,9 @@ Against the word times of 100 GRID clips: 96.9 % of frames agree (without LEAD 9
 2.2 % of the others are marked. Other thresholds (ON .3 to .7, OFF .15 to .5) change that by less than a point. Long
 sound is processed a minute at a time, with the model's state carried over, which gives the same bits; all at once, each
 minute would need 30 MB.
+
+What counts as speech does not depend on its level: 50 dB below GRID's the model misses a tenth of the frames, so quiet
+minutes (`QUIET_DB`) are amplified for it. White, pink and brown noise, hum and tones are no speech at any level.
 """
 
 from itertools import pairwise
@@ -30,6 +33,10 @@ ON = 0.5  # probability at which speech begins
 OFF = 0.35  # probability below which it ends
 LEAD = 2  # frames before the beginning that are included: lips and the closure of a plosive come before the voice
 FILL = 5  # frames, 0.2 s
+QUIET_DB = -40.0  # dBFS; quieter sound is amplified. Of 1,922 clips (GRID, news, wild) two are quieter, by 5 dB
+LEVEL_DB = -20.0  # to this level; up to 60 dB below GRID's, 1 % of the frames differ (at most 2.7)
+LOUD = 10  # the level is that of the frame of this rank, 0.4 s: neither clicks nor long pauses change it
+STEPS = 2.0  # of 16 bits; a level below is rounding noise
 
 
 class VoiceActivity:
@@ -63,7 +70,7 @@ class VoiceActivity:
         found = np.zeros(hops)
         for first in range(0, hops, PART):
             last = min(first + PART, hops)
-            pieces = _pieces(audio_i2, first, last)
+            pieces = _pieces(audio_i2, first, last) * _gain(audio_i2[max(last - PART, 0) * HOP : last * HOP])
             said, h, c = self._session.run(["speech_probs", "hn", "cn"], {"input": pieces, "h": h, "c": c})
             found[first:last] = said.reshape(-1)
         # Mean over each frame of a value that is constant within a hop: the difference of its integral, per sample.
@@ -78,7 +85,7 @@ class VoiceActivity:
             "layer": None,
             "source": self._weights.source,
             "sha256": self._weights.sha256,
-            "options": {"on": ON, "off": OFF, "fill": FILL, "lead": LEAD},
+            "options": {"on": ON, "off": OFF, "fill": FILL, "lead": LEAD, "quiet_db": QUIET_DB},
             "licence": "MIT",
         }
 
@@ -91,6 +98,18 @@ def _pieces(audio_i2: np.ndarray, first: int, last: int) -> np.ndarray:
     part = audio_i2[max(begin, 0) : end].astype(np.float32) / 32768
     wave[max(-begin, 0) : max(-begin, 0) + len(part)] = part
     return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(wave, CONTEXT + HOP)[::HOP])
+
+
+def _gain(audio_i2: np.ndarray) -> np.float32:
+    """Factor that brings quiet sound, i2 [samples], to LEVEL_DB; 1 for all other sound, and for rounding noise."""
+    frames = -(-len(audio_i2) // SAMPLES_PER_FRAME)
+    wave = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
+    wave[: len(audio_i2)] = audio_i2
+    power = np.square(wave).reshape(frames, SAMPLES_PER_FRAME).mean(axis=1)
+    loud = float(np.sqrt(np.sort(power)[-min(LOUD, frames)]))
+    if not STEPS < loud < 32768 * 10 ** (QUIET_DB / 20):
+        return np.float32(1)
+    return np.float32(32768 * 10 ** (LEVEL_DB / 20) / loud)
 
 
 def hysteresis(probabilities: np.ndarray, fill: int = FILL, lead: int = LEAD) -> np.ndarray:

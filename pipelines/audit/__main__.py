@@ -31,6 +31,7 @@ from pipelines.audit import shortcuts, stored, words
 from pipelines.audit.found import Found, audit, keep, of_lists, of_media, of_store
 from pipelines.corpora import manifest
 from pipelines.corpora.fields import ManifestError
+from pipelines.hearing.option import audio_track
 from pipelines.tables import kept
 from pipelines.workers import isolation
 from store import output
@@ -61,6 +62,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
 )
 @click.option("--store", "root", metavar="PATH|URL", help="Store to audit, instead of a corpus or manifest.")
 @click.option("--media", is_flag=True, help="Decode the media files, and compare their bytes and content.")
+@audio_track()
 @storage_options()
 @click.option(
     "--json",
@@ -83,7 +85,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="For intervals and for the folds of the small model."
 )
-def main(corpora, manifests, root, media, options, json_file, html, strict, allow, seed):
+def main(corpora, manifests, root, media, audio_track, options, json_file, html, strict, allow, seed):
     """Report which labels of a corpus can be guessed without picture or sound, and what its test split shares with
     train."""
     if bool(root) == bool(corpora or manifests):
@@ -94,6 +96,8 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
         raise click.UsageError(
             f"--store reads the data in the store; for its media files use --manifest {root}/{kept.MANIFEST} --media"
         )
+    if audio_track is not None and not media:
+        raise click.UsageError("--audio-track needs --media: without it no sound is decoded")
     log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     try:
         listed = [corpus.partition(":")[2] for corpus in corpora]
@@ -106,7 +110,7 @@ def main(corpora, manifests, root, media, options, json_file, html, strict, allo
             rows = [row for corpus in corpora for row in manifest.load(corpus, options=options)]
             for file in manifests:
                 rows += manifest.load(f"csv:{file}", options=options)
-            rows = manifest.with_groups(rows)
+            rows = manifest.with_groups(manifest.with_track(rows, audio_track))
             known = of_media(rows, options) if media else of_lists(rows)
         found = audit(rows, known, allow, seed)
         if root and (warning := keep(reader, found, known.table)):

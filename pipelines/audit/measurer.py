@@ -8,21 +8,25 @@ come from time stamps. A damaged file gives the numbers of its decodable part an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-import av
 import numpy as np
 
 from pipelines.audit import fingerprint
 from pipelines.corpora.faults import ClipFault, names_no_file
 from pipelines.corpora.manifest import Row
+from pipelines.hearing.listen import installed_voice
+from pipelines.hearing.mixes import SILENT, choose_mix
+from pipelines.hearing.tracks import AUTO, choose_track
 from pipelines.media import levels, local, shots
 from pipelines.media.convert import Converter
+from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError, choose_stream, open_media
+from pipelines.media.mix import Channels, Mix, mixed
 from pipelines.media.picture import MIN_S, convertible, pictures, select_frames
 from pipelines.media.sound import sound_frames
 from pipelines.media.tally import Tally, container_s, declared_s
@@ -85,6 +89,7 @@ class Measurer:
         """`options` are for media in buckets."""
         self.options = options
         self.faces = _face_backend()
+        self.voice = installed_voice()
         fix_threads()
 
     def __call__(self, row: Row) -> Measured:
@@ -177,39 +182,58 @@ class Measurer:
             found.faults.append(ClipFault("no_face", row.id, text))
 
     def _hear(self, found: Measured, row: Row, path: Any, t0: Fraction | None) -> _Seen | None:
-        """One pass over the sound; `t0` is where the picture starts on the sound's clock, None without a picture.
-
-        A separate sound file starts with the picture, as in `decode_sound`; if its clock does not start at 0, its first
-        sample counts.
-        """
-        with _noted(found, row), open_media(path) as container:
-            stream = choose_stream(container, "audio", path)
-            tally = Tally(path, container, stream)
-            found.values |= {
-                "audio_codec": stream.codec_context.name,
-                "sample_rate": stream.codec_context.sample_rate,
-            }
-            level, kept, num = levels.Levels(), [], 0
-            try:
-                for samples in _resampled(sound_frames(stream, tally), path):
-                    level.add(samples)
-                    if num < fingerprint.SPAN_S * SAMPLE_RATE:
-                        kept.append(samples)
-                    num += len(samples)
-                    tally.check_limit(tally.end - tally.start)
-                tally.check_complete()
-            except MediaError as error:
-                found.faults.append(ClipFault(error.reason, row.id, str(error)))
-            if not num:
-                return None
-            if row.audio_path and container.format.name in ("mp3", "mpeg", "mpegts"):
-                t0 = tally.start
-            skew = float(tally.start - t0) if t0 is not None else 0.0
-            if t0 is not None:
-                found.values["start_skew"] = round(skew, 6)
-            found.values |= level.values(before_s=skew)
-            return _Seen(tally.start, tally.end, sound=np.concatenate(kept))
+        """The sound of the track and in the mix that precompute takes; `t0` is where the picture starts on the sound's
+        clock, None without a picture."""
+        with _noted(found, row):
+            choice = choose_track(path, row.audio_track or AUTO, self.voice)
+            facts = list(choice.facts)
+            measured, seen, odd = _measure_sound(row, path, t0, choice.track.index)
+            mix = choose_mix(path, choice.track.index, self.voice) if odd else None
+            if mix is not None:
+                measured, seen, _ = _measure_sound(row, path, t0, choice.track.index, mix)
+                facts.append(Fact("channel_mix", mix.text))
+            found.values |= measured.values
+            found.faults += measured.faults
+            if seen and float(measured.values["peak"]) * 32768 <= SILENT:
+                facts.append(Fact("silent", "the sound is silent"))
+            found.faults += [ClipFault(fact.kind, row.id, f"{row.path}: {fact.text}") for fact in facts]
+            return seen
         return None
+
+
+def _measure_sound(
+    row: Row, path: Any, t0: Fraction | None, track: int, mix: Mix | None = None
+) -> tuple[Measured, _Seen | None, bool]:
+    """One pass over a sound track, and whether another mix of its channels may carry the voice better.
+
+    A separate sound file starts with the picture, as in `decode_sound`; if its clock does not start at 0, its first
+    sample counts.
+    """
+    found, channels = Measured(), Channels()
+    with open_media(path) as container:
+        stream = choose_stream(container, "audio", path, track)
+        tally = Tally(path, container, stream)
+        found.values |= {"audio_codec": stream.codec_context.name, "sample_rate": stream.codec_context.sample_rate}
+        level, kept, num = levels.Levels(), [], 0
+        try:
+            for samples in mixed(sound_frames(stream, tally), path, mix, channels):
+                level.add(samples)
+                if num < fingerprint.SPAN_S * SAMPLE_RATE:
+                    kept.append(samples)
+                num += len(samples)
+                tally.check_limit(tally.end - tally.start)
+            tally.check_complete()
+        except MediaError as error:
+            found.faults.append(ClipFault(error.reason, row.id, str(error)))
+        if not num:
+            return found, None, False
+        if row.audio_path and container.format.name in ("mp3", "mpeg", "mpegts"):
+            t0 = tally.start
+        skew = float(tally.start - t0) if t0 is not None else 0.0
+        if t0 is not None:
+            found.values["start_skew"] = round(skew, 6)
+        found.values |= level.values(before_s=skew)
+        return found, _Seen(tally.start, tally.end, sound=np.concatenate(kept)), mix is None and channels.odd
 
 
 def _face_backend() -> Any:
@@ -232,24 +256,6 @@ def _noted(found: Measured, row: Row) -> Iterator[None]:
         yield
     except MediaError as error:
         found.faults.append(ClipFault(error.reason, row.id, str(error)))
-
-
-def _resampled(timed: Iterable[tuple[Fraction, Any]], path: Any) -> Iterator[np.ndarray]:
-    """Sound frames one after the other as mono i2 [n] at 16 kHz; jumps in time are not filled."""
-    resampler, kind = None, None
-    for _, frame in timed:
-        with convertible(path):
-            if (now := (frame.sample_rate, frame.format.name, frame.layout.name)) != kind:
-                yield from _pieces(resampler, None)
-                resampler, kind = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE), now
-            yield from _pieces(resampler, frame)
-    yield from _pieces(resampler, None)
-
-
-def _pieces(resampler: Any, frame: Any) -> Iterator[np.ndarray]:
-    for piece in resampler.resample(frame) if resampler is not None else []:
-        if piece is not None:
-            yield piece.to_ndarray().reshape(-1)
 
 
 def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | None, size: int) -> None:

@@ -16,6 +16,7 @@ from pipelines.corpora.faults import Fault
 
 PATHS = ("path", "audio_path")  # columns that may hold bytes that are not UTF-8, as file names may
 LONGEST = 1 << 16  # characters of a cell
+MOST_TRACKS = 64  # as `pipelines.media.files.MAX_STREAMS`
 LABELS = {0: "real", 1: "fake", -1: "unknown"}
 
 
@@ -71,6 +72,20 @@ def as_number(value: Any, name: str, where: str) -> float:
             f'{where}: {name} is "{str(value)[:80]}", which is not a number of at least 0; correct it or leave it empty'
         ) from error
     return number
+
+
+def as_track(value: Any, name: str, where: str) -> int:
+    """Number of a sound track, from 1; 0 for "auto"."""
+    text = str(value).strip().lower()
+    try:
+        number = 0 if text == "auto" else float(text)
+        if isinstance(value, bool) or not (text == "auto" or 1 <= number <= MOST_TRACKS) or number != int(number):
+            raise ValueError("not the number of a track")
+    except (ValueError, OverflowError) as error:
+        raise ManifestError(
+            f'{where}: {name} is "{text[:80]}"; use auto, or the number of a sound track, counted from 1'
+        ) from error
+    return int(number)
 
 
 def as_names(value: Any, name: str, where: str) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from pipelines.corpora.fields import (
     as_number,
     as_segments,
     as_text,
+    as_track,
     is_empty,
 )
 from store.formats.table import read_csv, read_parquet, to_csv
@@ -66,6 +67,7 @@ class Row:
     listed_samples: float | None = None
     listed_sample_rate: float | None = None
     faults: tuple[Fault, ...] = ()  # found by the corpus's adapter
+    audio_track: int | None = None  # number of the sound track, from 1; 0: auto; None: as the option says
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
@@ -83,8 +85,9 @@ class Row:
         for name in ("audio_segments", "video_segments"):
             if name in got:
                 got[name] = as_segments(got[name], name, where)
-        if "identities" in got:
-            got["identities"] = as_names(got["identities"], "identities", where)
+        parsers: dict[str, Callable[..., Any]] = {"identities": as_names, "audio_track": as_track}
+        for name in parsers.keys() & got.keys():
+            got[name] = parsers[name](got[name], name, where)
         if "faults" in got:
             got["faults"] = as_faults(got["faults"], where)
         for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
@@ -217,6 +220,11 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
     )
 
 
+def with_track(rows: Iterable[Row], audio_track: int | None) -> list[Row]:
+    """Rows in which an option's sound track stands where they name none."""
+    return [row if row.audio_track is not None else replace(row, audio_track=audio_track) for row in rows]
+
+
 def _as_text(path: str) -> str:
     """A path for tables: names that are not UTF-8 become a file:// URL."""
     try:
@@ -282,6 +290,7 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
         record["faults"] = [str(fault) for fault in row.faults]
         for name in ("identities", "audio_segments", "video_segments", "faults"):
             record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
+        record["audio_track"] = "" if row.audio_track is None else str(row.audio_track or "auto")
         for name in ("label", "audio_fake", "video_fake"):
             record[name] = "" if record[name] < 0 else str(record[name])
         records.append(record)

@@ -57,6 +57,7 @@ def create(request: Request) -> store.Writer:
         },
         "corpora": [],
         "similarity": {},
+        **({"audio_track": request.config.audio_track} if request.config.audio_track else {}),
     }
     extra = {name: layout.OPTIONAL_ARRAYS[name] for name in request.arrays}
     return store.create(request.config.store, {"asr": request.asr.dim, "vsr": request.vsr.dim}, attrs, extra)

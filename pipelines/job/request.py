@@ -46,6 +46,7 @@ class Config:
     address: str | None = None
     words: bool = False
     arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS
+    audio_track: int | None = None  # of rows that name none; 0: chosen for each file
     refit: bool = False
     seed: int = 0
     fit_from: Place | None = None
@@ -78,6 +79,7 @@ def check(config: Config) -> Request:
     exists = _check_place(config)
     arrays = _optional_arrays(config, exists)
     attrs = store.Writer.open(config.store).attrs if exists else None
+    rows = manifest.with_track(rows, _audio_track(config, attrs) or None)
     asr, vsr = _load_teachers(config, attrs)
     _check_similarity(config, (attrs.get("similarity") if attrs else None) or {}, asr, vsr)
     return Request(config, exists, rows, arrays, asr, vsr)
@@ -125,6 +127,19 @@ def _optional_arrays(config: Config, exists: bool) -> tuple[str, ...]:
         raise UsageError(
             f"{config.store} was made without frames/{missing[0]}, which cannot be added to it: make a new store with --arrays "
             f"{','.join(config.arrays)}, or omit --arrays"
+        )
+    return has
+
+
+def _audio_track(config: Config, attrs: RootAttributes | None) -> int:
+    """The sound track that rows get which name none: the store's, else the requested one; 0 = chosen for each file."""
+    asked = config.audio_track
+    has = attrs.get("audio_track", 0) if attrs is not None else asked or 0
+    if asked not in (None, has):
+        shown = [track or "auto" for track in (has, asked)]
+        raise UsageError(
+            f"{config.store} was made with --audio-track {shown[0]}, not {shown[1]}: omit it, name tracks of single clips in "
+            "the manifest's column audio_track, or make another store"
         )
     return has
 

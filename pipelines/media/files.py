@@ -41,6 +41,11 @@ LONG_LOOK = {
     "probesize": str(64 << 20),
     "analyzeduration": str(MAX_S * 1_000_000),
 }  # bytes, which are kept; microseconds
+# Places of loudspeakers in ffmpeg's order (libavutil/channel_layout.c, n8.0).
+CHANNELS = tuple(
+    "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR DL DR WL WR SDL SDR LFE2 TSL TSR BFC BFL BFR "
+    "SSL SSR TTL TTR".split()
+)
 Media = str | os.PathLike[str] | Place
 
 
@@ -110,7 +115,31 @@ def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContaine
     if len(container.streams) > MAX_STREAMS:
         container.close()
         raise _too_many(path)
+    for stream in container.streams.audio:
+        if stream.codec_context is not None:
+            _own_layout(stream.codec_context)
     return container
+
+
+def _own_layout(context: Any) -> None:
+    """Give a sound decoder a channel layout that owns no memory.
+
+    ffmpeg keeps an unusual order of channels (7.1 sound in MOV and CAF) as a list in memory. PyAV 17.1 to 18.1 copies
+    the pointer to it into every layout that it makes (`av/audio/layout.py`), each of which frees it: the process
+    aborts. Here the layout that the header gave is freed once, and the decoder gets the usual one for its number of
+    channels, or none where the order differs.
+    """
+    layout = context.layout  # has the list's only other pointer
+    name, channels = layout.name, [channel.name for channel in layout.channels]
+    rank = {channel: k for k, channel in enumerate(CHANNELS)}
+    ranks = [rank.get(channel, -1) for channel in channels]
+    if "(" in name and (-1 in ranks or ranks != sorted(set(ranks))):  # not in ffmpeg's order
+        usual = av.AudioLayout(f"{len(channels)}c")
+        alike = [channel.name.replace("S", "B") for channel in usual.channels]
+        same = alike == [channel.replace("S", "B") for channel in channels]
+        name = usual.name if same else f"{len(channels)} channels"
+    if channels:
+        context.layout = name
 
 
 @contextmanager
@@ -144,12 +173,13 @@ def _too_many(path: Media) -> MediaError:
     return MediaError("limit", f"{text}; keep one video and one audio stream")
 
 
-def choose_stream(container: av.container.InputContainer, kind: str, path: Media) -> Any:
-    """The stream to decode, of `kind` "video" or "audio": the default one, else the first. Cover art does not count as video.
+def choose_stream(container: av.container.InputContainer, kind: str, path: Media, index: int | None = None) -> Any:
+    """The stream to decode, of `kind` "video" or "audio": the one at `index` of the file; with None the default one, else
+    the first. Cover art does not count as video.
 
     Raises MediaError: no_video, no_audio, unreadable (no decoder), limit (picture size).
     """
-    streams = [s for s in getattr(container.streams, kind) if not is_picture(s)]
+    streams = [s for s in getattr(container.streams, kind) if not is_picture(s) and index in (None, s.index)]
     if not streams:
         what, do = ("picture", "leave it out") if kind == "video" else ("sound", "give its sound as audio_path")
         raise MediaError(f"no_{kind}", f"{shown(path)} has no {kind} stream, so there is no {what} to process; {do}")

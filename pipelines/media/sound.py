@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import av
 import numpy as np
 
 from pipelines.containers.edits import samples
@@ -14,6 +13,7 @@ from pipelines.containers.priming import undeclared_s, usual_s
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media, choose_stream, open_media, round_half_up
 from pipelines.media.local import local_copy
+from pipelines.media.mix import Channels, Mix, resampler
 from pipelines.media.picture import convertible
 from pipelines.media.tally import Tally
 from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -33,30 +33,34 @@ class Sound:
 
     `samples` i2 [640 * frames], mono at 16 kHz, zero without sound; `present` bool [frames], true where at least half
     of the frame's samples were in the file; `start_skew_s` start of the sound minus t0, in seconds; `facts` what a person
-    should know of it.
+    should know of it; `odd` whether another mix of its channels may carry the voice better (`mix.choose_mix`).
     """
 
     samples: np.ndarray
     present: np.ndarray
     start_skew_s: float
     facts: tuple[Fact, ...] = ()
+    odd: bool = False
 
 
-def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
+def decode_sound(
+    path: Media, start_s: float | None, num_frames: int, track: int | None = None, mix: Mix | None = None
+) -> Sound:
     """Sound for pictures that start at `start_s` (`Video.start_s`) and last `num_frames`.
 
     With `start_s` None the sound is in a separate file, which starts together with the first picture: time 0 of that
     file is t0, and `start_skew_s` is its own start offset. (MP3 and MPEG streams, whose clocks do not start at 0, begin
     with their first sample.)
 
-    Channels are mixed by ffmpeg's rules (stereo: the mean). Codec delay is removed if the file declares it, else in AVI
-    and in separate files by the codec's usual value. Priming that a writer left in front of late sound remains as silence
-    and counts in `start_skew_s`. Sound after the last frame is cut. Raises MediaError: unreadable, no_audio, truncated (as
+    `track` is the index of a stream in the file; None: the default one, else the first. Channels are mixed as `mix` says;
+    None: by ffmpeg's rules (stereo: the mean). Codec delay is removed if the file declares it, else in AVI and in
+    separate files by the codec's usual value. Priming that a writer left in front of late sound remains as silence and
+    counts in `start_skew_s`. Sound after the last frame is cut. Raises MediaError: unreadable, no_audio, truncated (as
     for Video).
     """
-    canvas = _Canvas(num_frames)
+    canvas, channels = _Canvas(num_frames), Channels()
     with local_copy(path) as path, open_media(path) as container:
-        stream = choose_stream(container, "audio", path)
+        stream = choose_stream(container, "audio", path, track)
         tally = Tally(path, container, stream)
         t0 = Fraction(0) if start_s is None else Fraction(start_s)
         if start_s is None and container.format.name in ("mp3", "mpeg", "mpegts"):
@@ -68,18 +72,20 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
             delay = usual_s(stream)
         elif start_s is None:
             delay = undeclared_s(open_media(path), stream.index)
-        resampler = None
+        mixer = None
         for mark, time, frame in _anchored(_runs(sound_frames(stream, tally), tally.part), stream.time_base):
             with convertible(path):
                 if mark:
-                    canvas.write(resampler)
-                    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+                    canvas.write(mixer)
+                    mixer = resampler(mix, frame)
                 if mark == "jump":
                     canvas.begin(time - delay - t0)
-                canvas.write(resampler, frame)
-        canvas.write(resampler)
+                channels.add(frame)
+                canvas.write(mixer, frame)
+        canvas.write(mixer)
         tally.check_complete()
-    return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0))
+    odd = mix is None and channels.odd
+    return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0), odd=odd)
 
 
 def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
@@ -206,10 +212,10 @@ class _Canvas:
         """The next sample is at `start` seconds after t0."""
         self.at = round_half_up(start * SAMPLE_RATE)
 
-    def write(self, resampler: Any, frame: Any = None) -> None:
-        """Write the resampler's output for a frame or, without one, the rest in the resampler."""
-        for chunk in resampler.resample(frame) if resampler is not None else []:
-            if chunk is None:  # returned at the end by an empty resampler
+    def write(self, mixer: Any, frame: Any = None) -> None:
+        """Write the mixer's output for a frame or, without one, the rest in the mixer."""
+        for chunk in mixer.resample(frame) if mixer is not None else []:
+            if chunk is None:  # returned at the end by an empty mixer
                 continue
             sound = chunk.to_ndarray().reshape(-1)
             begin, end = max(self.at, 0), min(self.at + len(sound), len(self.samples))

@@ -9,13 +9,15 @@ later clips would seem to be at fault.
 
 The child is started by exec, never by fork, because zarr, torch and Ray have threads. It dies with its parent. Arrays
 are sent through the pipe without pickling, directly into their memory on the other side, so there is no second copy.
-Errors include their traceback, and a crash the Python lines where it happened.
+Errors include their traceback, and a crash what the child wrote last: the Python lines where it happened, and a
+library's last words. Once it is built, a child writes nothing to the terminal.
 """
 
 from __future__ import annotations
 
 import ctypes
 import faulthandler
+import fcntl
 import os
 import pickle
 import signal
@@ -108,6 +110,7 @@ class Child(Generic[Asked, Answer]):
     def _start(self) -> None:
         self._connection, theirs = Pipe()
         self._dump = os.memfd_create("crash")  # instead of the terminal, where it would be too long
+        fcntl.fcntl(self._dump, fcntl.F_SETFL, os.O_APPEND)
         code = _MAIN.format(path=sys.path, fd=theirs.fileno(), dump=self._dump, parent=os.getpid())
         with theirs:
             self._process = subprocess.Popen(
@@ -120,6 +123,7 @@ class Child(Generic[Asked, Answer]):
             raise
 
     def _ask(self, value: Any, limit_s: float) -> Any:
+        os.ftruncate(self._dump, 0)  # of earlier values; so it does not grow
         try:
             _send(self._connection, value)
             if not self._connection.poll(limit_s):
@@ -211,7 +215,7 @@ def limit_s(frames: int, clip_timeout: float | None) -> float:
 
 def _serve(fd: int, dump: int, parent: int) -> None:
     """The child's main function: build, then answer until the other end closes. A crash writes its position to the file
-    `dump`."""
+    `dump`; after building, so does everything that would go to the terminal."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent died before the death signal was set
         return
@@ -227,6 +231,7 @@ def _serve(fd: int, dump: int, parent: int) -> None:
         try:
             if call is None:
                 call, answer = value(), None
+                _silence(dump)
             else:
                 answer = call(value)
             parts = _pickled((False, answer))
@@ -235,6 +240,15 @@ def _serve(fd: int, dump: int, parent: int) -> None:
         value = answer = None  # the next value may be as large again
         _send_parts(connection, parts)
         del parts
+
+
+def _silence(dump: int) -> None:
+    """From here on everything for standard output and error goes to the file `dump`: also the last words of glibc and
+    other libraries, which no Python handler sees."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for number in (1, 2):
+        os.dup2(dump, number)
 
 
 def _portable(error: Exception) -> Exception:

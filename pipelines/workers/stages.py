@@ -15,6 +15,7 @@ import numpy as np
 
 import store
 import teachers
+from pipelines.hearing.tracks import AUTO
 from pipelines.media.facts import sentences
 from pipelines.media.files import MediaError
 from pipelines.reasons import OVERFLOW
@@ -61,7 +62,8 @@ class FaceStage:
             with work.timed(i):
                 try:
                     audio = place(row.audio_path, self.options) if row.audio_path else None
-                    self._enter(work, i, self.watcher.watch(place(row.path, self.options), audio, row.id))
+                    path = place(row.path, self.options)
+                    self._enter(work, i, self.watcher.watch(path, audio, row.id, row.audio_track or AUTO))
                 except MediaError as error:
                     work.fail(i, "decode", error.reason, str(error))
                 except NoFaceError as error:

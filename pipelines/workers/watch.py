@@ -8,10 +8,12 @@ in all of them. It needs no store; the stage decides about a clip that does not 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipelines.hearing.mixes import choose_mix, is_silent
+from pipelines.hearing.tracks import AUTO, choose_track
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media, MediaError, shown
 from pipelines.media.local import local_copy
@@ -55,21 +57,37 @@ class Watcher:
         self.voice = VoiceActivity()
         fix_threads()
 
-    def watch(self, path: Media, audio_path: Media | None = None, clip_id: str = "") -> Watched:
-        """The clip at `path`, with the sound of `audio_path` if that is a separate file. Files in buckets are
-        downloaded while they are used. Raises MediaError and NoFaceError."""
+    def watch(
+        self, path: Media, audio_path: Media | None = None, clip_id: str = "", audio_track: int = AUTO
+    ) -> Watched:
+        """The clip at `path`, with the sound of `audio_path` if that is a separate file, and of several sound tracks the
+        one of number `audio_track` (`media.tracks`). Files in buckets are downloaded while they are used. Raises
+        MediaError and NoFaceError."""
         with local_copy(path) as pictures, local_copy(audio_path or pictures) as sounds:
             # The header was read when the clip was planned, by another worker, perhaps in an earlier run. Only the presence of
             # sound is checked again: it costs one open, and avoids tracking a face for nothing.
             if not has_sound(sounds):
                 raise MediaError("no_audio", f"{shown(sounds)} has no sound; name its sound as audio_path")
+            choice = choose_track(sounds, audio_track, self.voice.frames)
             video = Video(pictures)
             track = self.tracker.track(video, whole_faces=self.whole_faces)
             start_s = video.start_s if audio_path is None else None
-            sound = decode_sound(sounds, start_s, len(track.detected))
+            sound = self._hear(sounds, start_s, len(track.detected), choice.track.index)
         flags = self._flags(track, sound)
         clip = ClipMedia(clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
-        return Watched(clip, sound.start_skew_s, (*video.facts, *sound.facts))
+        return Watched(clip, sound.start_skew_s, (*video.facts, *choice.facts, *sound.facts))
+
+    def _hear(self, path: Media, start_s: float | None, num_frames: int, track: int) -> Sound:
+        """The sound in the mix of its channels that carries the voice."""
+        sound = decode_sound(path, start_s, num_frames, track)
+        mix = choose_mix(path, track, self.voice.frames) if sound.odd else None
+        facts = sound.facts
+        if mix is not None:
+            sound = decode_sound(path, start_s, num_frames, track, mix)
+            facts = (*sound.facts, Fact("channel_mix", mix.text))
+        if is_silent(sound.samples):
+            facts = (*facts, Fact("silent", "the sound is silent"))
+        return replace(sound, facts=facts)
 
     def _flags(self, track: FaceTrack, sound: Sound) -> np.ndarray:
         """u1 [frames], with the bits of layout."""

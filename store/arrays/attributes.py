@@ -47,6 +47,7 @@ class RootAttributes(TypedDict, total=False):
     teachers: dict[str, dict[str, Any]]
     similarity: SimilarityNote
     corpora: list[str]
+    audio_track: int  # number of the sound track of clips that name none; without it the track is chosen for each clip
     words: dict[str, Any]
     inventory: bool
     commit: str
@@ -107,5 +108,6 @@ ATTRIBUTES: dict[str, tuple[str, Check]] = {
     "similarity": ("an object with the kind of the comparison", _is_similarity),
     "corpora": ("a list of names", lambda v: isinstance(v, list) and all(map(_is_text, v))),
     "created_by": ("text", _is_text),
+    "audio_track": ("the number of a sound track", lambda v: is_count(v, 1, 64)),
     "words": ("an object", lambda v: isinstance(v, dict)),
 }

@@ -29,6 +29,7 @@ import click
 
 from concord.command import Command, log_to_stderr, put, say, told
 from concord.text import plain
+from pipelines.hearing.option import audio_track
 from store import output
 from store.output import Output
 from student.config import to_json
@@ -47,8 +48,11 @@ STEM = 180  # bytes of a video's name that the name of its page keeps
 ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-av prediction"')
 
 
-def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tuple[Answer, Evidence | None, Witness]]:
+def predict(
+    paths: Sequence[str], on: Basis, words: bool = True, audio_track: int = 0
+) -> Iterator[tuple[Answer, Evidence | None, Witness]]:
     """For each file in order: its answer, its evidence (None if there is none) and the witness that gave it.
+    `audio_track` is the number of the sound track to take, 0 = chosen for each file.
 
     Raises TeacherError and WeightsError before the first file; TeacherError also if the weights found are not those of
     the fit.
@@ -63,7 +67,7 @@ def predict(paths: Sequence[str], on: Basis, words: bool = True) -> Iterator[tup
     other = f"the weights found here are not those that the fit of {on.source} was learned with"
     helps = "restore the same file, or name another fit with --fit-from"
     try:
-        witness = Witness(on.fit, records, device, on.clip_frames, arrays)
+        witness = Witness(on.fit, records, device, on.clip_frames, arrays, audio_track)
     except OtherWeights as error:
         raise TeacherError(f"{other}: {error}; {helps}") from error
     with witness:
@@ -158,6 +162,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     "--corpus",
     help="Name of a calibrated corpus in the store: states that these videos show the same people.",
 )
+@audio_track()
 @click.option("--no-words", is_flag=True, help="Do not transcribe, which takes most of the time.")
 @click.option(
     "--json",
@@ -171,7 +176,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
     videos: tuple[str, ...], *, checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
-    no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
+    audio_track: int | None, no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Decide for each video, or each in a folder, whether its lips say what its voice says."""
     if (checkpoint is None) != teacher_only:
@@ -190,10 +195,12 @@ def main(
     pages = _pages(html, paths) if html else []
     _check_outputs(json_file, html, pages, [*paths, *filter(None, (checkpoint, fit_from))])
     on = basis(checkpoint, fit_from, corpus, "cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    sys.exit(_answer_all(paths, on, not no_words, json_file, pages))
+    sys.exit(_answer_all(paths, on, not no_words, audio_track or 0, json_file, pages))
 
 
-def _answer_all(paths: Sequence[str], on: Basis, words: bool, json_file: Path | None, pages: Sequence[Path]) -> int:
+def _answer_all(
+    paths: Sequence[str], on: Basis, words: bool, audio_track: int, json_file: Path | None, pages: Sequence[Path]
+) -> int:
     """Answer each video with lines, pages and JSON. Returns the exit code."""
     from pipelines.ui import progress
     from student.predict import page as predict_page
@@ -208,7 +215,7 @@ def _answer_all(paths: Sequence[str], on: Basis, words: bool, json_file: Path | 
 
     try:
         with progress.shown(progress.Pass("videos", len(paths), unit="videos")) as shown:
-            for said, seen, witness in predict(paths, on, words):
+            for said, seen, witness in predict(paths, on, words, audio_track):
                 answers.append(said)
                 if pages:
                     shots = predict_page.shots(said, seen, witness)

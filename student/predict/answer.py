@@ -194,13 +194,13 @@ def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: f
     both = int((face & voice).sum())
     least = f"at least {MIN_FRAMES / FPS:.0f} s"
     if len(face) < MIN_FRAMES:
-        return "too short", f"the video lasts {len(face) / FPS:.1f} s; {least} of speech is needed"
+        return "too short", f"the video lasts {len(face) / FPS:.2f} s; {least} of speech is needed"
     if not voice.any():
         return "no speech", "no speech is heard in its sound"
     if voice.sum() < MIN_FRAMES:
-        return "no speech", f"somebody speaks for {voice.sum() / FPS:.1f} s; {least} is needed"
+        return "no speech", f"somebody speaks for {voice.sum() / FPS:.2f} s; {least} is needed"
     if both < MIN_FRAMES:
-        return "no face", f"a face is seen for {both / FPS:.1f} s while somebody speaks; {least} is needed"
+        return "no face", f"a face is seen for {both / FPS:.2f} s while somebody speaks; {least} is needed"
     if offset and at_best is not None and out_of_sync(offset, at_best):
         return "out of sync", f"sound is {_ms(offset)}; moved back, lips and voice agree with similarity {at_best:.2f}"
     return "", ""

@@ -21,6 +21,7 @@ import numpy as np
 import teachers
 from concord.errors import ConcordError
 from pipelines.corpora import manifest
+from pipelines.hearing.tracks import AUTO
 from pipelines.labels import projection
 from pipelines.labels.projection import half
 from pipelines.media import probe
@@ -111,9 +112,10 @@ class Watch:
 
     path: str
     id: str
+    audio_track: int
 
     def answer(self, watcher: Watcher) -> Watched:
-        return watcher.watch(place(self.path), clip_id=self.id)
+        return watcher.watch(place(self.path), clip_id=self.id, audio_track=self.audio_track)
 
 
 @dataclass(frozen=True)
@@ -149,17 +151,18 @@ class Witness:
         device: str = "cpu",
         piece: int = 0,
         arrays: Sequence[str] = (),
+        audio_track: int = AUTO,
     ) -> None:
         """`records` are the fit's records of its teachers, {"asr": .., "vsr": ..}: only the file name of a path is
         used, and weights only if their SHA-256 is the recorded one (`teachers.recorded`). `piece` is the length in
         frames of the clips that the fit has learned from (see `in_pieces`), 0 for any; `arrays` are the members of
-        layout.OPTIONAL_ARRAYS that clips need.
+        layout.OPTIONAL_ARRAYS that clips need; `audio_track` is the number of the sound track to take.
 
         Raises TeacherError, WeightsError, OtherWeights, ChildLost.
         """
         self.asr, self.vsr = (recorded.load(records[side], device, foreign=True) for side in ("asr", "vsr"))
         self.to_vsr, self.to_asr = projection.maps(fit)
-        self.piece = piece
+        self.piece, self.audio_track = piece, audio_track
         fix_threads()
         self.child: isolation.Child[Question[Any], Any] = isolation.Child(partial(Eyes, arrays))
 
@@ -179,7 +182,7 @@ class Witness:
         seconds: dict[str, float] = {}
         begun = time.perf_counter()
         frames = self._ask(NumFrames(row.path), 0)
-        seen = self._ask(Watch(row.path, row.id), frames)
+        seen = self._ask(Watch(row.path, row.id, self.audio_track), frames)
         clip = seen.clip
         seconds["face and voice"] = time.perf_counter() - begun
 

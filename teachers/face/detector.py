@@ -12,6 +12,7 @@ detector, so it is only for pictures in which the first look finds nothing.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +23,7 @@ TILES = 3.2, 10  # sides of the squares that a picture is searched by: its longe
 LEAST_TILE = DETECTOR_SIDE  # pixels: a smaller one would only be enlarged
 STEP = 0.55  # from one square to the next, in sides: a face that the next larger square misses lies whole in one
 FLAT = 2.0  # grey levels, standard deviation: a square with less holds nothing
+EVERY, SELDOM, LONG = 12, 50, 100  # frames between searches while no face is found; seldom after so many frames
 SAME_SPOT = 0.3  # intersection over union from which two squares have found the same face
 
 
@@ -90,6 +92,33 @@ def search(frame: np.ndarray, detect: Callable[[np.ndarray], list[np.ndarray]]) 
                 )
         if spots:
             yield _distinct(spots)
+
+
+@dataclass
+class Schedule:
+    """When to search for small faces: in the first frame of a clip, if it has no face, then every EVERY frames, and seldom
+    after LONG frames without one. A face that was found without a search may be gone for `first_gap` frames."""
+
+    first_gap: int
+    due: int = 0  # frame
+    since: int = 0  # first frame without a face
+    is_small: bool = False  # whether the face was found by a search
+
+    def is_due(self, k: int, is_seen: bool) -> bool:
+        """Whether to search in frame k."""
+        if is_seen:
+            self.since, self.due = k + 1, k + 1 if self.is_small else k + 2 + self.first_gap
+            return False
+        if k < self.due:
+            return False
+        self.is_small = False
+        self.due = k + (EVERY if k - self.since < LONG else SELDOM)
+        return True
+
+    def has_found(self, k: int) -> None:
+        """A search in frame k has found a face."""
+        self.is_small = True
+        self.is_due(k, True)
 
 
 def _sides(height: int, width: int) -> list[int]:

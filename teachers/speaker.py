@@ -14,7 +14,7 @@ import numpy as np
 OPENINGS = ((23, 37), (25, 35), (27, 33))  # pairs of points of `ClipMedia.lips` on the inner lips, above and below
 STEADY = 3  # frames over which an opening is averaged first: landmarks tremble
 SILENT = 0.3  # pixels of the mean face per frame: lips that move less while there is a voice do not speak
-CLEAR = 2.5  # so many times as fast as any other's are the lips of a speaker that is chosen
+CLEAR = 2.5  # and so many times less than the lips of another face
 MIN_FRAMES = 10  # with face and voice; with fewer the motion of lips says nothing
 
 
@@ -31,16 +31,10 @@ def motion(lips: np.ndarray, seen: np.ndarray, voice: np.ndarray) -> float:
     return float(np.abs(np.diff(steady))[both].mean()) if both.any() else 0.0
 
 
-def speaker(motions: Sequence[float]) -> int | None:
-    """The number of the face that speaks, by the `motion` of each; None if the choice is not clear."""
-    order = sorted(range(len(motions)), key=lambda i: -motions[i])
-    if not order or motions[order[0]] < SILENT:
-        return None
-    rest = max((motions[i] for i in order[1:]), default=0.0)
-    return order[0] if rest < SILENT and motions[order[0]] >= CLEAR * rest else None
-
-
 def may_speak(motions: Sequence[float]) -> list[int]:
-    """The faces that may be the speaker: those whose lips move, or all, if none does."""
-    moving = [i for i, value in enumerate(motions) if value >= SILENT]
-    return moving or list(range(len(motions)))
+    """The faces that may be the speaker, by the `motion` of each: all whose lips move, except those that move far less
+    than others and hardly at all; all faces, if no lips move."""
+    top = max(motions, default=0.0)
+    if top < SILENT:
+        return list(range(len(motions)))
+    return [i for i, value in enumerate(motions) if value >= SILENT or value * CLEAR > top]

@@ -63,7 +63,7 @@ class FaceTrack:
     blendshapes: np.ndarray  # f4 [frames, 52], 0 to 1
     detected: np.ndarray  # bool [frames]
     interpolated: np.ndarray  # bool [frames]
-    num_faces: int  # largest number seen at once
+    num_faces: int  # largest number at once of faces that are seen in MIN_FRAMES frames
     face: np.ndarray | None = None  # u1 [frames, 112, 112], grey (see whole_face); None if not requested
     height: float = 0.0  # of the face in the picture, pixels: the median over its frames
 
@@ -153,7 +153,7 @@ class Faces:
     def __init__(self, frames: Iterable[np.ndarray], whole_faces: bool) -> None:
         self.frames, self.whole_faces = frames, whole_faces
         self.tracks: list[Track] = []
-        self.num_faces = 0  # largest number seen at once
+        self.num_faces = 0  # largest number at once, once settled
         self.kept = {"mouth": Patches(KEEP_BYTES, lambda face: face.mouth_region)}
         if whole_faces:
             self.kept["face"] = Patches(KEEP_BYTES, lambda face: whole_face.region(face.box), grey=True)
@@ -173,6 +173,10 @@ class Faces:
             raise NoFaceError(
                 f"a face was found in {seen} of {self.num_frames} frames; at least {MIN_FRAMES} are needed"
             )
+        together = np.zeros(self.num_frames, np.int16)
+        for track in self.tracks:
+            together[np.asarray(track.frames)] += 1
+        self.num_faces = int(together.max())
 
     def seen(self, i: int) -> Seen:
         """Face i and the motion of its lips."""
@@ -270,15 +274,13 @@ class _Pass:
                         self.check(len(spots))
                         break
             self.faces = [Face.of(one, frame.shape[:2]) for one in readings]
-            found.num_faces = max(found.num_faces, len(self.faces))
             self.last = self.faces or self.last
             for pieces in found.kept.values():
                 pieces.add(k, frame, self.last)
         tracks.follow(found.tracks, k, self.faces, frame)
 
     def check(self, seen: int) -> None:
-        """Note how many faces are seen. Raises _SeveralFaces if more are to be followed."""
-        self.found.num_faces = max(self.found.num_faces, min(seen, MAX_FACES))
+        """Raises _SeveralFaces if more faces are seen than this pass follows."""
         if seen > 1 and self.num_faces == 1:
             raise _SeveralFaces
 

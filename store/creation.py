@@ -55,7 +55,12 @@ def create(
         raise StoreError(f"widths must give {' and '.join(layout.EMBEDDINGS)} at least one column, not {dict(widths)}")
     if chunk_rows < 1 or shard_rows % chunk_rows:
         raise StoreError(f"a shard must be a whole number of chunks, not {shard_rows} rows of {chunk_rows}")
-    arrays = {**layout.FRAME_ARRAYS, **{name: ("f2", (widths[name],)) for name in layout.EMBEDDINGS}, **(extra or {})}
+    arrays = {
+        **layout.FRAME_ARRAYS,
+        **layout.SECOND_ARRAYS,
+        **{name: ("f2", (widths[name],)) for name in layout.EMBEDDINGS},
+        **(extra or {}),
+    }
     cut: Layout = {"chunk_rows": chunk_rows, "shard_rows": shard_rows}
     fixed = {
         "format": layout.FORMAT,

@@ -64,6 +64,10 @@ FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "fake": ("i1", ()),
     "similarity": ("f2", ()),  # soft label of the clip's own pair, 5-frame window, in [0, 1]; NaN before a fit
 }
+# The same of a second face, in rows of clips that have one; stores of earlier releases lack them.
+SECOND_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    f"{name}2": FRAME_ARRAYS[name] for name in ("mouth", "lips", "blendshapes", "flags")
+}
 # Arrays that a store has only if its first run asked for them (precompute.py --arrays).
 OPTIONAL_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "face": ("u1", (112, 112)),  # whole face, grey, upright, for the paper's student
@@ -78,6 +82,9 @@ AXES = {
     "face": ("face_y", "face_x"),  # of other lengths than the mouth's
     "audio": ("sample",),
     "lips": ("point", "xy"),
+    "mouth2": ("y", "x"),
+    "lips2": ("point", "xy"),
+    "blendshapes2": ("blendshape",),
     "blendshapes": ("blendshape",),
     "asr": ("asr_dim",),
     "vsr": ("vsr_dim",),
@@ -104,8 +111,11 @@ CLIP_ARRAYS: dict[str, tuple[str, Any]] = {
     "duration": ("f4", float("nan")),  # seconds
     "start_skew": ("f4", float("nan")),  # audio minus video start, seconds
     "quality": ("f4", float("nan")),  # share of frames with a face
+    "num_faces": ("i2", UNKNOWN),  # the largest number seen at once
     "done": ("u1", 0),
 }
+
+LATER_COLUMNS = ("num_faces",)  # of clips/, that stores of earlier releases lack: not known there
 
 WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text": "string", "probability": "f4"}
 

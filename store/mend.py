@@ -28,14 +28,15 @@ def mend_metadata(writer: Writer) -> list[str]:
     before it begins.
     """
     held = _inventory(writer)
-    known = {**layout.FRAME_ARRAYS, **layout.OPTIONAL_ARRAYS}
+    known = {**layout.FRAME_ARRAYS, **layout.SECOND_ARRAYS, **layout.OPTIONAL_ARRAYS}
     known |= {side: ("f2", (int(writer.attrs["teachers"][side]["dim"]),)) for side in layout.EMBEDDINGS}
-    optional = [name for name in layout.OPTIONAL_ARRAYS if (writer.place / "frames" / name).names()]
+    perhaps = (*layout.SECOND_ARRAYS, *layout.OPTIONAL_ARRAYS)
+    optional = [name for name in perhaps if (writer.place / "frames" / name).names()]
     frames = [*layout.FRAME_ARRAYS, *layout.EMBEDDINGS, *optional]
     mended = [table for table in TABLES if not _is_whole(writer, table, held)]
     for table in mended:
         (writer.place / table / "zarr.json").write(build(lambda group: None)["zarr.json"])
-    for table, names in {"frames": frames, "clips": list(layout.CLIP_ARRAYS)}.items():
+    for table, names in {"frames": frames, "clips": _columns(writer, held)}.items():
         whole = [name for name in names if _is_whole(writer, f"{table}/{name}", held)]
         if not whole:
             raise StoreError(f"{writer.place / table} has no array that can be read; restore it from a copy")
@@ -47,6 +48,17 @@ def mend_metadata(writer: Writer) -> list[str]:
                 (writer.place / "clips" / name / "zarr.json").write(_column_document(name, rows))
             mended.append(f"{table}/{name}")
     return mended
+
+
+def _columns(writer: Writer, held: Inventory) -> list[str]:
+    """The columns of `clips/` that the store has or had."""
+    return [
+        name
+        for name in layout.CLIP_ARRAYS
+        if name not in layout.LATER_COLUMNS
+        or f"clips/{name}/zarr.json" in held.files
+        or (writer.place / "clips" / name).names()
+    ]
 
 
 def _is_whole(writer: Writer, node: str, held: Inventory) -> bool:

@@ -101,7 +101,8 @@ class Writer:
                 raise StoreError(f"clip {clip_id} is in {self.path} already; ids must be unique")
             known.add(clip_id)
         self._drop_consolidated()
-        for name, (dtype, unknown) in layout.CLIP_ARRAYS.items():  # `done` comes last and makes the rows count
+        for name in self._own_columns():  # `done` comes last and makes the rows count
+            dtype, unknown = layout.CLIP_ARRAYS[name]
             values = given.get(name)
             if values is None:
                 values = np.full(count, unknown, dtype=object if dtype == "string" else dtype)
@@ -112,11 +113,17 @@ class Writer:
         """Overwrite rows from `first` on in the columns named; `done`, where given, after all the others."""
         given = self._columns(columns)
         self._open_inventory()
-        for name in sorted(given, key=list(layout.CLIP_ARRAYS).index):
+        for name in [name for name in self._own_columns() if name in given]:
             stop = first + len(given[name])
             if first < 0 or stop > self.num_clips:
                 raise StoreError(f"clips {first} to {stop} are not all in {self.path}: it has {self.num_clips}")
             write_column(self.place / "clips" / name, first, given[name])
+
+    def _own_columns(self) -> list[str]:
+        """The columns of `clips/` that this store has, in order; one of an earlier release lacks LATER_COLUMNS, and keeps what
+        it was made with."""
+        lacks = [name for name in layout.LATER_COLUMNS if not is_node(self.place / "clips" / name)]
+        return [name for name in layout.CLIP_ARRAYS if name not in lacks]
 
     def _columns(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> dict[str, np.ndarray]:
         unknown = sorted(set(columns) - set(layout.CLIP_ARRAYS))
@@ -256,7 +263,7 @@ class Writer:
         """First rows of a column of `clips/`; raises StoreError where any column is damaged, since zarr adds to all of them."""
         try:
             table = groups.load(self.place / "clips")
-            return {name: table[name].read(length) for name in layout.CLIP_ARRAYS}[name]
+            return {name: table[name].read(length) for name in self._own_columns()}[name]
         except (OSError, ValueError) as e:
             raise StoreError(f"{self.place / 'clips'} is damaged ({e}); restore it from a copy") from e
 

@@ -34,6 +34,9 @@ class ClipMedia:
     - `blendshapes` f4 [frames, 52], 0 to 1.
     - `flags` u1 [frames], bits of `concord.frames`: face detected, face interpolated, audio present, voice active, in use.
     - `face` u1 [frames, 112, 112], grey, the whole face; None if not requested.
+    - `num_faces`: the largest number of faces seen at once; -1 if not known. The arrays above are those of one face.
+    - `mouth2`, `lips2`, `blendshapes2`, `flags2`: the same of a second face, which may be the speaker too; in flags only
+      the bits of the face are set. None without one.
 
     A teacher with `stream` "audio" uses `audio` and the flags of sound and voice, one with "video" the other arrays.
     """
@@ -45,6 +48,11 @@ class ClipMedia:
     blendshapes: np.ndarray
     flags: np.ndarray
     face: np.ndarray | None = None
+    num_faces: int = -1
+    mouth2: np.ndarray | None = None
+    lips2: np.ndarray | None = None
+    blendshapes2: np.ndarray | None = None
+    flags2: np.ndarray | None = None
 
     @property
     def num_frames(self) -> int:

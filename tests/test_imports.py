@@ -55,7 +55,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
     "pipelines": {
         "containers": set(),
         "media": {"containers"},
-        "hearing": {"media"},
+        "hearing": {"media", "containers"},
         "corpora": set(),
         "ui": set(),
         "workers": {"hearing", "media", "corpora"},

@@ -13,8 +13,8 @@ from typing import Any
 import av
 import numpy as np
 
+from pipelines.containers.clock import BROKEN
 from pipelines.media.mix import resampler
-from pipelines.media.tally import BROKEN
 from store.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 Voice = Callable[[np.ndarray], np.ndarray]  # i2 [640 * frames] -> bool [frames], `teachers.voice.VoiceActivity.frames`

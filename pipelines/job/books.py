@@ -40,7 +40,14 @@ COPIED = (
     "audio_fake",
     "video_fake",
 )  # fields of a row
-KNOWN_LATER = ("length", "duration", "start_skew", "quality", "done")  # columns that are known once the clip is decoded
+KNOWN_LATER = (
+    "length",
+    "duration",
+    "start_skew",
+    "quality",
+    "num_faces",
+    "done",
+)  # columns that are known once the clip is decoded
 AGAIN = frozenset({"", OVERFLOW, *INFRASTRUCTURE})  # reasons of clips that every run tries again
 
 
@@ -189,7 +196,8 @@ class Books:
         for r in finished:
             k = r.clip - first
             new["length"][k], new["duration"][k] = r.length, r.length / FPS
-            new["start_skew"][k], new["quality"][k], new["done"][k] = r.start_skew, r.quality, 1
+            new["start_skew"][k], new["quality"][k] = r.start_skew, r.quality
+            new["num_faces"][k], new["done"][k] = r.num_faces, 1
         self.writer.write_clips(first, new)
 
     def _attempts(self, clip_id: str) -> int:

@@ -11,10 +11,11 @@ import numpy as np
 import store
 from pipelines.corpora.manifest import Row
 from pipelines.workers.plan import ShardGroup, clips_of_shard
-from pipelines.workers.work import Receipt, Work, opened, spool
+from pipelines.workers.work import SECOND, Receipt, Work, opened, spool
 from store import layout, staging
 from store.layout import FPS
 from store.place import Place
+from teachers import ClipMedia
 
 
 def stage(work: Work, root: Place) -> list[Receipt]:
@@ -38,11 +39,22 @@ def stage(work: Work, root: Place) -> list[Receipt]:
                 "fake": frame_labels(work.rows[i], clip.num_frames),
                 "asr": asr.astype(np.float16, copy=False),
                 "vsr": vsr.astype(np.float16, copy=False),
+                **_second(clip),
             }
         )
     staging.stage(root, work.name, arrays, [asdict(receipt) for receipt in work.receipts])
     staging.discard(root, [spool(work.name)])
     return work.receipts
+
+
+def _second(clip: ClipMedia) -> dict[str, np.ndarray]:
+    """The arrays of a clip's second face as a store has them; none without one."""
+    arrays = {name: getattr(clip, name) for name in SECOND}
+    return {
+        name: array.astype(layout.SECOND_ARRAYS[name][0], copy=False)
+        for name, array in arrays.items()
+        if array is not None
+    }
 
 
 def receipts(root: Place, name: str) -> list[Receipt]:

@@ -81,6 +81,7 @@ class FaceStage:
             start_skew=seen.start_skew_s,
             quality=seen.quality,
             notes=sentences(seen.facts),
+            num_faces=clip.num_faces,
             worker=worker(),
         )
         if clip.num_frames > slot.capacity:

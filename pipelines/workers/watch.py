@@ -1,13 +1,15 @@
-"""From a media file to a clip for teachers: pictures decoded, face tracked, sound placed on the same clock, voice
-detected.
+"""From a media file to a clip for teachers: pictures decoded, faces followed, sound placed on the same clock, voice
+detected, and the face taken that speaks.
 
-Precompute's face stage, the detector's answers and the benchmarks all use this module, so a clip gives the same bytes
-in all of them. It needs no store; the stage decides about a clip that does not fit its slot.
+Of several faces it is the one whose lips move with the voice, if that is clear (`teachers.speaker`), else the most
+prominent one; a fact says which. Precompute's face stage, the detector's answers and the benchmarks all use this module,
+so a clip gives the same bytes in all of them. It needs no store; the stage decides about a clip that does not fit its
+slot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,18 +24,22 @@ from pipelines.media.probe import has_sound
 from pipelines.media.sound import Sound, decode_sound
 from pipelines.workers.threads import fix_threads
 from store import layout
-from teachers import ClipMedia
-from teachers.face.tracker import FaceTrack
+from teachers import ClipMedia, speaker
+from teachers.face.tracker import Faces, FaceTrack, Seen
+
+SMALL = 60  # pixels from forehead to chin: the mouth crop, 96 pixels, then shows some 16 of the picture
 
 
 @dataclass(frozen=True)
 class Watched:
     """A clip for teachers, by how many seconds its sound starts after its first picture in the file, and what a person
-    should know of the file."""
+    should know of the file. `others` are the same clip with other faces that may be the speaker, the likeliest first;
+    none if it is clear which face speaks."""
 
     clip: ClipMedia
     start_skew_s: float
     facts: tuple[Fact, ...] = ()
+    others: tuple[ClipMedia, ...] = ()
 
     @property
     def quality(self) -> float:
@@ -44,15 +50,15 @@ class Watched:
 class Watcher:
     """The models for reading clips, loaded once for many clips."""
 
-    def __init__(self, backend: str | None = None, arrays: Sequence[str] = ()) -> None:
+    def __init__(self, backend: str | None = None, arrays: Sequence[str] = (), others: int = 1) -> None:
         """`backend` runs the face networks (`teachers.face.backends`; None: the best installed one); `arrays` names the
-        members of layout.OPTIONAL_ARRAYS that clips need."""
+        members of layout.OPTIONAL_ARRAYS that clips need; `others` is the most of `Watched.others`."""
         import cv2  # noqa: F401 - crops faces; imported here so that fix_threads finds it
 
         from teachers.face.tracker import FaceTracker
         from teachers.voice import VoiceActivity
 
-        self.whole_faces = "face" in arrays
+        self.whole_faces, self.others = "face" in arrays, others
         self.tracker = FaceTracker(backend=backend)
         self.voice = VoiceActivity()
         fix_threads()
@@ -68,14 +74,23 @@ class Watcher:
             # sound is checked again: it costs one open, and avoids tracking a face for nothing.
             if not has_sound(sounds):
                 raise MediaError("no_audio", f"{shown(sounds)} has no sound; name its sound as audio_path")
-            choice = choose_track(sounds, audio_track, self.voice.frames)
+            heard = choose_track(sounds, audio_track, self.voice.frames)
             video = Video(pictures)
-            track = self.tracker.track(video, whole_faces=self.whole_faces)
+            faces = self.tracker.follow(video, whole_faces=self.whole_faces)
             start_s = video.start_s if audio_path is None else None
-            sound = self._hear(sounds, start_s, len(track.detected), choice.track.index)
-        flags = self._flags(track, sound)
-        clip = ClipMedia(clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
-        return Watched(clip, sound.start_skew_s, (*video.facts, *choice.facts, *sound.facts))
+            sound = self._hear(sounds, start_s, faces.num_frames, heard.track.index)
+            voice = self.voice.frames(sound.samples) & sound.present
+            seen = [faces.seen(i) for i in range(len(faces.tracks))]
+            choice = chosen([speaker.motion(one.lips, one.detected, voice) for one in seen])
+            wanted = choice.order[: 1 + max(self.others if choice.rivals else 0, 1)]
+            facts = (*video.facts, *heard.facts, *sound.facts, *_facts(faces, seen, choice))
+            tracks = faces.cropped([seen[i] for i in wanted])
+        clips = [self._clip(clip_id, track, sound, voice) for track in tracks]
+        clip, others = clips[0], tuple(clips[1 : 1 + min(choice.rivals, self.others)])
+        if len(tracks) > 1:
+            two = tracks[1]
+            clip = replace(clip, mouth2=two.mouth, lips2=two.lips, blendshapes2=two.blendshapes, flags2=face_flags(two))
+        return Watched(clip, sound.start_skew_s, facts, others)
 
     def _hear(self, path: Media, start_s: float | None, num_frames: int, track: int) -> Sound:
         """The sound in the mix of its channels that carries the voice."""
@@ -89,11 +104,48 @@ class Watcher:
             facts = (*facts, Fact("silent", "the sound is silent"))
         return replace(sound, facts=facts)
 
-    def _flags(self, track: FaceTrack, sound: Sound) -> np.ndarray:
-        """u1 [frames], with the bits of layout."""
-        flags = np.full(len(track.detected), layout.IN_USE, np.uint8)
-        flags[track.detected] |= layout.FACE_DETECTED
-        flags[track.interpolated] |= layout.FACE_INTERPOLATED
+    def _clip(self, clip_id: str, track: FaceTrack, sound: Sound, voice: np.ndarray) -> ClipMedia:
+        """The clip with this face."""
+        flags = face_flags(track) | np.uint8(layout.IN_USE)
         flags[sound.present] |= layout.AUDIO_PRESENT
-        flags[self.voice.frames(sound.samples) & sound.present] |= layout.VOICE_ACTIVE
-        return flags
+        flags[voice] |= layout.VOICE_ACTIVE
+        media = clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face
+        return ClipMedia(*media, num_faces=track.num_faces)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of several faces was taken: their numbers, the one that was taken first, and how many of the others, which
+    come next, may be the speaker as well."""
+
+    order: list[int]
+    rivals: int
+
+
+def chosen(motions: Sequence[float]) -> Choice:
+    """The choice by the motion of lips; `motions` has the most prominent face first, which is taken if several may speak."""
+    may = speaker.may_speak(motions)
+    return Choice([*may, *(i for i in range(len(motions)) if i not in may)], len(may) - 1)
+
+
+def face_flags(track: FaceTrack) -> np.ndarray:
+    """u1 [frames], with the bits of layout that tell of the face."""
+    flags = np.zeros(len(track.detected), np.uint8)
+    flags[track.detected] |= layout.FACE_DETECTED
+    flags[track.interpolated] |= layout.FACE_INTERPOLATED
+    return flags
+
+
+def _facts(faces: Faces, seen: Sequence[Seen], choice: Choice) -> Iterator[Fact]:
+    """What a person should know of the faces."""
+    if len(seen) > 1:
+        number = (
+            f"{faces.num_faces} faces are seen" if faces.num_faces > 1 else "several faces are seen one after the other"
+        )
+        which = "it is not clear which one speaks, so the most prominent one was taken"
+        if not choice.rivals:
+            which = "the one whose lips move with the voice was taken"
+        yield Fact("several_faces", f"{number}; {which}")
+    height = seen[choice.order[0]].height
+    if height < SMALL:
+        yield Fact("small_face", f"the face is small, {height:.0f} pixels high, so its mouth shows little detail")

@@ -61,6 +61,7 @@ class Receipt:
     quality: float = 0.0
     trace: str = ""
     notes: str = ""  # facts of the file (`pipelines.media.facts`) as sentences
+    num_faces: int = -1  # the largest number seen at once; -1 if not known
 
     @property
     def ok(self) -> bool:
@@ -97,22 +98,24 @@ class Spooled:
     root: Place
     name: str
     num_frames: int
+    num_faces: int = -1
 
     @classmethod
     def of(cls, clip: ClipMedia, root: Place, batch: str) -> Spooled:
         """`clip`, written to the file of its batch."""
         arrays = {name: getattr(clip, name) for name in _MEDIA if getattr(clip, name) is not None}
         staging.stage(root, spool(batch), [arrays], [])
-        return cls(clip.id, root, spool(batch), clip.num_frames)
+        return cls(clip.id, root, spool(batch), clip.num_frames, clip.num_faces)
 
     def open(self) -> ClipMedia:
         """The clip; its arrays are memory-mapped if the file is on this machine. Raises StoreError if the file is
         gone."""
         found = staging.rows(self.root, self.name)[0][0]
-        return ClipMedia(self.id, **{name: rows.mapped() for name, rows in found.items()})
+        return ClipMedia(self.id, num_faces=self.num_faces, **{name: rows.mapped() for name, rows in found.items()})
 
 
-_MEDIA = ("audio", "mouth", "lips", "blendshapes", "flags", "face")
+SECOND = ("mouth2", "lips2", "blendshapes2", "flags2")  # arrays of a clip's second face, if there is one
+_MEDIA = ("audio", "mouth", "lips", "blendshapes", "flags", "face", *SECOND)
 
 
 def spool(batch: str) -> str:

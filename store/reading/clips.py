@@ -15,7 +15,8 @@ from store.reading.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of `clips/`; labels are 0 real, 1 fake, -1 unknown; times in seconds, `offset` to `length` in frames."""
+    """One row of `clips/`; labels are 0 real, 1 fake, -1 unknown (also `num_faces`); times in seconds, `offset` to `length`
+    in frames."""
 
     id: str
     path: str
@@ -34,6 +35,7 @@ class Clip:
     duration: float
     start_skew: float
     quality: float
+    num_faces: int
     done: bool
 
 

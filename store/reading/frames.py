@@ -102,6 +102,8 @@ class Frames:
 
     def _no_array(self, name: str) -> str:
         hint = "; precompute.py makes projections once it has real clips" if name in layout.PROJECTIONS else ""
+        if name in layout.SECOND_ARRAYS:
+            hint = "; an earlier release made it: a new store has it"
         if name in layout.OPTIONAL_ARRAYS:
             hint = f"; a new store made by precompute.py --arrays {name} has it"
         return f"{self._snapshot.place.path} has no frames/{name}; it has {', '.join(self.names)}{hint}"

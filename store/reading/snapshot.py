@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from store import layout
 from store.arrays import groups, inventory, tables
 from store.arrays.attributes import RootAttributes
 from store.arrays.inventory import Damaged, Inventory
@@ -66,13 +67,17 @@ class Snapshot:
         )
 
     def table(self, name: str, kinds: Mapping[str, str], length_of: str) -> dict[str, np.ndarray]:
-        """The columns {name: dtype} of a table, each as long as the column `length_of`."""
+        """The columns {name: dtype} of a table, each as long as the column `length_of`; those of LATER_COLUMNS that an earlier
+        release did not write are "not known"."""
         where = self.place / name
         length = tables.length(where / length_of)
         with tables.unreadable(where, "restore it from a copy"):
             group = self.group(name)
-            arrays = {column: group[column] for column in kinds}
-        return {column: tables.column(where, array, length, kinds[column]) for column, array in arrays.items()}
+            lacks = [column for column in layout.LATER_COLUMNS if column in kinds and column not in group.members]
+            arrays = {column: group[column] for column in kinds if column not in lacks}
+        found = {column: tables.column(where, array, length, kinds[column]) for column, array in arrays.items()}
+        found |= {column: np.full(length, layout.CLIP_ARRAYS[column][1], kinds[column]) for column in lacks}
+        return {column: found[column] for column in kinds}
 
 
 def opened(root: Place, read: Callable[[Snapshot], A]) -> tuple[Snapshot, A]:

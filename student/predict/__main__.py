@@ -6,7 +6,8 @@ is the student's, at the threshold and temperature that were fitted on validatio
 similarity. A verdict needs a calibration on enough people, or the user's statement (--corpus) that the video is from
 the corpus used for calibration. A file that cannot be read gets its own answer and does not affect the others.
 
-Not examined: identity, artefacts of the picture, and faces other than the most prominent one.
+Of several people the one is judged whose lips move with the voice, or fit it clearly better than the others'
+(`student.predict.faces`). Not examined: identity, and artefacts of the picture.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from pipelines.hearing.option import audio_track
 from store import output
 from store.output import Output
 from student.config import to_json
-from student.predict.answer import UNLICENSED, answer, refusal
+from student.predict.answer import SEVERAL_FACES, UNLICENSED, answer, refusal
 from student.predict.basis import Basis, basis
+from student.predict.faces import settled
 from student.predict.records import CANNOT_DECIDE, Answer
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ def predict(
                 yield refusal(path, error.reason, str(error)), None, witness
                 continue
             before = time.perf_counter()
+            found = settled(found, on.fit)
             said = answer(found, on.fit, on.map_of, on.calibration(), on.detector.judge if on.detector else None)
             seconds["answer"] = time.perf_counter() - before
             told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
@@ -93,7 +96,7 @@ def line(said: Answer) -> str:
     """Print one answer."""
     name = plain(said.path)
     if said.decision == CANNOT_DECIDE:
-        why = [] if said.reason == UNLICENSED else [said.reason]
+        why = [] if said.reason in (UNLICENSED, SEVERAL_FACES) else [said.reason]
         notes = [plain("; ".join(note.text for note in said.notes))] if said.notes else []
         return "; ".join([": ".join([name, CANNOT_DECIDE, *why, plain(said.message)]), *notes])
     assert said.calibration is not None

@@ -55,6 +55,7 @@ REASONS = {
     "too_short": "too short",
     "not_finite": "not finite",
 }  # the ledger's reasons; all others: unreadable
+SEVERAL_FACES = "several faces"  # the reason if none of them fits the voice clearly better
 UNLICENSED = "uncalibrated"  # the reason of an answer without a licence
 MS = 1000 // FPS
 
@@ -78,6 +79,8 @@ def answer(
     fake = student.probability if student else theirs
     ranking = _ranking(student, theirs, by_student=judge is not None)
     reason, message = doubt(face, voice, pair.offset if pair else None, pair.at_best if pair else None)
+    if not reason and evidence.unsettled:
+        reason, message = SEVERAL_FACES, evidence.unsettled
     decision = CANNOT_DECIDE
     if not reason:
         lacks = calibration.lacks and f"{calibration.lacks}; {ranking.sentence}"

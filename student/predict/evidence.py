@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -36,7 +36,7 @@ from store import layout
 from store.place import place
 from store.similarity import Fit
 from teachers import ClipMedia, TeacherError, recorded
-from teachers.face.tracker import NoFaceError
+from teachers.face.tracker import MAX_FACES, NoFaceError
 from teachers.whisper.transcribe import Word
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Evidence:
     """One video after both teachers: its media, projections f2 [frames, K] of lips and sound, words in order.
 
     `start_skew_s` is the start of the sound minus that of the picture in the file; `facts` are what a person should know
-    of the file.
+    of the file; `others` are the same video with other faces that may be the speaker (`student.predict.faces`), and
+    `unsettled` says that none of them is chosen.
     """
 
     path: str
@@ -75,6 +76,8 @@ class Evidence:
     words: list[Word]
     start_skew_s: float
     facts: tuple[Fact, ...] = ()
+    others: tuple[Evidence, ...] = ()
+    unsettled: str = ""
 
     @property
     def face(self) -> np.ndarray:
@@ -135,7 +138,7 @@ class Eyes:
 
     def __init__(self, arrays: Sequence[str] = ()) -> None:
         """`arrays`: the members of layout.OPTIONAL_ARRAYS that clips need."""
-        self.watcher = Watcher(arrays=arrays)
+        self.watcher = Watcher(arrays=arrays, others=MAX_FACES - 1)
 
     def __call__(self, asked: Question[Any]) -> Any:
         return asked.answer(self.watcher)
@@ -188,21 +191,25 @@ class Witness:
 
         begun = time.perf_counter()
         try:
-            asr, vsr = in_pieces(self.asr, clip, self.piece), self.vsr.embed([clip])[0]
+            asr = in_pieces(self.asr, clip, self.piece)
+            vsr = [self.vsr.embed([one])[0] for one in (clip, *seen.others)]
         except TeacherError as error:
             raise Unusable("not_finite", f"{row.path}: {error}") from error
         except Exception as error:
             check_device(error)  # without its GPU this process cannot continue
             raise _unforeseen(row.path, error) from error
         # half() clips infinite values into its range, so check first
-        asr, vsr = (half(_finite(x, row.path)) for x in (asr, vsr))
-        found = half(_finite(self.to_vsr(vsr), row.path)), half(_finite(self.to_asr(asr), row.path))
+        heard = half(_finite(self.to_asr(half(_finite(asr, row.path))), row.path))
+        shown = [half(_finite(self.to_vsr(half(_finite(x, row.path))), row.path)) for x in vsr]
         seconds["teachers"] = time.perf_counter() - begun
 
         begun = time.perf_counter()
-        heard = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
+        said = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
         seconds["words"] = time.perf_counter() - begun
-        return Evidence(row.path, clip, *found, heard, seen.start_skew_s, seen.facts), seconds
+        found = Evidence(row.path, clip, shown[0], heard, said, seen.start_skew_s, seen.facts)
+        pairs = zip(seen.others, shown[1:], strict=True)
+        others = tuple(replace(found, clip=other, vsr_projection=lips) for other, lips in pairs)
+        return replace(found, others=others), seconds
 
     def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:
         """Those frames of the video as JPEGs, `width` pixels wide; none if the file can no longer be read."""

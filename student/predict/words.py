@@ -15,11 +15,20 @@ LIMITS = (
     "cannot see another person's face, or hear another person's voice, on lips that really said these words.",
     "Agreement does not prove that a video is genuine, nor disagreement that it was forged: dubbing, translation, a second "
     "speaker off screen and sound added to silent pictures disagree, too.",
-    "If there are several people in the picture, only the most prominent face is followed.",
+    "If there are several people in the picture, only the one who seems to be speaking is judged; if that is not clear, there "
+    "is no answer.",
     "Sound more than 0.6 seconds away from its lips is not matched and counts as disagreement.",
     "The method was measured on English read in good light. A small model transcribes the words and often mishears them; "
     "whether lips agree is judged by the sound, not by the text.",
 )
+HEADS = {
+    "not finite": "No answer: the models gave no valid number",
+    "no face": "No answer: no face is seen speaking",
+    "several faces": "No answer: it is not clear which face speaks",
+    "no speech": "No answer: nobody is heard speaking",
+    "too short": "No answer: the video is too short",
+    "unreadable": "No answer: the file cannot be read",
+}
 
 
 def headline(said: Answer) -> tuple[str, str, str]:
@@ -43,14 +52,7 @@ def headline(said: Answer) -> tuple[str, str, str]:
             "clips do not show what is usual for the people in this one, so nothing is said for or against it.",
         )
     if reason:
-        heads = {
-            "not finite": "No answer: the models gave no valid number",
-            "no face": "No answer: no face is seen speaking",
-            "no speech": "No answer: nobody is heard speaking",
-            "too short": "No answer: the video is too short",
-            "unreadable": "No answer: the file cannot be read",
-        }
-        return "plain", heads[reason], f"{said.message[:1].upper()}{said.message[1:]}."
+        return "plain", HEADS[reason], f"{said.message[:1].upper()}{said.message[1:]}."
     assert fake is not None
     theirs = said.teachers.probability if said.teachers else None
     if theirs is not None and (theirs >= 0.5) != (fake >= 0.5):
@@ -108,6 +110,10 @@ def advice(said: Answer) -> list[tuple[str, str]]:
     if reason:
         other = {
             "not finite": ("Restore the models' weights and the fit from an intact copy, and try again.", ""),
+            "several faces": (
+                "Use a part that shows only the speaker, or cut out the speaker's half of the picture.",
+                "",
+            ),
             "no face": ("Use a part in which the speaker's face is large and visible while speaking.", ""),
             "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
             "too short": ("Use a longer part: at least one second of speech, better a whole sentence.", ""),

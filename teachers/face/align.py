@@ -10,6 +10,8 @@ Sources: github.com/facebookresearch/av_hubert preparation/align_mouth.py (from 
 face: the constants below are from 20words_mean_face.npy of github.com/mpc001/auto_avsr, commit 182b6283, Apache-2.0.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 FRAME = 256  # side of the mean-face picture, pixels
@@ -29,36 +31,74 @@ MEAN_STABLE = np.array(
 MEAN_MOUTH = np.array([129.31337322587925, 157.82299634918854])  # its points 48 to 67, averaged
 
 
-def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """[start, stop) of each unbroken stretch of True in a bool [frames]."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+def runs(mask: np.ndarray, parts: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """[start, stop) of each unbroken stretch of True in a bool [frames]; with `parts` [frames], each lies in one part."""
+    edges = np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8))
+    starts, stops = edges[:-1] == 1, edges[1:] == -1
+    if parts is not None:
+        inner = mask[1:] & mask[:-1] & (parts[1:] != parts[:-1])
+        starts[1:] |= inner
+        stops[:-1] |= inner
+    return [
+        (int(start), int(stop) + 1) for start, stop in zip(np.flatnonzero(starts), np.flatnonzero(stops), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Frames that are filled: frame rows[i] becomes a mean of the frames before[i] and after[i], in which the latter has
+    weight share[i]."""
+
+    rows: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    share: np.ndarray
+
+    @classmethod
+    def of(cls, found: np.ndarray, parts: np.ndarray | None = None) -> "Gaps":
+        """Short stretches without a detection, of a track found in bool [frames]: linear interpolation between two
+        detections, copies before the first and after the last. Stretches longer than MAX_GAP frames are not filled.
+
+        `parts` [frames] numbers the parts of a clip that differ in their pixels (another size of picture): a frame is
+        filled only from its own part.
+        """
+        short = [(a, b) for a, b in runs(~found) if b - a <= MAX_GAP] if found.any() else []
+        columns: list[list[np.ndarray]] = [[*[np.zeros(0, int)] * 3, np.zeros(0)]]
+        for start, stop in short:
+            rows = np.arange(start, stop)
+            before, after = np.full(len(rows), start - 1), np.full(len(rows), stop)
+            has_before, has_after = before >= 0, after < len(found)
+            if parts is not None:
+                has_before &= parts[before] == parts[rows]
+                has_after &= parts[np.minimum(after, len(found) - 1)] == parts[rows]
+            share = (rows - before) / (after - before)
+            share[~has_before], share[~has_after] = 1.0, 0.0
+            before, after = np.where(has_before, before, after), np.where(has_after, after, before)
+            kept = has_before | has_after
+            columns.append([one[kept] for one in (rows, before, after, share)])
+        rows, before, after, share = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return cls(rows, before, after, share)
+
+    def within(self, start: int, stop: int, origin: int) -> "Gaps":
+        """The frames from start to stop, counted from `origin`."""
+        some = (self.rows >= start) & (self.rows < stop)
+        rows, before, after = (one[some] - origin for one in (self.rows, self.before, self.after))
+        return Gaps(rows, before, after, self.share[some])
+
+    def fill(self, values: np.ndarray) -> None:
+        """Fill the frames of f8 [frames, ...] in place."""
+        share = self.share.reshape(-1, *[1] * (values.ndim - 1))
+        values[self.rows] = (1 - share) * values[self.before] + share * values[self.after]
 
 
 def fill_gaps(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fill short stretches without a detection: linear interpolation between two detections, copies before the first
-    and after the last.
-
-    values [frames, ...] are read where found (bool [frames]) is True. Returns the filled f8 [frames, ...] and bool
-    [frames], True where filled. Stretches longer than MAX_GAP frames stay 0 and False.
-    """
+    """The values [frames, ...] of a track found in bool [frames], with short gaps filled, f8; and which frames were
+    filled, bool [frames]. Other frames without a detection are 0."""
     filled = np.where(found.reshape(-1, *[1] * (values.ndim - 1)), values, 0).astype(np.float64)
+    gaps = Gaps.of(found)
+    gaps.fill(filled)
     interpolated = np.zeros(len(found), bool)
-    if not found.any():
-        return filled, interpolated
-    for start, stop in runs(~found):
-        if stop - start > MAX_GAP:
-            continue
-        before, after = start - 1, stop
-        if before < 0:
-            filled[start:stop] = filled[after]
-        elif after == len(found):
-            filled[start:stop] = filled[before]
-        else:
-            share = (np.arange(start, stop) - before) / (after - before)
-            share = share.reshape(-1, *[1] * (values.ndim - 1))
-            filled[start:stop] = (1 - share) * filled[before] + share * filled[after]
-        interpolated[start:stop] = True
+    interpolated[gaps.rows] = True
     return filled, interpolated
 
 

@@ -48,10 +48,11 @@ class Patches:
 
 @dataclass(frozen=True)
 class Crops:
-    """Crops to make: written to `out` [frames, ...] by `crop(image, source[k], origin, extents[k])`, from a frame or
-    from a piece of it that begins at `origin` (x, y)."""
+    """Crops to make of the frames marked in `faced`, bool [frames]: written to `out` [frames, ...] by
+    `crop(image, source[k], origin, extents[k])`, from a frame or from a piece of it that begins at `origin` (x, y)."""
 
     patches: Patches
+    faced: np.ndarray
     out: np.ndarray
     source: np.ndarray
     extents: np.ndarray  # (left, top, right, bottom) of what a crop reads, i8 [frames, 4]
@@ -64,34 +65,34 @@ class Crops:
 
 def make(
     frames: Iterable[np.ndarray],
-    faced: np.ndarray,
     wanted: Sequence[Crops],
-    shape: tuple[int, int],
-    stays: np.ndarray | None = None,
+    shapes: Sequence[tuple[int, tuple[int, int]]],
+    stays: np.ndarray,
 ) -> None:
-    """Make all crops of the frames marked in `faced`, bool [frames]. `shape` is height and width of a frame. `stays`,
+    """Make all crops. `shapes` are height and width of the frames, each with the first frame that has them. `stays`,
     bool [frames], marks frames with the same picture as the one before; an equal crop is copied.
 
     Reads the frames again only if a piece is missing or too small. RuntimeError if there are fewer frames than before.
     """
     missing: dict[int, list[Crops]] = {}
     copies: list[tuple[Crops, np.ndarray]] = []
+    ends = [*(first for first, _ in shapes[1:]), len(stays)]
     for crops in wanted:
-        same = np.zeros(len(faced), bool)
-        if stays is not None:
-            same[1:] = (
-                stays[1:]
-                & faced[1:]
-                & faced[:-1]
-                & (crops.source[1:] == crops.source[:-1]).reshape(len(faced) - 1, -1).all(axis=1)
-            )
+        faced, same = crops.faced, np.zeros(len(stays), bool)
+        same[1:] = (
+            stays[1:]
+            & faced[1:]
+            & faced[:-1]
+            & (crops.source[1:] == crops.source[:-1]).reshape(len(stays) - 1, -1).all(axis=1)
+        )
         copies.append((crops, np.flatnonzero(same)))
-        for k in np.flatnonzero(faced & ~same).tolist():
-            piece = crops.patches.find(k, crops.extents[k], shape)
-            if piece is None:
-                missing.setdefault(k, []).append(crops)
-            else:
-                crops.make(k, piece[2], piece[:2])
+        for (first, shape), end in zip(shapes, ends, strict=True):
+            for k in (first + np.flatnonzero((faced & ~same)[first:end])).tolist():
+                piece = crops.patches.find(k, crops.extents[k], shape)
+                if piece is None:
+                    missing.setdefault(k, []).append(crops)
+                else:
+                    crops.make(k, piece[2], piece[:2])
     if missing:
         for k, frame in enumerate(frames):
             for crops in missing.pop(k, ()):
@@ -99,7 +100,7 @@ def make(
             if not missing:
                 break
     if missing:
-        raise RuntimeError(f"fewer frames came in the second pass: {len(missing)} of {len(faced)} are missing")
+        raise RuntimeError(f"fewer frames came in the second pass: {len(missing)} of {len(stays)} are missing")
     for crops, rows in copies:
         for k in rows.tolist():  # in order: one picture may last for many frames
             crops.out[k] = crops.out[k - 1]

@@ -13,6 +13,7 @@ ten frames it would make no difference.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from teachers.face import detector
 from teachers.face.networks import DETECTOR_SIDE, LANDMARK_SIDE, Networks
-from teachers.face.reading import Reading
+from teachers.face.reading import MOST_SPOTS, SURE_PRESENCE, Reading
 
 MIN_PRESENCE = 0.0  # logit, so probability 0.5: from the landmark network itself
 SAME_FACE = 0.5  # intersection over union from which a detection replaces a followed square
@@ -85,6 +86,11 @@ def _around(low: np.ndarray, high: np.ndarray, eyes: np.ndarray, square: bool) -
     )
 
 
+def _begun(spot: np.ndarray) -> _Region:
+    """The region of a detected face: box and eyes f4 [4, 2]."""
+    return _around(spot[0], spot[1], spot[2:], square=False)
+
+
 def _whole(frame: np.ndarray, side: int) -> np.ndarray:
     """A frame u1 [height, width, 3], scaled and centred in a black square: u1 [side, side, 3]."""
     import cv2
@@ -140,20 +146,25 @@ class Tracking:
 
     def detect(self, frame: np.ndarray, duplicate: float) -> list[_Region]:
         """Regions of faces, highest score first."""
+        return [_begun(points) for points in self._spots(frame, duplicate)]
+
+    def search(self, frame: np.ndarray) -> Iterator[list[np.ndarray]]:
+        """Spots of small faces in a frame u1 [height, width, 3] (`detector.search`)."""
+        return detector.search(frame, partial(self._spots, duplicate=DUPLICATE_COUNTED))
+
+    def _spots(self, frame: np.ndarray, duplicate: float) -> list[np.ndarray]:
+        """Box and eyes of each detected face, f4 [4, 2] in pixels."""
         height, width = frame.shape[:2]
         side = max(height, width)
         boxes, logits = self.networks.detect(_whole(frame, DETECTOR_SIDE))
         corner = np.array([width - side, height - side], np.float32) / 2
-        regions = []
-        for found in detector.decode(boxes, logits, duplicate):
-            low, high, *eyes = (found * np.float32(side) + corner)[:4]
-            regions.append(_around(low, high, np.stack(eyes), square=False))
-        return regions
+        return [(found * np.float32(side) + corner)[:4] for found in detector.decode(boxes, logits, duplicate)]
 
-    def find(self, frame: np.ndarray, region: _Region) -> np.ndarray | None:
-        """Points of the face in a region, f4 [2, 478] in pixels; None if the network sees no face."""
+    def find(self, frame: np.ndarray, region: _Region, presence: float = MIN_PRESENCE) -> np.ndarray | None:
+        """Points of the face in a region, f4 [2, 478] in pixels; None if the network sees no face (a logit of up to
+        `presence`)."""
         points, logit = self.networks.landmarks(_cut(frame, region, LANDMARK_SIDE))
-        return region.back(points) if logit > MIN_PRESENCE else None
+        return region.back(points) if logit > presence else None
 
 
 class Loop:
@@ -176,6 +187,19 @@ class Loop:
         regions = self._regions
         if len(regions) < self._num_faces:
             regions = self._with_detections(frame)
+        return self._follow(frame, timestamp_ms, regions)
+
+    def start(self, frame: np.ndarray, timestamp_ms: int, spots: Sequence[np.ndarray]) -> list[Reading]:
+        """The faces at these spots, f4 [4, 2] each, in the frame that was read last without finding one."""
+        regions: list[_Region] = []
+        for spot in spots[:MOST_SPOTS]:
+            region = _begun(spot)
+            if len(regions) < self._num_faces and self._tracking.find(frame, region, SURE_PRESENCE) is not None:
+                regions.append(region)
+        return self._follow(frame, timestamp_ms, regions)
+
+    def _follow(self, frame: np.ndarray, timestamp_ms: int, regions: list[_Region]) -> list[Reading]:
+        """The faces in these regions, whose next regions are kept."""
         found = [points for points in (self._tracking.find(frame, region) for region in regions) if points is not None]
         self._regions = [
             _around(points.min(axis=1), points.max(axis=1), points[:, EYES].T, square=True) for points in found

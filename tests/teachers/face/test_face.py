@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from teachers.face import align
+from teachers.face import align, tracks
 from teachers.face import tracker as face
 from teachers.face.landmarker import Landmarker, image
 from teachers.face.tracker import FaceTracker, NoFaceError
@@ -212,8 +212,10 @@ def test_larger_face_that_comes_later_is_found(tracker, pictures):
     assert found.detected[16:].all()
 
 
-def test_longer_track_wins_where_faces_follow_each_other(tracker, pictures):
-    """One face at a time, so that a single one is followed: left for 15 frames, then right for 35."""
+def test_longer_track_wins_where_faces_of_others_follow_each_other(tracker, pictures, monkeypatch):
+    """One face at a time, so that a single one is followed: left for 15 frames, then right for 35. The clips show one
+    person; here they count as two."""
+    monkeypatch.setattr(tracks, "SAME_LOOK", 1.1)
     frames = two_faces(pictures, 50)
     frames[:15, :, 362:] = 40
     frames[15:, :, :360] = 40

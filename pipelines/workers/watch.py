@@ -18,6 +18,7 @@ from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
 from pipelines.media.probe import has_sound
 from pipelines.media.sound import Sound, decode_sound
+from pipelines.workers import still
 from pipelines.workers.threads import fix_threads
 from store import layout
 from teachers import ClipMedia
@@ -35,7 +36,7 @@ class Watched:
 
     @property
     def quality(self) -> float:
-        """Share of the frames in which a face was detected."""
+        """Share of the frames in which a face was detected, held or not."""
         return float(((self.clip.flags & layout.FACE_DETECTED) > 0).mean())
 
 
@@ -69,7 +70,7 @@ class Watcher:
             sound = decode_sound(sounds, start_s, len(track.detected))
         flags = self._flags(track, sound)
         clip = ClipMedia(clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face)
-        return Watched(clip, sound.start_skew_s, (*video.facts, *sound.facts))
+        return Watched(clip, sound.start_skew_s, (*video.facts, *sound.facts, *still.facts(flags)))
 
     def _flags(self, track: FaceTrack, sound: Sound) -> np.ndarray:
         """u1 [frames], with the bits of layout."""
@@ -78,4 +79,4 @@ class Watcher:
         flags[track.interpolated] |= layout.FACE_INTERPOLATED
         flags[sound.present] |= layout.AUDIO_PRESENT
         flags[self.voice.frames(sound.samples) & sound.present] |= layout.VOICE_ACTIVE
-        return flags
+        return still.mark(track.mouth, flags)

@@ -49,6 +49,7 @@ class RootAttributes(TypedDict, total=False):
     corpora: list[str]
     words: dict[str, Any]
     inventory: bool
+    held_pictures: bool  # whether flags have bit 5; stores of earlier releases lack both
     commit: str
     command: str
 
@@ -107,5 +108,6 @@ ATTRIBUTES: dict[str, tuple[str, Check]] = {
     "similarity": ("an object with the kind of the comparison", _is_similarity),
     "corpora": ("a list of names", lambda v: isinstance(v, list) and all(map(_is_text, v))),
     "created_by": ("text", _is_text),
+    "held_pictures": ("true or false", lambda v: isinstance(v, bool)),
     "words": ("an object", lambda v: isinstance(v, dict)),
 }

@@ -45,7 +45,7 @@ def create(
 
     `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes;
     `extra` adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError if something is there already. The
-    store appears completely or not at all.
+    store appears completely or not at all. Its flags are to have the bit of held pictures (`concord.held`).
     """
     root = place(path, options).confined()
     if is_taken(root):
@@ -68,6 +68,7 @@ def create(
         "fps": layout.FPS,
         "sample_rate": layout.SAMPLE_RATE,
         "layout": cut,
+        "held_pictures": True,
         inventory.MARK: True,
     }
 

@@ -107,6 +107,11 @@ def show(report: dict[str, Any], console: Console) -> None:
         console.print("similarity: " + ", ".join(f"{k} {v}" for k, v in attrs["similarity"].items()))
     else:
         console.print("similarity: not fitted yet")
+    if not attrs.get("held_pictures"):
+        console.print(
+            "held pictures: not marked in frames/flags, as in all stores of earlier releases; readers find them when they "
+            "read flags, and precompute.py --refit writes them"
+        )
     table = Table("array", "shape", "dtype", "chunk", "shard", "shards", "on disk", "ratio", box=None, pad_edge=False)
     for a in report["arrays"]:
         shape = " x ".join(str(n) for n in a["shape"])

@@ -60,7 +60,7 @@ FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "audio": ("i2", (SAMPLES_PER_FRAME,)),  # mono sound of that frame
     "lips": ("f2", (40, 2)),  # x, y in pixels of the 256 x 256 mean-face frame, from the mean mouth centre, y down
     "blendshapes": ("f2", (52,)),
-    "flags": ("u1", ()),
+    "flags": ("u1", ()),  # bits of concord.frames; of earlier releases without HELD (`store.reading.held`)
     "fake": ("i1", ()),
     "similarity": ("f2", ()),  # soft label of the clip's own pair, 5-frame window, in [0, 1]; NaN before a fit
 }

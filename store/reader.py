@@ -24,6 +24,7 @@ from store.layout import StoreError
 from store.place import Place, place
 from store.reading.clips import Clip, ClipTable
 from store.reading.frames import Frames
+from store.reading.held import HeldPictures
 from store.reading.snapshot import opened
 from store.similarity import Fit
 
@@ -63,6 +64,7 @@ class Reader:
         self.inventory = self._snapshot.inventory
         self.names = self._frames.names
         self.clips = self._table.columns
+        self._held = None if self.has_held_pictures else HeldPictures()
 
     def __reduce__(self) -> tuple[object, ...]:
         return Reader, (self.place,)
@@ -73,6 +75,12 @@ class Reader:
 
     def __repr__(self) -> str:
         return f"<store {self.path}: {len(self)} clips>"
+
+    @property
+    def has_held_pictures(self) -> bool:
+        """Whether the stored flags have the bit of held pictures; stores of earlier releases lack it, and this reader
+        supplies it."""
+        return bool(self.attrs.get("held_pictures", False))
 
     @property
     def num_rows(self) -> int:
@@ -119,13 +127,29 @@ class Reader:
             raise StoreError(f"{name} is done but has no rows; restore clips/offset from a copy")
         if not 0 <= start <= stop <= length:
             raise StoreError(f"{name}: frames {start} to {stop} are not all in it, it has {length}")
-        return self._frames.read(offset + start, offset + stop, names, lambda: name)
+        got = self._frames.read(offset + start, offset + stop, names, lambda: name)
+        if self._held and "flags" in got and start < stop:
+            self._supply(self._held, i, got["flags"], start)
+        return got
 
     def rows(self, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Rows start..stop of `frames/` itself, whether or not they belong to a clip: {name: array [stop - start, ...]}."""
         if not 0 <= start <= stop <= self.num_rows:
             raise StoreError(f"{self.path}: rows {start} to {stop} are not all in frames/, it has {self.num_rows}")
-        return self._frames.read(start, stop, names, partial(self._table.name_of_row, start))
+        got = self._frames.read(start, stop, names, partial(self._table.name_of_row, start))
+        if self._held and "flags" in got:
+            for i in self._table.done_within(start, stop):
+                offset, length, _ = self._table.slot(i)
+                first, last = max(offset, start), min(offset + length, stop)
+                self._supply(self._held, i, got["flags"][first - start : last - start], first - offset)
+        return got
+
+    def _supply(self, bits: HeldPictures, i: int, flags: np.ndarray, start: int) -> None:
+        """Set the bit of held pictures in the flags of clip i from frame `start` on."""
+        (offset, length, _), name = self._table.slot(i), self._table.name(i)
+        bits.add(
+            i, length, lambda a, b, names: self._frames.read(offset + a, offset + b, names, lambda: name), flags, start
+        )
 
     # -- damage, found cheaply -----------------------------------------------------------------------------------------
 
@@ -218,13 +242,13 @@ class Reader:
         """The constant offset within +-`limit` frames under which the lips of clip i and the sound of clip j (its own, if left
         out) agree best over the whole clip, the scores there and unshifted, and its margin over other offsets.
 
-        Raises StoreError where the store has no fit, a clip is not done, or no frame has both face and voice.
+        Raises StoreError where the store has no fit, a clip is not done, or no frame has both a face that moves and a voice.
         """
         fit = self._needed_fit()
         j = i if j is None else j
         seen = self.frames(i, 0, self._table.slot(i).length, ["vsr_projection", "flags"])
         heard = self.frames(j, 0, self._table.slot(j).length, ["asr_projection", "flags"])
-        face, voice = seen["flags"] & layout.FACE_DETECTED > 0, heard["flags"] & layout.VOICE_ACTIVE > 0
+        face, voice = layout.evident(seen["flags"]), heard["flags"] & layout.VOICE_ACTIVE > 0
         try:
             return similarity.best_offset(seen["vsr_projection"], heard["asr_projection"], fit, face, voice, limit)
         except ValueError as e:

@@ -32,7 +32,8 @@ class ClipMedia:
     - `mouth` u1 [frames, 96, 96], grey, aligned; 0 in frames without a face.
     - `lips` f4 [frames, 40, 2], pixels of the mean-face frame, origin at its mouth centre, y down.
     - `blendshapes` f4 [frames, 52], 0 to 1.
-    - `flags` u1 [frames], bits of `concord.frames`: face detected, face interpolated, audio present, voice active, in use.
+    - `flags` u1 [frames], bits of `concord.frames`: face detected, face interpolated, audio present, voice active, in use,
+      picture held (it stands still, and its lips are no evidence).
     - `face` u1 [frames, 112, 112], grey, the whole face; None if not requested.
     - `num_faces`: the largest number of faces seen at once; -1 if not known. The arrays above are those of one face.
     - `mouth2`, `lips2`, `blendshapes2`, `flags2`: the same of a second face, which may be the speaker too; in flags only

@@ -29,7 +29,17 @@ import numpy as np
 
 from concord.command import Command, log_to_stderr, say, told
 from concord.errors import ConcordError
-from concord.frames import AUDIO_PRESENT, FACE_DETECTED, FACE_INTERPOLATED, FPS, IN_USE, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from concord.frames import (
+    AUDIO_PRESENT,
+    FACE_DETECTED,
+    FACE_INTERPOLATED,
+    FPS,
+    HELD,
+    IN_USE,
+    SAMPLES_PER_FRAME,
+    VOICE_ACTIVE,
+)
+from concord.held import held
 from teachers.base import ClipMedia, Teacher, TeacherError, load
 from teachers.files import arrays
 from teachers.testing import synthetic
@@ -140,6 +150,7 @@ def _decoded(path: Path, teacher: Teacher) -> arrays.Batch:
             | track.detected * np.uint8(FACE_DETECTED)
             | track.interpolated * np.uint8(FACE_INTERPOLATED)
         )
+        flags |= held(mouth, flags) * np.uint8(HELD)
     audio = np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
     if heard:
         sound = decode_sound(path, video.start_s, frames)

@@ -22,7 +22,7 @@ def timeline(reader: store.Reader, clip: int, file: Path, title: str) -> None:
 
     row = reader.clip(clip)
     got = reader.frames(clip, 0, row.length, ["mouth", "audio", "flags"])
-    voiced = got["flags"] & layout.VOICE_ACTIVE > 0
+    voiced = (got["flags"] & layout.VOICE_ACTIVE > 0) & (got["flags"] & layout.HELD == 0)
     frame, second = (reader.pair_similarity(clip, clip, window=w) for w in (5, 25))
     seconds = row.length / layout.FPS
     figure = Figure(figsize=(11, 4.6), dpi=120, layout="constrained")

@@ -79,7 +79,8 @@ def second_pass(
         for _ in spread(label_shard, [(root, shard) for shard in shards]):
             pass
     if anew or fresh:
-        writer.update_attrs({"similarity": note})
+        marked = {"held_pictures": True} if anew else {}  # the flags of all shards have the bit now
+        writer.update_attrs({"similarity": note, **marked})
     return note
 
 
@@ -144,15 +145,15 @@ def _unlabelled(reader: store.Reader, clip: int) -> bool:
 
 
 def label_shard(root: Place, shard: int) -> int:
-    """Write the shard's projections and soft labels completely, from its embeddings and the stored fit; returns the
-    number of clips."""
+    """Write the shard's projections and soft labels completely, from its embeddings and the stored fit, and in a store of
+    an earlier release the flags with the bit of held pictures; returns the number of clips."""
     reader, writer = store.open(root), store.Writer.open(root)
     fit = reader.new_fit
     if fit is None:
         raise store.StoreError(f"{root} has no fit to label with")
     to_vsr, to_asr = projection.maps(fit)
     start = shard * layout.SHARD
-    arrays = writer.blank_shard(layout.LEARNED_ARRAYS)
+    arrays = writer.blank_shard([*layout.LEARNED_ARRAYS, *([] if reader.has_held_pictures else ["flags"])])
     clips = clips_of_shard(reader.clips, shard)
     for clip in clips:
         got = embeddings(reader, clip)
@@ -163,7 +164,13 @@ def label_shard(root: Place, shard: int) -> int:
         begin = int(reader.clips["offset"][clip]) - start
         rows = slice(max(begin, 0), min(begin + len(v), layout.SHARD))
         own = slice(rows.start - begin, rows.stop - begin)
-        for name, values in (("vsr_projection", v), ("asr_projection", a), ("similarity", label.astype(np.float16))):
-            arrays[name][rows] = values[own]
+        found = {
+            "vsr_projection": v,
+            "asr_projection": a,
+            "similarity": label.astype(np.float16),
+            "flags": got["flags"],
+        }
+        for name, values in arrays.items():
+            values[rows] = found[name][own]
     writer.write_shard(shard, arrays)
     return len(clips)

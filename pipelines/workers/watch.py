@@ -22,6 +22,7 @@ from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
 from pipelines.media.probe import has_sound
 from pipelines.media.sound import Sound, decode_sound
+from pipelines.workers import still
 from pipelines.workers.threads import fix_threads
 from store import layout
 from teachers import ClipMedia, speaker
@@ -43,7 +44,7 @@ class Watched:
 
     @property
     def quality(self) -> float:
-        """Share of the frames in which a face was detected."""
+        """Share of the frames in which a face was detected, held or not."""
         return float(((self.clip.flags & layout.FACE_DETECTED) > 0).mean())
 
 
@@ -89,8 +90,9 @@ class Watcher:
         clip, others = clips[0], tuple(clips[1 : 1 + min(choice.rivals, self.others)])
         if len(tracks) > 1:
             two = tracks[1]
-            clip = replace(clip, mouth2=two.mouth, lips2=two.lips, blendshapes2=two.blendshapes, flags2=face_flags(two))
-        return Watched(clip, sound.start_skew_s, facts, others)
+            flags = still.mark(two.mouth, face_flags(two))
+            clip = replace(clip, mouth2=two.mouth, lips2=two.lips, blendshapes2=two.blendshapes, flags2=flags)
+        return Watched(clip, sound.start_skew_s, (*facts, *still.facts(clip.flags)), others)
 
     def _hear(self, path: Media, start_s: float | None, num_frames: int, track: int) -> Sound:
         """The sound in the mix of its channels that carries the voice."""
@@ -109,6 +111,7 @@ class Watcher:
         flags = face_flags(track) | np.uint8(layout.IN_USE)
         flags[sound.present] |= layout.AUDIO_PRESENT
         flags[voice] |= layout.VOICE_ACTIVE
+        flags = still.mark(track.mouth, flags)
         media = clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face
         return ClipMedia(*media, num_faces=track.num_faces)
 

@@ -50,6 +50,7 @@ class RootAttributes(TypedDict, total=False):
     audio_track: int  # number of the sound track of clips that name none; without it the track is chosen for each clip
     words: dict[str, Any]
     inventory: bool
+    held_pictures: bool  # whether flags have bit 5; stores of earlier releases lack both
     commit: str
     command: str
 
@@ -109,5 +110,6 @@ ATTRIBUTES: dict[str, tuple[str, Check]] = {
     "corpora": ("a list of names", lambda v: isinstance(v, list) and all(map(_is_text, v))),
     "created_by": ("text", _is_text),
     "audio_track": ("the number of a sound track", lambda v: is_count(v, 1, 64)),
+    "held_pictures": ("true or false", lambda v: isinstance(v, bool)),
     "words": ("an object", lambda v: isinstance(v, dict)),
 }

@@ -88,6 +88,12 @@ class ClipTable:
         within = (self.columns["offset"] <= row) & (row < self.columns["offset"] + self.columns["capacity"])
         return self.name(int(within.argmax())) if within.any() else f"row {row}"
 
+    def done_within(self, start: int, stop: int) -> list[int]:
+        """Done clips with frames among rows start..stop of `frames/`."""
+        offset, length = self.columns["offset"], self.columns["length"]
+        within = (self.columns["done"] == 1) & (offset >= 0) & (offset < stop) & (offset + length > start)
+        return np.flatnonzero(within).tolist()
+
     def typical_length(self) -> int:
         """Frames that 19 of 20 done clips do not exceed; 0 without any."""
         lengths = self.columns["length"][self.columns["done"] == 1]

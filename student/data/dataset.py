@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import store
-from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, StoreError
+from store.layout import SAMPLES_PER_FRAME, VOICE_ACTIVE, StoreError, evident
 from store.similarity import Fit, compare
 from student.config import DataConfig
 from student.data.augment import augment_mouth, augment_sound
@@ -112,7 +112,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             "frame_label": _padded(frame_label.astype(np.float32), t, fill=-1),
             "clip": np.array([d.lips, d.sound]),
             "start": np.array([d.lips_start, d.sound_start]),
-            "face": _padded((lips["flags"] & FACE_DETECTED) > 0, t),
+            "face": _padded(evident(lips["flags"]), t),
             "voice": _padded((sound["flags"] & VOICE_ACTIVE) > 0, t),
         }
         if self.soft_labels:

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 Judge = Callable[["ClipMedia", int], Judged]
 
 MIN_FRAMES = 25  # with face and voice: one second; 1 to 2 % of such clips are wrong on GRID
+MIN_MOVING = (
+    0.5  # share of the frames with face and voice whose picture moves: a video is not judged by its smaller part
+)
 MIN_OFFSET = 3  # from this many frames on it is out of sync; 1 % of real clips are that far off
 MIN_MARGIN = 0.25  # of the score at the best offset above all others; real clips have at least .32, 98 % of swaps less
 AGREES, DISAGREES = 0.7, 0.3  # mean similarity of a word's frames: 1 % of true words are below .3, 91 % of swapped ones
@@ -70,7 +73,7 @@ def answer(
     at another time is moved there before anything is judged: people do not notice up to 80 ms, and from 120 ms on there
     is no decision. Words, passages and `similarity_moved` are on the clock of the sound.
     """
-    face, voice = evidence.face, evidence.voice
+    face, voice, evident = evidence.face, evidence.voice, evidence.evident
     here = _curves(evidence, fit, corpus)
     pair = _compare(evidence, fit, corpus, here.known) if here.known.any() else None
     shift = pair.offset.frames if pair and fits_elsewhere(pair.offset, pair.at_best) else 0
@@ -78,7 +81,7 @@ def answer(
     theirs = pair.probability(moved=shift != 0) if pair else None
     fake = student.probability if student else theirs
     ranking = _ranking(student, theirs, by_student=judge is not None)
-    reason, message = doubt(face, voice, pair.offset if pair else None, pair.at_best if pair else None)
+    reason, message = doubt(face, voice, evident, pair.offset if pair else None, pair.at_best if pair else None)
     if not reason and evidence.unsettled:
         reason, message = SEVERAL_FACES, evidence.unsettled
     decision = CANNOT_DECIDE
@@ -103,6 +106,7 @@ def answer(
         teachers=Teachers(rounded(pair.similarity) if pair else None, rounded(theirs) if judged else None),
         duration=len(face) / FPS,
         face_share=rounded(face.mean()),
+        held_share=rounded((face & ~evident).mean()),
         voice_share=rounded(voice.mean()),
         seconds_judged=int(here.known.sum()) / FPS,
         start_skew=rounded(evidence.start_skew_s),
@@ -110,7 +114,7 @@ def answer(
         offset=_offset(pair) if pair else None,
         words=[_word(word, there, judged) for word in evidence.words],
         passages=passages(there.second, there.known) if judged else [],
-        timeline=_timeline(here, there if shift else None, face, voice),
+        timeline=_timeline(here, there if shift else None, evidence),
     )
 
 
@@ -156,7 +160,7 @@ def _curves(evidence: Evidence, fit: Fit, corpus: str | None, shift: int = 0) ->
 def _compare(evidence: Evidence, fit: Fit, corpus: str | None, known: np.ndarray) -> _Pair:
     lips, sound = evidence.vsr_projection, evidence.asr_projection
     whole = float(similarity.compare(lips, sound, fit, "clip", known, corpus)[0])
-    offset = similarity.best_offset(lips, sound, fit, evidence.face, evidence.voice)
+    offset = similarity.best_offset(lips, sound, fit, evidence.evident, evidence.voice)
     at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
     return _Pair(whole, offset, at_best)
 
@@ -169,7 +173,7 @@ def agreement(
     frames = len(evidence.face)
     value, known = np.zeros(frames, np.float32), np.zeros(frames, bool)
     lips, sound, _ = similarity.shifted(frames, frames, shift)
-    known[sound] = evidence.face[lips] & evidence.voice[sound]
+    known[sound] = evidence.evident[lips] & evidence.voice[sound]
     pair = evidence.vsr_projection[lips], evidence.asr_projection[sound]
     value[sound] = similarity.compare(*pair, fit, window, known[sound], corpus)
     return value, known
@@ -189,12 +193,15 @@ def _ranking(student: Judged | None, theirs: float | None, by_student: bool) -> 
 # -- the decision -------------------------------------------------------------------------------------------------------
 
 
-def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: float | None) -> tuple[str, str]:
+def doubt(
+    face: np.ndarray, voice: np.ndarray, evident: np.ndarray, offset: Offset | None, at_best: float | None
+) -> tuple[str, str]:
     """Why no decision can be made, as (reason, sentence); two empty texts if it can.
 
-    `face`, `voice` bool [frames]; `at_best` is the similarity of the clip at its best offset.
+    `face`, `voice`, `evident` (a face in a picture that moves) bool [frames]; `at_best` is the similarity of the clip at
+    its best offset.
     """
-    both = int((face & voice).sum())
+    both, moving = int((face & voice).sum()), int((evident & voice).sum())
     least = f"at least {MIN_FRAMES / FPS:.0f} s"
     if len(face) < MIN_FRAMES:
         return "too short", f"the video lasts {len(face) / FPS:.2f} s; {least} of speech is needed"
@@ -204,6 +211,10 @@ def doubt(face: np.ndarray, voice: np.ndarray, offset: Offset | None, at_best: f
         return "no speech", f"somebody speaks for {voice.sum() / FPS:.2f} s; {least} is needed"
     if both < MIN_FRAMES:
         return "no face", f"a face is seen for {both / FPS:.2f} s while somebody speaks; {least} is needed"
+    if moving < max(MIN_FRAMES, MIN_MOVING * both):
+        stands = f"the picture stands still for {(both - moving) / FPS:.1f} of the {both / FPS:.1f} s"
+        needed = f"{least} of moving lips, and half of that time, are needed"
+        return "still picture", f"{stands} in which a face is seen while somebody speaks; {needed}"
     if offset and at_best is not None and out_of_sync(offset, at_best):
         return "out of sync", f"sound is {_ms(offset)}; moved back, lips and voice agree with similarity {at_best:.2f}"
     return "", ""
@@ -277,8 +288,9 @@ def _word(word: Word, curves: _Curves, judged: bool) -> HeardWord:
     return HeardWord(start, end, word.text, rounded(word.probability), agrees, verdict)
 
 
-def _timeline(here: _Curves, moved: _Curves | None, face: np.ndarray, voice: np.ndarray) -> list[Moment]:
+def _timeline(here: _Curves, moved: _Curves | None, evidence: Evidence) -> list[Moment]:
     """One moment per frame; `moved` are the curves with the sound moved to where it fits."""
+    face, voice, evident = evidence.face, evidence.voice, evidence.evident
     return [
         Moment(
             time=round(k / FPS, 2),
@@ -287,6 +299,7 @@ def _timeline(here: _Curves, moved: _Curves | None, face: np.ndarray, voice: np.
             similarity_moved=rounded(moved.near[k]) if moved is not None and moved.known[k] else None,
             face=bool(face[k]),
             voice=bool(voice[k]),
+            held=bool(face[k] and not evident[k]),
         )
         for k in range(len(face))
     ]

@@ -85,6 +85,11 @@ class Evidence:
         return (self.clip.flags & layout.FACE_DETECTED) > 0
 
     @property
+    def evident(self) -> np.ndarray:
+        """bool [frames]: a face was detected, and its picture is not held."""
+        return layout.evident(self.clip.flags)
+
+    @property
     def voice(self) -> np.ndarray:
         """bool [frames]: voice is active."""
         return (self.clip.flags & layout.VOICE_ACTIVE) > 0

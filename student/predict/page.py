@@ -139,6 +139,8 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Length", clock(said.duration)
         yield "Judged on", f"{said.seconds_judged:.1f} s with face and voice"
         yield "Face seen", f"{said.face_share:.0%} of the time"
+        if said.held_share:
+            yield "Picture stands still", f"{said.held_share:.0%} of the time, a face in view"
         yield "Voice heard", f"{said.voice_share:.0%} of the time"
         if (teacher := said.teachers.similarity) is not None:
             means = (

@@ -110,10 +110,10 @@ def _wave(audio: np.ndarray, strip: Strip, level: float) -> str:
 
 
 def _gaps(line: Sequence[Moment], strip: Strip) -> str:
-    """Shaded stretches without face or voice, labelled if there is space."""
+    """Shaded stretches without face or voice, or in which the picture stands still, labelled if there is space."""
     parts = []
     shown = line[strip.first : strip.last]
-    why = ["" if m.face and m.voice else "no face" if m.voice else "no voice" for m in shown]
+    why = ["no voice" if not m.voice else "no face" if not m.face else "still" if m.held else "" for m in shown]
     at, x = strip.first, strip.x
     for name, run in groupby(why):
         stop = at + len(list(run))

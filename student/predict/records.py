@@ -107,7 +107,8 @@ class Note:
 
 @dataclass(frozen=True)
 class Moment:
-    """One frame: similarity over 5 frames and over a second, None without face or voice; `similarity_moved` if the
+    """One frame: similarity over 5 frames and over a second, None without face or voice, and where the picture of the
+    face stands still (`held`); `similarity_moved` if the
     sound was moved to where it fits."""
 
     time: float
@@ -116,6 +117,7 @@ class Moment:
     similarity_moved: float | None
     face: bool
     voice: bool
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Answer:
     teachers: Teachers | None = None
     duration: float = 0.0
     face_share: float | None = None
+    held_share: float | None = None
     voice_share: float | None = None
     seconds_judged: float = 0.0
     start_skew: float | None = None
@@ -173,6 +176,7 @@ class Answer:
                 "teachers": asdict(self.teachers) if self.teachers else None,
                 "duration": self.duration,
                 "face_share": self.face_share,
+                "held_share": self.held_share,
                 "voice_share": self.voice_share,
                 "seconds_judged": self.seconds_judged,
                 "start_skew": self.start_skew,

@@ -25,6 +25,7 @@ HEADS = {
     "not finite": "No answer: the models gave no valid number",
     "no face": "No answer: no face is seen speaking",
     "several faces": "No answer: it is not clear which face speaks",
+    "still picture": "No answer: the picture stands still",
     "no speech": "No answer: nobody is heard speaking",
     "too short": "No answer: the video is too short",
     "unreadable": "No answer: the file cannot be read",
@@ -115,6 +116,11 @@ def advice(said: Answer) -> list[tuple[str, str]]:
                 "",
             ),
             "no face": ("Use a part in which the speaker's face is large and visible while speaking.", ""),
+            "still picture": (
+                "Use a part in which the speaker is filmed: a photograph, a slide show or a frozen picture shows no lips "
+                "that could be compared with the voice. If the video stutters, look for a copy with all its pictures.",
+                "",
+            ),
             "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
             "too short": ("Use a longer part: at least one second of speech, better a whole sentence.", ""),
             "unreadable": (

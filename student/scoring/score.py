@@ -21,7 +21,7 @@ from torch import nn
 
 from concord.errors import ConcordError
 from store import Reader
-from store.layout import FACE_DETECTED, SAMPLES_PER_FRAME, VOICE_ACTIVE, labelled
+from store.layout import SAMPLES_PER_FRAME, VOICE_ACTIVE, evident, labelled
 from store.similarity import best_offset, calibration_line, scores
 from student.data.picture import SIDES
 from student.data.spans import Spans
@@ -186,7 +186,7 @@ def offset_scores(reader: Reader, items: list[Trial]) -> tuple[np.ndarray, np.nd
     for k, item in enumerate(items):
         lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
         sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
-        face, voice = lips["flags"] & FACE_DETECTED > 0, sound["flags"] & VOICE_ACTIVE > 0
+        face, voice = evident(lips["flags"]), sound["flags"] & VOICE_ACTIVE > 0
         if not (face.any() and voice.any()):
             continue
         try:

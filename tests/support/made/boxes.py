@@ -50,8 +50,9 @@ def set_edits(path: Path, pieces: list[tuple[float, float]]) -> None:
     def track(content: bytes) -> bytes:
         inside = dict(boxes(content))
         media = _timescale(dict(boxes(inside[b"mdia"]))[b"mdhd"])
+        begin = _begin(dict(boxes(inside.get(b"edts", b""))).get(b"elst"))
         entries = [
-            struct.pack(">IiI", round(length * scale), -1 if start < 0 else round(start * media), 1 << 16)
+            struct.pack(">IiI", round(length * scale), -1 if start < 0 else begin + round(start * media), 1 << 16)
             for length, start in pieces
         ]
         edts = box(b"edts", box(b"elst", struct.pack(">II", 0, len(entries)) + b"".join(entries)))
@@ -99,3 +100,12 @@ def show_all(path: Path, starts: list[int]) -> None:
         at = data.index(b"elst", at) + 4
         data[at + 4 : at + 20] = struct.pack(">IIiI", 1, 12_000, start, 1 << 16)
     path.write_bytes(data)
+
+
+def _begin(edits: bytes | None) -> int:
+    """Where in the media the first piece that shows some begins: reordering and priming lie before it."""
+    if edits is None:
+        return 0
+    count = struct.unpack(">I", edits[4:8])[0]
+    starts = [struct.unpack(">IiI", edits[8 + 12 * k : 20 + 12 * k])[1] for k in range(count)]
+    return int(next((start for start in starts if start >= 0), 0))

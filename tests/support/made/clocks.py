@@ -43,11 +43,15 @@ def no_composition_offsets(clip: Clip, rng: Draw, folder: Path) -> Made:
     if rng.random() < 0.5:
         options["x264-params"] = "b-pyramid=none"
 
+    first: list[int] = []  # the decoding times start before the presentation; a writer without offsets starts at 0
+
     def change(one: Stamped) -> Stamped:
-        return replace(one, pts=one.dts) if one.kind == "video" else one
+        if one.kind != "video":
+            return one
+        first.append(one.dts)
+        return replace(one, pts=one.dts - first[0], dts=one.dts - first[0])
 
     name = str(rng.choice(["a.mp4", "a.mov"]))
-    # The decoding times start before the presentation by the depth of reordering; a writer without offsets starts at 0.
     path = write(folder / name, Video(clip.pictures, options=options), _mono(clip), change)
     return Made(path, whole(clip, facts=tell("clock_repaired")), {"options": options, "name": name})
 

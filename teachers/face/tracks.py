@@ -18,9 +18,11 @@ import numpy as np
 
 from teachers.face import align
 from teachers.face.reading import Reading
+from teachers.face.tracking import OneEuro
 
 MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fps a face moves far less
 NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
+MS_PER_FRAME = 40
 PENDING = 250  # frames whose blendshapes are computed together, so that the network stays in the cache
 LOOK_EVERY = 12  # frames between two looks at a face
 SAME_LOOK = 0.7  # correlation of two looks from which two tracks are of one person
@@ -156,6 +158,22 @@ class Track:
                 read, values = pending, np.asarray(pending(), np.float32).tobytes()
             self._scores += values
         self._pending.clear()
+
+
+def steady(track: Track, changes: Sequence[int]) -> np.ndarray:
+    """A track's points f4 [found, 65, 2], smoothed as those of a face that is followed alone; `changes` are the frames from
+    which on pictures have another size."""
+    out, boxes, frames = track.points.copy(), track.boxes, np.asarray(track.frames)
+    times = frames - np.array([0, *changes])[np.searchsorted(changes, frames, side="right")]  # of each landmarker
+    begins = (np.diff(frames, prepend=-2) > 1) | (times == 0)
+    sizes = (boxes[:, 2:] - boxes[:, :2]).sum(axis=1) / 2
+    smoother = OneEuro(out[0], 0)
+    for k, time in enumerate((times * MS_PER_FRAME).tolist()):
+        if begins[k]:
+            smoother = OneEuro(out[k], time)
+        else:
+            out[k] = smoother.add(out[k], time, float(sizes[k]))
+    return out
 
 
 def look(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -265,5 +265,5 @@ def face_returns(clip: Clip, rng: Draw, folder: Path) -> Made:
         else:
             pictures.append(picture if k < first else np.roll(picture, by, 1))
     path = write(folder / "a.mp4", Video(pictures), [Track(clip.sound[None])])
-    right = Right(np.arange(len(pictures)), gone=(first, first + gone))
+    right = Right(np.arange(len(pictures)), gone=(first, first + gone), lips=0.7)
     return Made(path, right, {"first": first, "gone": gone, "by": by})

@@ -25,6 +25,8 @@ def test_every_file_gets_the_right_answer(answers):
     for name, said in answers.items():
         if name in STILL:
             right = said.reason == "still picture"
+        elif name == "crash_7_1_pcm.mov":  # it has one second, and half a second of voice
+            right = said.reason == "no speech"
         elif name in SEVERAL:
             right = said.decision == "real" or "2 faces" in f"{said.reason} {said.message}"
         else:

@@ -59,5 +59,6 @@ def test_predict_names_what_it_could_not_use(folder, tmp_path):
     unread = {
         name for name, one in said.items() if one["reason"] not in ("uncalibrated", "still picture", "several faces")
     }
-    assert unread == {"notes.mp4"}
+    assert unread == {"notes.mp4", "crash_7_1_pcm.mov"}
+    assert said["crash_7_1_pcm.mov"]["reason"] == "no speech"  # it has a third of a second
     assert good < said.keys()

@@ -50,6 +50,7 @@ def reach(address: str | None, timeout_s: float = REACH_S) -> None:
     if found == "local":
         return
     host, port = _place(found) if found != "auto" else _here()
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it tells on standard error of every fork
     import ray  # its import takes longer than a cluster's answer
 
     try:

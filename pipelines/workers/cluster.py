@@ -78,6 +78,13 @@ def connect(address: str | None) -> None:
         raise SystemExit(128 + signal.SIGTERM if stop.code == signal.SIGTERM else stop.code) from None
     finally:
         signal.signal(signal.SIGTERM, on_terminate)
+    _quiet_data()
+
+
+def _quiet_data() -> None:
+    """Ray Data without progress bars and logs in this process; workers that die while they start are replaced."""
+    import ray
+
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
@@ -180,6 +187,18 @@ class _Stage:
         return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
 
 
+class _Streamer:
+    """`stream` in a process of the cluster, for a driver behind ray://, in which Ray Data does not run."""
+
+    def __init__(self, work: Sequence[Work], chain: Chain, tally: Any) -> None:
+        _quiet_data()
+        self.staged = stream(work, chain, tally)
+
+    def next(self) -> Staged | None:
+        """The next staged batch; None at the end."""
+        return next(self.staged, None)
+
+
 def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
     """Run batches through face, asr, vsr and staging; yields each when it is staged, in any order.
 
@@ -190,6 +209,13 @@ def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
     import ray
     from ray.data import ActorPoolStrategy
 
+    client: Any = ray.util.client.ray  # without types
+    if client.is_connected():
+        there: Any = ray.remote(num_cpus=0)(_Streamer)
+        streamer = there.remote(work, chain, tally)
+        while (staged := ray.get(streamer.next.remote())) is not None:
+            yield staged
+        return
     gpus, cpus = (resources().get(kind, 0) for kind in ("GPU", "CPU"))
     pools = chain.pools
     share = min(1.0, gpus / (pools.asr[1] + pools.vsr[1])) if gpus else 0.0

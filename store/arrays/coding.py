@@ -68,13 +68,16 @@ def create_column(group: zarr.Group, name: str, dtype: str, unknown: Any, rows: 
 
 
 def create_small(group: zarr.Group, name: str, values: np.ndarray) -> None:
-    """An array in one chunk, for `fit/`."""
+    """An array in one chunk, for `fit/`. Its dimensions have names of its own, since xarray opens no array without them and
+    none of another length under the same name, in the groups above either."""
+    own = ".".join(filter(None, (*group.path.split("/"), name)))
     array = group.create_array(
         name,
         shape=values.shape,
         dtype=values.dtype,
         chunks=tuple(max(1, n) for n in values.shape),
         compressors=[ZstdCodec(), Crc32cCodec()],
+        dimension_names=[f"{own}.{k}" for k in range(values.ndim)],
         config=EVERY_CHUNK,
     )
     array[...] = values

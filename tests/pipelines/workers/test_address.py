@@ -204,26 +204,43 @@ def test_the_doctor_says_the_same_and_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_a_head_and_its_client_server_are_told_apart():
+@pytest.fixture(scope="module")
+def head():
+    """A Ray of two cores on this machine: the addresses of its head and of its client server."""
     from ray.cluster_utils import Cluster
 
     port = closed_port()
-    size = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-    head = Cluster(initialize_head=True, head_node_args={**size, "ray_client_server_port": port})
+    size = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
+    running = Cluster(initialize_head=True, head_node_args={**size, "ray_client_server_port": port})
+    client = f"ray://127.0.0.1:{port}"
     try:
-        address.reach(head.address)
-        with pytest.raises(NoCluster, match="not as Ray"):
-            address.reach(f"ray://{head.address}")
         for _ in range(1000):
             try:
-                address.reach(f"ray://127.0.0.1:{port}")
+                address.reach(client)
                 break
             except NoCluster:  # it starts a moment after the head
                 threading.Event().wait(0.1)
-        else:
-            pytest.fail("the client server did not start")
-        with pytest.raises(NoCluster, match="not as Ray"):
-            address.reach(f"127.0.0.1:{port}")
+        yield running.address, client
     finally:
-        head.shutdown()
+        running.shutdown()
+
+
+@pytest.mark.slow
+def test_a_head_and_its_client_server_are_told_apart(head):
+    for where in head:
+        address.reach(where)
+    for swapped in (f"ray://{head[0]}", head[1].removeprefix("ray://")):
+        with pytest.raises(NoCluster, match="not as Ray"):
+            address.reach(swapped)
+
+
+@pytest.mark.slow
+def test_precompute_runs_behind_the_client_server(head, tmp_path, clips):
+    """Ray Data does not run in such a driver."""
+    import store
+
+    target = tmp_path / "labels.zarr"
+    done = command(head[1], "precompute.py", "--corpus", f"grid:{clips}", "--limit", "2", "--store", str(target))
+    assert done.returncode == 0, done.stderr
+    assert store.open(target).clips["done"].tolist() == [1, 1]
+    assert "gRPC" not in done.stderr

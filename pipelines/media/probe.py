@@ -90,10 +90,11 @@ def _evident_s(path: Media, container: Any, stream: Any, track: Track | None) ->
 
 
 def _tail_s(container: Any, stream: Any) -> Fraction | None:
-    """End of the last packet, by a jump to the end of the file, less the start of the stream."""
+    """Seconds from the stream's first packet to the end of its last, by a jump to the end of the file."""
     try:
+        first = next((p.pts for p in container.demux(stream) if p.pts is not None), None)
         container.seek(1 << 50, stream=stream)
-        last = None
+        last = first
         for count, packet in enumerate(container.demux(stream)):
             if packet.pts is not None:
                 last = max(last or 0, packet.pts + (packet.duration or 0))
@@ -101,7 +102,7 @@ def _tail_s(container: Any, stream: Any) -> Fraction | None:
                 return None
     except BROKEN:
         return None
-    return None if last is None else (last - (stream.start_time or 0)) * stream.time_base
+    return None if last is None or first is None else (last - first) * stream.time_base
 
 
 def _packets_s(path: Media, container: Any, stream: Any) -> Fraction:

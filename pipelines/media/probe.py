@@ -107,7 +107,7 @@ def _tail_s(container: Any, stream: Any) -> Fraction | None:
 
 def _packets_s(path: Media, container: Any, stream: Any) -> Fraction:
     """Seconds from the first packet to the end of the last. Reads the whole file, for headers that declare no length."""
-    first, last = None, Fraction(0)
+    first, last = None, 0
     clock = Clock(lambda: open_media(path))
     try:
         for packet in container.demux(stream):
@@ -115,9 +115,8 @@ def _packets_s(path: Media, container: Any, stream: Any) -> Fraction:
                 clock.mend(packet)
             time = packet.pts if packet.pts is not None else packet.dts
             if time is not None:
-                first = time if first is None else min(first, time)
-                last = max(last, (time + (packet.duration or 0)) * stream.time_base)
-    except BROKEN:
-        if first is None:
-            return Fraction(0)
-    return last - first * stream.time_base if first is not None else Fraction(0)
+                end = time + (packet.duration or 0)
+                first, last = (time, end) if first is None else (min(first, time), max(last, end))
+    except BROKEN:  # what was read counts
+        pass
+    return (last - (first or 0)) * stream.time_base

@@ -89,7 +89,7 @@ def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
         time = end if frame.pts is None else frame.pts * stream.time_base
         time = Fraction(0) if time is None else time
         if end is None:
-            tally.start = time
+            tally.start = tally.end = time
         end = time + Fraction(frame.samples, frame.sample_rate)
         tally.end = max(tally.end, end)
         yield time, frame

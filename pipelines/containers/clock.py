@@ -42,17 +42,19 @@ class _Watch:
     def step(self, packet: Any) -> int:
         """By how much the packet is out of place, 0 if it is not, or has no stamp that tells."""
         self.num += 1
-        before, self.stamp = self.stamp, packet.dts
-        if self.stamp is None:
+        before, stamp = self.stamp, packet.dts
+        self.stamp = stamp
+        if stamp is None:
             return 0
-        stamp = self.stamp
-        if packet.duration:
-            self.length = packet.duration
+        length = packet.duration
+        if length:
+            self.length = length
         elif before is not None and 0 < stamp - before <= self.forward:
             self.length = stamp - before  # FLV declares none
         expected, self.expected = self.expected, stamp + self.length
-        off = 0 if expected is None else stamp - expected
-        return off if off > self.forward or off < -self.back else 0
+        if expected is None or -self.back <= stamp - expected <= self.forward:
+            return 0
+        return int(stamp - expected)
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,7 @@ class Clock:
             watch = self._watched[index] = _Watch(packet.time_base)
         if watch.step(packet) and self.repair is None:
             self.repair = scan(self.again())
-        place = self.part(index)
-        if place:
-            assert self.repair is not None
+        if self.repair is not None and (place := self.part(index)):
             ticks = self.repair.moves[index][place - 1].ticks
             packet.pts = packet.pts + ticks if packet.pts is not None else None
             packet.dts = packet.dts + ticks if packet.dts is not None else None

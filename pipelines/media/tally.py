@@ -1,6 +1,7 @@
 """Compares the decoded part of a stream with its declaration: whether it is truncated, or too long for a clip."""
 
 import mmap
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -10,7 +11,7 @@ import av
 from pipelines.containers.boxes import Track, tracks
 from pipelines.containers.clock import Clock
 from pipelines.containers.edits import UNEDITED, cut, cut_of
-from pipelines.containers.ending import whole
+from pipelines.containers.ending import ts_strangers, whole
 from pipelines.containers.order import Steps, ordered, shuffled
 from pipelines.media.facts import Fact
 from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, open_media, shown
@@ -37,6 +38,7 @@ class Tally:
         self.other_end = Fraction(0)  # of the clip's other stream
         self.constant = False  # whether this stream's packets should all have the same size
         self.first_size = self.last_size = 0  # of its packets
+        self.reached = 0  # byte of the file where the last packet of any stream begins
         self.broken = False  # the container ended with an error
         self.clock = Clock(lambda: open_media(path))
         self.track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
@@ -85,6 +87,7 @@ class Tally:
                 packet = None
             if packet is not None and packet.size and self.cut is None:
                 self.clock.mend(packet)
+                self.reached = packet.pos or self.reached
             if packet is not None and packet.stream is not stream:
                 self._note(packet)
                 continue
@@ -139,6 +142,9 @@ class Tally:
         elif declared and length > 0 and not MIN_SHARE <= declared / length <= 1 / MIN_SHARE:
             text = f"its header declares {float(declared):.2f} s of {kind}, the file has {float(length):.2f} s"
             self.facts.append(Fact("header_differs", text))
+        if self._strangers():
+            text = f"what follows after {float(self.end - self.start):.2f} s belongs to other streams, and was left out"
+            self.facts.append(Fact("header_differs", text))
         if self.sorted:
             self.facts.append(
                 Fact("clock_repaired", "the time stamps of its pictures were not in order, and were sorted")
@@ -178,6 +184,12 @@ class Tally:
                 text = f"it ends in the middle of a sound frame after {float(length):.2f} s"
             return text
         return ""
+
+    def _strangers(self) -> bool:
+        """Whether a transport stream goes on with streams that were not there at its beginning."""
+        if self.container.format.name != "mpegts" or self.reached >= MIN_SHARE * os.path.getsize(self.path):  # type: ignore[arg-type]
+            return False
+        return ts_strangers(self.path, self.reached, frozenset(s.id for s in self.container.streams))
 
     def _whole(self) -> bool:
         """Whether the file is complete, so that a header that declares more is wrong."""

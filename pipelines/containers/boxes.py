@@ -17,6 +17,7 @@ from store.place import Place, is_url, place
 
 Path = str | os.PathLike[str] | Place
 MAX_TABLE = 64 << 20  # bytes of a table that is read; longer ones are left to ffmpeg
+SLACK_S = Fraction(1, 2)  # by which display may be later than the samples' durations tell
 _PARENTS = frozenset((b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl"))
 
 
@@ -49,13 +50,15 @@ class Track:
 
     @property
     def shown_s(self) -> Fraction | None:
-        """Seconds that the track is shown; None where only the fragments tell."""
+        """Seconds from the first picture or sound that is shown to the end of the last; None where only the fragments tell."""
         if self.fragmented or not self.length:
             return None
         if not self.parts:
             return self.length
         end = self.length + (self.offset or 0)
-        return sum((max(min(p.length, end - p.media), Fraction(0)) for p in self.parts), Fraction(0))
+        last = self.parts[-1]
+        length = last.length if last.length <= end - last.media + SLACK_S else max(end - last.media, Fraction(0))
+        return last.start + length - self.delay_s
 
 
 def tracks(path: Path) -> dict[int, Track]:

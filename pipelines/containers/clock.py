@@ -22,6 +22,7 @@ import av
 FORWARD_S = 1.0  # a gap of more than this between neighbouring packets may be a jump of the clock
 BACK_S = 0.3  # decoding stamps that go back by more have restarted
 SAME_S = 1.0  # by which the jumps of picture and sound may differ: a part need not end at the same time in both
+ALONE_S = 2.0  # a jump of one clock alone is believed from here on, if the other stands beside its beginning
 NEAR_S = 3.0  # between the places where they jump
 LOOK = 17  # packets after a jump, among which the earliest display time is: H.264 reorders at most 16 pictures
 WRAP_S = Fraction(1 << 33, 90_000)  # MPEG's clocks have 33 bits
@@ -29,7 +30,7 @@ BROKEN = (av.FFmpegError, IndexError)  # of demuxing; PyAV raises IndexError for
 
 
 class _Watch:
-    """A stream's clock so far, in ticks: decoding stamps, or those of display while there are no others."""
+    """A stream's clock so far, in ticks of decoding: those of display go back with every B-frame."""
 
     def __init__(self, base: Fraction) -> None:
         self.base, self.num = base, 0  # num: packets
@@ -37,27 +38,23 @@ class _Watch:
         self.expected: int | None = None  # stamp of the next packet
         self.stamp: int | None = None  # of the last packet
         self.length = 0  # of the last packet
-        self.decoding = False
 
     def step(self, packet: Any) -> int:
         """By how much the packet is out of place, 0 if it is not, or has no stamp that tells."""
         self.num += 1
-        stamp = packet.dts
-        if stamp is None:
-            stamp = None if self.decoding else packet.pts
-        elif not self.decoding:
-            self.decoding, self.expected = True, None
-        before, self.stamp = self.stamp, stamp
+        before, stamp = self.stamp, packet.dts
+        self.stamp = stamp
         if stamp is None:
             return 0
-        if packet.duration:
-            self.length = packet.duration
+        length = packet.duration
+        if length:
+            self.length = length
         elif before is not None and 0 < stamp - before <= self.forward:
             self.length = stamp - before  # FLV declares none
         expected, self.expected = self.expected, stamp + self.length
-        off = 0 if expected is None else stamp - expected
-        back = self.back if self.decoding else self.forward  # display stamps go back with every B-frame
-        return off if off > self.forward or off < -back else 0
+        if expected is None or -self.back <= stamp - expected <= self.forward:
+            return 0
+        return int(stamp - expected)
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,7 @@ class Clock:
             watch = self._watched[index] = _Watch(packet.time_base)
         if watch.step(packet) and self.repair is None:
             self.repair = scan(self.again())
-        place = self.part(index)
-        if place:
-            assert self.repair is not None
+        if self.repair is not None and (place := self.part(index)):
             ticks = self.repair.moves[index][place - 1].ticks
             packet.pts = packet.pts + ticks if packet.pts is not None else None
             packet.dts = packet.dts + ticks if packet.dts is not None else None
@@ -127,13 +122,16 @@ class Clock:
 
 @dataclass
 class _Break:
-    """A place where a stream's clock jumps: number of the first packet after it, display time before it ends, and the
-    earliest after it, in seconds."""
+    """A place where a stream's clock jumps: number of the first packet after it, the decoding stamp expected there and by
+    how much it is off, the end of the display before it and the earliest display after it; all in seconds."""
 
     first: int
+    expected: Fraction
+    off: Fraction
     end: Fraction
     low: Fraction
-    looked: int = 0
+    beside: Fraction | None  # up to where the other kind of stream has come at this place of the file
+    looked: int = 1
 
     @property
     def jump(self) -> Fraction:
@@ -144,8 +142,14 @@ class _Break:
 
     @property
     def counts(self) -> bool:
-        """Whether the display's clock jumps, too, by more than reordered pictures could."""
-        return self.jump > FORWARD_S or self.jump < -BACK_S / 2
+        """Whether the display's clock jumps, too, and the same way: reordered pictures far apart seem to jump back."""
+        return self.jump > FORWARD_S if self.off > 0 else self.jump < -BACK_S / 2
+
+    def alone(self, others: list[_Stream]) -> bool:
+        """Whether this clock jumps forward though the others beside it in the file do not, and go on."""
+        if self.beside is None or self.off < ALONE_S or not -NEAR_S <= self.beside - self.expected <= self.off / 4:
+            return False
+        return any(other.end is not None and other.end > self.beside + BACK_S for other in others)
 
 
 @dataclass
@@ -157,11 +161,11 @@ class _Stream:
     start: Fraction | None = None
     end: Fraction | None = None  # latest display time of the current part
     breaks: list[_Break] = field(default_factory=list)
-    # A packet out of place: its number, the expected stamp, by how many ticks it is off, and its display span.
-    doubt: tuple[int, int, int, Fraction, Fraction] | None = None
+    # A packet out of place: its number, the expected stamp, by how many ticks it is off, its display span, `beside`.
+    doubt: tuple[int, int, int, Fraction, Fraction, Fraction | None] | None = None
     strays: list[tuple[int, Fraction]] = field(default_factory=list)  # packet number, and the move that puts it right
 
-    def add(self, packet: Any) -> None:
+    def add(self, packet: Any, beside: Fraction | None) -> None:
         """Note a packet. One that is out of place by itself is no jump: the next must follow it."""
         watch, base = self.watch, self.watch.base
         expected = watch.expected
@@ -171,7 +175,7 @@ class _Stream:
             return
         low, end = stamp * base, (stamp + watch.length) * base
         if self.doubt is not None and watch.stamp is not None:
-            number, before, away, first, last = self.doubt
+            number, before, away, first, last, where = self.doubt
             self.doubt = None
             if -watch.back <= watch.stamp - before <= watch.forward:
                 off = 0  # the clock goes on as if that packet had not been
@@ -179,11 +183,11 @@ class _Stream:
                     self.strays.append((number, -away * base))
             else:
                 assert self.end is not None
-                self.breaks.append(_Break(number, self.end, first, 1))
+                self.breaks.append(_Break(number, before * base, away * base, self.end, first, where))
                 self.end = last
         if off:
             assert expected is not None
-            self.doubt = watch.num - 1, expected, off, low, end
+            self.doubt = watch.num - 1, expected, off, low, end, beside
             return
         if self.breaks and self.breaks[-1].looked < LOOK:
             self.breaks[-1].looked += 1
@@ -210,7 +214,9 @@ def scan(container: Any) -> Repair:
                 index = packet.stream_index
                 if index not in streams:
                     streams[index] = _Stream(_Watch(packet.time_base), packet.stream.type == "video")
-                streams[index].add(packet)
+                stream = streams[index]
+                ends = [s.end for s in streams.values() if s.video != stream.video and s.end is not None]
+                stream.add(packet, max(ends, default=None))
     return _repair(streams)
 
 
@@ -225,7 +231,7 @@ def _repair(streams: dict[int, _Stream]) -> Repair:
         start = streams[leader].start or Fraction(0)
         for gap in filter(lambda gap: gap.counts, streams[leader].breaks):
             pairs = [(i, k) for i in order[1:] if (k := _partner(gap, streams[i].breaks, i, used)) is not None]
-            if gap.jump > 0 and not pairs:
+            if gap.jump > 0 and not pairs and not gap.alone([streams[i] for i in order[1:]]):
                 continue
             used.update(pairs)
             found[leader].append((gap.first, -gap.jump))
@@ -235,7 +241,8 @@ def _repair(streams: dict[int, _Stream]) -> Repair:
             moved -= gap.jump
     for i in order[1:]:
         for k, gap in enumerate(streams[i].breaks):
-            if gap.counts and gap.jump < 0 and (i, k) not in used:
+            alone = gap.jump < 0 or gap.alone([streams[order[0]]])
+            if gap.counts and alone and (i, k) not in used:
                 found[i].append((gap.first, -gap.jump))
                 jumps.append((float(gap.end - (streams[i].start or 0)), float(gap.jump)))
     for i, stream in streams.items():

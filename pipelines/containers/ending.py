@@ -11,6 +11,7 @@ from typing import IO, Any
 from pipelines.containers.boxes import Path, boxes, opened
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675  # Matroska, RFC 9559
+TS_LOOK = 188 << 13  # bytes of a transport stream
 _FLV_TAGS = (8, 9, 18)  # sound, video, script data
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # GUID of the file properties object
 
@@ -112,3 +113,19 @@ def _asf(file: IO[bytes], size: int) -> bool | None:
     if at < 0 or len(head) < at + 92 or head[at + 88] & 1:
         return None
     return int.from_bytes(head[at + 40 : at + 48], "little") <= size
+
+
+def ts_strangers(path: Path, at: int, known: frozenset[int]) -> bool:
+    """Whether picture or sound begins after byte `at` of a transport stream in packets with other numbers than `known`."""
+    with opened(path) as (file, _):
+        file.seek(at)
+        data = file.read(TS_LOOK)
+    for place in range(0, len(data) - 187, 188):
+        head = data[place : place + 188]
+        if head[0] != 0x47:
+            return False
+        begin = 4 + (1 + head[4] if head[3] & 0x20 else 0)
+        starts = head[1] & 0x40 and head[begin : begin + 3] == b"\0\0\1" and head[begin + 3 : begin + 4] >= b"\xc0"
+        if starts and ((head[1] & 31) << 8 | head[2]) not in known:
+            return True
+    return False

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, pairwise
 from typing import Any
 
 from pipelines.containers.clock import BROKEN
@@ -17,19 +18,21 @@ HOLD_BYTES = 256 << 20  # of pictures that wait for it
 Steps = Iterator[tuple[Any, list[Any]]]  # (packet, frames); None as packet at the end
 
 
-def ordered(steps: Steps, stream: Any, shuffled: Callable[[], bool]) -> Steps:
+def ordered(steps: Steps, stream: Any, shuffled: Callable[[], bool], sort: Callable[[], None]) -> Steps:
     """The same pictures, with their stamps sorted from where they are found to be in another order than the pictures.
 
-    They are looked at from the beginning (`shuffled`: whether the first pictures' stamps go back) if the decoder
-    reorders pictures though no stamp of display differs from that of decoding; else from the first that goes back.
+    If the decoder reorders pictures, but the packets before the first came in order, the file's beginning is looked at
+    once more (`shuffled`); later, stamps are sorted from the first that goes back. `sort` is called when sorting begins.
     """
     plain, judged = True, False
-    last: int | None = None
+    given: int | None = None  # the last packet's stamp
+    last: int | None = None  # the last picture's
     window: _Window | None = None
     for packet, frames in steps:
         if window is None:
-            if not judged and packet is not None and packet.size:
-                plain &= packet.pts is None or packet.pts == packet.dts
+            if not judged and packet is not None and packet.pts is not None:
+                plain &= given is None or packet.pts > given
+                given = packet.pts
             if frames and not judged:
                 judged = True
                 if plain and stream.codec_context.reorder_depth and shuffled():
@@ -39,6 +42,8 @@ def ordered(steps: Steps, stream: Any, shuffled: Callable[[], bool]) -> Steps:
                     if last is not None and frame.pts < last:
                         window = _Window(frame)
                     last = frame.pts
+            if window is not None:
+                sort()
         yield packet, frames if window is None else window.push(frames, packet is None)
 
 
@@ -68,21 +73,21 @@ class _Window:
 
 
 def shuffled(container: Any, index: int) -> bool:
-    """Whether the stamps of the first pictures of stream `index` of an open file go back; closes it."""
+    """Whether the first pictures of stream `index` of an open file come with stamps that go back, though those of its
+    packets never do. Closes the file."""
     with container:
         stream = container.streams[index]
         stream.codec_context.thread_count = 1
-        last, seen = None, 0
         try:
-            for packet in container.demux(stream):
-                for frame in stream.codec_context.decode(packet):
-                    if frame.pts is None:
-                        continue
-                    if last is not None and frame.pts < last:
-                        return True
-                    last, seen = frame.pts, seen + 1
-                if seen > DEPTH:
-                    return False
+            packets = list(islice((p for p in container.demux(stream) if p.size), 2 * DEPTH))
+            if _back(packet.pts for packet in packets):
+                return False  # there are offsets
+            return _back(frame.pts for packet in packets for frame in stream.codec_context.decode(packet))
         except BROKEN:
             return False
-    return False
+
+
+def _back(stamps: Iterable[int | None]) -> bool:
+    """Whether stamps go back."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    return any(b < a for a, b in pairwise(known))

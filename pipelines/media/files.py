@@ -100,6 +100,7 @@ def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContaine
         "protocol_whitelist": "file" if isinstance(file, str) else "none",
         "format_whitelist": ",".join(CONTAINERS),
         "enable_drefs": "0",
+        "merge_pmt_versions": "1",  # in joined transport streams the numbers of picture and sound may change
         "max_streams": str(MAX_STREAMS + 1),
     }
     try:

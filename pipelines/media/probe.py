@@ -90,10 +90,11 @@ def _evident_s(path: Media, container: Any, stream: Any, track: Track | None) ->
 
 
 def _tail_s(container: Any, stream: Any) -> Fraction | None:
-    """End of the last packet, by a jump to the end of the file, less the start of the stream."""
+    """Seconds from the stream's first packet to the end of its last, by a jump to the end of the file."""
     try:
+        first = next((p.pts for p in container.demux(stream) if p.pts is not None), None)
         container.seek(1 << 50, stream=stream)
-        last = None
+        last = first
         for count, packet in enumerate(container.demux(stream)):
             if packet.pts is not None:
                 last = max(last or 0, packet.pts + (packet.duration or 0))
@@ -101,12 +102,12 @@ def _tail_s(container: Any, stream: Any) -> Fraction | None:
                 return None
     except BROKEN:
         return None
-    return None if last is None else (last - (stream.start_time or 0)) * stream.time_base
+    return None if last is None or first is None else (last - first) * stream.time_base
 
 
 def _packets_s(path: Media, container: Any, stream: Any) -> Fraction:
     """Seconds from the first packet to the end of the last. Reads the whole file, for headers that declare no length."""
-    first, last = None, Fraction(0)
+    first, last = None, 0
     clock = Clock(lambda: open_media(path))
     try:
         for packet in container.demux(stream):
@@ -114,9 +115,8 @@ def _packets_s(path: Media, container: Any, stream: Any) -> Fraction:
                 clock.mend(packet)
             time = packet.pts if packet.pts is not None else packet.dts
             if time is not None:
-                first = time if first is None else min(first, time)
-                last = max(last, (time + (packet.duration or 0)) * stream.time_base)
-    except BROKEN:
-        if first is None:
-            return Fraction(0)
-    return last - first * stream.time_base if first is not None else Fraction(0)
+                end = time + (packet.duration or 0)
+                first, last = (time, end) if first is None else (min(first, time), max(last, end))
+    except BROKEN:  # what was read counts
+        pass
+    return (last - (first or 0)) * stream.time_base

@@ -23,7 +23,7 @@ from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 JITTER_S = Fraction(10, 1000)
 JUMP_S = Fraction(200, 1000)
 CONFIRM = 3  # frames
-ROUNDED_S = Fraction(3, 2000)  # by which declared durations may be rounded
+MARGIN = 500  # a declared duration counts as shorter if it is by more than 1 / MARGIN of a second: they are rounded
 ANCHOR = 16  # frames whose time stamps together give the start of a run of sound
 
 
@@ -95,7 +95,7 @@ def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
         time = end if frame.pts is None else frame.pts * stream.time_base
         time = Fraction(0) if time is None else time
         if end is None:
-            tally.start = time
+            tally.start = tally.end = time
         end = time + Fraction(frame.samples, frame.sample_rate)
         tally.end = max(tally.end, end)
         yield time, frame
@@ -114,12 +114,9 @@ def _trimmed(steps: Steps, base: Fraction) -> Iterator[Any]:
                     held = samples(held, 0, round_half_up(ticks * base * held.sample_rate))
                 yield held
                 held = None
-            ticks = packet.duration if packet is not None else 0
-            if (
-                ticks
-                and frame.pts is not None
-                and ticks * base < Fraction(frame.samples, frame.sample_rate) - ROUNDED_S
-            ):
+            ticks, rate = packet.duration if packet is not None else 0, frame.sample_rate
+            short = frame.samples * MARGIN - rate  # in samples / MARGIN
+            if 0 < ticks * base.numerator * rate * MARGIN < short * base.denominator and frame.pts is not None:
                 held = frame
             else:
                 yield frame

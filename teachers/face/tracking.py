@@ -174,7 +174,7 @@ class Loop:
         self._tracking = tracking
         self._num_faces = num_faces
         self._regions: list[_Region] = []
-        self._filter: _OneEuro | None = None
+        self._filter: OneEuro | None = None
 
     def __enter__(self) -> "Loop":
         return self
@@ -228,12 +228,12 @@ class Loop:
             self._filter = None
             return []
         if self._filter is None:
-            self._filter = _OneEuro(found[0], timestamp_ms)
+            self._filter = OneEuro(found[0], timestamp_ms)
             return found
         return [self._filter.add(found[0], timestamp_ms)]
 
 
-class _OneEuro:
+class OneEuro:
     """Smooths points f4 [2, n] the less the faster they move."""
 
     def __init__(self, points: np.ndarray, timestamp_ms: int) -> None:
@@ -241,11 +241,12 @@ class _OneEuro:
         self.velocity = np.zeros_like(points)
         self.time = timestamp_ms
 
-    def add(self, points: np.ndarray, timestamp_ms: int) -> np.ndarray:
-        """The next points, smoothed, f4 [2, n]."""
+    def add(self, points: np.ndarray, timestamp_ms: int, size: float | None = None) -> np.ndarray:
+        """The next points, smoothed, f4 [2, n]; `size` is that of the face, if these are not all of its points."""
         # MediaPipe treats a time of 0 as missing, so between the first two frames its assumed rate applies.
         rate = 1000 / (timestamp_ms - self.time) if self.time else FIRST_RATE
-        size = float((points.max(axis=1) - points.min(axis=1)).sum()) / 2
+        if size is None:
+            size = float((points.max(axis=1) - points.min(axis=1)).sum()) / 2
         keep = 1 / (1 + rate / (2 * math.pi * VELOCITY_CUTOFF))
         velocity = (points - self.raw) * np.float32(rate / max(size, 1e-6))
         self.velocity = self.velocity + np.float32(keep) * (velocity - self.velocity)

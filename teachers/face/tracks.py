@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from teachers.face import align
+from teachers.face import align, whole_face
 from teachers.face.reading import Reading
+from teachers.face.tracking import OneEuro
 
 MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fps a face moves far less
 NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
+MS_PER_FRAME = 40
 PENDING = 250  # frames whose blendshapes are computed together, so that the network stays in the cache
 ROWS = 2048  # frames whose points are aligned at once
 LOOK_EVERY = 12  # frames between two looks at a face
@@ -30,9 +32,6 @@ OTHER_LOOK = (
     0.4  # and below which a face at the same place is another person's: 2 % of the same person's, 65 % of others'
 )
 SAME_SIZE = 3.0  # ratio of the faces' sizes, as shares of their pictures, up to which they may be of one track
-LOOK = 32  # pixels, side of a look
-LOOK_AT = np.array([[8.0, 10.0], [24.0, 10.0], [16.0, 23.0]])  # where eyes and mouth lie in it
-SHOWN = slice(1, 29), slice(3, 29)  # the part that is compared: forehead to chin
 
 # Indices into MediaPipe's 478 points. "Left" is the picture's left.
 # At dlib's points 33, 36, 39, 42, 45: base of the nose, left eye outer and inner corner, right eye inner and outer.
@@ -69,6 +68,12 @@ class Face:
         return cls((left, top, right, bottom), pixels[POINTS], found.blendshapes)
 
     @property
+    def eyes_and_mouth(self) -> np.ndarray:
+        """f4 [3, 2]: outer corners of the eyes, and the middle of the mouth."""
+        corners = self.points[OF_MOUTH][[0, 6]]
+        return np.stack([self.points[1], self.points[4], corners.mean(axis=0)])
+
+    @property
     def mouth_region(self) -> tuple[float, float, float]:
         """Centre (x, y) and reach, in pixels, of the part of a picture that a mouth crop may need."""
         across, down = self.points[OF_MOUTH].mean(axis=0).tolist()
@@ -87,6 +92,8 @@ class Track:
         self.shares: list[float] = []  # of the picture's area, where it was seen first and last
         self.looks: list[np.ndarray] = []  # the first and the last one
         self._looked = 0  # frame of the last one
+        self._raw: Face | None = None  # the last one, and the same smoothed
+        self._filter: OneEuro | None = None
         self._boxes, self._points, self._scores = bytearray(), bytearray(), bytearray()
         self._pending: list[Callable[[], np.ndarray]] = []
 
@@ -120,13 +127,21 @@ class Track:
         gaps.within(start, stop, low).fill(dense)
         return dense[start - low : stop - low]
 
-    def add(self, frame: int, face: Face, image: np.ndarray) -> None:
-        """The face in the next frame in which it is found; `image` is that frame."""
+    def add(self, frame: int, face: Face, image: np.ndarray, steadied: bool = False) -> None:
+        """The face in the next frame in which it is found; `image` is that frame. Landmarkers smooth a face that they follow
+        alone; `steadied` does the same for one of several."""
+        if steadied:
+            if face is not self._raw:
+                self._raw, self._steady = (
+                    face,
+                    replace(face, points=self._smoothed(frame, face)),
+                )  # a repeated one stays
+            face = self._steady
         if not self.frames:
             self.parts.append(frame)
         if not self.looks or frame - self._looked >= LOOK_EVERY:
             self._looked = frame
-            self.looks[1:] = [look(image, face.points)]
+            self.looks[1:] = [whole_face.look(image, face.eyes_and_mouth)]
         self.frames.append(frame)
         self.last = face.box
         self.shares[1:] = [_area(face.box) / (image.shape[0] * image.shape[1])]
@@ -136,6 +151,14 @@ class Track:
         self._pending.append(face.blendshapes)
         if len(self._pending) >= PENDING:
             self._settle()
+
+    def _smoothed(self, frame: int, face: Face) -> np.ndarray:
+        """The points of a face, smoothed if it was found in the frame before."""
+        if self._filter is None or frame != self.frames[-1] + 1:
+            self._filter = OneEuro(face.points.T, frame * MS_PER_FRAME)
+            return face.points
+        left, top, right, bottom = face.box
+        return self._filter.add(face.points.T, frame * MS_PER_FRAME, (right - left + bottom - top) / 2).T
 
     def join(self, other: Track) -> None:
         """Go on with a later track."""
@@ -206,28 +229,7 @@ def see(track: Track, sizes: Sequence[int], start: int, stop: int) -> Seen:
     return Seen(track, start, detected, interpolated, lips, source, gaps, runs)
 
 
-def look(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """What a face looks like, f4 [28, 26] of zero mean and unit length: grey and upright. `points` f4 [65, 2] are its
-    points in the image u1 [height, width, 3]."""
-    import cv2
-
-    seen = np.stack([points[1], points[4], (points[OF_MOUTH][0] + points[OF_MOUTH][6]) / 2])
-    reach = int(2 * np.ptp(seen, axis=0).max()) + 2
-    left, top = np.maximum(seen[:2].mean(axis=0).astype(int) - reach, 0).tolist()
-    part = image[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
-    if part.size == 0:  # the face lies outside the picture
-        return np.zeros((LOOK, LOOK), np.float32)[SHOWN]
-    step = max(1, reach // LOOK)  # a large face is made small first, which takes all its pixels
-    size = max(part.shape[1] // step, 1), max(part.shape[0] // step, 1)
-    small = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA)
-    scale = np.array([size[0] / part.shape[1], size[1] / part.shape[0]])
-    placed = align.similarities(((seen - (left, top)) * scale)[None], LOOK_AT)[0]
-    grey = cv2.cvtColor(cv2.warpAffine(small, placed, (LOOK, LOOK)), cv2.COLOR_RGB2GRAY)[SHOWN].astype(np.float32)
-    centred = grey - grey.mean()
-    return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-6))
-
-
-def follow(tracks: list[Track], frame: int, faces: Sequence[Face], image: np.ndarray) -> None:
+def follow(tracks: list[Track], frame: int, faces: Sequence[Face], image: np.ndarray, steadied: bool) -> None:
     """Give each face to the track whose last box it overlaps most, else a new one; at most one face a track."""
     last = np.array([track.last for track in tracks]).reshape(-1, 4)
     pairs = []
@@ -239,20 +241,20 @@ def follow(tracks: list[Track], frame: int, faces: Sequence[Face], image: np.nda
     used_faces: set[int] = set()
     for _, t, f in sorted(pairs):
         if t not in used_tracks and f not in used_faces:
-            tracks[t].add(frame, faces[f], image)
+            tracks[t].add(frame, faces[f], image, steadied)
             used_tracks.add(t)
             used_faces.add(f)
     for f, face in enumerate(faces):
         if f not in used_faces:
             tracks.append(Track())
-            tracks[-1].add(frame, face, image)
+            tracks[-1].add(frame, face, image, steadied)
 
 
 def _is_other(track: Track, frame: int, face: Face, image: np.ndarray) -> bool:
     """Whether a face that appears at the track's place after a gap is another person's."""
     if frame - track.frames[-1] <= align.MAX_GAP + 1:
         return False
-    return float((track.looks[-1] * look(image, face.points)).sum()) < OTHER_LOOK
+    return float((track.looks[-1] * whole_face.look(image, face.eyes_and_mouth)).sum()) < OTHER_LOOK
 
 
 def resized(tracks: Sequence[Track], before: tuple[int, int], after: tuple[int, int]) -> None:

@@ -78,14 +78,15 @@ class Watcher:
             heard = choose_track(sounds, audio_track, self.voice.frames)
             video = Video(pictures)
             faces = self.tracker.follow(video, whole_faces=self.whole_faces)
+            seen = [faces.seen(i) for i in range(len(faces.tracks))]
+            tracks = faces.cropped(seen) if len(seen) == 1 else []  # before the sound needs memory
             start_s = video.start_s if audio_path is None else None
             sound = self._hear(sounds, start_s, faces.num_frames, heard.track.index)
             voice = self.voice.frames(sound.samples) & sound.present
-            seen = [faces.seen(i) for i in range(len(faces.tracks))]
             choice = chosen([speaker.motion(one.lips, one.detected, voice) for one in seen])
             wanted = choice.order[: 1 + max(self.others if choice.rivals else 0, 1)]
             facts = (*video.facts, *heard.facts, *sound.facts, *_facts(faces, seen, choice))
-            tracks = faces.cropped([seen[i] for i in wanted])
+            tracks = tracks or faces.cropped([seen[i] for i in wanted])
         clips = [self._clip(clip_id, track, sound, voice) for track in tracks]
         clip, others = clips[0], tuple(clips[1 : 1 + min(choice.rivals, self.others)])
         if len(tracks) > 1:

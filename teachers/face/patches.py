@@ -1,14 +1,18 @@
 """Crops for a face track that is known only after all frames were read, without keeping the frames in memory.
 
 While frames are streamed, pieces around the future crops are kept, within a budget of bytes. Crops whose piece is
-missing or too small are made in a second pass over the frames, with the same bytes.
+missing or too small are made in a second pass over the frames, with the same bytes. Where one face is followed, crops
+are also made early, as soon as the frames after them are known, and their pieces are dropped: so a long clip needs neither
+memory for pieces nor a second pass. An early crop counts only if its place turns out to be the final one, to the bit.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+Shape = tuple[int, tuple[int, int]]  # a frame, and height and width from there on
 
 
 class Patches:
@@ -17,7 +21,8 @@ class Patches:
     def __init__(self, budget: int, region: Callable[[Any], tuple[float, float, float]], grey: bool = False) -> None:
         """`region` gives centre (x, y) and reach, in pixels, of the piece to keep for a face; `grey` pieces need a
         third of the bytes."""
-        self.left, self.region, self.grey = budget, region, grey
+        self.budget = self.left = budget
+        self.region, self.grey = region, grey
         self.kept: dict[int, list[tuple[int, int, np.ndarray]]] = {}
 
     def add(self, frame: int, image: np.ndarray, faces: Iterable[Any]) -> None:
@@ -36,6 +41,18 @@ class Patches:
         if frame - 1 in self.kept:
             self.kept[frame] = self.kept[frame - 1]
 
+    @property
+    def used(self) -> int:
+        """Bytes of the pieces that are kept."""
+        return self.budget - self.left
+
+    def drop(self, stop: int) -> None:
+        """Drop the pieces of frames before `stop`."""
+        for frame in [frame for frame in self.kept if frame < stop]:
+            pieces = self.kept.pop(frame)
+            if self.kept.get(frame + 1) is not pieces:
+                self.left += sum(piece.nbytes for _, _, piece in pieces)
+
     def find(self, frame: int, extent: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, np.ndarray] | None:
         """A piece of this frame that covers extent (left, top, right, bottom) as far as it lies in the picture."""
         left, top = max(int(extent[0]), 0), max(int(extent[1]), 0)
@@ -44,6 +61,16 @@ class Patches:
             if x <= left and y <= top and right <= x + piece.shape[1] and bottom <= y + piece.shape[0]:
                 return x, y, piece
         return None
+
+
+@dataclass(frozen=True)
+class Early:
+    """Crops of some frames from `start` on, made early for these sources."""
+
+    start: int
+    faced: np.ndarray  # bool [some]: which were made
+    source: np.ndarray
+    out: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -57,6 +84,30 @@ class Crops:
     source: np.ndarray
     extents: np.ndarray  # (left, top, right, bottom) of what a crop reads, i8 [frames, 4]
     crop: Callable[[np.ndarray, np.ndarray, tuple[int, int], np.ndarray], np.ndarray]
+    early: list[Early] = field(default_factory=list)
+
+    def take_early(self) -> np.ndarray:
+        """Take over early crops; returns the frames that are done, bool [frames]."""
+        done = np.zeros(len(self.out), bool)
+        while self.early:  # one by one, since they need as much memory as the result
+            one = self.early.pop(0)
+            rows = slice(one.start, one.start + len(one.out))
+            right = one.faced & (one.source == self.source[rows]).reshape(len(one.out), -1).all(axis=1)
+            self.out[rows][right] = one.out[right]
+            done[rows] |= right
+        return done
+
+    def ahead(self, origin: int, start: int, stop: int, shapes: Sequence[Shape]) -> Early:
+        """The crops of frames start to stop from their pieces; the arrays here begin at frame `origin`."""
+        made = np.zeros(stop - start, bool)
+        out = np.zeros((stop - start, *self.out.shape[1:]), self.out.dtype)
+        for k in (start + np.flatnonzero(self.faced[start - origin : stop - origin])).tolist():
+            shape = next(shape for first, shape in reversed(shapes) if first <= k)
+            piece = self.patches.find(k, self.extents[k - origin], shape)
+            if piece is not None:
+                made[k - start] = True
+                out[k - start] = self.crop(piece[2], self.source[k - origin], piece[:2], self.extents[k - origin])
+        return Early(start, made, self.source[start - origin : stop - origin].copy(), out)
 
     def make(self, k: int, image: np.ndarray, origin: tuple[int, int] = (0, 0)) -> None:
         """The crop of frame k."""
@@ -66,7 +117,7 @@ class Crops:
 def make(
     frames: Iterable[np.ndarray],
     wanted: Sequence[Crops],
-    shapes: Sequence[tuple[int, tuple[int, int]]],
+    shapes: Sequence[Shape],
     stays: np.ndarray,
 ) -> None:
     """Make all crops. `shapes` are height and width of the frames, each with the first frame that has them. `stays`,
@@ -85,9 +136,10 @@ def make(
             & faced[:-1]
             & (crops.source[1:] == crops.source[:-1]).reshape(len(stays) - 1, -1).all(axis=1)
         )
+        same &= ~(done := crops.take_early())
         copies.append((crops, np.flatnonzero(same)))
         for (first, shape), end in zip(shapes, ends, strict=True):
-            for k in (first + np.flatnonzero((faced & ~same)[first:end])).tolist():
+            for k in (first + np.flatnonzero((faced & ~same & ~done)[first:end])).tolist():
                 piece = crops.patches.find(k, crops.extents[k], shape)
                 if piece is None:
                     missing.setdefault(k, []).append(crops)

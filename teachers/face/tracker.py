@@ -3,10 +3,10 @@ faces.
 
 A backend runs MediaPipe's networks (see backends). Each clip gets a new landmarker, with time stamps 40 ms apart, so
 that a clip gives the same bytes each time. It follows one face, which is fast, unless a detector that looks at one
-frame per second sees several: then up to MAX_FACES are followed. Where no face is found, small ones are searched for in
-some frames (`detector.search`). Faces become tracks by overlap and by what they look like (tracks). The most prominent
-one comes first (area summed over frames); `pipelines.workers.watch` chooses the speaker. Gaps of up to 12 frames are
-interpolated and marked; longer ones stay empty.
+frame per second sees several: then as many are followed, up to MAX_FACES. Where no face is found, small ones are
+searched for in some frames (`detector.search`). Faces become tracks by overlap and by what they look like (tracks). The
+most prominent one comes first (area summed over frames); `pipelines.workers.watch` chooses the speaker. Gaps of up to
+12 frames are interpolated and marked; longer ones stay empty.
 
 Frames are streamed, and each may have another size: points are pixels of their own frame, and nothing is averaged or
 interpolated across a change of size. Only the surroundings of the mouth (of the face, if whole faces are requested) are
@@ -16,7 +16,6 @@ read READ times; after that its faces are reused, so the work depends on the num
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ import numpy as np
 from concord.errors import ConcordError
 from teachers.face import align, backends, patches, tracks, whole_face
 from teachers.face.detector import Schedule
-from teachers.face.patches import Crops, Patches
+from teachers.face.patches import Crops, Early, Patches, Shape
 from teachers.face.reading import Backend, Landmarker
 from teachers.face.tracks import LIPS as LIPS
 from teachers.face.tracks import MOUTH as MOUTH
-from teachers.face.tracks import MS_PER_FRAME, NUM_BLENDSHAPES, OF_LIPS, OF_MOUTH, OF_STABLE, Face, Track
+from teachers.face.tracks import MS_PER_FRAME, NUM_BLENDSHAPES, Face, Seen, Track
 from teachers.face.tracks import STABLE as STABLE
 from teachers.files import weights
 
@@ -46,7 +45,7 @@ MAX_FACES = 4  # followed at once, if there are several
 MIN_FRAMES = 10  # with a detected face; with fewer, the clip has no face
 READ = 5  # times that one picture is read: a video of 5 pictures per second is read at every frame
 KEEP_BYTES = 256 << 20  # of pictures around mouths, kept between the passes; the same again around faces
-ROWS = 2048  # frames whose points are aligned at once
+EARLY_BYTES, EARLY_FRAMES = 48 << 20, 100  # from so many on, crops are made during the pass, for so many frames or more
 
 
 class NoFaceError(ConcordError):
@@ -65,24 +64,6 @@ class FaceTrack:
     num_faces: int  # largest number at once of faces that are seen in MIN_FRAMES frames
     face: np.ndarray | None = None  # u1 [frames, 112, 112], grey (see whole_face); None if not requested
     height: float = 0.0  # of the face in the picture, pixels: the median over its frames
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Where one face is and how its lips move, before anything is cropped; arrays as in FaceTrack."""
-
-    track: Track
-    detected: np.ndarray
-    interpolated: np.ndarray
-    lips: np.ndarray
-    source: np.ndarray  # f8 [frames, 2, 3], from pixels of a mouth crop to those of its frame; 0 without a face
-    gaps: align.Gaps
-    runs: list[tuple[int, int]]  # [start, stop) of frames with a face, each unbroken and in one part of the track
-
-    @cached_property
-    def height(self) -> float:
-        """Of the face in the picture, pixels: the median over its frames."""
-        return float(np.median(self.track.boxes[:, 3] - self.track.boxes[:, 1]))
 
 
 class FaceTracker:
@@ -112,14 +93,16 @@ class FaceTracker:
 
     def follow(self, frames: Iterable[np.ndarray], whole_faces: bool = False) -> "Faces":
         """All faces that are seen in at least MIN_FRAMES of the frames; arguments and errors as for `track`."""
-        found = Faces(frames, whole_faces)
-        try:
-            _Pass(self._backend, found, 1).run()
-        except _SeveralFaces:
-            found = Faces(frames, whole_faces, several=True)
-            _Pass(self._backend, found, MAX_FACES).run()
-        found.settle()
-        return found
+        num_faces = 1
+        while True:
+            found = Faces(frames, whole_faces)
+            try:
+                _Pass(self._backend, found, num_faces).run()
+            except _SeveralFaces as error:
+                num_faces = error.seen
+                continue
+            found.settle()
+            return found
 
     def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
         """Name, source, sha256, options and licence, ready for JSON; with `whole_faces` also how faces are cropped."""
@@ -149,15 +132,16 @@ class FaceTracker:
 class Faces:
     """All faces of a clip, the most prominent one first, and what is needed to crop them from its frames."""
 
-    def __init__(self, frames: Iterable[np.ndarray], whole_faces: bool, several: bool = False) -> None:
+    def __init__(self, frames: Iterable[np.ndarray], whole_faces: bool) -> None:
         self.frames, self.whole_faces = frames, whole_faces
         self.tracks: list[Track] = []
         self.num_faces = 0  # largest number at once, once settled
-        self.several = several  # whether several were followed at once, which nobody smoothed
         self.kept = {"mouth": Patches(KEEP_BYTES, lambda face: face.mouth_region)}
         if whole_faces:
             self.kept["face"] = Patches(KEEP_BYTES, lambda face: whole_face.region(face.box), grey=True)
-        self.shapes: list[tuple[int, tuple[int, int]]] = []  # first frame, and height and width from there on
+        self.early: dict[str, list[Early]] = {name: [] for name in self.kept}
+        self.ahead = 0  # frames that may have been cropped already
+        self.shapes: list[Shape] = []
         self.stays = bytearray()  # by frame: 1 where a picture is repeated
 
     @property
@@ -180,55 +164,58 @@ class Faces:
 
     def seen(self, i: int) -> Seen:
         """Face i and the motion of its lips."""
-        track, n = self.tracks[i], self.num_frames
-        changes = [first for first, _ in self.shapes[1:]]
-        parts = _parts([*track.parts[1:], *changes], n)
-        detected, interpolated = np.zeros(n, bool), np.zeros(n, bool)
-        detected[np.asarray(track.frames)] = True
-        gaps = align.Gaps.of(detected, parts)
-        interpolated[gaps.rows] = True
-        runs = align.runs(detected | interpolated, _parts(track.parts[1:], n))
-        lips, source = np.zeros((n, len(LIPS), 2), np.float32), np.zeros((n, 2, 3))
-        points = tracks.steady(track, changes) if self.several else track.points
-        stable = track.rows(points[:, OF_STABLE], gaps, 0, n)
-        for start, stop in runs:
-            linked, maps = align.linked(stable[start:stop], [c - start for c in changes if start < c < stop])
-            transform = align.after(align.transforms(linked), maps)
-            for a in range(start, stop, ROWS):
-                b = min(a + ROWS, stop)
-                here = transform[a - start : b - start]
-                aligned = align.apply(here, track.rows(points, gaps, a, b))
-                lips[a:b] = aligned[:, OF_LIPS] - align.MEAN_MOUTH
-                source[a:b] = align.to_source(here, align.corners(aligned[:, OF_MOUTH]))
-        return Seen(track, detected, interpolated, lips, source, gaps, runs)
+        return tracks.see(self.tracks[i], [first for first, _ in self.shapes], 0, self.num_frames)
 
     def cropped(self, wanted: Sequence[Seen]) -> list[FaceTrack]:
-        """These faces with their crops; the frames are read again only if that is necessary."""
-        n, crops, found = self.num_frames, [], []
+        """These faces with their crops. The frames are read again only if that is necessary, or for a second call: what was
+        kept of them is dropped."""
+        crops: list[Crops] = []
+        found = []
         for seen in wanted:
-            faced = seen.detected | seen.interpolated
-            mouth, whole = np.zeros((n, align.CROP, align.CROP), np.uint8), None
-            crops.append(Crops(self.kept["mouth"], faced, mouth, seen.source, align.extent(seen.source), align.crop))
-            if self.whole_faces:
-                whole = np.zeros((n, whole_face.SIDE, whole_face.SIDE), np.uint8)
-                squares = np.zeros((n, 3))
-                boxes = seen.track.rows(seen.track.boxes, seen.gaps, 0, n)
-                for start, stop in seen.runs:
-                    squares[start:stop] = whole_face.squares(boxes[start:stop])
-                crop = Crops(self.kept["face"], faced, whole, squares, whole_face.extent(squares), whole_face.crop)
-                crops.append(crop)
+            n = len(seen.detected)
+            own = self._crops(seen, n)
             scores = np.zeros((n, NUM_BLENDSHAPES), np.float32)
-            for a in range(0, n, ROWS):
-                scores[a : a + ROWS] = seen.track.rows(seen.track.blendshapes, seen.gaps, a, min(a + ROWS, n))
+            for a in range(0, n, tracks.ROWS):
+                b = min(a + tracks.ROWS, n)
+                scores[a:b] = seen.track.rows(seen.track.blendshapes, seen.gaps, a, b)
+            whole = own["face"].out if self.whole_faces else None
             about = seen.detected, seen.interpolated, self.num_faces, whole, seen.height
-            found.append(FaceTrack(mouth, seen.lips, scores, *about))
+            found.append(FaceTrack(own["mouth"].out, seen.lips, scores, *about))
+            crops += own.values()
         patches.make(self.frames, crops, self.shapes, np.frombuffer(self.stays, bool))
+        for pieces in self.kept.values():
+            pieces.drop(self.num_frames)
         return found
 
+    def _crops(self, seen: Seen, rows: int) -> dict[str, Crops]:
+        """The crops to make of a face, into new arrays of so many rows."""
+        faced = seen.detected | seen.interpolated
+        mouth = np.zeros((rows, align.CROP, align.CROP), np.uint8)
+        place = seen.source, align.extent(seen.source)
+        found = {"mouth": Crops(self.kept["mouth"], faced, mouth, *place, align.crop, self.early["mouth"])}
+        if self.whole_faces:
+            whole = np.zeros((rows, whole_face.SIDE, whole_face.SIDE), np.uint8)
+            squares = np.zeros((len(faced), 3))
+            boxes = seen.track.rows(seen.track.boxes, seen.gaps, seen.start, seen.start + len(faced))
+            for start, stop in seen.runs:
+                squares[start:stop] = whole_face.squares(boxes[start:stop])
+            place = squares, whole_face.extent(squares)
+            found["face"] = Crops(self.kept["face"], faced, whole, *place, whole_face.crop, self.early["face"])
+        return found
 
-def _parts(starts: Sequence[int], n: int) -> np.ndarray:
-    """Number of the part of a clip of n frames to which each frame belongs, i4 [n]; `starts` are those of the parts."""
-    return np.searchsorted(np.array(sorted(starts)), np.arange(n), side="right").astype(np.int32)
+    def crop_early(self) -> None:
+        """Make the crops of frames whose followers are known, where one face is followed and pieces need EARLY_BYTES."""
+        stop = self.num_frames - 2 * align.MAX_GAP
+        if stop - self.ahead < EARLY_FRAMES or max(one.used for one in self.kept.values()) < EARLY_BYTES:
+            return
+        if len(self.tracks) == 1:
+            origin = max(self.ahead - 2 * align.MAX_GAP, 0)
+            starts = [first for first, _ in self.shapes]
+            seen = tracks.see(self.tracks[0], starts, origin, self.num_frames)
+            for name, crops in self._crops(seen, 0).items():
+                self.early[name].append(crops.ahead(origin, self.ahead, stop, self.shapes))
+                self.kept[name].drop(stop)
+        self.ahead = stop
 
 
 class _Pass:
@@ -284,16 +271,22 @@ class _Pass:
             self.last = self.faces or self.last
             for pieces in found.kept.values():
                 pieces.add(k, frame, self.last)
-        tracks.follow(found.tracks, k, self.faces, frame)
+        tracks.follow(found.tracks, k, self.faces, frame, steadied=self.num_faces > 1)
+        if self.num_faces == 1:
+            found.crop_early()
 
     def check(self, seen: int) -> None:
         """Raises _SeveralFaces if more faces are seen than this pass follows."""
-        if seen > 1 and self.num_faces == 1:
-            raise _SeveralFaces
+        if (seen := min(seen, MAX_FACES)) > self.num_faces:
+            raise _SeveralFaces(seen)
 
 
 class _SeveralFaces(Exception):
-    """Raised to request a pass that follows several faces."""
+    """Raised to request a pass that follows so many faces."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(seen)
+        self.seen = seen
 
 
 def _shape(numbered: tuple[int, np.ndarray]) -> tuple[int, int]:

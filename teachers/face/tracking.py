@@ -242,10 +242,11 @@ class OneEuro:
         self.time = timestamp_ms
 
     def add(self, points: np.ndarray, timestamp_ms: int, size: float | None = None) -> np.ndarray:
-        """The next points, smoothed. `size` is the face's, in the unit of the points; by default that of all points."""
+        """The next points, smoothed, f4 [2, n]; `size` is that of the face, if these are not all of its points."""
         # MediaPipe treats a time of 0 as missing, so between the first two frames its assumed rate applies.
         rate = 1000 / (timestamp_ms - self.time) if self.time else FIRST_RATE
-        size = float((points.max(axis=1) - points.min(axis=1)).sum()) / 2 if size is None else size
+        if size is None:
+            size = float((points.max(axis=1) - points.min(axis=1)).sum()) / 2
         keep = 1 / (1 + rate / (2 * math.pi * VELOCITY_CUTOFF))
         velocity = (points - self.raw) * np.float32(rate / max(size, 1e-6))
         self.velocity = self.velocity + np.float32(keep) * (velocity - self.velocity)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from teachers.face import align
+from teachers.face import align, whole_face
 from teachers.face.reading import Reading
 from teachers.face.tracking import OneEuro
 
@@ -24,15 +25,13 @@ MIN_OVERLAP = 0.2  # intersection over union with the track's last box; at 25 fp
 NUM_BLENDSHAPES = 52  # in MediaPipe's order, the first is "_neutral"
 MS_PER_FRAME = 40
 PENDING = 250  # frames whose blendshapes are computed together, so that the network stays in the cache
+ROWS = 2048  # frames whose points are aligned at once
 LOOK_EVERY = 12  # frames between two looks at a face
 SAME_LOOK = 0.7  # correlation of two looks from which two tracks are of one person
 OTHER_LOOK = (
     0.4  # and below which a face at the same place is another person's: 2 % of the same person's, 65 % of others'
 )
 SAME_SIZE = 3.0  # ratio of the faces' sizes, as shares of their pictures, up to which they may be of one track
-LOOK = 32  # pixels, side of a look
-LOOK_AT = np.array([[8.0, 10.0], [24.0, 10.0], [16.0, 23.0]])  # where eyes and mouth lie in it
-SHOWN = slice(1, 29), slice(3, 29)  # the part that is compared: forehead to chin
 
 # Indices into MediaPipe's 478 points. "Left" is the picture's left.
 # At dlib's points 33, 36, 39, 42, 45: base of the nose, left eye outer and inner corner, right eye inner and outer.
@@ -69,6 +68,12 @@ class Face:
         return cls((left, top, right, bottom), pixels[POINTS], found.blendshapes)
 
     @property
+    def eyes_and_mouth(self) -> np.ndarray:
+        """f4 [3, 2]: outer corners of the eyes, and the middle of the mouth."""
+        corners = self.points[OF_MOUTH][[0, 6]]
+        return np.stack([self.points[1], self.points[4], corners.mean(axis=0)])
+
+    @property
     def mouth_region(self) -> tuple[float, float, float]:
         """Centre (x, y) and reach, in pixels, of the part of a picture that a mouth crop may need."""
         across, down = self.points[OF_MOUTH].mean(axis=0).tolist()
@@ -87,6 +92,8 @@ class Track:
         self.shares: list[float] = []  # of the picture's area, where it was seen first and last
         self.looks: list[np.ndarray] = []  # the first and the last one
         self._looked = 0  # frame of the last one
+        self._raw: Face | None = None  # the last one, and the same smoothed
+        self._filter: OneEuro | None = None
         self._boxes, self._points, self._scores = bytearray(), bytearray(), bytearray()
         self._pending: list[Callable[[], np.ndarray]] = []
 
@@ -120,13 +127,21 @@ class Track:
         gaps.within(start, stop, low).fill(dense)
         return dense[start - low : stop - low]
 
-    def add(self, frame: int, face: Face, image: np.ndarray) -> None:
-        """The face in the next frame in which it is found; `image` is that frame."""
+    def add(self, frame: int, face: Face, image: np.ndarray, steadied: bool = False) -> None:
+        """The face in the next frame in which it is found; `image` is that frame. Landmarkers smooth a face that they follow
+        alone; `steadied` does the same for one of several."""
+        if steadied:
+            if face is not self._raw:
+                self._raw, self._steady = (
+                    face,
+                    replace(face, points=self._smoothed(frame, face)),
+                )  # a repeated one stays
+            face = self._steady
         if not self.frames:
             self.parts.append(frame)
         if not self.looks or frame - self._looked >= LOOK_EVERY:
             self._looked = frame
-            self.looks[1:] = [look(image, face.points)]
+            self.looks[1:] = [whole_face.look(image, face.eyes_and_mouth)]
         self.frames.append(frame)
         self.last = face.box
         self.shares[1:] = [_area(face.box) / (image.shape[0] * image.shape[1])]
@@ -136,6 +151,14 @@ class Track:
         self._pending.append(face.blendshapes)
         if len(self._pending) >= PENDING:
             self._settle()
+
+    def _smoothed(self, frame: int, face: Face) -> np.ndarray:
+        """The points of a face, smoothed if it was found in the frame before."""
+        if self._filter is None or frame != self.frames[-1] + 1:
+            self._filter = OneEuro(face.points.T, frame * MS_PER_FRAME)
+            return face.points
+        left, top, right, bottom = face.box
+        return self._filter.add(face.points.T, frame * MS_PER_FRAME, (right - left + bottom - top) / 2).T
 
     def join(self, other: Track) -> None:
         """Go on with a later track."""
@@ -160,44 +183,59 @@ class Track:
         self._pending.clear()
 
 
-def steady(track: Track, changes: Sequence[int]) -> np.ndarray:
-    """A track's points f4 [found, 65, 2], smoothed as those of a face that is followed alone; `changes` are the frames from
-    which on pictures have another size."""
-    out, boxes, frames = track.points.copy(), track.boxes, np.asarray(track.frames)
-    times = frames - np.array([0, *changes])[np.searchsorted(changes, frames, side="right")]  # of each landmarker
-    begins = (np.diff(frames, prepend=-2) > 1) | (times == 0)
-    sizes = (boxes[:, 2:] - boxes[:, :2]).sum(axis=1) / 2
-    smoother = OneEuro(out[0], 0)
-    for k, time in enumerate((times * MS_PER_FRAME).tolist()):
-        if begins[k]:
-            smoother = OneEuro(out[k], time)
-        else:
-            out[k] = smoother.add(out[k], time, float(sizes[k]))
-    return out
+@dataclass(frozen=True)
+class Seen:
+    """Where a face is and how its lips move from frame `start` on, before anything is cropped."""
+
+    track: Track
+    start: int
+    detected: np.ndarray  # bool [frames]
+    interpolated: np.ndarray  # bool [frames]
+    lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean face; 0 without a face
+    source: np.ndarray  # f8 [frames, 2, 3], from pixels of a mouth crop to those of its frame; 0 without a face
+    gaps: align.Gaps  # counted from the clip's first frame
+    runs: list[
+        tuple[int, int]
+    ]  # [start, stop) with a face, each unbroken and in one part of the track, counted from `start`
+
+    @cached_property
+    def height(self) -> float:
+        """Of the face in the picture, pixels: the median over its frames."""
+        return float(np.median(self.track.boxes[:, 3] - self.track.boxes[:, 1]))
 
 
-def look(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """What a face looks like, f4 [28, 26] of zero mean and unit length: grey and upright. `points` f4 [65, 2] are its
-    points in the image u1 [height, width, 3]."""
-    import cv2
+def see(track: Track, sizes: Sequence[int], start: int, stop: int) -> Seen:
+    """A face in the frames from start to stop; `sizes` are the frames from which pictures have another size. Where the
+    frames before start and after stop are left out, up to 24 frames at the ends may differ from those of a whole clip."""
+    n, changes = stop - start, [first - start for first in sizes if first > start]
+    number = _numbers([*track.parts[1:], *sizes], start, stop)
+    detected, interpolated = np.zeros(n, bool), np.zeros(n, bool)
+    frames = np.asarray(track.frames)
+    detected[frames[slice(*np.searchsorted(frames, [start, stop]))] - start] = True
+    gaps = align.Gaps.of(detected, number)
+    interpolated[gaps.rows] = True
+    gaps = gaps.within(0, n, -start)
+    runs = align.runs(detected | interpolated, _numbers(track.parts[1:], start, stop))
+    lips, source = np.zeros((n, len(LIPS), 2), np.float32), np.zeros((n, 2, 3))
+    stable = track.rows(track.points[:, OF_STABLE], gaps, start, stop)
+    for first, last in runs:
+        linked, maps = align.linked(stable[first:last], [c - first for c in changes if first < c < last])
+        transform = align.after(align.transforms(linked), maps)
+        for a in range(first, last, ROWS):
+            b = min(a + ROWS, last)
+            here = transform[a - first : b - first]
+            aligned = align.apply(here, track.rows(track.points, gaps, start + a, start + b))
+            lips[a:b] = aligned[:, OF_LIPS] - align.MEAN_MOUTH
+            source[a:b] = align.to_source(here, align.corners(aligned[:, OF_MOUTH]))
+    return Seen(track, start, detected, interpolated, lips, source, gaps, runs)
 
-    seen = np.stack([points[1], points[4], (points[OF_MOUTH][0] + points[OF_MOUTH][6]) / 2])
-    reach = int(2 * np.ptp(seen, axis=0).max()) + 2
-    left, top = np.maximum(seen[:2].mean(axis=0).astype(int) - reach, 0).tolist()
-    part = image[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
-    if part.size == 0:  # the face lies outside the picture
-        return np.zeros((LOOK, LOOK), np.float32)[SHOWN]
-    step = max(1, reach // LOOK)  # a large face is made small first, which takes all its pixels
-    size = max(part.shape[1] // step, 1), max(part.shape[0] // step, 1)
-    small = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA)
-    scale = np.array([size[0] / part.shape[1], size[1] / part.shape[0]])
-    placed = align.similarities(((seen - (left, top)) * scale)[None], LOOK_AT)[0]
-    grey = cv2.cvtColor(cv2.warpAffine(small, placed, (LOOK, LOOK)), cv2.COLOR_RGB2GRAY)[SHOWN].astype(np.float32)
-    centred = grey - grey.mean()
-    return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-6))
+
+def _numbers(starts: Sequence[int], start: int, stop: int) -> np.ndarray:
+    """Numbers of the parts, which begin at `starts`, in which the frames from start to stop lie, i4 [stop - start]."""
+    return np.searchsorted(np.array(sorted(starts)), np.arange(start, stop), side="right").astype(np.int32)
 
 
-def follow(tracks: list[Track], frame: int, faces: Sequence[Face], image: np.ndarray) -> None:
+def follow(tracks: list[Track], frame: int, faces: Sequence[Face], image: np.ndarray, steadied: bool) -> None:
     """Give each face to the track whose last box it overlaps most, else a new one; at most one face a track."""
     last = np.array([track.last for track in tracks]).reshape(-1, 4)
     pairs = []
@@ -209,20 +247,20 @@ def follow(tracks: list[Track], frame: int, faces: Sequence[Face], image: np.nda
     used_faces: set[int] = set()
     for _, t, f in sorted(pairs):
         if t not in used_tracks and f not in used_faces:
-            tracks[t].add(frame, faces[f], image)
+            tracks[t].add(frame, faces[f], image, steadied)
             used_tracks.add(t)
             used_faces.add(f)
     for f, face in enumerate(faces):
         if f not in used_faces:
             tracks.append(Track())
-            tracks[-1].add(frame, face, image)
+            tracks[-1].add(frame, face, image, steadied)
 
 
 def _is_other(track: Track, frame: int, face: Face, image: np.ndarray) -> bool:
     """Whether a face that appears at the track's place after a gap is another person's."""
     if frame - track.frames[-1] <= align.MAX_GAP + 1:
         return False
-    return float((track.looks[-1] * look(image, face.points)).sum()) < OTHER_LOOK
+    return float((track.looks[-1] * whole_face.look(image, face.eyes_and_mouth)).sum()) < OTHER_LOOK
 
 
 def resized(tracks: Sequence[Track], before: tuple[int, int], after: tuple[int, int]) -> None:

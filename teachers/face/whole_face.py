@@ -16,10 +16,15 @@ import math
 
 import numpy as np
 
+from teachers.face import align
+
 SIDE = 112  # pixels
 MARGIN = 0.4  # in half boxes: the published crop scale
 MEDIAN = 13  # frames, 0.5 s
 OUTSIDE = 110  # grey level beyond the picture's border
+LOOK = 32  # pixels, side of a look
+LOOK_AT = np.array([[8.0, 10.0], [24.0, 10.0], [16.0, 23.0]])  # where eyes and mouth lie in it
+SHOWN = slice(1, 29), slice(3, 29)  # the part that is compared: forehead to chin
 ROOM = 1.25  # size of the piece kept around a face, in sides of its square: boxes are not smoothed yet and may move
 
 
@@ -74,6 +79,26 @@ def crop(image: np.ndarray, square: np.ndarray, origin: tuple[int, int], needed:
         borderValue=OUTSIDE,
     )
     return cv2.resize(fine, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if samples > 1 else fine
+
+
+def look(image: np.ndarray, eyes_and_mouth: np.ndarray) -> np.ndarray:
+    """What a face looks like, to tell people apart: grey and upright, f4 [28, 26] of zero mean and unit length, from an image
+    u1 [height, width, 3] with the eyes and the mouth at f4 [3, 2]."""
+    import cv2
+
+    reach = int(2 * np.ptp(eyes_and_mouth, axis=0).max()) + 2
+    left, top = np.maximum(eyes_and_mouth[:2].mean(axis=0).astype(int) - reach, 0).tolist()
+    part = image[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
+    if part.size == 0:  # the face lies outside the picture
+        return np.zeros((LOOK, LOOK), np.float32)[SHOWN]
+    step = max(1, reach // LOOK)  # a large face is made small first, which takes all its pixels
+    size = max(part.shape[1] // step, 1), max(part.shape[0] // step, 1)
+    small = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA)
+    scale = np.array([size[0] / part.shape[1], size[1] / part.shape[0]])
+    placed = align.similarities(((eyes_and_mouth - (left, top)) * scale)[None], LOOK_AT)[0]
+    grey = cv2.cvtColor(cv2.warpAffine(small, placed, (LOOK, LOOK)), cv2.COLOR_RGB2GRAY)[SHOWN].astype(np.float32)
+    centred = grey - grey.mean()
+    return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-6))
 
 
 def _median(values: np.ndarray) -> np.ndarray:

@@ -81,6 +81,27 @@ def test_crops_in_a_second_pass_are_the_same_where_sizes_change(tracker, film, m
     np.testing.assert_array_equal(kept.face, again.face)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_crops_that_are_made_early_are_the_same(tracker, film, whole, monkeypatch):
+    """Also around gaps, and where the size changes."""
+    frames = [p if not (30 <= k < 36 or 50 <= k < 66) else np.full_like(p, 90) for k, p in enumerate(film)]
+    frames += [people.scaled(p, 0.8) for p in film]
+    passes = []
+
+    class Frames:
+        def __iter__(self):
+            passes.append(1)
+            return iter(frames)
+
+    late = tracker.track(frames, whole)
+    monkeypatch.setattr(face, "EARLY_BYTES", 1)
+    monkeypatch.setattr(face, "EARLY_FRAMES", 7)
+    early = tracker.track(Frames(), whole)
+    for name in ("mouth", "lips", "blendshapes", "detected", "interpolated", *(["face"] if whole else [])):
+        np.testing.assert_array_equal(getattr(early, name), getattr(late, name))
+    assert len(passes) == 1
+
+
 def test_gaps_are_filled_within_a_size_alone():
     found = np.array([1, 1, 0, 0, 0, 0, 1, 1], bool)
     parts = np.array([0, 0, 0, 0, 1, 1, 1, 1])

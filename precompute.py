@@ -102,6 +102,11 @@ def _advice(error):
     help="Further arrays of a new store: face (whole faces for the student talknet, 6.5 kB a frame).  "
     "[default: what the store has]",
 )
+@click.option(
+    "--mouth-crops",
+    is_flag=True,
+    help="Clips of a new store are mouth crops already; take them as they are (needs a --vsr that sees pixels).",
+)
 @click.option("--refit", is_flag=True, help="Learn the shared space again and rewrite all soft labels.")
 @click.option("--seed", default=0, show_default=True, help="Seed of a fit's random choices (contrast, fused).")
 @click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")

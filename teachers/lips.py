@@ -18,6 +18,7 @@ class Lips:
 
     name = "lips"
     stream = "video"
+    landmarks = True  # it reads points of the face, not pixels
     dim = 2 * len(LIPS)
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:

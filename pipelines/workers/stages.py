@@ -50,11 +50,12 @@ class FaceStage:
         options: Mapping[str, str] | None = None,
         arrays: Sequence[str] = (),
         root: Place | None = None,
+        mouth_crops: bool = False,
     ) -> None:
-        """`backend` and `arrays` are the watcher's; `options` are for media in buckets; `root` is the store in which
-        clips longer than a shard are kept between stages."""
+        """`backend`, `arrays` and `mouth_crops` are the watcher's; `options` are for media in buckets; `root` is the store
+        in which clips longer than a shard are kept between stages."""
         self.options, self.root = options, root
-        self.watcher = Watcher(backend, arrays)
+        self.watcher = Watcher(backend, arrays, mouth_crops)
 
     def __call__(self, work: Work) -> Work:
         for i, row in enumerate(work.rows):

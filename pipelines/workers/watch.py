@@ -18,6 +18,7 @@ from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
 from pipelines.media.probe import has_sound
 from pipelines.media.sound import Sound, decode_sound
+from pipelines.workers import crops
 from pipelines.workers.threads import fix_threads
 from store import layout
 from teachers import ClipMedia
@@ -42,15 +43,15 @@ class Watched:
 class Watcher:
     """The models for reading clips, loaded once for many clips."""
 
-    def __init__(self, backend: str | None = None, arrays: Sequence[str] = ()) -> None:
+    def __init__(self, backend: str | None = None, arrays: Sequence[str] = (), mouth_crops: bool = False) -> None:
         """`backend` runs the face networks (`teachers.face.backends`; None: the best installed one); `arrays` names the
-        members of layout.OPTIONAL_ARRAYS that clips need."""
+        members of layout.OPTIONAL_ARRAYS that clips need; `mouth_crops`: clips are mouth crops already."""
         import cv2  # noqa: F401 - crops faces; imported here so that fix_threads finds it
 
         from teachers.face.tracker import FaceTracker
         from teachers.voice import VoiceActivity
 
-        self.whole_faces = "face" in arrays
+        self.whole_faces, self.mouth_crops = "face" in arrays, mouth_crops
         self.tracker = FaceTracker(backend=backend)
         self.voice = VoiceActivity()
         fix_threads()
@@ -64,7 +65,11 @@ class Watcher:
             if not has_sound(sounds):
                 raise MediaError("no_audio", f"{shown(sounds)} has no sound; name its sound as audio_path")
             video = Video(pictures)
-            track = self.tracker.track(video, whole_faces=self.whole_faces)
+            if self.mouth_crops:
+                track = crops.taken(video)
+            else:
+                crops.refuse(pictures, self.tracker.faces)
+                track = self.tracker.track(video, whole_faces=self.whole_faces)
             start_s = video.start_s if audio_path is None else None
             sound = decode_sound(sounds, start_s, len(track.detected))
         flags = self._flags(track, sound)

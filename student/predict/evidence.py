@@ -27,7 +27,7 @@ from pipelines.media import probe
 from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError
 from pipelines.media.picture import Video
-from pipelines.workers import isolation
+from pipelines.workers import crops, isolation
 from pipelines.workers.threads import fix_threads
 from pipelines.workers.watch import Watched, Watcher
 from pipelines.workers.work import check_device, reason_of, traceback_of
@@ -131,9 +131,9 @@ class Pictures:
 class Eyes:
     """Runs in the child process: everything that opens a file."""
 
-    def __init__(self, arrays: Sequence[str] = ()) -> None:
-        """`arrays`: the members of layout.OPTIONAL_ARRAYS that clips need."""
-        self.watcher = Watcher(arrays=arrays)
+    def __init__(self, arrays: Sequence[str] = (), mouth_crops: bool = False) -> None:
+        """`arrays`: the members of layout.OPTIONAL_ARRAYS that clips need; `mouth_crops`: they are mouth crops already."""
+        self.watcher = Watcher(arrays=arrays, mouth_crops=mouth_crops)
 
     def __call__(self, asked: Question[Any]) -> Any:
         return asked.answer(self.watcher)
@@ -149,19 +149,24 @@ class Witness:
         device: str = "cpu",
         piece: int = 0,
         arrays: Sequence[str] = (),
+        mouth_crops: bool = False,
     ) -> None:
         """`records` are the fit's records of its teachers, {"asr": .., "vsr": ..}: only the file name of a path is
         used, and weights only if their SHA-256 is the recorded one (`teachers.recorded`). `piece` is the length in
         frames of the clips that the fit has learned from (see `in_pieces`), 0 for any; `arrays` are the members of
-        layout.OPTIONAL_ARRAYS that clips need.
+        layout.OPTIONAL_ARRAYS that clips need; `mouth_crops`: clips are mouth crops already.
 
         Raises TeacherError, WeightsError, OtherWeights, ChildLost.
         """
         self.asr, self.vsr = (recorded.load(records[side], device, foreign=True) for side in ("asr", "vsr"))
+        if mouth_crops:
+            crops.check_teacher(self.vsr)
+            if arrays:
+                raise TeacherError("this detector sees whole faces, which mouth crops do not show; omit --mouth-crops")
         self.to_vsr, self.to_asr = projection.maps(fit)
         self.piece = piece
         fix_threads()
-        self.child: isolation.Child[Question[Any], Any] = isolation.Child(partial(Eyes, arrays))
+        self.child: isolation.Child[Question[Any], Any] = isolation.Child(partial(Eyes, arrays, mouth_crops))
 
     def __enter__(self) -> Witness:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
+from concord import large
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media, choose_stream, open_media, round_half_up
 from pipelines.media.local import local_copy
@@ -159,8 +160,8 @@ class _Canvas:
     """The clip's samples, to which runs of sound are written; earlier runs are not overwritten."""
 
     def __init__(self, num_frames: int) -> None:
-        self.samples = np.zeros(num_frames * SAMPLES_PER_FRAME, np.int16)
-        self.covered = np.zeros(num_frames * SAMPLES_PER_FRAME, bool)
+        self.samples = large.zeros((num_frames * SAMPLES_PER_FRAME,), np.int16)
+        self.covered = large.zeros((num_frames * SAMPLES_PER_FRAME,), bool)
         self.at = 0
 
     def begin(self, start: Fraction) -> None:

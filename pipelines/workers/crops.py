@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from concord import large
 from pipelines.media import probe
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media
@@ -46,7 +47,8 @@ def taken(pictures: Video) -> FaceTrack:
             what = f"its pictures are {_size(picture)}, which is no mouth crop"
             raise NoFaceError(f"{what} (nearly square, at most {MOST_SIDE} pixels a side); leave {OPTION} out for it")
         if num == len(mouth):
-            mouth = np.concatenate([mouth, np.zeros((max(GROWTH, num // 2), CROP, CROP), np.uint8)])
+            more = large.zeros((max(GROWTH, num * 3 // 2), CROP, CROP), np.uint8)
+            more[:num], mouth = mouth, more
         mouth[num] = mouth[num - 1] if picture is before else grey(picture)
         size, before, num = size or _size(picture), picture, num + 1
     detected = np.ones(num, bool)

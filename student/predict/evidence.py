@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 import teachers
+from concord import large
 from concord.errors import ConcordError
 from pipelines.corpora import manifest
 from pipelines.labels import projection
@@ -257,7 +258,7 @@ def in_pieces(teacher: teachers.Teacher, clip: ClipMedia, piece: int) -> np.ndar
         return teacher.embed([clip])[0]
     step = max(1, piece // PARTS)
     starts = [*range(0, length - piece, step), length - piece]
-    out = np.zeros((length, teacher.dim), np.float32)
+    out = large.zeros((length, teacher.dim), np.float32)
     for k in range(0, len(starts), TOGETHER):
         few = range(k, min(k + TOGETHER, len(starts)))
         for i, rows in zip(few, teacher.embed([_part(clip, starts[i], piece) for i in few]), strict=True):
@@ -275,7 +276,7 @@ def _part(clip: ClipMedia, start: int, frames: int) -> ClipMedia:
 
 def _finite(x: np.ndarray, path: str) -> np.ndarray:
     """The array itself. Raises Unusable if it holds a value that is not finite."""
-    if not np.isfinite(x).all():
+    if not all(np.isfinite(x[k : k + projection.PIECE]).all() for k in range(0, len(x), projection.PIECE)):
         message = f"{path}: the models gave numbers that are not finite: their weights or the fit are damaged"
         raise Unusable("not_finite", message)
     return x

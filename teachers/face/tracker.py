@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from concord import large
 from concord.errors import ConcordError
 from teachers.face import align, backends, patches, whole_face
 from teachers.face.patches import Crops, Patches
@@ -145,11 +146,11 @@ class FaceTracker:
         faced = detected | interpolated
         lips, source = _aligned(points, faced)
         del points  # the next arrays are as large again
-        mouth = np.zeros((num_frames, align.CROP, align.CROP), np.uint8)
+        mouth = large.zeros((num_frames, align.CROP, align.CROP), np.uint8)
         wanted = [Crops(kept["mouth"], mouth, source, align.extent(source), align.crop)]
         whole = None
         if whole_faces:
-            whole = np.zeros((num_frames, whole_face.SIDE, whole_face.SIDE), np.uint8)
+            whole = large.zeros((num_frames, whole_face.SIDE, whole_face.SIDE), np.uint8)
             squares = _squares(boxes, detected, faced)
             wanted.append(Crops(kept["face"], whole, squares, whole_face.extent(squares), whole_face.crop))
         patches.make(frames, faced, wanted, shape, stays)

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+import teachers
 from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
-from pipelines.job import request
+from pipelines.job import opening, request
 from pipelines.media.picture import Video
 from pipelines.workers import crops
 from pipelines.workers.plan import Slot
@@ -130,6 +131,34 @@ def test_the_stage_says_so_in_the_ledger(cropped):
     assert done.ok
     assert done.quality == 1
     assert "mouth crops" in done.notes
+
+
+class Pixels:
+    """A teacher that sees pixels."""
+
+    name, dim, stream = "pixels", 4, "video"
+
+    def provenance(self):
+        return {"name": self.name, "sha256": "0" * 64, "options": {}, "dim": self.dim}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_store_keeps_whether_its_clips_are_mouth_crops(tmp_path, monkeypatch, taken):
+    monkeypatch.setattr(request, "_teacher", lambda config, side, name, attrs: sides[side])
+    sides = {"asr": teachers.load("whisper:tiny.en@3"), "vsr": Pixels()}
+    where = place(str(tmp_path / "a.zarr"))
+    made = request.Request(request.Config(where), False, [], (), sides["asr"], sides["vsr"], taken)
+    with opening.lock(where, False):
+        writer = opening.create(made)
+        options = writer.attrs["teachers"]["face"]["options"]
+        assert options.get("mouth_crops", False) == taken
+        config = request.Config(where)
+        assert request.check(config).mouth_crops == taken
+        if taken:
+            assert request.check(replace(config, mouth_crops=True)).mouth_crops
+        else:
+            with pytest.raises(UsageError, match="was made of clips with whole faces"):
+                request.check(replace(config, mouth_crops=True))
 
 
 def test_teachers_of_landmarks_refuse(tmp_path, clips):

@@ -4,12 +4,15 @@ import errno
 import gc
 import os
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from concord import large
 from pipelines.workers import isolation
+from store.similarity import compare, fitfile
+from teachers import lips
 
 
 @pytest.fixture
@@ -59,6 +62,29 @@ def test_without_space_they_are_in_memory(small, monkeypatch, error):
     assert array.sum() == 0
     assert large.descriptor(memoryview(array).cast("B")) is None
     assert held() == before
+
+
+def test_lips_are_centred_in_parts_as_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 20, (1000, 40, 2)).astype(np.float32)
+    flags = (rng.random(1000) > 0.1).astype(np.uint8)
+    clip = SimpleNamespace(num_frames=1000, flags=flags, lips=points)
+    whole = lips.Lips().embed([clip])[0]
+    monkeypatch.setattr(lips, "PART", 7)
+    assert np.array_equal(lips.Lips().embed([clip])[0], whole)
+    flat = points.reshape(1000, 80).astype(np.float64)
+    wanted = np.where(flags[:, None] > 0, flat - flat[flags > 0].mean(axis=0), 0)
+    assert np.array_equal(whole, wanted.astype(np.float32))
+
+
+def test_projections_are_compared_in_parts_as_at_once(monkeypatch):
+    fit = fitfile.default()[0]
+    rng = np.random.default_rng(0)
+    pair = [rng.normal(0, 1, (1000, fit.dims)).astype(np.float16) for _ in range(2)]
+    whole = [compare.scores(*pair, fit, window) for window in (5, "clip")]
+    monkeypatch.setattr(compare, "ROWS", 64)
+    for window, wanted in zip((5, "clip"), whole, strict=True):
+        np.testing.assert_allclose(compare.scores(*pair, fit, window), wanted, rtol=0, atol=1e-7)
 
 
 class Doubles:

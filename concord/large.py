@@ -9,6 +9,7 @@ gained; TMPDIR can name another.
 
 from __future__ import annotations
 
+import logging
 import math
 import mmap
 import os
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+log = logging.getLogger(__name__)
+
 LARGE = 64 << 20  # bytes from which an array is in a file: mouth crops of five minutes
 _files: dict[int, tuple[int, int]] = {}  # descriptor and size of the files that are mapped here, by address
 
@@ -25,13 +28,14 @@ _files: dict[int, tuple[int, int]] = {}  # descriptor and size of the files that
 def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array of zeros as numpy's, in a file if it is LARGE."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size >= LARGE:
-        try:
-            found: np.ndarray = _array(_file(size), size, mmap.ACCESS_WRITE).view(dtype).reshape(shape)
-            return found
-        except OSError:  # no such folder, or no space
-            pass
-    return np.zeros(shape, dtype)
+    if size < LARGE:
+        return np.zeros(shape, dtype)
+    try:
+        found: np.ndarray = _array(_file(size), size, mmap.ACCESS_WRITE).view(dtype).reshape(shape)
+    except OSError as error:
+        log.debug("%d bytes are kept in memory: no temporary file can hold them (%s)", size, error)
+        return np.zeros(shape, dtype)
+    return found
 
 
 def descriptor(buffer: memoryview) -> int | None:

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import importlib
 import os
 import tempfile
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from concord import large
 from pipelines.workers import isolation
-from store.similarity import compare, fitfile
+from store.similarity import fitfile
 from teachers import lips
 
 
@@ -78,7 +79,7 @@ def test_lips_are_centred_in_parts_as_at_once(monkeypatch):
 
 
 def test_projections_are_compared_in_parts_as_at_once(monkeypatch):
-    fit = fitfile.default()[0]
+    fit, compare = fitfile.default()[0], importlib.import_module("store.similarity.compare")
     rng = np.random.default_rng(0)
     pair = [rng.normal(0, 1, (1000, fit.dims)).astype(np.float16) for _ in range(2)]
     whole = [compare.scores(*pair, fit, window) for window in (5, "clip")]

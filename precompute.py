@@ -104,6 +104,11 @@ def _advice(error):
     "[default: what the store has]",
 )
 @audio_track("what the store has, or auto")
+@click.option(
+    "--mouth-crops",
+    is_flag=True,
+    help="Clips of a new store are mouth crops already; take them as they are (needs a --vsr that sees pixels).",
+)
 @click.option("--refit", is_flag=True, help="Learn the shared space again and rewrite all soft labels.")
 @click.option("--seed", default=0, show_default=True, help="Seed of a fit's random choices (contrast, fused).")
 @click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")

@@ -23,6 +23,7 @@ class Blendshapes:
 
     name = "blendshapes"
     stream = "video"
+    landmarks = True  # it reads points of the face, not pixels
     dim = NUM_BLENDSHAPES
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:

@@ -12,12 +12,15 @@ from concord.frames import FACE
 from teachers.base import ClipMedia, TeacherError
 from teachers.face.tracker import LIPS, MODEL_SHA256
 
+PART = 4096  # frames that are converted at once
+
 
 class Lips:
     """f4 [frames, 80]: x and y of each point in pixels of the mean-face frame; rows without a face are 0."""
 
     name = "lips"
     stream = "video"
+    landmarks = True  # it reads points of the face, not pixels
     dim = 2 * len(LIPS)
 
     def embed(self, clips: list[ClipMedia]) -> list[np.ndarray]:
@@ -26,8 +29,11 @@ class Lips:
             faced = (clip.flags & FACE) > 0
             lips = np.zeros((clip.num_frames, self.dim), np.float32)
             if faced.any():
-                points = clip.lips[faced].reshape(-1, self.dim).astype(np.float64)
-                lips[faced] = points - points.mean(axis=0)
+                lips[faced] = clip.lips[faced].reshape(-1, self.dim)
+                mean = _mean(lips, faced)
+                for k in range(0, len(lips), PART):
+                    part, here = lips[k : k + PART], faced[k : k + PART]
+                    part[here] = part[here].astype(np.float64) - mean
             rows.append(lips)
         return rows
 
@@ -41,6 +47,16 @@ class Lips:
             "dim": self.dim,
             "licence": "Apache-2.0",
         }
+
+
+def _mean(points: np.ndarray, faced: np.ndarray) -> np.ndarray:
+    """Mean f8 [columns] of the rows marked in `faced`, added up in their order, so that the parts do not matter."""
+    total = np.zeros((0, points.shape[1]))
+    for k in range(0, len(points), PART):
+        part = points[k : k + PART][faced[k : k + PART]].astype(np.float64)
+        total = np.concatenate([total, part]).sum(axis=0, keepdims=True) if len(part) else total
+    mean: np.ndarray = total[0] / np.count_nonzero(faced)
+    return mean
 
 
 def load(argument: str, device: str) -> Lips:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from concord import large
 from concord.frames import SAMPLES_PER_FRAME
 from teachers.base import ClipMedia, TeacherError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_FRAMES = 1000  # frames in one pass, padding included
+PART = 4096  # rows that are checked at once
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def embed(
     import torch
 
     half = device.type == "cuda"
-    rows = [np.zeros((clip.num_frames, dim), np.float32) for clip in clips]
+    rows = [large.zeros((clip.num_frames, dim), np.float32) for clip in clips]
     pieces = [piece for i, clip in enumerate(clips) for piece in cut(i, clip, window, overlap)]
     pieces.sort(key=lambda piece: -piece.num_frames)  # similar lengths together: little padding
     with torch.inference_mode():
@@ -90,7 +92,7 @@ def embed(
             for piece, x in zip(batch, found, strict=True):
                 rows[piece.index][piece.first : piece.last] = x[piece.first - piece.start : piece.last - piece.start]
     for clip, row in zip(clips, rows, strict=True):
-        if not np.isfinite(row).all():
+        if not all(np.isfinite(row[k : k + PART]).all() for k in range(0, len(row), PART)):
             raise TeacherError(f"clip {clip.id}: {name} gave values that are not finite")
     return rows
 

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 EVERY_S = 0.25
 MB = 1e6
 PICTURES, PICTURES_S = 4, 600
+UNDECIDED = 3  # predict's exit code where the calibration does not cover the video
 # Bytes a frame of what an answer holds: mouth, sound, lips and blendshapes (f4), flags; embeddings come on top.
 HOLDS = {"mouth": 96 * 96, "sound": 1280, "lips": 320, "blendshapes": 208, "flags": 1}
 
@@ -65,7 +66,7 @@ def measured(command: Sequence[str]) -> Peaks:
                 found.own[role] = max(found.own.get(role, 0.0), own)
             found.rss, found.pss = max(found.rss, rss), max(found.pss, pss)
             time.sleep(EVERY_S)
-        if run.returncode:
+        if run.returncode not in (0, UNDECIDED):
             log.seek(0)
             raise click.ClickException(log.read().decode(errors="replace")[-2000:])
     found.seconds = time.monotonic() - begun

@@ -45,6 +45,9 @@ def create(request: Request) -> store.Writer:
     from teachers.face.tracker import FaceTracker
     from teachers.voice import VoiceActivity
 
+    face = FaceTracker().provenance(whole_faces="face" in request.arrays)
+    if request.mouth_crops:
+        face["options"]["mouth_crops"] = True
     attrs = {
         "created_by": f"concord-av {__version__}",
         "commit": commit(),
@@ -52,7 +55,7 @@ def create(request: Request) -> store.Writer:
         "teachers": {
             "asr": request.asr.provenance(),
             "vsr": request.vsr.provenance(),
-            "face": FaceTracker().provenance(whole_faces="face" in request.arrays),
+            "face": face,
             "voice": VoiceActivity().provenance(),
         },
         "corpora": [],

@@ -17,6 +17,7 @@ from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
 from pipelines.labels.borrow import borrowed_fit, check_teachers
 from pipelines.labels.words import Transcriber
+from pipelines.workers import crops
 from pipelines.workers.cluster import Pools
 from store import layout
 from store.arrays.attributes import RootAttributes
@@ -47,6 +48,7 @@ class Config:
     words: bool = False
     arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS
     audio_track: int | None = None  # of rows that name none; 0: chosen for each file
+    mouth_crops: bool = False  # clips are mouth crops already
     refit: bool = False
     seed: int = 0
     fit_from: Place | None = None
@@ -66,6 +68,7 @@ class Request:
     arrays: tuple[str, ...]  # of layout.OPTIONAL_ARRAYS, that the store has or will have
     asr: Teacher
     vsr: Teacher
+    mouth_crops: bool = False  # the store's clips are, or will be, mouth crops taken as they are
 
     @property
     def dims(self) -> int:
@@ -81,8 +84,9 @@ def check(config: Config) -> Request:
     attrs = store.Writer.open(config.store).attrs if exists else None
     rows = manifest.with_track(rows, _audio_track(config, attrs) or None)
     asr, vsr = _load_teachers(config, attrs)
+    mouth_crops = _mouth_crops(config, attrs, arrays, vsr)
     _check_similarity(config, (attrs.get("similarity") if attrs else None) or {}, asr, vsr)
-    return Request(config, exists, rows, arrays, asr, vsr)
+    return Request(config, exists, rows, arrays, asr, vsr, mouth_crops)
 
 
 def _rows(config: Config) -> list[Row]:
@@ -141,6 +145,21 @@ def _audio_track(config: Config, attrs: RootAttributes | None) -> int:
             f"{config.store} was made with --audio-track {shown[0]}, not {shown[1]}: omit it, name tracks of single clips in "
             "the manifest's column audio_track, or make another store"
         )
+    return has
+
+
+def _mouth_crops(config: Config, attrs: RootAttributes | None, arrays: tuple[str, ...], vsr: Teacher) -> bool:
+    """Whether clips are taken as mouth crops: the store says, else the option. Raises UsageError and TeacherError."""
+    has = config.mouth_crops if attrs is None else bool(attrs["teachers"]["face"]["options"].get("mouth_crops", False))
+    if config.mouth_crops and not has:
+        raise UsageError(
+            f"{config.store} was made of clips with whole faces, which cannot share a store with mouth crops; omit "
+            "--mouth-crops, or make another store"
+        )
+    if has and "face" in arrays:
+        raise UsageError("--arrays face keeps whole faces, which mouth crops do not show; omit one of the two options")
+    if has:
+        crops.check_teacher(vsr)
     return has
 
 

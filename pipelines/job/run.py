@@ -149,7 +149,8 @@ class _Job:
     def _first_pass(self, pending: list[int]) -> None:
         config, asked = self.config, self.asked
         names = {"face": request.face_backend(self.writer.attrs), "asr": asked.asr.name, "vsr": asked.vsr.name}
-        chain = cluster.Chain(config.store, names, asked.arrays, config.pools, config.clip_timeout, config.attempts)
+        limits = config.clip_timeout, config.attempts
+        chain = cluster.Chain(config.store, names, asked.arrays, config.pools, *limits, asked.mouth_crops)
         first_pass = FirstPass(self.books, chain, self.summary, self._connect)
         late = first_pass.run(self.planner.slots(pending))
         # Their headers were wrong: new slots after everything else, in manifest order.

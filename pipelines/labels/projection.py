@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from concord import large
 from store import similarity
 from store.layout import StoreError
 from store.similarity import Fit
@@ -29,11 +30,14 @@ def _in_pieces(whole: Map, reach: int, x: np.ndarray) -> np.ndarray:
     """The map of an embedding of any length, PIECE frames at a time, each with `reach` more on both sides."""
     if len(x) <= PIECE:
         return whole(x)
-    found = []
+    found = np.zeros((0, 0), np.float32)
     for start in range(0, len(x), PIECE):
         first = max(start - reach, 0)
-        found.append(whole(x[first : start + PIECE + reach])[start - first :][:PIECE])
-    return np.concatenate(found)
+        rows = whole(x[first : start + PIECE + reach])[start - first :][:PIECE]
+        if not start:
+            found = large.zeros((len(x), *rows.shape[1:]), rows.dtype)
+        found[start : start + len(rows)] = rows
+    return found
 
 
 def _maps(fit: Fit) -> tuple[Map, Map]:
@@ -77,4 +81,7 @@ def half(x: np.ndarray) -> np.ndarray:
     """Values as f2, as stored, clipped to its range: an embedding far outside the fitted ones must not become
     infinite."""
     limit = float(np.finfo(np.float16).max)
-    return np.clip(x, -limit, limit).astype(np.float16)
+    found = large.zeros(x.shape, np.float16)
+    for k in range(0, len(x), PIECE):
+        found[k : k + PIECE] = np.clip(x[k : k + PIECE], -limit, limit)
+    return found

@@ -7,7 +7,8 @@ BT.601, whatever their size, as ffmpeg reads and writes them.
 
 HDR (PQ, HLG) and linear light become SDR by the exact curves of ITU-R BT.2100-2, with reference white at 203 cd/m2 (BT.2408-7)
 as SDR white on a display of gamma 2.4 (BT.1886), in the primaries of BT.709. So mouths in HDR and SDR look alike.
-Brighter light is compressed softly. Other transfers (gamma 2.2 to 2.8, sRGB) are left as they are: they differ little.
+Brighter light is compressed softly, and a clip whose first picture stays dark, as those graded for a white of 100 cd/m2, is
+made brighter, as cameras do in SDR. Other transfers (gamma 2.2 to 2.8, sRGB) are left as they are: they differ little.
 """
 
 from fractions import Fraction
@@ -24,6 +25,9 @@ WHITE = 203.0  # cd/m2 of SDR white: BT.2408-7, table 1
 PEAK = 1000.0  # cd/m2; brighter light is white. HLG's nominal display, and most PQ material is graded for it
 KNEE = 0.8  # of the SDR signal; light above it is compressed
 GAMMA = 2.4  # BT.1886
+# The SDR signal that the largest of red, green and blue should reach in 1 % of a picture (SDR clips of people: .98 in the
+# median), how much it may be raised, and up to which value the picture is black and says nothing.
+BRIGHT, MOST_RAISED, BLACK = 0.9, 1.4, 0.1
 HLG_GAMMA = 1.2  # BT.2100-2, table 5, for a display of PEAK
 BAND = 32  # rows that are tone-mapped at once, so that they stay in the processor's cache
 SIZES = 4  # at most that many sizes are named
@@ -55,6 +59,7 @@ class Converter:
             tuple[int, int, bool, bool, bool], None
         ] = {}  # width, height and turns, in order of appearance
         self.tones: set[ColorTrc] = set()
+        self.raised = 0.0  # factor of the SDR signal of toned pictures; 0 before the first one that is not black
 
     def __call__(self, frame: Any) -> np.ndarray:
         """The next picture. Raises ValueError, or ffmpeg's error, if it cannot be converted."""
@@ -129,7 +134,9 @@ class Converter:
             threads=1,
         ).to_ndarray()
         source = ColorPrimaries.BT2020 if hdr and frame.color_primaries == UNNAMED else frame.color_primaries
-        picture = toned(rgb, tone, source)
+        if not self.raised:
+            self.raised = _raise(toned(rgb[::4, ::4], tone, source))
+        picture = toned(rgb, tone, source, self.raised or 1.0)
         return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if self.thumb else picture
 
 
@@ -144,15 +151,24 @@ def _turns(frame: Any) -> tuple[bool, bool, bool]:
     return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
 
-def toned(rgb: np.ndarray, tone: ColorTrc, primaries: int = ColorPrimaries.BT2020) -> np.ndarray:
-    """SDR u1 [height, width, 3] of a picture u2 [height, width, 3] (full range) in the transfer `tone`, one of TONED."""
+def _raise(picture: np.ndarray) -> float:
+    """How much the signal of pictures like this one u1 [height, width, 3] must be raised; 0 if it is black."""
+    bright = float(np.percentile(picture.max(axis=-1), 99)) / 255
+    return min(max(BRIGHT / bright, 1.0), MOST_RAISED) if bright > BLACK else 0.0
+
+
+def toned(rgb: np.ndarray, tone: ColorTrc, primaries: int = ColorPrimaries.BT2020, raised: float = 1.0) -> np.ndarray:
+    """SDR u1 [height, width, 3] of a picture u2 [height, width, 3] (full range) in the transfer `tone`, one of TONED.
+
+    Its signal is multiplied by `raised` before bright light is compressed.
+    """
     out = np.empty(rgb.shape, np.uint8)
     for top in range(0, len(rgb), BAND):
-        _tone_band(rgb[top : top + BAND], tone, primaries, out[top : top + BAND])
+        _tone_band(rgb[top : top + BAND], tone, primaries, raised, out[top : top + BAND])
     return out
 
 
-def _tone_band(rgb: np.ndarray, tone: ColorTrc, primaries: int, out: np.ndarray) -> None:
+def _tone_band(rgb: np.ndarray, tone: ColorTrc, primaries: int, raised: float, out: np.ndarray) -> None:
     import cv2
 
     light = cv2.LUT(rgb, _light(tone))
@@ -164,7 +180,8 @@ def _tone_band(rgb: np.ndarray, tone: ColorTrc, primaries: int, out: np.ndarray)
         light = cv2.transform(light, matrix)
     # The square root of the square root, in steps so fine that each grey level has many.
     root = cv2.sqrt(cv2.sqrt(np.maximum(light, 0)))
-    cv2.LUT(cv2.multiply(root, 65535 / (PEAK / WHITE) ** 0.25, dtype=cv2.CV_16U), _signal(), dst=out)
+    steps = 65535 / (PEAK / WHITE) ** 0.25 * raised ** (GAMMA / 4)
+    cv2.LUT(cv2.multiply(root, steps, dtype=cv2.CV_16U), _signal(), dst=out)
 
 
 @cache

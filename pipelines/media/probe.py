@@ -52,6 +52,13 @@ def probe(path: Media, audio_path: Media | None = None) -> Probe:
     return Probe(round_half_up(length * FPS), float(length), width, height, has_audio)
 
 
+def picture_size(path: Media) -> tuple[int, int]:
+    """Width and height of the coded picture in pixels; only the header is read. Raises MediaError as `probe`."""
+    with reached(path), open_media(path) as container:
+        stream = choose_stream(container, "video", path)
+        return stream.width, stream.height
+
+
 def has_sound(path: Media) -> bool:
     """Whether a file has decodable sound; only its header is read. Raises MediaError: unreadable, limit, io."""
     with reached(path), open_media(path) as container:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from concord import large
 from pipelines.containers.edits import samples
 from pipelines.containers.order import Steps
 from pipelines.containers.priming import undeclared_s, usual_s
@@ -201,8 +202,8 @@ class _Canvas:
     """The clip's samples, to which runs of sound are written; earlier runs are not overwritten."""
 
     def __init__(self, num_frames: int) -> None:
-        self.samples = np.zeros(num_frames * SAMPLES_PER_FRAME, np.int16)
-        self.covered = np.zeros(num_frames * SAMPLES_PER_FRAME, bool)
+        self.samples = large.zeros((num_frames * SAMPLES_PER_FRAME,), np.int16)
+        self.covered = large.zeros((num_frames * SAMPLES_PER_FRAME,), bool)
         self.at = 0
 
     def begin(self, start: Fraction) -> None:

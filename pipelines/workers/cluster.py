@@ -136,6 +136,7 @@ class Chain:
     pools: Pools
     clip_timeout: float | None
     attempts: int
+    mouth_crops: bool = False  # clips are mouth crops already
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,9 @@ def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
     builds: dict[str, Callable[[], Callable[[Work], Work]]] = {
-        "face": partial(stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays, chain.root),
+        "face": partial(
+            stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays, chain.root, chain.mouth_crops
+        ),
         "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
         "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
     }

@@ -8,9 +8,10 @@ undisturbed run. A child whose device is broken (`work.DeviceError`) is restarte
 later clips would seem to be at fault.
 
 The child is started by exec, never by fork, because zarr, torch and Ray have threads. It dies with its parent. Arrays
-are sent through the pipe without pickling, directly into their memory on the other side, so there is no second copy.
-Errors include their traceback, and a crash what the child wrote last: the Python lines where it happened, and a
-library's last words. Once it is built, a child writes nothing to the terminal.
+are sent through the pipe without pickling, directly into their memory on the other side, so there is no second copy;
+those of long clips, which are in files, as the file (`concord.large`). Errors include their traceback, and a crash what
+the child wrote last: the Python lines where it happened, and a library's last words. Once it is built, a child writes
+nothing to the terminal.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import fcntl
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -32,6 +34,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from concord import large
 from concord.errors import ConcordError
 from pipelines.reasons import INFRASTRUCTURE
 from pipelines.workers.work import DeviceError, Work
@@ -273,18 +276,33 @@ def _send(connection: Connection, value: Any) -> None:
 
 def _send_parts(connection: Connection, parts: tuple[bytes, list[memoryview]]) -> None:
     head, buffers = parts
-    connection.send_bytes(pickle.dumps((head, [len(buffer) for buffer in buffers])))
-    for buffer in buffers:
+    files = [large.descriptor(buffer) for buffer in buffers]
+    sizes = [len(buffer) if file is None else None for buffer, file in zip(buffers, files, strict=True)]
+    connection.send_bytes(pickle.dumps((head, sizes)))
+    for buffer, file in zip(buffers, files, strict=True):
+        if file is not None:
+            with socket.socket(fileno=os.dup(connection.fileno())) as line:
+                socket.send_fds(line, [b"f"], [file])
+            continue
         while buffer:
             buffer = buffer[os.write(connection.fileno(), buffer) :]
 
 
 def _receive(connection: Connection) -> Any:
-    """The value that `_send` sent; its arrays have their own memory. Raises EOFError if the other end is gone."""
+    """The value that `_send` sent; its arrays have their own memory, or are read-only in files (`concord.large`). Raises
+    EOFError if the other end is gone."""
     head, sizes = pickle.loads(connection.recv_bytes())
-    buffers = [np.empty(size, np.uint8) for size in sizes]
-    for buffer in buffers:
-        left = memoryview(buffer)  # type: ignore[arg-type]
+    buffers: list[np.ndarray] = []
+    for size in sizes:
+        if size is None:
+            with socket.socket(fileno=os.dup(connection.fileno())) as line:
+                _, files, _, _ = socket.recv_fds(line, 1, 1)
+            if not files:
+                raise EOFError
+            buffers.append(large.received(files[0]))
+            continue
+        buffers.append(np.empty(size, np.uint8))
+        left = memoryview(buffers[-1])  # type: ignore[arg-type]
         while left:
             count = os.readv(connection.fileno(), [left])
             if not count:

@@ -15,6 +15,7 @@ import numpy as np
 
 import store
 import teachers
+from concord import large
 from pipelines.hearing.tracks import AUTO
 from pipelines.media.facts import sentences
 from pipelines.media.files import MediaError
@@ -29,6 +30,7 @@ from teachers.face.tracker import NoFaceError
 
 log = logging.getLogger(__name__)
 
+PART = 4096  # rows of an embedding that are looked at together
 _TEACHERS: dict[str, Teacher] = {}
 
 
@@ -51,11 +53,12 @@ class FaceStage:
         options: Mapping[str, str] | None = None,
         arrays: Sequence[str] = (),
         root: Place | None = None,
+        mouth_crops: bool = False,
     ) -> None:
-        """`backend` and `arrays` are the watcher's; `options` are for media in buckets; `root` is the store in which
-        clips longer than a shard are kept between stages."""
+        """`backend`, `arrays` and `mouth_crops` are the watcher's; `options` are for media in buckets; `root` is the store
+        in which clips longer than a shard are kept between stages."""
         self.options, self.root = options, root
-        self.watcher = Watcher(backend, arrays)
+        self.watcher = Watcher(backend, arrays, mouth_crops)
 
     def __call__(self, work: Work) -> Work:
         for i, row in enumerate(work.rows):
@@ -137,7 +140,21 @@ class TeacherStage:
         for i, embedding in list(found.items()):
             if embedding.shape != (lengths[i], self.teacher.dim):
                 raise AssertionError(f"teacher {self.teacher.name} gave {embedding.shape} for {lengths[i]} frames")
-            if not (np.abs(embedding) <= np.finfo(np.float16).max).all():  # also catches NaN
+            if not _fits_half(embedding):
                 work.fail(i, self.side, "not_finite", f"teacher {self.teacher.name} gave values that f2 cannot hold")
                 del found[i]
-        return {i: embedding.astype(np.float16) for i, embedding in found.items()}  # as in a store
+        return {i: _half(embedding) for i, embedding in found.items()}  # as in a store
+
+
+def _fits_half(x: np.ndarray) -> bool:
+    """Whether f2 can hold all values; NaN cannot be a value."""
+    limit = np.finfo(np.float16).max
+    return all(bool((np.abs(x[k : k + PART]) <= limit).all()) for k in range(0, len(x), PART))
+
+
+def _half(x: np.ndarray) -> np.ndarray:
+    """The values as f2, which can hold them."""
+    found = large.zeros(x.shape, np.float16)
+    for k in range(0, len(x), PART):
+        found[k : k + PART] = x[k : k + PART]
+    return found

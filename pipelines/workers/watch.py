@@ -22,7 +22,7 @@ from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
 from pipelines.media.probe import has_sound
 from pipelines.media.sound import Sound, decode_sound
-from pipelines.workers import still
+from pipelines.workers import crops, still
 from pipelines.workers.threads import fix_threads
 from store import layout
 from teachers import ClipMedia, speaker
@@ -51,15 +51,18 @@ class Watched:
 class Watcher:
     """The models for reading clips, loaded once for many clips."""
 
-    def __init__(self, backend: str | None = None, arrays: Sequence[str] = (), others: int = 1) -> None:
+    def __init__(
+        self, backend: str | None = None, arrays: Sequence[str] = (), others: int = 1, mouth_crops: bool = False
+    ) -> None:
         """`backend` runs the face networks (`teachers.face.backends`; None: the best installed one); `arrays` names the
-        members of layout.OPTIONAL_ARRAYS that clips need; `others` is the most of `Watched.others`."""
+        members of layout.OPTIONAL_ARRAYS that clips need; `others` is the most of `Watched.others`; `mouth_crops`: clips
+        are mouth crops already."""
         import cv2  # noqa: F401 - crops faces; imported here so that fix_threads finds it
 
         from teachers.face.tracker import FaceTracker
         from teachers.voice import VoiceActivity
 
-        self.whole_faces, self.others = "face" in arrays, others
+        self.whole_faces, self.others, self.mouth_crops = "face" in arrays, others, mouth_crops
         self.tracker = FaceTracker(backend=backend)
         self.voice = VoiceActivity()
         fix_threads()
@@ -77,16 +80,19 @@ class Watcher:
                 raise MediaError("no_audio", f"{shown(sounds)} has no sound; name its sound as audio_path")
             heard = choose_track(sounds, audio_track, self.voice.frames)
             video = Video(pictures)
-            faces = self.tracker.follow(video, whole_faces=self.whole_faces)
-            seen = [faces.seen(i) for i in range(len(faces.tracks))]
-            tracks = faces.cropped(seen) if len(seen) == 1 else []  # before the sound needs memory
+            faces = None if self.mouth_crops else self._follow(pictures, video)
+            seen = [faces.seen(i) for i in range(len(faces.tracks))] if faces else []
+            tracks = faces.cropped(seen) if faces and len(seen) == 1 else []  # before the sound needs memory
+            tracks = tracks if faces else [crops.taken(video)]
             start_s = video.start_s if audio_path is None else None
-            sound = self._hear(sounds, start_s, faces.num_frames, heard.track.index)
+            sound = self._hear(sounds, start_s, video.num_frames, heard.track.index)
             voice = self.voice.frames(sound.samples) & sound.present
-            choice = chosen([speaker.motion(one.lips, one.detected, voice) for one in seen])
+            choice = (
+                chosen([speaker.motion(one.lips, one.detected, voice) for one in seen]) if faces else Choice([0], 0)
+            )
             wanted = choice.order[: 1 + max(self.others if choice.rivals else 0, 1)]
-            facts = (*video.facts, *heard.facts, *sound.facts, *_facts(faces, seen, choice))
-            tracks = tracks or faces.cropped([seen[i] for i in wanted])
+            facts = [*video.facts, *heard.facts, *sound.facts, *(_facts(faces, seen, choice) if faces else ())]
+            tracks = tracks or (faces.cropped([seen[i] for i in wanted]) if faces else [])
         clips = [self._clip(clip_id, track, sound, voice) for track in tracks]
         clip, others = clips[0], tuple(clips[1 : 1 + min(choice.rivals, self.others)])
         if len(tracks) > 1:
@@ -94,6 +100,11 @@ class Watcher:
             flags = still.mark(two.mouth, face_flags(two))
             clip = replace(clip, mouth2=two.mouth, lips2=two.lips, blendshapes2=two.blendshapes, flags2=flags)
         return Watched(clip, sound.start_skew_s, (*facts, *still.facts(clip.flags)), others)
+
+    def _follow(self, path: Media, video: Video) -> Faces:
+        """All faces of a clip. Raises NoFaceError, also for one that looks like a mouth crop."""
+        crops.refuse(path, self.tracker.faces)
+        return self.tracker.follow(video, whole_faces=self.whole_faces)
 
     def _hear(self, path: Media, start_s: float | None, num_frames: int, track: int) -> Sound:
         """The sound in the mix of its channels that carries the voice."""

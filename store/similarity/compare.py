@@ -15,6 +15,7 @@ from store.similarity.fit import (
 )
 
 EPSILON = 1e-8
+ROWS = 7_500  # frames, five minutes, that are compared at once in double precision
 MAX_OFFSET = 15  # frames: how far lips and sound of one clip are looked for apart
 NEIGHBOURS = 2  # frames: an offset this near the best one does not compete with it
 
@@ -47,23 +48,28 @@ def scores(
     Per frame the weighted cosine, or what posteriors have in common; then the mean over the window (centred, cut at the ends)
     of the frames that `mask` [frames] keeps; a window without any takes all of its frames. "clip" repeats the mean over all.
     """
-    v, a = np.asarray(vsr_projection, np.float64), np.asarray(asr_projection, np.float64)
+    v, a = np.asarray(vsr_projection), np.asarray(asr_projection)
     if v.shape != a.shape or v.ndim != 2 or v.shape[1] != fit.dims:
         raise ValueError(f"expected two projections [frames, {fit.dims}], got {v.shape} and {a.shape}")
     if len(v) == 0:
         return np.zeros(0, np.float32)
-    if fit.kind == "posterior":
-        agreement = posteriors.paper_label(v, a)
-    elif fit.kind == "js":
-        agreement = posteriors.js_similarity(v, a)
-    else:
-        agreement = _cosine(v, a, fit.correlations.astype(np.float64))
+    agreement = np.concatenate([_agreement(v[k : k + ROWS], a[k : k + ROWS], fit) for k in range(0, len(v), ROWS)])
     weight = np.ones(len(v)) if mask is None else np.asarray(mask, np.float64)
     half = len(v) if str(window) == "clip" else (_checked(window) - 1) // 2
     total, kept = _moving_sum(agreement * weight, half), _moving_sum(weight, half)
     plain, width = _moving_sum(agreement, half), _moving_sum(np.ones(len(v)), half)
     mean: np.ndarray = np.where(kept > 0.5, total / np.maximum(kept, 1), plain / width)
     return mean.clip(-1, 1).astype(np.float32)
+
+
+def _agreement(v: np.ndarray, a: np.ndarray, fit: Fit) -> np.ndarray:
+    """Agreement f8 [frames] of paired rows [frames, K], each for itself."""
+    v, a = v.astype(np.float64), a.astype(np.float64)
+    if fit.kind == "posterior":
+        return posteriors.paper_label(v, a)
+    if fit.kind == "js":
+        return posteriors.js_similarity(v, a)
+    return _cosine(v, a, fit.correlations.astype(np.float64))
 
 
 def _cosine(v: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.ndarray:

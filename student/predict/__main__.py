@@ -51,10 +51,11 @@ ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-
 
 
 def predict(
-    paths: Sequence[str], on: Basis, words: bool = True, audio_track: int = 0
+    paths: Sequence[str], on: Basis, words: bool = True, audio_track: int = 0, mouth_crops: bool = False
 ) -> Iterator[tuple[Answer, Evidence | None, Witness]]:
     """For each file in order: its answer, its evidence (None if there is none) and the witness that gave it.
-    `audio_track` is the number of the sound track to take, 0 = chosen for each file.
+    `audio_track` is the number of the sound track to take, 0 = chosen for each file; `mouth_crops`: the videos are mouth
+    crops already.
 
     Raises TeacherError and WeightsError before the first file; TeacherError also if the weights found are not those of
     the fit.
@@ -69,7 +70,7 @@ def predict(
     other = f"the weights found here are not those that the fit of {on.source} was learned with"
     helps = "restore the same file, or name another fit with --fit-from"
     try:
-        witness = Witness(on.fit, records, device, on.clip_frames, arrays, audio_track)
+        witness = Witness(on.fit, records, device, on.clip_frames, arrays, audio_track, mouth_crops)
     except OtherWeights as error:
         raise TeacherError(f"{other}: {error}; {helps}") from error
     with witness:
@@ -175,11 +176,13 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     help="Write all answers as JSON; - for standard output.",
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Write a page for each video.")
+@click.option("--mouth-crops", is_flag=True, help="The videos are mouth crops already; take them as they are.")
 @click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
     videos: tuple[str, ...], *, checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
-    audio_track: int | None, no_words: bool, json_file: Path | None, html: Path | None, cpu: bool, debug: bool,
+    audio_track: int | None, no_words: bool, json_file: Path | None, html: Path | None, mouth_crops: bool, cpu: bool,
+    debug: bool,
 ) -> None:  # fmt: skip
     """Decide for each video, or each in a folder, whether its lips say what its voice says."""
     if (checkpoint is None) != teacher_only:
@@ -198,13 +201,18 @@ def main(
     pages = _pages(html, paths) if html else []
     _check_outputs(json_file, html, pages, [*paths, *filter(None, (checkpoint, fit_from))])
     on = basis(checkpoint, fit_from, corpus, "cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    sys.exit(_answer_all(paths, on, not no_words, audio_track or 0, json_file, pages))
+    answers = predict(paths, on, not no_words, audio_track or 0, mouth_crops)
+    sys.exit(_answer_all(paths, on, answers, json_file, pages))
 
 
 def _answer_all(
-    paths: Sequence[str], on: Basis, words: bool, audio_track: int, json_file: Path | None, pages: Sequence[Path]
+    paths: Sequence[str],
+    on: Basis,
+    given: Iterator[tuple[Answer, Evidence | None, Witness]],
+    json_file: Path | None,
+    pages: Sequence[Path],
 ) -> int:
-    """Answer each video with lines, pages and JSON. Returns the exit code."""
+    """Answer each video with lines, pages and JSON, from what `predict` gives. Returns the exit code."""
     from pipelines.ui import progress
     from student.predict import page as predict_page
 
@@ -218,7 +226,7 @@ def _answer_all(
 
     try:
         with progress.shown(progress.Pass("videos", len(paths), unit="videos")) as shown:
-            for said, seen, witness in predict(paths, on, words, audio_track):
+            for said, seen, witness in given:
                 answers.append(said)
                 if pages:
                     shots = predict_page.shots(said, seen, witness)

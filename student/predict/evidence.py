@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 import teachers
+from concord import large
 from concord.errors import ConcordError
 from pipelines.corpora import manifest
 from pipelines.hearing.tracks import AUTO
@@ -28,7 +29,7 @@ from pipelines.media import probe
 from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError
 from pipelines.media.picture import Video
-from pipelines.workers import isolation
+from pipelines.workers import crops, isolation
 from pipelines.workers.threads import fix_threads
 from pipelines.workers.watch import Watched, Watcher
 from pipelines.workers.work import check_device, reason_of, traceback_of
@@ -141,9 +142,9 @@ class Pictures:
 class Eyes:
     """Runs in the child process: everything that opens a file."""
 
-    def __init__(self, arrays: Sequence[str] = ()) -> None:
-        """`arrays`: the members of layout.OPTIONAL_ARRAYS that clips need."""
-        self.watcher = Watcher(arrays=arrays, others=MAX_FACES - 1)
+    def __init__(self, arrays: Sequence[str] = (), mouth_crops: bool = False) -> None:
+        """`arrays`: the members of layout.OPTIONAL_ARRAYS that clips need; `mouth_crops`: they are mouth crops already."""
+        self.watcher = Watcher(arrays=arrays, others=MAX_FACES - 1, mouth_crops=mouth_crops)
 
     def __call__(self, asked: Question[Any]) -> Any:
         return asked.answer(self.watcher)
@@ -160,19 +161,25 @@ class Witness:
         piece: int = 0,
         arrays: Sequence[str] = (),
         audio_track: int = AUTO,
+        mouth_crops: bool = False,
     ) -> None:
         """`records` are the fit's records of its teachers, {"asr": .., "vsr": ..}: only the file name of a path is
         used, and weights only if their SHA-256 is the recorded one (`teachers.recorded`). `piece` is the length in
         frames of the clips that the fit has learned from (see `in_pieces`), 0 for any; `arrays` are the members of
-        layout.OPTIONAL_ARRAYS that clips need; `audio_track` is the number of the sound track to take.
+        layout.OPTIONAL_ARRAYS that clips need; `audio_track` is the number of the sound track to take; `mouth_crops`:
+        clips are mouth crops already.
 
         Raises TeacherError, WeightsError, OtherWeights, ChildLost.
         """
         self.asr, self.vsr = (recorded.load(records[side], device, foreign=True) for side in ("asr", "vsr"))
+        if mouth_crops:
+            crops.check_teacher(self.vsr)
+            if arrays:
+                raise TeacherError("this detector sees whole faces, which mouth crops do not show; omit --mouth-crops")
         self.to_vsr, self.to_asr = projection.maps(fit)
         self.piece, self.audio_track = piece, audio_track
         fix_threads()
-        self.child: isolation.Child[Question[Any], Any] = isolation.Child(partial(Eyes, arrays))
+        self.child: isolation.Child[Question[Any], Any] = isolation.Child(partial(Eyes, arrays, mouth_crops))
 
     def __enter__(self) -> Witness:
         return self
@@ -267,7 +274,7 @@ def in_pieces(teacher: teachers.Teacher, clip: ClipMedia, piece: int) -> np.ndar
         return teacher.embed([clip])[0]
     step = max(1, piece // PARTS)
     starts = [*range(0, length - piece, step), length - piece]
-    out = np.zeros((length, teacher.dim), np.float32)
+    out = large.zeros((length, teacher.dim), np.float32)
     for k in range(0, len(starts), TOGETHER):
         few = range(k, min(k + TOGETHER, len(starts)))
         for i, rows in zip(few, teacher.embed([_part(clip, starts[i], piece) for i in few]), strict=True):
@@ -285,7 +292,7 @@ def _part(clip: ClipMedia, start: int, frames: int) -> ClipMedia:
 
 def _finite(x: np.ndarray, path: str) -> np.ndarray:
     """The array itself. Raises Unusable if it holds a value that is not finite."""
-    if not np.isfinite(x).all():
+    if not all(np.isfinite(x[k : k + projection.PIECE]).all() for k in range(0, len(x), projection.PIECE)):
         message = f"{path}: the models gave numbers that are not finite: their weights or the fit are damaged"
         raise Unusable("not_finite", message)
     return x

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from concord import large
 from concord.errors import ConcordError
 from teachers.face import align, backends, patches, tracks, whole_face
 from teachers.face.detector import Schedule
@@ -103,6 +104,14 @@ class FaceTracker:
                 continue
             found.settle()
             return found
+
+    def faces(self, pictures: Iterable[np.ndarray]) -> list[np.ndarray]:
+        """Points f4 [478, 2], in fractions of the picture, of the face in each picture (as for `track`) that shows one."""
+        found = []
+        with self._backend.landmarker(1) as landmarker:
+            for k, picture in enumerate(pictures):
+                found += [face.points for face in landmarker.read(np.ascontiguousarray(picture), k * MS_PER_FRAME)]
+        return found
 
     def provenance(self, whole_faces: bool = False) -> dict[str, Any]:
         """Name, source, sha256, options and licence, ready for JSON; with `whole_faces` also how faces are cropped."""
@@ -190,11 +199,11 @@ class Faces:
     def _crops(self, seen: Seen, rows: int) -> dict[str, Crops]:
         """The crops to make of a face, into new arrays of so many rows."""
         faced = seen.detected | seen.interpolated
-        mouth = np.zeros((rows, align.CROP, align.CROP), np.uint8)
+        mouth = large.zeros((rows, align.CROP, align.CROP), np.uint8)
         place = seen.source, align.extent(seen.source)
         found = {"mouth": Crops(self.kept["mouth"], faced, mouth, *place, align.crop, self.early["mouth"])}
         if self.whole_faces:
-            whole = np.zeros((rows, whole_face.SIDE, whole_face.SIDE), np.uint8)
+            whole = large.zeros((rows, whole_face.SIDE, whole_face.SIDE), np.uint8)
             squares = np.zeros((len(faced), 3))
             boxes = seen.track.rows(seen.track.boxes, seen.gaps, seen.start, seen.start + len(faced))
             for start, stop in seen.runs:

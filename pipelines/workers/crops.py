@@ -1,0 +1,116 @@
+"""Clips that are mouth crops already, as many corpora of lip reading are kept: recognised, and on request taken as they are.
+
+Such a clip is small and nearly square. The face networks take the mouth for a face, whose eyes are then at the top of the
+picture or above it; or they find no face, and what moves is in the middle. (Of 16 clips of 15 people each mouth crop was found
+with eyes above .20 of the height or not at all; whole faces in pictures of 112 pixels have them at .29 to .54.)
+
+Taken as it is, each picture, in grey and scaled to 96 x 96, is the mouth. There are no landmarks, so lips and blendshapes are
+0, and only teachers that see pixels can read it. How a crop was aligned is not known: it should have been cut as
+`teachers.face.align` cuts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from concord import large
+from pipelines.media import probe
+from pipelines.media.facts import Fact
+from pipelines.media.files import Media
+from pipelines.media.picture import Video
+from teachers import Teacher, TeacherError
+from teachers.face.align import CROP
+from teachers.face.tracker import LIPS, NUM_BLENDSHAPES, FaceTrack, NoFaceError
+
+MOST_SIDE = 256  # pixels: larger pictures are not taken as mouth crops; usual sides are 88, 96, 112 and 128
+SMALL_SIDE = 160  # larger pictures are not looked at: faces of 224 pixels and more are common
+MOST_LONGER = 1.25  # width by height, or height by width
+EYES, MOUTH = (33, 263), (61, 291)  # MediaPipe's points: outer corners of the eyes, corners of the mouth
+EYES_ABOVE = 0.23  # of the height, in a mouth crop taken for a face
+MOUTH_WITHIN = 0.3, 0.65  # of width and height
+LIVELY = 1.2  # movement in the middle of the picture, relative to its rim, where no face is found at all
+LOOKS = 50  # pictures that are looked at
+FEW = 3  # pictures with a face
+OPTION = "--mouth-crops"
+GROWTH = 256  # frames by which arrays grow
+
+
+def taken(pictures: Video) -> FaceTrack:
+    """The track of a clip whose pictures are mouth crops; adds a fact. Raises MediaError, and NoFaceError if they do not have
+    the shape of mouth crops."""
+    mouth, num = np.zeros((0, CROP, CROP), np.uint8), 0
+    size, before = "", None
+    for picture in pictures:
+        if not _square(picture.shape[1], picture.shape[0], MOST_SIDE):
+            what = f"its pictures are {_size(picture)}, which is no mouth crop"
+            raise NoFaceError(f"{what} (nearly square, at most {MOST_SIDE} pixels a side); leave {OPTION} out for it")
+        if num == len(mouth):
+            more = large.zeros((max(GROWTH, num * 3 // 2), CROP, CROP), np.uint8)
+            more[:num], mouth = mouth, more
+        mouth[num] = mouth[num - 1] if picture is before else grey(picture)
+        size, before, num = size or _size(picture), picture, num + 1
+    detected = np.ones(num, bool)
+    lips, shapes = np.zeros((num, len(LIPS), 2), np.float32), np.zeros((num, NUM_BLENDSHAPES), np.float32)
+    pictures.facts.append(Fact("mouth_crops", f"its pictures ({size}) are taken as mouth crops, as they are"))
+    return FaceTrack(mouth[:num], lips, shapes, detected, ~detected, 0)
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    """A picture u1 [height, width, 3] as a mouth u1 [96, 96]."""
+    import cv2
+
+    found = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    if found.shape == (CROP, CROP):
+        return found
+    smaller = max(found.shape) > CROP
+    return cv2.resize(found, (CROP, CROP), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def refuse(path: Media, faces: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
+    """Raises NoFaceError for a clip that looks like a mouth crop, and MediaError. `faces` gives points f4 [478, 2], in
+    fractions of the picture, of the face in each picture that shows one. Only small pictures are decoded."""
+    size = probe.picture_size(path)
+    if not _square(*size, SMALL_SIDE):
+        return
+    kept: list[np.ndarray] = []
+    for picture in Video(path):
+        if not kept or picture is not kept[-1]:
+            kept.append(picture)
+        if len(kept) == LOOKS:
+            break
+    if looks_like_mouths(kept, faces(kept)):
+        text = f"it shows no whole face and looks like a mouth crop ({size[0]}x{size[1]})"
+        raise NoFaceError(f"{text}; {OPTION} takes it as it is")
+
+
+def looks_like_mouths(pictures: Sequence[np.ndarray], faces: Sequence[np.ndarray]) -> bool:
+    """Whether small pictures are mouth crops; `faces` are the points of those that were taken for faces."""
+    if len(faces) >= FEW:
+        points = np.median(faces, axis=0)
+        low, high = MOUTH_WITHIN
+        mouth = points[list(MOUTH)].mean(axis=0)
+        return bool(points[list(EYES), 1].mean() < EYES_ABOVE and (low < mouth).all() and (mouth < high).all())
+    moves = np.stack([grey(picture)[::4, ::4] for picture in pictures]).astype(np.float32).std(axis=0)
+    quarter = len(moves) // 4
+    middle = moves[quarter:-quarter, quarter:-quarter]
+    rim = (moves.sum() - middle.sum()) / (moves.size - middle.size)
+    return bool(middle.mean() > LIVELY * rim)
+
+
+def check_teacher(teacher: Teacher) -> None:
+    """Raises TeacherError for a teacher that reads landmarks, which mouth crops do not have."""
+    if getattr(teacher, "landmarks", False):
+        raise TeacherError(
+            f"teacher {teacher.name} reads landmarks of a face, which mouth crops do not have; name one that sees pixels, such "
+            "as avhubert or deep_avsr-video"
+        )
+
+
+def _square(width: int, height: int, most: int) -> bool:
+    return max(height, width) <= most and max(height, width) <= MOST_LONGER * min(height, width)
+
+
+def _size(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"

@@ -1,0 +1,172 @@
+"""Clips that are mouth crops already: recognised, and on request taken as they are."""
+
+from dataclasses import replace
+from fractions import Fraction as F
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+import teachers
+from pipelines.corpora.manifest import Row
+from pipelines.errors import UsageError
+from pipelines.job import opening, request
+from pipelines.media.picture import Video
+from pipelines.workers import crops
+from pipelines.workers.plan import Slot
+from pipelines.workers.stages import FaceStage
+from pipelines.workers.watch import Watcher
+from pipelines.workers.work import Receipt, Work
+from store import layout
+from store.place import place
+from teachers import TeacherError, blendshapes, lips
+from teachers.face.tracker import NoFaceError
+
+
+def write(path, pictures, sound, size, pix_fmt="yuv420p"):
+    """A clip of grey pictures u1 [frames, 96, 96], scaled, with sound i2 [samples] at 16 kHz."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"crf": "12"})
+        video.width, video.height, video.pix_fmt = *size, pix_fmt
+        voice = out.add_stream("aac", rate=16_000, layout="mono")
+        for k, picture in enumerate(pictures):
+            colour = cv2.cvtColor(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB)
+            frame = av.VideoFrame.from_ndarray(colour, format="rgb24")
+            frame.pts, frame.time_base = k, F(1, 25)
+            out.mux(video.encode(frame))
+        for at in range(0, len(sound), 1024):
+            part = av.AudioFrame.from_ndarray(sound[None, at : at + 1024].astype(np.float32) / 32768, "fltp", "mono")
+            part.sample_rate, part.time_base, part.pts = 16_000, F(1, 16_000), at
+            out.mux(voice.encode(part))
+        out.mux(video.encode(None))
+        out.mux(voice.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def watcher():
+    return Watcher()
+
+
+@pytest.fixture(scope="module")
+def whole(clips, watcher):
+    return watcher.watch(clips / "clips" / "bbaf2n.mp4").clip
+
+
+@pytest.fixture(scope="module", params=[(96, 96), (88, 88), (112, 112), (128, 104)], ids=str)
+def cropped(request, whole, tmp_path_factory):
+    size = request.param
+    return write(tmp_path_factory.mktemp("crops") / "a.mp4", whole.mouth, whole.audio, size), size
+
+
+def test_mouth_crops_are_recognised(cropped, watcher):
+    path, (width, height) = cropped
+    with pytest.raises(
+        NoFaceError, match=rf"looks like a mouth crop .{width}x{height}.; --mouth-crops takes it as it is"
+    ):
+        watcher.watch(path)
+
+
+def test_mouth_crops_are_taken_as_they_are(cropped, whole):
+    path, (width, height) = cropped
+    seen = Watcher(mouth_crops=True).watch(path)
+    clip = seen.clip
+    assert clip.num_frames == whole.num_frames
+    assert clip.mouth.shape == whole.mouth.shape
+    assert np.corrcoef(clip.mouth.ravel(), whole.mouth.ravel())[0, 1] > 0.99
+    assert (clip.flags & layout.FACE_DETECTED).all()
+    assert not (clip.flags & layout.FACE_INTERPOLATED).any()
+    assert not clip.lips.any()
+    assert not clip.blendshapes.any()
+    told = [fact.text for fact in seen.facts if fact.kind == "mouth_crops"]
+    assert told == [f"its pictures ({width}x{height}) are taken as mouth crops, as they are"]
+
+
+def test_grey_pictures_of_the_right_size_stay_to_the_bit():
+    picture = np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)
+    assert (crops.grey(np.repeat(picture[..., None], 3, axis=-1)) == picture).all()
+
+
+def test_whole_faces_are_no_mouth_crops(clips):
+    path = clips / "clips" / "bbaf2n.mp4"
+    with pytest.raises(NoFaceError, match=r"360x288, which is no mouth crop .*leave --mouth-crops out"):
+        Watcher(mouth_crops=True).watch(path)
+
+
+@pytest.mark.parametrize("side", [88, 112, 150])
+def test_small_pictures_of_whole_faces_are_not_called_mouth_crops(clips, watcher, side):
+    for path in sorted((clips / "clips").glob("*.mp4")):
+        pictures = list(Video(path))[:50]
+        height = 288 * side // 360
+        tall = [cv2.resize(p[:, 36:324], (side, side), interpolation=cv2.INTER_AREA) for p in pictures]
+        wide = [cv2.resize(p, (side, height), interpolation=cv2.INTER_AREA) for p in pictures]
+        for small in (tall, wide):
+            assert not crops.looks_like_mouths(small, watcher.tracker.faces(small)), path.name
+
+
+def test_mouth_crops_of_other_people_are_recognised(clips, watcher):
+    for path in sorted((clips / "clips").glob("*.mp4")):
+        mouths = [np.repeat(m[..., None], 3, axis=-1) for m in watcher.watch(path).clip.mouth[:50]]
+        assert crops.looks_like_mouths(mouths, watcher.tracker.faces(mouths)), path.name
+
+
+def test_noise_and_still_pictures_are_not_called_mouth_crops():
+    noise = np.random.default_rng(0).integers(0, 256, (30, 96, 96, 3), np.uint8)
+    assert not crops.looks_like_mouths(noise, [])
+    assert not crops.looks_like_mouths(np.zeros((30, 96, 96, 3), np.uint8), [])
+
+
+def test_the_stage_says_so_in_the_ledger(cropped):
+    path, _ = cropped
+    row = Row(str(path), id="a")
+
+    def work():
+        return Work("b", [Slot(0, 0, 100, 75)], [row], [Receipt(0, "a", str(path))])
+
+    failed = FaceStage()(work()).receipts[0]
+    assert failed.reason == "no_face"
+    assert "--mouth-crops" in failed.message
+    done = FaceStage(mouth_crops=True)(work()).receipts[0]
+    assert done.ok
+    assert done.quality == 1
+    assert "mouth crops" in done.notes
+
+
+class Pixels:
+    """A teacher that sees pixels."""
+
+    name, dim, stream = "pixels", 4, "video"
+
+    def provenance(self):
+        return {"name": self.name, "sha256": "0" * 64, "options": {}, "dim": self.dim}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_store_keeps_whether_its_clips_are_mouth_crops(tmp_path, monkeypatch, taken):
+    monkeypatch.setattr(request, "_teacher", lambda config, side, name, attrs: sides[side])
+    sides = {"asr": teachers.load("whisper:tiny.en@3"), "vsr": Pixels()}
+    where = place(str(tmp_path / "a.zarr"))
+    made = request.Request(request.Config(where), False, [], (), sides["asr"], sides["vsr"], taken)
+    with opening.lock(where, False):
+        writer = opening.create(made)
+        options = writer.attrs["teachers"]["face"]["options"]
+        assert options.get("mouth_crops", False) == taken
+        config = request.Config(where)
+        assert request.check(config).mouth_crops == taken
+        if taken:
+            assert request.check(replace(config, mouth_crops=True)).mouth_crops
+        else:
+            with pytest.raises(UsageError, match="was made of clips with whole faces"):
+                request.check(replace(config, mouth_crops=True))
+
+
+def test_teachers_of_landmarks_refuse(tmp_path, clips):
+    for teacher in (lips.load("", "cpu"), blendshapes.load("", "cpu")):
+        with pytest.raises(TeacherError, match=r"landmarks.*avhubert or deep_avsr-video"):
+            crops.check_teacher(teacher)
+    config = request.Config(place(str(tmp_path / "a.zarr")), (f"folder:{clips / 'clips'}",), mouth_crops=True)
+    with pytest.raises(TeacherError, match="lips reads landmarks"):
+        request.check(config)
+    with pytest.raises(UsageError, match="--arrays face keeps whole faces"):
+        request.check(replace(config, arrays=("face",)))

@@ -114,7 +114,7 @@ def tracks_of(container: Any) -> list[Track]:
     """The sound tracks of an open file, in its order."""
     found = []
     for number, stream in enumerate(container.streams.audio, 1):
-        title = stream.metadata.get("title", "") or _handler(stream.metadata)
+        title = stream.metadata.get("title") or stream.metadata.get("name") or _handler(stream.metadata)
         marks = {name for name in SAID if _has(stream, name)}
         for name, words in {**ASIDE, **DUB, **ORIGINAL}.items():
             if words and re.search(words, title, re.IGNORECASE):

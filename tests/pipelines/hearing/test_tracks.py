@@ -171,6 +171,12 @@ def test_long_tracks_are_heard_only_at_their_beginning(source, voice, tmp_path):
     assert sum(heard) < 21 * 60 * 16_000
 
 
+def test_a_short_track_does_not_end_the_comparison(source, voice, hears, tmp_path):
+    late = np.concatenate([np.zeros(80 * RATE, np.float32), voice])  # somebody speaks in the second minute
+    tracks = [Track(x[None], "pcm_s16le") for x in (np.zeros(RATE, np.float32), np.zeros_like(late), late)]
+    assert choose_track(write(tmp_path / "clip.mkv", None, *tracks), AUTO, hears).track.number == 3
+
+
 @pytest.mark.parametrize(("name", "number"), [("first_silent.mp4", 2), ("first_hiss.mov", 2), ("dub_first.mkv", 2)])
 def test_shared_cases(name, number, shared, hears):
     choice = choose_track(shared / "cases" / name, AUTO, hears)

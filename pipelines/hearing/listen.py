@@ -78,6 +78,7 @@ class _Ear:
         kind = (frame.sample_rate, frame.format.name, frame.layout.name)
         if kind != self.kind:
             names = tuple(channel.name for channel in frame.layout.channels)
+            names = ("FL", "FR") if len(names) == 2 else names  # PCM in Matroska does not say so
             if self.kind and len(names) != len(self.names):
                 return  # other channels: the first ones decide
             self.end()

@@ -7,10 +7,12 @@ that change within a clip, and what lies beyond the first minutes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pipelines.hearing.listen import MEAN, Heard, Speech, Voice, Weights, listen, speeches
-from pipelines.media.files import Media, choose_stream, open_media
+from pipelines.media.files import CHANNELS, Media, choose_stream, open_media
 from pipelines.media.mix import Mix
 from store.layout import SAMPLE_RATE
 
@@ -85,7 +87,7 @@ def _cleaner(difference: Speech, mean: Speech, carry: dict[Weights, Speech]) -> 
     """Whether the difference of two channels has the voice without the other sound, which is all that the mean has."""
     noisy = max(speech.contrast_db for speech in carry.values())
     heard = difference.frames >= MORE and mean.frames < CARRIES * difference.frames
-    return heard and difference.contrast_db > noisy + CLEANER_DB
+    return heard and mean.contrast_db < noisy < difference.contrast_db - CLEANER_DB
 
 
 def _loudest(mean: Speech, single: dict[Weights, Speech], piece: Heard) -> Mix | None:
@@ -113,11 +115,14 @@ def _of_carriers(
     the best mix, which has `best` frames with voice."""
     most = max(speech.frames for speech in carry.values())
     good = [weights for weights in carry if _as_good(carry[weights], most)]
-    chosen = max(good, key=lambda weights: (piece.names[weights.index(1.0)] == "FC", carry[weights].loud))
+    centre = [weights for weights in good if piece.names[weights.index(1.0)] == "FC"]
+    chosen = max(centre or good, key=lambda weights: round(10 * math.log10(carry[weights].loud)))  # equal: the first
     name = _named(chosen, piece)
     spoken = np.any([speech.voice for speech in carry.values()], axis=0)
     power = np.max([speech.power for speech in carry.values()], axis=0)
     lost = float((mean.power < LOST * power)[spoken].mean())
+    if difference is not None and (difference.power < LOST * power)[spoken].mean() > SHARE:
+        difference = None  # they are in phase for a while
     cleaner = difference is not None and difference.contrast_db > carry[chosen].contrast_db + CLEANER_DB
     if lost > SHARE and difference is not None and (lost > 1 - SHARE or cleaner or not _as_good(carry[chosen], best)):
         return Mix(DIFFERENCE, "the two channels are in opposite phase; their difference was taken")
@@ -150,7 +155,8 @@ def _named(weights: Weights, piece: Heard) -> str:
     """A channel in words."""
     k = weights.index(1.0)
     words = {"FL": "the left channel", "FR": "the right channel", "FC": "the centre channel"}
-    return words.get(piece.names[k], f"channel {k + 1} ({piece.names[k]})")
+    place = f" ({piece.names[k]})" if piece.names[k] in CHANNELS else ""
+    return words.get(piece.names[k], f"channel {k + 1}{place}")
 
 
 def is_silent(samples: np.ndarray) -> bool:

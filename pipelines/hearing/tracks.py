@@ -85,10 +85,10 @@ def choose_track(path: Media, asked: int, voice: Voice) -> Choice:
             track = next((track for track in tracks if track.number == asked), None)
             if track is None and tracks:
                 text = f"{shown(path)} has no sound track {asked}; {_listed(tracks)}"
-                raise MediaError("no_track", f"{text}; choose one by audio_track, or auto")
+                raise MediaError("no_track", f"{text}; choose another number, or auto")
             if track is not None:
                 choose_stream(container, "audio", path, track.index)
-                return _told(tracks, track, "as asked for")
+                return _told(tracks, track, "as asked for", "")
         usable = [track for track in tracks if track.usable]
         if len(usable) < 2:
             stream = choose_stream(container, "audio", path)
@@ -114,7 +114,7 @@ def tracks_of(container: Any) -> list[Track]:
     """The sound tracks of an open file, in its order."""
     found = []
     for number, stream in enumerate(container.streams.audio, 1):
-        title = stream.metadata.get("title", "") or _handler(stream.metadata)
+        title = stream.metadata.get("title") or stream.metadata.get("name") or _handler(stream.metadata)
         marks = {name for name in SAID if _has(stream, name)}
         for name, words in {**ASIDE, **DUB, **ORIGINAL}.items():
             if words and re.search(words, title, re.IGNORECASE):
@@ -200,19 +200,18 @@ def _hear(container: Any, path: Media, tracks: Sequence[Track], voice: Voice) ->
         heard[stream.index].add(piece, voice)
         least = min(len(ears.frames) for ears in heard.values())
         if max(sum(ears.frames[:least]) for ears in heard.values()) >= ENOUGH:
+            for ears in heard.values():  # all are compared over the same time
+                del ears.frames[least:], ears.loud[least:]
             break
     return heard
 
 
 def _speaking(heard: Mapping[int, _Ears]) -> set[int]:
-    """Those in which a voice is heard, compared over the same time: not only a trace of what another track has."""
-    least = max(min(len(ears.frames) for ears in heard.values()), 1)
-    frames = {index: sum(ears.frames[:least]) for index, ears in heard.items()}
-    loud = {index: sum(ears.loud[:least]) for index, ears in heard.items()}
-    best = max(frames.values())
-    if best < LEAST:
-        return set()
-    return {k for k in heard if frames[k] >= CARRIES * best and loud[k] >= FAINT * max(loud.values())}
+    """Those in which a voice is heard that is not only a trace of what another track has."""
+    frames = {index: sum(ears.frames) for index, ears in heard.items()}
+    loud = {index: sum(ears.loud) for index, ears in heard.items()}
+    best, loudest = max(frames.values()), max(loud.values())
+    return {k for k in heard if frames[k] >= max(LEAST, CARRIES * best) and loud[k] >= FAINT * loudest}
 
 
 def _listed(tracks: Sequence[Track]) -> str:
@@ -221,8 +220,8 @@ def _listed(tracks: Sequence[Track]) -> str:
     )
 
 
-def _told(tracks: Sequence[Track], track: Track, why: str) -> Choice:
+def _told(tracks: Sequence[Track], track: Track, why: str, do: str = "; --audio-track N takes another") -> Choice:
     if len(tracks) < 2:
         return Choice(track)
-    text = f"the file has {len(tracks)} sound tracks, {', '.join(map(str, tracks))}; track {track.number} was taken ({why})"
+    text = f"the file has {len(tracks)} sound tracks, {', '.join(map(str, tracks))}; track {track.number} was taken ({why}){do}"
     return Choice(track, (Fact("several_tracks", text),))

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from teachers import voice as voice_module
 from teachers.voice import VoiceActivity, hysteresis
 
 
@@ -78,3 +79,32 @@ def test_speech_begins_a_little_before_the_voice():
 def test_provenance_tells_the_thresholds(voice):
     assert voice.provenance()["options"].keys() >= {"on", "off", "fill", "lead"}
     assert len(voice.provenance()["sha256"]) == 64
+
+
+@pytest.mark.parametrize("decibels", [-30, -40, -50, -60])
+def test_speech_does_not_depend_on_the_level(voice, clips, decibels):
+    differ = []
+    for path in sorted((clips / "clips").glob("*.mp4")):
+        samples = sound(path)
+        quiet = np.round(samples * 10 ** (decibels / 20)).astype(np.int16)
+        differ.append(np.mean(voice.frames(quiet) != voice.frames(samples)))
+    assert max(differ) <= 0.04
+
+
+def test_ordinary_sound_is_not_amplified(voice, clips):
+    for path in sorted((clips / "clips").glob("*.mp4")):
+        assert voice_module._gain(sound(path)) == 1
+    assert voice_module._gain(np.array([1, -1, 2], np.int16)) == 1
+
+
+def test_a_sentence_in_a_silent_minute_is_not_amplified(voice, clips):
+    samples = np.zeros(60 * 16_000, np.int16)
+    spoken_there = sound(next(iter(sorted((clips / "clips").glob("*.mp4")))))
+    samples[: len(spoken_there)] = spoken_there
+    assert voice_module._gain(samples) == 1
+
+
+@pytest.mark.parametrize("level", [1, 10, 100, 1000])
+def test_quiet_noise_is_no_speech(voice, level):
+    noise = np.round(level * np.random.default_rng(0).standard_normal(640 * 250)).astype(np.int16)
+    assert not voice.frames(noise).any()

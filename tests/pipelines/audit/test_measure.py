@@ -5,6 +5,7 @@ from fractions import Fraction
 import awkward
 import numpy as np
 import pytest
+import sounds
 import trees
 from scipy.io import wavfile
 
@@ -155,3 +156,25 @@ def test_silence_is_measured_at_every_level_from_the_start_of_the_clip():
     assert values["loudness"] == pytest.approx(20 * np.log10(100 / 32768 / 2**0.5), abs=0.01)
     assert set(values) == set(levels.COLUMNS)
     assert levels.Levels().values() == {}
+
+
+def test_the_sound_is_that_of_precompute_and_facts_are_faults(tmp_path, clips):
+    source = clips / "clips" / CLIP
+    voice = 0.5 * sounds.voice_of(source)
+    silence = sounds.Track(0 * voice[None])
+    opposite = sounds.write(tmp_path / "a.mkv", source, sounds.Track(np.stack([voice, -voice])))
+    second = sounds.write(tmp_path / "b.mkv", source, silence, sounds.Track(voice[None]))
+    rows = [
+        Row(str(source), id="base"),
+        Row(str(opposite), id="opposite"),
+        Row(str(second), id="second"),
+        Row(str(second), id="first", audio_track=1),
+        Row(str(second), id="third", audio_track=3),
+    ]
+    base, opposite, second, first, third = measured(*rows)
+    assert (kinds(base), kinds(opposite), kinds(second)) == (set(), {"channel_mix"}, {"several_tracks"})
+    assert kinds(first) == {"several_tracks", "silent"}
+    assert kinds(third) == {"no_track"}
+    for one in (opposite, second):
+        assert one.values["loudness"] == pytest.approx(base.values["loudness"] - 6.02, abs=0.2)
+    assert first.values["loudness"] == levels.SILENT_DBFS

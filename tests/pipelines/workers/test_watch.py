@@ -101,3 +101,13 @@ def test_receipts_of_another_version_count_as_not_staged(tmp_path):
     assert pack.staged_receipts(root, name) is None
     with pytest.raises(StoreError, match="another version of this program"):
         pack.receipts(root, name)
+
+
+def test_a_clip_that_moves_is_not_held_and_a_photograph_is(watcher, seen, shared):
+    speaks = seen.clip.flags & layout.VOICE_ACTIVE > 0
+    assert not (seen.clip.flags[speaks] & layout.HELD).any()
+    assert not [fact for fact in seen.facts if fact.kind == "held_pictures"]
+    photo = watcher.watch(shared / "cases" / "still_photo.mp4")
+    assert (photo.clip.flags & layout.HELD).all()
+    assert photo.quality == 1  # a face is seen all the same
+    assert [fact.text for fact in photo.facts] == ["the picture stands still throughout"]

@@ -79,7 +79,9 @@ def table(found: Iterable[Measured]) -> pd.DataFrame:
     values = [one.values for one in found]
     columns: dict[str, Any] = {name: np.array([v.get(name, np.nan) for v in values], np.float64) for name in NUMBERS}
     columns |= {name: pd.array([v.get(name) for v in values], dtype=object) for name in WORDS}
-    return pd.DataFrame(columns | nuisances.facts([{fault.kind for fault in one.faults} for one in found]))
+    return pd.DataFrame(
+        columns | nuisances.facts([{fault.kind for fault in one.faults} if one.values else None for one in found])
+    )
 
 
 def _build(options: Mapping[str, str] | None) -> Callable[[Row], Measured]:

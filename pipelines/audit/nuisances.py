@@ -86,11 +86,11 @@ def listed(rows: Sequence[Row]) -> pd.DataFrame:
     )
 
 
-def facts(kinds: Sequence[Collection[str]]) -> dict[str, np.ndarray]:
-    """Columns of facts, 1 or 0, from the kinds of each clip's faults, for the facts that some clip has: a fact may be a
-    shortcut, too."""
-    names = [kind for kind in (*KINDS, "several_shots") if any(kind in own for own in kinds)]
-    return {f"has_{kind}": np.array([float(kind in own) for own in kinds]) for kind in names}
+def facts(kinds: Sequence[Collection[str] | None]) -> dict[str, np.ndarray]:
+    """Columns of facts, 1 or 0, from the kinds of each clip's faults (None: not known, so NaN), for the facts that some
+    clip has: a fact may be a shortcut, too."""
+    names = [kind for kind in (*KINDS, "several_shots") if any(kind in own for own in kinds if own is not None)]
+    return {f"has_{kind}": np.array([np.nan if own is None else float(kind in own) for own in kinds]) for kind in names}
 
 
 def _column(rows: Sequence[Row], name: str) -> np.ndarray:

@@ -113,7 +113,8 @@ def from_store(reader: store.Reader) -> Stored:
     kinds: dict[str, set[str]] = {}
     for fault in faults:
         kinds.setdefault(fault.id, set()).add(fault.kind)
-    table = pd.DataFrame(columns | nuisances.facts([kinds.get(str(name), set()) for name in reader.clips["id"]]))
+    known = zip(reader.clips["id"], values, strict=True)
+    table = pd.DataFrame(columns | nuisances.facts([kinds.get(str(name), set()) if v else None for name, v in known]))
     return Stored(table, prints, faults, {kind: count.tolist() for kind, count in sorted(histograms.items())})
 
 

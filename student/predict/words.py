@@ -21,6 +21,15 @@ LIMITS = (
     "whether lips agree is judged by the sound, not by the text.",
 )
 
+HEADS = {
+    "not finite": "No answer: the models gave no valid number",
+    "no face": "No answer: no face is seen speaking",
+    "still picture": "No answer: the picture stands still",
+    "no speech": "No answer: nobody is heard speaking",
+    "too short": "No answer: the video is too short",
+    "unreadable": "No answer: the file cannot be read",
+}  # of answers without a decision, by reason
+
 
 def headline(said: Answer) -> tuple[str, str, str]:
     """Tone (good, warn, bad, plain), the answer in a few words, and in a sentence."""
@@ -43,15 +52,7 @@ def headline(said: Answer) -> tuple[str, str, str]:
             "clips do not show what is usual for the people in this one, so nothing is said for or against it.",
         )
     if reason:
-        heads = {
-            "not finite": "No answer: the models gave no valid number",
-            "no face": "No answer: no face is seen speaking",
-            "still picture": "No answer: the picture stands still",
-            "no speech": "No answer: nobody is heard speaking",
-            "too short": "No answer: the video is too short",
-            "unreadable": "No answer: the file cannot be read",
-        }
-        return "plain", heads[reason], f"{said.message[:1].upper()}{said.message[1:]}."
+        return "plain", HEADS[reason], f"{said.message[:1].upper()}{said.message[1:]}."
     assert fake is not None
     theirs = said.teachers.probability if said.teachers else None
     if theirs is not None and (theirs >= 0.5) != (fake >= 0.5):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.audit import nuisances
 from pipelines.audit.measurer import NUMBERS, WORDS, Measured, Measurer
 from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.manifest import Row
@@ -71,13 +72,16 @@ def run(
 
 
 def table(found: Iterable[Measured]) -> pd.DataFrame:
-    """One row per clip: NUMBERS as floats, NaN if unknown, and WORDS as text, None if unknown."""
+    """One row per clip: NUMBERS as floats, NaN if unknown, WORDS as text, None if unknown, and facts (`nuisances.facts`)."""
     import pandas as pd
 
+    found = list(found)
     values = [one.values for one in found]
     columns: dict[str, Any] = {name: np.array([v.get(name, np.nan) for v in values], np.float64) for name in NUMBERS}
     columns |= {name: pd.array([v.get(name) for v in values], dtype=object) for name in WORDS}
-    return pd.DataFrame(columns)
+    return pd.DataFrame(
+        columns | nuisances.facts([{fault.kind for fault in one.faults} if one.values else None for one in found])
+    )
 
 
 def _build(options: Mapping[str, str] | None) -> Callable[[Row], Measured]:

@@ -7,6 +7,7 @@ come from time stamps. A damaged file gives the numbers of its decodable part an
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,17 +23,22 @@ from pipelines.corpora.manifest import Row
 from pipelines.hearing.listen import installed_voice
 from pipelines.hearing.mixes import SILENT, choose_mix
 from pipelines.hearing.tracks import AUTO, choose_track
-from pipelines.media import levels, local, shots
-from pipelines.media.convert import Converter
+from pipelines.media import levels, local
 from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError, choose_stream, open_media
 from pipelines.media.mix import Channels, Mix, mixed
-from pipelines.media.picture import MIN_S, convertible, pictures, select_frames
+from pipelines.media.picture import Video
 from pipelines.media.sound import sound_frames
 from pipelines.media.tally import Tally, container_s, declared_s
+from pipelines.workers.looks import Pictures, face_backend
 from pipelines.workers.threads import fix_threads
+from pipelines.workers.watch import Watcher
 from store.layout import FPS, SAMPLE_RATE
 from store.place import is_url, place
+from teachers import TeacherError
+from teachers.face.tracker import NoFaceError
+
+log = logging.getLogger(__name__)
 
 NUMBERS = (
     "length_difference",
@@ -50,8 +56,7 @@ NUMBERS = (
     "face_size",
 )
 WORDS = ("codec", "audio_codec", "encoder")
-THUMB = 64  # pixels; averaged to 16, because small changes of a picture are fractions of a grey level
-FACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # positions, in fractions of the declared length, where a face is looked for
+OF_FACES = ("several_faces", "small_face", "held_pictures", "mouth_crops")  # facts that need the face to be followed
 RATE_OFF = 0.02  # relative tolerance of a declared frame rate: 25 is accepted for 24.9, not for 24
 COUNT_OFF = 1  # frames by which a declared count may differ
 SOUND_OFF_S = 0.15  # by which a declared length of sound may differ: codecs pad and prime
@@ -88,8 +93,9 @@ class Measurer:
     def __init__(self, options: Mapping[str, str] | None = None) -> None:
         """`options` are for media in buckets."""
         self.options = options
-        self.faces = _face_backend()
+        self.faces = face_backend()
         self.voice = installed_voice()
+        self.watcher: Watcher | None = None  # loaded for the first clip that needs it
         fix_threads()
 
     def __call__(self, row: Row) -> Measured:
@@ -115,71 +121,53 @@ class Measurer:
         return found
 
     def _look(self, found: Measured, row: Row, path: Any) -> _Seen | None:
-        """One pass over the picture."""
-        with _noted(found, row), open_media(path) as container:
-            stream = choose_stream(container, "video", path)
-            tally = Tally(path, container, stream)
-            values = found.values
-            values |= {"width": stream.width, "height": stream.height, "codec": stream.codec_context.name}
-            values["encoder"] = container.metadata.get("encoder", container.metadata.get("software", ""))
-            values["encoder"] = values["encoder"] or "none"
-            declared = declared_s(container, stream) or container_s(container)
-            small, whole = Converter(stream, THUMB), Converter(stream)
-            counted = 0
+        """One pass over the picture, as precompute sees it. Clips whose faces or motion are out of the ordinary are
+        watched as precompute does it (`_watch`)."""
+        video, seen = Video(path), Pictures(self.faces, fingerprint.SPAN_S * FPS)
+        header = _Header()
+        with _noted(found, row):
+            for picture in video:
+                assert video.tally is not None
+                if not seen.num_frames:
+                    header = _Header.of(video.tally)
+                    seen.look_at(header.declared)
+                seen.add(picture)
+        found.values |= header.values
+        found.faults += [_said(row, fact) for fact in video.facts]
+        tally = video.tally
+        if tally is None or not seen.num_frames:
+            return None
+        span = _Seen(tally.start, max(tally.end, tally.start), thumbs=seen.thumbs)
+        counted = tally.good
+        found.values["frame_count"] = counted
+        if span.length > 0:
+            found.values["frame_rate"] = round(float(counted / span.length), 3)
+        found.faults += _declared(row, header, counted, found.values.get("frame_rate"))
+        found.faults += _cuts(row, seen.cuts)
+        if self.faces is None:
+            return span
+        if (height := seen.face_height) is not None:
+            found.values["face_size"] = round(height, 2)
+        if seen.is_odd:
+            self._watch(found, row, seen)
+        return span
 
-            def spans() -> Iterator[tuple[Fraction, Fraction, Any]]:
-                nonlocal counted
-                for span in pictures(container, stream, tally):
-                    counted += 1
-                    yield span
-
-            fine: list[np.ndarray] = []  # thumbnails from the beginning
-            coarse: list[np.ndarray] = []
-            faces: list[np.ndarray] = []
-            looks = [float(declared) * share for share in FACES] if declared else [0.2, 1.0, 2.0]
-            held = thumb = grey = None
-            try:
-                for k, frame in enumerate(select_frames(spans(), tally.check_limit)):
-                    with convertible(path):
-                        if frame is not held:
-                            held, thumb = frame, fingerprint.shrink(small(frame)[None])[0]
-                            grey = np.round(thumb).astype(np.uint8)
-                        if self.faces and looks and k / FPS >= looks[0]:
-                            looks.pop(0)
-                            faces.append(np.ascontiguousarray(whole(frame)))
-                    assert thumb is not None
-                    assert grey is not None
-                    if len(fine) < fingerprint.SPAN_S * FPS:
-                        fine.append(thumb)
-                    coarse.append(grey)
-                tally.check_complete()
-            except MediaError as error:
-                found.faults.append(ClipFault(error.reason, row.id, str(error)))
-            if not counted:
-                return None
-            seen = _Seen(tally.start, tally.end, thumbs=np.stack(fine) if fine else None)
-            values["frame_count"] = counted
-            if seen.length > 0:
-                values["frame_rate"] = round(float(counted / seen.length), 3)
-            found.faults += _declared(row, stream, counted, values.get("frame_rate"))
-            found.faults += _cuts(row, coarse)
-            if faces:
-                self._faces(found, row, faces)
-            return seen
-        return None
-
-    def _faces(self, found: Measured, row: Row, frames: Sequence[np.ndarray]) -> None:
-        """Median height of the face in the frames that show one."""
-        heights = []
-        for frame in frames:
-            with self.faces.landmarker(1) as landmarker:  # a new landmarker for each frame: the frames are far apart
-                for face in landmarker.read(frame, 0):
-                    heights.append(float(np.ptp(face.points[:, 1])) * frame.shape[0])
-        if heights:
-            found.values["face_size"] = round(float(np.median(heights)), 2)
+    def _watch(self, found: Measured, row: Row, seen: Pictures) -> None:
+        """Watch a clip as precompute will, for the facts of its faces and the fault no_face."""
+        sound = place(row.audio_path, self.options) if row.audio_path else None
+        try:
+            self.watcher = self.watcher or Watcher()
+            track = row.audio_track or AUTO
+            facts = self.watcher.watch(place(row.path, self.options), sound, row.id, track).facts
+        except NoFaceError as error:
+            found.faults.append(ClipFault("no_face", row.id, f"{row.path}: {error}; leave it out"))
+        except (MediaError, TeacherError) as error:  # what is wrong with the file is noted where it is measured
+            log.debug("%s: faces were not followed: %s", row.id, error)
+            if seen.face_height is None:
+                text = f"{row.path} shows no face at {seen.looks} moments spread over it; leave it out"
+                found.faults.append(ClipFault("no_face", row.id, text))
         else:
-            text = f"{row.path} shows no face in {len(frames)} frames spread over it; leave it out"
-            found.faults.append(ClipFault("no_face", row.id, text))
+            found.faults += [_said(row, fact) for fact in facts if fact.kind in OF_FACES]
 
     def _hear(self, found: Measured, row: Row, path: Any, t0: Fraction | None) -> _Seen | None:
         """The sound of the track and in the mix that precompute takes; `t0` is where the picture starts on the sound's
@@ -196,7 +184,7 @@ class Measurer:
             found.faults += measured.faults
             if seen and float(measured.values["peak"]) * 32768 <= SILENT:
                 facts.append(Fact("silent", "the sound is silent"))
-            found.faults += [ClipFault(fact.kind, row.id, f"{row.path}: {fact.text}") for fact in facts]
+            found.faults += [_said(row, fact) for fact in facts]
             return seen
         return None
 
@@ -236,17 +224,9 @@ def _measure_sound(
         return found, _Seen(tally.start, tally.end, sound=np.concatenate(kept)), mix is None and channels.odd
 
 
-def _face_backend() -> Any:
-    """The face reader, if its model is already on this machine; else None."""
-    from teachers import TeacherError
-    from teachers.face import backends, tracker
-    from teachers.files import weights
-
-    try:
-        model = weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256)
-        return backends.load(None, model.path)
-    except TeacherError:
-        return None
+def _said(row: Row, fact: Fact) -> ClipFault:
+    """A fact of the media as a fault of the clip: something that a person should know of it."""
+    return ClipFault(fact.kind, row.id, f"{row.path}: {fact.text}")
 
 
 @contextmanager
@@ -263,9 +243,6 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
     values = found.values
     if picture:
         values["duration"] = round(float(picture.length), 6)
-        if picture.length < MIN_S:
-            text = f"{row.path} lasts {float(picture.length):.2f} s, too short for a word; leave it out"
-            found.faults.append(ClipFault("too_short", row.id, text))
     if sound:
         values["sound_duration"] = round(float(sound.length), 6)
         listed = row.listed_samples and row.listed_sample_rate and row.listed_samples / row.listed_sample_rate
@@ -289,22 +266,44 @@ def _lengths(found: Measured, row: Row, picture: _Seen | None, sound: _Seen | No
         found.print = fingerprint.of(samples, picture.thumbs, float(picture.length))
 
 
-def _declared(row: Row, stream: Any, counted: int, rate: Any) -> Iterator[ClipFault]:
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of its picture: values by column, declared length in seconds, frames per second, number of frames;
+    0 for what it does not say."""
+
+    values: dict[str, float | str] = field(default_factory=dict)
+    declared: float = 0.0
+    rate: float = 0.0
+    frames: int = 0
+
+    @classmethod
+    def of(cls, tally: Tally) -> _Header:
+        container, stream = tally.container, tally.stream
+        program = container.metadata.get("encoder", container.metadata.get("software", "")) or "none"
+        values = {
+            "width": stream.width,
+            "height": stream.height,
+            "codec": stream.codec_context.name,
+            "encoder": program,
+        }
+        declared = declared_s(container, stream) or container_s(container) or 0
+        return cls(values, float(declared), float(stream.average_rate or 0), stream.frames)
+
+
+def _declared(row: Row, header: _Header, counted: int, rate: Any) -> Iterator[ClipFault]:
     """Frame rates and counts in list or header that decoding does not confirm."""
-    header = float(stream.average_rate) if stream.average_rate else None
-    for who, said in (("the list", row.listed_fps), ("its header", header)):
+    for who, said in (("the list", row.listed_fps), ("its header", header.rate)):
         if said and rate and counted >= 10 and abs(said / rate - 1) > RATE_OFF:
             text = f"{who} says {said:g} frames per second, time stamps say {rate:g}"
             yield ClipFault("declared_rate", row.id, text)
             break
-    for who, count in (("the list", row.listed_frames), ("its header", stream.frames)):
+    for who, count in (("the list", row.listed_frames), ("its header", header.frames)):
         if count and abs(count - counted) > COUNT_OFF:
             yield ClipFault("count_mismatch", row.id, f"{who} says {count:g} frames, decoding gave {counted}")
             break
 
 
-def _cuts(row: Row, thumbs: Sequence[np.ndarray]) -> Iterator[ClipFault]:
-    found = shots.cuts(np.stack(thumbs)) if thumbs else []
+def _cuts(row: Row, found: Sequence[int]) -> Iterator[ClipFault]:
     if found:
         times = ", ".join(f"{k / FPS:.2f}" for k in found[:5])
         text = f"the picture jumps at {times} s: another shot, or damage; a clip should show one speaker throughout"

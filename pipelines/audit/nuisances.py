@@ -7,12 +7,13 @@ column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.corpora.manifest import Row
+from pipelines.media.facts import KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,8 @@ MEANS = {
     "quality": ("share of frames in which a face was found", ""),
     "soundless_start": ("picture before the sound begins", "s"),
     "soundless_end": ("picture after the sound has ended", "s"),
+    "has_several_shots": ("whether the picture jumps", ""),
+    **{f"has_{kind}": (f"whether this is so: {text.split(';')[0].rstrip('.')}", "") for kind, text in KINDS.items()},
     "together": ("everything in this list at once, in a small model", ""),
 }
 
@@ -81,6 +84,13 @@ def listed(rows: Sequence[Row]) -> pd.DataFrame:
             "sample_rate": sample_rate,
         }
     )
+
+
+def facts(kinds: Sequence[Collection[str] | None]) -> dict[str, np.ndarray]:
+    """Columns of facts, 1 or 0, from the kinds of each clip's faults (None: not known, so NaN), for the facts that some
+    clip has: a fact may be a shortcut, too."""
+    names = [kind for kind in (*KINDS, "several_shots") if any(kind in own for own in kinds if own is not None)]
+    return {f"has_{kind}": np.array([np.nan if own is None else float(kind in own) for own in kinds]) for kind in names}
 
 
 def _column(rows: Sequence[Row], name: str) -> np.ndarray:

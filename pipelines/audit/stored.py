@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import store
-from pipelines.audit import fingerprint
+from pipelines.audit import fingerprint, nuisances
 from pipelines.corpora import manifest
 from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.manifest import Row
 from pipelines.media import levels
 from pipelines.tables import kept, ledger
+from pipelines.workers import still
 from store import layout
 from store.arrays import inventory
 from store.reader import Clip
@@ -35,6 +36,7 @@ NUMBERS = (
     "soundless_start",
     "soundless_end",
 )
+NOTE = "note"  # the kind of what the ledger notes, which keeps no kinds
 BINS = 20  # of a histogram of soft labels, from 0 to 1
 
 
@@ -97,6 +99,7 @@ def from_store(reader: store.Reader) -> Stored:
             prints.append(None)
             continue
         got = reader.frames(i, 0, clip.length, ["audio", "flags", "mouth", "similarity"])
+        faults += _facts(clip, got["flags"], entries.get(clip.id))
         numbers, sound = _numbers(clip, got["audio"], got["flags"])
         values.append(numbers)
         if numbers["quality"] == 0:
@@ -106,8 +109,21 @@ def from_store(reader: store.Reader) -> Stored:
         kind = clip.method or {layout.REAL: "real", layout.FAKE: "fake"}.get(clip.label, "unknown")
         count, _ = np.histogram(labels[np.isfinite(labels)], BINS, (0, 1))
         histograms[kind] = histograms.get(kind, np.zeros(BINS, int)) + count
-    table = pd.DataFrame({name: [float(v.get(name, np.nan)) for v in values] for name in NUMBERS})
+    columns = {name: np.array([float(v.get(name, np.nan)) for v in values]) for name in NUMBERS}
+    kinds: dict[str, set[str]] = {}
+    for fault in faults:
+        kinds.setdefault(fault.id, set()).add(fault.kind)
+    known = zip(reader.clips["id"], values, strict=True)
+    table = pd.DataFrame(columns | nuisances.facts([kinds.get(str(name), set()) if v else None for name, v in known]))
     return Stored(table, prints, faults, {kind: count.tolist() for kind, count in sorted(histograms.items())})
+
+
+def _facts(clip: Clip, flags: np.ndarray, entry: ledger.Entry | None) -> list[ClipFault]:
+    """What the run noted about a clip, and the held pictures that its flags mark."""
+    found = [ClipFault(fact.kind, clip.id, fact.text) for fact in still.facts(flags)]
+    told = {fault.text for fault in found}
+    notes = [text for text in entry.notes.split("; ") if text and text not in told] if entry else []
+    return [*found, *(ClipFault(NOTE, clip.id, text) for text in notes)]
 
 
 def _is_kept(reader: store.Reader, name: str) -> bool:

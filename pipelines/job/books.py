@@ -168,7 +168,9 @@ class Books:
         """The summary, with the present contents of the store and the duration of the run."""
         done = self.table()["done"]
         self.summary.clips, self.summary.done = len(done), int((done == 1).sum())
-        self.summary.failed = [e for row in self.rows if (e := self.entries.get(row.id)) and e.reason]
+        entries = [e for row in self.rows if (e := self.entries.get(row.id))]
+        self.summary.failed = [e for e in entries if e.reason]
+        self.summary.notes = [e.notes for e in entries if e.notes]
         self.summary.seconds = seconds
         return self.summary
 

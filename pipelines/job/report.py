@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from concord.text import byte_size, plain
@@ -11,7 +12,8 @@ from pipelines.job.usage import Summary
 from pipelines.workers.address import resolve
 from store import layout
 
-EXAMPLES = 10  # failed clips named in the last lines
+EXAMPLES = 10  # failed clips named in the last lines, and notes
+NUMBER = re.compile(r"\d+(?:[.x:]\d+)*")  # also a time or a size
 
 
 def text(summary: Summary, config: Config) -> str:
@@ -39,6 +41,7 @@ def text(summary: Summary, config: Config) -> str:
     lines += _quality(summary)
     if summary.report:
         lines.append(f"report: {plain(summary.report)}")
+    lines += _notes(summary)
     if summary.failed:
         reasons = Counter((entry.stage, entry.reason) for entry in summary.failed)
         listed = ", ".join(f"{n} {stage}/{reason}" for (stage, reason), n in sorted(reasons.items()))
@@ -58,6 +61,21 @@ def text(summary: Summary, config: Config) -> str:
             f"use another fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
+
+
+def _notes(summary: Summary) -> list[str]:
+    """How many clips each note is about, the most frequent first; notes that differ in numbers alone count together."""
+    alike: dict[str, list[str]] = {}
+    for notes in summary.notes:
+        for kind, note in {NUMBER.sub("#", note): note for note in notes.split("; ")}.items():
+            alike.setdefault(kind, []).append(note)
+    if not alike:
+        return []
+    ordered = sorted(alike.values(), key=lambda some: (-len(some), some[0]))
+    told = [f"  {len(some)}: {'such as ' if len(set(some)) > 1 else ''}{plain(some[0])}" for some in ordered]
+    more = [f"  and {len(told) - EXAMPLES} more kinds"] if len(told) > EXAMPLES else []
+    clips = f"{len(summary.notes)} clip{'s' if len(summary.notes) > 1 else ''}"
+    return [f"notes on {clips}, all in the ledger:", *told[:EXAMPLES], *more]
 
 
 def exit_code(summary: Summary, max_failures: float) -> int:

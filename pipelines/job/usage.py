@@ -150,6 +150,7 @@ class Summary:
     parts: Parts = field(default_factory=Parts)
     breaks: int = 0  # number of times that workers or nodes were lost and the stream of batches was resumed
     failed: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # of clips that can be used, as in the ledger
     labelled: bool = True
     similarity: dict[str, Any] = field(default_factory=dict)
     cpus: int = 0  # in a dry run: CPUs of the cluster that would do the work

@@ -57,6 +57,7 @@ class Video:
         self._start: Fraction | None = None
         self._num_frames: int | None = None
         self.facts: list[Fact] = []  # once iterated
+        self.tally: Tally | None = None  # of the last iteration; its stream may be asked only while that goes on
 
     @property
     def start_s(self) -> float:
@@ -73,7 +74,7 @@ class Video:
     def __iter__(self) -> Iterator[np.ndarray]:
         with local_copy(self.path) as path, open_media(path) as container:
             stream = choose_stream(container, "video", path)
-            tally = Tally(path, container, stream)
+            tally = self.tally = Tally(path, container, stream)
             convert, fields = Converter(stream), Fields()
             spans = fields.progressive(pictures(container, stream, tally))
             held, picture = None, np.empty(0, np.uint8)

@@ -20,13 +20,13 @@ def mark(mouth: np.ndarray, flags: np.ndarray) -> np.ndarray:
 
 
 def facts(flags: np.ndarray) -> tuple[Fact, ...]:
-    """What a person should know of the held pictures of a clip: nothing where somebody merely pauses."""
+    """What a person should know of the held pictures of a clip; nothing where somebody sits still in a pause."""
     stands = (flags & layout.HELD) > 0
     spoken = stands & ((flags & layout.VOICE_ACTIVE) > 0)
     faced = (flags & layout.FACE) > 0
     if spoken.sum() < TOLD and stands.sum() < max(MOST * faced.sum(), 1):
         return ()
-    found = passages(stands)
+    found = [p for p in passages(stands) if spoken[slice(*p)].any() or p[1] - p[0] >= layout.FPS]
     if len(found) == 1 and found[0][1] - found[0][0] >= len(flags) - 2 * SHORT:
         return (Fact("held_pictures", "the picture stands still throughout"),)
     listed = ", ".join(f"from {a / layout.FPS:.1f} s to {b / layout.FPS:.1f} s" for a, b in found[:LISTED])

@@ -8,8 +8,8 @@ none     nothing more
 leading  everything before the first frame with a voice
 speech   that, and everything after the last one
 
-What remains is a clip's span. Training cuts windows of one length from spans, whatever their own length (`window_for`),
-so that neither length nor padding depends on the clip.
+What remains is a clip's span; a clip whose picture stands still throughout has none. Training cuts windows of one length
+from spans, whatever their own length (`window_for`), so that neither length nor padding depends on the clip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from store import Reader, StoreError
-from store.layout import AUDIO_PRESENT, FPS, VOICE_ACTIVE
+from store.layout import AUDIO_PRESENT, FACE_DETECTED, FPS, VOICE_ACTIVE, evident
 from student.config import TRIMS
 
 MARGIN = 3  # frames: encoders fade in, pad and prime at the ends
@@ -93,6 +93,8 @@ def _read(reader: Reader, piece: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 def span(flags: np.ndarray, trim: str) -> tuple[int, int]:
     """First and last (exclusive) frame of the span of one clip with these flags u1 [frames]; (0, 0) if nothing
     remains."""
+    if (flags & FACE_DETECTED).any() and not evident(flags).any():
+        return 0, 0
     first, last = _ends(flags & AUDIO_PRESENT > 0)
     # the span ends with the picture or the sound, whichever ends first, minus the margin
     first, last = first + MARGIN, last - MARGIN

@@ -31,6 +31,15 @@ HEADS = {
     "unreadable": "No answer: the file cannot be read",
 }
 
+HEADS = {
+    "not finite": "No answer: the models gave no valid number",
+    "no face": "No answer: no face is seen speaking",
+    "still picture": "No answer: the picture stands still",
+    "no speech": "No answer: nobody is heard speaking",
+    "too short": "No answer: the video is too short",
+    "unreadable": "No answer: the file cannot be read",
+}  # of answers without a decision, by reason
+
 
 def headline(said: Answer) -> tuple[str, str, str]:
     """Tone (good, warn, bad, plain), the answer in a few words, and in a sentence."""

@@ -9,7 +9,7 @@ import sounds
 import trees
 from scipy.io import wavfile
 
-from pipelines.audit import measure, measurer
+from pipelines.audit import measure, measurer, nuisances
 from pipelines.audit.found import audit, of_media
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
@@ -120,6 +120,43 @@ def test_a_cut_is_found_and_a_flash_is_none(tmp_path, frames):
     assert "several_shots" in kinds(cut)
     assert "1.20 s" in next(fault.text for fault in cut.faults if fault.kind == "several_shots")
     assert "several_shots" not in kinds(flash)
+
+
+def test_a_mouth_that_sings_in_a_close_up_is_no_cut():
+    """Opened wide within five frames, it changes the whole pattern, but not at once."""
+    y, x = np.mgrid[0:16, 0:16] - 7.5
+    wide = np.clip(np.abs((np.arange(75) * 0.2) % 2 - 1), 0, 1) * 7
+    mouths = np.stack([np.where((x / 7) ** 2 + (y / (1 + w)) ** 2 < 1, 30, 190) for w in wide]).astype(np.uint8)
+    assert shots.alike(mouths[0:3].mean(0), mouths[3:6].mean(0)) < shots.MAX_ALIKE
+    assert shots.cuts(mouths) == []
+    assert shots.cuts(np.concatenate([mouths[:30], 220 - mouths[:30]])) == [30]
+
+
+def test_facts_of_files_are_named_and_are_numbers(shared):
+    cases = shared / "cases"
+    names = ("still_photo.mp4", "one_picture_a_second.mp4", "freezes_at_1_2s.mp4", "antiphase_stereo.mp4")
+    found = measured(*(Row(str(cases / name), id=name) for name in names))
+    held = [{fault.text for fault in one.faults if fault.kind == "held_pictures"} for one in found]
+    says = [f"{cases / name}: the picture stands still" for name in names]
+    assert held[:3] == [{f"{says[0]} throughout"}, {f"{says[1]} throughout"}, {f"{says[2]} from 1.1 s to 3.0 s"}]
+    assert held[3] == set()
+    table = measure.table([*found, measurer.Measured()])
+    assert table["has_held_pictures"].tolist()[:4] == [1, 1, 1, 0]
+    assert np.isnan(table["has_held_pictures"].iloc[4])
+    assert nuisances.means("has_held_pictures").startswith("whether this is so: Pictures stand still")
+
+
+def test_only_clips_that_are_out_of_the_ordinary_are_watched(clips, monkeypatch):
+    measure_one = measurer.Measurer()
+    monkeypatch.setattr(measure_one, "_watch", lambda *args: pytest.fail("an ordinary clip"))
+    for path in sorted((clips / "clips").iterdir())[:3]:
+        assert measure_one(Row(str(path), id=path.name)).faults == []
+
+
+def test_a_clip_without_sound_or_face_says_both(tmp_path, frames):
+    awkward.write_clip(tmp_path / "a.mp4", [np.full_like(frames[0], 90)] * 40, None)
+    (found,) = measured(Row(str(tmp_path / "a.mp4"), id="a"))
+    assert kinds(found) == {"no_face", "no_audio"}
 
 
 def test_cuts_of_still_pictures_are_none():

@@ -17,6 +17,7 @@ from pipelines.corpora import manifest
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.manifest import Row
 from pipelines.tables import ledger
+from store import layout
 from store.place import place
 
 
@@ -154,3 +155,31 @@ def test_a_table_that_is_not_what_the_run_wrote_is_told_as_damage(small, name, h
     assert "invented" not in done.output
     assert len(done.stderr.splitlines()) == 1
     assert not (small / "audit.json").exists()
+
+
+def test_held_pictures_and_notes_of_the_ledger_are_told_and_break_no_strict_audit(small):
+    reader, writer = store.open(small), store.Writer.open(small)
+    fakes = [i for i in range(len(reader) - 1) if reader.clips["label"][i] == 1]
+    for shard in range(reader.num_rows // reader.shard_rows):
+        first = shard * reader.shard_rows
+        flags = reader.rows(first, first + reader.shard_rows, ["flags"])["flags"]
+        for i in fakes[:2]:
+            offset = int(reader.clips["offset"][i]) - first
+            if 0 <= offset < len(flags):
+                flags[offset : offset + 40] |= layout.HELD
+        writer.write_shard(shard, {"flags": flags})
+    writer.consolidate()
+    names = [str(name) for name in reader.clips["id"]]
+    said = "the picture stands still throughout; the file has two sound tracks"
+    ledger.write(
+        small, [ledger.Entry(name, "/x.mp4", "done", notes=said * (i == fakes[0])) for i, name in enumerate(names)]
+    )
+    found = stored.from_store(store.open(small))
+    told = {(fault.kind, fault.id, fault.text) for fault in found.faults}
+    assert {("held_pictures", names[i], "the picture stands still throughout") for i in fakes[:2]} < told
+    assert ("note", names[fakes[0]], "the file has two sound tracks") in told
+    assert found.table["has_held_pictures"].sum() == 2
+    assert np.isnan(found.table["has_held_pictures"].iloc[-1])  # it is not done
+    done = run("--store", small, "--strict")
+    assert "held_pictures" in done.output
+    assert done.exit_code == 0, done.output

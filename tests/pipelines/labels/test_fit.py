@@ -216,3 +216,48 @@ def test_a_fit_says_how_long_the_clips_were_that_it_learned_from(path, tmp_path)
     file = tmp_path / "fit.npz"
     assert CliRunner().invoke(inspect.main, [str(path), "--save-fit", str(file)]).exit_code == 0
     assert fitfile.load(file)[2]["clip_frames"] == 40
+
+
+def held_throughout(path, clips, bit):
+    """Some clips get one picture for all frames; the flags say so if `bit`, and else the store is one of an earlier release."""
+    writer, reader = store.Writer.open(path), store.open(path)
+    rows = reader.rows(0, reader.num_rows, ["mouth", "flags"])
+    for clip in clips:
+        own = slice(int(reader.clips["offset"][clip]), int(reader.clips["offset"][clip] + reader.clips["length"][clip]))
+        rows["mouth"][own] = rows["mouth"][own.start]
+        rows["flags"][own] |= np.uint8(layout.HELD if bit else 0)
+    for shard in range(reader.num_rows // layout.SHARD):
+        part = slice(shard * layout.SHARD, (shard + 1) * layout.SHARD)
+        writer.write_shard(shard, {name: values[part] for name, values in rows.items()})
+    writer.update_attrs({"held_pictures": bit})
+    writer.consolidate()
+
+
+@pytest.mark.parametrize("bit", [True, False])
+def test_clips_that_stand_still_teach_nothing_and_have_no_label(path, bit):
+    held_throughout(path, [0, 1], bit)
+    note = second_pass(path, store.Writer.open(path), Wish(kind="cca", refit=True), here)
+    assert note["fitted_on"]["frames"] == 38 * 40  # of 40 clips
+    reader = store.open(path)
+    got = reader.frames(0, 0, 40, ["flags", "similarity"])
+    assert not layout.labelled(got["flags"], got["flags"]).any()
+    assert ((got["similarity"] >= 0) & (got["similarity"] <= 1)).all()
+    assert layout.labelled(*[reader.frames(2, 0, 40, ["flags"])["flags"]] * 2).all()
+
+
+def test_a_new_fit_writes_the_bit_into_a_store_of_an_earlier_release(path):
+    held_throughout(path, [3], bit=False)
+    before = store.open(path).rows(0, layout.SHARD, ["flags"])["flags"]
+    second_pass(path, store.Writer.open(path), Wish(kind="cca"), here)  # keeps the fit: nothing to write
+    assert not store.open(path).has_held_pictures
+    second_pass(path, store.Writer.open(path), Wish(kind="cca", refit=True), here)
+    reader = store.open(path)
+    assert reader.has_held_pictures
+    np.testing.assert_array_equal(reader.rows(0, layout.SHARD, ["flags"])["flags"], before)
+    assert (before & layout.HELD).sum() == 40 * layout.HELD
+
+
+def test_a_store_in_which_nothing_moves_cannot_be_fitted(path, caplog):
+    held_throughout(path, range(52), bit=True)
+    assert second_pass(path, store.Writer.open(path), Wish(kind="cca", refit=True), here) == {}
+    assert "too few for a fit" in caplog.text

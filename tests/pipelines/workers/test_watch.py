@@ -191,3 +191,13 @@ def test_a_second_face_is_staged_as_a_store_has_it(speaks, silent, tmp_path):
     (arrays,), _ = staging.load(place(tmp_path), done.name)
     for name, (dtype, row) in layout.SECOND_ARRAYS.items():
         assert (arrays[name].dtype, arrays[name].shape) == (np.dtype(dtype), (75, *row))
+
+
+def test_a_clip_that_moves_is_not_held_and_a_photograph_is(watcher, seen, shared):
+    speaks = seen.clip.flags & layout.VOICE_ACTIVE > 0
+    assert not (seen.clip.flags[speaks] & layout.HELD).any()
+    assert not [fact for fact in seen.facts if fact.kind == "held_pictures"]
+    photo = watcher.watch(shared / "cases" / "still_photo.mp4")
+    assert (photo.clip.flags & layout.HELD).all()
+    assert photo.quality == 1  # a face is seen all the same
+    assert [fact.text for fact in photo.facts] == ["the picture stands still throughout"]

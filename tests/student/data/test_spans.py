@@ -232,3 +232,27 @@ def test_the_same_learner_finds_a_silence_that_is_left_in(tmp_path):
     """So that the test above can fail: with --trim none the silence before the first word is still there."""
     auc, _ = learned(given_away(tmp_path / "s.zarr"), "none")
     assert auc > 0.9
+
+
+def test_a_clip_that_stands_still_throughout_has_no_span_and_one_that_freezes_keeps_its_own():
+    moving = flags("ssvvvvvvvvvvvvss")
+    assert span(moving | np.uint8(layout.HELD), "none") == (0, 0)
+    partly = moving.copy()
+    partly[8:] |= layout.HELD
+    assert span(partly, "leading") == span(moving, "leading")
+
+
+def test_held_frames_are_masked_in_the_soft_labels_of_a_window(tmp_path):
+    path = make_store(tmp_path / "s.zarr", {"train": 4}, frames=40, shard_rows=500)
+    writer, reader = store.Writer.open(path), store.open(path)
+    kept = reader.rows(0, 500, ["flags"])["flags"]
+    kept[:160] |= np.tile(np.arange(40) >= 20, 4) * np.uint8(layout.HELD)
+    writer.write_shard(0, {"flags": kept})
+    writer.consolidate()
+    config = DataConfig(window=25, batch_size=2, pair_share=0, augment=False)
+    reader = store.open(path)
+    corpus = Corpus.of(reader, np.arange(4), np.ones(4, np.float32), spans(reader, np.arange(4), "none"), 25)
+    batch = Windows(str(path), corpus, config, 0, True, (1.0, 1.0))[Key(0, (0, 1), (0, 1))]
+    for row in range(2):
+        start = int(batch["start"][row][0])
+        assert batch["soft_mask"][row, row].tolist() == [k < 20 for k in range(start, start + 25)]

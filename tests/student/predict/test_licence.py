@@ -71,7 +71,9 @@ def evidence(value=None, frames=75, where=()):
         words=[],
         start_skew_s=0.0,
         face=on,
+        evident=on,
         voice=on,
+        facts=(),
     )
 
 

@@ -183,8 +183,8 @@ def test_the_json_says_what_it_rests_on(told):
     assert found["basis"]["calibrated_on"]["grid:grid_s1"]["speakers"] == 1
     assert {
         "path", "decision", "reason", "message", "probability", "ranking", "rests_on", "calibration", "student", "teachers",
-        "duration", "face_share", "voice_share", "seconds_judged", "start_skew", "offset", "words", "disagreeing_words",
-        "passages", "timeline",
+        "duration", "face_share", "held_share", "voice_share", "seconds_judged", "start_skew", "notes", "offset", "words",
+        "disagreeing_words", "passages", "timeline",
     } == set(real)  # fmt: skip
     assert len(real["timeline"]) == 75
     assert set(real["timeline"][0]) == {"time", "similarity", "similarity_1s", "similarity_moved", "face", "voice"}
@@ -346,10 +346,12 @@ def test_a_clear_offset_alone_is_out_of_sync():
 def test_doubts_come_in_order():
     on, off = np.ones(75, bool), np.zeros(75, bool)
     half = np.arange(75) < 37
-    assert doubt(on[:20], on[:20], None, None)[0] == "too short"
-    assert doubt(off, off, None, None)[0] == "no speech"
-    assert doubt(half, ~half, None, None)[0] == "no face"  # seen, but not while somebody speaks
-    assert doubt(on, on, Offset(0, 0.6, 0.6, 0.4), 0.9) == ("", "")
+    assert doubt(on[:20], on[:20], on[:20], None, None)[0] == "too short"
+    assert doubt(off, off, off, None, None)[0] == "no speech"
+    assert doubt(half, ~half, half, None, None)[0] == "no face"  # seen, but not while somebody speaks
+    assert doubt(on, on, half & (np.arange(75) >= 20), None, None)[0] == "still picture"  # under a second moves
+    assert doubt(on, on, half, None, None)[0] == "still picture"  # under half of the time
+    assert doubt(on, on, on, Offset(0, 0.6, 0.6, 0.4), 0.9) == ("", "")
 
 
 def test_passages_join_over_gaps_without_evidence_and_end_where_lips_agree():

@@ -42,9 +42,8 @@ def cut_of(track: Track | None, stream: Any, shuffled: Callable[[], bool]) -> Cu
         # Without offsets, decoding stamps stand for display's, which are later by the decoder's delay.
         each = track.length / max(track.samples, 1)
         parts = [replace(p, media=max(p.media - depth * each, Fraction(0))) for p in track.parts]
-        if (
-            track.parts[-1].media + track.parts[-1].length > track.length - each / 2
-        ):  # to the end, so the last are shown
+        last = track.parts[-1]
+        if last.media + last.length > track.length - each / 2:  # up to the end, so the last pictures are shown, too
             parts[-1] = replace(parts[-1], length=track.length - parts[-1].media)
         return Cut(tuple(parts), True)
     return Cut(track.parts) if len(track.parts) > 1 else None

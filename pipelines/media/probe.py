@@ -67,10 +67,11 @@ def _length_s(path: Media, container: Any, stream: Any) -> Fraction:
     track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
     declared = declared_s(container, stream, track)
     unlisted = container.format.name == "avi" and len(stream.index_entries) <= 1
-    if declared is None or unlisted or _sparse(path, declared, container, track):
+    if declared is None or unlisted:
         return _packets_s(path, container, stream)
     total = container_s(container)
-    evident = _evident_s(path, container, stream, track)
+    sparse = _sparse(path, declared, container, track)
+    evident = _packets_s(path, container, stream) if sparse else _evident_s(path, container, stream, track)
     if evident is None:
         return min(declared, total) if total else declared
     return declared if abs(declared - evident) <= max(AGREE_S, AGREE * evident) else evident

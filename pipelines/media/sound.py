@@ -79,7 +79,8 @@ def decode_sound(path: Media, start_s: float | None, num_frames: int) -> Sound:
                 canvas.write(resampler, frame)
         canvas.write(resampler)
         tally.check_complete()
-    return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0))
+    facts = tuple(tally.facts) if start_s is None else ()  # of one file, the picture's pass has them
+    return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0), facts)
 
 
 def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:

@@ -16,7 +16,9 @@ from typing import IO
 from store.place import Place, is_url, place
 
 Path = str | os.PathLike[str] | Place
+AHEAD = 64 << 10  # bytes that are read at a time from a bucket
 MAX_TABLE = 64 << 20  # bytes of a table that is read; longer ones are left to ffmpeg
+MAX_PARTS = 10_000  # of an edit list that are shown
 SLACK_S = Fraction(1, 2)  # by which display may be later than the samples' durations tell
 _PARENTS = frozenset((b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl"))
 
@@ -79,6 +81,7 @@ def tracks(path: Path) -> dict[int, Track]:
             for at, stop in traks:
                 number, track = _track(file, at, stop, movie)
                 found[number] = replace(track, fragmented=fragmented)
+            break
     return found
 
 
@@ -141,7 +144,7 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
     """A file, local or in a bucket, as a binary file, and its size in bytes."""
     if is_url(path):
         there = place(path).open()
-        with there.file() as file:
+        with there.file(AHEAD) as file:
             yield file, there.size
     else:
         with open(path, "rb") as file:  # type: ignore[arg-type]
@@ -197,12 +200,12 @@ def _track(file: IO[bytes], begin: int, end: int, movie: int) -> tuple[int, Trac
     return number, Track(length, samples, offset, parts, False)
 
 
-def _tables(file: IO[bytes], begin: int, end: int) -> dict[bytes, bytes]:
+def _tables(file: IO[bytes], begin: int, end: int, depth: int = len(_PARENTS)) -> dict[bytes, bytes]:
     """The contents of a track's boxes that are used here; of ctts the first entry."""
     table: dict[bytes, bytes] = {}
     for name, at, stop, _ in boxes(file, begin, end):
-        if name in _PARENTS:
-            table |= _tables(file, at, stop)
+        if name in _PARENTS and depth:
+            table |= _tables(file, at, stop, depth - 1)
         elif name in (b"tkhd", b"mdhd", b"elst", b"stts"):
             table[name] = _read(file, at, stop)
         elif name == b"ctts":
@@ -225,7 +228,8 @@ def _parts(data: bytes, movie: int, scale: int) -> Iterator[Part]:
     form = ">QqI" if data[:1] == b"\1" else ">IiI"
     size = struct.calcsize(form)
     start = Fraction(0)
-    for length, media, _ in struct.iter_unpack(form, data[8 : 8 + (len(data) - 8) // size * size]):
+    count = min((len(data) - 8) // size, MAX_PARTS)
+    for length, media, _ in struct.iter_unpack(form, data[8 : 8 + count * size]):
         if media >= 0:
             yield Part(start, Fraction(media, scale), Fraction(length, movie))
         start += Fraction(length, movie)

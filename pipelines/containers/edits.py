@@ -40,9 +40,12 @@ def cut_of(track: Track | None, stream: Any, shuffled: Callable[[], bool]) -> Cu
     plain = bool(depth and track.offset is None and track.parts[0].media and shuffled())
     if plain:
         # Without offsets, decoding stamps stand for display's, which are later by the decoder's delay.
-        delay = depth * track.length / max(track.samples, 1)
-        parts = tuple(replace(p, media=max(p.media - delay, Fraction(0))) for p in track.parts)
-        return Cut(parts, True)
+        each = track.length / max(track.samples, 1)
+        parts = [replace(p, media=max(p.media - depth * each, Fraction(0))) for p in track.parts]
+        last = track.parts[-1]
+        if last.media + last.length > track.length - each / 2:  # up to the end, so the last pictures are shown, too
+            parts[-1] = replace(parts[-1], length=track.length - parts[-1].media)
+        return Cut(tuple(parts), True)
     return Cut(track.parts) if len(track.parts) > 1 else None
 
 

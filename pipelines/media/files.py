@@ -37,10 +37,7 @@ CONTAINERS = tuple(
 )
 # Containers that do not list their streams, or not with all that a decoder needs: packets tell. ffmpeg looks at 5 MB and 5 s.
 UNLISTED = frozenset(("mpeg", "mpegts", "flv", "asf"))
-LONG_LOOK = {
-    "probesize": str(64 << 20),
-    "analyzeduration": str(MAX_S * 1_000_000),
-}  # bytes, which are kept; microseconds
+LONG_LOOK = {"probesize": str(64 << 20), "analyzeduration": f"{MAX_S}000000"}  # bytes, which are kept; microseconds
 # Places of loudspeakers in ffmpeg's order (libavutil/channel_layout.c, n8.0).
 CHANNELS = tuple(
     "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR DL DR WL WR SDL SDR LFE2 TSL TSR BFC BFL BFR "

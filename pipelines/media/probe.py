@@ -14,9 +14,13 @@ from pipelines.containers.ending import flv_end_s
 from pipelines.media.files import Media, check_length, choose_stream, decodable, open_media, reached, round_half_up
 from pipelines.media.tally import container_s, declared_s
 from store.layout import FPS
+from store.place import is_url
 
 AGREE = 0.02  # share by which a declared length may differ from the evidence,
 AGREE_S = 0.2  # and seconds
+SPARSE_FROM_S = 5  # length from which a file is looked at more closely if it has little for it:
+SPARSE_S = Fraction(1, 5)  # in mp4, seconds a sample;
+SPARSE_BYTES = 64 << 10  # in Matroska, bytes a second
 TAIL = 5_000  # packets that are read at the end of a file; more are between two key frames of hour-long stills
 
 
@@ -73,10 +77,20 @@ def _length_s(path: Media, container: Any, stream: Any) -> Fraction:
     if declared is None or unlisted:
         return _packets_s(path, container, stream)
     total = container_s(container)
-    evident = _evident_s(path, container, stream, track)
+    sparse = _sparse(path, declared, container, track)
+    evident = _packets_s(path, container, stream) if sparse else _evident_s(path, container, stream, track)
     if evident is None:
         return min(declared, total) if total else declared
     return declared if abs(declared - evident) <= max(AGREE_S, AGREE * evident) else evident
+
+
+def _sparse(path: Media, declared: Fraction, container: Any, track: Track | None) -> bool:
+    """Whether so little is in the file for its length that its clock may jump. Then its packets are few, too, and read."""
+    if is_url(path) or declared < SPARSE_FROM_S:
+        return False
+    if track is not None:
+        return 0 < track.samples * SPARSE_S < declared
+    return "matroska" in container.format.name and container.size < declared * SPARSE_BYTES
 
 
 def _evident_s(path: Media, container: Any, stream: Any, track: Track | None) -> Fraction | None:

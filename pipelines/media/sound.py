@@ -86,7 +86,8 @@ def decode_sound(
         canvas.write(mixer)
         tally.check_complete()
     odd = mix is None and channels.odd
-    return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0), odd=odd)
+    facts = tuple(tally.facts) if start_s is None else ()  # of one file, the picture's pass has them
+    return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0), facts, odd)
 
 
 def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:

@@ -53,7 +53,11 @@ class Tally:
                 stream = own.streams[self.stream.index]
                 stream.codec_context.options = self.stream.codec_context.options
                 stream.codec_context.thread_count = 1
-                yield from cut(lambda: self._ordered(self._decoded(own, stream)), own, stream, self.cut.parts)
+                try:
+                    yield from cut(lambda: self._ordered(self._decoded(own, stream)), own, stream, self.cut.parts)
+                except av.FFmpegError:  # of seeking
+                    self.broken = True
+                    yield None, []
             return
         others = self.container.streams.audio if beside else ()
         steps = self._decoded(self.container, self.stream, *others)

@@ -106,10 +106,12 @@ class Fields:
         assert self._graph is not None
         while self._waiting:
             try:
-                frame = self._graph.pull()
+                frame: Any = self._graph.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            start, end, _ = self._waiting.popleft()
+            start, end, given = self._waiting.popleft()
+            if not frame.format.is_rgb:  # ffmpeg forgets them where it changes the layout of planes for the filter
+                frame.colorspace, frame.color_range = given.colorspace, given.color_range
             yield start, end, frame
 
     def _flush(self) -> Iterator[Span]:

@@ -11,6 +11,7 @@ Brighter light is compressed softly, and a clip whose first picture stays dark, 
 made brighter, as cameras do in SDR. Other transfers (gamma 2.2 to 2.8, sRGB) are left as they are: they differ little.
 """
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -54,7 +55,8 @@ class Converter:
         self.thumb, self.form = thumb, "gray" if thumb else "rgb24"
         self.named = stream.sample_aspect_ratio  # by the container or, without it, by the first frame
         self.coded: Any = None  # what the coded pictures themselves said when the first one came
-        self.begun = False
+        self.said: Any = None  # and when the last one came
+        self.begun = self.carried = False
         self.looks: dict[
             tuple[int, int, bool, bool, bool], None
         ] = {}  # width, height and turns, in order of appearance
@@ -63,7 +65,9 @@ class Converter:
 
     def __call__(self, frame: Any) -> np.ndarray:
         """The next picture. Raises ValueError, or ffmpeg's error, if it cannot be converted."""
-        aspect = self._aspect()
+        aspect = _plausible(self.named) if self.carried else self._aspect()
+        if isinstance(frame.opaque, Fraction):
+            aspect = frame.opaque
         width, height = (
             round_half_up(frame.width * max(aspect, Fraction(1))),
             round_half_up(frame.height * max(1 / aspect, Fraction(1))),
@@ -77,6 +81,16 @@ class Converter:
             picture = picture.swapaxes(0, 1)
         # Rows are padded if the width is not a multiple of 16, and later models misread such arrays.
         return np.ascontiguousarray(picture[:: -1 if down else 1, :: -1 if right else 1])
+
+    def noted(self, spans: Iterable[tuple[Fraction, Fraction, Any]]) -> Iterator[tuple[Fraction, Fraction, Any]]:
+        """The same spans (start, end, frame), where each frame carries the shape of its pixels if it is not the container's:
+        the decoder says only that of the picture it read last, and frames may be held back before they are converted."""
+        self.carried = True
+        for span in spans:
+            aspect = self._aspect()
+            if self.said != self.coded:
+                span[2].opaque = aspect
+            yield span
 
     def facts(self) -> list[Fact]:
         """What a person should know of the pictures so far."""
@@ -97,8 +111,8 @@ class Converter:
         said = self.stream.codec_context.sample_aspect_ratio
         if not self.begun:
             self.begun, self.coded = True, said
-        sar = self.named if said == self.coded else said
-        return sar if sar and Fraction(1, 4) <= sar <= 4 else Fraction(1)
+        self.said = said
+        return _plausible(self.named if said == self.coded else said)
 
     def _scaled(self, frame: Any, width: int, height: int) -> np.ndarray:
         """The frame at that size, not turned."""
@@ -138,6 +152,10 @@ class Converter:
             self.raised = _raise(toned(rgb[::4, ::4], tone, source))
         picture = toned(rgb, tone, source, self.raised or 1.0)
         return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if self.thumb else picture
+
+
+def _plausible(aspect: Fraction | None) -> Fraction:
+    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
 def _turns(frame: Any) -> tuple[bool, bool, bool]:

@@ -52,7 +52,8 @@ class Fields:
         self._waiting: deque[Span] = deque()  # in the graph
 
     def progressive(self, spans: Iterable[Span]) -> Iterator[Span]:
-        """The same spans with progressive pictures; a few are held back until they are judged."""
+        """The same spans with progressive pictures, each with its frame's `opaque`; a few are held back until they are
+        judged."""
         block: list[Span] = []
         for span in spans:
             if block and _kind(span[2]) != _kind(block[0][2]):
@@ -106,10 +107,13 @@ class Fields:
         assert self._graph is not None
         while self._waiting:
             try:
-                frame = self._graph.pull()
+                frame: Any = self._graph.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
-            start, end, _ = self._waiting.popleft()
+            start, end, given = self._waiting.popleft()
+            frame.opaque = given.opaque
+            if not frame.format.is_rgb:  # ffmpeg forgets them where it changes the layout of planes for the filter
+                frame.colorspace, frame.color_range = given.colorspace, given.color_range
             yield start, end, frame
 
     def _flush(self) -> Iterator[Span]:

@@ -76,7 +76,7 @@ class Video:
             stream = choose_stream(container, "video", path)
             tally = self.tally = Tally(path, container, stream)
             convert, fields = Converter(stream), Fields()
-            spans = fields.progressive(pictures(container, stream, tally))
+            spans = fields.progressive(convert.noted(pictures(container, stream, tally)))
             held, picture = None, np.empty(0, np.uint8)
             for frame in select_frames(spans, tally.check_limit):
                 if frame is not held:

@@ -201,7 +201,7 @@ def test_the_display_matrix_of_each_frame_counts():
     convert._scaled = lambda frame, width, height: picture  # what is scaled is not the question here
     shapes = []
     for matrix in (None, quarter, None):
-        frame = SimpleNamespace(width=96, height=64, side_data={"DISPLAYMATRIX": matrix} if matrix else {})
+        frame = SimpleNamespace(width=96, height=64, opaque=None, side_data={"DISPLAYMATRIX": matrix} if matrix else {})
         shapes.append(convert(frame).shape[:2])
     assert shapes == [(64, 96), (96, 64), (64, 96)]
     assert [f.text for f in convert.facts()] == ["the picture changes its size: 96x64, 64x96"]

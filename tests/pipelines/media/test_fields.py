@@ -105,6 +105,17 @@ def test_clips_of_people_are_progressive(clips):
         assert video.facts == [], path.name
 
 
+@pytest.mark.parametrize("form", ["nv12", "yuv420p", "yuv422p10le", "yuv411p"])
+def test_the_matrix_and_the_range_stay(moving, form):
+    frames = [av.VideoFrame.from_ndarray(p, format="rgb24").reformat(format=form) for p in woven(moving, "tff")[:24]]
+    for k, frame in enumerate(frames):
+        frame.pts, frame.time_base, frame.colorspace, frame.color_range = k, F(1, 25), 1, 2
+    fields = Fields()
+    found = [frame for *_, frame in fields.progressive([(F(k, 25), F(k + 1, 25), f) for k, f in enumerate(frames)])]
+    assert fields.found
+    assert {(frame.colorspace, frame.color_range) for frame in found} == {(1, 2)}
+
+
 def test_order_and_times_survive_every_change(moving):
     """Interlaced, then progressive, then of another size, of few pictures: each span comes once, in order."""
     parts = [woven(moving, "tff")[:19], moving, moving[::2, :144, :180][:2], woven(moving[:, ::2, ::2], "bff")]

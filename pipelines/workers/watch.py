@@ -71,7 +71,7 @@ class Watcher:
         self, path: Media, audio_path: Media | None = None, clip_id: str = "", audio_track: int = AUTO
     ) -> Watched:
         """The clip at `path`, with the sound of `audio_path` if that is a separate file, and of several sound tracks the
-        one of number `audio_track` (`media.tracks`). Files in buckets are downloaded while they are used. Raises
+        one of number `audio_track` (`hearing.tracks`). Files in buckets are downloaded while they are used. Raises
         MediaError and NoFaceError."""
         with local_copy(path) as pictures, local_copy(audio_path or pictures) as sounds:
             # The header was read when the clip was planned, by another worker, perhaps in an earlier run. Only the presence of

@@ -122,7 +122,7 @@ def _facts(clip: Clip, flags: np.ndarray, entry: ledger.Entry | None) -> list[Cl
     """What the run noted about a clip, and the held pictures that its flags mark."""
     found = [ClipFault(fact.kind, clip.id, fact.text) for fact in still.facts(flags)]
     told = {fault.text for fault in found}
-    notes = [text for text in entry.notes.split("; ") if text and text not in told] if entry else []
+    notes = [text for text in entry.notes.split("\n") if text and text not in told] if entry else []
     return [*found, *(ClipFault(NOTE, clip.id, text) for text in notes)]
 
 

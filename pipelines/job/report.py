@@ -67,7 +67,7 @@ def _notes(summary: Summary) -> list[str]:
     """How many clips each note is about, the most frequent first; notes that differ in numbers alone count together."""
     alike: dict[str, list[str]] = {}
     for notes in summary.notes:
-        for kind, note in {NUMBER.sub("#", note): note for note in notes.split("; ")}.items():
+        for kind, note in {NUMBER.sub("#", note): note for note in notes.split("\n")}.items():
             alike.setdefault(kind, []).append(note)
     if not alike:
         return []

@@ -32,5 +32,5 @@ class Fact:
 
 
 def sentences(facts: Iterable[Fact]) -> str:
-    """The facts as one text; "" without any."""
-    return "; ".join(fact.text for fact in facts)
+    """The facts as one text, a line each; "" without any."""
+    return "\n".join(fact.text for fact in facts)

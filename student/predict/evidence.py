@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,24 +25,21 @@ from pipelines.corpora import manifest
 from pipelines.hearing.tracks import AUTO
 from pipelines.labels import projection
 from pipelines.labels.projection import half
-from pipelines.media import probe
 from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError
-from pipelines.media.picture import Video
 from pipelines.workers import crops, isolation
 from pipelines.workers.threads import fix_threads
-from pipelines.workers.watch import Watched, Watcher
 from pipelines.workers.work import check_device, reason_of, traceback_of
 from store import layout
 from store.place import place
 from store.similarity import Fit
+from student.predict.eyes import Eyes, NumFrames, Pictures, Question, Watch, jpeg
 from teachers import ClipMedia, TeacherError, recorded
-from teachers.face.tracker import MAX_FACES, NoFaceError
+from teachers.face.tracker import NoFaceError
 from teachers.whisper.transcribe import Word
 
 log = logging.getLogger(__name__)
 
-JPEG_QUALITY = 72
 T_co = TypeVar("T_co", covariant=True)
 
 PARTS = 3  # a piece of sound overlaps the next by two thirds
@@ -94,60 +91,6 @@ class Evidence:
     def voice(self) -> np.ndarray:
         """bool [frames]: voice is active."""
         return (self.clip.flags & layout.VOICE_ACTIVE) > 0
-
-
-class Question(Protocol[T_co]):
-    """A question about a file, answered in the child process."""
-
-    @property
-    def path(self) -> str: ...
-
-    def answer(self, watcher: Watcher) -> T_co: ...
-
-
-@dataclass(frozen=True)
-class NumFrames:
-    """The number of frames in the file's header."""
-
-    path: str
-
-    def answer(self, watcher: Watcher) -> int:
-        return probe.probe(place(self.path)).num_frames
-
-
-@dataclass(frozen=True)
-class Watch:
-    """The whole clip."""
-
-    path: str
-    id: str
-    audio_track: int
-
-    def answer(self, watcher: Watcher) -> Watched:
-        return watcher.watch(place(self.path), clip_id=self.id, audio_track=self.audio_track)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Some frames as JPEGs, `width` pixels wide."""
-
-    path: str
-    frames: list[int]
-    width: int
-
-    def answer(self, watcher: Watcher) -> dict[int, bytes]:
-        return _pictures(self.path, self.frames, self.width)
-
-
-class Eyes:
-    """Runs in the child process: everything that opens a file."""
-
-    def __init__(self, arrays: Sequence[str] = (), mouth_crops: bool = False) -> None:
-        """`arrays`: the members of layout.OPTIONAL_ARRAYS that clips need; `mouth_crops`: they are mouth crops already."""
-        self.watcher = Watcher(arrays=arrays, others=MAX_FACES - 1, mouth_crops=mouth_crops)
-
-    def __call__(self, asked: Question[Any]) -> Any:
-        return asked.answer(self.watcher)
 
 
 class Witness:
@@ -300,7 +243,7 @@ def _finite(x: np.ndarray, path: str) -> np.ndarray:
 
 def mouths(evidence: Evidence, frames: list[int]) -> dict[int, bytes]:
     """The mouth crops of those frames as JPEGs."""
-    return {k: _jpeg(evidence.clip.mouth[k]) for k in frames}
+    return {k: jpeg(evidence.clip.mouth[k]) for k in frames}
 
 
 def _row(path: str | os.PathLike[str]) -> manifest.Row:
@@ -310,23 +253,3 @@ def _row(path: str | os.PathLike[str]) -> manifest.Row:
 def _unforeseen(path: str, error: Exception) -> Unusable:
     log.debug("%s:\n%s", path, traceback_of(error))
     return Unusable(reason_of(error), f"{path}: {type(error).__name__}: {error}")
-
-
-def _pictures(path: str, frames: list[int], width: int) -> dict[int, bytes]:
-    import cv2
-
-    wanted, found = set(frames), {}
-    for k, picture in enumerate(Video(place(path))):
-        if k in wanted:
-            height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-            small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            found[k] = _jpeg(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        if k >= max(frames):
-            break
-    return found
-
-
-def _jpeg(picture: np.ndarray) -> bytes:
-    import cv2
-
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

@@ -82,6 +82,6 @@ def test_the_ledger_says_which_track_was_taken(source, tmp_path):
     done = FaceStage()(Work("b", slots, rows, [Receipt(k, row.id, row.path) for k, row in enumerate(rows)]))
     first, second, third = done.receipts
     assert "track 1 was taken (the first one)" in first.notes
-    assert "track 2 was taken (as asked for); the sound is silent" in second.notes
+    assert "track 2 was taken (as asked for)\nthe sound is silent" in second.notes
     assert (third.stage, third.reason) == ("decode", "no_track")
     assert "its sound tracks are 1 (eng, pcm_s16le" in third.message

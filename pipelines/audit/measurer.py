@@ -30,7 +30,7 @@ from pipelines.media.mix import Channels, Mix, mixed
 from pipelines.media.picture import Video
 from pipelines.media.sound import sound_frames
 from pipelines.media.tally import Tally, container_s, declared_s
-from pipelines.workers.looks import Pictures, face_backend
+from pipelines.seeing.looks import Pictures, face_backend
 from pipelines.workers.threads import fix_threads
 from pipelines.workers.watch import Watcher
 from store.layout import FPS, SAMPLE_RATE

@@ -18,8 +18,8 @@ from pipelines.corpora import manifest
 from pipelines.corpora.faults import ClipFault
 from pipelines.corpora.manifest import Row
 from pipelines.media import levels
+from pipelines.seeing import still
 from pipelines.tables import kept, ledger
-from pipelines.workers import still
 from store import layout
 from store.arrays import inventory
 from store.reader import Clip

@@ -17,7 +17,7 @@ from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
 from pipelines.labels.borrow import borrowed_fit, check_teachers
 from pipelines.labels.words import Transcriber
-from pipelines.workers import crops
+from pipelines.seeing import crops
 from pipelines.workers.cluster import Pools
 from store import layout
 from store.arrays.attributes import RootAttributes

@@ -58,7 +58,7 @@ class FaceStage:
         """`backend`, `arrays` and `mouth_crops` are the watcher's; `options` are for media in buckets; `root` is the store
         in which clips longer than a shard are kept between stages."""
         self.options, self.root = options, root
-        self.watcher = Watcher(backend, arrays, mouth_crops)
+        self.watcher = Watcher(backend, arrays, mouth_crops=mouth_crops)
 
     def __call__(self, work: Work) -> Work:
         for i, row in enumerate(work.rows):

@@ -22,7 +22,7 @@ from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
 from pipelines.media.probe import has_sound
 from pipelines.media.sound import Sound, decode_sound
-from pipelines.workers import crops, still
+from pipelines.seeing import crops, still
 from pipelines.workers.threads import fix_threads
 from store import layout
 from teachers import ClipMedia, speaker

@@ -27,7 +27,8 @@ from pipelines.labels import projection
 from pipelines.labels.projection import half
 from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError
-from pipelines.workers import crops, isolation
+from pipelines.seeing import crops
+from pipelines.workers import isolation
 from pipelines.workers.threads import fix_threads
 from pipelines.workers.work import check_device, reason_of, traceback_of
 from store import layout

@@ -29,15 +29,6 @@ HEADS = {
     "no speech": "No answer: nobody is heard speaking",
     "too short": "No answer: the video is too short",
     "unreadable": "No answer: the file cannot be read",
-}
-
-HEADS = {
-    "not finite": "No answer: the models gave no valid number",
-    "no face": "No answer: no face is seen speaking",
-    "still picture": "No answer: the picture stands still",
-    "no speech": "No answer: nobody is heard speaking",
-    "too short": "No answer: the video is too short",
-    "unreadable": "No answer: the file cannot be read",
 }  # of answers without a decision, by reason
 
 

@@ -130,31 +130,23 @@ def similarities(source: np.ndarray, target: np.ndarray = MEAN_STABLE) -> np.nda
     )
 
 
-def transforms(stable: np.ndarray) -> np.ndarray:
+def transforms(stable: np.ndarray, changes: Sequence[int] = ()) -> np.ndarray:
     """Smoothed similarities [frames, 2, 3], frame to mean face, for one unbroken run of stable points [frames, 5, 2].
 
-    Frame i uses the mean of frames i .. i+11; the last 11 frames reuse the last whole window's transform.
+    Frame i uses the mean of frames i .. i+11; the last 11 frames reuse the last whole window's transform. `changes` are the
+    frames from which on pictures have another size or orientation: a face hardly moves from one frame to the next, so
+    its points in both tell how they are related, and later points are taken to where the earlier picture has them.
     """
-    found = similarities(smooth(stable))
-    return np.concatenate([found, np.repeat(found[-1:], len(stable) - len(found), axis=0)])
-
-
-def linked(stable: np.ndarray, changes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The stable points f8 [frames, 5, 2] of one unbroken run as if all its pictures were like the first, and the maps
-    f8 [frames, 2, 3] that take them there. `changes` are the frames from which on pictures have another size or
-    orientation: a face hardly moves from one frame to the next, so its points in both tell how they are related."""
-    points, maps = stable.copy(), np.zeros((len(stable), 2, 3))
-    maps[:, 0, 0] = maps[:, 1, 1] = 1
-    for first, last in pairwise([*changes, len(stable)]):
-        maps[first:last] = similarities(stable[first][None], points[first - 1])
-        points[first:last] = apply(maps[first:last], stable[first:last])
-    return points, maps
-
-
-def after(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Maps [frames, 2, 3]: `first`, then `second`."""
-    linear = second[:, :, :2] @ first[:, :, :2]
-    return np.concatenate([linear, second[:, :, :2] @ first[:, :, 2:] + second[:, :, 2:]], axis=-1)
+    found = []
+    for start, stop in pairwise([0, *changes, len(stable)]):
+        points = stable[start : stop + WINDOW - 1].copy()
+        for change in changes:
+            if stop <= change < start + len(points):
+                k = change - start
+                points[k:] = apply(similarities(points[k][None], points[k - 1]), points[k:])
+        here = similarities(smooth(points))
+        found.append(np.concatenate([here, np.repeat(here[-1:], len(points) - len(here), axis=0)])[: stop - start])
+    return np.concatenate(found)
 
 
 def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:

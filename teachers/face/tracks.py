@@ -219,8 +219,7 @@ def see(track: Track, sizes: Sequence[int], start: int, stop: int) -> Seen:
     lips, source = np.zeros((n, len(LIPS), 2), np.float32), np.zeros((n, 2, 3))
     stable = track.rows(track.points[:, OF_STABLE], gaps, start, stop)
     for first, last in runs:
-        linked, maps = align.linked(stable[first:last], [c - first for c in changes if first < c < last])
-        transform = align.after(align.transforms(linked), maps)
+        transform = align.transforms(stable[first:last], [c - first for c in changes if first < c < last])
         for a in range(first, last, ROWS):
             b = min(a + ROWS, last)
             here = transform[a - first : b - first]

@@ -63,7 +63,7 @@ def test_every_input_ends_in_the_ledger_with_its_reason(made, corpus):
     entries = {e.id.partition("/real/")[2]: e for e in ledger.read(made[0]).values()}
     assert {name: e.reason for name, e in entries.items()} == corpus[1]
     for entry in entries.values():
-        assert entry.attempts == (2 if entry.path.endswith("/lying.mp4") else 1)
+        assert entry.attempts == (2 if entry.path.endswith("/joined.mkv") else 1)
         assert (entry.stage == "done") == (entry.reason == "")
         if entry.reason:
             assert entry.message
@@ -73,8 +73,8 @@ def test_every_input_ends_in_the_ledger_with_its_reason(made, corpus):
 
 def test_a_clip_longer_than_its_header_says_gets_a_new_slot_and_the_ledger_says_so(made):
     reader = store.open(made[0])
-    row = next(i for i in range(len(reader)) if reader.clip(i).path.endswith("/lying.mp4"))
-    entry = next(e for e in ledger.read(made[0]).values() if e.path.endswith("/lying.mp4"))
+    row = next(i for i in range(len(reader)) if reader.clip(i).path.endswith("/joined.mkv"))
+    entry = next(e for e in ledger.read(made[0]).values() if e.path.endswith("/joined.mkv"))
     assert (entry.stage, entry.reason) == ("done", "")
     assert "new slot" in entry.message
     clip = reader.clip(row)

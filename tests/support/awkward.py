@@ -86,6 +86,13 @@ def build(folder: Path, good: Path, other: Path) -> dict[str, str]:
     at = whole.index(b"mdat")
     case("frames_gone.mp4", "truncated").write_bytes(whole[: at + 4 + 2000] + bytes(len(whole) - at - 2004))
     case("lying.mp4", "").write_bytes(with_declared_second(whole))  # three seconds of video; the header says one
+    joined = case("joined.mkv", "")  # two files, one after the other; the header is the first one's
+    parts = [folder.parent / "a.mkv", folder.parent / "b.mkv"]
+    for part, first, last in zip(parts, (0, 25), (25, 75), strict=True):
+        write_clip(part, frames[first:last], sound[first * 640 : last * 640])
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    for part in parts:
+        part.unlink()
     target = good.absolute()
     case("playlist.mp4", "unreadable").write_text(
         f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:4\n#EXTINF:3.0,\n{target}\n#EXT-X-ENDLIST\n"

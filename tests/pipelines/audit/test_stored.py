@@ -170,7 +170,7 @@ def test_held_pictures_and_notes_of_the_ledger_are_told_and_break_no_strict_audi
         writer.write_shard(shard, {"flags": flags})
     writer.consolidate()
     names = [str(name) for name in reader.clips["id"]]
-    said = "the picture stands still throughout; the file has two sound tracks"
+    said = "the picture stands still throughout\nthe file has two sound tracks"
     ledger.write(
         small, [ledger.Entry(name, "/x.mp4", "done", notes=said * (i == fakes[0])) for i, name in enumerate(names)]
     )

@@ -34,7 +34,7 @@ def test_exit_code_is_3_for_more_failures_than_allowed(failed, allowed, code):
 
 def test_last_lines_count_what_was_noted_about_clips():
     still, two = "the picture stands still from {} s to 2.6 s", "the file has two sound tracks"
-    notes = [still.format(1.2), f"{two}; {still.format(0.4)}", two, two]
+    notes = [still.format(1.2), f"{two}\n{still.format(0.4)}", two, two]
     said = report.text(Summary(clips=9, done=9, notes=notes), Config(Path("/s"))).splitlines()
     at = said.index("notes on 4 clips, all in the ledger:")
     assert said[at + 1 : at + 3] == [f"  3: {two}", f"  2: such as {still.format(1.2)}"]

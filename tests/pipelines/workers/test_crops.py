@@ -13,7 +13,7 @@ from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
 from pipelines.job import opening, request
 from pipelines.media.picture import Video
-from pipelines.workers import crops
+from pipelines.seeing import crops
 from pipelines.workers.plan import Slot
 from pipelines.workers.stages import FaceStage
 from pipelines.workers.watch import Watcher

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.workers import still
+from pipelines.seeing import still
 from store import layout
 
 VOICED = layout.IN_USE | layout.FACE_DETECTED | layout.AUDIO_PRESENT | layout.VOICE_ACTIVE

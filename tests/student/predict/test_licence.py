@@ -74,6 +74,7 @@ def evidence(value=None, frames=75, where=()):
         evident=on,
         voice=on,
         facts=(),
+        unsettled="",
     )
 
 

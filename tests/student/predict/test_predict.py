@@ -187,7 +187,15 @@ def test_the_json_says_what_it_rests_on(told):
         "disagreeing_words", "passages", "timeline",
     } == set(real)  # fmt: skip
     assert len(real["timeline"]) == 75
-    assert set(real["timeline"][0]) == {"time", "similarity", "similarity_1s", "similarity_moved", "face", "voice"}
+    assert set(real["timeline"][0]) == {
+        "time",
+        "similarity",
+        "similarity_1s",
+        "similarity_moved",
+        "face",
+        "voice",
+        "held",
+    }
     for moment in real["timeline"]:
         known = moment["face"] and moment["voice"]
         assert (moment["similarity"] is not None) == known

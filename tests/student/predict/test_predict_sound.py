@@ -65,12 +65,14 @@ def test_what_is_no_number_of_a_track_is_refused(number, videos):
 def test_a_little_too_little_does_not_sound_like_enough():
     on, off = np.ones(75, bool), np.zeros(75, bool)
     nearly = np.arange(75) < MIN_FRAMES - 1
-    assert doubt(on[: MIN_FRAMES - 1], on[: MIN_FRAMES - 1], None, None)[1].startswith(
+    assert doubt(on[: MIN_FRAMES - 1], on[: MIN_FRAMES - 1], on[: MIN_FRAMES - 1], None, None)[1].startswith(
         "the video lasts 0.96 s; at least"
     )
-    assert doubt(on, nearly, None, None)[1] == "somebody speaks for 0.96 s; at least 1 s is needed"
-    assert doubt(nearly, on, None, None)[1].startswith("a face is seen for 0.96 s while somebody speaks; at least 1 s")
-    assert doubt(on, off, None, None)[0] == "no speech"
+    assert doubt(on, nearly, on, None, None)[1] == "somebody speaks for 0.96 s; at least 1 s is needed"
+    assert doubt(nearly, on, nearly, None, None)[1].startswith(
+        "a face is seen for 0.96 s while somebody speaks; at least 1 s"
+    )
+    assert doubt(on, off, on, None, None)[0] == "no speech"
 
 
 class Dying(Eyes):

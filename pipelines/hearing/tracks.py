@@ -81,6 +81,8 @@ def choose_track(path: Media, asked: int, voice: Voice) -> Choice:
     """
     with reached(path), open_media(path) as container:
         tracks = tracks_of(container)
+        if not any(track.usable for track in tracks):
+            raise MediaError("no_audio", f"{shown(path)} has no sound; name its sound as audio_path")
         if asked != AUTO:
             track = next((track for track in tracks if track.number == asked), None)
             if track is None and tracks:

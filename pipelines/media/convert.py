@@ -68,10 +68,10 @@ class Converter:
         aspect = _plausible(self.named) if self.carried else self._aspect()
         if isinstance(frame.opaque, Fraction):
             aspect = frame.opaque
-        width, height = (
-            round_half_up(frame.width * max(aspect, Fraction(1))),
-            round_half_up(frame.height * max(1 / aspect, Fraction(1))),
-        )
+        width, height = frame.width, frame.height
+        if aspect != 1:
+            width = round_half_up(width * max(aspect, Fraction(1)))
+            height = round_half_up(height * max(1 / aspect, Fraction(1)))
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width}x{height} pixels once they are square")
         turned, right, down = _turns(frame)

@@ -23,6 +23,7 @@ from pipelines.media.picture import Video
 from teachers import Teacher, TeacherError
 from teachers.face.align import CROP
 from teachers.face.tracker import LIPS, NUM_BLENDSHAPES, FaceTrack, NoFaceError
+from teachers.face.tracks import POINTS, Track
 
 MOST_SIDE = 256  # pixels: larger pictures are not taken as mouth crops; usual sides are 88, 96, 112 and 128
 SMALL_SIDE = 160  # larger pictures are not looked at: faces of 224 pixels and more are common
@@ -34,6 +35,9 @@ LIVELY = 1.2  # movement in the middle of the picture, relative to its rim, wher
 LOOKS = 50  # pictures that are looked at
 FEW = 3  # pictures with a face
 OPTION = "--mouth-crops"
+OF_POINTS = {
+    int(point): k for k, point in reversed(list(enumerate(POINTS)))
+}  # where MediaPipe's points are among those kept
 GROWTH = 256  # frames by which arrays grow
 
 
@@ -68,6 +72,15 @@ def grey(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(found, (CROP, CROP), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
+def refuse_face(track: Track, shape: tuple[int, int]) -> None:
+    """Raises NoFaceError for a face in small pictures of that height and width that is a mouth, taken for a face."""
+    if not _square(shape[1], shape[0], SMALL_SIDE):
+        return
+    points = (track.points[:LOOKS, [OF_POINTS[k] for k in (*EYES, *MOUTH)]] + 0.5) / shape[::-1]
+    if _is_mouth(np.median(points, axis=0)):
+        raise NoFaceError(_told(shape[1], shape[0]))
+
+
 def refuse(path: Media, faces: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
     """Raises NoFaceError for a clip that looks like a mouth crop, and MediaError. `faces` gives points f4 [478, 2], in
     fractions of the picture, of the face in each picture that shows one. Only small pictures are decoded."""
@@ -81,22 +94,30 @@ def refuse(path: Media, faces: Callable[[list[np.ndarray]], list[np.ndarray]]) -
         if len(kept) == LOOKS:
             break
     if looks_like_mouths(kept, faces(kept)):
-        text = f"it shows no whole face and looks like a mouth crop ({size[0]}x{size[1]})"
-        raise NoFaceError(f"{text}; {OPTION} takes it as it is")
+        raise NoFaceError(_told(*size))
 
 
 def looks_like_mouths(pictures: Sequence[np.ndarray], faces: Sequence[np.ndarray]) -> bool:
     """Whether small pictures are mouth crops; `faces` are the points of those that were taken for faces."""
     if len(faces) >= FEW:
-        points = np.median(faces, axis=0)
-        low, high = MOUTH_WITHIN
-        mouth = points[list(MOUTH)].mean(axis=0)
-        return bool(points[list(EYES), 1].mean() < EYES_ABOVE and (low < mouth).all() and (mouth < high).all())
+        return _is_mouth(np.median(faces, axis=0)[[*EYES, *MOUTH]])
     moves = np.stack([grey(picture)[::4, ::4] for picture in pictures]).astype(np.float32).std(axis=0)
     quarter = len(moves) // 4
     middle = moves[quarter:-quarter, quarter:-quarter]
     rim = (moves.sum() - middle.sum()) / (moves.size - middle.size)
     return bool(middle.mean() > LIVELY * rim)
+
+
+def _is_mouth(points: np.ndarray) -> bool:
+    """Whether a face is a mouth crop taken for one, by its points f8 [4, 2] of EYES and MOUTH in fractions of the picture."""
+    low, high = MOUTH_WITHIN
+    mouth = points[2:].mean(axis=0)
+    return bool(points[:2, 1].mean() < EYES_ABOVE and (low < mouth).all() and (mouth < high).all())
+
+
+def _told(width: int, height: int) -> str:
+    text = f"it shows no whole face and looks like a mouth crop ({width}x{height})"
+    return f"{text}; {OPTION} takes it as it is"
 
 
 def check_teacher(teacher: Teacher) -> None:

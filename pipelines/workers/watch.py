@@ -17,16 +17,15 @@ import numpy as np
 from pipelines.hearing.mixes import choose_mix, is_silent
 from pipelines.hearing.tracks import AUTO, choose_track
 from pipelines.media.facts import Fact
-from pipelines.media.files import Media, MediaError, shown
+from pipelines.media.files import Media
 from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
-from pipelines.media.probe import has_sound
 from pipelines.media.sound import Sound, decode_sound
 from pipelines.seeing import crops, still
 from pipelines.workers.threads import fix_threads
 from store import layout
 from teachers import ClipMedia, speaker
-from teachers.face.tracker import Faces, FaceTrack, Seen
+from teachers.face.tracker import Faces, FaceTrack, NoFaceError, Seen
 
 SMALL = 60  # pixels from forehead to chin: the mouth crop, 96 pixels, then shows some 16 of the picture
 
@@ -74,11 +73,7 @@ class Watcher:
         one of number `audio_track` (`hearing.tracks`). Files in buckets are downloaded while they are used. Raises
         MediaError and NoFaceError."""
         with local_copy(path) as pictures, local_copy(audio_path or pictures) as sounds:
-            # The header was read when the clip was planned, by another worker, perhaps in an earlier run. Only the presence of
-            # sound is checked again: it costs one open, and avoids tracking a face for nothing.
-            if not has_sound(sounds):
-                raise MediaError("no_audio", f"{shown(sounds)} has no sound; name its sound as audio_path")
-            heard = choose_track(sounds, audio_track, self.voice.frames)
+            heard = choose_track(sounds, audio_track, self.voice.frames)  # first: without sound no face is followed
             video = Video(pictures)
             faces = None if self.mouth_crops else self._follow(pictures, video)
             seen = [faces.seen(i) for i in range(len(faces.tracks))] if faces else []
@@ -103,8 +98,13 @@ class Watcher:
 
     def _follow(self, path: Media, video: Video) -> Faces:
         """All faces of a clip. Raises NoFaceError, also for one that looks like a mouth crop."""
-        crops.refuse(path, self.tracker.faces)
-        return self.tracker.follow(video, whole_faces=self.whole_faces)
+        try:
+            faces = self.tracker.follow(video, whole_faces=self.whole_faces)
+        except NoFaceError:
+            crops.refuse(path, self.tracker.faces)
+            raise
+        crops.refuse_face(faces.tracks[0], faces.shapes[0][1])
+        return faces
 
     def _hear(self, path: Media, start_s: float | None, num_frames: int, track: int) -> Sound:
         """The sound in the mix of its channels that carries the voice."""

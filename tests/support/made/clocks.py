@@ -121,7 +121,7 @@ def pieces_of_an_edit_list(clip: Clip, rng: Draw, folder: Path) -> Made:
     path = write(folder / "a.mov", Video(clip.pictures, options={"g": gop}), _mono(clip, codec))
     set_edits(path, [((stop - start) / FPS, start / FPS) for start, stop in pieces])
     shown = np.concatenate([np.arange(start, stop) for start, stop in pieces])
-    return Made(path, Right(shown), {"pieces": pieces, "gop": gop, "codec": codec})
+    return Made(path, Right(shown, lips=0.9), {"pieces": pieces, "gop": gop, "codec": codec})
 
 
 @kind
@@ -146,7 +146,8 @@ def late_sound(clip: Clip, rng: Draw, folder: Path) -> Made:
     def change(one: Stamped) -> Stamped | None:
         return one.moved(late) if one.kind == "audio" else one
 
-    path = write(folder / name, Video(pictures), _mono(clip, codec), change)
+    options = {"bf": "0"} if name == "a.mpg" else {}  # program streams stamp few pictures, and B-frames are guessed
+    path = write(folder / name, Video(pictures, options=options), _mono(clip, codec), change)
     source = np.concatenate([np.full(silent, -1), np.arange(len(clip.pictures))])
     return Made(path, Right(source), {"late": late, "name": name, "codec": codec})
 

@@ -22,7 +22,7 @@ def faults(right: Right, seen: Any, base: Any) -> list[str]:
     clip, truth = seen.clip, base.clip
     if clip.num_frames != len(right.source):
         return [f"{clip.num_frames} frames, expected {len(right.source)}"]
-    found = [*_told(right, seen), *_held(right, clip)]
+    found = [*_told(right, seen), *_held(right, clip, truth)]
     if right.sound:
         found += _sound(right, clip.audio, truth.audio)
     here = [s if not right.gone[0] <= k < right.gone[1] else -1 for k, s in enumerate(right.source.tolist())]
@@ -53,14 +53,17 @@ def _told(right: Right, seen: Any) -> Iterator[str]:
         yield f"not told: {', '.join(sorted(right.facts - told))}"
 
 
-def _held(right: Right, clip: Any) -> Iterator[str]:
+def _held(right: Right, clip: Any, truth: Any) -> Iterator[str]:
+    """What is held of the frames that have a voice and moving lips in the base, or of those that stand still."""
+    assert right.source is not None
     faced = (clip.flags & DETECTED) > 0
     held = (clip.flags & HELD) > 0
     if right.held is None:
-        voiced = faced & ((clip.flags & VOICE) > 0)
+        moves = (truth.flags[right.source] & (VOICE | HELD)) == VOICE
+        voiced = faced & moves & (right.source >= 0) & ((clip.flags & VOICE) > 0)
         if voiced.any() and held[voiced].mean() > 0.03:
             yield f"{held[voiced].mean():.0%} of the frames with a voice are held"
-    elif held[right.held & faced].mean() < 0.95:
+    elif held[right.held & faced].mean() < right.found:
         yield f"{held[right.held & faced].mean():.0%} of the frames that stand still are held"
 
 

@@ -23,6 +23,7 @@ class Right:
     reason: str = ""
     facts: frozenset[str] = frozenset()  # kinds that must be told
     held: np.ndarray | None = None  # frames bool that must be held; None: none of those with a voice
+    found: float = 0.95  # least share of them that must be found
     lips: float = 0.95  # least cosine of the lips with those of the base clip, frame by frame; 0: they differ
     lag_ms: float = 0.0  # by which the sound is late in the file itself
     sound: bool = True  # whether the sound is that of the base clip

@@ -230,7 +230,8 @@ def freeze(clip: Clip, rng: Draw, folder: Path) -> Made:
     video = Video([clip.pictures[k] for k in shown], times, options={"bf": "0", "crf": str(rng.integers(16, 30))})
     path = write(folder / str(rng.choice(["a.mp4", "a.mkv"])), video, [Track(clip.sound[None])])
     held = (np.arange(n) >= first + 5) & (np.arange(n) < last)
-    right = whole(clip, facts=tell("held_pictures"), held=held, lips=0)
+    # At the beginning of a freeze codecs still sharpen the picture.
+    right = whole(clip, facts=tell("held_pictures"), held=held, lips=0, found=0.75)
     return Made(path, right, {"first": first, "last": last, "gap": gap})
 
 

@@ -57,9 +57,8 @@ class Converter:
         self.coded: Any = None  # what the coded pictures themselves said when the first one came
         self.said: Any = None  # and when the last one came
         self.begun = self.carried = False
-        self.looks: dict[
-            tuple[int, int, bool, bool, bool], None
-        ] = {}  # width, height and turns, in order of appearance
+        # Width, height and turns, in order of appearance.
+        self.looks: dict[tuple[int, int, bool, bool, bool], None] = {}
         self.tones: set[ColorTrc] = set()
         self.raised = 0.0  # factor of the SDR signal of toned pictures; 0 before the first one that is not black
 

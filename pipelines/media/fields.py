@@ -32,10 +32,8 @@ PIXELS = 100_000  # of a picture that are measured, on lines spread over it
 MOVED = 10  # grey levels by which a moving pixel changes in two pictures
 KEEP = 0.9  # of the evidence, from block to block
 MIN_PIXELS = 1_000  # moving, to judge
-SURE, NOISE = (
-    0.15,
-    5.0,
-)  # the logarithm of the ratio of distances that says "interlaced" is SURE + NOISE / sqrt(moving pixels)
+# The logarithm of the ratio of distances that says "interlaced" is SURE + NOISE / sqrt(moving pixels).
+SURE, NOISE = 0.15, 5.0
 
 
 class Fields:

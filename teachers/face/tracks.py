@@ -28,9 +28,8 @@ PENDING = 250  # frames whose blendshapes are computed together, so that the net
 ROWS = 2048  # frames whose points are aligned at once
 LOOK_EVERY = 12  # frames between two looks at a face
 SAME_LOOK = 0.7  # correlation of two looks from which two tracks are of one person
-OTHER_LOOK = (
-    0.4  # and below which a face at the same place is another person's: 2 % of the same person's, 65 % of others'
-)
+# And below which a face at the same place is another person's: 2 % of the same person's, 65 % of others'.
+OTHER_LOOK = 0.4
 SAME_SIZE = 3.0  # ratio of the faces' sizes, as shares of their pictures, up to which they may be of one track
 
 # Indices into MediaPipe's 478 points. "Left" is the picture's left.
@@ -194,9 +193,8 @@ class Seen:
     lips: np.ndarray  # f4 [frames, 40, 2], pixels of the mean face; 0 without a face
     source: np.ndarray  # f8 [frames, 2, 3], from pixels of a mouth crop to those of its frame; 0 without a face
     gaps: align.Gaps  # counted from the clip's first frame
-    runs: list[
-        tuple[int, int]
-    ]  # [start, stop) with a face, each unbroken and in one part of the track, counted from `start`
+    # [start, stop) with a face, each unbroken and in one part of the track, counted from `start`
+    runs: list[tuple[int, int]]
 
     @cached_property
     def height(self) -> float:

@@ -2,30 +2,14 @@
 
 import numpy as np
 import pytest
-from sounds import RATE, Track, hiss, hum, music, voice_of, write
+from sounds import RATE, Track, hiss, hum, music, write
 
 from pipelines.hearing.listen import Heard, speeches
 from pipelines.hearing.mixes import choose_mix, decide, is_silent
 from pipelines.media.sound import decode_sound
-from teachers.voice import VoiceActivity
 
 LATE = RATE // 50  # 20 ms
 LEFT, RIGHT, DIFFERENCE = (1.0, 0.0), (0.0, 1.0), (0.5, -0.5)
-
-
-@pytest.fixture(scope="module")
-def hears():
-    return VoiceActivity().frames
-
-
-@pytest.fixture(scope="module")
-def source(clips):
-    return clips / "clips" / "bbaf2n.mp4"
-
-
-@pytest.fixture(scope="module")
-def voice(source):
-    return 0.5 * voice_of(source)
 
 
 def delayed(x, samples):

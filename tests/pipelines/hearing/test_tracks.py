@@ -6,22 +6,6 @@ from sounds import RATE, Track, hiss, music, voice_of, write
 
 from pipelines.hearing.tracks import AUTO, choose_track, tracks_of
 from pipelines.media.files import MediaError, open_media
-from teachers.voice import VoiceActivity
-
-
-@pytest.fixture(scope="module")
-def hears():
-    return VoiceActivity().frames
-
-
-@pytest.fixture(scope="module")
-def source(clips):
-    return clips / "clips" / "bbaf2n.mp4"
-
-
-@pytest.fixture(scope="module")
-def voice(source):
-    return 0.5 * voice_of(source)
 
 
 @pytest.fixture(scope="module")

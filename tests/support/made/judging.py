@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from concord.frames import FACE_DETECTED as DETECTED
+from concord.frames import HELD, SAMPLE_RATE
+from concord.frames import SAMPLES_PER_FRAME as SAMPLES
+from concord.frames import VOICE_ACTIVE as VOICE
 from made.kinds import Right
 
-FPS, SAMPLE_RATE, SAMPLES = 25, 16_000, 640
-DETECTED, VOICE, HELD = 1, 8, 32  # bits of the flags
 MAX_LAG_MS = 1.0
 SEARCH = 1600  # samples in which the lag is looked for, 100 ms
 AHEAD = 12  # frames over which crops are aligned

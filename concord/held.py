@@ -95,9 +95,10 @@ def _starts(faced: np.ndarray, length: int) -> np.ndarray:
 
 def _small(mouth: np.ndarray) -> np.ndarray:
     """Crops u1 [frames, side, side] averaged over cells and smoothed, so that a shift by a pixel is nearly linear: f4."""
-    across = sum((mouth[:, :, k::CELL] for k in range(1, CELL)), mouth[:, :, ::CELL].astype(np.uint16))
-    total = sum((across[:, k::CELL] for k in range(1, CELL)), across[:, ::CELL])
-    cells: np.ndarray = total.astype(np.float32) / CELL**2
+    four = np.ascontiguousarray(mouth).view(np.uint32)  # neighbouring pixels, added two by two in halves of 16 bits
+    two = (four & 0xFF00FF) + ((four >> 8) & 0xFF00FF)
+    total = two[:, ::CELL] + two[:, 1::CELL] + two[:, 2::CELL] + two[:, 3::CELL]
+    cells: np.ndarray = ((total & 0xFFFF) + (total >> 16)).astype(np.float32) / CELL**2
     for axis in (1, 2, 1, 2):
         padded = np.pad(cells, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
         low, middle, high = (np.take(padded, range(k, k + cells.shape[axis]), axis) for k in range(3))

@@ -160,7 +160,8 @@ def _plausible(aspect: Fraction | None) -> Fraction:
 def _turns(frame: Any) -> tuple[bool, bool, bool]:
     """How the display matrix turns a frame, by the nearest quarter: whether rows become columns, and then whether left and
     right, and top and bottom, are exchanged."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    sides = frame.side_data
+    data = sides.get("DISPLAYMATRIX") if len(sides) else None
     if data is None:
         return False, False, False
     # ISO 14496-12, 8.3.2: a point (p, q) is shown at (a p + c q, b p + d q); 3 x 3 numbers [a b u c d v ..]

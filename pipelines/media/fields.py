@@ -53,13 +53,16 @@ class Fields:
         """The same spans with progressive pictures, each with its frame's `opaque`; a few are held back until they are
         judged."""
         block: list[Span] = []
+        kind, most = None, 0  # of the pictures in a block, and how many there are at most
         for span in spans:
-            if block and _kind(span[2]) != _kind(block[0][2]):
-                yield from self._judged(block)
+            if (here := _kind(span[2])) != kind:
+                if block:
+                    yield from self._judged(block)
                 yield from self._flush()
                 self._evidence[:], self.first, block = 0, "", []
+                kind, most = here, _most(span[2])
             block.append(span)
-            if len(block) == _most(span[2]):
+            if len(block) == most:
                 yield from self._judged(block)
                 block = []
         yield from self._judged(block)

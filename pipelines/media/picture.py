@@ -116,11 +116,12 @@ def select_frames(
     origin = None
     for start, end, item in intervals:
         origin = start if origin is None else origin
-        check(end - origin)
-        while 2 * k + 1 < 2 * FPS * (end - origin):
+        length = end - origin
+        check(length)
+        while (2 * k + 1) * length.denominator < 2 * FPS * length.numerator:
             yield item
             k += 1
-    if origin is not None and k < round_half_up((end - origin) * FPS):
+    if origin is not None and k < round_half_up(length * FPS):
         yield item  # the last interval ends exactly at the middle of a frame
 
 
@@ -142,14 +143,15 @@ def pictures(container: Any, stream: Any, tally: Tally) -> Iterator[tuple[Fracti
                 time = stamp * stream.time_base
             else:
                 time = start if held is None else start + _shown_s(held, stream, gaps)
+            passed = time - start
             if held is None:
                 tally.start = time
-            elif time < start:
+            elif passed.numerator < 0:
                 tally.left_out += 1
                 continue
-            elif time > start:
-                tally.check_still(time - start)
-                gaps.append(time - start)
+            elif passed.numerator:
+                tally.check_still(passed)
+                gaps.append(passed)
                 yield start, time, held
             held, start = frame, time
     if held is not None:

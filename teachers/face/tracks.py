@@ -234,12 +234,12 @@ def _numbers(starts: Sequence[int], start: int, stop: int) -> np.ndarray:
 
 def follow(tracks: list[Track], frame: int, faces: Sequence[Face], image: np.ndarray, steadied: bool) -> None:
     """Give each face to the track whose last box it overlaps most, else a new one; at most one face a track."""
-    last = np.array([track.last for track in tracks]).reshape(-1, 4)
     pairs = []
     for f, face in enumerate(faces):
-        shares = _overlaps(last, face.box)
-        near = [int(t) for t in np.flatnonzero(shares >= MIN_OVERLAP)]
-        pairs += [(-float(shares[t]), t, f) for t in near if not _is_other(tracks[t], frame, face, image)]
+        for t, track in enumerate(tracks):
+            share = _overlap(track.last, face.box)
+            if share >= MIN_OVERLAP and not _is_other(track, frame, face, image):
+                pairs.append((-share, t, f))
     used_tracks: set[int] = set()
     used_faces: set[int] = set()
     for _, t, f in sorted(pairs):
@@ -302,9 +302,8 @@ def _area(box: Box | np.ndarray) -> float:
     return max(right - left, 0) * max(bottom - top, 0)
 
 
-def _overlaps(boxes: np.ndarray, box: Box) -> np.ndarray:
-    """Intersection over union f8 [n] of boxes [n, 4] (left, top, right, bottom) with one."""
-    low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
-    inner = np.maximum(high - low, 0).prod(axis=1)
-    areas = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
-    return inner / np.maximum(areas + _area(box) - inner, 1e-9)
+def _overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inner = max(across, 0.0) * max(down, 0.0)
+    return inner / max(_area(a) + _area(b) - inner, 1e-9)

@@ -88,7 +88,8 @@ def _in_babble(reader: store.Reader, clips: list[int], inside: dict[int, np.ndar
     fit = reader.fit
     to_vsr, to_asr = projection.maps(fit)
     heard = dict(zip(clips, teachers.load(reader.attrs["teachers"]["asr"]["name"]).embed(media), strict=True))
-    lips, sound = {i: to_vsr(rows[i]["vsr"]) for i in clips}, {i: to_asr(heard[i]) for i in clips}
+    lips = {i: to_vsr(rows[i]["vsr"], rows[i]["flags"]) for i in clips}
+    sound = {i: to_asr(heard[i], rows[i]["flags"]) for i in clips}
     for window in (5, 25):
         own, other = [], []
         for i in clips:

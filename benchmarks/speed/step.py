@@ -111,8 +111,8 @@ class Live:
                     "audio": clip.audio.reshape(-1, layout.SAMPLES_PER_FRAME),
                     "flags": clip.flags,
                     "fake": np.zeros(clip.num_frames, np.int8),
-                    "vsr_projection": half(to_vsr(half(v))),
-                    "asr_projection": half(to_asr(half(a))),
+                    "vsr_projection": half(to_vsr(half(v), clip.flags)),
+                    "asr_projection": half(to_asr(half(a), clip.flags)),
                 }
                 for row, clip, v, a in zip(rows, found, vsr, asr, strict=True)
             }

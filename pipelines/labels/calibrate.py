@@ -173,8 +173,8 @@ def pair_scores(reader: store.Reader, clips: np.ndarray, parts: np.ndarray, fits
         lips, sound, flags = [], [], []
         for clip in members:
             got = embeddings(reader, int(clip))
-            lips.append(to_vsr(got["vsr"]))
-            sound.append(to_asr(got["asr"]))
+            lips.append(to_vsr(got["vsr"], got["flags"]))
+            sound.append(to_asr(got["asr"], got["flags"]))
             flags.append(got["flags"])
         step = max(1, len(members) // 2)
         for i in range(len(members)):

@@ -14,9 +14,10 @@ import time
 import numpy as np
 
 import store
+from pipelines.labels import projection
 from pipelines.workers import stages
 from pipelines.workers.cluster import Spread
-from store import layout
+from store import layout, similarity
 from store.place import Place
 from teachers import ClipMedia, TeacherError
 
@@ -113,13 +114,16 @@ def train(
 def _example(reader: store.Reader, clip: int, partner: int, noisy: tuple[np.ndarray, ...] = ()):
     from teachers.projector import Example
 
-    own = reader.frames(clip, 0, int(reader.clips["length"][clip]), ["vsr", "asr", "flags"])
+    own = projection.levelled(reader.frames(clip, 0, int(reader.clips["length"][clip]), ["vsr", "asr", "flags"]))
     other = own
     if partner != clip:
-        other = reader.frames(partner, 0, int(reader.clips["length"][partner]), ["asr", "flags"])
+        found = reader.frames(partner, 0, int(reader.clips["length"][partner]), ["asr", "flags"])
+        other = projection.levelled(found)
     length = min(len(own["flags"]), len(other["flags"]))
     label = layout.labelled(own["flags"][:length], other["flags"][:length])
     rows = excerpt(label)
+    voice = (own["flags"][:length][rows] & layout.VOICE_ACTIVE) > 0
+    noisy = tuple(similarity.level_sound(sound, voice) for sound in noisy)
     return Example(own["vsr"][:length][rows], other["asr"][:length][rows], label[rows], noisy)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,14 +90,14 @@ def gather(
     reader = store.open(root)
     found: list[Moments | None] = [None] * (2 * count)
     for clip, part, partner in zip(clips, parts, partners, strict=True):
-        own = embeddings(reader, clip)
-        x = similarity.with_context(own["vsr"].astype(np.float32), context)
-        other = own if partner == clip else embeddings(reader, partner)
+        own = projection.levelled(embeddings(reader, clip))
+        x = similarity.with_context(own["vsr"], context)
+        other = own if partner == clip else projection.levelled(embeddings(reader, partner))
         for k, sound in ((part, own), (count + part, other)):
             length = min(len(x), len(sound["asr"]))
             mask = layout.labelled(own["flags"][:length], sound["flags"][:length])
             if mask.any():
-                now = Moments.of(x[:length][mask], sound["asr"][:length][mask].astype(np.float32))
+                now = Moments.of(x[:length][mask], sound["asr"][:length][mask])
                 so_far = found[k]
                 found[k] = now if so_far is None else so_far + now
     return found
@@ -152,7 +152,7 @@ def _learn_cca(material: Material) -> Fitted | None:
     true, shuffled, context = moments
     whole = _sum(true)
     assert whole is not None
-    fit = similarity.fit_cca(whole, context)
+    fit = _level_cca(whole, context)
     return Fitted(
         fit,
         [_fit_without(true, part, context) or fit for part in range(len(true))],
@@ -185,7 +185,7 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
     dims = len(network["picture_out.bias"])
     none, empty = np.zeros(0, np.float32), np.zeros((0, dims), np.float32)
     fit, control = (
-        Fit("contrast", 0, none, empty, none, empty, np.ones(dims, np.float32), network=arrays)
+        Fit("contrast", 0, none, empty, none, empty, np.ones(dims, np.float32), network=arrays, level=True)
         for arrays in (network, shuffled_network)
     )
     frames = sum(int(_labels(reader, clip).sum()) for clip in teach)
@@ -205,12 +205,17 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
             log.warning("the clips that are not held out have too few frames with face and voice for a fit")
             return None
         fit, control = (
-            projection.fuse(similarity.fit_cca(m, context), f.network, dims)
+            projection.fuse(_level_cca(m, context), f.network, dims)
             for m, f in zip(whole, (fit, control), strict=True)
             if m is not None
         )
     others: list[Fit | None] = [None] * (len(set(parts.tolist())) - 1)
     return Fitted(fit, [fit, *others], [control, *others], note)
+
+
+def _level_cca(moments: Moments, context: int) -> Fit:
+    """The fit of moments of levelled embeddings."""
+    return replace(similarity.fit_cca(moments, context), level=True)
 
 
 def _moments(material: Material) -> tuple[list[Moments | None], list[Moments | None], int] | None:
@@ -254,7 +259,7 @@ def _sum(parts: Sequence[Moments | None]) -> Moments | None:
 
 def _fit_without(parts: Sequence[Moments | None], part: int, context: int) -> Fit | None:
     rest = _sum([m for k, m in enumerate(parts) if k != part])
-    return similarity.fit_cca(rest, context) if rest is not None and rest.count > similarity.DIMS else None
+    return _level_cca(rest, context) if rest is not None and rest.count > similarity.DIMS else None
 
 
 def _width(reader: store.Reader, side: str) -> int:

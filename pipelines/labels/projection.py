@@ -1,4 +1,5 @@
-"""Embeddings into the shared space, for every kind of fit: the linear maps of cca, the network of contrast, or both."""
+"""Embeddings into the shared space, for every kind of fit: the linear maps of cca, the network of contrast, or both, of
+embeddings that are levelled first if the fit says so."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ from functools import partial
 import numpy as np
 
 from concord import large
-from store import similarity
+from store import layout, similarity
 from store.layout import StoreError
 from store.similarity import Fit
+from store.similarity.level import AROUND, Level
 
-Map = Callable[[np.ndarray], np.ndarray]  # embedding [frames, D] to projection [frames, K] f4
+Rows = Callable[[np.ndarray], np.ndarray]  # embedding [frames, D] to projection [frames, K] f4
+Map = Callable[[np.ndarray, np.ndarray], np.ndarray]  # the same of a whole clip with its flags u1 [frames]
 
 # Frames that are mapped at once, five minutes: with its context each frame takes ten times the memory.
 PIECE = 7_500
@@ -23,24 +26,48 @@ def maps(fit: Fit) -> tuple[Map, Map]:
     """The map of the lips' embedding and that of the sound's. Raises StoreError if the fit's network cannot be used."""
     vsr, asr = _maps(fit)
     reach = max(REACH, fit.context)
-    return partial(_in_pieces, vsr, reach), partial(_in_pieces, asr, reach)
+    return partial(_picture, vsr, fit.level, reach), partial(_sound, asr, fit.level, reach)
 
 
-def _in_pieces(whole: Map, reach: int, x: np.ndarray) -> np.ndarray:
+def levelled(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a whole clip with its embeddings `vsr` and `asr` levelled, f4, by its `flags`."""
+    found, flags = dict(embeddings), embeddings["flags"]
+    if "vsr" in found:
+        found["vsr"] = similarity.level_picture(found["vsr"], (flags & layout.FACE) > 0)
+    if "asr" in found:
+        found["asr"] = similarity.level_sound(found["asr"], (flags & layout.VOICE_ACTIVE) > 0)
+    return found
+
+
+def _picture(rows: Rows, level: bool, reach: int, x: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    if not level:
+        return _in_pieces(lambda part: rows(x[part]), reach, len(x))
+    seen = (flags & layout.FACE) > 0
+    return _in_pieces(lambda part: rows(similarity.level_picture(x[part], seen[part])), reach + AROUND, len(x))
+
+
+def _sound(rows: Rows, level: bool, reach: int, y: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    if not level:
+        return _in_pieces(lambda part: rows(y[part]), reach, len(y))
+    own = Level.of(y, (flags & layout.VOICE_ACTIVE) > 0)
+    return _in_pieces(lambda part: rows(own(y[part])), reach, len(y))
+
+
+def _in_pieces(whole: Callable[[slice], np.ndarray], reach: int, frames: int) -> np.ndarray:
     """The map of an embedding of any length, PIECE frames at a time, each with `reach` more on both sides."""
-    if len(x) <= PIECE:
-        return whole(x)
+    if frames <= PIECE:
+        return whole(slice(0, frames))
     found = np.zeros((0, 0), np.float32)
-    for start in range(0, len(x), PIECE):
+    for start in range(0, frames, PIECE):
         first = max(start - reach, 0)
-        rows = whole(x[first : start + PIECE + reach])[start - first :][:PIECE]
+        rows = whole(slice(first, start + PIECE + reach))[start - first :][:PIECE]
         if not start:
-            found = large.zeros((len(x), *rows.shape[1:]), rows.dtype)
+            found = large.zeros((frames, *rows.shape[1:]), rows.dtype)
         found[start : start + len(rows)] = rows
     return found
 
 
-def _maps(fit: Fit) -> tuple[Map, Map]:
+def _maps(fit: Fit) -> tuple[Rows, Rows]:
     linear = partial(similarity.project_vsr, fit=fit), partial(similarity.project_asr, fit=fit)
     if not fit.network:
         return linear
@@ -67,10 +94,11 @@ def fuse(cca: Fit, network: dict[str, np.ndarray], dims: int) -> Fit:
         (cca.asr_matrix * weight).astype(np.float32),
         np.ones(cca.dims + dims, np.float32),
         network=network,
+        level=cca.level,
     )
 
 
-def _beside(linear: Map, network: Map, x: np.ndarray) -> np.ndarray:
+def _beside(linear: Rows, network: Rows, x: np.ndarray) -> np.ndarray:
     """Both projections, each of length 1: the cosine of two such rows is the mean of both cosines."""
     rows = linear(x)
     length = np.linalg.norm(rows, axis=1, keepdims=True)

@@ -157,7 +157,7 @@ def label_shard(root: Place, shard: int) -> int:
     clips = clips_of_shard(reader.clips, shard)
     for clip in clips:
         got = embeddings(reader, clip)
-        v, a = half(to_vsr(got["vsr"])), half(to_asr(got["asr"]))
+        v, a = half(to_vsr(got["vsr"], got["flags"])), half(to_asr(got["asr"], got["flags"]))
         corpus = str(reader.clips["corpus"][clip])
         label = similarity.compare(v, a, fit, 5, layout.labelled(got["flags"], got["flags"]), corpus)
         # A clip longer than a shard is projected once for each of its shards: rare, and every shard stays one write.

@@ -47,6 +47,7 @@ from store.similarity.fit import (
     unlearned,
     with_context,
 )
+from store.similarity.level import level_picture, level_sound
 
 __all__ = [
     "CONTEXT",
@@ -73,6 +74,8 @@ __all__ = [
     "fit_cca",
     "fit_logistic",
     "is_calibrated",
+    "level_picture",
+    "level_sound",
     "logistic",
     "probability",
     "project_asr",

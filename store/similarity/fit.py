@@ -23,7 +23,8 @@ class Fit:
 
     vsr_mean [(2 context + 1) Dv], vsr_matrix [(2 context + 1) Dv, K], asr_mean [Da], asr_matrix [Da, K] (of cca and of the
     cca in fused, empty for others); correlations [K] in [0, 1], the weights of a comparison (ones except for cca); network, the
-    arrays of `teachers.projector` (contrast, fused); calibration {corpus: {window: (slope, intercept)}}.
+    arrays of `teachers.projector` (contrast, fused); calibration {corpus: {window: (slope, intercept)}}; level: the maps take
+    embeddings that were levelled (`store.similarity.level`).
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Fit:
     correlations: np.ndarray
     calibration: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     network: dict[str, np.ndarray] = field(default_factory=dict)
+    level: bool = False
 
     @property
     def dims(self) -> int:
@@ -47,7 +49,7 @@ class Fit:
             for corpus, maps in self.calibration.items()
         }
         return {
-            "attrs": {"kind": self.kind, "context": self.context},
+            "attrs": {"kind": self.kind, "context": self.context, **({"level": True} if self.level else {})},
             "vsr_mean": self.vsr_mean,
             "vsr_matrix": self.vsr_matrix,
             "asr_mean": self.asr_mean,
@@ -62,9 +64,11 @@ class Fit:
         """Inverse of `to_arrays`. Raises KeyError naming a part that is missing, ValueError for parts that make no fit: they
         may come from anyone."""
         attrs = arrays["attrs"]
-        kind, context = attrs["kind"], attrs["context"]
+        kind, context, level = attrs["kind"], attrs["context"], attrs.get("level", False)
         if kind not in KINDS or type(context) is not int or not 0 <= context <= MAX_CONTEXT:
             raise ValueError(f"a fit of kind {str(kind)[:40]} with {str(context)[:40]} frames of context")
+        if type(level) is not bool:
+            raise ValueError(f"a fit whose level is {str(level)[:40]}")
         calibration = {
             corpus: {window: _line(line) for window, line in maps.items() if window != "attrs"}
             for corpus, maps in arrays.get("calibration", {}).items()
@@ -81,6 +85,7 @@ class Fit:
             _numbers("correlations", arrays["correlations"]),
             calibration,
             network,
+            level,
         )
         for mean, matrix in ((fit.vsr_mean, fit.vsr_matrix), (fit.asr_mean, fit.asr_matrix)):
             if mean.ndim != 1 or matrix.ndim != 2 or len(mean) != len(matrix):

@@ -23,7 +23,8 @@ from store.layout import StoreError
 from store.similarity import Fit
 
 FORMAT = "concord-av fit"
-VERSION = 1
+VERSION = 2
+UNLEVELLED = 1  # the version of a fit that is not level, as earlier releases read and write it
 DEFAULT = Path(__file__).with_name("default_fit.npz")
 
 
@@ -48,7 +49,13 @@ def save(path: str | os.PathLike[str], fit: Fit, teachers: Mapping[str, Any], no
 
     tree = strip(fit.to_arrays())
     text = json.dumps(
-        {"format": FORMAT, "version": VERSION, "tree": tree, "teachers": dict(teachers), "note": dict(note)}
+        {
+            "format": FORMAT,
+            "version": VERSION if fit.level else UNLEVELLED,
+            "tree": tree,
+            "teachers": dict(teachers),
+            "note": dict(note),
+        }
     )
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, header=np.array(text), **arrays)

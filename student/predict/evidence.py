@@ -155,8 +155,9 @@ class Witness:
             check_device(error)  # without its GPU this process cannot continue
             raise _unforeseen(row.path, error) from error
         # half() clips infinite values into its range, so check first
-        heard = half(_finite(self.to_asr(half(_finite(asr, row.path))), row.path))
-        shown = [half(_finite(self.to_vsr(half(_finite(x, row.path))), row.path)) for x in vsr]
+        heard = half(_finite(self.to_asr(half(_finite(asr, row.path)), clip.flags), row.path))
+        people = zip((clip, *seen.others), vsr, strict=True)
+        shown = [half(_finite(self.to_vsr(half(_finite(x, row.path)), one.flags), row.path)) for one, x in people]
         seconds["teachers"] = time.perf_counter() - begun
 
         begun = time.perf_counter()

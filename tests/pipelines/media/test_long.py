@@ -4,6 +4,7 @@ the same bits."""
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction as F
 from pathlib import Path
 
@@ -156,18 +157,20 @@ def test_long_sound_gives_the_same_speech_in_parts(clips):
     assert max(given[1:]) == PART
 
 
-def test_projections_of_long_clips_are_those_of_the_whole():
+@pytest.mark.parametrize("level", [False, True])
+def test_projections_of_long_clips_are_those_of_the_whole(level):
     draw = np.random.default_rng(0)
     x = draw.normal(size=(700, 80)).astype(np.float32)
     y = draw.normal(size=(700, 20)).astype(np.float32)
+    flags = draw.choice([0, 1, 2, 8, 9], 700).astype(np.uint8)
     fit = similarity.fit_cca(similarity.Moments.of(similarity.with_context(x, 4), y), 4, dims=8)
-    to_vsr, to_asr = projection.maps(fit)
+    to_vsr, to_asr = projection.maps(replace(fit, level=level))
     kept, projection.PIECE = projection.PIECE, 150
     try:
-        pieces = to_vsr(x), to_asr(y)
+        pieces = to_vsr(x, flags), to_asr(y, flags)
     finally:
         projection.PIECE = kept
-    for whole, part in zip((to_vsr(x), to_asr(y)), pieces, strict=True):
+    for whole, part in zip((to_vsr(x, flags), to_asr(y, flags)), pieces, strict=True):
         np.testing.assert_allclose(whole, part, rtol=0, atol=1e-5)
 
 

@@ -9,16 +9,20 @@ import errno
 import logging
 import os
 import sys
+from functools import partial
 
 import click
 
 from concord.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from concord.errors import ConcordError
+from pipelines.corpora.splits import Rule, of_file
 from pipelines.hearing.option import audio_track
 from pipelines.job import report
 from pipelines.job.request import Config
 from pipelines.job.run import run
 from pipelines.job.usage import first_line
+from pipelines.manifest import protocols
+from pipelines.manifest.options import of_protocols
 from pipelines.workers.cluster import Pools
 from store import StoreError
 from store.place import is_url, place
@@ -70,6 +74,19 @@ def _advice(error):
     return f"{what}; run the same command again to continue, or with --debug to see where"
 
 
+def _rule(splits, protocol, shares, train_on, seed, storage):
+    """What decides on splits; None: the corpora do, or the store."""
+    if splits:
+        return Rule(f"--splits {splits}", partial(of_file, place(splits, storage)))
+    if protocol:
+        options, usual = protocols.Options(shares, train_on), protocols.Options()
+        given = [f"--protocol {protocol}"]
+        given += [f"--shares {','.join(f'{x:g}' for x in shares)}"] * (shares != usual.shares)
+        given += [f"--train-on {train_on}"] * bool(train_on) + [f"--seed {seed}"] * bool(seed)
+        return Rule(" ".join(given), lambda rows: protocols.splits(rows, protocol, options, seed))
+    return None
+
+
 @click.command(
     cls=Command,
     epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
@@ -89,6 +106,18 @@ def _advice(error):
     type=click.Choice(KINDS),
     help="How embeddings are compared.  [default: the store's, or fused, or cca with under 20 real clips]",
 )
+@click.option(
+    "--splits",
+    type=Location(),
+    metavar="FILE",
+    help="Splits of the clips, as pipelines.manifest -o writes them; clips that it does not list are left out.",
+)
+@click.option(
+    "--protocol",
+    metavar="NAME",
+    help="Make the splits by this protocol (python -m pipelines.manifest --protocol list), before the fit.",
+)
+@of_protocols
 @click.option("--limit", type=click.IntRange(1), help="Only the first N clips.")
 @click.option("--asr-workers", type=Workers(), default="1", show_default=True, help="Actors for the ASR teacher.")
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
@@ -110,7 +139,9 @@ def _advice(error):
     help="Clips of a new store are mouth crops already; take them as they are (needs a --vsr that sees pixels).",
 )
 @click.option("--refit", is_flag=True, help="Learn the shared space again and rewrite all soft labels.")
-@click.option("--seed", default=0, show_default=True, help="Seed of a fit's random choices (contrast, fused).")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of random choices: of a fit (contrast, fused), of --protocol."
+)
 @click.option("--fit-from", type=Location(), help="Take the fit of another store, or of a file, of the same teachers.")
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed in an earlier run.")
 @click.option(
@@ -132,7 +163,22 @@ def _advice(error):
     "--dry-run", is_flag=True, help="Read headers only; print how many clips, hours, bytes and minutes to expect."
 )
 @click.option("--debug", is_flag=True, help="Tracebacks and debug logs.")
-def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_workers, max_failures, debug, **options):
+def main(
+    corpora,
+    store,
+    fit_from,
+    storage,
+    splits,
+    protocol,
+    shares,
+    train_on,
+    asr_workers,
+    vsr_workers,
+    face_workers,
+    max_failures,
+    debug,
+    **options,
+):
     """Run both teachers over the clips of a corpus and keep embeddings, projections and soft labels in a Zarr store.
 
     Run it again and it does only what is missing.
@@ -140,10 +186,13 @@ def main(corpora, store, fit_from, storage, asr_workers, vsr_workers, face_worke
     log_to_stderr("%(asctime)s %(message)s", "%H:%M:%S")
     for package in ("pipelines", "teachers", "store"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+    if splits and protocol:
+        raise click.UsageError("--splits reads splits, --protocol makes them: give one of them")
     config = Config(
         store=place(store, storage),
         corpora=corpora,
         fit_from=place(fit_from, storage) if fit_from else None,
+        split_by=_rule(splits, protocol, shares, train_on, options["seed"], storage),
         pools=Pools(asr_workers, vsr_workers, face_workers),
         **options,
     )

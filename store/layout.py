@@ -102,6 +102,7 @@ CLIP_ARRAYS: dict[str, tuple[str, Any]] = {
     "category": ("string", ""),
     "group": ("string", ""),
     "identities": ("string", ""),  # JSON list
+    "source": ("string", ""),  # where the clip is from, as its manifest says
     "label": ("i1", UNKNOWN),
     "audio_fake": ("i1", UNKNOWN),
     "video_fake": ("i1", UNKNOWN),
@@ -115,7 +116,7 @@ CLIP_ARRAYS: dict[str, tuple[str, Any]] = {
     "done": ("u1", 0),
 }
 
-LATER_COLUMNS = ("num_faces",)  # of clips/, that stores of earlier releases lack: not known there
+LATER_COLUMNS = ("num_faces", "source")  # of clips/, that stores of earlier releases lack: not known there
 
 WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text": "string", "probability": "f4"}
 

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 
     from store import Reader
     from student.data.splits import Split
+    from student.header import Header
     from student.scoring.baseline import Baselines
-    from student.scoring.report import Coverage, Report, Table, TrialScores
+    from student.scoring.report import Report, TrialScores, Variant
     from student.scoring.scorers import Scored
+    from student.scoring.taught import Taught
 
 REPORT = outputs.marked(
     "a report of student.evaluate", b'{\n  "store": "', b'\n  "checkpoint": ', b'\n  "trained_on": '
@@ -85,14 +87,16 @@ def report(asked: Asked, accelerator: Accelerator | None = None) -> Report:
     from student.checkpoint import load_model
     from student.data.splits import split
     from student.scoring.baseline import Baselines
-    from student.scoring.report import Report, Variant
+    from student.scoring.report import Report
     from student.scoring.scorers import Made, Scorer
+    from student.scoring.taught import Taught
 
     reader = store.open(asked.store)
     model, header = load_model(asked.checkpoint, accelerator.device if accelerator else torch.device("cpu"))
     chosen = split(reader, asked.splits_file, header.seed, need_val=asked.split != "test")
     subset = split(reader, asked.matched, need_val=False) if asked.matched else None
     baselines = Baselines.of_store(reader)
+    taught = Taught.of(reader, header, chosen.rows[asked.split], _own_rows(reader, header))
     scorer = Scorer(reader, model, header, asked.batch_size, accelerator)
     variants: list[Variant] = []
     trials: list[TrialScores] = []
@@ -101,7 +105,7 @@ def report(asked: Asked, accelerator: Accelerator | None = None) -> Report:
         trials = trials or scored.trials(chosen.weight)
         for name, of in (("all", chosen), ("matched", subset)):
             if of is not None:
-                variants.append(Variant(trim, name, *_table(asked, reader, scored, of, baselines)))
+                variants.append(_variant(asked, name, trim, scored, of, _Beside(reader, baselines, taught)))
     return Report(
         store=asked.store,
         checkpoint=str(asked.checkpoint),
@@ -117,11 +121,29 @@ def report(asked: Asked, accelerator: Accelerator | None = None) -> Report:
     )
 
 
-def _table(
-    asked: Asked, reader: Reader, scored: Scored, of: Split, baselines: Baselines | None
-) -> tuple[Coverage, Table]:
+def _own_rows(reader: Reader, header: Header) -> dict[str, np.ndarray]:
+    """Rows of the clips that a detector was trained and tuned on, by split, if it does not list them but this is its store
+    with the splits of its run; else {}."""
+    from student.data.splits import split
+    from student.run.identity import store_identity
+
+    known = not header.clips and header.store.get("clips") == store_identity(reader)["clips"]
+    return split(reader, None, header.seed).rows if known and not header.config.get("splits") else {}
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """The store, its trivial baselines, and what the scorers have learned from."""
+
+    reader: Reader
+    baselines: Baselines | None
+    taught: Taught
+
+
+def _variant(asked: Asked, name: str, trim: str, scored: Scored, of: Split, beside: _Beside) -> Variant:
     """Coverage and table of the trials whose clips are in the split `of`, with its weights."""
     from student.data.splits import SplitError
+    from student.scoring.report import Variant
 
     weights = of.weight.astype(float).copy()
     weights[np.setdiff1d(np.arange(len(weights)), of.rows[asked.split])] = 0
@@ -130,7 +152,7 @@ def _table(
         raise SplitError(
             f"{asked.matched} and the split {asked.split} have no clip in common; matching is done within it"
         )
-    some, clips = [scored.items[k] for k in use], reader.clips
+    some, clips = [scored.items[k] for k in use], beside.reader.clips
     lips = np.array([t.lips for t in some])
     trials = tables.Trials(
         some,
@@ -138,10 +160,11 @@ def _table(
         categories=np.array([str(clips["category"][row]) for row in lips]),
         groups=np.array([str(clips["group"][row]) or str(row) for row in lips]),
         weights=weights[lips],
+        seen=beside.taught.by_scorer(some),
     )
     scored_clips, pairs = sum(not t.made for t in some), sum(t.made and t.label == 1 for t in some)
     coverage = replace(scored.coverage, listed=of.listed[asked.split], scored=scored_clips, pairs=pairs)
-    return coverage, tables.table(trials, baselines)
+    return Variant(trim, name, coverage, tables.table(trials, beside.baselines), beside.taught.counts(some))
 
 
 def show(report: Report) -> None:
@@ -158,6 +181,8 @@ def show(report: Report) -> None:
         for line in tables.lines(variant.methods):
             table.add_row(*(Text(plain(cell)) for cell in line), end_section=False)
         console.print(table)
+        for line in tables.warnings(variant):
+            console.print(Text(plain(line)))
     if not report.audited:
         console.print(Text(plain(tables.UNAUDITED.format(report.store)), style="dim"))
 

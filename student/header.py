@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from concord import plain_json
+from store import seen
 from store.similarity.grounds import Grounds
 from student.config import TRIMS
 from student.data.picture import SIDES
 
 NOT_FITTED = "nothing: no validation trials"  # value of `fitted_on` if there were no validation trials
+TAUGHT = ("train", "val")  # splits of a detector's own clips: those it learned from, and those that set its threshold
 MOST_WINDOW = 100_000  # frames
 
 
@@ -22,7 +26,8 @@ class Header:
     P(fake) = sigmoid((logit - threshold) / temperature). `config` is the training run's, perhaps of another release;
     `seed`, `trim` and `picture` are taken from it. `fitted_on` and `grounds` are None if an older detector does not
     record what it was fitted on, or whom it was calibrated on; `corpora` counts the real clips of that calibration by
-    corpus. `told` is the whole header as it was read.
+    corpus. `clips` has the keys u8 [n, 2] (`store.seen`) of the clips of TAUGHT, if they are recorded. `told` is the
+    whole header as it was read.
     """
 
     model: str
@@ -38,6 +43,7 @@ class Header:
     grounds: Grounds | None = None
     corpora: Mapping[str, int] = field(default_factory=dict)
     store: Mapping[str, Any] = field(default_factory=dict)
+    clips: Mapping[str, np.ndarray] = field(default_factory=dict)
     step: int = 0
     told: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,6 +99,7 @@ class Header:
             grounds=Grounds.of(note) if note else None,
             corpora={str(k): v for k, v in corpora.items() if isinstance(v, int)} if isinstance(corpora, dict) else {},
             store=told.get("store", {}),
+            clips=_clips(told.get("clips")),
             step=told["step"] if isinstance(told.get("step"), int) else 0,
             told=told,
         )
@@ -102,6 +109,12 @@ def picture(told: Mapping[str, Any]) -> str:
     """The picture that a detector with that header, or a run with that state, uses (`student.data.picture`)."""
     found: str = told["config"].get("data", {}).get("picture", "mouth")  # older detectors had no choice
     return found
+
+
+def _clips(note: Any) -> dict[str, np.ndarray]:
+    """Keys of clips by split; those that are not recorded, or not as this release records them, are left out."""
+    found = {name: seen.unpacked(note.get(name)) for name in TAUGHT} if isinstance(note, dict) else {}
+    return {name: keys for name, keys in found.items() if keys is not None}
 
 
 def _is_number(value: Any) -> bool:

@@ -46,6 +46,7 @@ def main(path: str, align: Path, split: str, seed: int, babble: float | None) ->
     spoken = {i: words(align / f"{Path(columns['path'][i]).stem}.align") for i in clips}
     inside = {i: _inside(spoken[i], int(columns["length"][i])) for i in clips}
     click.echo(f"{len(clips)} clips of split {split}, {sum(int(m.sum()) for m in inside.values())} frames inside words")
+    click.echo(f"{store.seen.Seen.count(store.seen.by_fit(reader, np.array(clips)), np.array(clips)).text()}")
     for window in (5, 25, "clip"):
         rng = np.random.default_rng(seed)
         own, other, shifted = [], [], []

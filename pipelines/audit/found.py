@@ -23,6 +23,8 @@ from pipelines.corpora.faults import ClipFault, FaultKind
 from pipelines.corpora.fields import LABELS
 from pipelines.corpora.manifest import Row
 from pipelines.ui import progress
+from store import seen
+from store.seen import Seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,13 +36,14 @@ COUNTED = ("corpus", "split", "label", "method", "category")
 @dataclass(frozen=True)
 class Known:
     """Data on the clips besides their rows: a table of numbers, content fingerprints, file hashes, faults, and soft
-    labels by method, counted in `stored.BINS` bins."""
+    labels by method, counted in `stored.BINS` bins; of a store with a fit, what that has seen of each split."""
 
     table: pd.DataFrame
     prints: Sequence[fingerprint.Print | None] | None = None
     files: Sequence[str | None] | None = None
     faults: Sequence[ClipFault] = ()
     soft_labels: Mapping[str, Sequence[int]] | None = None
+    fit_seen: Mapping[str, Seen] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Found:
     """The result of an audit: numbers of clips, shortcuts (worst first), what was checked and on how many clips, leaks,
     faults.
 
-    allow: the AUC above which a shortcut is a finding. soft_labels: only for a store, else None.
+    allow: the AUC above which a shortcut is a finding. soft_labels: only for a store, else None. fit_seen: by split, only
+    for a store with a fit.
     """
 
     rows: int
@@ -60,6 +64,12 @@ class Found:
     faults: Sequence[FaultKind]
     allow: float = ALLOW
     soft_labels: Mapping[str, Sequence[int]] | None = None
+    fit_seen: Mapping[str, Seen] | None = None
+
+    @property
+    def taught(self) -> dict[str, Seen]:
+        """Splits other than train of which the store's fit has seen clips."""
+        return {name: one for name, one in (self.fit_seen or {}).items() if name != "train" and one.clips}
 
     @property
     def above(self) -> list[Shortcut]:
@@ -68,8 +78,9 @@ class Found:
 
     @property
     def findings(self) -> list[str]:
-        """A sentence for each leak and each shortcut above `allow`."""
-        return [leak.text() for leak in self.leaks] + [s.text() for s in self.above]
+        """A sentence for each leak, each split that the fit has seen, and each shortcut above `allow`."""
+        taught = [f"{name}: {one.text()}" for name, one in self.taught.items()]
+        return [leak.text() for leak in self.leaks] + taught + [s.text() for s in self.above]
 
     def to_json(self) -> dict[str, Any]:
         """The content of audit.json; scripts rely on its layout."""
@@ -86,6 +97,8 @@ class Found:
         }
         if self.soft_labels is not None:
             found["soft_labels"] = {"bins": stored.BINS, "methods": dict(self.soft_labels)}
+        if self.fit_seen is not None:
+            found["fit_seen"] = {name: one.to_json() for name, one in self.fit_seen.items()}
         return found
 
 
@@ -113,7 +126,8 @@ def of_store(rows: Sequence[Row], reader: store.Reader) -> Known:
     """A store's data on its clips; `rows` are those of `stored.rows`."""
     found = stored.from_store(reader)
     table = _filled(found.table, nuisances.listed(rows))
-    return Known(table, found.prints, None, found.faults, found.soft_labels)
+    fit_seen = seen.by_split(reader) if reader.fit is not None else None
+    return Known(table, found.prints, None, found.faults, found.soft_labels, fit_seen)
 
 
 def _filled(table: pd.DataFrame, listed: pd.DataFrame) -> pd.DataFrame:
@@ -140,6 +154,7 @@ def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW,
         faults=faults.summary([*noted, *(f for f in known.faults if (f.kind, f.id) not in missing)]),
         allow=allow,
         soft_labels=known.soft_labels,
+        fit_seen=known.fit_seen,
     )
 
 

@@ -72,6 +72,7 @@ def rows(reader: store.Reader) -> list[Row]:
                 category=clip.category,
                 identities=clip.identities,
                 group=clip.group,
+                source=clip.source,
                 split=clip.split or "train",
                 id=clip.id,
                 corpus=clip.corpus,

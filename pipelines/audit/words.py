@@ -14,7 +14,9 @@ from pipelines.audit.found import Found
 from pipelines.audit.leaks import Leak
 from pipelines.audit.nuisances import means
 from pipelines.audit.shortcuts import ALL, FEW_CLIPS, FEW_GROUPS, Shortcut, why_none
+from store import seen
 
+FIT = "the store's fit"
 SHOWN = 12  # nuisances of a corpus shown in the terminal
 SHARED = {"people": "person", "sources": "source", "files": "file", "fingerprints": "picture and sound"}
 GAPS = {
@@ -39,7 +41,18 @@ class Check:
 def checks(found: Found) -> list[Check]:
     """People, sources, files and fingerprints shared between splits, then shortcuts by corpus and method."""
     kinds = [kind for kind in SHARED if found.checked[kind].why != FOLLOW]  # the check of people covers it
-    return [*(_shared(kind, found) for kind in kinds), *_shortcuts(found)]
+    return [*(_shared(kind, found) for kind in kinds), *_taught(found), *_shortcuts(found)]
+
+
+def _taught(found: Found) -> Iterator[Check]:
+    """Whether the store's fit has learned from clips outside train."""
+    if found.fit_seen is None:
+        return
+    state = "found" if found.taught else "none"
+    if any(one.clips is None for one in found.fit_seen.values()):
+        state = "unchecked"
+    more = "; soft labels and teachers' figures there are too good" if found.taught else ""
+    yield Check(FIT, state, f"{seen.sentence(found.fit_seen)}{more}")
 
 
 def _shared(kind: str, found: Found) -> Check:
@@ -119,9 +132,13 @@ def headline(found: Found) -> tuple[str, str, str]:
         new = f"it shares {' and '.join(['clips'] * clips + ['people or sources'] * people)} with the training"
         head = f"The test is not new: {new}" if people or clips else ""
         if any(c.state == "found" for c in short):
-            seen = "Some test clips were seen in training" if clips else "Some people of the test were seen in training"
+            known = (
+                "Some test clips were seen in training" if clips else "Some people of the test were seen in training"
+            )
             outside = "Fakes can be distinguished from real clips without looking at them"
-            head = f"{seen}, and fakes can be recognised without looking" if people or clips else outside
+            head = f"{known}, and fakes can be recognised without looking" if people or clips else outside
+        elif not head:
+            head = "The store's fit has learned from clips of its test"
         why = (
             "A deepfake detector can score well on this data without having learned anything about forgery. "
             "Do not trust a score on it until what is listed here is removed."
@@ -184,6 +201,8 @@ def lines(found: Found) -> Iterator[Line]:
     yield Line(f"{found.rows:,} rows, {found.distinct:,} distinct clips: {labels}")
     yield from _head("Leaks between splits")
     for check in made:
+        if check.what == FIT:
+            yield Line(f"  {'fit':12} {check.text}", "bad" if check.state == "found" else "")
         if check.what in SHARED and check.state != "found":
             yield Line(f"  {check.what:12} {check.text}")
     for leak in found.leaks:

@@ -1,4 +1,8 @@
-"""A plain folder of videos: root/real/**, root/fake/METHOD/**; all other files are unlabelled."""
+"""A plain folder of videos: root/real/**, root/fake/METHOD/**; all other files are unlabelled.
+
+A folder below real/ or fake/METHOD/ is the `group` of its clips: they are of one person or source, which must not be on
+two sides of a split. The same name in real/ and fake/METHOD/ is the same group. It names nobody: only a manifest does.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -27,9 +31,10 @@ def rows(root: Path | Place) -> Iterator[Row]:
             continue
         path, top = str(folder / key), parts[0] if len(parts) > 1 else ""
         if top == "real":
-            yield Row(path, label=0)
+            yield Row(path, label=0, group=parts[1] if len(parts) > 2 else "")
         elif top == "fake":
-            yield Row(path, label=1, method=parts[1] if len(parts) > 2 else "fake")
+            method, group = parts[1] if len(parts) > 2 else "fake", parts[2] if len(parts) > 3 else ""
+            yield Row(path, label=1, method=method, group=group)
         else:
             yield Row(path)
     if other:

@@ -1,12 +1,12 @@
-"""GRID (Cooke et al. 2006, JASA 120(5)): one speaker per root, root/clips/NAME.*, word times in root/align/NAME.align;
-real.
+"""GRID (Cooke et al. 2006, JASA 120(5)): real clips of one speaker in root/clips/NAME.*, word times in
+root/align/NAME.align; or several speakers, each such a folder: root/SPEAKER/clips/NAME.*.
 
 In the published package (Zenodo record 3625687) the folders of `alignments/` are named after the wrong speakers from s5 on:
 `published_folder` says which one belongs to a speaker. A file name encodes its sentence, so `words` refuses times of
 another sentence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -45,13 +45,25 @@ class Word:
 
 @reads_urls
 def rows(root: Path | Place) -> Iterator[Row]:
-    """One real row per clip, sorted by name; the root's name is the speaker."""
-    names = (place(root) / "clips").names()
-    if not names:
-        raise ManifestError(f"grid:{root} has no folder clips; a GRID root holds clips/NAME.mp4 and align/NAME.align")
-    for name in names:
-        if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES:
-            yield Row(f"clips/{name}", label=0, identities=(root.name,))
+    """One real row per clip, sorted by speaker and name; the name of the folder with `clips` is the speaker."""
+    here = place(root)
+    if names := (here / "clips").names():
+        yield from _speaker(root.name, "clips", names)
+        return
+    several = {name: (here / name / "clips").names() for name in here.names() if not name.startswith(".")}
+    if not any(several.values()):
+        raise ManifestError(
+            f"grid:{root} has no folder clips; a GRID root holds clips/NAME.mp4 and align/NAME.align, or a folder with them "
+            "for each speaker"
+        )
+    for speaker, names in several.items():
+        yield from _speaker(speaker, f"{speaker}/clips", names)
+
+
+def _speaker(name: str, folder: str, files: Iterable[str]) -> Iterator[Row]:
+    for file in files:
+        if PurePosixPath(file).suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
+            yield Row(f"{folder}/{file}", label=0, identities=(name,))
 
 
 def words(path: Path | Place) -> list[Word]:

@@ -68,6 +68,7 @@ class Row:
     listed_sample_rate: float | None = None
     faults: tuple[Fault, ...] = ()  # found by the corpus's adapter
     audio_track: int | None = None  # number of the sound track, from 1; 0: auto; None: as the option says
+    source: str = ""  # where the clip is from, such as a page or a data set
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Row:
@@ -93,7 +94,7 @@ class Row:
         for name in ("listed_frames", "listed_fps", "listed_samples", "listed_sample_rate"):
             if name in got:
                 got[name] = as_number(got[name], name, where)
-        for name in ("path", "audio_path", "method", "category", "group", "split", "id", "corpus"):
+        for name in ("path", "audio_path", "method", "category", "group", "split", "id", "corpus", "source"):
             if name in got:
                 got[name] = as_text(got[name], name, where)
         row = cls(**got)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ COPIED = (
     "method",
     "category",
     "group",
+    "source",
     "label",
     "audio_fake",
     "video_fake",
@@ -79,6 +81,12 @@ class Books:
         failed = {row.id for row in self.rows if (e := self.entries.get(row.id)) and e.reason not in AGAIN}
         return [i for i, row in enumerate(self.rows) if not done[i] and (retry_failed or row.id not in failed)]
 
+    def note_rule(self, name: str) -> None:
+        """Note in the store what decides on the splits of its clips, so that later clips are not added without it."""
+        self.writer.begin()
+        if self.writer.attrs.get("splits_by") != name:
+            self.writer.update_attrs({"splits_by": name})
+
     def append(self, new: Sequence[Row], slots: Sequence[Slot], unread: Iterable[Unread]) -> None:
         """Enter new clips into manifest and table, in that order, so that a kill between them loses nothing; the ledger
         is written by `write_ledger`. Clips without a slot could not be read."""
@@ -104,6 +112,16 @@ class Books:
             k = slot.clip - first
             new["offset"][k], new["capacity"][k], new["duration"][k] = slot.offset, slot.capacity, slot.frames / FPS
         self.writer.write_clips(first, new)
+
+    def resplit(self, moved: Mapping[str, str]) -> None:
+        """Give clips another split, by id. The fit counts as unfinished from before the change until another is made, so
+        that no fit stays that has learned from clips outside train."""
+        self.writer.begin()
+        if note := self.writer.attrs.get("similarity"):
+            self.writer.update_attrs({"similarity": {**note, "complete": False}})
+        self.rows = [replace(row, split=moved.get(row.id, row.split)) for row in self.rows]
+        self.writer.write_clips(0, {"split": [row.split for row in self.rows]})
+        manifest.write(self.rows, self.root / kept.MANIFEST)
 
     def reopen(self, clips: Sequence[int]) -> None:
         """Mark finished clips as not done."""

@@ -10,7 +10,7 @@ from pipelines.job import space
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary
 from pipelines.workers.address import resolve
-from store import layout
+from store import layout, seen
 
 EXAMPLES = 10  # failed clips named in the last lines, and notes
 NUMBER = re.compile(r"\d+(?:[.x:]\d+)*")  # also a time or a size
@@ -38,6 +38,7 @@ def text(summary: Summary, config: Config) -> str:
     else:
         lines.append("soft labels are rewritten" if config.refit else "nothing to do: no clip is missing")
     lines.append(f"{summary.done} of {summary.clips} clips done in {plain(config.store)}{_with(summary)}")
+    lines += map(plain, summary.splits)
     lines += _quality(summary)
     if summary.report:
         lines.append(f"report: {plain(summary.report)}")
@@ -93,12 +94,16 @@ def _quality(summary: Summary) -> list[str]:
         f" on {fitted['clips']} real clips, {fitted['frames']} frames with voice" if fitted else ", nothing learned"
     )
     lines = [f"soft labels: {note['kind']}{learned}"]
+    if summary.seen:
+        lines.append(f"  {seen.sentence(summary.seen)}")
     for corpus, auc in note.get("auc", {}).items():
         brier, on = note["brier"][corpus], note["calibrated_on"].get(corpus)
         calibrated = f"calibrated on {on['clips']} {on['which']}" if on else "uncalibrated"
+        seen_of = seen.Seen(on.get("seen"), on["clips"]) if on else seen.Seen(0, 0)
+        mark = "" if seen_of.clips == 0 else f"; {seen_of.text()}"
         lines.append(
             f"  {corpus}: own sound against swapped, AUC {auc['5']:.3f} (5 frames), {auc['25']:.3f} (1 s), {auc['clip']:.3f} "
-            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}; {calibrated}"
+            f"(clip); Brier {brier['5']:.3f}, {brier['25']:.3f}, {brier['clip']:.3f}; {calibrated}{mark}"
         )
     if "shuffled_control" in note:
         lines.append(
@@ -127,6 +132,7 @@ def _expectation(summary: Summary, config: Config) -> str:
     if free is not None:
         enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"
         lines.append(f"{byte_size(need)} of disk space are needed during the run, {byte_size(free)} are free: {enough}")
+    lines += map(plain, summary.splits)
     if summary.failed:
         lines.append(f"{len(summary.failed)} cannot be opened:")
         lines += [f"  {plain(entry.path)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]

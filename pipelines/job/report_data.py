@@ -50,6 +50,7 @@ from pipelines.tables.ledger import Entry
 from pipelines.workers import cluster
 from store import layout
 from store.place import Place, place
+from store.seen import Seen
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state
             breaks=summary.breaks,
         ),
         cost=cost(summary, config, has, seconds),
-        labels=labels(reader.attrs.get("similarity") or {}),
+        labels=labels(reader.attrs.get("similarity") or {}, summary.seen),
     )
 
 
@@ -261,11 +262,10 @@ def _hours(name: str, cores: float, gpus: float) -> CostRow:
     return CostRow(name, cores, gpus, cores * CORE_PRICE + gpus * GPU_PRICE)
 
 
-def labels(note: Mapping[str, Any]) -> Labels | None:
-    """Quality of the soft labels, from the note of the fit; None if there are none."""
-    return (
-        Labels(**{field.name: plain_json.cleaned(note.get(field.name)) for field in fields(Labels)}) if note else None
-    )
+def labels(note: Mapping[str, Any], by_split: Mapping[str, Seen] | None = None) -> Labels | None:
+    """Quality of the soft labels, from the note of the fit, and what it has seen of each split; None if there are none."""
+    told = {**note, "seen": {name: one.to_json() for name, one in (by_split or {}).items()}}
+    return Labels(**{f.name: plain_json.cleaned(told.get(f.name)) for f in fields(Labels)}) if note else None
 
 
 def machine() -> Machine:

@@ -171,6 +171,7 @@ class Labels:
     brier: Mapping[str, Figures] | None
     calibrated_on: Mapping[str, Mapping[str, object]] | None
     shuffled_control: Figures | None
+    seen: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)  # by split: clips the fit learned from
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,13 @@ import teachers
 from concord.secrets import redact
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
+from pipelines.corpora.splits import Rule
 from pipelines.errors import UsageError
+from pipelines.job.splits import Decided, decide
 from pipelines.labels.borrow import borrowed_fit, check_teachers
 from pipelines.labels.words import Transcriber
 from pipelines.seeing import crops
+from pipelines.tables import kept
 from pipelines.workers.cluster import Pools
 from store import layout
 from store.arrays.attributes import RootAttributes
@@ -43,6 +46,7 @@ class Config:
     vsr: str | None = None
     similarity: str | None = None
     limit: int | None = None
+    split_by: Rule | None = None  # a file of splits, or a protocol; None: as corpora and store have them
     pools: Pools = field(default_factory=Pools)
     address: str | None = None
     words: bool = False
@@ -64,11 +68,12 @@ class Request:
 
     config: Config
     exists: bool  # the store
-    rows: list[Row]  # of the requested corpora
+    rows: list[Row]  # of the requested corpora, with their splits
     arrays: tuple[str, ...]  # of layout.OPTIONAL_ARRAYS, that the store has or will have
     asr: Teacher
     vsr: Teacher
     mouth_crops: bool = False  # the store's clips are, or will be, mouth crops taken as they are
+    splits: Decided = field(default_factory=lambda: Decided([]))  # by `split_by`
 
     @property
     def dims(self) -> int:
@@ -86,17 +91,29 @@ def check(config: Config) -> Request:
     asr, vsr = _load_teachers(config, attrs)
     mouth_crops = _mouth_crops(config, attrs, arrays, vsr)
     _check_similarity(config, (attrs.get("similarity") if attrs else None) or {}, asr, vsr)
-    return Request(config, exists, rows, arrays, asr, vsr, mouth_crops)
+    decided = _splits(config, rows, attrs)
+    rows = decided.rows[: config.limit]
+    return Request(config, exists, rows, arrays, asr, vsr, mouth_crops, decided)
 
 
 def _rows(config: Config) -> list[Row]:
-    """Rows of the requested corpora, the first `limit` of them."""
+    """Rows of the requested corpora."""
     options = config.store.options
     found = [row for corpus in config.corpora for row in manifest.load(corpus, config.name, config.root, options)]
     ids = [row.id for row in found]
     if len(set(ids)) < len(ids):
         raise UsageError("two --corpus options give the same clips; name each corpus once")
-    return found[: config.limit] if config.limit is not None else found
+    return found
+
+
+def _splits(config: Config, rows: list[Row], attrs: RootAttributes | None) -> Decided:
+    """The rows with the splits that the user asks for, and what that changes in the store."""
+    if config.split_by is None:
+        return Decided(rows)
+    present = kept.read(store.open(config.store), rows).rows if attrs is not None else []
+    makes_fit = config.refit or config.fit_from is not None
+    has_fit = bool(attrs and attrs.get("similarity"))
+    return decide(config.split_by, rows, present, str(config.store), makes_fit, has_fit)
 
 
 def _check_place(config: Config) -> bool:

@@ -32,7 +32,7 @@ from pipelines.workers import cluster, plan
 from pipelines.workers.address import reach, resolve
 from pipelines.workers.headers import Unread, probe_rows
 from pipelines.workers.work import traceback_of
-from store import layout, staging
+from store import layout, seen, staging
 from store.creation import unmake
 from store.layout import FPS
 from store.place import Place
@@ -94,7 +94,7 @@ class _Job:
     def __init__(self, asked: Request, writer: store.Writer) -> None:
         """Reads the books and cleans up after a run that died."""
         self.asked, self.config, self.writer = asked, asked.config, writer
-        self.summary = Summary(arrays=asked.arrays)
+        self.summary = Summary(arrays=asked.arrays, splits=asked.splits.lines)
         self.begun = time.perf_counter()
         reader = store.open(asked.config.store)
         self.foreign = foreign_shards(reader)  # asked while the inventory is closed
@@ -109,9 +109,21 @@ class _Job:
         pending = self.books.unfinished(config.retry_failed)
         known = {row.id for row in self.books.rows}
         new = [row for row in self.asked.rows if row.id not in known]
+        rule = self.config.split_by
+        if new and rule is None and (by := self.writer.attrs.get("splits_by")):
+            raise UsageError(
+                f"the splits of {root} were made by {by}, and {len(new):,} clips of this command are not in it, such as "
+                f"{new[0].id}: give that option again, or --splits FILE with theirs"
+            )
+        if new and rule is not None:
+            self.books.note_rule(rule.name)
         if new:
             pending += self.planner.append(new, pending)
         self.writer.begin()  # from here on the store changes; a request that is refused before leaves it complete
+        if rule is not None:
+            self.books.note_rule(rule.name)
+        if self.asked.splits.moved:
+            self.books.resplit(self.asked.splits.moved)
         self.books.add_corpora()
         if pending:
             with self.summary.parts.part("pass one"):
@@ -120,6 +132,8 @@ class _Job:
             wish = Wish(config.similarity, config.refit, config.fit_from, config.seed)
             note = second_pass(root, self.writer, wish, self._spread, self.foreign)
         self.summary.labelled, self.summary.similarity = bool(note), note
+        if note and report_data.WORK & set(self.summary.parts.seconds):
+            self.summary.seen = seen.by_split(store.open(root))
         if config.words:
             words.transcribe(root, self.writer, self.asked.asr.name, self._spread)
         staging.discard(root, staging.staged(root))  # left by attempts with another plan
@@ -202,4 +216,5 @@ def _dry_run(asked: Request) -> Summary:
         cpus=space.cpus(config.address),
         dims=asked.dims,
         arrays=asked.arrays,
+        splits=asked.splits.lines,
     )

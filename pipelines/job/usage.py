@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.tables.ledger import Entry
 from pipelines.workers.work import Span
+from store.seen import Seen
 
 BINS = 120
 BIN_S = 1.0  # initial width of a bin
@@ -156,6 +157,8 @@ class Summary:
     cpus: int = 0  # in a dry run: CPUs of the cluster that would do the work
     dims: int = 0  # in a dry run: columns of both embeddings
     arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS, that the store has
+    splits: tuple[str, ...] = ()  # lines about the splits that the run set
+    seen: dict[str, Seen] = field(default_factory=dict)  # by split: clips that the fit has learned from
     report: str = ""  # path of the report's page
     traces: str = ""  # path of the tracebacks of the program's own errors, if there were any
 

@@ -16,6 +16,7 @@ import numpy as np
 import store
 from pipelines.labels import projection
 from store import layout, similarity
+from store import seen as seen_clips
 from store.place import Place
 from store.similarity import Fit, grounds
 
@@ -82,7 +83,8 @@ def calibrate(
             maps = {w: similarity.fit_logistic(pairs.positive[w], pairs.negative[w]) for w in similarity.WINDOWS}
             fit = fit.calibrated(corpus, maps)
             basis = _grounds(reader, chosen, pairs, fit, note, seen)
-            note["calibrated_on"][corpus] = {"clips": len(chosen.clips), "which": chosen.kind, **basis.told()}
+            told = {"clips": len(chosen.clips), "which": chosen.kind, "seen": _num_seen(reader, chosen, judges, fit)}
+            note["calibrated_on"][corpus] = {**told, **basis.told()}
         _judge(note, corpus, pairs, fit)
     return fit, note
 
@@ -106,6 +108,19 @@ def _chosen(reader: store.Reader, corpus: str, fit: Fit, seen: Seen) -> _Chosen 
                 kind += ", too few to hold any out of the fit"
             return _Chosen(clips[few], parts[few], kind)
     return None
+
+
+def _num_seen(reader: store.Reader, chosen: _Chosen, judges: Sequence[Fit | None], fit: Fit) -> int | None:
+    """Number of a corpus's clips whose scores are by a fit that has learned from them; None if that is not recorded.
+
+    Of several parts, each is scored by a fit that learned from the others; a single part by the fit that learned from it.
+    """
+    outside = chosen.clips[chosen.parts >= len(judges)]
+    found = seen_clips.known(fit.seen, reader, outside)
+    if found is None and len(outside):
+        return None
+    own = int((chosen.parts < len(judges)).sum()) if len(judges) == 1 else 0
+    return own + (int(found.sum()) if found is not None else 0)
 
 
 def _grounds(

@@ -21,7 +21,7 @@ import store
 from pipelines.labels import contrast, projection
 from pipelines.labels.calibrate import Seen, calibrate, embeddings, judged, pair_scores, rounded
 from pipelines.workers.cluster import Spread
-from store import layout, similarity
+from store import layout, seen, similarity
 from store.place import Place
 from store.similarity import Fit, Moments, grounds
 
@@ -45,10 +45,12 @@ class Material:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The result: the fit; the fit that evaluates the clips of each part, None if every fit has learned from that part;
-    the same for the control on shuffled pairs; and the entry for the attributes."""
+    """The result: the fit; the rows of the clips that it learned from, also of those that only ended its training early;
+    the fit that evaluates the clips of each part, None if every fit has learned from that part; the same for the control
+    on shuffled pairs; and the entry for the attributes."""
 
     fit: Fit
+    rows: np.ndarray
     held_out: list[Fit | None]
     control: list[Fit | None]
     note: dict[str, Any]
@@ -142,7 +144,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
                 w: rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
             }
     part_of = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
-    return calibrate(root, found.fit, note, Seen(part_of, found.held_out), corpora)
+    fit = replace(found.fit, seen=seen.keys(reader, found.rows))
+    return calibrate(root, fit, note, Seen(part_of, found.held_out), corpora)
 
 
 def _learn_cca(material: Material) -> Fitted | None:
@@ -155,6 +158,7 @@ def _learn_cca(material: Material) -> Fitted | None:
     fit = _level_cca(whole, context)
     return Fitted(
         fit,
+        material.clips,
         [_fit_without(true, part, context) or fit for part in range(len(true))],
         [_fit_without(shuffled, part, context) for part in range(len(true))],
         {
@@ -210,7 +214,8 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
             if m is not None
         )
     others: list[Fit | None] = [None] * (len(set(parts.tolist())) - 1)
-    return Fitted(fit, [fit, *others], [control, *others], note)
+    learned = clips[(parts > 0) | np.isin(clips, held) | alone] if kind == "fused" else np.unique([*teach, *held])
+    return Fitted(fit, learned, [fit, *others], [control, *others], note)
 
 
 def _level_cca(moments: Moments, context: int) -> Fit:

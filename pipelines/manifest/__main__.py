@@ -28,6 +28,7 @@ from pipelines.manifest import check as manifest_check
 from pipelines.manifest import edit as manifest_edit
 from pipelines.manifest import match, protocols
 from pipelines.manifest import summary as manifest_summary
+from pipelines.manifest.options import of_protocols
 from store import output as outputs
 from store.formats.table import to_csv
 from store.layout import StoreError
@@ -73,17 +74,6 @@ def write_splits(file: str, rows: Sequence[Row], weight: Mapping[str, float] | N
     }
     parquet = Path(file).suffix.lower() in PARQUET
     place(file).write(pd.DataFrame(table).to_parquet(index=False) if parquet else to_csv(table))
-
-
-def shares(_, __, text: str) -> tuple[float, float, float]:
-    """--shares as three numbers; some may be 0."""
-    try:
-        train, val, test = (float(x) for x in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f'give three numbers for train, val, test, such as 70,10,20, not "{text}"') from None
-    if min(train, val, test) < 0 or not 0 < train + val + test < float("inf"):
-        raise click.BadParameter("shares must be 0 or more, and at least one must be above 0")
-    return train, val, test
 
 
 def chosen(rows: list[Row], remap: Sequence[str], where: Sequence[str], drop: Sequence[str]) -> list[Row]:
@@ -168,15 +158,7 @@ def list_protocols(ctx: click.Context, _, value: str | None) -> str | None:
 @click.option(
     "--protocol", metavar="NAME", callback=list_protocols, help='Make splits by this protocol; "list" prints them.'
 )
-@click.option(
-    "--shares",
-    default="70,10,20",
-    show_default=True,
-    callback=shares,
-    metavar="N,N,N",
-    help="Shares of train, val, test in protocol groups.",
-)
-@click.option("--train-on", default="", metavar="CORPUS", help="Corpus, or its kind, for training in cross-corpus.")
+@of_protocols
 @click.option(
     "--match",
     "matching",

@@ -16,7 +16,19 @@ from pipelines.corpora.fields import LABELS, ManifestError
 from pipelines.corpora.manifest import Row
 from store.place import is_url
 
-FIELDS = ("corpus", "method", "category", "split", "label", "audio_fake", "video_fake", "identities", "group", "id")
+FIELDS = (
+    "corpus",
+    "method",
+    "category",
+    "split",
+    "label",
+    "audio_fake",
+    "video_fake",
+    "identities",
+    "group",
+    "source",
+    "id",
+)
 SHOWN = 12
 
 

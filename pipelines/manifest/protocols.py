@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,8 @@ import numpy as np
 from pipelines.audit import leaks
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import SPLITS, Row
-from pipelines.manifest import people
+from pipelines.corpora.splits import Splits
+from pipelines.manifest import people, speakers
 
 FAVC = ("fakeavceleb", "cmdfd_favc")  # kinds of corpora that hold FakeAVCeleb
 CMDFD = ("cmdfd",)
@@ -47,20 +48,6 @@ class Options:
     train_on: str = ""
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The split of each clip by id, the number of clips without one by reason, and notes."""
-
-    of: dict[str, str]
-    left_out: Counter[str] = field(default_factory=Counter)
-    notes: tuple[str, ...] = ()
-
-    def rows(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows that have a split, with the split set, by id."""
-        mine = (replace(row, split=self.of[row.id]) for row in rows if row.id in self.of)
-        return sorted(mine, key=lambda row: row.id)
-
-
 Made = tuple[dict[str, str], dict[str, str], list[str]]  # split by id; reason by id of clips without one; notes
 Make = Callable[[list[Row], Options, np.random.Generator], Made]
 
@@ -68,11 +55,12 @@ Make = Callable[[list[Row], Options, np.random.Generator], Made]
 @dataclass(frozen=True)
 class Protocol:
     """text: one line for the user; kinds: corpora whose clips are used, () = all; make: from rows to splits and
-    reasons."""
+    reasons; unlabelled: whether clips of unknown label are used."""
 
     text: str
     make: Make
     kinds: tuple[str, ...] = ()
+    unlabelled: bool = False
 
 
 def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed: int = 0) -> Splits:
@@ -90,7 +78,7 @@ def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed:
     mine.sort(key=lambda row: row.id)
     copies = leaks.first_copies(mine)
     copy = {row.id: mine[k].id for row, k in zip(mine, copies, strict=True)}
-    if name != "own":
+    if not protocol.unlabelled:
         labelled = [row for row in mine if row.label >= 0]
         left[NO_LABEL] += len(mine) - len(labelled)
         mine = labelled
@@ -106,9 +94,12 @@ def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed:
             raise ManifestError(_lacks(name, split, protocol.text, mine))
     if not of:
         raise ManifestError(f"protocol {name} ({protocol.text}) found no clip with a split; name another protocol")
+    there = {row.label for row in mine if row.id in of}
     for split in dict.fromkeys(of.values()):
         labels = {row.label for row in mine if of.get(row.id) == split}
-        notes += [f"{split} has no {what} clip" for label, what in ((0, "real"), (1, "fake")) if label not in labels]
+        lacks = [what for label, what in ((0, "real"), (1, "fake")) if label in there - labels]
+        notes += [f"{split} has no {what} clip" for what in lacks]
+    notes += [f"no clip is {what}" for label, what in ((0, "known to be real"), (1, "forged")) if label not in there]
     return Splits(of, +left, tuple(notes))
 
 
@@ -265,7 +256,12 @@ def _is_other_type(name: str, row: Row) -> bool:
 
 def _all() -> dict[str, Protocol]:
     found = {
-        "own": Protocol("the corpus's own split", _own),
+        "own": Protocol("the corpus's own split", _own, unlabelled=True),
+        "speakers": Protocol(
+            "real clips alone or with forged ones, by speaker and --shares; by clip where speakers are not known",
+            partial(speakers.made, _groups),
+            unlabelled=True,
+        ),
         "groups": Protocol("whole groups of people by --shares; person by person where one group is too big", _groups),
         "favc-70-30": Protocol("FakeAVCeleb, 70/30 of each kind by file, as AVFF", _by_file, FAVC),
         "favc-70-30-clean": Protocol("FakeAVCeleb, 70/30 by person", _by_person, FAVC),

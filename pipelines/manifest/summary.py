@@ -12,9 +12,9 @@ from pipelines.audit import coverage, leaks, nuisances
 from pipelines.audit.shortcuts import FEW_CLIPS
 from pipelines.corpora import faults
 from pipelines.corpora.manifest import SPLITS, Row
+from pipelines.corpora.splits import Splits
 from pipelines.manifest.edit import LABELS
 from pipelines.manifest.match import Matched
-from pipelines.manifest.protocols import Splits
 
 
 def table(lines: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:

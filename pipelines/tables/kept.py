@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import store
 from pipelines.corpora import manifest
@@ -51,7 +51,7 @@ def _rows(reader: store.Reader, given: Sequence[Row]) -> tuple[list[Row], bool]:
         check(reader, MANIFEST)
         found = manifest.read(reader.place / MANIFEST)[: len(ids)]  # rows beyond the table are from a killed run
         if [row.id for row in found] == ids:
-            return found, False
+            return _with_splits(reader, found)
     except (StoreError, ManifestError, OSError) as error:
         why = str(error)
     by_id = {row.id: row for row in given}
@@ -62,7 +62,14 @@ def _rows(reader: store.Reader, given: Sequence[Row]) -> tuple[list[Row], bool]:
             f"all corpora of the store ({', '.join(reader.attrs.get('corpora', []))}): clip {lost[0]} is in none that was given"
         )
     log.warning("the manifest of the store was rebuilt from the corpora given (%s)", why)
-    return [by_id[clip_id] for clip_id in ids], True
+    return _with_splits(reader, [by_id[clip_id] for clip_id in ids])[0], True
+
+
+def _with_splits(reader: store.Reader, rows: list[Row]) -> tuple[list[Row], bool]:
+    """The rows with the splits of the clips table, which a run that died may have set there only; whether any differs."""
+    splits = reader.clips["split"].tolist()
+    differs = [row.split for row in rows] != splits
+    return [replace(row, split=split) for row, split in zip(rows, splits, strict=True)] if differs else rows, differs
 
 
 def _entries(reader: store.Reader) -> tuple[dict[str, Entry], bool]:

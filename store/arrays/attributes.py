@@ -48,6 +48,9 @@ class RootAttributes(TypedDict, total=False):
     similarity: SimilarityNote
     corpora: list[str]
     audio_track: int  # number of the sound track of clips that name none; without it the track is chosen for each clip
+    splits_by: (
+        str  # what decided on the splits of its clips, such as "--protocol speakers"; without it their corpora did
+    )
     words: dict[str, Any]
     inventory: bool
     held_pictures: bool  # whether flags have bit 5; stores of earlier releases lack both
@@ -109,6 +112,7 @@ ATTRIBUTES: dict[str, tuple[str, Check]] = {
     "similarity": ("an object with the kind of the comparison", _is_similarity),
     "corpora": ("a list of names", lambda v: isinstance(v, list) and all(map(_is_text, v))),
     "created_by": ("text", _is_text),
+    "splits_by": ("text", _is_text),
     "audio_track": ("the number of a sound track", lambda v: is_count(v, 1, 64)),
     "held_pictures": ("true or false", lambda v: isinstance(v, bool)),
     "words": ("an object", lambda v: isinstance(v, dict)),

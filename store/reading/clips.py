@@ -26,6 +26,7 @@ class Clip:
     category: str
     group: str
     identities: tuple[str, ...]
+    source: str
     label: int
     audio_fake: int
     video_fake: int

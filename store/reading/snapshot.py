@@ -76,7 +76,9 @@ class Snapshot:
             lacks = [column for column in layout.LATER_COLUMNS if column in kinds and column not in group.members]
             arrays = {column: group[column] for column in kinds if column not in lacks}
         found = {column: tables.column(where, array, length, kinds[column]) for column, array in arrays.items()}
-        found |= {column: np.full(length, layout.CLIP_ARRAYS[column][1], kinds[column]) for column in lacks}
+        for column in lacks:
+            kind = object if kinds[column] == "string" else kinds[column]
+            found[column] = np.full(length, layout.CLIP_ARRAYS[column][1], kind)
         return {column: found[column] for column in kinds}
 
 

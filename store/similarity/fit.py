@@ -24,7 +24,8 @@ class Fit:
     vsr_mean [(2 context + 1) Dv], vsr_matrix [(2 context + 1) Dv, K], asr_mean [Da], asr_matrix [Da, K] (of cca and of the
     cca in fused, empty for others); correlations [K] in [0, 1], the weights of a comparison (ones except for cca); network, the
     arrays of `teachers.projector` (contrast, fused); calibration {corpus: {window: (slope, intercept)}}; level: the maps take
-    embeddings that were levelled (`store.similarity.level`).
+    embeddings that were levelled (`store.similarity.level`); seen u8 [clips, 2], the keys of the clips that it was learned from
+    (`store.seen`), None if that was not recorded.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Fit:
     calibration: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     network: dict[str, np.ndarray] = field(default_factory=dict)
     level: bool = False
+    seen: np.ndarray | None = None
 
     @property
     def dims(self) -> int:
@@ -57,6 +59,7 @@ class Fit:
             "correlations": self.correlations,
             "calibration": calibration,
             **({"network": dict(self.network)} if self.network else {}),
+            **({"seen": self.seen} if self.seen is not None else {}),
         }
 
     @classmethod
@@ -86,6 +89,7 @@ class Fit:
             calibration,
             network,
             level,
+            _keys(arrays.get("seen")),
         )
         for mean, matrix in ((fit.vsr_mean, fit.vsr_matrix), (fit.asr_mean, fit.asr_matrix)):
             if mean.ndim != 1 or matrix.ndim != 2 or len(mean) != len(matrix):
@@ -109,6 +113,16 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def _keys(value: Any) -> np.ndarray | None:
+    """Keys of clips u8 [n, 2], or None."""
+    if value is None:
+        return None
+    keys = np.asarray(value)
+    if keys.dtype.kind != "u" or keys.ndim != 2 or keys.shape[1] != 2:
+        raise ValueError(f"seen is {keys.dtype} {list(keys.shape)}, expected two keys for each clip")
+    return keys.astype(np.uint64)
+
+
 def _line(value: Any) -> tuple[float, float]:
     """Slope and intercept."""
     line = _numbers("a calibration", value)
@@ -123,7 +137,7 @@ def unlearned(kind: str, dims: int) -> Fit:
     """A fit of a kind that compares embeddings of `dims` columns as they are: cosine, posterior or js."""
     none = np.zeros(0, np.float32)
     empty = np.zeros((0, dims), np.float32)
-    return Fit(kind, 0, none, empty, none, empty, np.ones(dims, np.float32))
+    return Fit(kind, 0, none, empty, none, empty, np.ones(dims, np.float32), seen=np.zeros((0, 2), np.uint64))
 
 
 def with_context(x: np.ndarray, context: int) -> np.ndarray:

@@ -16,14 +16,12 @@ import numpy as np
 
 from concord.errors import ConcordError
 from store import Reader
-from store.formats.table import read_csv, read_parquet
+from store.formats import splits
 from student.config import SPLITS
 
 log = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1
-MOST_WEIGHT = 1e6
-MOST_ROWS = 1_000_000  # limit for a file, if the store has few clips
 
 
 class SplitError(ConcordError, ValueError):
@@ -105,52 +103,19 @@ def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split and weight of every clip from a table of id, split and (optional) weight; clips that it does not list are
     not used."""
     try:
-        data = file.read_bytes()
-        table = read_parquet(data) if file.suffix == ".parquet" else read_csv(data)
-        if len(table) > max(MOST_ROWS, 10 * len(ids)):
-            raise ValueError(f"it has {len(table)} rows, the store {len(ids)} clips")
-    except (OSError, ValueError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SplitError(f"cannot read the splits {file}: {said}") from error
-    missing = {"id", "split"} - set(table.columns)
-    if missing:
-        raise SplitError(
-            f"{file} has no column {' and '.join(sorted(missing))}; it needs id, split and may have weight"
-        )
-    for name in ("id", "split"):
-        odd = [x for x in table[name] if not isinstance(x, str | int | np.integer) and not _empty(x)]
-        if odd:
-            raise SplitError(f"{file}: a value of {name} is a {type(odd[0]).__name__}, it must be text")
-    table["id"] = table["id"].map(lambda x: "" if _empty(x) else str(x))
-    if table["id"].duplicated().any():
-        raise SplitError(f"{file} lists clip {table['id'][table['id'].duplicated()].iloc[0]} more than once")
+        listed = splits.read(file.read_bytes(), str(file), len(ids))
+    except OSError as error:
+        raise SplitError(f"{file}: cannot read the splits: {error}") from error
+    except ValueError as error:
+        raise SplitError(str(error)) from error
     rows = {str(name): row for row, name in enumerate(ids)}
     names, weight = np.full(len(ids), "", dtype=object), np.zeros(len(ids), np.float32)
-    weights = table["weight"] if "weight" in table else np.ones(len(table))
-    absent = 0
-    for name, part, value in zip(table["id"], table["split"], weights, strict=True):
-        row = rows.get(name)
-        if row is None:
-            absent += 1
-            continue
-        try:
-            number = 1.0 if _empty(value) else float(value)
-        except (TypeError, ValueError):
-            number = np.nan
-        if not 0 <= number < MOST_WEIGHT:
-            raise SplitError(
-                f"{file}: clip {name} has weight {str(value)[:40]}; it must be 0 or more, below {MOST_WEIGHT:g}"
-            )
-        names[row], weight[row] = "train" if _empty(part) else str(part) or "train", number
-    if absent == len(table):
+    for name, (part, number) in listed.items():
+        if (row := rows.get(name)) is not None:
+            names[row], weight[row] = part, number
+    absent = len(listed.keys() - rows.keys())
+    if absent == len(listed):
         raise SplitError(f"{file} lists no clip of this store; its ids must be the store's")
     if absent:
         log.warning("%s lists %d clips that the store does not have", file, absent)
     return names, weight
-
-
-def _empty(value: object) -> bool:
-    """Whether a cell of a table is empty."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return value != value if isinstance(value, float) else isinstance(value, str) and not value

@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from store import Reader
+from store import Reader, seen
 from store.similarity import grounds
 from student import checkpoint
 from student.config import TrainConfig, write_json
 from student.data.splits import Split
-from student.header import NOT_FITTED
+from student.header import NOT_FITTED, TAUGHT
 from student.models.weights import Loaded
 from student.run import card
 from student.run.identity import peak_memory, store_identity, versions
@@ -61,6 +62,7 @@ class Outputs:
             "step": step,
             "config": self.config.to_dict(),
             "store": store_identity(self.reader),
+            "clips": self._keys,
             "versions": versions(),
         }
         checkpoint.save_model(self.folder, model, self.config.model, about)
@@ -97,6 +99,14 @@ class Outputs:
         long_enough = self.reader.clips["length"] >= MIN_FRAMES
         train, val = self.split.rows["train"], self.split.rows["val"]
         return grounds.of_validation(self.reader.clips, train, val[long_enough[val]], alarms)
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        """Keys of the clips that it was trained and tuned on, for the header; without them if there are too many."""
+        rows = {name: self.split.rows[name] for name in TAUGHT}
+        if sum(map(len, rows.values())) > seen.MOST:
+            return {}
+        return {name: seen.packed(seen.keys(self.reader, mine)) for name, mine in rows.items()}
 
     def _always(self) -> dict[str, Any]:
         return {**self.facts.to_json(), "store": store_identity(self.reader), "versions": versions()}

@@ -8,9 +8,10 @@ is undefined (one class only); it becomes null in the file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from store.seen import Seen
 from student.scoring.metrics import Figures
 
 Table = Mapping[str, Mapping[str, "Line"]]  # {"overall", "category NAME", method: {scorer: its figures}}
@@ -19,16 +20,19 @@ Table = Mapping[str, Mapping[str, "Line"]]  # {"overall", "category NAME", metho
 @dataclass(frozen=True)
 class Line:
     """Figures of one scorer on one method, with the 95 % interval of the AUC; `nuisance` names the trivial number if
-    that is the scorer."""
+    that is the scorer. `seen` counts the clips behind them that the scorer has learned from, None if that is not
+    recorded."""
 
     figures: Figures
     auc_low: float
     auc_high: float
     nuisance: str = ""
+    seen: int | None = 0
 
     def to_json(self) -> dict[str, Any]:
         named = {"nuisance": self.nuisance} if self.nuisance else {}
-        return {**named, **asdict(self.figures), "auc_low": self.auc_low, "auc_high": self.auc_high}
+        interval = {"auc_low": self.auc_low, "auc_high": self.auc_high}
+        return {**named, **asdict(self.figures), **interval, "seen": self.seen}
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,24 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Variant:
-    """The table for one way of trimming clips (`trim`) and choosing them (`clips`: "all" or "matched")."""
+    """The table for one way of trimming clips (`trim`) and choosing them (`clips`: "all" or "matched"), and how many of
+    its clips were `seen` by the fit, by the detector in training, and in setting its threshold."""
 
     trim: str
     clips: str
     coverage: Coverage
     methods: Table
+    seen: Mapping[str, Seen] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         methods = {name: {who: line.to_json() for who, line in row.items()} for name, row in self.methods.items()}
-        return {"trim": self.trim, "clips": self.clips, "coverage": self.coverage.to_json(), "methods": methods}
+        return {
+            "trim": self.trim,
+            "clips": self.clips,
+            "coverage": self.coverage.to_json(),
+            "seen": {who: one.to_json() for who, one in self.seen.items()},
+            "methods": methods,
+        }
 
 
 @dataclass(frozen=True)
@@ -97,5 +109,5 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         variants = [variant.to_json() for variant in self.variants]
         told = {k: v for k, v in self.__dict__.items() if k not in ("variants", "trials")}
-        first = {name: variants[0][name] for name in ("trim", "coverage", "methods")}
+        first = {name: variants[0][name] for name in ("trim", "coverage", "seen", "methods")}
         return {**told, **first, "variants": variants, "trials": [trial.to_json() for trial in self.trials]}

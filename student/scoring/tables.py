@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from student.scoring.baseline import Baselines
 from student.scoring.report import Line, Report, Table, Variant
 
 COLUMNS = ("method", "by", "real", "fake", "AUC", "95 %", "AP", "prevalence", "EER", "balanced acc.", "real recall")
+WHO = {"fit": "the fit", "detector": "the detector, in training,", "threshold": "the detector, for its threshold,"}
 SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold at 0)
     "student": ("student", True),
     "teacher": ("teachers", True),
@@ -30,16 +31,18 @@ SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold 
 @dataclass(frozen=True)
 class Trials:
     """The input of a table, for n trials: `scores` f8 [n] by scorer, higher for fakes, 0 at the threshold if the scorer
-    has one, and NaN if unknown; category, group and weight [n] of each trial's clip."""
+    has one, and NaN if unknown; category, group and weight [n] of each trial's clip; by scorer, whether it has learned
+    from the clips of a trial (bool [n]), None if that is not recorded."""
 
     items: list[score.Trial]
     scores: Mapping[str, np.ndarray]
     categories: np.ndarray
     groups: np.ndarray
     weights: np.ndarray
+    seen: Mapping[str, np.ndarray | None] = field(default_factory=dict)
 
-    def line(self, scores: np.ndarray, use: np.ndarray, decides: bool, nuisance: str = "") -> Line:
-        """Figures of scores [n] on the trials `use` [n] bool that have one; at the threshold 0 if the scorer
+    def line(self, scores: np.ndarray, use: np.ndarray, decides: bool, nuisance: str = "", who: str = "") -> Line:
+        """Figures of scores [n] of `who` on the trials `use` [n] bool that have one; at the threshold 0 if the scorer
         `decides`."""
         known = use & np.isfinite(scores)
         labels = np.array([t.label for t in self.items])[known]
@@ -47,7 +50,14 @@ class Trials:
         if not decides:
             figures = replace(figures, balanced_accuracy=np.nan, real_recall=np.nan)
         low, high = metrics.auc_interval(scores[known], labels, self.groups[known], self.weights[known])
-        return Line(figures, low, high, nuisance)
+        return Line(figures, low, high, nuisance, self._seen(who, known))
+
+    def _seen(self, who: str, use: np.ndarray) -> int | None:
+        """Number of clips of the trials `use` that a scorer has learned from."""
+        if who not in self.seen:
+            return 0
+        seen = self.seen[who]
+        return None if seen is None else len({self.items[k].lips for k in np.flatnonzero(use & seen)})
 
 
 def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Line]]:
@@ -67,7 +77,7 @@ def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Li
     found: dict[str, dict[str, Line]] = {}
     for name, use in chosen.items():
         row = {
-            who: trials.line(values, use, decides=SCORERS[who][1])
+            who: trials.line(values, use, decides=SCORERS[who][1], who=who)
             for who, values in trials.scores.items()
             if who == "student" or (use & np.isfinite(values)).any()
         }
@@ -88,6 +98,7 @@ def lines(methods: Table) -> Iterator[tuple[str, ...]]:
         shown = name
         for who, line in row.items():
             by = f"one number: {line.nuisance}" if who == "trivial" else SCORERS[who][0]
+            by += {None: " ?", 0: ""}.get(line.seen, " *")
             f = line.figures
             span = "-" if math.isnan(line.auc_low) else f"{line.auc_low:.3f}-{line.auc_high:.3f}"
             rest = (f.ap, f.prevalence, f.eer, f.balanced_accuracy, f.real_recall)
@@ -108,12 +119,25 @@ def title(variant: Variant) -> str:
     return f"{which}{c.scored} clips scored of {c.listed} listed{left}, {c.pairs} pairs made; trim {variant.trim}"
 
 
+def warnings(variant: Variant) -> Iterator[str]:
+    """What the scorers have seen of the clips, and what the marks * and ? in the table mean."""
+    told = [one.text(WHO[who]) for who, one in variant.seen.items() if one.of]
+    if told:
+        yield f"{'; '.join(told)}."[:1].upper() + f"{'; '.join(told)}."[1:]
+    marks = {line.seen for row in variant.methods.values() for line in row.values()}
+    if any(marks - {None, 0}):
+        yield "* learned from some of these clips: too good, and no figure for new ones."
+    if None in marks:
+        yield "? not recorded whether it has learned from these clips."
+
+
 def markdown(report: Report) -> str:
     """The whole report as Markdown."""
     said = [f"# {md(report.checkpoint)} on split {report.split} of {md(report.store)}", ""]
     for variant in report.variants:
         said += [f"## {title(variant)}", "", _row(COLUMNS), _row(("---",) * 2 + ("--:",) * (len(COLUMNS) - 2))]
         said += [*(_row(tuple(map(md, line))) for line in lines(variant.methods)), ""]
+        said += [part for text in warnings(variant) for part in (md(text), "")]
     said.append(
         f"Threshold and temperature: {report.fitted_on}. Intervals: 95 %, groups of clips drawn with replacement. "
         "Read AP against the prevalence. " + ("" if report.audited else UNAUDITED.format(md(report.store)))

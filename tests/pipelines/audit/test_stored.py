@@ -1,5 +1,6 @@
 """Auditing a store: rows and numbers in the order of its table, what is kept in its root, copies among its crops and sound."""
 
+import dataclasses
 import io
 import json
 import os
@@ -183,3 +184,19 @@ def test_held_pictures_and_notes_of_the_ledger_are_told_and_break_no_strict_audi
     done = run("--store", small, "--strict")
     assert "held_pictures" in done.output
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(("taught", "code"), [("train", 0), ("test", 1)])
+def test_a_fit_that_has_seen_test_clips_is_a_finding(tmp_path, taught, code):
+    path = make_store(tmp_path / "s.zarr", {"train": 6, "test": 5}, frames=40)
+    reader, writer = store.open(path), store.Writer.open(path)
+    seen = store.seen.keys(reader, np.flatnonzero(reader.clips["split"] == taught))
+    writer.write_fit(dataclasses.replace(reader.fit, seen=seen).to_arrays())
+    writer.consolidate()
+    done = run("--store", path, "--strict", "--json", tmp_path / "a.json", "--html", tmp_path / "a.html")
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["fit_seen"]["test"] == {"seen": 5 if taught == "test" else 0, "of": 5}
+    assert done.exit_code == code, done.output
+    assert ("test: the fit has seen 5 of these 5 clips" in found["findings"]) == (taught == "test")
+    assert "the fit has seen" in done.output
+    assert "the fit has seen" in (tmp_path / "a.html").read_text()

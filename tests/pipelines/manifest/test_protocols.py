@@ -222,3 +222,95 @@ def test_clips_that_are_numbered_alike_are_not_taken_for_copies():
 def test_a_protocol_that_cannot_be_made_says_what_it_needs(rows, name, says):
     with pytest.raises(ManifestError, match=says):
         splits(rows, name)
+
+
+# -- speakers -------------------------------------------------------------------------------------------------------------
+
+
+def reals(**speakers):
+    """So many real clips of each speaker."""
+    return manifest.with_groups(
+        [
+            Row(f"/x/{name}/{k}.mp4", id=f"c/{name}/{k}", corpus="c", label=0, identities=(name,))
+            for name, count in speakers.items()
+            for k in range(count)
+        ]
+    )
+
+
+def sides(found, rows):
+    """Splits by speaker."""
+    return {row.group: {found.of[r.id] for r in rows if r.group == row.group} for row in rows if row.id in found.of}
+
+
+@pytest.mark.parametrize(
+    "counts", [{"a": 5, "b": 5, "c": 5}, {"a": 90, "b": 3, "c": 3, "d": 3}, dict.fromkeys("abcdefghij", 4)]
+)
+def test_speakers_of_a_real_corpus_stay_whole_and_every_split_has_one(counts):
+    rows = reals(**counts)
+    found = splits(rows, "speakers")
+    assert all(len(some) == 1 for some in sides(found, rows).values())
+    assert set(found.of.values()) == {"train", "val", "test"}
+    assert len(found.of) == len(rows)
+    assert any("speakers stay whole" in note for note in found.notes)
+    assert not any("has no fake" in note for note in found.notes)
+
+
+def test_one_speaker_is_split_by_clip_and_that_is_said():
+    rows = reals(s1=40)
+    found = splits(rows, "speakers")
+    assert Counter(found.of.values()) == {"train": 28, "val": 4, "test": 8}
+    assert "says nothing about other people" in found.notes[0]
+    assert "s1" in found.notes[0]
+    with pytest.raises(ManifestError, match="2 clips cannot be divided"):
+        splits(reals(s1=2), "speakers")
+
+
+def test_nobody_named_is_split_by_clip_and_unlabelled_clips_too():
+    rows = manifest.with_groups([Row(f"/x/{k}.mp4", id=f"c/{k}", corpus="c") for k in range(20)])
+    found = splits(rows, "speakers")
+    assert len(found.of) == 20
+    assert "no clip names its speaker" in found.notes[0]
+
+
+def test_forged_clips_go_with_their_speaker():
+    rows = [*reals(**dict.fromkeys("abcdef", 3))]
+    rows += [dataclasses.replace(row, id=row.id + "f", path=row.path + "f", label=1, method="m") for row in rows]
+    found = splits(rows, "speakers")
+    assert all(len(some) == 1 for some in sides(found, rows).values())
+
+
+def test_folders_of_a_folder_are_taken_for_speakers(tmp_path):
+    for name in ("real/ann/1", "real/ann/2", "real/bob/1", "real/cid/1", "fake/lipsync/ann/1", "real/loose"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.mp4").touch()
+    rows = manifest.load(f"folder:{tmp_path}", "f")
+    assert {row.id: row.group for row in rows}["f/fake/lipsync/ann/1.mp4"] == "ann"
+    found = splits(rows, "speakers")
+    ann = {found.of[row.id] for row in rows if row.group == "ann"}
+    assert len(ann) == 1
+    assert any("each taken for one speaker" in note for note in found.notes)
+    assert any("1 clips name no speaker" in note for note in found.notes)
+
+
+def test_a_grid_root_may_hold_several_speakers(tmp_path):
+    for name in ("s1/clips/a", "s1/clips/b", "s2/clips/a", "s3/clips/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.mp4").touch()
+    rows = manifest.load(f"grid:{tmp_path}", "g")
+    assert [(row.id, row.identities) for row in rows][:2] == [
+        ("g/s1/clips/a.mp4", ("s1",)),
+        ("g/s1/clips/b.mp4", ("s1",)),
+    ]
+    assert set(splits(rows, "speakers").of.values()) == {"train", "val", "test"}
+
+
+def test_a_manifest_written_and_read_again_gives_the_same_splits(tmp_path):
+    rows = [dataclasses.replace(row, source="a page") for row in reals(a=3, b=3, c=3)]
+    for name in ("m.csv", "m.parquet"):
+        manifest.write(rows, tmp_path / name)
+        assert manifest.load(f"csv:{tmp_path / name}", "another") == rows
+        assert (
+            splits(manifest.load(f"csv:{tmp_path / name}"), "speakers", seed=2).of
+            == splits(rows, "speakers", seed=2).of
+        )

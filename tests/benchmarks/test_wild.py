@@ -22,7 +22,7 @@ from pipelines.audit.measurer import Measurer
 from pipelines.corpora.manifest import Row
 from pipelines.workers.watch import Watcher
 from pipelines.workers.work import SECOND
-from store import layout, similarity
+from store import similarity
 from store.similarity import fitfile
 from student import checkpoint
 from student.models import build
@@ -333,36 +333,36 @@ def test_a_store_gives_the_figures_of_the_files(videos, from_files, stored):
             assert mine["own"] == theirs["own"]
 
 
-def test_evidence_of_a_store_is_that_of_the_file(videos, stored):
-    on = basis(None, None, OURS)
-    here, there = evidence.FromStore(store.open(stored), on), evidence.FromFiles(on, keeps=True)
+@pytest.fixture(scope="module")
+def seen(videos):
+    """Evidence on three files by name, with pictures and sound, and the sound itself."""
+    source = evidence.FromFiles(basis(None, None, OURS), keeps=True)
     try:
-        for name in ("long.mkv", "two.mp4"):
-            row = Row(str(videos[0] / name), id=name)
-            (mine, sound), (theirs, same) = here(row), there(row)
-            assert np.array_equal(sound, same)
-            assert np.array_equal(mine.clip.flags, theirs.clip.flags)
-            for side in ("vsr_projection", "asr_projection"):
-                assert np.allclose(getattr(mine, side), getattr(theirs, side), atol=0.02), name
-            assert len(mine.others) == len(theirs.others) == (name == "two.mp4")
-            for a, b in zip(mine.others, theirs.others, strict=True):
-                assert np.array_equal(a.clip.flags, b.clip.flags)
-                assert np.allclose(a.vsr_projection, b.vsr_projection, atol=0.02)
-            shown = here.pictured(mine).clip
-            assert np.array_equal(shown.mouth, theirs.clip.mouth)
-            assert np.array_equal(shown.audio, theirs.clip.audio)
-    finally:
-        there.close()
-
-
-def test_a_swap_has_the_lips_of_one_and_the_sound_of_the_other(videos):
-    on = basis(None, None, OURS)
-    source = evidence.FromFiles(on, keeps=True)
-    try:
-        names = ("bbaf2n.mp4", "long.mkv")
-        a, b = (source(Row(str(videos[0] / name), id=name))[0] for name in names)
+        names = ("bbaf2n.mp4", "long.mkv", "two.mp4")
+        return {name: source(Row(str(videos[0] / name), id=name)) for name in names}
     finally:
         source.close()
+
+
+@pytest.mark.parametrize("name", ["long.mkv", "two.mp4"])
+def test_evidence_of_a_store_is_that_of_the_file(videos, stored, seen, name):
+    here = evidence.FromStore(store.open(stored), basis(None, None, OURS))
+    (mine, sound), (theirs, same) = here(Row(str(videos[0] / name), id=name)), seen[name]
+    assert np.array_equal(sound, same)
+    assert np.array_equal(mine.clip.flags, theirs.clip.flags)
+    for side in ("vsr_projection", "asr_projection"):
+        assert np.allclose(getattr(mine, side), getattr(theirs, side), atol=0.02)
+    assert len(mine.others) == len(theirs.others) == (name == "two.mp4")
+    for a, b in zip(mine.others, theirs.others, strict=True):
+        assert np.array_equal(a.clip.flags, b.clip.flags)
+        assert np.allclose(a.vsr_projection, b.vsr_projection, atol=0.02)
+    shown = here.pictured(mine).clip
+    assert np.array_equal(shown.mouth, theirs.clip.mouth)
+    assert np.array_equal(shown.audio, theirs.clip.audio)
+
+
+def test_a_swap_has_the_lips_of_one_and_the_sound_of_the_other(seen):
+    a, b = seen["bbaf2n.mp4"][0], seen["long.mkv"][0]
     for lips, sound in ((a, b), (b, a)):
         made = evidence.swapped(lips, sound)
         assert made.clip.num_frames == 75
@@ -371,8 +371,8 @@ def test_a_swap_has_the_lips_of_one_and_the_sound_of_the_other(videos):
         assert np.array_equal(made.clip.mouth, lips.clip.mouth[:75])
         assert np.array_equal(made.clip.audio, sound.clip.audio[: 75 * 640])
         assert np.array_equal(made.asr_projection, sound.asr_projection[:75])
-    own = evidence.swapped(a, a)
-    assert Decider(on)(own) == Decider(on)(replace(a, facts=()))
+    decides = Decider(basis(None, None, OURS))
+    assert decides(evidence.swapped(a, a)) == decides(replace(a, facts=()))
 
 
 def test_numbers_of_a_files_packets_are_those_of_the_audit(clips):
@@ -385,4 +385,3 @@ def test_numbers_of_a_files_packets_are_those_of_the_audit(clips):
         assert mine[name] == pytest.approx(theirs[name], abs=0.03), name
     assert mine["frame_rate"] == pytest.approx(theirs["frame_rate"], rel=0.01)
     assert trivial.of_file(str(Path(__file__))) == {}
-    assert layout.FPS == 25

@@ -1,0 +1,56 @@
+"""The one place that asks `student.predict`: the basis of its answers, which face it judges, and what it says.
+
+Everything that the yardstick calls a decision comes from here, so it is what the command itself would say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from student.predict.answer import answer, refusal
+from student.predict.basis import Basis, basis
+from student.predict.evidence import Evidence
+from student.predict.faces import settled
+from student.predict.records import Answer
+
+
+class Decider:
+    """What `predict` would say, with one basis for all videos; words are left out."""
+
+    def __init__(self, on: Basis) -> None:
+        self.on = on
+        self.corpus = on.map_of
+        self.calibration = on.calibration()
+
+    @classmethod
+    def of(cls, checkpoint: Path | None, fit_from: str | None, corpus: str | None) -> Decider:
+        """As the command's options name them. Raises StoreError, CheckpointError."""
+        return cls(basis(checkpoint, fit_from, corpus, "cpu"))
+
+    @property
+    def has_student(self) -> bool:
+        return self.on.detector is not None
+
+    @property
+    def arrays(self) -> list[str]:
+        """The members of layout.OPTIONAL_ARRAYS that the student needs."""
+        return ["face"] if self.on.detector and self.on.detector.header.picture == "face" else []
+
+    def face(self, evidence: Evidence) -> Evidence:
+        """The evidence with the face that would be judged."""
+        return settled(evidence, self.on.fit)
+
+    def __call__(self, evidence: Evidence) -> Answer:
+        """The answer for one video, of several faces about the one that fits its voice."""
+        judge = self.on.detector.judge if self.on.detector else None
+        return answer(self.face(replace(evidence, words=[])), self.on.fit, self.corpus, self.calibration, judge)
+
+    def refuses(self, path: str, reason: str, message: str) -> Answer:
+        """The answer for a video without evidence; `reason` is the ledger's."""
+        return refusal(path, reason, message)
+
+    def told(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.on.told(), "calibration": self.calibration.to_json()}

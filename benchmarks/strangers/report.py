@@ -1,0 +1,239 @@
+"""The whole measurement of a manifest: who is judged, by what, and every figure, as plain values for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import concord
+import store
+from benchmarks.strangers import evidence, figures, forged, gather, listed, pairs, seen, sound, verdicts
+from benchmarks.strangers.decider import Decider
+from benchmarks.strangers.gather import Clip, Gathered
+from benchmarks.strangers.listed import Listed
+from benchmarks.strangers.verdicts import Verdict
+from pipelines.corpora.fields import ManifestError
+from student.predict.records import Answer
+
+FORMAT, VERSION = "concord-av wild", 1
+ALL = "all"
+NAMED = 20  # lost clips that the report names
+Advance = Callable[[str, int], Callable[[], None]]  # (what is done, how many) -> to be called after each
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to measure: as the options of the command."""
+
+    manifest: Path
+    store: str | None = None
+    fit_from: str | None = None
+    checkpoint: Path | None = None
+    corpus: str | None = None
+    limit: int | None = None
+    seed: int = 0
+
+
+def measure(asked: Asked, advance: Advance) -> dict[str, Any]:
+    """All figures. Raises ManifestError, StoreError, UsageError, CheckpointError, TeacherError, WeightsError."""
+    found, total = listed.read(asked.manifest, asked.limit)
+    reader = store.open(asked.store) if asked.store else None
+    fit_from = asked.fit_from or (asked.store if reader is not None and reader.fit is not None else None)
+    decider = Decider.of(asked.checkpoint, fit_from, asked.corpus)
+    arrays = tuple(decider.arrays)
+    source: evidence.Source
+    if reader is not None:
+        source = evidence.FromStore(reader, decider.on, arrays)
+    else:
+        source = evidence.FromFiles(decider.on, decider.has_student, arrays)
+    try:
+        step = advance("clips", len(found))
+        everything = gather.sorted_out(_stepped(gather.gather(found, source), step))
+        if not everything.clips:
+            first = everything.lost[0] if everything.lost else None
+            why = f", the first because: {first.message}" if first else ""
+            raise ManifestError(f"none of the {len(found)} clips of {asked.manifest} could be read{why}")
+        answers = _Answers.of(everything, decider, source, asked.seed, advance)
+    finally:
+        source.close()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "own_sound": _own_sound(answers, decider),
+        "decisions": _decisions(answers),
+        **_forgeries(everything, answers, decider),
+        "rests_on": _rests_on(asked, found, total, everything, answers, decider, source, fit_from),
+    }
+
+
+def _stepped(items: Any, step: Callable[[], None]) -> Any:
+    for item in items:
+        yield item
+        step()
+
+
+# -- answers -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What `predict` says of every labelled clip, and of every real one with the sound of its first partner.
+
+    `reals` are the real clips that have evidence; `dubbed` are their answers with the other sound, None without a partner.
+    `real` and `forged` end with the clips about which `predict` says why it has no evidence.
+    """
+
+    reals: list[Clip]
+    partners: pairs.Partners
+    real: list[Verdict]
+    swapped: list[Verdict]
+    forged: list[Verdict]
+    by_clip: dict[str, Answer]
+    dubbed: list[Answer | None]
+
+    @classmethod
+    def of(cls, found: Gathered, decider: Decider, source: evidence.Source, seed: int, advance: Advance) -> _Answers:
+        reals = [clip for clip in found.clips if clip.listed.is_real]
+        fakes = [clip for clip in found.clips if clip.listed.is_forged]
+        partners = pairs.partners([clip.listed for clip in reals], sound.OTHERS, seed)
+        step = advance("answers", len(reals) + len(fakes))
+
+        def shown(clip: Clip) -> Any:
+            return source.pictured(clip.evidence) if decider.has_student else clip.evidence
+
+        by_clip: dict[str, Answer] = {}
+        dubbed: list[Answer | None] = []
+        for k, clip in enumerate(reals):
+            mine, others = shown(clip), partners.of[k]
+            by_clip[clip.listed.row.id] = decider(mine)
+            dubbed.append(decider(evidence.swapped(mine, shown(reals[others[0]]))) if others else None)
+            step()
+        for clip in fakes:
+            by_clip[clip.listed.row.id] = decider(shown(clip))
+            step()
+        lost = [
+            Verdict(one.listed, decider.refuses(one.listed.row.path, one.reason, one.message))
+            for one in found.lost
+            if one.answers
+        ]
+        own, made = ([Verdict(c.listed, by_clip[c.listed.row.id]) for c in some] for some in (reals, fakes))
+        return cls(
+            reals,
+            partners,
+            own + [one for one in lost if one.listed.is_real],
+            [Verdict(c.listed, said) for c, said in zip(reals, dubbed, strict=True) if said],
+            made + [one for one in lost if one.listed.is_forged],
+            by_clip,
+            dubbed,
+        )
+
+
+def _decisions(answers: _Answers) -> dict[str, Any]:
+    kinds = answers.real, answers.swapped, answers.forged
+    corpora = sorted({one.listed.row.corpus for kind in kinds for one in kind})
+    by_corpus = {
+        name: verdicts.told(*([one for one in kind if one.listed.row.corpus == name] for kind in kinds))
+        for name in corpora
+    }
+    return {**verdicts.told(*kinds), "corpora": by_corpus}
+
+
+# -- own sound -----------------------------------------------------------------------------------------------------------
+
+
+def _own_sound(answers: _Answers, decider: Decider) -> dict[str, Any]:
+    reals = answers.reals
+    judged = [decider.face(clip.evidence) for clip in reals]
+    kinds = sound.kinds(len(reals), answers.partners.of)
+    scored = {name: sound.scored(judged, some, decider.on.fit) for name, some in kinds.items()}
+    person = _numbers([clip.listed.person for clip in reals])
+    sounds = sound.Sounds(scored, person, decider.on.fit, decider.corpus)
+    corpus = np.array([clip.listed.row.corpus for clip in reals], object)
+    found: dict[str, Any] = {**sounds.told(np.ones(len(reals), bool)), "corpora": {}}
+    for name in sorted(set(corpus.tolist())):
+        found["corpora"][name] = sounds.told(corpus == name)
+    if decider.has_student:
+        found["student"] = _student(answers, person, np.ones(len(reals), bool))
+        for name, told in found["corpora"].items():
+            told["student"] = _student(answers, person, corpus == name)
+    return {**found, "pairs": answers.partners.who}
+
+
+def _student(answers: _Answers, person: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+    """AUC of the student's logits: clips with the sound of their first partner against those with their own."""
+    own = [_logit(answers.by_clip[clip.listed.row.id]) for clip in answers.reals]
+    other = [_logit(said) if said else math.nan for said in answers.dubbed]
+    values = [figures.Values(np.array(x, float), person).of(chosen & np.isfinite(x)) for x in (other, own)]
+    return {"others": figures.auc(*values).told("against", "own")}
+
+
+def _logit(said: Answer) -> float:
+    return said.student.logit if said.student and said.student.logit is not None else math.nan
+
+
+# -- forgeries -----------------------------------------------------------------------------------------------------------
+
+
+def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str, Any]:
+    some = [clip for clip in found.clips if clip.listed.row.id in answers.by_clip]
+    said = [answers.by_clip[clip.listed.row.id] for clip in some]
+    own = [(k, k, 0) for k in range(len(some))]
+    whole = sound.scored([decider.face(clip.evidence) for clip in some], own, decider.on.fit)
+    similarity = np.full(len(some), np.nan)
+    similarity[whole.clip["clip"]] = whole.score["clip"]
+    margin = [one.offset.margin if one.offset and one.offset.margin is not None else math.nan for one in said]
+    scores = {"similarity": -similarity, "margin": -np.array(margin, float)}
+    if decider.has_student:
+        scores["student"] = np.array([_logit(one) for one in said], float)
+    ranked = forged.Ranked([clip.listed for clip in some], scores, [clip.numbers for clip in some])
+    ranked = forged.comparable(ranked)
+    by = "student" if decider.has_student else "similarity"
+    return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(ranked)}
+
+
+# -- what it rests on ----------------------------------------------------------------------------------------------------
+
+
+def _rests_on(
+    asked: Asked, used: Sequence[Listed], total: int, found: Gathered, answers: _Answers, decider: Decider,
+    source: evidence.Source, fit_from: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    label = Counter("real" if one.is_real else "forged" if one.is_forged else "unlabelled" for one in used)
+    scored = [clip.listed for clip in found.clips]
+    known = {one.person for one in scored if one.is_known}
+    reasons = Counter(one.reason for one in found.lost)
+    return {
+        "manifest": str(asked.manifest),
+        "evidence": source.told(),
+        "basis": decider.told(),
+        "map_of": decider.corpus,
+        "fit_has_seen": seen.by_fit(scored, fit_from),
+        "clips": {
+            "listed": total, "asked": len(used), "read": len(scored),
+            **{kind: label[kind] for kind in ("real", "forged", "unlabelled")},
+            "frames": sum(clip.evidence.clip.num_frames for clip in found.clips),
+        },
+        "people": {"named": len(known), "clips_of_unknown_people": sum(not one.is_known for one in scored)},
+        "lost": {
+            "clips": len(found.lost),
+            "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+            "first": [
+                {"path": one.listed.row.path, "reason": one.reason, "message": one.message}
+                for one in found.lost[:NAMED]
+            ],
+        },
+        "limit": asked.limit,
+        "seed": asked.seed,
+        "draws": figures.DRAWS,
+        "version": concord.__version__,
+    }  # fmt: skip
+
+
+def _numbers(names: Sequence[str]) -> np.ndarray:
+    return np.unique(np.array(names, object).astype(str), return_inverse=True)[1] if names else np.zeros(0, int)

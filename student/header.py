@@ -8,11 +8,13 @@ from typing import Any
 
 from concord import plain_json
 from store.similarity.grounds import Grounds
+from store.similarity.strangers import Strangers
 from student.config import TRIMS
 from student.data.picture import SIDES
 
 NOT_FITTED = "nothing: no validation trials"  # value of `fitted_on` if there were no validation trials
 MOST_WINDOW = 100_000  # frames
+MOST_LOGIT = 1e6
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Header:
     P(fake) = sigmoid((logit - threshold) / temperature). `config` is the training run's, perhaps of another release;
     `seed`, `trim` and `picture` are taken from it. `fitted_on` and `grounds` are None if an older detector does not
     record what it was fitted on, or whom it was calibrated on; `corpora` counts the real clips of that calibration by
-    corpus. `told` is the whole header as it was read.
+    corpus; `strangers` is what people scored whom training had not seen, minus the logit, None if that was not measured.
+    `told` is the whole header as it was read.
     """
 
     model: str
@@ -37,6 +40,7 @@ class Header:
     fitted_on: str | None = None
     grounds: Grounds | None = None
     corpora: Mapping[str, int] = field(default_factory=dict)
+    strangers: Strangers | None = None
     store: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
     told: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +96,7 @@ class Header:
             fitted_on=told.get("fitted_on"),
             grounds=Grounds.of(note) if note else None,
             corpora={str(k): v for k, v in corpora.items() if isinstance(v, int)} if isinstance(corpora, dict) else {},
+            strangers=Strangers.of(told, MOST_LOGIT),
             store=told.get("store", {}),
             step=told["step"] if isinstance(told.get("step"), int) else 0,
             told=told,

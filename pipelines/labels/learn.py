@@ -5,6 +5,9 @@ workers. They are kept in five parts by identity: a clip is scored by the fit of
 seen it. For contrast and fused one part of ten is held out (`pipelines.labels.contrast`). Calibration, Brier scores and
 the control use clips that a fit has not seen. The control is the same fit on shuffled pairs: it shows how much fixed
 timing in the corpus gives without content.
+
+Where there are enough people, a fit is also learned without each fifth of them, and scores them: that is what strangers
+score (`pipelines.labels.strangers`).
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import store
-from pipelines.labels import contrast, projection
+from pipelines.labels import contrast, leave_out, projection, strangers
 from pipelines.labels.calibrate import Seen, calibrate, embeddings, judged, pair_scores, rounded
 from pipelines.workers.cluster import Spread
 from store import layout, similarity
@@ -46,12 +50,13 @@ class Material:
 @dataclass(frozen=True)
 class Fitted:
     """The result: the fit; the fit that evaluates the clips of each part, None if every fit has learned from that part;
-    the same for the control on shuffled pairs; and the entry for the attributes."""
+    the same for the control on shuffled pairs; the entry for the attributes; and what the network learned from."""
 
     fit: Fit
     held_out: list[Fit | None]
     control: list[Fit | None]
     note: dict[str, Any]
+    taught: leave_out.Taught | None = None
 
 
 def training_clips(reader: store.Reader) -> np.ndarray:
@@ -110,7 +115,10 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
     corpora = sorted(set(reader.clips["corpus"][reader.clips["done"] == 1].astype(str)))
     if kind not in similarity.LEARNED:
         fit = similarity.unlearned(kind, _width(reader, "vsr"))
-        return calibrate(root, fit, {"kind": kind, "dims": fit.dims}, None, corpora)
+        note = {"kind": kind, "dims": fit.dims}
+        if kind != "posterior" and (dealt := leave_out.deal(reader, clips)):  # all people are strangers to it
+            note |= strangers.measure(root, spread, dealt, [fit] * dealt.count)
+        return calibrate(root, fit, note, None, corpora)
     if len(clips) == 0:
         return None, {}
     if len(clips) < FEW_CLIPS:
@@ -141,6 +149,9 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             note["shuffled_control"] = {
                 w: rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
             }
+    if dealt := leave_out.deal(reader, clips):
+        left_out = leave_out.fits_without(root, spread, kind, seed, dealt, found.taught, partial(_of_parts, material))
+        note |= strangers.measure(root, spread, dealt, left_out)
     part_of = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
     return calibrate(root, found.fit, note, Seen(part_of, found.held_out), corpora)
 
@@ -182,12 +193,8 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
         log.warning("no %s fit: %s", kind, error)
         return None
     log.info("learned the network in %.0f s on one core, %d steps", seconds, steps)
-    dims = len(network["picture_out.bias"])
-    none, empty = np.zeros(0, np.float32), np.zeros((0, dims), np.float32)
-    fit, control = (
-        Fit("contrast", 0, none, empty, none, empty, np.ones(dims, np.float32), network=arrays)
-        for arrays in (network, shuffled_network)
-    )
+    fit, control = (leave_out.network_fit(arrays) for arrays in (network, shuffled_network))
+    dims = fit.dims
     frames = sum(int(_labels(reader, clip).sum()) for clip in teach)
     note = {
         "seed": seed,
@@ -210,15 +217,21 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
             if m is not None
         )
     others: list[Fit | None] = [None] * (len(set(parts.tolist())) - 1)
-    return Fitted(fit, [fit, *others], [control, *others], note)
+    return Fitted(fit, [fit, *others], [control, *others], note, leave_out.Taught(teach, held, noisy))
 
 
-def _moments(material: Material) -> tuple[list[Moments | None], list[Moments | None], int] | None:
-    """Moments of each part, the same of shuffled pairs, and the frames of context; None if there are too few for a
-    cca."""
+def _of_parts(material: Material, parts: np.ndarray) -> leave_out.Parts | None:
+    """Moments of other parts of the clips, and the frames of context."""
+    found = _moments(replace(material, parts=parts), shuffle=False)
+    return found and (found[0], found[2])
+
+
+def _moments(material: Material, shuffle: bool = True) -> tuple[list[Moments | None], list[Moments | None], int] | None:
+    """Moments of each part, the same of shuffled pairs (of true ones again without `shuffle`), and the frames of context;
+    None if there are too few for a cca."""
     root, reader, clips, parts = material.root, material.reader, material.clips, material.parts
     count = int(parts.max()) + 1
-    partner = dict(swapped(clips, parts))
+    partner = dict(swapped(clips, parts)) if shuffle else {}
     context = similarity.context_for(_width(reader, "vsr"))
     by_shard: dict[int, list[int]] = defaultdict(list)
     for k, clip in enumerate(clips):

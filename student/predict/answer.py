@@ -3,17 +3,18 @@ none.
 
 "Real" says that lips and voice agree, "fake" that they do not. There is no decision if too little is seen or heard, or
 if the sound fits its lips well at another time: otherwise late sound alone would count as a forgery. There is also none
-without a licence (`store.similarity.grounds`). For people whom a calibration has not seen, similarity is lower for
-reasons other than forgery, so they get a number that ranks but no verdict, also none on words. A number that is not
-finite decides nothing. The limits were set on 54 GRID clips that the fit had not learned from and checked on 60 more
-(docs/predict.md). This module opens no file and computes no embedding.
+without a licence. For people whom a calibration has not seen, similarity is lower for reasons other than forgery: where
+strangers were measured, the score is held against limits (`student.predict.ruling`), and lies between them or beyond;
+where none were (`store.similarity.grounds`), there is a number that ranks but no verdict, also none on words. A number
+that is not finite decides nothing. The limits below were set on 54 GRID clips that the fit had not learned from and
+checked on 60 more (docs/predict.md). This module opens no file and computes no embedding.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,10 @@ import numpy as np
 from store import similarity
 from store.layout import FPS
 from store.similarity import Fit, Offset
+from store.similarity.strangers import MAP
 from student.predict.records import (
     CANNOT_DECIDE,
+    UNLICENSED,
     Answer,
     Calibration,
     HeardWord,
@@ -35,6 +38,7 @@ from student.predict.records import (
     Teachers,
     rounded,
 )
+from student.predict.ruling import Decided
 
 if TYPE_CHECKING:
     from student.predict.evidence import Evidence
@@ -59,7 +63,6 @@ REASONS = {
     "not_finite": "not finite",
 }  # the ledger's reasons; all others: unreadable
 SEVERAL_FACES = "several faces"  # the reason if none of them fits the voice clearly better
-UNLICENSED = "uncalibrated"  # the reason of an answer without a licence
 MS = 1000 // FPS
 
 
@@ -69,11 +72,15 @@ def answer(
     """The whole answer for one video; it does not depend on time or machine.
 
     `corpus` chooses the fit's calibration; `calibration` says on whom it was made and what it licenses
-    (`Basis.calibration`); `judge` is the student's (`student.predict.basis`), None without one. Sound that clearly fits
-    at another time is moved there before anything is judged: people do not notice up to 80 ms, and from 120 ms on there
-    is no decision. Words, passages and `similarity_moved` are on the clock of the sound.
+    (`Basis.calibration`), and has the limits for strangers; `judge` is the student's (`student.predict.basis`), None
+    without one. Sound that clearly fits at another time is moved there before anything is judged: people do not notice up
+    to 80 ms, and from 120 ms on there is no decision. Words, passages and `similarity_moved` are on the clock of the
+    sound.
     """
     face, voice, evident = evidence.face, evidence.voice, evidence.evident
+    judged_frames = int((evident & voice).sum())
+    if corpus == MAP and calibration.strangers is not None:
+        fit = calibration.strangers.calibrated(fit, judged_frames)
     here = _curves(evidence, fit, corpus)
     pair = _compare(evidence, fit, corpus, here.known) if here.known.any() else None
     shift = pair.offset.frames if pair and fits_elsewhere(pair.offset, pair.at_best) else 0
@@ -84,10 +91,16 @@ def answer(
     reason, message = doubt(face, voice, evident, pair.offset if pair else None, pair.at_best if pair else None)
     if not reason and evidence.unsettled:
         reason, message = SEVERAL_FACES, evidence.unsettled
-    decision = CANNOT_DECIDE
+    decided = Decided(CANNOT_DECIDE, reason, message, None)
     if not reason:
-        lacks = calibration.lacks and f"{calibration.lacks}; {ranking.sentence}"
-        decision, reason, message = verdict(fake, _numbers(pair, theirs, student), lacks)
+        lacks = calibration.lacks and f"{_lacks(calibration)}; {ranking.sentence}"
+        decided = Decided(*verdict(fake, _numbers(pair, theirs, student), lacks), None)
+        if not decided.reason and calibration.ruling is not None:
+            score = -student.logit if student else pair.score(moved=shift != 0)
+            decided = calibration.ruling.decide(score, student.frames if student else judged_frames)
+            if decided.reason:
+                decided = replace(decided, message=f"{decided.message}; {ranking.orders}")
+    decision, reason, message = decided.decision, decided.reason, decided.message
     if student:
         probability = None if reason or not finite(fake) else rounded(student.probability)
         student = Judged(probability, rounded(student.logit), student.frames)
@@ -102,6 +115,7 @@ def answer(
         ranking=ranking,
         rests_on="student" if judge else "teachers",
         calibration=calibration,
+        limits=decided.limits,
         student=student,
         teachers=Teachers(rounded(pair.similarity) if pair else None, rounded(theirs) if judged else None),
         duration=len(face) / FPS,
@@ -147,6 +161,10 @@ class _Pair:
     offset: Offset
     at_best: float
 
+    def score(self, moved: bool) -> float:
+        """The uncalibrated score, with the sound in place or moved to where it fits."""
+        return self.offset.best if moved else self.offset.at_zero
+
     def probability(self, moved: bool) -> float:
         """Probability of fake by the teachers, with the sound in place or moved to where it fits."""
         return 1 - (self.at_best if moved else self.similarity)
@@ -188,6 +206,13 @@ def _numbers(pair: _Pair | None, theirs: float | None, student: Judged | None) -
 def _ranking(student: Judged | None, theirs: float | None, by_student: bool) -> Ranking:
     value = student.logit if student else None if theirs is None else 1 - theirs
     return Ranking("logit" if by_student else "similarity", rounded(value))
+
+
+def _lacks(calibration: Calibration) -> str:
+    """What a licence lacks and what follows from it. With one speaker this was measured: 24 of 24 real videos."""
+    if calibration.strangers is not None or not calibration.speakers:
+        return calibration.lacks
+    return f"{calibration.lacks}; strangers' real videos {'score' if calibration.speakers == 1 else 'may score'} like fakes"
 
 
 # -- the decision -------------------------------------------------------------------------------------------------------

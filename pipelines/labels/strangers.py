@@ -64,7 +64,7 @@ def measure(root: Place, spread: Spread, dealt: Dealt, fits: Sequence[Fit | None
         if fit is not None and len(clips) > 1:
             jobs.append((root, fit, clips, units, dealt.how))
     heard = [one for part in spread(hear, jobs) for one in part]
-    lengths = [found for frames in LENGTHS if (found := _length(heard, frames, dealt.least))]
+    lengths = [length for frames in LENGTHS if (length := _length(heard, frames, dealt.least))]
     if not lengths:
         return {}
     corpora = sorted(

@@ -153,6 +153,13 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
         folder.mkdir(exist_ok=True)
 
 
+def _share(context: click.Context, option: click.Parameter, value: float) -> float:
+    """A share above 0 and at most .5. Raises BadParameter."""
+    if not 0 < value <= 0.5:  # also of NaN, which click's own ranges let pass
+        raise click.BadParameter(f"{value:g} is not above 0 and at most 0.5")
+    return value
+
+
 @click.command(
     cls=Command,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -169,7 +176,8 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
 )
 @click.option(
     "--false-alarms",
-    type=click.FloatRange(0, 0.5, min_open=True),
+    type=float,
+    callback=_share,
     default=RATE,
     show_default=True,
     metavar="SHARE",

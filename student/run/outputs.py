@@ -13,6 +13,7 @@ from torch import nn
 
 from store import Reader
 from store.similarity import grounds
+from store.similarity.strangers import NAME
 from student import checkpoint
 from student.config import TrainConfig, write_json
 from student.data.splits import Split
@@ -56,6 +57,7 @@ class Outputs:
             "temperature": figures.temperature,
             "fitted_on": f"validation, {figures.trials} trials" if fitted else NOT_FITTED,
             "calibrated_on": self._grounds(figures.alarms) if fitted else {},
+            **({NAME: figures.strangers.told()} if fitted and figures.strangers else {}),
             "window": self.facts.window,
             "epoch": epoch,
             "step": step,

@@ -78,29 +78,23 @@ def answer(
     sound.
     """
     face, voice, evident = evidence.face, evidence.voice, evidence.evident
-    judged_frames = int((evident & voice).sum())
     if corpus == MAP and calibration.strangers is not None:
-        fit = calibration.strangers.calibrated(fit, judged_frames)
+        fit = calibration.strangers.calibrated(fit, int((evident & voice).sum()))
     here = _curves(evidence, fit, corpus)
     pair = _compare(evidence, fit, corpus, here.known) if here.known.any() else None
-    shift = pair.offset.frames if pair and fits_elsewhere(pair.offset, pair.at_best) else 0
+    shift = pair.shift if pair else 0
     student = judge(evidence.clip, shift) if judge and here.known.any() else None
-    theirs = pair.probability(moved=shift != 0) if pair else None
+    theirs = pair.probability if pair else None
     fake = student.probability if student else theirs
     ranking = _ranking(student, theirs, by_student=judge is not None)
     reason, message = doubt(face, voice, evident, pair.offset if pair else None, pair.at_best if pair else None)
     if not reason and evidence.unsettled:
         reason, message = SEVERAL_FACES, evidence.unsettled
-    decided = Decided(CANNOT_DECIDE, reason, message, None)
+    limits = None
+    decision = CANNOT_DECIDE
     if not reason:
-        lacks = calibration.lacks and f"{_lacks(calibration)}; {ranking.sentence}"
-        decided = Decided(*verdict(fake, _numbers(pair, theirs, student), lacks), None)
-        if not decided.reason and calibration.ruling is not None:
-            score = -student.logit if student else pair.score(moved=shift != 0)
-            decided = calibration.ruling.decide(score, student.frames if student else judged_frames)
-            if decided.reason:
-                decided = replace(decided, message=f"{decided.message}; {ranking.orders}")
-    decision, reason, message = decided.decision, decided.reason, decided.message
+        decided = _decided(pair, student, fake, ranking, calibration)
+        decision, reason, message, limits = decided.decision, decided.reason, decided.message, decided.limits
     if student:
         probability = None if reason or not finite(fake) else rounded(student.probability)
         student = Judged(probability, rounded(student.logit), student.frames)
@@ -115,7 +109,7 @@ def answer(
         ranking=ranking,
         rests_on="student" if judge else "teachers",
         calibration=calibration,
-        limits=decided.limits,
+        limits=limits,
         student=student,
         teachers=Teachers(rounded(pair.similarity) if pair else None, rounded(theirs) if judged else None),
         duration=len(face) / FPS,
@@ -154,20 +148,28 @@ class _Curves:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Lips and sound of a whole clip: their similarity in the file, the offset at which the sound fits best, and the
-    similarity there."""
+    """Lips and sound of a whole clip: their similarity in the file, the offset at which the sound fits best, the
+    similarity there, and the frames compared."""
 
     similarity: float
     offset: Offset
     at_best: float
+    frames: int
 
-    def score(self, moved: bool) -> float:
-        """The uncalibrated score, with the sound in place or moved to where it fits."""
-        return self.offset.best if moved else self.offset.at_zero
+    @property
+    def shift(self) -> int:
+        """Frames by which the sound is moved before it is judged."""
+        return self.offset.frames if fits_elsewhere(self.offset, self.at_best) else 0
 
-    def probability(self, moved: bool) -> float:
-        """Probability of fake by the teachers, with the sound in place or moved to where it fits."""
-        return 1 - (self.at_best if moved else self.similarity)
+    @property
+    def score(self) -> float:
+        """The uncalibrated score, with the sound where it is judged."""
+        return self.offset.best if self.shift else self.offset.at_zero
+
+    @property
+    def probability(self) -> float:
+        """Probability of fake by the teachers, with the sound where it is judged."""
+        return 1 - (self.at_best if self.shift else self.similarity)
 
 
 def _curves(evidence: Evidence, fit: Fit, corpus: str | None, shift: int = 0) -> _Curves:
@@ -180,7 +182,7 @@ def _compare(evidence: Evidence, fit: Fit, corpus: str | None, known: np.ndarray
     whole = float(similarity.compare(lips, sound, fit, "clip", known, corpus)[0])
     offset = similarity.best_offset(lips, sound, fit, evidence.evident, evidence.voice)
     at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
-    return _Pair(whole, offset, at_best)
+    return _Pair(whole, offset, at_best, int(known.sum()))
 
 
 def agreement(
@@ -197,9 +199,9 @@ def agreement(
     return value, known
 
 
-def _numbers(pair: _Pair | None, theirs: float | None, student: Judged | None) -> list[float | None]:
+def _numbers(pair: _Pair | None, student: Judged | None) -> list[float | None]:
     """All numbers that lead to the probability."""
-    found = [] if pair is None else [pair.similarity, pair.at_best, theirs, pair.offset.best, pair.offset.at_zero]
+    found = [] if pair is None else [pair.similarity, pair.at_best, pair.offset.best, pair.offset.at_zero]
     return [*found, *((student.probability, student.logit) if student else ())]
 
 
@@ -208,14 +210,29 @@ def _ranking(student: Judged | None, theirs: float | None, by_student: bool) -> 
     return Ranking("logit" if by_student else "similarity", rounded(value))
 
 
+# -- the decision -------------------------------------------------------------------------------------------------------
+
+
+def _decided(
+    pair: _Pair | None, student: Judged | None, fake: float | None, ranking: Ranking, calibration: Calibration
+) -> Decided:
+    """The verdict on a video with enough evidence, held against the limits for strangers where these decide."""
+    lacks = calibration.lacks and f"{_lacks(calibration)}; {ranking.sentence}"
+    found = Decided(*verdict(fake, _numbers(pair, student), lacks), None)
+    if found.reason or calibration.ruling is None:
+        return found
+    if student is not None and student.logit is not None:
+        found = calibration.ruling.decide(-student.logit, student.frames)
+    elif pair is not None:
+        found = calibration.ruling.decide(pair.score, pair.frames)
+    return replace(found, message=f"{found.message}; {ranking.orders}") if found.reason else found
+
+
 def _lacks(calibration: Calibration) -> str:
     """What a licence lacks and what follows from it. With one speaker this was measured: 24 of 24 real videos."""
     if calibration.strangers is not None or not calibration.speakers:
         return calibration.lacks
     return f"{calibration.lacks}; strangers' real videos {'score' if calibration.speakers == 1 else 'may score'} like fakes"
-
-
-# -- the decision -------------------------------------------------------------------------------------------------------
 
 
 def doubt(

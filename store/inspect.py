@@ -33,7 +33,7 @@ from store import layout, output
 from store.arrays import inventory
 from store.layout import StoreError
 from store.reader import Reader
-from store.similarity import fitfile
+from store.similarity import fitfile, strangers
 from store.verify import verify
 
 
@@ -104,7 +104,9 @@ def show(report: dict[str, Any], console: Console) -> None:
         about = ", ".join(f"{k} {v}" for k, v in teacher.items() if v not in (None, {}, "")) if teacher else "none"
         console.print(f"teacher {side}: {about}")
     if attrs.get("similarity"):
-        console.print("similarity: " + ", ".join(f"{k} {v}" for k, v in attrs["similarity"].items()))
+        about = {k: v for k, v in attrs["similarity"].items() if k != strangers.NAME}
+        console.print("similarity: " + ", ".join(f"{k} {v}" for k, v in about.items()))
+        console.print(f"strangers: {_strangers(attrs['similarity'])}")
     else:
         console.print("similarity: not fitted yet")
     if not attrs.get("held_pictures"):
@@ -131,6 +133,16 @@ def show(report: dict[str, Any], console: Console) -> None:
         f"{name}/ {byte_size(size)}" for name, size in report["bytes"].items() if name not in ("total", "frames")
     )
     console.print(f"beside frames/: {rest}")
+
+
+def _strangers(note: dict[str, Any]) -> str:
+    """What people score whom the fit has not seen."""
+    found = strangers.Strangers.of(note)
+    if found is None:
+        return "not measured, so only a video stated to be of a calibrated corpus gets a verdict"
+    if not found.lengths:
+        return found.lacks
+    return f"{found.line}; {found.lacks or 'their videos get verdicts'}"
 
 
 def _verdict(damage: list[dict[str, str]], is_complete: bool) -> str:

@@ -11,12 +11,14 @@ import numpy as np
 from concord import plain_json
 from store import seen
 from store.similarity.grounds import Grounds
+from store.similarity.strangers import Strangers
 from student.config import TRIMS
 from student.data.picture import SIDES
 
 NOT_FITTED = "nothing: no validation trials"  # value of `fitted_on` if there were no validation trials
 TAUGHT = ("train", "val")  # splits of a detector's own clips: those it learned from, and those that set its threshold
 MOST_WINDOW = 100_000  # frames
+MOST_LOGIT = 1e6
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Header:
     P(fake) = sigmoid((logit - threshold) / temperature). `config` is the training run's, perhaps of another release;
     `seed`, `trim` and `picture` are taken from it. `fitted_on` and `grounds` are None if an older detector does not
     record what it was fitted on, or whom it was calibrated on; `corpora` counts the real clips of that calibration by
-    corpus. `clips` has the keys u8 [n, 2] (`store.seen`) of the clips of TAUGHT, if they are recorded. `told` is the
-    whole header as it was read.
+    corpus. `clips` has the keys u8 [n, 2] (`store.seen`) of the clips of TAUGHT, if they are recorded. `strangers` is what
+    people scored whom training had not seen, minus the logit, None if that was not measured. `told` is the whole header as
+    it was read.
     """
 
     model: str
@@ -42,6 +45,7 @@ class Header:
     fitted_on: str | None = None
     grounds: Grounds | None = None
     corpora: Mapping[str, int] = field(default_factory=dict)
+    strangers: Strangers | None = None
     store: Mapping[str, Any] = field(default_factory=dict)
     clips: Mapping[str, np.ndarray] = field(default_factory=dict)
     step: int = 0
@@ -98,6 +102,7 @@ class Header:
             fitted_on=told.get("fitted_on"),
             grounds=Grounds.of(note) if note else None,
             corpora={str(k): v for k, v in corpora.items() if isinstance(v, int)} if isinstance(corpora, dict) else {},
+            strangers=Strangers.of(told, MOST_LOGIT),
             store=told.get("store", {}),
             clips=_clips(told.get("clips")),
             step=told["step"] if isinstance(told.get("step"), int) else 0,

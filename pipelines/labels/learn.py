@@ -5,6 +5,9 @@ workers. They are kept in five parts by identity: a clip is scored by the fit of
 seen it. For contrast and fused one part of ten is held out (`pipelines.labels.contrast`). Calibration, Brier scores and
 the control use clips that a fit has not seen. The control is the same fit on shuffled pairs: it shows how much fixed
 timing in the corpus gives without content.
+
+Where there are enough people, a fit is also learned without each fifth of them, and scores them: that is what strangers
+score (`pipelines.labels.strangers`).
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import store
-from pipelines.labels import contrast, projection
+from pipelines.labels import contrast, leave_out, projection, strangers
 from pipelines.labels.calibrate import Seen, calibrate, embeddings, judged, pair_scores, rounded
+from pipelines.labels.people import People, people
 from pipelines.workers.cluster import Spread
 from store import layout, seen, similarity
 from store.place import Place
@@ -47,13 +52,14 @@ class Material:
 class Fitted:
     """The result: the fit; the rows of the clips that it learned from, also of those that only ended its training early;
     the fit that evaluates the clips of each part, None if every fit has learned from that part; the same for the control
-    on shuffled pairs; and the entry for the attributes."""
+    on shuffled pairs; the entry for the attributes; and what the network learned from."""
 
     fit: Fit
     rows: np.ndarray
     held_out: list[Fit | None]
     control: list[Fit | None]
     note: dict[str, Any]
+    taught: leave_out.Taught | None = None
 
 
 def training_clips(reader: store.Reader) -> np.ndarray:
@@ -62,16 +68,33 @@ def training_clips(reader: store.Reader) -> np.ndarray:
     return np.flatnonzero((c["done"] == 1) & (c["label"] == 0) & np.isin(c["split"].astype(str), ["", "train"]))
 
 
-def folds(reader: store.Reader, clips: np.ndarray, count: int) -> np.ndarray:
-    """Part of each of `clips`, at most `count` parts: by group if there are enough groups, else by clip.
+def folds(reader: store.Reader, clips: np.ndarray, count: int, who: People | None = None) -> np.ndarray:
+    """Part of each of `clips`, at most `count` parts. In each corpus by people (by group; `who` tells those that are not
+    named), if there are enough of them, else by clip: so every part has clips of every corpus.
 
     With few clips there are fewer parts, so that every part has clips to swap; with one part there are no held-out
     scores.
     """
-    names = reader.clips["group"][clips].astype(str)
-    distinct = {name: k for k, name in enumerate(dict.fromkeys(names))}
-    units = np.array([distinct[name] for name in names]) if len(distinct) >= count else np.arange(len(clips))
-    return units % max(1, min(count, (int(units.max(initial=0)) + 1) // 2))
+    c = reader.clips
+    who = who or people(reader, clips)
+    named = zip(c["identities"][clips].astype(str), c["group"][clips].astype(str), who.names, strict=True)
+    units = [group if identities not in ("", "[]") and group else name for identities, group, name in named]
+    corpora = c["corpus"][clips].astype(str)
+    parts, few = np.zeros(len(clips), int), np.zeros(len(clips), bool)
+    known: dict[str, int] = {}
+    for corpus in dict.fromkeys(corpora.tolist()):
+        mine = np.flatnonzero(corpora == corpus)
+        distinct = {name: k for k, name in enumerate(dict.fromkeys(units[k] for k in mine))}
+        by_people = len(distinct) >= count
+        number = np.array([distinct[units[k]] for k in mine]) if by_people else np.arange(len(mine))
+        most = max(1, min(count, (int(number.max(initial=0)) + 1) // 2))
+        parts[mine] = number % most
+        few[mine] = most == 1
+        if by_people:  # somebody who is in several corpora stays in one part
+            parts[mine] = [known.setdefault(units[k], part) for k, part in zip(mine, parts[mine].tolist(), strict=True)]
+    if parts.any():
+        parts[few] = 1  # a corpus of too few clips to divide is learned from
+    return parts
 
 
 def swapped(clips: np.ndarray, parts: np.ndarray) -> list[tuple[int, int]]:
@@ -112,7 +135,12 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
     corpora = sorted(set(reader.clips["corpus"][reader.clips["done"] == 1].astype(str)))
     if kind not in similarity.LEARNED:
         fit = similarity.unlearned(kind, _width(reader, "vsr"))
-        return calibrate(root, fit, {"kind": kind, "dims": fit.dims}, None, corpora)
+        note = {"kind": kind, "dims": fit.dims}
+        if kind != "posterior" and (
+            dealt := leave_out.deal(reader, clips, people(reader, clips))
+        ):  # all people are strangers to it
+            note |= strangers.measure(root, spread, dealt, [fit] * dealt.count)
+        return calibrate(root, fit, note, None, corpora)
     if len(clips) == 0:
         return None, {}
     if len(clips) < FEW_CLIPS:
@@ -121,7 +149,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             len(clips),
             FEW_CLIPS,
         )
-    parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS)
+    who = people(reader, clips)
+    parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS, who)
     material = Material(root, reader, clips, parts, spread)
     found = _learn_cca(material) if kind == "cca" else _learn_contrast(material, kind, seed)
     if found is None:
@@ -143,6 +172,9 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             note["shuffled_control"] = {
                 w: rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
             }
+    if dealt := leave_out.deal(reader, clips, who):
+        left_out = leave_out.fits_without(root, spread, kind, seed, dealt, found.taught, partial(_of_parts, material))
+        note |= strangers.measure(root, spread, dealt, left_out)
     part_of = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
     fit = replace(found.fit, seen=seen.keys(reader, found.rows))
     return calibrate(root, fit, note, Seen(part_of, found.held_out), corpora)
@@ -155,7 +187,7 @@ def _learn_cca(material: Material) -> Fitted | None:
     true, shuffled, context = moments
     whole = _sum(true)
     assert whole is not None
-    fit = _level_cca(whole, context)
+    fit = leave_out.linear_fit(whole, context)
     return Fitted(
         fit,
         material.clips,
@@ -186,12 +218,8 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
         log.warning("no %s fit: %s", kind, error)
         return None
     log.info("learned the network in %.0f s on one core, %d steps", seconds, steps)
-    dims = len(network["picture_out.bias"])
-    none, empty = np.zeros(0, np.float32), np.zeros((0, dims), np.float32)
-    fit, control = (
-        Fit("contrast", 0, none, empty, none, empty, np.ones(dims, np.float32), network=arrays, level=True)
-        for arrays in (network, shuffled_network)
-    )
+    fit, control = (leave_out.network_fit(arrays) for arrays in (network, shuffled_network))
+    dims = fit.dims
     frames = sum(int(_labels(reader, clip).sum()) for clip in teach)
     note = {
         "seed": seed,
@@ -209,26 +237,27 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
             log.warning("the clips that are not held out have too few frames with face and voice for a fit")
             return None
         fit, control = (
-            projection.fuse(_level_cca(m, context), f.network, dims)
+            projection.fuse(leave_out.linear_fit(m, context), f.network, dims)
             for m, f in zip(whole, (fit, control), strict=True)
             if m is not None
         )
     others: list[Fit | None] = [None] * (len(set(parts.tolist())) - 1)
     learned = clips[(parts > 0) | np.isin(clips, held) | alone] if kind == "fused" else np.unique([*teach, *held])
-    return Fitted(fit, learned, [fit, *others], [control, *others], note)
+    return Fitted(fit, learned, [fit, *others], [control, *others], note, leave_out.Taught(teach, held, noisy))
 
 
-def _level_cca(moments: Moments, context: int) -> Fit:
-    """The fit of moments of levelled embeddings."""
-    return replace(similarity.fit_cca(moments, context), level=True)
+def _of_parts(material: Material, parts: np.ndarray) -> leave_out.Parts | None:
+    """Moments of other parts of the clips, and the frames of context."""
+    found = _moments(replace(material, parts=parts), shuffle=False)
+    return found and (found[0], found[2])
 
 
-def _moments(material: Material) -> tuple[list[Moments | None], list[Moments | None], int] | None:
-    """Moments of each part, the same of shuffled pairs, and the frames of context; None if there are too few for a
-    cca."""
+def _moments(material: Material, shuffle: bool = True) -> tuple[list[Moments | None], list[Moments | None], int] | None:
+    """Moments of each part, the same of shuffled pairs (of true ones again without `shuffle`), and the frames of context;
+    None if there are too few for a cca."""
     root, reader, clips, parts = material.root, material.reader, material.clips, material.parts
     count = int(parts.max()) + 1
-    partner = dict(swapped(clips, parts))
+    partner = dict(swapped(clips, parts)) if shuffle else {}
     context = similarity.context_for(_width(reader, "vsr"))
     by_shard: dict[int, list[int]] = defaultdict(list)
     for k, clip in enumerate(clips):
@@ -264,7 +293,7 @@ def _sum(parts: Sequence[Moments | None]) -> Moments | None:
 
 def _fit_without(parts: Sequence[Moments | None], part: int, context: int) -> Fit | None:
     rest = _sum([m for k, m in enumerate(parts) if k != part])
-    return _level_cca(rest, context) if rest is not None and rest.count > similarity.DIMS else None
+    return leave_out.linear_fit(rest, context) if rest is not None and rest.count > similarity.DIMS else None
 
 
 def _width(reader: store.Reader, side: str) -> int:

@@ -25,6 +25,7 @@ class SimilarityNote(TypedDict, total=False):
     clip_frames: int  # typical length of the clips that it was learned from
     fitted_on: dict[str, Any]
     calibrated_on: dict[str, dict[str, Any]]
+    strangers: dict[str, Any]  # what people score whom the fit has not seen (`store.similarity.strangers`)
     auc: dict[str, dict[str, float]]
     brier: dict[str, dict[str, float]]
     offset: dict[str, dict[str, float]]

@@ -93,6 +93,11 @@ def people(identities: Iterable[object]) -> list[str]:
     return [next(iter(_names(text)), "") for text in identities]
 
 
+def taught(identities: np.ndarray, rows: Iterable[int]) -> set[str]:
+    """Everybody who is named in those rows of a store's identities: sources and targets."""
+    return {name for row in rows for name in _names(identities[row])}
+
+
 def _names(text: object) -> list[str]:
     try:
         names = plain_json.parse(str(text) or "[]")
@@ -119,8 +124,8 @@ def of_validation(
     """
     real = val[np.asarray(clips["label"])[val] == 0]
     corpora, numbers = np.unique(np.asarray(clips["corpus"])[real].astype(str), return_counts=True)
-    taught = {name for row in train for name in _names(clips["identities"][row])}
-    found = Grounds(len(real), *count(people(clips["identities"][real]), taught), share)
+    known = taught(clips["identities"], train)
+    found = Grounds(len(real), *count(people(clips["identities"][real]), known), share)
     return {**Grounds.of(found.told()).told(), "corpora": dict(zip(corpora.tolist(), numbers.tolist(), strict=True))}
 
 

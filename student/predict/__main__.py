@@ -3,8 +3,9 @@ student.
 
 Every video gets one answer (`student.predict.answer`): real, fake, or "cannot decide" with the reason. The probability
 is the student's, at the threshold and temperature that were fitted on validation, or else the teachers' clip
-similarity. A verdict needs a calibration on enough people, or the user's statement (--corpus) that the video is from
-the corpus used for calibration. A file that cannot be read gets its own answer and does not affect the others.
+similarity. A verdict on anybody's video needs a measurement of enough people whom the model had not seen: the score is
+held against limits for --false-alarms. Or the user states (--corpus) that the video is from the corpus used for
+calibration. A file that cannot be read gets its own answer and does not affect the others.
 
 Of several people the one is judged whose lips move with the voice, or fit it clearly better than the others'
 (`student.predict.faces`). Not examined: identity, and artefacts of the picture.
@@ -33,11 +34,12 @@ from concord.text import plain
 from pipelines.hearing.option import audio_track
 from store import output
 from store.output import Output
+from store.similarity.limits import RATE
 from student.config import to_json
-from student.predict.answer import SEVERAL_FACES, UNLICENSED, answer, refusal
+from student.predict.answer import SEVERAL_FACES, answer, refusal
 from student.predict.basis import Basis, basis
 from student.predict.faces import settled
-from student.predict.records import CANNOT_DECIDE, Answer
+from student.predict.records import CANNOT_DECIDE, UNLICENSED, Answer
 
 if TYPE_CHECKING:
     from student.predict.evidence import Evidence, Witness
@@ -103,10 +105,9 @@ def line(said: Answer) -> str:
     assert said.calibration is not None
     assert said.teachers is not None
     found = f"{name}: {said.decision}, probability of fake {said.probability:.2f} by the {said.rests_on}"
-    found += f" ({said.calibration.text})"
-    theirs = said.teachers.probability
-    if theirs is not None and (theirs >= 0.5) != (said.decision == "fake"):
-        found += f"; the teachers contradict it, with {theirs:.2f}"
+    found += f" ({said.limits.text if said.limits else said.calibration.text})"
+    if said.contradicted and said.teachers.probability is not None:
+        found += f"; the teachers contradict it, with {said.teachers.probability:.2f}"
     if said.notes:
         found += f"; {plain('; '.join(note.text for note in said.notes))}"
     if said.disagreeing_words:
@@ -152,6 +153,13 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
         folder.mkdir(exist_ok=True)
 
 
+def _share(context: click.Context, option: click.Parameter, value: float) -> float:
+    """A share above 0 and at most .5. Raises BadParameter."""
+    if not 0 < value <= 0.5:  # also of NaN, which click's own ranges let pass
+        raise click.BadParameter(f"{value:g} is not above 0 and at most 0.5")
+    return value
+
+
 @click.command(
     cls=Command,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -165,6 +173,15 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
 @click.option(
     "--corpus",
     help="Name of a calibrated corpus in the store: states that these videos show the same people.",
+)
+@click.option(
+    "--false-alarms",
+    type=float,
+    callback=_share,
+    default=RATE,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of strangers' real videos that may be called fake; without --corpus.",
 )
 @audio_track()
 @click.option("--no-words", is_flag=True, help="Do not transcribe, which takes most of the time.")
@@ -181,8 +198,8 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
     videos: tuple[str, ...], *, checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
-    audio_track: int | None, no_words: bool, json_file: Path | None, html: Path | None, mouth_crops: bool, cpu: bool,
-    debug: bool,
+    false_alarms: float, audio_track: int | None, no_words: bool, json_file: Path | None, html: Path | None,
+    mouth_crops: bool, cpu: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Decide for each video, or each in a folder, whether its lips say what its voice says."""
     if (checkpoint is None) != teacher_only:
@@ -200,7 +217,7 @@ def main(
     paths = evidence.videos(list(videos))
     pages = _pages(html, paths) if html else []
     _check_outputs(json_file, html, pages, [*paths, *filter(None, (checkpoint, fit_from))])
-    on = basis(checkpoint, fit_from, corpus, "cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    on = basis(checkpoint, fit_from, corpus, "cuda" if torch.cuda.is_available() and not cpu else "cpu", false_alarms)
     answers = predict(paths, on, not no_words, audio_track or 0, mouth_crops)
     sys.exit(_answer_all(paths, on, answers, json_file, pages))
 

@@ -14,7 +14,10 @@ import numpy as np
 from store import Reader, StoreError, layout, similarity
 from store.similarity import Fit, fitfile, grounds
 from store.similarity.grounds import Grounds
+from store.similarity.limits import RATE
+from store.similarity.strangers import MAP, Strangers
 from student.predict.records import Calibration, Judged
+from student.predict.ruling import Ruling
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +49,8 @@ class Detector:
             return "the detector's threshold and temperature were not fitted"
         if corpus is not None and corpus in self.corpora:
             return Grounds(self.corpora[corpus]).lacks_for_its_own()
+        if self.header.strangers is not None:
+            return self.header.strangers.lacks
         if self.header.grounds is None:
             return "the detector does not say on whom it was calibrated"
         return self.header.grounds.lacks_for_strangers()
@@ -93,7 +98,8 @@ class _OneClip:
 class Basis:
     """The basis of answers: a fit, its teachers' provenance by side, where it comes from, and the length in frames of
     the clips that it learned from, 0 if unknown; the corpus that the videos are stated to be from; a student, if there
-    is one; and on whom each corpus's map in the fit was calibrated."""
+    is one; on whom each corpus's map in the fit was calibrated; what strangers score, if that was measured; and the share
+    of false alarms that is accepted."""
 
     fit: Fit
     teachers: Mapping[str, Any]
@@ -102,19 +108,26 @@ class Basis:
     corpus: str | None = None
     detector: Detector | None = None
     calibrated_on: Mapping[str, Grounds] = field(default_factory=dict)
+    strangers: Strangers | None = None
+    false_alarms: float = RATE
 
     @property
     def map_of(self) -> str | None:
         """The corpus whose map is applied to the teachers' scores: the one that the videos are stated to be from, if
-        the fit has it; else the one calibrated on most strangers; else the fit's first."""
+        the fit has it; else the map of strangers (MAP), if enough were measured; else the one calibrated on most
+        strangers; else the fit's first."""
         if similarity.is_calibrated(self.fit, "clip", self.corpus):
             return self.corpus
+        if self.strangers is not None and not self.strangers.lacks:
+            return MAP
         known = [name for name in self.fit.calibration if name in self.calibrated_on]
         return max(known, key=lambda name: self.calibrated_on[name].strangers or 0, default=self.corpus)
 
     def fit_lacks(self) -> str:
         """Why no verdict may rest on the teachers' similarity of these videos; "" if one may."""
         name = self.map_of
+        if self.strangers is not None and (name != self.corpus or name is None):
+            return self.strangers.lacks
         if name is None or not similarity.is_calibrated(self.fit, "clip", name):
             return "the fit is not calibrated" if self.fit.kind != "posterior" else "this fit has no calibration"
         known = self.calibrated_on.get(name)
@@ -124,22 +137,29 @@ class Basis:
 
     def calibration(self) -> Calibration:
         """On whose clips the probability was calibrated, and what this licenses for these videos."""
-        fit_lacks = self.fit_lacks()
+        fit_lacks, name = self.fit_lacks(), self.map_of
         if self.detector:
             lacks, corpora = self.detector.lacks(self.corpus), list(self.detector.corpora)
             known = self.detector.header.grounds or Grounds()
+            strangers = None if self.corpus in corpora else self.detector.header.strangers
         else:
-            lacks, corpora = fit_lacks, [name] if (name := self.map_of) in self.calibrated_on and name else []
-            known = self.calibrated_on.get(str(self.map_of), Grounds())
+            lacks, corpora = fit_lacks, [name] if name in self.calibrated_on and name else []
+            known = self.calibrated_on.get(str(name), Grounds())
+            strangers = self.strangers if name == MAP else None
+        ruling, speakers = None, known.speakers
+        if strangers is not None and not lacks:
+            ruling = Ruling(strangers, self.false_alarms, "detector" if self.detector else "fit")
+            corpora, speakers = list(strangers.corpora), strangers.people
         where = ", ".join(corpora)
         if lacks and self.corpus and self.corpus not in corpora:
             lacks += f", not on {self.corpus}"
         if not lacks:
-            who = "" if self.corpus in corpora else f", {grounds.number(known.speakers or 0, 'speaker')}"
+            who = "" if self.corpus in corpora and not ruling else f", {grounds.number(speakers or 0, 'speaker')}"
             text = f"calibrated on {where}{who}"
         else:
             text = f"not calibrated for this video: {lacks}" + (f" ({where})" if where else "")
-        return Calibration(corpora, not lacks, lacks, not fit_lacks, known.speakers, text)
+        shown = self.strangers if name == MAP else None
+        return Calibration(corpora, not lacks, lacks, not fit_lacks, speakers, text, ruling, shown)
 
     def told(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -149,14 +169,29 @@ class Basis:
             "fit": {"from": self.source, "kind": self.fit.kind},
             "corpus": self.corpus,
             "calibrated_on": {name: known.told() for name, known in self.calibrated_on.items()},
+            "strangers": self._measured(),
+            "false_alarms": self.false_alarms,
             "student": self.detector.told() if self.detector else None,
         }
 
+    def _measured(self) -> dict[str, Any] | None:
+        """What strangers score by the model that decides, without the scores."""
+        found = self.detector.header.strangers if self.detector else self.strangers
+        if found is None or not found.lengths:
+            return None
+        told = {"how": found.how, "people": found.people, "guessed": found.guessed, "corpora": list(found.corpora)}
+        return {**told, "lengths": found.summary()}
+
 
 def basis(
-    checkpoint: Path | None, fit_from: str | None = None, corpus: str | None = None, device: torch.device | str = "cpu"
+    checkpoint: Path | None,
+    fit_from: str | None = None,
+    corpus: str | None = None,
+    device: torch.device | str = "cpu",
+    false_alarms: float = RATE,
 ) -> Basis:
     """The fit named, else that of the checkpoint's store if it is on this machine, else the one in the package.
+    `false_alarms`: the share of strangers' real videos that may be called fake.
 
     Raises StoreError, CheckpointError.
     """
@@ -171,16 +206,16 @@ def basis(
         detector = Detector(model, header, str(checkpoint), torch.device(device))
     if fit_from and os.path.isfile(fit_from):
         fit, made_by, note = fitfile.load(fit_from)
-        return _basis(fit, made_by, fit_from, note, corpus, detector)
+        return _basis(fit, made_by, fit_from, note, corpus, detector, false_alarms)
     reader = store.open(fit_from) if fit_from else _trained_on(detector) if detector else None
     if reader is not None:
         place = fit_from or str(reader.path)
         if reader.fit is None:
             raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
         note = {**(reader.attrs.get("similarity") or {}), "clip_frames": reader.fit_length}
-        return _basis(reader.fit, reader.attrs.get("teachers") or {}, place, note, corpus, detector)
+        return _basis(reader.fit, reader.attrs.get("teachers") or {}, place, note, corpus, detector, false_alarms)
     fit, made_by, note = fitfile.default()
-    return _basis(fit, made_by, f"the package, learned on {note['learned_on']}", note, corpus, detector)
+    return _basis(fit, made_by, f"the package, learned on {note['learned_on']}", note, corpus, detector, false_alarms)
 
 
 def _trained_on(detector: Detector) -> Reader | None:
@@ -219,6 +254,7 @@ def _basis(
     note: Mapping[str, Any],
     corpus: str | None,
     detector: Detector | None,
+    false_alarms: float,
 ) -> Basis:
     """A basis from a fit and its note. Raises StoreError for a fit that is damaged or does not name its teachers."""
     numbers = [fit.vsr_mean, fit.vsr_matrix, fit.asr_mean, fit.asr_matrix, fit.correlations, *fit.network.values()]
@@ -236,4 +272,14 @@ def _basis(
     log.info("words and the teachers' similarity rest on the fit of %s", source)
     told = note.get("calibrated_on")
     on = {str(k): Grounds.of(v) for k, v in told.items()} if isinstance(told, Mapping) else {}
-    return Basis(fit, made_by, source, grounds.whole(note.get("clip_frames")) or 0, corpus, detector, on)
+    return Basis(
+        fit,
+        made_by,
+        source,
+        grounds.whole(note.get("clip_frames")) or 0,
+        corpus,
+        detector,
+        on,
+        Strangers.of(note),
+        false_alarms,
+    )

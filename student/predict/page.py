@@ -18,7 +18,7 @@ from concord.frames import FPS
 from pipelines.ui.pages import render
 from student.predict import words as predict_words
 from student.predict.plot import KINDS, MARKS, clock, figure
-from student.predict.records import Answer, HeardWord
+from student.predict.records import BETWEEN, UNLICENSED, Answer, HeardWord
 
 COMMAND = "student.predict"
 MOMENTS = 10  # of the strip
@@ -119,7 +119,7 @@ def _evenly(count: int, most: int) -> list[int]:
 
 def _ranking(said: Answer) -> str:
     """The sentence for the ranking number, if no probability is licensed; "" if there is none."""
-    if said.reason != "uncalibrated" or said.ranking is None or said.ranking.value is None:
+    if said.reason not in (UNLICENSED, BETWEEN) or said.ranking is None or said.ranking.value is None:
         return ""
     more = (
         "lips and voice are more alike"
@@ -159,6 +159,10 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for note in said.notes:
             yield "Note", note.text
         yield "Calibration", said.calibration.text
+        if (limits := said.limits) is not None:
+            low, high = ("none" if x is None else f"{x:.3g}" for x in (limits.fake_below, limits.real_above))
+            yield "Limits", f"fake below {low}, real above {high}; this video's score is {limits.score:.3g}"
+            yield "Limits hold", limits.text
     yield "Models", ", ".join(f"{m['name']} ({str(m['sha256'])[:12]})" for m in basis["teachers"].values())
     yield "Shared space", f"{basis['fit']['kind']}, from {basis['fit']['from']}"
     if student := basis["student"]:

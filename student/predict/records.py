@@ -8,9 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store.similarity.strangers import Strangers
+    from student.predict.ruling import Ruling
 
 CANNOT_DECIDE = "cannot decide"
+UNLICENSED = "uncalibrated"  # the reason of an answer without a licence
+BETWEEN = "between the limits"  # the reason of one whose score is usual among real videos and among others
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,20 @@ class Ranking:
             return "there is also no number to rank it by"
         return f"{self.by} {self.value:.3g} only ranks videos of one session and is not a probability of forgery"
 
+    @property
+    def orders(self) -> str:
+        """The same for a video whose score is between the limits."""
+        return f"{self.by} {self.value:.3g} only ranks it" if self.value is not None else "no number ranks it"
+
 
 @dataclass(frozen=True)
 class Calibration:
     """On whose clips the probability was calibrated; whether this licenses a verdict on these videos (`this_kind`) and,
-    if not, why (`lacks`); whether it licenses words and passages, which come from the teachers (`teachers`)."""
+    if not, why (`lacks`); whether it licenses words and passages, which come from the teachers (`teachers`).
+
+    Where a video of strangers is judged, `ruling` has the limits, and `strangers` the maps of the fit's scores; neither is
+    in the JSON.
+    """
 
     corpora: list[str]
     this_kind: bool
@@ -57,9 +72,37 @@ class Calibration:
     teachers: bool
     speakers: int | None
     text: str
+    ruling: Ruling | None = None
+    strangers: Strangers | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        kept = ("corpora", "this_kind", "lacks", "teachers", "speakers", "text")
+        return {name: getattr(self, name) for name in kept}
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """The limits that a video's score was held against: below `fake_below` it is fake, above `real_above` real; None where
+    too few people were measured.
+
+    `score`: the fit's clip score, or minus the detector's logit. `false_alarms` and `misses`: the shares that the limits
+    hold. `frames`: the length at which `people` were measured, on `clips`; `guessed`, `joined`, `how`, `corpora`: see
+    `store.similarity.strangers`. `text` says it to a person.
+    """
+
+    score: float | None
+    fake_below: float | None
+    real_above: float | None
+    false_alarms: float
+    misses: float
+    frames: int
+    people: int
+    clips: int
+    guessed: bool
+    joined: bool
+    how: str
+    corpora: list[str]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -136,6 +179,7 @@ class Answer:
     ranking: Ranking | None = None
     rests_on: str = ""
     calibration: Calibration | None = None
+    limits: Ruled | None = None
     student: Judged | None = None
     teachers: Teachers | None = None
     duration: float = 0.0
@@ -156,6 +200,19 @@ class Answer:
         return self.calibration is not None and self.calibration.teachers
 
     @property
+    def limits_of(self) -> str:
+        """The model whose scores the limits are of: "fit" or "detector"."""
+        return "detector" if self.rests_on == "student" else "fit"
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the teachers' probability is on the other side than the detector's decision."""
+        theirs = self.teachers.probability if self.teachers else None
+        return bool(
+            self.decision != CANNOT_DECIDE and theirs is not None and (theirs >= 0.5) != (self.decision == "fake")
+        )
+
+    @property
     def disagreeing_words(self) -> list[str]:
         return [word.text for word in self.words if word.verdict == "disagrees"]
 
@@ -172,6 +229,7 @@ class Answer:
             said |= {
                 "rests_on": self.rests_on,
                 "calibration": self.calibration.to_json(),
+                "limits": asdict(self.limits) if self.limits else None,
                 "student": asdict(self.student) if self.student else None,
                 "teachers": asdict(self.teachers) if self.teachers else None,
                 "duration": self.duration,

@@ -6,7 +6,9 @@ none calls a video genuine.
 
 from __future__ import annotations
 
-from student.predict.records import Answer
+from store.similarity.limits import one_in
+from student.predict.records import BETWEEN, UNLICENSED, Answer
+from student.predict.ruling import OTHERS
 
 SURE, UNSURE = 0.9, 0.1  # probability of fake: beyond these the headline has no "probably"
 
@@ -44,25 +46,45 @@ def headline(said: Answer) -> tuple[str, str, str]:
             "Moved into place, it fits the lips well. A careless copy can shift a genuine video's sound, so this is not "
             "a sign of a forgery, but the video cannot be judged as it is.",
         )
-    if said.calibration and reason == "uncalibrated":
-        lacks = said.calibration.lacks
+    if said.calibration and reason == UNLICENSED:
+        lacks = said.calibration.lacks or said.message
         return (
             "plain",
             f"No answer: {lacks}",
             "How well lips and voice agree differs from person to person, camera to camera and room to room. The calibration "
             "clips do not show what is usual for the people in this one, so nothing is said for or against it.",
         )
+    if reason == BETWEEN:
+        return (
+            "plain",
+            "No answer: real videos look like this, and so do others",
+            "How well lips and voice agree is measured against videos of people whom the models had not seen. This video is "
+            f"{_usual(said)}, so nothing is said for or against it.",
+        )
     if reason:
         return "plain", HEADS[reason], f"{said.message[:1].upper()}{said.message[1:]}."
     assert fake is not None
-    theirs = said.teachers.probability if said.teachers else None
-    if theirs is not None and (theirs >= 0.5) != (fake >= 0.5):
-        sides = ("belong together", "do not") if fake < 0.5 else ("do not belong together", "do")
+    if said.contradicted:
+        sides = ("belong together", "do not") if said.decision == "real" else ("do not belong together", "do")
         return (
             "warn",
             "Unclear: the detector and the models that taught it disagree",
             f"The detector says that lips and voice {sides[0]}, the models say that they {sides[1]}. "
             "Treat the video as unchecked.",
+        )
+    if said.limits is not None:
+        share = one_in(said.limits.false_alarms if said.decision == "fake" else said.limits.misses)
+        if said.decision == "fake":
+            return (
+                "bad",
+                "Lips and voice do not belong together",
+                f"They agree less than in all but {share} real videos of strangers. A forged mouth or a replaced voice looks "
+                "like this; so does dubbing.",
+            )
+        return (
+            "good",
+            "Lips and voice say the same thing",
+            f"They agree more than in all but {share} {OTHERS[said.limits_of]}. That alone does not make the video genuine.",
         )
     if fake >= 0.5:
         sure = "do" if fake >= SURE else "probably do"
@@ -87,6 +109,16 @@ def headline(said: Answer) -> tuple[str, str, str]:
     )
 
 
+def _usual(said: Answer) -> str:
+    limits = said.limits
+    if limits is None:
+        return "between the limits"
+    share, others = one_in(limits.false_alarms), OTHERS[said.limits_of]
+    return (
+        f"not among the lowest {share} of their real videos, nor above all but {one_in(limits.misses)} of the {others}"
+    )
+
+
 def advice(said: Answer) -> list[tuple[str, str]]:
     """What to do next: sentences, each with a command or ""."""
     reason = said.reason
@@ -97,13 +129,15 @@ def advice(said: Answer) -> list[tuple[str, str]]:
             ("Look for a copy closer to the original, and try again with that.", ""),
             ("Or move the sound, and try again:", moved),
         ]
-    if said.calibration and reason == "uncalibrated":
+    if said.calibration and reason in (UNLICENSED, BETWEEN):
         compare = (
             "Compare it with videos of the same person, filmed in the same way, that you know to be genuine: run all of them "
             "together and see whether this one's number is among theirs."
         )
         found = [(compare, "python -m student.predict FOLDER --teacher-only")]
-        if corpora := said.calibration.corpora:
+        if reason == BETWEEN:
+            found.append(("Or use a longer part: the more is heard and seen, the closer the limits are.", ""))
+        elif corpora := said.calibration.corpora:
             found.append(
                 (f"If it shows the same people and recordings as {corpora[0]}, say so:", f"--corpus {corpora[0]}")
             )

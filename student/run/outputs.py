@@ -14,6 +14,7 @@ from torch import nn
 
 from store import Reader, seen
 from store.similarity import grounds
+from store.similarity.strangers import NAME
 from student import checkpoint
 from student.config import TrainConfig, write_json
 from student.data.splits import Split
@@ -57,6 +58,7 @@ class Outputs:
             "temperature": figures.temperature,
             "fitted_on": f"validation, {figures.trials} trials" if fitted else NOT_FITTED,
             "calibrated_on": self._grounds(figures.alarms) if fitted else {},
+            **({NAME: figures.strangers.told()} if fitted and figures.strangers else {}),
             "window": self.facts.window,
             "epoch": epoch,
             "step": step,

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
+
+from store.similarity.strangers import NAME, Strangers
+from student.header import MOST_LOGIT
 
 KINDS = ("auc_swap", "auc_shift", "alarms")  # figures that earlier releases did not have
 
@@ -49,8 +52,8 @@ class Seconds:
 @dataclass(frozen=True)
 class Validation:
     """Figures of the validation trials: AUC overall, of swaps and of shifts; the share of real clips classified as fake
-    (`alarms`); Brier score; and the threshold and temperature fitted to them. Without trials all fields have their
-    defaults."""
+    (`alarms`); Brier score; the threshold and temperature fitted to them; and what strangers score, which only the best
+    detector's record keeps. Without trials all fields have their defaults."""
 
     trials: int = 0
     auc: float = math.nan
@@ -60,6 +63,7 @@ class Validation:
     auc_swap: float | None = None
     auc_shift: float | None = None
     alarms: float | None = None
+    strangers: Strangers | None = None
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -122,11 +126,12 @@ class Best:
     def to_json(self) -> dict[str, Any]:
         digest = {"weights": self.weights} if self.weights else {}
         told = {"rank": list(self.rank), "epoch": self.epoch, "step": self.step, **digest}
-        return told | self.figures.to_json()
+        strangers = {NAME: self.figures.strangers.told()} if self.figures.strangers else {}
+        return told | self.figures.to_json() | strangers
 
     def shown(self) -> dict[str, Any]:
         """Its entry in results.json."""
-        return {name: value for name, value in self.to_json().items() if name not in ("rank", "weights")}
+        return {name: value for name, value in self.to_json().items() if name not in ("rank", "weights", NAME)}
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> Best:
@@ -136,7 +141,8 @@ class Best:
         if not isinstance(digest, str):
             raise ValueError("the digest of weights is not text")
         rank = _number(first), _number(second)
-        return cls(rank, _whole(told["epoch"]), _whole(told["step"]), digest, Validation.parse(told))
+        figures = replace(Validation.parse(told), strangers=Strangers.of(told, MOST_LOGIT))
+        return cls(rank, _whole(told["epoch"]), _whole(told["step"]), digest, figures)
 
 
 @dataclass

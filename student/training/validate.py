@@ -10,7 +10,7 @@ from torch import nn
 
 from store.similarity import grounds
 from student.run.state import Validation
-from student.scoring import metrics, score
+from student.scoring import metrics, score, strangers
 from student.training.plan import Plan
 
 
@@ -42,4 +42,10 @@ def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: 
         auc_swap=metrics.auc(logits[swaps], labels[swaps]),
         auc_shift=metrics.auc(logits[shifts], labels[shifts]),
         alarms=grounds.alarms(probability[labels[used] == 0]),
+        strangers=strangers.measured(
+            plan.reader.clips,
+            plan.split.rows["train"],
+            [t for t, u in zip(trials, used, strict=True) if u],
+            logits[used],
+        ),
     )

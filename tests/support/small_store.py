@@ -52,10 +52,12 @@ def make_store(
     shard_rows: int = 500,
     broken: int = 0,
     faces: bool = False,
+    people: int = 0,
 ) -> Path:
     """`splits` real clips each, `fakes` forgeries (sound of another signal) in every split, the last `broken` clips not done.
 
     `frames` is one length, or the least and the most. With `faces` the store has those, too: mouths in a frame of grey.
+    With `people` that many are named, in turn in each split.
     """
     rng = np.random.default_rng(seed)
     lengths, columns, arrays = [], [], []
@@ -73,6 +75,7 @@ def make_store(
                     "id": name, "path": f"/nowhere/{name}.mp4", "corpus": "synthetic", "split": split,
                     "method": "other sound" if fake else "", "group": f"{split}-{k % groups}", "label": int(fake),
                     "audio_fake": int(fake), "video_fake": 0, "category": "RVFA" if fake else "RVRA",
+                    "identities": f'["{split}-p{k % people}"]' if people else "[]",
                 }
             )  # fmt: skip
             lengths.append(length)

@@ -343,7 +343,9 @@ def test_the_packaged_fit_gives_no_verdict_on_anybodys_video(stranger):
     lines = result.stdout.splitlines()
     assert len(lines) == 3
     for text in lines[:2]:
-        assert ": cannot decide: calibrated on one speaker; similarity " in text
+        assert (
+            ": cannot decide: calibrated on one speaker; strangers' real videos score like fakes; similarity " in text
+        )
         assert "ranks videos of one session and is not a probability of forgery" in text
     assert ": cannot decide: still picture: the picture stands still for " in lines[2]
     assert (answers["still"]["reason"], answers["still"]["probability"]) == ("still picture", None)

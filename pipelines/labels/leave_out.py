@@ -89,7 +89,7 @@ def deal(reader: store.Reader, clips: np.ndarray, who: People) -> Dealt | None:
         shut = [frozenset({fold[name]} if name else inside[corpus]) for name, corpus in pairs]
         return Dealt(clips, who.names, shut, PEOPLE, who.guessed)
     places = list(dict.fromkeys(corpora))
-    if named or len(places) < 2:
+    if (named and not who.guessed) or len(places) < 2:
         return None
     return Dealt(clips, corpora, [frozenset({places.index(name) % FOLDS}) for name in corpora], CORPORA, False)
 

@@ -1,4 +1,4 @@
-"""Who is in each clip: the person that it names or, where it names nobody, a guess by looks.
+"""Who is in each clip: the person that it names or, in a corpus that names nobody, a guess by looks.
 
 The guess keeps clips of one person together, so that no fit is judged by people it has learned from, and gives a number
 of people to speak of. Mouths are compared, a few of each clip: grey levels without their mean and without the light's
@@ -34,9 +34,12 @@ class People:
 
 
 def people(reader: store.Reader, clips: np.ndarray) -> People:
-    """The person in each of `clips` (rows): the first of its identities, else a name for those who look alike."""
+    """The person in each of `clips` (rows): the first of its identities or, in a corpus that names nobody, a name for those
+    who look alike. An unnamed clip of another corpus has none, "": it may be of any of those that the corpus names."""
     names = grounds.people(reader.clips["identities"][clips])
-    unnamed = [k for k, name in enumerate(names) if not name]
+    corpora = reader.clips["corpus"][clips].astype(str)
+    naming = {corpus for corpus, name in zip(corpora.tolist(), names, strict=True) if name}
+    unnamed = [k for k, corpus in enumerate(corpora.tolist()) if corpus not in naming]
     if not unnamed:
         return People(names)
     looks = np.stack([_look(reader, int(clips[k])) for k in unnamed])

@@ -157,7 +157,7 @@ def test_words_are_judged_by_the_strangers_maps():
 def test_people_who_were_guessed_and_clips_that_were_joined_are_said():
     lengths = tuple(replace(length, joined=True) for length in measured().lengths)
     text = line(said(evidence(0.7), on(measured(lengths=lengths, guessed=True))))
-    assert "60 people, told apart by looks and voice, that the fit had not seen, joined to this length" in text
+    assert "60 people, told apart by looks, that the fit had not seen, joined to this length" in text
 
 
 # -- detectors ---------------------------------------------------------------------------------------------------------

@@ -159,6 +159,10 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for note in said.notes:
             yield "Note", note.text
         yield "Calibration", said.calibration.text
+    if (known := said.reference) is not None:
+        if not known.used:
+            yield "Reference", known.text
+        yield from (("Reference left out", f"{os.path.basename(one.path)}: {one.reason}") for one in known.left_out)
     yield "Models", ", ".join(f"{m['name']} ({str(m['sha256'])[:12]})" for m in basis["teachers"].values())
     yield "Shared space", f"{basis['fit']['kind']}, from {basis['fit']['from']}"
     if student := basis["student"]:

@@ -26,6 +26,7 @@ HEADS = {
     "no face": "No answer: no face is seen speaking",
     "several faces": "No answer: it is not clear which face speaks",
     "still picture": "No answer: the picture stands still",
+    "between": "No answer: it could be either",
     "no speech": "No answer: nobody is heard speaking",
     "too short": "No answer: the video is too short",
     "unreadable": "No answer: the file cannot be read",
@@ -100,9 +101,9 @@ def advice(said: Answer) -> list[tuple[str, str]]:
     if said.calibration and reason == "uncalibrated":
         compare = (
             "Compare it with videos of the same person, filmed in the same way, that you know to be genuine: run all of them "
-            "together and see whether this one's number is among theirs."
+            "together and see whether this one's number is among theirs. With 20 s of their speech or more the command does so:"
         )
-        found = [(compare, "python -m student.predict FOLDER --teacher-only")]
+        found = [(compare, "python -m student.predict VIDEO --teacher-only --reference FOLDER")]
         if corpora := said.calibration.corpora:
             found.append(
                 (f"If it shows the same people and recordings as {corpora[0]}, say so:", f"--corpus {corpora[0]}")
@@ -119,6 +120,11 @@ def advice(said: Answer) -> list[tuple[str, str]]:
             "still picture": (
                 "Use a part in which the speaker is filmed: a photograph, a slide show or a frozen picture shows no lips "
                 "that could be compared with the voice. If the video stutters, look for a copy with all its pictures.",
+                "",
+            ),
+            "between": (
+                "Give more or longer genuine videos of this person, filmed in the same way, with --reference, or use a longer "
+                "part of this one.",
                 "",
             ),
             "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),

@@ -98,17 +98,19 @@ def _calibrated(mine: Sequence[Recording], fit: Fit, frames: int) -> Calibrated 
     chosen, is_own = fit, False
     seconds = sum(len(one.lips) for one in mine) / FPS
     if seconds >= OWN_SECONDS and fit.kind in similarity.LEARNED:
-        found = _own_fit(mine, pieces, fold, fit)
+        found = _own_fit(mine, pieces, fold)
         if found and _auc(found[1]) >= _auc(scores) + BETTER:
             chosen, scores, is_own = found[0], found[1], True
     low, high = limits(np.diag(scores), _others(scores))
     errors = measured(scores, fold, cutting.shifted_scores(mine, pieces, chosen))
     maps = {"clip": similarity.fit_logistic(np.diag(scores), _others(scores)), **_near(mine, chosen)}
     between = similarity.logistic(np.array([low, high]), *maps["clip"])
+    # a decision never contradicts the probability
+    below, above = min(float(between[0]), 0.5), max(float(between[1]), 0.5)
     typical = int(np.median([len(piece.lips) for piece in pieces]))
     which = sorted({piece.recording for piece in pieces})
     return Calibrated(
-        chosen.calibrated(NAME, maps), float(between[0]), float(between[1]), is_own,
+        chosen.calibrated(NAME, maps), below, above, is_own,
         len(pieces), typical, len(which), seconds, errors,
     )  # fmt: skip
 
@@ -146,9 +148,7 @@ def measured(scores: np.ndarray, fold: np.ndarray, shifted: np.ndarray) -> Error
     )
 
 
-def _own_fit(
-    mine: Sequence[Recording], pieces: Sequence[Piece], fold: np.ndarray, given: Fit
-) -> tuple[Fit, np.ndarray] | None:
+def _own_fit(mine: Sequence[Recording], pieces: Sequence[Piece], fold: np.ndarray) -> tuple[Fit, np.ndarray] | None:
     """A cca of the recordings, and the table of scores in which each piece is scored by a cca that has not learned from
     its fold; None if there are too few frames."""
     context = similarity.context_for(mine[0].vsr.shape[1])

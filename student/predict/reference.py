@@ -12,6 +12,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from concord.text import plain
 from pipelines.labels import projection
 from pipelines.labels.projection import half
@@ -24,7 +26,7 @@ from student.calibration.recordings import SHORTEST, Recording
 from student.predict.answer import answer, doubt, fits_elsewhere
 from student.predict.evidence import Evidence, Unusable, Witness
 from student.predict.faces import settled
-from student.predict.records import CANNOT_DECIDE, Answer, Calibration, LeftOut, Reference
+from student.predict.records import CANNOT_DECIDE, Answer, Calibration, LeftOut, Reference, rounded
 
 log = logging.getLogger("student")
 
@@ -61,7 +63,7 @@ def gathered(paths: Sequence[str], witness: Witness, fit: Fit, corpus: str | Non
     for path in paths:
         try:
             sha256 = digest(path)
-            if twin := next((one for one in found if one.sha256 == sha256), None):
+            if twin := next((one for one in found if sha256 and one.sha256 == sha256), None):
                 left_out.append(LeftOut(path, f"the same file as {os.path.basename(twin.path)}"))
                 continue
             seen, _ = witness.hear_and_see(path, words=False)
@@ -91,7 +93,7 @@ def _wrong(seen: Evidence, fit: Fit, corpus: str | None) -> tuple[str, int]:
     offset = at_best = None
     if known.any():
         offset = similarity.best_offset(seen.vsr_projection, seen.asr_projection, fit, seen.evident, seen.voice)
-        at_best = float(similarity.probability([offset.best], fit, "clip", corpus)[0])
+        at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
     reason, message = doubt(seen.face, seen.voice, seen.evident, offset, at_best)
     if reason:
         return f"{reason}: {message}", 0
@@ -104,7 +106,7 @@ def resting(references: References, seen: Evidence) -> Resting:
     mine = references.person
     sha256 = digest(seen.path)
     left_out = list(references.left_out)
-    if itself := next((one for one in mine.recordings if one.sha256 == sha256), None):
+    if itself := next((one for one in mine.recordings if sha256 and one.sha256 == sha256), None):
         left_out.append(LeftOut(itself.path, ITSELF))
     frames = int((seen.evident & seen.voice).sum())
     seconds = mine.seconds(sha256)
@@ -114,14 +116,17 @@ def resting(references: References, seen: Evidence) -> Resting:
         needed = PIECES * SHORTEST / FPS
         text = f"the reference has {seconds:.0f} s of speech; {needed:.0f} s are needed, in pieces of at least 1 s"
         return Resting(seen, Reference(False, round(seconds, 2), videos, 0, None, left_out=left_out, text=text))
-    lacks = found.lacks
+    lacks, errors = found.lacks, found.errors
     record = Reference(
-        not lacks,
-        round(found.seconds, 2),
-        found.recordings,
-        found.pieces,
-        round(found.piece_frames / FPS, 2),
-        *(None if x is None else round(x, 4) for x in vars(found.errors).values()),
+        used=not lacks,
+        seconds=round(found.seconds, 2),
+        videos=found.recordings,
+        pieces=found.pieces,
+        piece_seconds=round(found.piece_frames / FPS, 2),
+        false_alarms=rounded(errors.false_alarms),
+        misses=rounded(errors.misses),
+        misses_shifted=rounded(errors.misses_shifted),
+        decided=rounded(errors.decided),
         fit="own" if found.is_own else "given",
         left_out=left_out,
         text=f"the reference is not used: {lacks}" if lacks else _told(found),
@@ -171,6 +176,8 @@ def _told(found: Calibrated) -> str:
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file. Raises OSError."""
+    """SHA-256 of a file, "" of a pipe or device, which can be read only once. Raises OSError."""
+    if not os.path.isfile(path):
+        return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

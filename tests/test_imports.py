@@ -25,6 +25,7 @@ ALLOWED = {
     "teachers": {"concord"},
     "pipelines": {"concord", "teachers", "store"},
     "student": {"concord", "store"},
+    "student/calibration": {"concord", "store", "pipelines", "teachers"},
     "student/predict": {"concord", "store", "pipelines", "teachers"},
     "student/experiment": {"concord", "store", "pipelines", "teachers"},
 }
@@ -74,7 +75,8 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "scoring": {"data"},
         "run": {"models", "data", "scoring"},
         "training": {"run", "models", "data", "scoring"},
-        "predict": {"data", "models", "scoring", "run"},
+        "calibration": set(),
+        "predict": {"calibration", "data", "models", "scoring", "run"},
     },
 }
 MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 12, 320, 60

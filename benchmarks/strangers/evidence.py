@@ -137,9 +137,9 @@ class FromStore:
         got = self.reader.frames(i, 0, clip.length, names)
         audio = got["audio"].reshape(-1)
         media = ClipMedia(row.id, *_nothing(clip.length), got["flags"], num_faces=clip.num_faces)
-        sound = half(self.to_asr(half(self._sound(got["asr"], replace(media, audio=audio))), media.flags))
-        lips = half(self.to_vsr(got["vsr"], media.flags))
-        found = Evidence(row.path, media, lips, sound, [], float(clip.start_skew))
+        asr = half(self._sound(got["asr"], replace(media, audio=audio)))
+        sound, lips = half(self.to_asr(asr, media.flags)), half(self.to_vsr(got["vsr"], media.flags))
+        found = Evidence(row.path, media, lips, sound, [], float(clip.start_skew), got["vsr"], asr)
         return replace(found, others=self._others(i, found, got)), audio
 
     def pictured(self, evidence: Evidence) -> Evidence:
@@ -192,8 +192,8 @@ class FromStore:
         clip = replace(found.clip, lips=lips2, blendshapes=got["blendshapes2"].astype(np.float32), flags=flags)
         if self._vsr.name != "lips":
             clip = replace(clip, mouth=self.reader.frames(i, 0, len(flags), ["mouth2"])["mouth2"])
-        other = half(self.to_vsr(half(self._vsr.embed([clip])[0]), clip.flags))
-        return (replace(found, clip=clip, vsr_projection=other),)
+        vsr = half(self._vsr.embed([clip])[0])
+        return (replace(found, clip=clip, vsr_projection=half(self.to_vsr(vsr, clip.flags)), vsr=vsr),)
 
     @cached_property
     def _asr(self) -> Any:

@@ -53,15 +53,21 @@ ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-
 
 
 def predict(
-    paths: Sequence[str], on: Basis, words: bool = True, audio_track: int = 0, mouth_crops: bool = False
+    paths: Sequence[str],
+    on: Basis,
+    words: bool = True,
+    audio_track: int = 0,
+    mouth_crops: bool = False,
+    references: Sequence[str] = (),
 ) -> Iterator[tuple[Answer, Evidence | None, Witness]]:
     """For each file in order: its answer, its evidence (None if there is none) and the witness that gave it.
     `audio_track` is the number of the sound track to take, 0 = chosen for each file; `mouth_crops`: the videos are mouth
-    crops already.
+    crops already; `references` are genuine videos of the person in them (`student.predict.reference`).
 
     Raises TeacherError and WeightsError before the first file; TeacherError also if the weights found are not those of
     the fit.
     """
+    from student.predict import reference
     from student.predict.evidence import Unusable, Witness
     from teachers import TeacherError
     from teachers.files.weights import OtherWeights
@@ -79,6 +85,7 @@ def predict(
         for side, mine in witness.provenance().items():
             if mine.get("sha256") != records[side].get("sha256"):
                 raise TeacherError(f"{other}: {mine['name']} has others; {helps}")
+        known = reference.gathered(references, witness, on.fit, on.map_of) if references else None
         for path in paths:
             begun = time.perf_counter()
             try:
@@ -88,7 +95,10 @@ def predict(
                 continue
             before = time.perf_counter()
             found = settled(found, on.fit)
-            said = answer(found, on.fit, on.map_of, on.calibration(), on.detector.judge if on.detector else None)
+            if known:
+                said, found = reference.answered(known, found, on.fit, on.map_of, on.calibration())
+            else:
+                said = answer(found, on.fit, on.map_of, on.calibration(), on.detector.judge if on.detector else None)
             seconds["answer"] = time.perf_counter() - before
             told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
             log.info("%s: %.2f s (%s)", os.path.basename(path), time.perf_counter() - begun, told)
@@ -101,11 +111,15 @@ def line(said: Answer) -> str:
     if said.decision == CANNOT_DECIDE:
         why = [] if said.reason in (UNLICENSED, SEVERAL_FACES) else [said.reason]
         notes = [plain("; ".join(note.text for note in said.notes))] if said.notes else []
+        if said.reference is not None:
+            notes = [plain(said.reference.text), *notes]
         return "; ".join([": ".join([name, CANNOT_DECIDE, *why, plain(said.message)]), *notes])
     assert said.calibration is not None
     assert said.teachers is not None
     found = f"{name}: {said.decision}, probability of fake {said.probability:.2f} by the {said.rests_on}"
-    found += f" ({said.limits.text if said.limits else said.calibration.text})"
+    found += f" ({said.limits.text if said.limits else plain(said.calibration.text)})"
+    if said.reference is not None and not said.reference.used:
+        found += f"; {plain(said.reference.text)}"
     if said.contradicted and said.teachers.probability is not None:
         found += f"; the teachers contradict it, with {said.teachers.probability:.2f}"
     if said.notes:
@@ -183,6 +197,13 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
     metavar="SHARE",
     help="Share of strangers' real videos that may be called fake; without --corpus.",
 )
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="VIDEO|DIR",
+    help="Genuine video of the person to be judged, or a folder of them, to calibrate by; may repeat.",
+)
 @audio_track()
 @click.option("--no-words", is_flag=True, help="Do not transcribe, which takes most of the time.")
 @click.option(
@@ -198,12 +219,17 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(
     videos: tuple[str, ...], *, checkpoint: Path | None, teacher_only: bool, fit_from: str | None, corpus: str | None,
-    false_alarms: float, audio_track: int | None, no_words: bool, json_file: Path | None, html: Path | None,
+    false_alarms: float, references: tuple[str, ...], audio_track: int | None, no_words: bool, json_file: Path | None,
+    html: Path | None,
     mouth_crops: bool, cpu: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Decide for each video, or each in a folder, whether its lips say what its voice says."""
     if (checkpoint is None) != teacher_only:
         raise click.UsageError("name a student with --checkpoint RUN, or use --teacher-only without one")
+    if references and (checkpoint or corpus):
+        raise click.UsageError(
+            "--reference calibrates the teachers' comparison by itself: use it with --teacher-only alone"
+        )
     log_to_stderr()
     for name in ("student", "pipelines.ui.progress"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -214,11 +240,11 @@ def main(
 
     from student.predict import evidence
 
-    paths = evidence.videos(list(videos))
+    paths, genuine = evidence.videos(list(videos)), evidence.videos(list(references))
     pages = _pages(html, paths) if html else []
-    _check_outputs(json_file, html, pages, [*paths, *filter(None, (checkpoint, fit_from))])
+    _check_outputs(json_file, html, pages, [*paths, *genuine, *filter(None, (checkpoint, fit_from))])
     on = basis(checkpoint, fit_from, corpus, "cuda" if torch.cuda.is_available() and not cpu else "cpu", false_alarms)
-    answers = predict(paths, on, not no_words, audio_track or 0, mouth_crops)
+    answers = predict(paths, on, not no_words, audio_track or 0, mouth_crops, genuine)
     sys.exit(_answer_all(paths, on, answers, json_file, pages))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store import Reader, StoreError, layout, similarity
-from store.similarity import Fit, fitfile, grounds
+from store.similarity import Fit, grounds
 from store.similarity.grounds import Grounds
 from store.similarity.limits import RATE
 from store.similarity.strangers import MAP, Strangers
@@ -190,23 +189,23 @@ def basis(
     device: torch.device | str = "cpu",
     false_alarms: float = RATE,
 ) -> Basis:
-    """The fit named, else that of the checkpoint's store if it is on this machine, else the one in the package.
-    `false_alarms`: the share of strangers' real videos that may be called fake.
+    """The fit named, else that of the checkpoint's store if it is on this machine, else the default one
+    (`student.calibration.named`). `false_alarms`: the share of strangers' real videos that may be called fake.
 
     Raises StoreError, CheckpointError.
     """
     import torch
 
     import store
+    from student.calibration import named
     from student.checkpoint import load_model
 
     detector = None
     if checkpoint:
         model, header = load_model(checkpoint, device)
         detector = Detector(model, header, str(checkpoint), torch.device(device))
-    if fit_from and os.path.isfile(fit_from):
-        fit, made_by, note = fitfile.load(fit_from)
-        return _basis(fit, made_by, fit_from, note, corpus, detector, false_alarms)
+    if fit_from and (chosen := named.asked(fit_from)):
+        return _basis(chosen.fit, chosen.teachers, chosen.source, chosen.note, corpus, detector, false_alarms)
     reader = store.open(fit_from) if fit_from else _trained_on(detector) if detector else None
     if reader is not None:
         place = fit_from or str(reader.path)
@@ -214,8 +213,8 @@ def basis(
             raise StoreError(f"{place} has no fit; run precompute.py --store {place} --refit first, or name another")
         note = {**(reader.attrs.get("similarity") or {}), "clip_frames": reader.fit_length}
         return _basis(reader.fit, reader.attrs.get("teachers") or {}, place, note, corpus, detector, false_alarms)
-    fit, made_by, note = fitfile.default()
-    return _basis(fit, made_by, f"the package, learned on {note['learned_on']}", note, corpus, detector, false_alarms)
+    chosen = named.default()
+    return _basis(chosen.fit, chosen.teachers, chosen.source, chosen.note, corpus, detector, false_alarms)
 
 
 def _trained_on(detector: Detector) -> Reader | None:
@@ -240,7 +239,7 @@ def _trained_on(detector: Detector) -> Reader | None:
             log.debug("%s: %s", path, error)
     log.warning(
         "the detector says that it was trained on %s, where this machine now has no store, or one with "
-        "another fit: the fit in the package is used instead; --fit-from %s would use that store",
+        "another fit: the default fit is used instead; --fit-from %s would use that store",
         path,
         path,
     )

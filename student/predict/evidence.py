@@ -61,7 +61,8 @@ class Unusable(ConcordError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """One video after both teachers: its media, projections f2 [frames, K] of lips and sound, words in order.
+    """One video after both teachers: its media, projections f2 [frames, K] of lips and sound, words in order, and the
+    embeddings f2 behind the projections (`vsr` [frames, Dv], `asr` [frames, Da]).
 
     `start_skew_s` is the start of the sound minus that of the picture in the file; `facts` are what a person should know
     of the file; `others` are the same video with other faces that may be the speaker (`student.predict.faces`), and
@@ -74,6 +75,8 @@ class Evidence:
     asr_projection: np.ndarray
     words: list[Word]
     start_skew_s: float
+    vsr: np.ndarray
+    asr: np.ndarray
     facts: tuple[Fact, ...] = ()
     others: tuple[Evidence, ...] = ()
     unsettled: str = ""
@@ -155,17 +158,18 @@ class Witness:
             check_device(error)  # without its GPU this process cannot continue
             raise _unforeseen(row.path, error) from error
         # half() clips infinite values into its range, so check first
-        heard = half(_finite(self.to_asr(half(_finite(asr, row.path)), clip.flags), row.path))
+        asr, vsr = half(_finite(asr, row.path)), [half(_finite(x, row.path)) for x in vsr]
+        heard = half(_finite(self.to_asr(asr, clip.flags), row.path))
         people = zip((clip, *seen.others), vsr, strict=True)
-        shown = [half(_finite(self.to_vsr(half(_finite(x, row.path)), one.flags), row.path)) for one, x in people]
+        shown = [half(_finite(self.to_vsr(x, one.flags), row.path)) for one, x in people]
         seconds["teachers"] = time.perf_counter() - begun
 
         begun = time.perf_counter()
         said = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
         seconds["words"] = time.perf_counter() - begun
-        found = Evidence(row.path, clip, shown[0], heard, said, seen.start_skew_s, seen.facts)
-        pairs = zip(seen.others, shown[1:], strict=True)
-        others = tuple(replace(found, clip=other, vsr_projection=lips) for other, lips in pairs)
+        found = Evidence(row.path, clip, shown[0], heard, said, seen.start_skew_s, vsr[0], asr, seen.facts)
+        pairs = zip(seen.others, shown[1:], vsr[1:], strict=True)
+        others = tuple(replace(found, clip=other, vsr_projection=lips, vsr=rows) for other, lips, rows in pairs)
         return replace(found, others=others), seconds
 
     def pictures(self, evidence: Evidence, frames: list[int], width: int) -> dict[int, bytes]:

@@ -163,6 +163,10 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             low, high = ("none" if x is None else f"{x:.3g}" for x in (limits.fake_below, limits.real_above))
             yield "Limits", f"fake below {low}, real above {high}; this video's score is {limits.score:.3g}"
             yield "Limits hold", limits.text
+    if (known := said.reference) is not None:
+        if not known.used:
+            yield "Reference", known.text
+        yield from (("Reference left out", f"{os.path.basename(one.path)}: {one.reason}") for one in known.left_out)
     yield "Models", ", ".join(f"{m['name']} ({str(m['sha256'])[:12]})" for m in basis["teachers"].values())
     yield "Shared space", f"{basis['fit']['kind']}, from {basis['fit']['from']}"
     if student := basis["student"]:

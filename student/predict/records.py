@@ -164,6 +164,34 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A reference that is not used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The person's genuine videos behind an answer: whether it rests on them (`used`), seconds of speech, videos, pieces and
+    seconds of each; shares on held-out pieces: own ones called fake, swapped and shifted ones called real, own ones
+    decided (None if not measured); whose fit compares, "given" or "own"; those left out; and a sentence."""
+
+    used: bool
+    seconds: float
+    videos: int
+    pieces: int
+    piece_seconds: float | None
+    false_alarms: float | None = None
+    misses: float | None = None
+    misses_shifted: float | None = None
+    decided: float | None = None
+    fit: str = "given"
+    left_out: Sequence[LeftOut] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Answer:
     """The whole answer for one video.
 
@@ -193,6 +221,7 @@ class Answer:
     words: Sequence[HeardWord] = ()
     passages: Sequence[Passage] = ()
     timeline: Sequence[Moment] = ()
+    reference: Reference | None = None
 
     @property
     def judges_words(self) -> bool:
@@ -241,6 +270,8 @@ class Answer:
                 "notes": [asdict(note) for note in self.notes],
                 "offset": asdict(self.offset) if self.offset else None,
             }
+        if self.reference is not None:
+            said["reference"] = asdict(self.reference)
         return said | {
             "words": [asdict(word) for word in self.words],
             "disagreeing_words": self.disagreeing_words,

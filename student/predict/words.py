@@ -54,6 +54,8 @@ def headline(said: Answer) -> tuple[str, str, str]:
             "How well lips and voice agree differs from person to person, camera to camera and room to room. The calibration "
             "clips do not show what is usual for the people in this one, so nothing is said for or against it.",
         )
+    if reason == BETWEEN and said.reference is not None and said.reference.used:
+        return "plain", "No answer: it could be either", f"{said.message[:1].upper()}{said.message[1:]}."
     if reason == BETWEEN:
         return (
             "plain",
@@ -132,10 +134,13 @@ def advice(said: Answer) -> list[tuple[str, str]]:
     if said.calibration and reason in (UNLICENSED, BETWEEN):
         compare = (
             "Compare it with videos of the same person, filmed in the same way, that you know to be genuine: run all of them "
-            "together and see whether this one's number is among theirs."
+            "together and see whether this one's number is among theirs. With 20 s of their speech or more the command does so:"
         )
-        found = [(compare, "python -m student.predict FOLDER --teacher-only")]
-        if reason == BETWEEN:
+        found = [(compare, "python -m student.predict VIDEO --teacher-only --reference FOLDER")]
+        if reason == BETWEEN and said.reference is not None and said.reference.used:
+            more = "Give more or longer genuine videos of this person, filmed in the same way, with --reference."
+            found = [(more, ""), ("Or use a longer part of this one.", "")]
+        elif reason == BETWEEN:
             found.append(("Or use a longer part: the more is heard and seen, the closer the limits are.", ""))
         elif corpora := said.calibration.corpora:
             found.append(

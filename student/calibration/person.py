@@ -77,6 +77,10 @@ class Person:
         """Seconds of speech with a face, without the recording of that SHA-256."""
         return sum(len(one.lips) for one in self.recordings if one.sha256 != without) / FPS
 
+    def pieces(self, without: str = "") -> int:
+        """Pieces of SHORTEST frames or more, without the recording of that SHA-256."""
+        return len(cutting.cut([one for one in self.recordings if one.sha256 != without], SHORTEST))
+
     def at(self, frames: int, without: str = "") -> Calibrated | None:
         """The calibration for a video with that many frames of evidence, without the recording of that SHA-256; None if
         there are fewer than PIECES pieces of SHORTEST frames."""

@@ -112,9 +112,12 @@ def resting(references: References, seen: Evidence) -> Resting:
     found = mine.at(max(frames, 1), sha256)
     videos = len(mine.recordings) - (itself is not None)
     if found is None:
-        needed = PIECES * SHORTEST / FPS
-        text = f"the reference has {seconds:.0f} s of speech; {needed:.0f} s are needed, in pieces of at least 1 s"
-        return Resting(seen, Reference(False, round(seconds, 2), videos, 0, None, left_out=left_out, text=text))
+        pieces, least = mine.pieces(sha256), SHORTEST / FPS
+        text = (
+            f"the reference has {seconds:.0f} s of speech in {pieces} pieces of at least {least:.0f} s; {PIECES} pieces are "
+            f"needed, {PIECES * least:.0f} s in long videos"
+        )
+        return Resting(seen, Reference(False, round(seconds, 2), videos, pieces, None, left_out=left_out, text=text))
     lacks, errors = found.lacks, found.errors
     record = Reference(
         used=not lacks,

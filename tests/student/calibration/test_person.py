@@ -134,12 +134,10 @@ def test_one_recording_is_held_out_in_stretches():
 
 def test_a_fit_of_the_persons_own_is_taken_where_it_tells_more():
     """Lips that follow the sound in other columns than the given fit believes."""
-    draw = np.random.default_rng(0)
-    turn = draw.permutation(DIMS)
     mine = []
     for k in range(4):
         one = recording(k, 600)
-        mine.append(replace(one, vsr=one.vsr[:, np.roll(turn, 1)]))
+        mine.append(replace(one, vsr=one.vsr[:, np.roll(np.arange(DIMS), 1)]))
     eye = np.eye(DIMS, dtype=np.float32)
     given = Fit("cca", 0, np.zeros(DIMS, np.float32), eye, np.zeros(DIMS, np.float32), eye, np.ones(DIMS, np.float32))
     own = Person(mine, given).at(75)

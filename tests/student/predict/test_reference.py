@@ -29,14 +29,14 @@ def test_too_little_says_how_much_is_needed_and_answers_as_without(tmp_path, cli
     (said,) = json.loads((tmp_path / "a.json").read_text())["videos"]
     assert said["reason"] == "uncalibrated"  # as without a reference
     known = said["reference"]
-    assert (known["used"], known["videos"], known["pieces"]) == (False, 2, 0)
+    assert (known["used"], known["videos"], known["pieces"]) == (False, 2, 2)
     assert 2 < known["seconds"] < 5
     assert known["false_alarms"] is known["misses"] is None
     reasons = {one["path"].rpartition("/")[2]: one["reason"] for one in known["left_out"]}
     assert set(reasons) == {"twin.mp4", "broken.mp4", "bbaf2n.mp4"}
     assert reasons["twin.mp4"] == "the same file as lgas5a.mp4"
     assert reasons["bbaf2n.mp4"] == "it is the judged video itself"
-    assert "s of speech; 20 s are needed" in found.output
+    assert "s of speech in 2 pieces of at least 1 s; 20 pieces are needed, 20 s in long videos" in found.output
     assert "calibrated on one speaker" in found.output
 
 

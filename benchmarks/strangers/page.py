@@ -16,7 +16,7 @@ from store.similarity import WINDOWS
 
 Told = Mapping[str, Any]
 
-WIDTH = 132  # columns where nobody looks at a terminal
+WIDTH = 150  # columns where nobody looks at a terminal
 WINDOW = {"5": "5 frames", "25": "1 second", "clip": "clip"}
 AGAINST = ("others", "shift_4", "shift_8")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -36,14 +37,20 @@ NUMBERS = (
 WORDS = ("codec", "audio_codec", "encoder")
 
 
+KNOWN = 0.9  # share of either class for which a number must be known: its figure is of the same clips
+
+
 @dataclass(frozen=True)
 class Best:
-    """The number that tells one method from real clips best: its name, AUC and 95 % interval."""
+    """The number that tells one method from real clips best: its name, AUC, 95 % interval, and for how many clips it is
+    known."""
 
     number: str
     auc: float
     low: float
     high: float
+    forged: int
+    real: int
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "means": means(self.number)}
@@ -81,6 +88,7 @@ def of_file(path: str) -> dict[str, float | str]:
                 begin, end = packet.pts * base, (packet.pts + (packet.duration or 0)) * base
                 first[k], last[k] = min(begin, first.get(k, begin)), max(end, last.get(k, end))
                 count += k == picture.index
+            places = picture.index, sound.index  # not to be asked once the file is closed
             program = container.metadata.get("encoder", container.metadata.get("software", "")) or "none"
             words = {
                 "width": picture.width,
@@ -95,9 +103,7 @@ def of_file(path: str) -> dict[str, float | str]:
         return {}
     found: dict[str, float | str] = dict(words)
     # Sound before zero is the codec's own beginning, which players drop.
-    seen, heard = (
-        float(last[k] - max(first[k], Fraction(0))) if k in first else 0.0 for k in (picture.index, sound.index)
-    )
+    seen, heard = (float(last[k] - max(first[k], Fraction(0))) if k in first else 0.0 for k in places)
     if seen > 0:
         found |= {"duration": round(seen, 4), "frame_count": count, "frame_rate": round(count / seen, 3)}
         found["bit_rate"] = round(8 * os.path.getsize(path) / max(seen, heard))
@@ -118,9 +124,15 @@ def best(listed: Sequence[Listed], numbers: Sequence[dict[str, float | str]], dr
     columns |= {name: pd.array([own.get(name) for own in numbers], dtype=object) for name in WORDS}
     # One corpus: the split is the caller's. Every row has its own path, or copies would be left out.
     rows = [replace(one.row, corpus="", path=f"/{k}", method=one.method) for k, one in enumerate(listed)]
+    real = sum(one.is_real for one in listed)
+    forged = Counter(one.method for one in listed if one.is_forged)
+    alone = len(forged) == 1
+    forged[shortcuts.ALL] = forged.total()
     found: dict[str, Best] = {}
     for line in shortcuts.find(rows, pd.DataFrame(columns), draws=draws, together=False):
-        found.setdefault(line.method, Best(line.nuisance, line.auc, line.low, line.high))
-    if len(found) == 1:  # with one method the audit leaves out "all"
+        if line.reals >= KNOWN * real and line.fakes >= KNOWN * forged[line.method]:
+            told = Best(line.nuisance, line.auc, line.low, line.high, line.fakes, line.reals)
+            found.setdefault(line.method, told)
+    if alone and found:  # the audit leaves out "all" where there is one method
         found.setdefault(shortcuts.ALL, next(iter(found.values())))
     return found

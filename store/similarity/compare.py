@@ -73,6 +73,17 @@ def _agreement(v: np.ndarray, a: np.ndarray, fit: Fit) -> np.ndarray:
     return _cosine(v, a, fit.correlations.astype(np.float64))
 
 
+def unit_rows(x: np.ndarray, fit: Fit) -> np.ndarray | None:
+    """Projections x [..., K] of either side as rows f4 of length 1 whose products are the pairs' agreement per frame
+    (`scores` with a window of 1). None for kinds that compare distributions."""
+    if fit.kind in ("posterior", "js"):
+        return None
+    w = fit.correlations.astype(np.float64)
+    rows, norm = _scaled(np.asarray(x).reshape(-1, x.shape[-1]), w)
+    unit: np.ndarray = rows * np.sqrt(w) / (norm[:, None] + EPSILON)
+    return unit.reshape(x.shape).astype(np.float32)
+
+
 def _agreement_of_slices(v: np.ndarray, a: np.ndarray, fit: Fit) -> Callable[[slice, slice], np.ndarray]:
     """A function from equally long slices of lips v [n, K] and sound a [m, K] to their agreement f8 [frames].
 

@@ -133,7 +133,7 @@ def logits(
         values = shared.clip_logits(model, reader, pairs, device, batch_size)
     else:
         parts = [jobs[first : first + batch_size] for first in range(0, len(jobs), batch_size)]
-        each = [_forward(model, reader, [(items[k], a, b) for k, a, b in part], device, picture) for part in parts]
+        each = [forward(model, reader, [(items[k], a, b) for k, a, b in part], device, picture) for part in parts]
         values = np.concatenate(each) if each else np.zeros(0)
     total, frames = np.zeros(len(items)), np.zeros(len(items))
     for value, (k, a, b) in zip(values.tolist(), jobs, strict=True):
@@ -148,7 +148,7 @@ def _job(item: Trial, a: int, b: int) -> shared.Job:
     return shared.Job(lips, shared.Cut(item.sound, item.sound_start + a, b - a))
 
 
-def _forward(
+def forward(
     model: nn.Module, reader: Frames, batch: list[tuple[Trial, int, int]], device: torch.device, picture: str
 ) -> np.ndarray:
     """Clip logit [n] f8 of windows a to b of trials, by a forward pass of any student."""

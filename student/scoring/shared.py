@@ -99,9 +99,7 @@ def _lips(model: Lite, reader: Frames, cuts: list[Cut], longest: int, device: to
         inside = (near >= 0) & (near < cut.length)
         keys.append(torch.where(inside, near + first[cut.row] + cut.start, count))
     unique, place = torch.unique(torch.cat(keys), dim=0, return_inverse=True)
-    rows = torch.cat(
-        [model.visual.rows(_three(frames, part)) for part in unique.to(device).split(ROWS_AT_ONCE)]
-    )
+    rows = torch.cat([model.visual.rows(_three(frames, part)) for part in unique.to(device).split(ROWS_AT_ONCE)])
     x = rows.new_zeros(len(cuts), longest, rows.shape[-1])
     mask = _mask(cuts, longest, device)
     x[mask] = rows[place.to(device)]

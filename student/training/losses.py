@@ -160,10 +160,15 @@ def projection(output: Output, targets: Targets) -> torch.Tensor:
 def lift(rows: torch.Tensor, width: int) -> torch.Tensor:
     """Rows [..., K] in a space of `width` dimensions: by orthonormal rows of a cosine transform (DCT-IV), so that
     products stay the same and every channel takes part. With K above `width` the products are kept roughly."""
-    size = max(rows.shape[-1], width)
-    half = torch.arange(size, dtype=torch.float64, device=rows.device) + 0.5
-    matrix = (math.sqrt(2 / size) * torch.cos(torch.outer(half, half) * (math.pi / size))).to(rows.dtype)
-    return rows @ matrix[: rows.shape[-1], :width]
+    k = rows.shape[-1]
+    size = max(k, width)
+
+    def places(count: int) -> torch.Tensor:
+        """`count` of the transform's rows or columns, evenly spaced."""
+        return torch.arange(count, device=rows.device) * size // count + 0.5
+
+    matrix = math.sqrt(2 / size) * torch.cos(torch.outer(places(k), places(width)).double() * (math.pi / size))
+    return rows @ matrix.to(rows.dtype)
 
 
 def paper_similarity(visual: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:

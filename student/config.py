@@ -20,6 +20,7 @@ PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
 SPLITS = ("train", "val", "test")
 TRIMS = ("none", "leading", "speech")  # see student.data.spans
+PROJECTION = 1.0  # default weight of the projection term beside the correlation term
 MOST_BYTES = 1_000_000  # limit for a file of options
 
 
@@ -37,12 +38,13 @@ def _check_finite(config: Any) -> None:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the three terms (0 = off) and their forms."""
+    """Weights of the terms (0 = off) and their forms. A run of an earlier release had no projection term."""
 
     preset: str = "default"
     w_detection: float = 1.0
     w_correlation: float = 1.0
     w_contrastive: float = 0.5
+    w_projection: float = 0.0
     temperature: float = 0.07  # of the contrastive term
     confidence: float = 0.0  # power of |2 p - 1| that weights a soft label in the correlation term; 0 = equal weights
     exclude: int = 3  # frames (1/25 s) around an anchor that are not used as negatives: lips hardly move faster
@@ -51,17 +53,19 @@ class LossConfig:
         _check_finite(self)
         if self.preset not in PRESETS:
             raise ConfigError(f"--losses must be one of {', '.join(PRESETS)}, not {self.preset}")
-        weights = (self.w_detection, self.w_correlation, self.w_contrastive)
+        weights = (self.w_detection, self.w_correlation, self.w_contrastive, self.w_projection)
         if min(weights) < 0 or max(weights) == 0:
             raise ConfigError("loss weights must not be negative, and at least one must be above 0")
         if self.temperature <= 0 or self.exclude < 0 or self.confidence < 0:
             raise ConfigError("--temperature must be above 0, --confidence and the excluded frames must not be below 0")
+        if self.w_projection and self.preset == "paper":
+            raise ConfigError("--w-projection is not part of the published forms: omit it, or omit --losses paper")
         if self.confidence and self.preset == "paper":
             raise ConfigError("--confidence is not part of the published forms: omit it, or omit --losses paper")
 
     @property
     def needs_soft_labels(self) -> bool:
-        return self.w_correlation > 0 or self.w_contrastive > 0
+        return self.w_correlation > 0 or self.w_contrastive > 0 or self.w_projection > 0
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,10 @@ class TrainConfig:
         if options.get("w_contrastive") is None:
             # published: the plain sum of the three
             options["w_contrastive"] = 1.0 if options["preset"] == "paper" else LossConfig.w_contrastive
+        if options.get("w_projection") is None:
+            # the teachers' rows are soft labels too: off where --w-correlation 0 does without
+            has_labels = options["preset"] == "default" and options.get("w_correlation", LossConfig.w_correlation) > 0
+            options["w_projection"] = PROJECTION if has_labels else 0.0
         losses = {f.name: options.pop(f.name) for f in fields(LossConfig) if f.name in options}
         data = {f.name: options.pop(f.name) for f in fields(DataConfig) if f.name in options}
         return cls(losses=LossConfig(**losses), data=DataConfig(**data), **options)

@@ -44,6 +44,7 @@ from store.output import check_folder
 from student.config import (
     PRECISIONS,
     PRESETS,
+    PROJECTION,
     SCHEDULES,
     TRIMS,
     ConfigError,
@@ -146,6 +147,12 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     "--w-contrastive",
     type=float,
     help=f"Weight of the contrastive term; 0 = off. [default: {LossConfig.w_contrastive}; paper 1]",
+)
+@option(
+    "--w-projection",
+    type=float,
+    help="Weight of the term that pulls each stream's embedding to its teacher's row; 0 = off. "
+    f"[default: {PROJECTION:g}; 0 with --w-correlation 0 or --losses paper]",
 )
 @option("--temperature", default=LossConfig.temperature, help="Temperature of the contrastive term.")
 @option(

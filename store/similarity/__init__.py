@@ -32,6 +32,7 @@ from store.similarity.compare import (
     project_vsr,
     scores,
     shifted,
+    unit_rows,
 )
 from store.similarity.fit import (
     CONTEXT,
@@ -82,6 +83,7 @@ __all__ = [
     "project_vsr",
     "scores",
     "shifted",
+    "unit_rows",
     "unlearned",
     "with_context",
 ]

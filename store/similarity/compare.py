@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +73,50 @@ def _agreement(v: np.ndarray, a: np.ndarray, fit: Fit) -> np.ndarray:
     return _cosine(v, a, fit.correlations.astype(np.float64))
 
 
-def _cosine(v: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Cosine of rows under weights w; rows are scaled to a largest value of 1 first, so that no square overflows.
-    A row that is not finite gives NaN."""
+def unit_rows(x: np.ndarray, fit: Fit) -> np.ndarray | None:
+    """Projections x [..., K] of either side as rows f4 of length 1 whose products are the pairs' agreement per frame
+    (`scores` with a window of 1). None for kinds that compare distributions."""
+    if fit.kind in ("posterior", "js"):
+        return None
+    w = fit.correlations.astype(np.float64)
+    rows, norm = _scaled(np.asarray(x).reshape(-1, x.shape[-1]), w)
+    unit: np.ndarray = rows * np.sqrt(w) / (norm[:, None] + EPSILON)
+    return unit.reshape(x.shape).astype(np.float32)
+
+
+def _agreement_of_slices(v: np.ndarray, a: np.ndarray, fit: Fit) -> Callable[[slice, slice], np.ndarray]:
+    """A function from equally long slices of lips v [n, K] and sound a [m, K] to their agreement f8 [frames].
+
+    For cosines the rows are made unit-long under the weights once, whatever the number of slices.
+    """
+    if fit.kind in ("posterior", "js"):
+        return lambda lips, sound: _agreement(v[lips], a[sound], fit)
+    w = fit.correlations.astype(np.float64)
+    (lips_rows, lips_norm), (sound_rows, sound_norm) = _scaled(v, w), _scaled(a, w)
+    lips_rows *= w
+
+    def agree(lips: slice, sound: slice) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            dots = np.einsum("tk,tk->t", lips_rows[lips], sound_rows[sound])
+            cosine: np.ndarray = dots / (lips_norm[lips] * sound_norm[sound] + EPSILON)
+        return cosine
+
+    return agree
+
+
+def _scaled(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows f8 [n, K] with a largest value of 1, so that no square overflows, and their lengths [n] under weights w."""
     with np.errstate(invalid="ignore"):
-        v = v / np.maximum(np.abs(v).max(1, keepdims=True), 1e-150)
-        a = a / np.maximum(np.abs(a).max(1, keepdims=True), 1e-150)
-        cosine: np.ndarray = (v * a) @ w / (np.sqrt((v * v) @ w) * np.sqrt((a * a) @ w) + EPSILON)
+        x = x.astype(np.float64)
+        x = x / np.maximum(np.abs(x).max(1, keepdims=True), 1e-150)
+        return x, np.sqrt((x * x) @ w)
+
+
+def _cosine(v: np.ndarray, a: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Cosine of rows under weights w. A row that is not finite gives NaN."""
+    (v, v_norm), (a, a_norm) = _scaled(v, w), _scaled(a, w)
+    with np.errstate(invalid="ignore"):
+        cosine: np.ndarray = (v * a) @ w / (v_norm * a_norm + EPSILON)
     return cosine
 
 
@@ -132,12 +170,22 @@ def best_offset(
     """
     face = np.ones(len(vsr_projection), bool) if face is None else np.asarray(face, bool)
     voice = np.ones(len(asr_projection), bool) if voice is None else np.asarray(voice, bool)
-    found: dict[int, float] = {}
-    for shift in sorted(range(-limit, limit + 1), key=abs):
-        lips, sound, _ = shifted(len(face), len(voice), shift)
-        mask = face[lips] & voice[sound]
-        if mask.any():
-            found[shift] = float(scores(vsr_projection[lips][mask], asr_projection[sound][mask], fit, "clip")[0])
+    shifts = sorted(range(-limit, limit + 1), key=abs)
+    total, kept = dict.fromkeys(shifts, 0.0), dict.fromkeys(shifts, 0)
+    for first in range(0, len(face), ROWS):  # parts of the lips, with the sound that may belong to them
+        early = max(0, first - limit)
+        v, a = vsr_projection[first : first + ROWS], asr_projection[early : first + ROWS + limit]
+        agree = _agreement_of_slices(np.asarray(v), np.asarray(a), fit)
+        for shift in shifts:
+            lips, _, _ = shifted(len(face), len(voice), shift)
+            start, stop = max(lips.start, first), min(lips.stop, first + ROWS)
+            if start < stop:
+                mask = face[start:stop] & voice[start - shift : stop - shift]
+                if mask.any():
+                    rows = slice(start - first, stop - first), slice(start - shift - early, stop - shift - early)
+                    total[shift] += float(agree(*rows)[mask].sum())
+                    kept[shift] += int(mask.sum())
+    found = {shift: float(np.float32(np.clip(total[shift] / kept[shift], -1, 1))) for shift in shifts if kept[shift]}
     if not found:
         raise ValueError("lips and sound have no frame with face and voice in common")
     best = max(found, key=lambda shift: found[shift])

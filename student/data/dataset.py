@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 import store
 from store.layout import SAMPLES_PER_FRAME, VOICE_ACTIVE, StoreError, evident
-from store.similarity import Fit, compare
+from store.similarity import Fit, compare, unit_rows
 from student.config import DataConfig
 from student.data.augment import augment_mouth, augment_sound
 from student.data.corpus import LABELS, Corpus
@@ -69,6 +69,8 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         vsr, asr = batch.pop("vsr", None), batch.pop("asr", None)
         face, voice = batch.pop("face"), batch.pop("voice")
         batch["soft_mask"] = face[:, None] & voice[None, :]
+        batch["lips_mask"], batch["sound_mask"] = face, voice
+        batch["lips_rows"] = batch["sound_rows"] = np.zeros((*face.shape, 0), np.float32)
         if self.soft_labels:
             fit = self.reader.fit
             assert fit is not None
@@ -76,6 +78,9 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             assert asr is not None
             corpora = [str(self.corpus.corpus[row]) for row in key.clips]
             batch["soft"] = soft_labels(vsr, asr, batch["soft_mask"], fit, corpora)
+            rows = unit_rows(vsr, fit), unit_rows(asr, fit)
+            if rows[0] is not None:
+                batch["lips_rows"], batch["sound_rows"] = rows
             odd = np.flatnonzero(~np.isfinite(batch["soft"]).all((1, 2)))
             if len(odd):
                 clip = self.reader.clips["id"][key.clips[odd[0]]]

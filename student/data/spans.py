@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from store import Reader, StoreError
-from store.layout import AUDIO_PRESENT, FACE_DETECTED, FPS, VOICE_ACTIVE, evident
+from store.layout import AUDIO_PRESENT, FACE_DETECTED, VOICE_ACTIVE, evident
 from student.config import TRIMS
 
 MARGIN = 3  # frames: encoders fade in, pad and prime at the ends
-SECOND = FPS  # frames
+SHORTEST = 15  # frames: the shortest window of which a third is a shift that counts as fake
 READ = ("flags", "fake")  # arrays of frames/
 FEW = 0.05  # share of the clips of a method that may be too short for a window
 
@@ -115,8 +115,8 @@ def window_for(length: np.ndarray, kind: np.ndarray, wanted: int) -> int:
     """Window in frames, at most `wanted`, for which nearly all clips of every kind are long enough; length i8 [clips],
     kind [clips].
 
-    A share FEW of a kind may be shorter, but the window never falls below a second for a kind of short clips. All
+    A share FEW of a kind may be shorter, but the window never falls below SHORTEST for a kind of short clips. All
     windows have one length, so that lengths reveal nothing; shorter clips are not used.
     """
     shortest = [np.quantile(length[kind == name], FEW, method="lower") for name in np.unique(kind)]
-    return min(wanted, max(SECOND, int(min(shortest, default=wanted))))
+    return min(wanted, max(SHORTEST, int(min(shortest, default=wanted))))

@@ -91,9 +91,21 @@ class Lite(nn.Module):
         rows in use."""
         if mask is None:
             mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
-        v, a = self.visual(mouth, mask), self.audio(audio, mask)
+        return self.join(self.visual(mouth, mask), self.audio(audio, mask), mask)
+
+    def join(self, v: torch.Tensor, a: torch.Tensor, mask: torch.Tensor) -> Output:
+        """The output from the embeddings of both encoders, unit rows [B, T, width]."""
         frame_logits, clip_logits = self.head(v, a, mask)
         return Output(v, a, frame_logits, clip_logits, self.log_scale.exp(), self.bias)
+
+
+def even(mouth: torch.Tensor) -> torch.Tensor:
+    """Mouth crops u1 [..., 88 or 96, same] -> f4 [..., 88, 88] of mean 0 and about deviation 1 in each frame: light and
+    contrast differ between clips. A deviation of 4 of 255 is flat."""
+    margin = (mouth.shape[-1] - CROP) // 2
+    x = mouth[..., margin : margin + CROP, margin : margin + CROP].float()
+    x = x - x.mean((-2, -1), keepdim=True)
+    return x / (x.square().mean((-2, -1), keepdim=True).sqrt() + 4.0)
 
 
 class VisualEncoder(nn.Module):
@@ -124,18 +136,23 @@ class VisualEncoder(nn.Module):
         self.temporal = Temporal(c)
 
     def forward(self, mouth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        margin = (mouth.shape[-1] - CROP) // 2
-        x = mouth[..., margin : margin + CROP, margin : margin + CROP].float()
-        mean = x.mean((-2, -1), keepdim=True)
-        spread = (x - mean).square().mean((-2, -1), keepdim=True).sqrt()
-        x = (
-            (x - mean) / (spread + 4.0) * mask[..., None, None]
-        )  # light and contrast differ between clips; a deviation of 4 of 255 is flat
-        before = F.pad(x, (0, 0, 0, 0, 2, 0)) if self.causal else F.pad(x, (0, 0, 0, 0, 1, 1))
-        x = torch.stack([before[:, :-2], before[:, 1:-1], before[:, 2:]], 2)
+        x = even(mouth) * mask[..., None, None]
+        near = F.pad(x, (0, 0, 0, 0, 2, 0) if self.causal else (0, 0, 0, 0, 1, 1))
         b, t = x.shape[:2]
-        x = self.trunk(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        return self.temporal(self.project(x.flatten(1)).view(b, t, -1), mask)
+        # channels last in memory, as the trunk is fastest on CPUs
+        x = torch.stack([near[:, :-2], near[:, 1:-1], near[:, 2:]], -1)
+        return self.temporal(self.rows(x.flatten(0, 1).permute(0, 3, 1, 2)).view(b, t, -1), mask)
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """One row [N, width] for each three neighbouring even frames f4 [N, 3, 88, 88], before any temporal layer."""
+        rows: torch.Tensor = self.project(self.trunk(x).flatten(1))
+        return rows
+
+    def neighbours(self, length: int) -> torch.Tensor:
+        """The three frames i8 [length, 3] that each row of a window sees, counted from the window's first; outside of 0
+        to length - 1 there is none (`rows` sees zeros)."""
+        first = torch.arange(length)[:, None]
+        return first + torch.arange(-2, 1) if self.causal else first + torch.arange(-1, 2)
 
 
 class AudioEncoder(nn.Module):

@@ -60,6 +60,7 @@ def text(run: Run) -> str:
         ("detection", losses.w_detection),
         ("correlation", losses.w_correlation),
         ("contrastive", losses.w_contrastive),
+        ("projection", losses.w_projection),
     )
     weights = ", ".join(f"{name} {weight:g}" for name, weight in terms)
     parts = [

@@ -11,6 +11,7 @@ logits are averaged, so the length of a clip has no influence.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,9 +26,12 @@ from store.layout import SAMPLES_PER_FRAME, VOICE_ACTIVE, evident, labelled
 from store.similarity import best_offset, calibration_line, scores
 from student.data.picture import SIDES
 from student.data.spans import Spans
+from student.scoring import shared
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
 MIN_FRAMES = 10  # shorter trials are not informative
+PROJECTED = ("vsr_projection", "asr_projection", "flags")
+KEPT_FRAMES = 100_000  # of projections: about 13 MB with 32 columns
 MADE = ("made swap", "made shift")  # names that no corpus uses for a method; "swap" might be one
 
 
@@ -124,26 +128,42 @@ def logits(
     was_training = model.training
     model.eval()
     jobs = [(k, a, b) for k, item in enumerate(items) for a, b in windows(item.length, window)]
+    if shared.has_two_streams(model) and picture == "mouth":
+        pairs = [_job(items[k], a, b) for k, a, b in jobs]
+        values = shared.clip_logits(model, reader, pairs, device, batch_size)
+    else:
+        parts = [jobs[first : first + batch_size] for first in range(0, len(jobs), batch_size)]
+        each = [forward(model, reader, [(items[k], a, b) for k, a, b in part], device, picture) for part in parts]
+        values = np.concatenate(each) if each else np.zeros(0)
     total, frames = np.zeros(len(items)), np.zeros(len(items))
-    for first in range(0, len(jobs), batch_size):
-        batch = jobs[first : first + batch_size]
-        longest = max(b - a for _, a, b in batch)
-        seen = np.zeros((len(batch), longest, SIDES[picture], SIDES[picture]), np.uint8)
-        audio = np.zeros((len(batch), longest * SAMPLES_PER_FRAME), np.int16)
-        mask = np.zeros((len(batch), longest), bool)
-        for n, (k, a, b) in enumerate(batch):
-            item = items[k]
-            seen[n, : b - a] = reader.frames(item.lips, item.lips_start + a, item.lips_start + b, [picture])[picture]
-            sound = reader.frames(item.sound, item.sound_start + a, item.sound_start + b, ["audio"])["audio"]
-            audio[n, : (b - a) * SAMPLES_PER_FRAME] = sound.reshape(-1)
-            mask[n, : b - a] = True
-        output = model(*(torch.from_numpy(x).to(device) for x in (seen, audio, mask)))
-        values = output.clip_logits.double().cpu().numpy()
-        for n, (k, a, b) in enumerate(batch):
-            total[k] += values[n] * (b - a)
-            frames[k] += b - a
+    for value, (k, a, b) in zip(values.tolist(), jobs, strict=True):
+        total[k] += value * (b - a)
+        frames[k] += b - a
     model.train(was_training)
     return total / np.maximum(frames, 1)
+
+
+def _job(item: Trial, a: int, b: int) -> shared.Job:
+    lips = shared.Cut(item.lips, item.lips_start + a, b - a)
+    return shared.Job(lips, shared.Cut(item.sound, item.sound_start + a, b - a))
+
+
+def forward(
+    model: nn.Module, reader: Frames, batch: list[tuple[Trial, int, int]], device: torch.device, picture: str
+) -> np.ndarray:
+    """Clip logit [n] f8 of windows a to b of trials, by a forward pass of any student."""
+    longest = max(b - a for _, a, b in batch)
+    seen = np.zeros((len(batch), longest, SIDES[picture], SIDES[picture]), np.uint8)
+    audio = np.zeros((len(batch), longest * SAMPLES_PER_FRAME), np.int16)
+    mask = np.zeros((len(batch), longest), bool)
+    for n, (item, a, b) in enumerate(batch):
+        seen[n, : b - a] = reader.frames(item.lips, item.lips_start + a, item.lips_start + b, [picture])[picture]
+        sound = reader.frames(item.sound, item.sound_start + a, item.sound_start + b, ["audio"])["audio"]
+        audio[n, : (b - a) * SAMPLES_PER_FRAME] = sound.reshape(-1)
+        mask[n, : b - a] = True
+    output = model(*(torch.from_numpy(x).to(device) for x in (seen, audio, mask)))
+    values: np.ndarray = output.clip_logits.double().cpu().numpy()
+    return values
 
 
 def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
@@ -157,44 +177,59 @@ def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:
         )
 
 
-def teacher_logits(reader: Reader, items: list[Trial]) -> np.ndarray:
-    """The teachers' clip similarity [n] f8 as the logit of "fake": minus the logit of the stored pair's probability,
-    window "clip", from the projections only. All NaN if the store has no fit."""
+class Projections:
+    """Projections and flags of whole clips, each read once while it is among the last KEPT_FRAMES that were used."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.frames = reader, 0
+        self.kept: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
+
+    def of(self, row: int) -> dict[str, np.ndarray]:
+        """vsr_projection and asr_projection [length, K], flags u1 [length] of a clip."""
+        if row in self.kept:
+            self.kept.move_to_end(row)
+            return self.kept[row]
+        read = self.reader.frames(row, 0, int(self.reader.clips["length"][row]), PROJECTED)
+        self.kept[row] = read
+        self.frames += len(read["flags"])
+        while self.frames > KEPT_FRAMES and len(self.kept) > 1:
+            self.frames -= len(self.kept.popitem(last=False)[1]["flags"])
+        return read
+
+    def pair(self, item: Trial) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Lips' and sound's projections [n, K] of a trial, and their flags u1 [n]."""
+        lips, sound = self.of(item.lips), self.of(item.sound)
+        a = slice(item.lips_start, item.lips_start + item.length)
+        b = slice(item.sound_start, item.sound_start + item.length)
+        return lips["vsr_projection"][a], sound["asr_projection"][b], lips["flags"][a], sound["flags"][b]
+
+
+def teacher_scores(reader: Reader, items: list[Trial]) -> np.ndarray:
+    """What the teachers say of each trial, f8 [4, n], from the stored projections only; all NaN if the store has no fit.
+
+    The first is their clip similarity as the logit of "fake": minus the logit of the stored pair's probability, window
+    "clip". The others are of the best constant offset within +-15 frames: minus the similarity there and minus its
+    margin over other offsets, as scores of "fake", and that offset in frames; NaN if no offset has a frame with both
+    face and voice.
+    """
     fit = reader.fit
+    out = np.full((4, len(items)), np.nan)
     if fit is None:
-        return np.full(len(items), np.nan)
-    out = np.empty(len(items))
-    corpora = reader.clips["corpus"]
+        return out
+    stored, corpora = Projections(reader), reader.clips["corpus"]
     for k, item in enumerate(items):
-        lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
-        sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
-        mask = labelled(lips["flags"], sound["flags"])
-        score = scores(lips["vsr_projection"], sound["asr_projection"], fit, "clip", mask)
+        vsr, asr, seen, heard = stored.pair(item)
         slope, intercept = calibration_line(fit, "clip", str(corpora[item.lips]))
-        out[k] = -(slope * float(score[0]) + intercept)
-    return out
-
-
-def offset_scores(reader: Reader, items: list[Trial]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The teachers' agreement at the best constant offset within +-15 frames, for each trial, as scores of "fake" [n]
-    f8: minus its value there, minus its margin over other offsets; and that offset in frames. NaN if a trial has no
-    frame with both face and voice, or the store has no fit."""
-    fit = reader.fit
-    out = np.full((3, len(items)), np.nan)
-    if fit is None:
-        return out[0], out[1], out[2]
-    for k, item in enumerate(items):
-        lips = reader.frames(item.lips, item.lips_start, item.lips_start + item.length, ["vsr_projection", "flags"])
-        sound = reader.frames(item.sound, item.sound_start, item.sound_start + item.length, ["asr_projection", "flags"])
-        face, voice = evident(lips["flags"]), sound["flags"] & VOICE_ACTIVE > 0
+        out[0, k] = -(slope * float(scores(vsr, asr, fit, "clip", labelled(seen, heard))[0]) + intercept)
+        face, voice = evident(seen), heard & VOICE_ACTIVE > 0
         if not (face.any() and voice.any()):
             continue
         try:
-            found = best_offset(lips["vsr_projection"], sound["asr_projection"], fit, face, voice)
+            found = best_offset(vsr, asr, fit, face, voice)
         except ValueError:  # no offset has frames with face and voice: unknown
             continue
-        out[:, k] = -found.best, -found.margin, found.frames
-    return out[0], out[1], out[2]
+        out[1:, k] = -found.best, -found.margin, found.frames
+    return out
 
 
 def headline(items: list[Trial]) -> np.ndarray:

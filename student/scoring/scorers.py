@@ -102,8 +102,7 @@ class Scorer:
         size, picture = self.batch_size, self.header.picture
         values = (
             score.logits(self.model, self.reader, mine, self.header.window, device, batch_size=size, picture=picture),
-            score.teacher_logits(self.reader, mine),
-            *score.offset_scores(self.reader, mine),
+            *score.teacher_scores(self.reader, mine),
         )
         ours = [(t.id, *(float(x) for x in row)) for t, *row in zip(mine, *values, strict=True)]
         found = {name: row for name, *row in (gather_object(ours) if world > 1 else ours)}

@@ -17,6 +17,7 @@ not pulled together, whatever their label.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -34,7 +35,8 @@ class Targets(NamedTuple):
     label f4 [B]: 0 real, 1 fake, -1 no label; label_weight f4 [B]; frame_label f4 [B, T], same values; mask bool [B,
     T]: rows in use; soft f4 [B, B, T]: soft label of lips b with sound c; soft_mask bool [B, B, T]: where it is valid;
     clip i8 [B, 2], start i8 [B, 2]: row of lips and of sound in the clips table, and the window's first frame in each,
-    which identify true pairs.
+    which identify true pairs; lips_rows, sound_rows f4 [B, T, K]: the teachers' own rows of unit length, whose products
+    are their agreement per frame (K = 0: there are none), valid where lips_mask, sound_mask bool [B, T].
     """
 
     label: torch.Tensor
@@ -45,6 +47,10 @@ class Targets(NamedTuple):
     soft_mask: torch.Tensor
     clip: torch.Tensor
     start: torch.Tensor
+    lips_rows: torch.Tensor | None = None
+    sound_rows: torch.Tensor | None = None
+    lips_mask: torch.Tensor | None = None
+    sound_mask: torch.Tensor | None = None
 
 
 def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -71,10 +77,13 @@ def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.T
             terms["correlation"] = correlation(output, targets, config.confidence)
         if config.w_contrastive:
             terms["contrastive"] = contrastive(output, targets, config.temperature, config.exclude)
+        if config.w_projection:
+            terms["projection"] = projection(output, targets)
     weights = {
         "detection": config.w_detection,
         "correlation": config.w_correlation,
         "contrastive": config.w_contrastive,
+        "projection": config.w_projection,
     }
     nothing = torch.stack([x.sum() * 0.0 for x in output]).sum()
     return sum((weights[name] * value for name, value in terms.items()), nothing), terms
@@ -131,6 +140,35 @@ def contrastive(output: Output, targets: Targets, temperature: float, exclude: i
     label = torch.arange(len(weight), device=weight.device)
     both = F.cross_entropy(logits, label, reduction="none") + F.cross_entropy(logits.T, label, reduction="none")
     return _mean(both / 2, weight)
+
+
+def projection(output: Output, targets: Targets) -> torch.Tensor:
+    """1 minus the cosine of each stream's embedding with its teacher's row, laid into the student's space by `lift`;
+    mean over the frames with a face and over those with a voice. 0 if the teachers have no rows."""
+    parts = []
+    for ours, theirs, mask in (
+        (output.visual, targets.lips_rows, targets.lips_mask),
+        (output.audio, targets.sound_rows, targets.sound_mask),
+    ):
+        if theirs is None or mask is None or not theirs.shape[-1]:
+            return output.visual.sum() * 0.0
+        goal = F.normalize(lift(theirs, ours.shape[-1]), dim=-1, eps=1e-6)
+        parts.append(_mean(1 - (ours * goal).sum(-1), mask.float()))
+    return torch.stack(parts).mean()
+
+
+def lift(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """Rows [..., K] in a space of `width` dimensions: by orthonormal rows of a cosine transform (DCT-IV), so that
+    products stay the same and every channel takes part. With K above `width` the products are kept roughly."""
+    k = rows.shape[-1]
+    size = max(k, width)
+
+    def places(count: int) -> torch.Tensor:
+        """`count` of the transform's rows or columns, evenly spaced."""
+        return torch.arange(count, device=rows.device) * size // count + 0.5
+
+    matrix = math.sqrt(2 / size) * torch.cos(torch.outer(places(k), places(width)).double() * (math.pi / size))
+    return rows @ matrix.to(rows.dtype)
 
 
 def paper_similarity(visual: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:

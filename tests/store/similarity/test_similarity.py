@@ -1,5 +1,6 @@
 """Moments, CCA, comparison and calibration: properties, and the recovery of a known shared signal."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -123,6 +124,39 @@ def test_cosine_does_not_depend_on_the_length_of_rows():
     np.testing.assert_allclose(
         plain, [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(v, a, strict=True)], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("rows", [7, 40, 7_500])
+def test_the_best_offset_is_that_of_the_clips_scores(monkeypatch, rows):
+    """Whatever the parts in which a long clip is compared, as from `scores` for every offset."""
+    monkeypatch.setattr(sys.modules["store.similarity.compare"], "ROWS", rows)
+    rng = np.random.default_rng(4)
+    v, a = rng.standard_normal((52, FIT.dims)), rng.standard_normal((47, FIT.dims))
+    a[3:] += v[:44]
+    face, voice = rng.random(52) < 0.9, rng.random(47) < 0.8
+    found = similarity.best_offset(v, a, FIT, face, voice)
+    by_shift = {}
+    for shift in range(-15, 16):
+        lips, sound, _ = similarity.shifted(52, 47, shift)
+        mask = face[lips] & voice[sound]
+        by_shift[shift] = similarity.scores(v[lips][mask], a[sound][mask], FIT, "clip")[0]
+    best = max(by_shift, key=lambda shift: by_shift[shift])
+    rivals = [value for shift, value in by_shift.items() if abs(shift - best) > similarity.NEIGHBOURS]
+    assert found.frames == best == -3
+    np.testing.assert_allclose(
+        (found.best, found.at_zero, found.margin),
+        (by_shift[best], by_shift[0], by_shift[best] - max(rivals)),
+        atol=1e-6,
+    )
+
+
+def test_unit_rows_multiply_to_the_agreement_of_a_frame():
+    rng = np.random.default_rng(5)
+    v, a = rng.standard_normal((2, 3, 9, FIT.dims))
+    products = (similarity.unit_rows(v, FIT) * similarity.unit_rows(a, FIT)).sum(-1)
+    wanted = [similarity.scores(x, y, FIT, 1) for x, y in zip(v, a, strict=True)]
+    np.testing.assert_allclose(products, wanted, atol=1e-6)
+    assert similarity.unit_rows(v, similarity.unlearned("js", FIT.dims)) is None
 
 
 @pytest.mark.parametrize("shift", [-15, -4, 0, 7, 15])

@@ -16,7 +16,7 @@ from student.config import ConfigError, DataConfig
 from student.data.corpus import Corpus
 from student.data.dataset import Windows
 from student.data.order import Key, epoch_order
-from student.data.spans import MARGIN, SECOND, span, spans, window_for
+from student.data.spans import MARGIN, SHORTEST, span, spans, window_for
 from student.scoring import metrics, score
 
 PRESENT, VOICE = layout.AUDIO_PRESENT, layout.VOICE_ACTIVE
@@ -129,7 +129,9 @@ def test_window_is_what_nearly_all_clips_of_every_kind_hold():
     assert window_for(length, kind, 75) == 60
     assert window_for(length, kind, 40) == 40
     length[100:106] = 12
-    assert window_for(length, kind, 75) == SECOND  # above a twentieth of a kind: as far as a second
+    assert window_for(length, kind, 75) == SHORTEST  # above a twentieth of a kind: as far as that
+    news = np.repeat([18, 21, 23, 24], [4, 6, 30, 60])  # clips of one word: their second falls short by the margins
+    assert window_for(news, np.full(100, "0"), 75) == 21
     length[100:106] = [12, 12, 12, 12, 60, 60]
     assert window_for(length, kind, 75) == 60
     assert window_for(np.zeros(0, int), np.zeros(0, str), 75) == 75

@@ -167,6 +167,22 @@ def test_soft_labels_equal_the_stores_own_pair_similarity(path, reader, corpus):
     assert compared > 1500
 
 
+def test_the_teachers_rows_of_a_batch_give_their_agreement(path, reader, corpus):
+    _, batch = batch_of(path, corpus)
+    products = (batch["lips_rows"] * batch["sound_rows"]).sum(-1).numpy()
+    assert batch["lips_rows"].shape[-1] == reader.fit.dims
+    for b, ((lips, sound), (first, heard)) in enumerate(
+        zip(batch["clip"].tolist(), batch["start"].tolist(), strict=True)
+    ):
+        n = int(batch["mask"][b].sum())
+        v = reader.frames(lips, first, first + n, ["vsr_projection"])["vsr_projection"]
+        a = reader.frames(sound, heard, heard + n, ["asr_projection"])["asr_projection"]
+        np.testing.assert_allclose(products[b, :n], store.similarity.scores(v, a, reader.fit, 1), atol=1e-5)
+        assert batch["lips_mask"][b].sum() == batch["sound_mask"][b].sum() == n
+    _, plain = batch_of(path, corpus, soft=False)
+    assert plain["lips_rows"].shape[-1] == 0
+
+
 def test_soft_labels_take_the_calibration_of_the_lips_corpus(reader):
     fit = reader.fit.calibrated("other", {"5": (1.0, 3.0)})
     rng = np.random.default_rng(0)

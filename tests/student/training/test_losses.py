@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from student.config import ConfigError, LossConfig
+from student.config import ConfigError, LossConfig, TrainConfig
 from student.models import Output
 from student.training import losses
 from student.training.losses import Targets
@@ -201,6 +201,68 @@ def test_correlation_is_least_where_the_similarity_equals_its_soft_label():
     assert gradient.abs().max() < 1e-7
     other = losses.correlation(output, targets._replace(soft=(similarity + 0.2).clamp(max=1)))
     assert torch.autograd.grad(other, output.visual)[0].abs().max() > 1e-5
+
+
+def rows_of_teachers(k, b=4, t=30):
+    """Targets with random rows of unit length, no face in the last clip and no voice in the first frames."""
+    output, targets = make(b, t)
+    lips, sound = F.normalize(torch.randn(2, b, t, k, generator=torch.Generator().manual_seed(9)), dim=-1)
+    face, voice = torch.ones(2, b, t, dtype=torch.bool)
+    face[-1], voice[:, :5] = False, False
+    return output, targets._replace(lips_rows=lips, sound_rows=sound, lips_mask=face, sound_mask=voice)
+
+
+@pytest.mark.parametrize("k", [6, 64, 128])
+def test_lifted_rows_have_the_same_products_and_use_every_channel(k):
+    _, targets = rows_of_teachers(k)
+    lips, sound = (losses.lift(x, 128) for x in (targets.lips_rows, targets.sound_rows))
+    torch.testing.assert_close(
+        (lips * sound).sum(-1), (targets.lips_rows * targets.sound_rows).sum(-1), atol=1e-5, rtol=0
+    )
+    assert (lips.flatten(0, 1).std(0) > 0.01).all()
+
+
+def test_rows_wider_than_the_student_keep_their_products_roughly():
+    _, targets = rows_of_teachers(768)
+    close = F.normalize(targets.lips_rows + 0.5 * targets.sound_rows, dim=-1)
+    before = (targets.lips_rows * close).sum(-1)
+    lifted = (F.normalize(losses.lift(x, 128), dim=-1) for x in (targets.lips_rows, close))
+    assert (math.prod(lifted).sum(-1) - before).abs().mean() < 0.1
+
+
+def test_projection_is_least_where_the_student_agrees_with_its_teachers():
+    output, targets = rows_of_teachers(64)
+    taught = output._replace(
+        visual=losses.lift(targets.lips_rows, 128), audio=losses.lift(targets.sound_rows, 128)
+    )
+    assert float(losses.projection(taught, targets)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.projection(output, targets).detach()) == pytest.approx(1, abs=0.1)
+    value, terms = losses.total(output, targets, LossConfig(w_projection=2.0))
+    rest = sum(terms[name] * weight for name, weight in (("detection", 1), ("correlation", 1), ("contrastive", 0.5)))
+    torch.testing.assert_close(value, rest + 2 * terms["projection"])
+
+
+def test_frames_without_face_or_voice_have_no_row_to_learn():
+    output, targets = rows_of_teachers(64)
+    loss = losses.projection(output, targets)
+    visual, audio = torch.autograd.grad(loss, (output.visual, output.audio))
+    assert visual[-1].abs().max() == audio[:, :5].abs().max() == 0
+    assert visual[0].abs().min(-1).values.max() > 0 < audio[0, 5:].abs().max()
+    for k in (0, None):
+        none = targets._replace(lips_rows=None if k is None else targets.lips_rows[..., :0])
+        assert float(losses.projection(output, none).detach()) == 0
+
+
+def test_projection_is_no_part_of_the_published_forms_and_goes_with_the_soft_labels():
+    with pytest.raises(ConfigError, match="--w-projection"):
+        LossConfig(preset="paper", w_projection=1.0)
+
+    def weight(**options):
+        return TrainConfig.from_options(store="", output="", **options).losses.w_projection
+
+    assert weight() == weight(losses="default") > 0
+    assert weight(losses="paper") == weight(w_correlation=0.0) == 0
+    assert weight(w_correlation=0.0, w_projection=0.5) == 0.5
 
 
 def test_frame_labels_of_a_partial_fake_reach_the_frames():

@@ -75,6 +75,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "run": {"models", "data", "scoring"},
         "training": {"run", "models", "data", "scoring"},
         "predict": {"data", "models", "scoring", "run"},
+        "experiment": {"data", "models", "scoring", "run", "training"},
     },
 }
 MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 12, 320, 60

@@ -119,9 +119,7 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             len(clips),
             FEW_CLIPS,
         )
-    parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS)
-    material = Material(root, reader, clips, parts, spread)
-    found = _learn_cca(material) if kind == "cca" else _learn_contrast(material, kind, seed)
+    found, parts = from_clips(root, clips, spread, kind, seed)
     if found is None:
         return None, {}
     note = {
@@ -143,6 +141,17 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
             }
     part_of = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
     return calibrate(root, found.fit, note, Seen(part_of, found.held_out), corpora)
+
+
+def from_clips(
+    root: Place, clips: np.ndarray, spread: Spread, kind: str, seed: int
+) -> tuple[Fitted | None, np.ndarray]:
+    """A fit of a learned `kind` from the rows `clips` of a store alone, uncalibrated, and the part of each clip; None if
+    they have too few frames with face and voice. The store is only read."""
+    reader = store.open(root)
+    parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS)
+    material = Material(root, reader, clips, parts, spread)
+    return (_learn_cca(material) if kind == "cca" else _learn_contrast(material, kind, seed)), parts
 
 
 def _learn_cca(material: Material) -> Fitted | None:

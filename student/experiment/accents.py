@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 import store
 from store import Reader, layout, similarity
 from store.similarity import Fit
-from student.experiment import arms, judging
+from student.experiment import arms, judging, runs
 from student.experiment.arms import Arm
 from student.experiment.asked import Asked, ExperimentError
 from student.experiment.judging import SHIFTS, SWAPS
@@ -89,7 +90,12 @@ def corpora(asked: Asked) -> list[Corpus]:
             f"{sum(corpus.teaches for corpus in found)} with {FEW} more to learn from; two and one are needed: name another "
             "--store"
         )
-    return found
+    return [
+        replace(one, name=f"{one.name} of {Path(one.path).name}")
+        if [c.name for c in found].count(one.name) > 1
+        else one
+        for one in found
+    ]
 
 
 def run(asked: Asked) -> Result:
@@ -134,7 +140,7 @@ def _fits(asked: Asked, every: Sequence[Corpus]) -> tuple[list[Table], dict[str,
             cells[window].append((taught.name, *row))
     columns = ("fitted on", *(f"judged on {corpus.name}" for corpus in every))
     title = f"AUC of own sound against another clip's, teachers' fit ({asked.kind}), "
-    return [Table(title + told, columns, cells[window]) for window, told in WINDOWS.items()], figures
+    return [Table(title + what, columns, cells[window]) for window, what in WINDOWS.items()], figures
 
 
 def judged_cell(figure: dict[str, Any]) -> str:
@@ -199,6 +205,7 @@ def _students(asked: Asked, every: Sequence[Corpus]) -> tuple[list[Table], dict[
         for corpus in every
         for one in judging.trial_sets(corpus.path, corpus.judged, asked.sizes.judged, (SWAPS, SHIFTS))
     ]
+    sets = runs.distinct(sets)
     scores: dict[str, list[np.ndarray]] = {}
     for corpus in every:
         if not corpus.teaches or corpus.reader.fit is None or not sets:
@@ -208,8 +215,8 @@ def _students(asked: Asked, every: Sequence[Corpus]) -> tuple[list[Table], dict[
         some = Parts(rows[~val], evenly(rows[val], 30), corpus.judged, by)
         splits = write_splits(corpus.reader, some, asked.output)
         arm = Arm(re.sub(r"[^\w.-]+", "-", corpus.name), f"trained on {corpus.name}", store=corpus.path)
-        runs = [judging.student_scores(arms.train(asked, arm, seed, splits), sets) for seed in asked.seeds]
-        scores[f"trained on {corpus.name}"] = [np.stack(each) for each in zip(*runs, strict=True)]
+        by_seed = [judging.student_scores(arms.train(asked, arm, seed, splits), sets) for seed in asked.seeds]
+        scores[f"trained on {corpus.name}"] = [np.stack(each) for each in zip(*by_seed, strict=True)]
     if not scores:
         return [], {}
     table, figures = compared(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def _config(asked: Asked, arm: Arm, seed: int, splits: Path, folder: Path) -> Tr
     plan.check(1, False)
     windows = int((plan.corpus.length[plan.corpus.rows] // plan.data.window).sum())
     each = max(1, windows // config.data.batch_size)
-    return TrainConfig.from_options(**{**config.options(), "epochs": max(1, round(asked.sizes.steps / each))})
+    return replace(plan.config, epochs=max(1, round(asked.sizes.steps / each)))
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

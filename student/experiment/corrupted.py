@@ -66,7 +66,7 @@ def run(asked: Asked) -> Result:
         "; ".join(f"{arm.name}: {arm.meaning}" for arm in _arms(made)) + ".",
         f"Held out: {chosen.held_out}. In {made.lost} of {len(rows)} corrupted clips no face was found; they are left out of "
         "all arms.",
-        runs.seen(reader, chosen, plain),
+        runs.seen(reader, chosen),
     )
     return Result(QUESTION, [table, errs, kinds], about, LIMITS, tuple(note for note in notes if note))
 

@@ -39,8 +39,8 @@ def _planes(change: Callable[[np.ndarray], np.ndarray]) -> Picture:
 
 
 def _dark(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A tenth of the light, and a sensor's noise."""
-    faint = np.rint(picture * 0.1).astype(np.uint8)
+    """An eighth of the light, and a sensor's noise."""
+    faint = np.rint(picture * 0.125).astype(np.uint8)
     return degrade_picture.sensor_noise(faint.reshape(len(faint), -1, 3), 4.0, rng).reshape(picture.shape)
 
 
@@ -152,16 +152,17 @@ def _watched(reader: Reader, rows: np.ndarray, folder: Path, picture: np.ndarray
         try:
             others = _talk(reader, rows, row)
             video = folder / "now.mkv"
-            _corrupt(str(reader.clips["path"][row]), video, (picture[row], sound[row]), others, row)
-            clip = watcher.watch(str(video), clip_id=str(reader.clips["id"][row])).clip
-            if clip.num_frames == int(reader.clips["length"][row]):
+            length = int(reader.clips["length"][row])
+            made = _corrupt(str(reader.clips["path"][row]), video, (picture[row], sound[row]), others, row)
+            clip = watcher.watch(str(video), clip_id=str(reader.clips["id"][row])).clip if made else None
+            if clip is not None and clip.num_frames == length <= layout.SHARD:
                 arrays = {"mouth": clip.mouth, "audio": clip.audio.reshape(clip.num_frames, -1), "flags": clip.flags}
                 arrays |= {"lips": clip.lips, "blendshapes": clip.blendshapes}
                 arrays |= {"asr": asr.embed([clip])[0], "vsr": vsr.embed([clip])[0]}
                 found += 1
         except NoFaceError:
             pass
-        except (MediaError, OSError, ValueError) as error:
+        except (MediaError, OSError) as error:
             raise ExperimentError(f"{error}; the videos that the store was made from are needed") from error
         with (folder / "now.npz").open("wb") as file:
             np.savez(file, **arrays)
@@ -188,15 +189,19 @@ def _small(frame: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
 
 
-def _corrupt(path: str, target: Path, names: tuple[str, str], others: np.ndarray, row: int) -> None:
-    """Write the video at `path` with its picture and sound corrupted, on the clock of 25 frames a second."""
+def _corrupt(path: str, target: Path, names: tuple[str, str], others: np.ndarray, row: int) -> bool:
+    """Write the video at `path` with its picture and sound corrupted, on the clock of 25 frames a second; False where
+    its pictures change their size."""
     import av
 
     from pipelines.media.picture import Video
     from pipelines.media.sound import decode_sound
 
     video = Video(path)
-    frames = np.stack([_small(frame) for frame in video])
+    pictures = [_small(frame) for frame in video]
+    if len({picture.shape for picture in pictures}) > 1:
+        return False
+    frames = np.stack(pictures)
     sound = decode_sound(path, video.start_s, len(frames)).samples
     rng = np.random.default_rng([0, row])
     frames = PICTURES[names[0]](frames, rng) if names[0] else frames
@@ -205,15 +210,18 @@ def _corrupt(path: str, target: Path, names: tuple[str, str], others: np.ndarray
     with av.open(str(target), "w", format="matroska") as out:
         stream = out.add_stream("libx264", layout.FPS, options={"crf": "8", "preset": "ultrafast"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, layout.FPS)
         heard = out.add_stream("pcm_s16le", layout.SAMPLE_RATE, layout="mono")
-        for frame in frames:
-            shown = np.ascontiguousarray(frame[:height, :width])
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        for k, frame in enumerate(frames):
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+            shown.pts, shown.time_base = k, Fraction(1, layout.FPS)
+            out.mux(stream.encode(shown))
         out.mux(stream.encode(None))
         packed = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
         packed.sample_rate, packed.pts, packed.time_base = layout.SAMPLE_RATE, 0, Fraction(1, layout.SAMPLE_RATE)
         out.mux(heard.encode(packed))
         out.mux(heard.encode(None))
+    return True
 
 
 # -- the stores -----------------------------------------------------------------------------------------------------------

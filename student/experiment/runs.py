@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def of_arms(
         INTERVALS,
         f"Arms: {meanings}.",
         f"Held out of {asked.stores[0]}: {chosen.held_out}.",
-        seen(reader, chosen, sets),
+        seen(reader, chosen),
     )
     return Found(table, about, tuple(note for note in notes if note))
 
@@ -71,7 +72,18 @@ def all_sets(asked: Asked, chosen: Parts, tasks: Sequence[str]) -> list[TrialSet
         raise ExperimentError(
             f"no clip of {', '.join(asked.stores)} can be judged: two real clips of a corpus, long enough, are needed"
         )
-    return sets
+    return distinct(sets)
+
+
+def distinct(sets: Sequence[TrialSet]) -> list[TrialSet]:
+    """The sets with names that differ: where several stores have a corpus of one name, with the store's."""
+    names = [one.name for one in sets]
+    named = [
+        replace(one, name=f"{one.name} of {Path(str(one.reader.path)).name}") if names.count(one.name) > 1 else one
+        for one in sets
+    ]
+    again = [one.name for one in named]
+    return [replace(one, name=f"{one.name} ({k})") if again.count(one.name) > 1 else one for k, one in enumerate(named)]
 
 
 def scored(asked: Asked, every: Sequence[Arm], chosen: Parts, sets: Sequence[TrialSet]) -> dict[str, list[np.ndarray]]:
@@ -86,7 +98,7 @@ def scored(asked: Asked, every: Sequence[Arm], chosen: Parts, sets: Sequence[Tri
     return {name: [np.stack(each) for each in zip(*by_seed, strict=True)] for name, by_seed in found.items()}
 
 
-def seen(reader: Reader, chosen: Parts, sets: Sequence[TrialSet]) -> str:
+def seen(reader: Reader, chosen: Parts) -> str:
     """A sentence on what the fit behind the teachers' figures has seen; "" where it has seen nothing that is judged."""
     split = reader.clips["split"].astype(str)
     taught = int(np.isin(split[chosen.test], ("", "train")).sum())

@@ -64,6 +64,7 @@ KINDS = ("cca", "contrast", "fused")
 @click.option(
     "--similarity", "kind", type=click.Choice(KINDS), default="fused", show_default=True, help="For accents: the fit."
 )
+@click.option("--students/--no-students", default=True, show_default=True, help="For accents: train students, too.")
 @click.option("--corruption", "corruptions", multiple=True, metavar="NAME", help="For corrupted: some of the kinds.")
 @click.option("--quick", is_flag=True, help="A few clips and steps, to see that it works; the figures mean nothing.")
 def main(

@@ -102,7 +102,7 @@ def run(asked: Asked) -> Result:
     """Fit on each corpus and judge on all; the same with a student. Raises ExperimentError if corpora are too few."""
     every = corpora(asked)
     tables, figures = _fits(asked, every)
-    students, by_student = _students(asked, every)
+    students, by_student = _students(asked, every) if asked.students else ([], {})
     about = "; ".join(
         f"{c.name}: {len(c.taught)} clips to learn from, {len(c.judged)} judged ({c.held_out})" for c in every
     )

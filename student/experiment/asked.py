@@ -28,7 +28,9 @@ QUICK = Sizes(seeds=1, steps=2, clips=24, judged=12)  # to see that everything w
 
 @dataclass(frozen=True)
 class Asked:
-    """One request. `stores`: the first is trained on, all are judged. `videos`: files for `cost`. `command`: as typed."""
+    """One request. `stores`: the first is trained on, all are judged. `videos`: files for `cost`. `kind`, `students`: of
+    `accents`, the similarity that is fitted, and whether students are trained too. `command`: as typed.
+    """
 
     protocol: str
     stores: tuple[str, ...]
@@ -38,6 +40,7 @@ class Asked:
     model: str = "lite"
     threads: int = 0
     kind: str = "fused"
+    students: bool = True
     corruptions: tuple[str, ...] = ()
     quick: bool = False
     command: str = ""

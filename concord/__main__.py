@@ -25,6 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "main",
         "say for each video whether the lips match the voice, with a page for each",
     ),
+    "experiment": (
+        "student.experiment.__main__",
+        "main",
+        "answer one of the project's questions with a table: soft labels, sync labels, accents, cost, corruption",
+    ),
     "export": ("student.export", "main", "write a trained student as ONNX"),
     "inspect": ("store.inspect", "main", "show or verify a store"),
     "check": ("teachers.check", "main", "load a teacher and embed a file or arrays with it"),

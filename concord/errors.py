@@ -33,6 +33,8 @@
       TrainingFailed         a run of training that failed after it began
         Alone                in one of its processes alone
       Diverged               training whose loss or weights are no longer finite
+      ExperimentError        an experiment that cannot be made from these stores or options
+        Interrupted          training for an experiment that a signal stopped
       Unusable               a video that gave no evidence
 
 Each class is defined beside the code that raises it. `exit_code` is the command's exit code if the error is not

@@ -21,6 +21,7 @@ SCHEDULES = ("cosine", "paper")  # see student.training.optimize
 SPLITS = ("train", "val", "test")
 TRIMS = ("none", "leading", "speech")  # see student.data.spans
 PROJECTION = 1.0  # default weight of the projection term beside the correlation term
+LABELS = ("content", "sync")  # see student.data.dataset
 MOST_BYTES = 1_000_000  # limit for a file of options
 
 
@@ -75,6 +76,7 @@ class DataConfig:
 
     window: int = 75  # at most; `spans.window_for` shortens it if the clips are shorter
     trim: str = "leading"
+    labels: str = "content"  # of the correlation and contrastive terms: the teachers' similarity, or "sync"
     batch_size: int = 8  # windows per process and micro-batch
     pair_share: float = 0.5  # share of real clips' windows that get another clip's sound, or their own shifted
     swap_share: float = 0.5  # share of swaps among those
@@ -94,6 +96,8 @@ class DataConfig:
             raise ConfigError("--max-shift must be at least 5 frames")
         if self.trim not in TRIMS:
             raise ConfigError(f"--trim must be one of {', '.join(TRIMS)}, not {self.trim}")
+        if self.labels not in LABELS:
+            raise ConfigError(f"--labels must be one of {', '.join(LABELS)}, not {self.labels}")
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,11 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def needs_projections(self) -> bool:
+        """Whether batches compare the teachers' stored projections, so that the store must have a fit."""
+        return self.losses.needs_soft_labels and self.data.labels == "content"
 
     def options(self) -> dict[str, Any]:
         """The options as a flat dict, under the names of the command's options."""

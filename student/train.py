@@ -42,6 +42,7 @@ from concord.command import Command, log_to_stderr, say
 from concord.errors import ConcordError
 from store.output import check_folder
 from student.config import (
+    LABELS,
     PRECISIONS,
     PRESETS,
     PROJECTION,
@@ -108,6 +109,12 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     help="Passes over the training clips; the learning rate's schedule spans them.",
 )
 @option("--max-steps", type=int, help="Stop after this many steps; the schedule still spans the epochs.")
+@option(
+    "--labels",
+    type=click.Choice(LABELS),
+    default=DataConfig.labels,
+    help="Labels of pairs: the teachers' similarity of content, or sync = 1 for a clip's own sound in time, else 0.",
+)
 @option("--batch-size", default=DataConfig.batch_size, help="Windows per process and micro-batch.")
 @option("--lr", default=TrainConfig.lr, help="Highest learning rate (AdamW).")
 @option("--weight-decay", default=TrainConfig.weight_decay)

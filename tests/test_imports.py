@@ -77,6 +77,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "training": {"run", "models", "data", "scoring"},
         "calibration": set(),
         "predict": {"calibration", "data", "models", "scoring", "run"},
+        "experiment": {"data", "models", "scoring", "run", "training"},
     },
 }
 MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 12, 320, 60

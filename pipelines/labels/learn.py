@@ -136,9 +136,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
     if kind not in similarity.LEARNED:
         fit = similarity.unlearned(kind, _width(reader, "vsr"))
         note = {"kind": kind, "dims": fit.dims}
-        if kind != "posterior" and (
-            dealt := leave_out.deal(reader, clips, people(reader, clips))
-        ):  # all people are strangers to it
+        dealt = leave_out.deal(reader, clips, people(reader, clips)) if kind != "posterior" else None
+        if dealt:  # all people are strangers to it
             note |= strangers.measure(root, spread, dealt, [fit] * dealt.count)
         return calibrate(root, fit, note, None, corpora)
     if len(clips) == 0:
@@ -151,8 +150,7 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
         )
     who = people(reader, clips)
     parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS, who)
-    material = Material(root, reader, clips, parts, spread)
-    found = _learn_cca(material) if kind == "cca" else _learn_contrast(material, kind, seed)
+    found = _from_parts(Material(root, reader, clips, parts, spread), kind, seed)
     if found is None:
         return None, {}
     note = {
@@ -173,11 +171,33 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
                 w: rounded(similarity.auc(pairs.positive[w], pairs.negative[w])) for w in similarity.WINDOWS
             }
     if dealt := leave_out.deal(reader, clips, who):
-        left_out = leave_out.fits_without(root, spread, kind, seed, dealt, found.taught, partial(_of_parts, material))
+        left_out = leave_out.fits_without(
+            root,
+            spread,
+            kind,
+            seed,
+            dealt,
+            found.taught,
+            partial(_of_parts, Material(root, reader, clips, parts, spread)),
+        )
         note |= strangers.measure(root, spread, dealt, left_out)
     part_of = {int(clip): int(part) for clip, part in zip(clips, parts, strict=True)}
     fit = replace(found.fit, seen=seen.keys(reader, found.rows))
     return calibrate(root, fit, note, Seen(part_of, found.held_out), corpora)
+
+
+def from_clips(
+    root: Place, clips: np.ndarray, spread: Spread, kind: str, seed: int
+) -> tuple[Fitted | None, np.ndarray]:
+    """A fit of a learned `kind` from the rows `clips` of a store alone, uncalibrated, and the part of each clip; None if
+    they have too few frames with face and voice. The store is only read."""
+    reader = store.open(root)
+    parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS)
+    return _from_parts(Material(root, reader, clips, parts, spread), kind, seed), parts
+
+
+def _from_parts(material: Material, kind: str, seed: int) -> Fitted | None:
+    return _learn_cca(material) if kind == "cca" else _learn_contrast(material, kind, seed)
 
 
 def _learn_cca(material: Material) -> Fitted | None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -108,10 +109,11 @@ def fits_without(
     `taught` is what the network of the whole fit learned from: those of folds learn from the same clips and noisy sounds
     less their fold's, so no sound is embedded again. `moments` gives those of the parts [clips] named.
     """
-    linear = _linear(dealt, moments) if kind != "contrast" else [None] * dealt.count
+    nothing: list[Fit | None] = [None] * dealt.count
+    linear = _linear(dealt, moments) if kind != "contrast" else nothing
     if taught is None:
         return linear
-    jobs = []
+    jobs: list[tuple[Any, ...]] = []
     for fold in range(dealt.count):
         clips = dealt.taught(taught.clips, fold)
         noisy = {clip: taught.noisy[clip] for clip in clips if clip in taught.noisy}
@@ -120,7 +122,7 @@ def fits_without(
         networks = [network_fit(arrays) for arrays, _, _ in spread(contrast.train, jobs)]
     except ValueError as error:
         log.warning("what strangers score is not measured: %s", error)
-        return [None] * dealt.count
+        return nothing
     if kind == "contrast":
         return list(networks)
     return [cca and projection.fuse(cca, fit.network, fit.dims) for cca, fit in zip(linear, networks, strict=True)]

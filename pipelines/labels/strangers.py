@@ -161,10 +161,10 @@ def _pieces(heard: Sequence[Heard], frames: int, series: Sequence[list[np.ndarra
     for unit, own, of in parts:
         reach = [one for one in own if len(one) >= frames]
         clips += of * bool(reach)
-        for one in reach:
-            count = min(PIECES * of, len(one) // frames)
-            for start in np.linspace(0, len(one) - frames, count).round().astype(int):
-                scores.append(float(one[start : start + frames].mean()))
+        for agreement in reach:
+            count = min(PIECES * of, len(agreement) // frames)
+            for start in np.linspace(0, len(agreement) - frames, count).round().astype(int):
+                scores.append(float(agreement[start : start + frames].mean()))
                 units.append(unit)
     return Scores.of(scores, units, clips) if scores else None
 

@@ -31,8 +31,8 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
     """Maps a Key to a batch of tensors. Opens the store at first use, in the process that uses it.
 
     picture u1 [B, T, side, side] (`student.data.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`.
-    Without `soft_labels` nothing is compared. A value that is not finite raises StoreError, which names the clip and
-    the array.
+    The labels of pairs are the teachers' (`soft_labels`), or `in_sync` if the config says so. Without `soft_labels`
+    nothing is compared. A value that is not finite raises StoreError, which names the clip and the array.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.path, self.corpus, self.config, self.seed = path, corpus, config, seed
         self.soft_labels, self.class_weight = soft_labels, class_weight
+        self.projections = soft_labels and config.labels == "content"
         self.real = partners(corpus, config.window)
         self._reader: store.Reader | None = None
 
@@ -71,7 +72,9 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         batch["soft_mask"] = face[:, None] & voice[None, :]
         batch["lips_mask"], batch["sound_mask"] = face, voice
         batch["lips_rows"] = batch["sound_rows"] = np.zeros((*face.shape, 0), np.float32)
-        if self.soft_labels:
+        if self.soft_labels and self.config.labels == "sync":
+            batch["soft"] = in_sync(batch["clip"], batch["start"], self.config.window)
+        elif self.soft_labels:
             fit = self.reader.fit
             assert fit is not None
             assert vsr is not None
@@ -96,7 +99,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
     def _window(self, d: Draw, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One window, padded to the full length with zeros."""
         lips_names, sound_names = [self.config.picture, "flags", "fake"], ["audio", "flags"]
-        if self.soft_labels:
+        if self.projections:
             lips_names.append("vsr_projection")
             sound_names.append("asr_projection")
         lips = self.reader.frames(d.lips, d.lips_start, d.lips_start + d.length, lips_names)
@@ -120,7 +123,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             "face": _padded(evident(lips["flags"]), t),
             "voice": _padded((sound["flags"] & VOICE_ACTIVE) > 0, t),
         }
-        if self.soft_labels:
+        if self.projections:
             out["vsr"] = _padded(self._finite(lips["vsr_projection"], "vsr_projection", d.lips, d.lips_start), t)
             out["asr"] = _padded(self._finite(sound["asr_projection"], "asr_projection", d.sound, d.sound_start), t)
         return out
@@ -173,6 +176,17 @@ def soft_labels(vsr: np.ndarray, asr: np.ndarray, mask: np.ndarray, fit: Fit, co
         flat = compare(lips.reshape(-1, k), sound.reshape(-1, k), fit, SOFT_WINDOW, keep.reshape(-1), corpus)
         out[of] = flat.reshape(len(of), b, t + GAP)[:, :, :t]
     return out
+
+
+def in_sync(clip: np.ndarray, start: np.ndarray, frames: int) -> np.ndarray:
+    """Label f4 [B, B, frames] of every lips row b with every sound row c without teachers: 1 if they are of one clip and
+    the same moment, else 0.
+
+    clip, start i8 [B, 2]: row of lips and of sound in the clips table, and the first frame of each. The label is hard: a
+    shift of one frame counts as 0, as another clip does.
+    """
+    same = (clip[:, None, 0] == clip[None, :, 1]) & (start[:, None, 0] == start[None, :, 1])
+    return np.repeat(same[..., None], frames, axis=2).astype(np.float32)
 
 
 class Keys(Sampler[Key]):

@@ -85,7 +85,7 @@ def text(run: Run) -> str:
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
         "## Teachers and their licences",
         "Soft labels come from these models; a non-commercial licence may extend to a detector that learned from them."
-        if losses.needs_soft_labels
+        if config.needs_projections
         else "No soft label was used; faces and voice activity come from these models.",
         "\n".join(_teacher(side, about) for side, about in reader.attrs.get("teachers", {}).items())
         or "- not recorded",

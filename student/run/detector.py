@@ -77,7 +77,7 @@ def _of_this_run(header: Header, config: TrainConfig, store: Mapping[str, str]) 
         same = not differences(TrainConfig.from_dict(header.config), config)
     except (ConfigError, TypeError, ValueError, KeyError, AttributeError):
         return False
-    names = ["clips", "fit"] if config.losses.needs_soft_labels else ["clips"]
+    names = ["clips", "fit"] if config.needs_projections else ["clips"]
     return same and all(header.store.get(name) == store[name] for name in names)
 
 

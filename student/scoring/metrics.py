@@ -90,25 +90,32 @@ def auc_interval(
     scores, labels, w = _weighted(scores, labels, weights)
     if len(np.unique(labels)) < 2:
         return float("nan"), float("nan")
+    group, count = units(groups)
     order = np.argsort(scores, kind="stable")
-    scores, fake, w, groups = scores[order], labels[order] == 1, w[order], groups[order]
-    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(size) < FEW_GROUPS or size.max() > len(group) / 2:
-        group, size = order, np.ones(len(order), np.int64)
+    scores, fake, w, group = scores[order], labels[order] == 1, w[order], group[order]
     start = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])  # of each run of ties
     rng, found = np.random.default_rng(seed), np.empty(draws)
     for k in range(draws):
-        drawn = w * np.bincount(rng.integers(len(size), size=len(size)), minlength=len(size))[group]
+        drawn = w * np.bincount(rng.integers(count, size=count), minlength=count)[group]
         real, fakes = (np.add.reduceat(drawn * kind, start) for kind in (~fake, fake))
         with np.errstate(invalid="ignore"):
             found[k] = fakes @ (np.cumsum(real) - real / 2) / (real.sum() * fakes.sum())
     low, high = np.nanquantile(found, [0.025, 0.975]) if np.isfinite(found).any() else (0.0, 1.0)
     value = min(max(auc(scores, fake, w), 0.0), 1.0)
-    least, most = auc_bounds(value, *(_independent(group[kind]) for kind in (fake, ~fake)))
+    least, most = auc_bounds(value, *(independent(group[kind]) for kind in (fake, ~fake)))
     return min(float(low), least), max(float(high), most)
 
 
-def _independent(group: np.ndarray) -> int:
+def units(groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """What a bootstrap draws: the unit i8 [n] of each clip, and how many there are. A unit is a group or, with fewer than
+    FEW_GROUPS or one that holds more than half of the clips, a clip."""
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(size) < FEW_GROUPS or size.max() > len(group) / 2:
+        return np.arange(len(group)), len(group)
+    return group, len(size)
+
+
+def independent(group: np.ndarray) -> int:
     """The number of independent clips: the groups if these are few; else all clips, because groups are drawn anyway."""
     groups = len(np.unique(group))
     return groups if groups < FEW_GROUPS else len(group)

@@ -46,7 +46,7 @@ class Plan:
         """
         reader = store.open(config.store)
         config = replace(config, data=replace(config.data, picture=_picture(reader, config, resume)))
-        if config.losses.needs_soft_labels and reader.fit is None:
+        if config.needs_projections and reader.fit is None:
             raise ConfigError(
                 f"store {config.store} has no fit, so its similarity is NaN: run python precompute.py --store {config.store} "
                 "with --refit where clips are known to be real, else with --fit-from, or train without soft labels "
@@ -92,7 +92,7 @@ class Plan:
     def identity(self) -> dict[str, str]:
         """The training data as hashes: a run that resumes must find the same."""
         read = [self.data.picture, "audio", "flags", "fake"]
-        read += ["asr_projection", "vsr_projection"] if self.config.losses.needs_soft_labels else []
+        read += ["asr_projection", "vsr_projection"] if self.config.needs_projections else []
         shards = shards_digest(self.reader, read)
         return {**store_identity(self.reader), "frames": self.spans.labels, "shards": shards}
 

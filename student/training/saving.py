@@ -89,7 +89,7 @@ def _check_data(name: str, saved: dict[str, str], plan: Plan) -> None:
         raise ConfigError(
             f"{name} was trained on another store, or the store has other clips, labels or splits now: start a new --output"
         )
-    if plan.config.losses.needs_soft_labels and saved.get("fit") != now["fit"]:
+    if plan.config.needs_projections and saved.get("fit") != now["fit"]:
         raise ConfigError(
             f"the fit of {path} is not the one that {name} was trained with (a --refit, or other teachers): its soft labels "
             f"differ: {as_it_was}"

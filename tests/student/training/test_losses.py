@@ -232,9 +232,7 @@ def test_rows_wider_than_the_student_keep_their_products_roughly():
 
 def test_projection_is_least_where_the_student_agrees_with_its_teachers():
     output, targets = rows_of_teachers(64)
-    taught = output._replace(
-        visual=losses.lift(targets.lips_rows, 128), audio=losses.lift(targets.sound_rows, 128)
-    )
+    taught = output._replace(visual=losses.lift(targets.lips_rows, 128), audio=losses.lift(targets.sound_rows, 128))
     assert float(losses.projection(taught, targets)) == pytest.approx(0, abs=1e-5)
     assert float(losses.projection(output, targets).detach()) == pytest.approx(1, abs=0.1)
     value, terms = losses.total(output, targets, LossConfig(w_projection=2.0))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from concord.text import plain
 from pipelines.audit import fingerprint
 from pipelines.corpora.faults import ClipFault, names_no_file
 from pipelines.corpora.manifest import Row
@@ -279,7 +280,7 @@ class _Header:
     @classmethod
     def of(cls, tally: Tally) -> _Header:
         container, stream = tally.container, tally.stream
-        program = container.metadata.get("encoder", container.metadata.get("software", "")) or "none"
+        program = plain(container.metadata.get("encoder", container.metadata.get("software", ""))[:60]) or "none"
         values = {
             "width": stream.width,
             "height": stream.height,

@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 
+from concord.text import plain
 from pipelines.hearing.listen import MEAN, Heard, Voice, listen, speeches
 from pipelines.hearing.mixes import CARRIES, FAINT, LEAST
 from pipelines.media.facts import Fact
@@ -43,6 +44,8 @@ SAID = {
     "original": "original",
     "hearing_impaired": "for the hard of hearing",
 }
+MAX_WORDS = 60  # characters of a title, 20 of a language, that are told
+MAX_LISTED = 10  # tracks that are told
 NO_LANGUAGE = ("", "und", "mul", "zxx", "mis")
 
 
@@ -53,8 +56,8 @@ class Track:
     number: int
     index: int
     codec: str = ""
-    language: str = ""  # as in the header
-    title: str = ""
+    language: str = ""  # as in the header, fit for a line
+    title: str = ""  # the same
     marks: frozenset[str] = frozenset()  # of SAID
     default: bool = False
     usable: bool = True
@@ -128,14 +131,20 @@ def tracks_of(container: Any) -> list[Track]:
                 number,
                 stream.index,
                 context.name if context is not None else "unknown codec",
-                "" if language in NO_LANGUAGE else language,
-                title,
+                "" if language in NO_LANGUAGE else _told_text(language, 20),
+                _told_text(title, MAX_WORDS),
                 frozenset(marks),
                 _has(stream, "default"),
                 decodable(stream),
             )
         )
     return found
+
+
+def _told_text(text: str, most: int) -> str:
+    """What is told of a header's text, which anyone may write: one line, cut, that cannot end its quotation marks."""
+    text = plain(text[: 2 * most]).replace('"', "'")
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _has(stream: Any, name: str) -> bool:
@@ -217,13 +226,16 @@ def _speaking(heard: Mapping[int, _Ears]) -> set[int]:
 
 
 def _listed(tracks: Sequence[Track]) -> str:
-    return (
-        f"its sound track is {tracks[0]}" if len(tracks) == 1 else f"its sound tracks are {', '.join(map(str, tracks))}"
-    )
+    return f"its sound track is {tracks[0]}" if len(tracks) == 1 else f"its sound tracks are {_names(tracks)}"
+
+
+def _names(tracks: Sequence[Track]) -> str:
+    more = f" and {len(tracks) - MAX_LISTED} more" if len(tracks) > MAX_LISTED else ""
+    return ", ".join(map(str, tracks[:MAX_LISTED])) + more
 
 
 def _told(tracks: Sequence[Track], track: Track, why: str, do: str = "; --audio-track N takes another") -> Choice:
     if len(tracks) < 2:
         return Choice(track)
-    text = f"the file has {len(tracks)} sound tracks, {', '.join(map(str, tracks))}; track {track.number} was taken ({why}){do}"
+    text = f"the file has {len(tracks)} sound tracks, {_names(tracks)}; track {track.number} was taken ({why}){do}"
     return Choice(track, (Fact("several_tracks", text),))

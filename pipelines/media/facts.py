@@ -4,6 +4,8 @@ a clock that was repaired. Ledger, audit and answer name them."""
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from concord.text import plain
+
 KINDS = {
     "several_tracks": "The file has several sound tracks; the text says which one was taken.",
     "channel_mix": "The mean of the channels does not carry the voice (opposite phase, one channel); another mix was taken.",
@@ -22,13 +24,15 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact: its kind (of KINDS), and a sentence for a person, without the file's name."""
+    """One fact: its kind (of KINDS), and a sentence for a person, without the file's name. Line ends divide facts, so what
+    cannot be printed stands as its code."""
 
     kind: str
     text: str
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind
+        object.__setattr__(self, "text", plain(self.text))
 
 
 def sentences(facts: Iterable[Fact]) -> str:

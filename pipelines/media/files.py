@@ -7,6 +7,7 @@ never uses the network. PyAV keeps ffmpeg's messages off stderr unless they are 
 """
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -18,9 +19,11 @@ import av
 
 from concord.errors import ConcordError
 from concord.text import byte_size, plain
+from pipelines.containers import counts
+from pipelines.containers.boxes import AHEAD
 from pipelines.reasons import REASONS
 from store.layout import StoreError
-from store.place import Place, is_url, place
+from store.place import Opened, Place, is_url, place
 
 MAX_SIDE = 8_192  # pixels; more is a broken header or an attack on memory
 MAX_PIXELS = MAX_SIDE * 4_352  # of a picture: 8K film; a decoder may keep 17 of them, at 1.5 bytes a pixel
@@ -30,6 +33,7 @@ MAX_S = 6 * 3_600  # longest clip
 MAX_STILL_S = 600
 MAX_BYTES = 16 << 30  # of a file: six hours at 6 Mbit/s
 MAX_STREAMS = 64  # in a file; real videos have fewer, and each takes memory before anything is read
+REMOTE_FRAGMENTS = 2  # of an mp4 or mov in a bucket whose claims are checked; its local copy is checked whole
 # ffmpeg's names of the accepted containers; playlists (hls, dash, concat, sdp) and picture series are not accepted.
 CONTAINERS = tuple(
     "mov matroska avi mpeg mpegts mpegvideo m4v flv asf ogg mxf nut "
@@ -92,6 +96,9 @@ def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContaine
         # With the prefix, colons and dashes in names are not read as protocols or options.
         size, file = status.st_size, "file:" + name
     check_size(path, size)
+    text = _claims(name, size, status.st_mtime_ns) if isinstance(file, str) else _remote_claims(opened)
+    if text:
+        raise MediaError("limit", f"{shown(path)} {text}, which no clip has; convert it again or leave it out")
     options = {
         **demuxer,
         "protocol_whitelist": "file" if isinstance(file, str) else "none",
@@ -117,6 +124,22 @@ def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContaine
         if stream.codec_context is not None:
             _own_layout(stream.codec_context)
     return container
+
+
+@functools.lru_cache(maxsize=16)  # a clip is opened several times
+def _claims(name: str, size: int, changed_ns: int) -> str:
+    """What is too much in the index of a local file, "" if nothing."""
+    try:
+        with open(name, "rb") as file:
+            return counts.excess(file, size)
+    except OSError:
+        return ""  # ffmpeg says what is wrong
+
+
+def _remote_claims(opened: Opened) -> str:
+    """The same of a file in a bucket, of which only the header is read: decoding takes a local copy."""
+    with opened.file(AHEAD) as file:
+        return counts.excess(file, opened.size, REMOTE_FRAGMENTS)
 
 
 def _own_layout(context: Any) -> None:

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -19,6 +20,8 @@ from pipelines.media.files import MAX_STILL_S, Media, MediaError, check_length, 
 MIN_SHARE = Fraction(9, 10)  # share of the declared length, and of the packets, that must decode
 SHARED = frozenset(("asf", "nut", "mxf", "matroska,webm"))  # containers that declare one length for all streams
 ROUNDED_S = Fraction(1, 100)  # by which ffmpeg's length of a stream may differ from the file's where it has no other
+MAX_DECLARED_S = 10_000_000  # longer lengths are no clip's: they count as not declared
+TAG = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,9})?)")  # hours, minutes, seconds
 # Containers without a length in their header: ffmpeg estimates it from bit rate or last time stamp.
 UNDECLARED = frozenset("mpeg mpegts mpegvideo m4v mp3 aac ac3 eac3 amr".split())
 # Sound codecs whose frames all have the same size, except for a byte or two of padding.
@@ -211,24 +214,28 @@ def declared_s(
     if container.format.name in UNDECLARED:
         return None
     if track is not None and track.delay_s and track.shown_s:  # ffmpeg may count the delay, when nothing is shown
-        return track.shown_s
+        return _credible(track.shown_s)
     if container.format.name == "avi":  # ffmpeg shortens the duration of a truncated file, but not the count
-        return stream.frames * stream.time_base if stream.frames else None
+        return _credible(stream.frames * stream.time_base) if stream.frames else None
     end = tagged_s(stream)
     if end is not None:
-        return end - ((stream.start_time or 0) * stream.time_base if start is None else start)
-    return stream.duration * stream.time_base if stream.duration and stream.duration > 0 else None
+        return _credible(end - ((stream.start_time or 0) * stream.time_base if start is None else start))
+    return _credible(stream.duration * stream.time_base) if stream.duration else None
+
+
+def _credible(length: Fraction) -> Fraction | None:
+    """A length in seconds as a header has it; None if no clip can have it."""
+    return length if 0 < length <= MAX_DECLARED_S else None
 
 
 def tagged_s(stream: Any) -> Fraction | None:
-    """Last time stamp of a stream by its tags, which most writers of Matroska set; None without."""
+    """Last time stamp of a stream by its tags, which most writers of Matroska set; None without. A tag is text that anyone
+    may write, so only `TAG`, a credible one, counts."""
     for key, text in stream.metadata.items():
-        if key.upper().split("-")[0] == "DURATION":
-            try:
-                hours, minutes, seconds = text.split(":")
-                return Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours)
-            except ValueError:
-                continue
+        found = TAG.fullmatch(text) if key.upper().split("-")[0] == "DURATION" else None
+        if found is not None:
+            hours, minutes, seconds = found.groups()
+            return _credible(Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours))
     return None
 
 
@@ -236,7 +243,7 @@ def container_s(container: av.container.InputContainer) -> Fraction | None:
     """Length in seconds that the container declares for all streams together, counted from their earliest start."""
     if container.format.name in UNDECLARED or not container.duration:
         return None
-    return Fraction(container.duration, av.time_base)
+    return _credible(Fraction(container.duration, av.time_base))
 
 
 def program_stream_fault(path: Any) -> str:

@@ -1,6 +1,8 @@
 """Headers that lie about length: the data count, for slots and clips alike; and files that were cut are still found out."""
 
+import re
 from fractions import Fraction as F
+from types import SimpleNamespace
 
 import odd_clocks as odd
 import pytest
@@ -12,6 +14,7 @@ from pipelines.media.facts import sentences
 from pipelines.media.files import open_media
 from pipelines.media.picture import Video
 from pipelines.media.probe import probe
+from pipelines.media.tally import tagged_s
 
 LONG = b"01:39:20."
 
@@ -64,6 +67,24 @@ def test_what_a_header_says_wrongly_is_named(tmp_path):
         (fact,) = video.facts
         assert fact.kind == "header_differs"
         assert "the file has 2.00 s" in fact.text
+
+
+@pytest.mark.parametrize("tag", ["00:00:1/0", "00:00:1e9", "0:0:1e99999", "00:00:-5", "99999999:00:00.0", "9:99"])
+def test_a_tag_that_is_no_time_counts_as_none(tmp_path, tag):
+    data = good(tmp_path, "mkv")
+    path = written(tmp_path / "tag.mkv", re.sub(rb"00:00:0[0-9.]{11}", lambda _: tag.encode().ljust(18, b"\0"), data))
+    assert path.read_bytes() != data
+    video = Video(path)
+    assert len(list(video)) == 50
+    assert not video.facts
+    assert probe(path).num_frames == 50
+
+
+def test_a_tag_of_centuries_counts_as_none():
+    stream = SimpleNamespace(metadata={"DURATION-eng": "999999:59:59.999999999", "DURATION": "01:00:00.5"})
+    assert tagged_s(stream) is None
+    stream.metadata = {"title": "00:00:09", "DURATION": "01:00:00.5"}
+    assert tagged_s(stream) == 3600 + F(1, 2)
 
 
 @pytest.mark.parametrize("name", [n for n in LIES if "short" not in n])

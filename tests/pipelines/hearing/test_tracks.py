@@ -5,6 +5,7 @@ import pytest
 from sounds import RATE, Track, hiss, music, voice_of, write
 
 from pipelines.hearing.tracks import AUTO, choose_track, tracks_of
+from pipelines.media.facts import Fact, sentences
 from pipelines.media.files import MediaError, open_media
 
 
@@ -96,6 +97,20 @@ def test_marks_decide_without_decoding(name, source, sounds, tmp_path):
     choice = choose_track(made(tmp_path / "clip.mkv", source, sounds, tracks), AUTO, deaf)
     assert choice.track.number == number
     assert why in choice.facts[0].text
+
+
+def test_what_a_header_says_of_a_track_stays_one_short_line(source, sounds, tmp_path):
+    title = 'forged", aac), 2\nthe sound is silent\x1b[31m\u202e' + "B" * 3000
+    tracks = [("voice", title, "eng", "default"), ("other", "B" * 3000, "deu", "dub")]
+    (fact,) = choose_track(made(tmp_path / "clip.mkv", source, sounds, tracks), AUTO, deaf).facts
+    assert fact.text.isprintable()
+    assert len(fact.text) < 400
+    assert 'forged", aac' not in fact.text
+    assert "B" * 57 + "..." in fact.text
+
+
+def test_no_fact_holds_the_line_end_that_divides_facts():
+    assert sentences([Fact("silent", "a\nb\x1b"), Fact("hdr", "c")]) == "a\\nb\\x1b\nc"
 
 
 def test_the_language_of_the_picture_tells_the_original(source, sounds, hears, tmp_path):

@@ -81,9 +81,9 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             assert asr is not None
             corpora = [str(self.corpus.corpus[row]) for row in key.clips]
             batch["soft"] = soft_labels(vsr, asr, batch["soft_mask"], fit, corpora)
-            rows = unit_rows(vsr, fit), unit_rows(asr, fit)
-            if rows[0] is not None:
-                batch["lips_rows"], batch["sound_rows"] = rows
+            of_lips, of_sound = unit_rows(vsr, fit), unit_rows(asr, fit)
+            if of_lips is not None and of_sound is not None:
+                batch["lips_rows"], batch["sound_rows"] = of_lips, of_sound
             odd = np.flatnonzero(~np.isfinite(batch["soft"]).all((1, 2)))
             if len(odd):
                 clip = self.reader.clips["id"][key.clips[odd[0]]]

@@ -164,8 +164,8 @@ def own_against_others(
     lips, sound, flags = [], [], []
     for row in rows.tolist():
         got = reader.frames(row, 0, int(reader.clips["length"][row]), ["vsr", "asr", "flags"])
-        lips.append(projection.half(to_vsr(got["vsr"])))
-        sound.append(projection.half(to_asr(got["asr"])))
+        lips.append(projection.half(to_vsr(got["vsr"], got["flags"])))
+        sound.append(projection.half(to_asr(got["asr"], got["flags"])))
         flags.append(got["flags"])
     groups = [str(reader.clips["group"][row]) or str(row) for row in rows]
     found: dict[str, list[tuple[np.ndarray, bool, str]]] = {window: [] for window in WINDOWS}

@@ -49,7 +49,8 @@ def _babble(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> 
     from pipelines.labels.contrast import mix
 
     starts = rng.integers(0, max(1, len(others) - len(sound)), VOICES)
-    return mix(sound, sum(np.resize(others[a:], len(sound)).astype(np.float64) for a in starts), 0.0)
+    voices = [np.resize(others[a:], len(sound)).astype(np.float64) for a in starts]
+    return mix(sound, np.sum(voices, axis=0), 0.0)
 
 
 def _noise(sound: np.ndarray, _: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -165,7 +166,7 @@ def _watched(reader: Reader, rows: np.ndarray, folder: Path, picture: np.ndarray
         except (MediaError, OSError) as error:
             raise ExperimentError(f"{error}; the videos that the store was made from are needed") from error
         with (folder / "now.npz").open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
         (folder / "now.npz").rename(target)
     return folder
 
@@ -268,7 +269,8 @@ def _write(reader: Reader, rows: np.ndarray, parts: Path, path: Path, theirs: bo
             if not theirs:
                 own |= reader.frames(row, 0, int(length[row]), [name for name in RIGHT if name in reader.names])
             corpus = str(reader.clips["corpus"][row])
-            own["vsr_projection"], own["asr_projection"] = half(to_vsr(own["vsr"])), half(to_asr(own["asr"]))
+            own["vsr_projection"] = half(to_vsr(own["vsr"], own["flags"]))
+            own["asr_projection"] = half(to_asr(own["asr"], own["flags"]))
             mask = layout.labelled(own["flags"], own["flags"])
             own["similarity"] = similarity.compare(own["vsr_projection"], own["asr_projection"], fit, 5, mask, corpus)
             own["fake"] = reader.frames(row, 0, int(length[row]), ["fake"])["fake"]

@@ -100,7 +100,7 @@ class Answerer:
             with spent.timed("lip teacher"):
                 vsr = self.vsr.embed([clip])[0]
             with spent.timed("comparison"):
-                lips, sound = self.maps[0](vsr), self.maps[1](asr)
+                lips, sound = self.maps[0](vsr, clip.flags), self.maps[1](asr, clip.flags)
                 with suppress(ValueError):  # no frame has both a face and a voice
                     store.similarity.best_offset(lips, sound, self.fit, labelled(clip.flags, clip.flags))
         with spent.timed("student"):

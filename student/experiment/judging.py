@@ -129,4 +129,4 @@ def student_scores(folder: Path, sets: Sequence[TrialSet]) -> list[np.ndarray]:
 
 def teacher_scores(sets: Sequence[TrialSet]) -> list[np.ndarray]:
     """The same by the teachers' similarity over the trial; all NaN for a store without a fit."""
-    return [score.teacher_logits(one.reader, one.items) for one in sets]
+    return [score.teacher_scores(one.reader, one.items)[0] for one in sets]

@@ -103,7 +103,8 @@ def _lips(model: Lite, reader: Frames, cuts: list[Cut], longest: int, device: to
     x = rows.new_zeros(len(cuts), longest, rows.shape[-1])
     mask = _mask(cuts, longest, device)
     x[mask] = rows[place.to(device)]
-    return model.visual.temporal(x, mask)
+    found: torch.Tensor = model.visual.temporal(x, mask)
+    return found
 
 
 def _three(frames: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
     "student": {
         "models": set(),
         "data": set(),
-        "scoring": {"data"},
+        "scoring": {"data", "models"},
         "run": {"models", "data", "scoring"},
         "training": {"run", "models", "data", "scoring"},
         "calibration": set(),

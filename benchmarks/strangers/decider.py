@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from student.predict.agreement import settled
 from student.predict.answer import answer, refusal
 from student.predict.basis import Basis, basis
 from student.predict.evidence import Evidence
-from student.predict.faces import settled
 from student.predict.records import Answer
 
 

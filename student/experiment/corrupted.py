@@ -1,4 +1,4 @@
-"""corrupted: where bad sound and pictures mislead the teachers, is a student misled that learned from their labels?
+"""corrupted: where bad sound and pictures mislead the teachers, a student may be misled that learned from their labels.
 
 The chosen clips go through the whole pipeline again with corrupted picture and sound (`corrupting`), so there are two
 labels for the same corrupted input: what the teachers make of it, and what they made of the clean clip. Three arms learn

@@ -8,7 +8,7 @@ held against limits for --false-alarms. Or the user states (--corpus) that the v
 calibration. A file that cannot be read gets its own answer and does not affect the others.
 
 Of several people the one is judged whose lips move with the voice, or fit it clearly better than the others'
-(`student.predict.faces`). Not examined: identity, and artefacts of the picture.
+(`student.predict.agreement`). Not examined: identity, and artefacts of the picture.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from store import output
 from store.output import Output
 from store.similarity.limits import RATE
 from student.config import to_json
+from student.predict.agreement import settled
 from student.predict.answer import SEVERAL_FACES, answer, refusal
 from student.predict.basis import Basis, basis
-from student.predict.faces import settled
 from student.predict.records import CANNOT_DECIDE, UNLICENSED, Answer
 
 if TYPE_CHECKING:

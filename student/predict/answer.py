@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from store import similarity
 from store.layout import FPS
 from store.similarity import Fit, Offset
 from store.similarity.strangers import MAP
+from student.predict.agreement import Curves, Pair, compared, curves, out_of_sync
 from student.predict.records import (
     CANNOT_DECIDE,
     UNLICENSED,
@@ -51,8 +51,6 @@ MIN_FRAMES = 25  # with face and voice: one second; 1 to 2 % of such clips are w
 MIN_MOVING = (
     0.5  # share of the frames with face and voice whose picture moves: a video is not judged by its smaller part
 )
-MIN_OFFSET = 3  # from this many frames on it is out of sync; 1 % of real clips are that far off
-MIN_MARGIN = 0.25  # of the score at the best offset above all others; real clips have at least .32, 98 % of swaps less
 AGREES, DISAGREES = 0.7, 0.3  # mean similarity of a word's frames: 1 % of true words are below .3, 91 % of swapped ones
 MIN_PASSAGE = 13  # shortest passage: frames with face and voice, half a second
 PASSAGE_GAP = 12  # frames without face or voice that do not end a passage
@@ -80,8 +78,8 @@ def answer(
     face, voice, evident = evidence.face, evidence.voice, evidence.evident
     if corpus == MAP and calibration.strangers is not None:
         fit = calibration.strangers.calibrated(fit, int((evident & voice).sum()))
-    here = _curves(evidence, fit, corpus)
-    pair = _compare(evidence, fit, corpus, here.known) if here.known.any() else None
+    here = curves(evidence, fit, corpus)
+    pair = compared(evidence, fit, corpus, here.known) if here.known.any() else None
     shift = pair.shift if pair else 0
     student = judge(evidence.clip, shift) if judge and here.known.any() else None
     theirs = pair.probability if pair else None
@@ -98,7 +96,7 @@ def answer(
     if student:
         probability = None if reason or not finite(fake) else rounded(student.probability)
         student = Judged(probability, rounded(student.logit), student.frames)
-    there = _curves(evidence, fit, corpus, shift) if shift else here
+    there = curves(evidence, fit, corpus, shift) if shift else here
     judged = calibration.teachers
     return Answer(
         path=evidence.path,
@@ -134,72 +132,10 @@ def refusal(path: str, reason: str, message: str) -> Answer:
     return Answer(str(path), CANNOT_DECIDE, REASONS.get(reason, "unreadable"), message)
 
 
-# -- what is measured ---------------------------------------------------------------------------------------------------
+# -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Curves:
-    """Similarity f4 [frames] over 5 frames and over a second, and where it is valid, bool [frames]."""
-
-    near: np.ndarray
-    second: np.ndarray
-    known: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Lips and sound of a whole clip: their similarity in the file, the offset at which the sound fits best, the
-    similarity there, and the frames compared."""
-
-    similarity: float
-    offset: Offset
-    at_best: float
-    frames: int
-
-    @property
-    def shift(self) -> int:
-        """Frames by which the sound is moved before it is judged."""
-        return self.offset.frames if fits_elsewhere(self.offset, self.at_best) else 0
-
-    @property
-    def score(self) -> float:
-        """The uncalibrated score, with the sound where it is judged."""
-        return self.offset.best if self.shift else self.offset.at_zero
-
-    @property
-    def probability(self) -> float:
-        """Probability of fake by the teachers, with the sound where it is judged."""
-        return 1 - (self.at_best if self.shift else self.similarity)
-
-
-def _curves(evidence: Evidence, fit: Fit, corpus: str | None, shift: int = 0) -> _Curves:
-    near, known = agreement(evidence, fit, corpus, 5, shift)
-    return _Curves(near, agreement(evidence, fit, corpus, 25, shift)[0], known)
-
-
-def _compare(evidence: Evidence, fit: Fit, corpus: str | None, known: np.ndarray) -> _Pair:
-    lips, sound = evidence.vsr_projection, evidence.asr_projection
-    whole = float(similarity.compare(lips, sound, fit, "clip", known, corpus)[0])
-    offset = similarity.best_offset(lips, sound, fit, evidence.evident, evidence.voice)
-    at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
-    return _Pair(whole, offset, at_best, int(known.sum()))
-
-
-def agreement(
-    evidence: Evidence, fit: Fit, corpus: str | None, window: int, shift: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Similarity f4 [frames] of each frame's sound with the lips `shift` frames later, and where both exist, bool
-    [frames]; elsewhere the similarity has no meaning."""
-    frames = len(evidence.face)
-    value, known = np.zeros(frames, np.float32), np.zeros(frames, bool)
-    lips, sound, _ = similarity.shifted(frames, frames, shift)
-    known[sound] = evidence.evident[lips] & evidence.voice[sound]
-    pair = evidence.vsr_projection[lips], evidence.asr_projection[sound]
-    value[sound] = similarity.compare(*pair, fit, window, known[sound], corpus)
-    return value, known
-
-
-def _numbers(pair: _Pair | None, student: Judged | None) -> list[float | None]:
+def _numbers(pair: Pair | None, student: Judged | None) -> list[float | None]:
     """All numbers that lead to the probability."""
     found = [] if pair is None else [pair.similarity, pair.at_best, pair.offset.best, pair.offset.at_zero]
     return [*found, *((student.probability, student.logit) if student else ())]
@@ -214,7 +150,7 @@ def _ranking(student: Judged | None, theirs: float | None, by_student: bool) -> 
 
 
 def _decided(
-    pair: _Pair | None, student: Judged | None, fake: float | None, ranking: Ranking, calibration: Calibration
+    pair: Pair | None, student: Judged | None, fake: float | None, ranking: Ranking, calibration: Calibration
 ) -> Decided:
     """The verdict on a video with enough evidence, held against the limits for strangers where these decide."""
     lacks = calibration.lacks and f"{_lacks(calibration)}; {ranking.sentence}"
@@ -285,16 +221,6 @@ def finite(x: float | None) -> bool:
     return x is not None and math.isfinite(x)
 
 
-def out_of_sync(offset: Offset, at_best: float) -> bool:
-    """Whether sound and lips agree well, but at another offset than the file's, so far off that people notice."""
-    return abs(offset.frames) >= MIN_OFFSET and fits_elsewhere(offset, at_best)
-
-
-def fits_elsewhere(offset: Offset, at_best: float) -> bool:
-    """Whether sound and lips clearly agree well at another offset than the file's; `at_best` as in `doubt`."""
-    return offset.frames != 0 and offset.margin >= MIN_MARGIN and at_best >= 0.5
-
-
 # -- words, passages, moments -------------------------------------------------------------------------------------------
 
 
@@ -315,7 +241,7 @@ def passages(second: np.ndarray, both: np.ndarray) -> list[Passage]:
     ]
 
 
-def _word(word: Word, curves: _Curves, judged: bool) -> HeardWord:
+def _word(word: Word, curves: Curves, judged: bool) -> HeardWord:
     """A recognised word and how well the lips agree with it: mean similarity of its frames with face and voice, None
     without any. The verdict is "not judged" if that similarity is not valid for these people (`judged`)."""
     first, last = int(word.start_s * FPS), max(int(np.ceil(word.end_s * FPS)), int(word.start_s * FPS) + 1)
@@ -330,7 +256,7 @@ def _word(word: Word, curves: _Curves, judged: bool) -> HeardWord:
     return HeardWord(start, end, word.text, rounded(word.probability), agrees, verdict)
 
 
-def _timeline(here: _Curves, moved: _Curves | None, evidence: Evidence) -> list[Moment]:
+def _timeline(here: Curves, moved: Curves | None, evidence: Evidence) -> list[Moment]:
     """One moment per frame; `moved` are the curves with the sound moved to where it fits."""
     face, voice, evident = evidence.face, evidence.voice, evidence.evident
     return [
@@ -347,7 +273,7 @@ def _timeline(here: _Curves, moved: _Curves | None, evidence: Evidence) -> list[
     ]
 
 
-def _offset(pair: _Pair) -> SoundOffset:
+def _offset(pair: Pair) -> SoundOffset:
     offset = pair.offset
     return SoundOffset(
         sound_late_ms=-MS * offset.frames,

@@ -65,7 +65,7 @@ class Evidence:
     embeddings f2 behind the projections (`vsr` [frames, Dv], `asr` [frames, Da]).
 
     `start_skew_s` is the start of the sound minus that of the picture in the file; `facts` are what a person should know
-    of the file; `others` are the same video with other faces that may be the speaker (`student.predict.faces`), and
+    of the file; `others` are the same video with other faces that may be the speaker (`student.predict.agreement`), and
     `unsettled` says that none of them is chosen.
     """
 

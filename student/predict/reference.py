@@ -23,9 +23,9 @@ from store.similarity import Fit
 from student.calibration import doubts
 from student.calibration.person import NAME, PIECES, Calibrated, Person
 from student.calibration.recordings import SHORTEST, Recording
-from student.predict.answer import answer, doubt, fits_elsewhere
+from student.predict.agreement import fits_elsewhere, settled
+from student.predict.answer import answer, doubt
 from student.predict.evidence import Evidence, Unusable, Witness
-from student.predict.faces import settled
 from student.predict.records import BETWEEN, CANNOT_DECIDE, Answer, Calibration, LeftOut, Reference, rounded
 
 log = logging.getLogger("student")

@@ -7,7 +7,7 @@ none calls a video genuine.
 from __future__ import annotations
 
 from store.similarity.limits import one_in
-from student.predict.records import BETWEEN, UNLICENSED, Answer
+from student.predict.records import BETWEEN, UNLICENSED, Answer, Ruled
 from student.predict.ruling import OTHERS
 
 SURE, UNSURE = 0.9, 0.1  # probability of fake: beyond these the headline has no "probably"
@@ -32,6 +32,23 @@ HEADS = {
     "too short": "No answer: the video is too short",
     "unreadable": "No answer: the file cannot be read",
 }  # of answers without a decision, by reason
+
+
+def _by_limits(said: Answer, limits: Ruled) -> tuple[str, str, str]:
+    """The same for a decision by what strangers score."""
+    share = one_in(limits.false_alarms if said.decision == "fake" else limits.misses)
+    if said.decision == "fake":
+        return (
+            "bad",
+            "Lips and voice do not belong together",
+            f"They agree less than in all but {share} real videos of strangers. A forged mouth or a replaced voice looks "
+            "like this; so does dubbing.",
+        )
+    return (
+        "good",
+        "Lips and voice say the same thing",
+        f"They agree more than in all but {share} {OTHERS[said.limits_of]}. That alone does not make the video genuine.",
+    )
 
 
 def headline(said: Answer) -> tuple[str, str, str]:
@@ -75,19 +92,7 @@ def headline(said: Answer) -> tuple[str, str, str]:
             "Treat the video as unchecked.",
         )
     if said.limits is not None:
-        share = one_in(said.limits.false_alarms if said.decision == "fake" else said.limits.misses)
-        if said.decision == "fake":
-            return (
-                "bad",
-                "Lips and voice do not belong together",
-                f"They agree less than in all but {share} real videos of strangers. A forged mouth or a replaced voice looks "
-                "like this; so does dubbing.",
-            )
-        return (
-            "good",
-            "Lips and voice say the same thing",
-            f"They agree more than in all but {share} {OTHERS[said.limits_of]}. That alone does not make the video genuine.",
-        )
+        return _by_limits(said, said.limits)
     if fake >= 0.5:
         sure = "do" if fake >= SURE else "probably do"
         return (

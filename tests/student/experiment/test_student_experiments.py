@@ -74,7 +74,7 @@ def test_arms_differ_in_the_labels_alone(soft):
         for arm in ("with", "without")
     }
     a, b = (config.options() for config in read.values())
-    assert {name for name in a if a[name] != b[name]} == {"output", "w_correlation", "w_contrastive"}
+    assert {name for name in a if a[name] != b[name]} == {"output", "w_correlation", "w_contrastive", "w_projection"}
     assert (b["w_correlation"], b["w_contrastive"], a["seed"]) == (0, 0, 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from pipelines.media.facts import Fact
 from store import layout
 from store.similarity import fitfile
-from student.predict import faces
+from student.predict import agreement as faces
 from student.predict.__main__ import line, predict
 from student.predict.answer import SEVERAL_FACES
 from student.predict.basis import basis
@@ -95,6 +95,8 @@ def evidence(vectors, voices, flags=None):
             sound,
             [],
             0.0,
+            sound,
+            sound,
             (Fact("several_faces", "2 faces are seen; it is not clear which one speaks"),),
         )
         for fits, other, voice in zip(vectors, noise, voices, strict=True)

@@ -19,7 +19,8 @@ from student.header import NOT_FITTED
 from student.models import build
 from student.predict import evidence
 from student.predict.__main__ import exit_code, line, main, predict
-from student.predict.answer import doubt, out_of_sync, passages
+from student.predict.agreement import out_of_sync
+from student.predict.answer import doubt, passages
 from student.predict.basis import basis
 from student.predict.records import Answer, Passage, Teachers
 
@@ -183,7 +184,7 @@ def test_the_json_says_what_it_rests_on(told):
     assert found["basis"]["calibrated_on"]["grid:grid_s1"]["speakers"] == 1
     assert {
         "path", "decision", "reason", "message", "probability", "ranking", "rests_on", "calibration", "student", "teachers",
-        "duration", "face_share", "held_share", "voice_share", "seconds_judged", "start_skew", "notes", "offset", "words",
+        "duration", "face_share", "held_share", "voice_share", "seconds_judged", "start_skew", "notes", "offset", "limits", "words",
         "disagreeing_words", "passages", "timeline",
     } == set(real)  # fmt: skip
     assert len(real["timeline"]) == 75

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from student.predict.__main__ import main
-from student.predict.records import Answer, Calibration
+from student.predict.records import BETWEEN, Answer, Calibration
 from student.predict.reference import decided
 
 
@@ -54,13 +54,14 @@ def given(fake):
 
 
 @pytest.mark.parametrize(
-    ("fake", "decision"), [(0.9, "fake"), (0.81, "fake"), (0.8, "cannot decide"), (0.4, "cannot decide"), (0.3, "real")]
+    ("fake", "decision"),
+    [(0.9, "fake"), (0.81, "fake"), (0.79, "cannot decide"), (0.4, "cannot decide"), (0.3, "real")],
 )
 def test_the_limits_decide(fake, decision):
     said = decided(given(fake), 0.2, 0.7)
     assert said.decision == decision
     if decision == "cannot decide":
-        assert said.reason == "between"
+        assert said.reason == BETWEEN
         assert said.probability is None
         assert "is between 0.20" in said.message
         said.to_json()

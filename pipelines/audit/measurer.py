@@ -29,7 +29,7 @@ from pipelines.media.facts import Fact
 from pipelines.media.files import MediaError, choose_stream, open_media
 from pipelines.media.mix import Channels, Mix, mixed
 from pipelines.media.picture import Video
-from pipelines.media.sound import sound_frames
+from pipelines.media.sound import gap_facts, sound_frames
 from pipelines.media.tally import Tally, container_s, declared_s
 from pipelines.seeing.looks import Pictures, face_backend
 from pipelines.workers.threads import fix_threads
@@ -222,6 +222,8 @@ def _measure_sound(
         if t0 is not None:
             found.values["start_skew"] = round(skew, 6)
         found.values |= level.values(before_s=skew)
+        length = float(tally.end - tally.start)
+        found.faults += [_said(row, fact) for fact in gap_facts(length - num / SAMPLE_RATE, length)]
         return found, _Seen(tally.start, tally.end, sound=np.concatenate(kept)), mix is None and channels.odd
 
 

@@ -10,6 +10,7 @@ KINDS = {
     "several_tracks": "The file has several sound tracks; the text says which one was taken.",
     "channel_mix": "The mean of the channels does not carry the voice (opposite phase, one channel); another mix was taken.",
     "silent": "The sound is silent.",
+    "sound_gaps": "The sound has holes of at least a tenth of its length, and half a second.",
     "several_faces": "Several faces are seen; the text says which one was taken.",
     "small_face": "The face is small or far away.",
     "held_pictures": "Pictures stand still: a photo, a slide show, a freeze, a gap or a very low frame rate.",

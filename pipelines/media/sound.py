@@ -26,6 +26,8 @@ JUMP_S = Fraction(200, 1000)
 CONFIRM = 3  # frames
 MARGIN = 500  # a declared duration counts as shorter if it is by more than 1 / MARGIN of a second: they are rounded
 ANCHOR = 16  # frames whose time stamps together give the start of a run of sound
+# Holes in the sound are named if they are at least GAPS of its length, and GAPS_S.
+GAPS, GAPS_S = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,16 @@ def decode_sound(
         canvas.write(mixer)
         tally.check_complete()
     odd = mix is None and channels.odd
-    facts = tuple(tally.facts) if start_s is None else ()  # of one file, the picture's pass has them
+    facts = tally.facts if start_s is None else []  # of one file, the picture's pass has them
+    facts = (*facts, *gap_facts(*canvas.missing_s()))
     return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0), facts, odd)
+
+
+def gap_facts(missing_s: float, length_s: float) -> list[Fact]:
+    """The fact that `missing_s` seconds are missing within sound of `length_s`, where it is much."""
+    if missing_s < max(GAPS_S, GAPS * length_s):
+        return []
+    return [Fact("sound_gaps", f"sound is missing in {missing_s:.1f} of {length_s:.1f} s")]
 
 
 def sound_frames(stream: Any, tally: Tally) -> Iterator[tuple[Fraction, Any]]:
@@ -223,6 +233,15 @@ class _Canvas:
                 self.samples[begin:end][free] = sound[begin - self.at : end - self.at][free]
                 self.covered[begin:end] = True
             self.at += len(sound)
+
+    def missing_s(self) -> tuple[float, float]:
+        """(seconds that are missing between the first and the last sound, seconds between them)."""
+        covered = np.flatnonzero(self.covered[1:] != self.covered[:-1]) + 1  # where sound begins or ends
+        edges = (
+            [0] * bool(self.covered[:1].any()) + covered.tolist() + [len(self.covered)] * bool(self.covered[-1:].any())
+        )
+        lengths = np.diff(edges) / SAMPLE_RATE
+        return float(lengths[1::2].sum()), float(lengths.sum())
 
     def present(self) -> np.ndarray:
         """bool [frames]: at least half of the samples covered."""

@@ -11,7 +11,7 @@ import av
 
 from pipelines.containers.boxes import Track, tracks
 from pipelines.containers.clock import Clock
-from pipelines.containers.edits import UNEDITED, cut, cut_of
+from pipelines.containers.edits import MAX_SEEKS, UNEDITED, cut, cut_of, seeks
 from pipelines.containers.ending import ts_strangers, whole
 from pipelines.containers.order import Steps, ordered, shuffled
 from pipelines.media.facts import Fact
@@ -46,6 +46,13 @@ class Tally:
         self.clock = Clock(lambda: open_media(path))
         self.track = tracks(path).get(stream.id) if "mp4" in container.format.name else None
         self.cut = cut_of(self.track, stream, lambda: shuffled(open_media(path, **UNEDITED), stream.index))
+        if (
+            self.cut is not None
+            and self.track is not None
+            and (number := seeks(self.track, self.cut.parts)) > MAX_SEEKS
+        ):
+            text = f"{shown(path)} jumps to {number} places by its edit list, at most {MAX_SEEKS} are accepted"
+            raise MediaError("limit", f"{text}; convert it again")
         self.facts: list[Fact] = []  # once complete
 
     def packets(self, beside: bool = False) -> Iterator[tuple[Any, list[Any]]]:

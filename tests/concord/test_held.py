@@ -63,6 +63,23 @@ def test_noise_and_refreshed_pictures_do_not_move_a_photograph():
     assert held(refreshed, faced(refreshed)).all()
 
 
+def grain(crops, deviation, size=1):
+    """The crops with fresh noise in each; `size`: pixels of a crop that a pixel of the noise covers, each way."""
+    rng = np.random.default_rng(2)
+    noise = rng.normal(0, deviation, (len(crops), 96 // size, 96 // size))
+    return np.clip(crops + np.kron(noise, np.ones((1, size, size))), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("deviation", "size"), [(8, 2), (12, 1), (18, 1), (12, 2)])
+def test_a_grainy_photograph_is_held_and_grainy_speech_is_not(deviation, size):
+    still = grain(np.repeat(crop()[None], 75, 0), deviation, size)
+    assert held(still, faced(still)).mean() > 0.95
+    spoken = grain(speaking(150), deviation, size)
+    assert not held(spoken, faced(spoken)).any()
+    long = np.concatenate([grain(speaking(PART - 20), deviation, size), still])  # across two parts
+    assert np.flatnonzero(held(long, faced(long))).min() >= PART - 40
+
+
 def test_a_jittering_crop_a_zoom_and_a_fade_do_not_move_a_photograph():
     rng = np.random.default_rng(1)
     jitter = np.stack([crop(across=rng.normal(0, 0.7), down=rng.normal(0, 0.7)) for _ in range(60)])

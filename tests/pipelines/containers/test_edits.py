@@ -9,9 +9,11 @@ import pytest
 from test_clock import assert_in_step, written
 from test_media import click_errors, even, make, show
 
+from pipelines.containers import edits
 from pipelines.containers.boxes import tracks
 from pipelines.containers.order import shuffled
-from pipelines.media.files import open_media
+from pipelines.media.files import MediaError, open_media
+from pipelines.media.picture import Video
 from pipelines.media.probe import probe
 from pipelines.media.sound import decode_sound
 
@@ -166,3 +168,34 @@ def test_joints_of_sound_with_a_shorter_last_frame_are_in_step(tmp_path):
     priming = 1024 / 48_000
     clicks = [k * 1.02 + c + priming for k in range(3) for c in (0.3, 0.7)]
     assert np.abs(click_errors(heard.samples, clicks)).max() < 0.001
+
+
+def test_a_part_that_begins_soon_after_the_one_before_takes_no_jump_and_many_jumps_are_refused(tmp_path, monkeypatch):
+    made = long(tmp_path, bf="2")
+    jumps = []
+    monkeypatch.setattr(edits, "_Source", lambda *a, source=edits._Source: jumps.append(1) or source(*a))
+    parts = [(F(8 * k, 25), F(5, 25)) for k in range(24)]  # five of eight pictures
+    path = written(tmp_path / "many.mov", cut(*made, parts))
+    video, _ = show(path)
+    assert video.num_frames == 120
+    assert len(jumps) == 1
+    jumps.clear()
+    assert_in_step(path, *expected(parts))
+    assert len(jumps) <= 4  # pictures and sound, in two passes
+    back = written(tmp_path / "back.mov", cut(*made, [(F(2), F(1, 25))] * (edits.MAX_SEEKS + 1)))
+    with pytest.raises(MediaError, match="jumps to 1001 places by its edit list") as caught:
+        Video(back)
+    assert caught.value.reason == "limit"
+
+
+def test_holes_in_the_sound_are_named(tmp_path):
+    made = long(tmp_path)
+    for name, parts, text in (
+        ("many", [(F(1), F(1)), (None, F(1)), (F(4), F(1)), (None, F(1)), (F(6), F(1))], "missing in 2.0 of 5.0 s"),
+        ("short", [(F(1), F(3)), (None, F(2, 5)), (F(4), F(3))], ""),
+        ("late", [(None, F(2)), (F(4), F(3))], ""),
+    ):
+        path = written(tmp_path / f"{name}.mov", cut(*made, parts))
+        facts = decode_sound(path, 0.0, 225).facts
+        assert [fact.kind for fact in facts] == ["sound_gaps"] * bool(text)
+        assert all(text in fact.text for fact in facts)

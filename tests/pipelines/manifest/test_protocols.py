@@ -306,7 +306,8 @@ def test_a_grid_root_may_hold_several_speakers(tmp_path):
 
 
 def test_a_manifest_written_and_read_again_gives_the_same_splits(tmp_path):
-    rows = [dataclasses.replace(row, source="a page") for row in reals(a=3, b=3, c=3)]
+    rows = [dataclasses.replace(row, source="a page", path=f"/x/{k}.mp4") for k, row in enumerate(reals(a=3, b=3, c=3))]
+    rows = manifest.complete(rows, "c", tmp_path)
     for name in ("m.csv", "m.parquet"):
         manifest.write(rows, tmp_path / name)
         assert manifest.load(f"csv:{tmp_path / name}", "another") == rows

@@ -104,8 +104,8 @@ def show(report: dict[str, Any], console: Console) -> None:
         about = ", ".join(f"{k} {v}" for k, v in teacher.items() if v not in (None, {}, "")) if teacher else "none"
         console.print(f"teacher {side}: {about}")
     if attrs.get("similarity"):
-        about = {k: v for k, v in attrs["similarity"].items() if k != strangers.NAME}
-        console.print("similarity: " + ", ".join(f"{k} {v}" for k, v in about.items()))
+        kept = {k: v for k, v in attrs["similarity"].items() if k != strangers.NAME}
+        console.print("similarity: " + ", ".join(f"{k} {v}" for k, v in kept.items()))
         console.print(f"strangers: {_strangers(attrs['similarity'])}")
     else:
         console.print("similarity: not fitted yet")

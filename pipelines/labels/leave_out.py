@@ -109,10 +109,12 @@ def fits_without(
     `taught` is what the network of the whole fit learned from: those of folds learn from the same clips and noisy sounds
     less their fold's, so no sound is embedded again. `moments` gives those of the parts [clips] named.
     """
-    linear = _linear(dealt, moments) if kind != "contrast" else [None] * dealt.count
+    linear: list[Fit | None] = [None] * dealt.count
+    if kind != "contrast":
+        linear = _linear(dealt, moments)
     if taught is None:
         return linear
-    jobs = []
+    jobs: list[tuple[Place, list[int], list[int], dict[int, int], dict[int, tuple[np.ndarray, ...]], int]] = []
     for fold in range(dealt.count):
         clips = dealt.taught(taught.clips, fold)
         noisy = {clip: taught.noisy[clip] for clip in clips if clip in taught.noisy}

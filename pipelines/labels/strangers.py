@@ -159,12 +159,12 @@ def _pieces(heard: Sequence[Heard], frames: int, series: Sequence[list[np.ndarra
         parts = [(one.unit, own, 1) for one, own in zip(heard, series, strict=True)]
     scores, units, clips = [], [], 0
     for unit, own, of in parts:
-        reach = [one for one in own if len(one) >= frames]
+        reach = [line for line in own if len(line) >= frames]
         clips += of * bool(reach)
-        for one in reach:
-            count = min(PIECES * of, len(one) // frames)
-            for start in np.linspace(0, len(one) - frames, count).round().astype(int):
-                scores.append(float(one[start : start + frames].mean()))
+        for line in reach:
+            count = min(PIECES * of, len(line) // frames)
+            for start in np.linspace(0, len(line) - frames, count).round().astype(int):
+                scores.append(float(line[start : start + frames].mean()))
                 units.append(unit)
     return Scores.of(scores, units, clips) if scores else None
 

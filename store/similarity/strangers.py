@@ -98,7 +98,8 @@ class Strangers:
             frames, joined = one["frames"], one.get("joined", False)
             if type(frames) is not int or not 0 < frames < MOST_FRAMES or not isinstance(joined, bool):
                 raise ValueError("a length")
-            lengths.append(Length(frames, *(Scores.read(one[kind], most) for kind in ("own", "swaps")), joined))
+            own, swaps = (Scores.read(one[kind], most) for kind in ("own", "swaps"))
+            lengths.append(Length(frames, own, swaps, joined))
         if not lengths or any(a.frames >= b.frames for a, b in pairwise(lengths)):
             raise ValueError("lengths that do not rise")
         maps = {str(window): _line(line) for window, line in told["maps"].items()}

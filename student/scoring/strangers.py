@@ -60,4 +60,5 @@ def _length(frames: int, trials: Sequence[Trial], scores: np.ndarray, names: Seq
         if len(set(people)) < LEAST:
             return None
         kinds.append(Scores.of(scores[mine], people, len({(trials[k].lips, trials[k].sound) for k in mine})))
-    return Length(frames, *kinds)
+    own, fakes = kinds
+    return Length(frames, own, fakes)

@@ -389,7 +389,9 @@ def test_pages_without_a_licence_accuse_nobody(stranger):
 
 def test_nothing_is_said_of_words_by_a_fit_that_is_not_calibrated_for_them():
     """A detector with a licence decides; the teachers beside it, without one, neither contradict it nor mark words."""
-    detector = SimpleNamespace(lacks=lambda corpus: "", corpora={"c": 40}, header=SimpleNamespace(grounds=MANY))
+    detector = SimpleNamespace(
+        lacks=lambda corpus: "", corpora={"c": 40}, header=SimpleNamespace(grounds=MANY, strangers=None)
+    )
     judge = lambda clip, shift: Judged(0.9, 2.0, 70)  # noqa: E731
     seen = evidence()
     seen.words = [SimpleNamespace(start_s=0.4, end_s=0.8, text="blue", probability=0.9)]

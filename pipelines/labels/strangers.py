@@ -159,7 +159,7 @@ def _pieces(heard: Sequence[Heard], frames: int, series: Sequence[list[np.ndarra
         parts = [(one.unit, own, 1) for one, own in zip(heard, series, strict=True)]
     scores, units, clips = [], [], 0
     for unit, own, of in parts:
-        reach = [one for one in own if len(one) >= frames]
+        reach = [line for line in own if len(line) >= frames]
         clips += of * bool(reach)
         for agreement in reach:
             count = min(PIECES * of, len(agreement) // frames)

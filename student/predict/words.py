@@ -122,11 +122,7 @@ def advice(said: Answer) -> list[tuple[str, str]]:
                 "that could be compared with the voice. If the video stutters, look for a copy with all its pictures.",
                 "",
             ),
-            "between": (
-                "Give more or longer genuine videos of this person, filmed in the same way, with --reference, or use a longer "
-                "part of this one.",
-                "",
-            ),
+            "between": ("Give more genuine videos of this person with --reference, or a longer part of this one.", ""),
             "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
             "too short": ("Use a longer part: at least one second of speech, better a whole sentence.", ""),
             "unreadable": (

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,11 +75,11 @@ class Evidence:
     asr_projection: np.ndarray
     words: list[Word]
     start_skew_s: float
-    vsr: np.ndarray
-    asr: np.ndarray
     facts: tuple[Fact, ...] = ()
     others: tuple[Evidence, ...] = ()
     unsettled: str = ""
+    vsr: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
+    asr: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
 
     @property
     def face(self) -> np.ndarray:
@@ -167,7 +167,7 @@ class Witness:
         begun = time.perf_counter()
         said = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
         seconds["words"] = time.perf_counter() - begun
-        found = Evidence(row.path, clip, shown[0], heard, said, seen.start_skew_s, vsr[0], asr, seen.facts)
+        found = Evidence(row.path, clip, shown[0], heard, said, seen.start_skew_s, seen.facts, vsr=vsr[0], asr=asr)
         pairs = zip(seen.others, shown[1:], vsr[1:], strict=True)
         others = tuple(replace(found, clip=other, vsr_projection=lips, vsr=rows) for other, lips, rows in pairs)
         return replace(found, others=others), seconds

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, clips):
-    return make_grid_store(tmp_path_factory.mktemp("grid") / "g.zarr", clips)
+    return make_grid_store(tmp_path_factory.mktemp("grid") / "g.zarr", clips / "clips")
 
 
 def run(protocol, output, *options):
@@ -32,7 +32,7 @@ def run(protocol, output, *options):
 
 
 def test_cost_of_an_answer_with_and_without_teachers(path, clips, tmp_path):
-    for k, source in enumerate((("--store", path), ("--corpus", f"folder:{clips}"))):
+    for k, source in enumerate((("--store", path), ("--corpus", f"folder:{clips}/clips"))):
         told = run("cost", tmp_path / f"out{k}", *source)
         assert (told["videos"], told["lost"], told["seconds_of_video"]) == (2, 0, 6.0)
         assert told["parts"]["sound teacher"]["student alone"] == []

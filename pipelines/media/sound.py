@@ -88,8 +88,8 @@ def decode_sound(
         canvas.write(mixer)
         tally.check_complete()
     odd = mix is None and channels.odd
-    facts = tally.facts if start_s is None else []  # of one file, the picture's pass has them
-    facts = (*facts, *gap_facts(*canvas.missing_s()))
+    own = tally.facts if start_s is None else []  # of one file, the picture's pass has them
+    facts = (*own, *gap_facts(*canvas.missing_s()))
     return Sound(canvas.samples, canvas.present(), float(tally.start - delay - t0), facts, odd)
 
 

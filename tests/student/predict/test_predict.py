@@ -184,8 +184,8 @@ def test_the_json_says_what_it_rests_on(told):
     assert found["basis"]["calibrated_on"]["grid:grid_s1"]["speakers"] == 1
     assert {
         "path", "decision", "reason", "message", "probability", "ranking", "rests_on", "calibration", "student", "teachers",
-        "duration", "face_share", "held_share", "voice_share", "seconds_judged", "start_skew", "notes", "offset", "limits", "words",
-        "disagreeing_words", "passages", "timeline",
+        "duration", "face_share", "held_share", "voice_share", "seconds_judged", "start_skew", "notes", "offset", "limits",
+        "words", "disagreeing_words", "passages", "timeline",
     } == set(real)  # fmt: skip
     assert len(real["timeline"]) == 75
     assert set(real["timeline"][0]) == {

@@ -139,7 +139,7 @@ class FromStore:
         media = ClipMedia(row.id, *_nothing(clip.length), got["flags"], num_faces=clip.num_faces)
         asr = half(self._sound(got["asr"], replace(media, audio=audio)))
         sound, lips = half(self.to_asr(asr, media.flags)), half(self.to_vsr(got["vsr"], media.flags))
-        found = Evidence(row.path, media, lips, sound, [], float(clip.start_skew), got["vsr"], asr)
+        found = Evidence(row.path, media, lips, sound, [], float(clip.start_skew), vsr=got["vsr"], asr=asr)
         return replace(found, others=self._others(i, found, got)), audio
 
     def pictured(self, evidence: Evidence) -> Evidence:

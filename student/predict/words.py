@@ -100,6 +100,11 @@ def headline(said: Answer) -> tuple[str, str, str]:
             f"Lips and voice {sure} not belong together",
             "The mouth does not form what is heard. A forged mouth or a replaced voice looks like this; so does dubbing.",
         )
+    return _agreeing(said, fake)
+
+
+def _agreeing(said: Answer, fake: float) -> tuple[str, str, str]:
+    """The same for lips and voice that agree, by the probability of fake."""
     if said.passages:
         where = ", ".join(f"{p.start:.1f} to {p.end:.1f} s" for p in said.passages[:3])
         return (

@@ -95,8 +95,6 @@ def evidence(vectors, voices, flags=None):
             sound,
             [],
             0.0,
-            sound,
-            sound,
             (Fact("several_faces", "2 faces are seen; it is not clear which one speaks"),),
         )
         for fits, other, voice in zip(vectors, noise, voices, strict=True)

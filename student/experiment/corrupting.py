@@ -49,7 +49,7 @@ def _babble(sound: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> 
     from pipelines.labels.contrast import mix
 
     starts = rng.integers(0, max(1, len(others) - len(sound)), VOICES)
-    return mix(sound, sum(np.resize(others[a:], len(sound)).astype(np.float64) for a in starts), 0.0)
+    return mix(sound, np.sum([np.resize(others[a:], len(sound)).astype(np.float64) for a in starts], axis=0), 0.0)
 
 
 def _noise(sound: np.ndarray, _: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -165,7 +165,7 @@ def _watched(reader: Reader, rows: np.ndarray, folder: Path, picture: np.ndarray
         except (MediaError, OSError) as error:
             raise ExperimentError(f"{error}; the videos that the store was made from are needed") from error
         with (folder / "now.npz").open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
         (folder / "now.npz").rename(target)
     return folder
 

@@ -33,6 +33,26 @@ HEADS = {
     "unreadable": "No answer: the file cannot be read",
 }  # of answers without a decision, by reason
 
+NEXT = {
+    "not finite": ("Restore the models' weights and the fit from an intact copy, and try again.", ""),
+    "several faces": (
+        "Use a part that shows only the speaker, or cut out the speaker's half of the picture.",
+        "",
+    ),
+    "no face": ("Use a part in which the speaker's face is large and visible while speaking.", ""),
+    "still picture": (
+        "Use a part in which the speaker is filmed: a photograph, a slide show or a frozen picture shows no lips "
+        "that could be compared with the voice. If the video stutters, look for a copy with all its pictures.",
+        "",
+    ),
+    "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
+    "too short": ("Use a longer part: at least one second of speech, better a whole sentence.", ""),
+    "unreadable": (
+        "Check that the file plays, or convert it:",
+        "ffmpeg -i VIDEO -c:v libx264 -c:a aac COPY.mp4",
+    ),
+}  # what to do about a video without a decision, and a command or "", by reason
+
 
 def _by_limits(said: Answer, limits: Ruled) -> tuple[str, str, str]:
     """The same for a decision by what strangers score."""
@@ -158,26 +178,7 @@ def advice(said: Answer) -> list[tuple[str, str]]:
             )
         return [*found, ("The video is neither suspected nor cleared.", "")]
     if reason:
-        other = {
-            "not finite": ("Restore the models' weights and the fit from an intact copy, and try again.", ""),
-            "several faces": (
-                "Use a part that shows only the speaker, or cut out the speaker's half of the picture.",
-                "",
-            ),
-            "no face": ("Use a part in which the speaker's face is large and visible while speaking.", ""),
-            "still picture": (
-                "Use a part in which the speaker is filmed: a photograph, a slide show or a frozen picture shows no lips "
-                "that could be compared with the voice. If the video stutters, look for a copy with all its pictures.",
-                "",
-            ),
-            "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
-            "too short": ("Use a longer part: at least one second of speech, better a whole sentence.", ""),
-            "unreadable": (
-                "Check that the file plays, or convert it:",
-                "ffmpeg -i VIDEO -c:v libx264 -c:a aac COPY.mp4",
-            ),
-        }[reason]
-        return [other, ("The video is neither suspected nor cleared.", "")]
+        return [NEXT[reason], ("The video is neither suspected nor cleared.", "")]
     if said.decision == "fake":
         return [
             ("Do not attribute these words to this person because of this video alone.", ""),

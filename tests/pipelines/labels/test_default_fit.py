@@ -75,7 +75,7 @@ def test_splits_of_the_list_are_kept():
 def cache(tmp_path, monkeypatch):
     mine = tmp_path / "cache" / "concord-av"
     mine.mkdir(parents=True)
-    for file in weights.cache_dir().glob("*"):  # the models; a run must not find fits that were put there
+    for file in weights.cache_dir().glob("[!.]*"):  # the models; a run must not find fits that were put there
         if file.is_file():
             (mine / file.name).symlink_to(file)
     monkeypatch.delenv("CONCORD_WEIGHTS", raising=False)

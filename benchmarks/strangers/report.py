@@ -194,7 +194,8 @@ def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str
     ranked = forged.Ranked([clip.listed for clip in some], scores, [clip.numbers for clip in some])
     ranked = forged.comparable(ranked)
     by = "student" if decider.has_student else "similarity"
-    return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(ranked)}
+    scored = ranked.of(np.isfinite(ranked.scores[by]))  # the trivial numbers are judged on the same clips
+    return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(scored)}
 
 
 # -- what it rests on ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ Everything that the yardstick calls a decision comes from here, so it is what th
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,3 +56,16 @@ class Decider:
     def told(self) -> dict[str, Any]:
         """For JSON."""
         return {**self.on.told(), "calibration": self.calibration.to_json()}
+
+
+def seen_by_fit(listed: Sequence[Listed], fit_from: str | None) -> int | None:
+    """The number of clips that the fit of a store may have learned from: all of its real training clips. None if it cannot be
+    told: of the package's fit (None), of a file, and of a fit from elsewhere only the names of corpora are known, and clips
+    may stand under other names here."""
+    if fit_from is None or os.path.isfile(fit_from):
+        return None
+    reader = store.open(fit_from)
+    if "fit_from" in (reader.attrs.get("similarity") or {}):
+        return None
+    taught = {os.path.realpath(str(reader.clips["path"][i])) for i in training_clips(reader)}
+    return sum(os.path.realpath(one.row.path) in taught for one in listed)

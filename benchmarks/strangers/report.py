@@ -13,8 +13,8 @@ import numpy as np
 
 import concord
 import store
-from benchmarks.strangers import evidence, figures, forged, gather, listed, pairs, seen, sound, verdicts
-from benchmarks.strangers.decider import Decider
+from benchmarks.strangers import evidence, figures, forged, gather, listed, pairs, sound, verdicts
+from benchmarks.strangers.decider import Decider, seen_by_fit
 from benchmarks.strangers.gather import Clip, Gathered
 from benchmarks.strangers.listed import Listed
 from benchmarks.strangers.verdicts import Verdict
@@ -194,7 +194,8 @@ def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str
     ranked = forged.Ranked([clip.listed for clip in some], scores, [clip.numbers for clip in some])
     ranked = forged.comparable(ranked)
     by = "student" if decider.has_student else "similarity"
-    return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(ranked)}
+    scored = ranked.of(np.isfinite(ranked.scores[by]))  # the trivial numbers are judged on the same clips
+    return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(scored)}
 
 
 # -- what it rests on ----------------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def _rests_on(
         "evidence": source.told(),
         "basis": decider.told(),
         "map_of": decider.corpus,
-        "fit_has_seen": seen.by_fit(scored, fit_from),
+        "fit_has_seen": seen_by_fit(scored, fit_from),
         "clips": {
             "listed": total, "asked": len(used), "read": len(scored),
             **{kind: label[kind] for kind in ("real", "forged", "unlabelled")},

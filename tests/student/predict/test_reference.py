@@ -54,7 +54,7 @@ def given(fake):
 
 
 @pytest.mark.parametrize(
-    ("fake", "decision"), [(0.9, "fake"), (0.81, "fake"), (0.8, "cannot decide"), (0.4, "cannot decide"), (0.3, "real")]
+    ("fake", "decision"), [(0.9, "fake"), (0.81, "fake"), (0.79, "cannot decide"), (0.4, "cannot decide"), (0.3, "real")]
 )
 def test_the_limits_decide(fake, decision):
     said = decided(given(fake), 0.2, 0.7)

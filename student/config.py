@@ -159,7 +159,8 @@ class TrainConfig:
         if options.get("w_projection") is None:
             # the teachers' rows are soft labels too: off where --w-correlation 0 does without
             has_labels = options["preset"] == "default" and options.get("w_correlation", LossConfig.w_correlation) > 0
-            options["w_projection"] = PROJECTION if has_labels else 0.0
+            has_rows = options.get("labels", DataConfig.labels) == "content"
+            options["w_projection"] = PROJECTION if has_labels and has_rows else 0.0
         losses = {f.name: options.pop(f.name) for f in fields(LossConfig) if f.name in options}
         data = {f.name: options.pop(f.name) for f in fields(DataConfig) if f.name in options}
         return cls(losses=LossConfig(**losses), data=DataConfig(**data), **options)

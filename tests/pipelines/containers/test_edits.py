@@ -184,7 +184,7 @@ def test_a_part_that_begins_soon_after_the_one_before_takes_no_jump_and_many_jum
     assert len(jumps) <= 4  # pictures and sound, in two passes
     back = written(tmp_path / "back.mov", cut(*made, [(F(2), F(1, 25))] * (edits.MAX_SEEKS + 1)))
     with pytest.raises(MediaError, match="jumps to 1001 places by its edit list") as caught:
-        Video(back)
+        list(Video(back))
     assert caught.value.reason == "limit"
 
 

@@ -16,6 +16,7 @@
         WeightsError         weights that are missing or cannot be fetched
           OtherWeights       weights with another checksum than expected
       NoFaceError            a clip in which no face was found
+        MouthOnly            a clip that looks like a mouth crop
       ManifestError          a list of clips, or a row of one, that cannot be used
       UsageError             a request that cannot be fulfilled; nothing was changed
       RunError               a run that failed after it began to write

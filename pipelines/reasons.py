@@ -9,6 +9,7 @@ REASONS = {
     "no_audio": "The file has no sound that can be decoded.",
     "no_track": "The file has no sound track of the number asked for.",
     "no_face": "A face was found in too few frames.",
+    "mouth_only": "The pictures show a mouth and no whole face.",
     "truncated": "Data that the header declares is missing or damaged.",
     "too_short": "The clip is too short for a word.",
     "limit": "The file has more bytes, pixels, seconds or streams than this program accepts.",

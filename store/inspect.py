@@ -36,6 +36,9 @@ from store.reader import Reader
 from store.similarity import fitfile, strangers
 from store.verify import verify
 
+ERRORS = "errors.jsonl"  # tracebacks of runs (`pipelines.tables.traces`)
+FEW = 8  # numbers of a list that are printed
+
 
 def summary(reader: Reader) -> dict[str, Any]:
     """The contents of a store, JSON-able: attributes, counts of clips, arrays with their bytes on disk and plain."""
@@ -72,6 +75,8 @@ def summary(reader: Reader) -> dict[str, Any]:
             "hours": round(float(clips["length"][done].sum()) / layout.FPS / 3600, 4),
             **{f"by_{name}": _counts(clips[name][done]) for name in ("split", "label", "method", "corpus")},
         },
+        "closed": reader.inventory.complete,
+        "errors": str(reader.place / ERRORS) if ERRORS in files else "",
         "arrays": arrays,
         "bytes": {
             **{group: _bytes(files, f"{group}/") for group in ("clips", "frames", "fit", "words", "_staging")},
@@ -101,7 +106,8 @@ def show(report: dict[str, Any], console: Console) -> None:
         counts = ", ".join(f"{value or '(none)'} {count}" for value, count in clips[f"by_{name}"].items())
         console.print(f"  by {name}: {counts or '(none)'}")
     for side, teacher in (attrs.get("teachers") or {}).items():
-        about = ", ".join(f"{k} {v}" for k, v in teacher.items() if v not in (None, {}, "")) if teacher else "none"
+        told = {k: _short(v) for k, v in teacher.items() if v not in (None, {}, "")} if teacher else {}
+        about = ", ".join(f"{k} {v}" for k, v in told.items()) or "none"
         console.print(f"teacher {side}: {about}")
     if attrs.get("similarity"):
         about = {k: v for k, v in attrs["similarity"].items() if k != strangers.NAME}
@@ -129,6 +135,10 @@ def show(report: dict[str, Any], console: Console) -> None:
             ratio,
         )
     console.print(table)
+    if not report["closed"]:
+        console.print("not closed: a run writes to it, failed or was stopped, or it is of an earlier release")
+    if report["errors"]:
+        console.print(f"tracebacks of errors are in {report['errors']}")
     rest = ", ".join(
         f"{name}/ {byte_size(size)}" for name, size in report["bytes"].items() if name not in ("total", "frames")
     )
@@ -143,6 +153,13 @@ def _strangers(note: dict[str, Any]) -> str:
     if not found.lengths:
         return found.lacks
     return f"{found.line}; {found.lacks or 'their videos get verdicts'}"
+
+
+def _short(value: Any) -> Any:
+    """A value without long lists, such as landmarks' numbers: how many there are. --json has them all."""
+    if isinstance(value, dict):
+        return {name: _short(part) for name, part in value.items()}
+    return f"{len(value)} numbers" if isinstance(value, list) and len(value) > FEW else value
 
 
 def _verdict(damage: list[dict[str, str]], is_complete: bool) -> str:

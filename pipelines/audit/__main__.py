@@ -54,7 +54,8 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
 @click.command(
     cls=Command,
     epilog="\b\nExample:\n  python -m pipelines.audit --corpus cmdfd:/data/CMDFD --html audit.html --strict\n"
-    "Exit codes: 0 done; 1 with --strict, a leak or a shortcut above --allow; 2 nothing could be read.",
+    "Exit codes: 0 done; 1 an output could not be written, or with --strict, a leak or a shortcut above\n"
+    "--allow; 2 nothing could be read.",
 )
 @click.option("--corpus", "corpora", multiple=True, metavar="KIND:ROOT", help="Corpus to audit; may be repeated.")
 @click.option(

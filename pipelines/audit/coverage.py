@@ -17,6 +17,7 @@ NO_PEOPLE = "no clip names its people (column identities)"
 NO_SOURCES = "no clip without people was given a group"
 FOLLOW = "groups follow from the people named"
 NO_NAMES = "files are named by running numbers, and no lengths are listed; --media compares bytes"
+NO_SPLITS = "rows name fewer than two splits"
 NOT_ASKED = "picture and sound were not looked at: use --media or --store"
 
 
@@ -85,7 +86,7 @@ def _checked(rows: Sequence[Row], has: Sequence[bool], by: str, why: str) -> Che
     all_of = [row.split for row in rows if row.split]
     here = [row.split for row, mine in zip(rows, has, strict=True) if mine and row.split]
     if len(set(all_of)) < 2:
-        why = "rows name fewer than two splits"
+        why = NO_SPLITS
     elif here and len(set(here)) < 2:
         why = f"only clips of {here[0]} can be compared ({by})"
     elif here:

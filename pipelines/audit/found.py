@@ -65,6 +65,7 @@ class Found:
     allow: float = ALLOW
     soft_labels: Mapping[str, Sequence[int]] | None = None
     fit_seen: Mapping[str, Seen] | None = None
+    opened: bool = False  # media files, or a store's data on them
 
     @property
     def taught(self) -> dict[str, Seen]:
@@ -155,6 +156,7 @@ def audit(rows: Sequence[Row], known: Known | None = None, allow: float = ALLOW,
         allow=allow,
         soft_labels=known.soft_labels,
         fit_seen=known.fit_seen,
+        opened=known.prints is not None,
     )
 
 

@@ -160,7 +160,7 @@ class Measurer:
             track = row.audio_track or AUTO
             facts = self.watcher.watch(place(row.path, self.options), sound, row.id, track).facts
         except NoFaceError as error:
-            found.faults.append(ClipFault("no_face", row.id, f"{row.path}: {error}; leave it out"))
+            found.faults.append(ClipFault(error.reason, row.id, f"{row.path}: {error}; or leave it out"))
         except (MediaError, TeacherError) as error:  # what is wrong with the file is noted where it is measured
             log.debug("%s: faces were not followed: %s", row.id, error)
             if seen.face_height is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipelines.audit.coverage import FOLLOW
+from pipelines.audit.coverage import FOLLOW, NO_SPLITS
 from pipelines.audit.found import Found
 from pipelines.audit.leaks import Leak
 from pipelines.audit.nuisances import means
@@ -179,11 +179,22 @@ def _gaps(made: Sequence[Check]) -> str:
 
 
 def unsaid(made: Sequence[Check]) -> str:
-    """What the leaks and shortcuts do not cover, for the end of a line."""
+    """What the leaks and shortcuts do not cover, for the beginning of a line."""
     gaps = [c.what for c in made if c.state == "unchecked" and c.what != "sources"]
     small = [c.what for c in made if c.state == "few"]
     told = [f"{what}: {', '.join(some)}" for what, some in (("not checked", gaps), ("too few to say", small)) if some]
-    return "".join(f"; {text}" for text in told)
+    return "".join(f"{text}; " for text in told)
+
+
+def next_steps(found: Found) -> list[str]:
+    """What makes an audit of lists complete, as sentences with a command each; none if nothing is missing."""
+    steps = []
+    if NO_SPLITS in (told.why for told in found.checked.values()):
+        made = "python -m pipelines.manifest ... --protocol NAME -o splits.csv makes splits (docs/manifest.md)"
+        steps.append(f"The clips have no splits, between which something could leak: {made}")
+    if not found.opened:
+        steps.append("No media file was opened: the same command with --media compares sounds and pictures")
+    return steps
 
 
 @dataclass(frozen=True)
@@ -216,7 +227,7 @@ def lines(found: Found) -> Iterator[Line]:
         yield from _numbers(found, [s for s in found.shortcuts if s.corpus == corpus])
     yield from _head("Faults")
     if not found.faults:
-        yield Line("  none noted")
+        yield Line("  none in the lists; no media file was opened" if not found.opened else "  none noted")
     for fault in found.faults:
         yield Line(f"  {fault.count:7,} {fault.kind}: {fault.examples[0].id}: {fault.examples[0].text}")
     if found.soft_labels is not None:
@@ -228,7 +239,12 @@ def lines(found: Found) -> Iterator[Line]:
             yield Line(f"  {name:22} {told}")
     yield Line()
     yield Line(headline(found)[1])
-    yield Line(f"{len(found.leaks)} leaks, {len(found.above)} shortcuts above {found.allow:g}{unsaid(made)}")
+    unseen = unsaid(made)
+    yield Line(
+        f"{unseen}{len(found.leaks)} leaks, {len(found.above)} shortcuts above {found.allow:g}{' in the rest' * bool(unseen)}"
+    )
+    for step in next_steps(found):
+        yield Line(f"next: {step}")
 
 
 def _head(text: str) -> Iterator[Line]:

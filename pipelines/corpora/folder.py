@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpora.fields import ManifestError
-from pipelines.corpora.manifest import VIDEO_SUFFIXES, Row, reads_urls
+from pipelines.corpora.manifest import USUAL, VIDEO_SUFFIXES, Row, reads_urls
 from store.place import Place, place
 
 log = logging.getLogger(__name__)
@@ -38,4 +38,5 @@ def rows(root: Path | Place) -> Iterator[Row]:
         else:
             yield Row(path)
     if other:
-        log.info("folder:%s: %d files without a video suffix skipped", root, other)
+        many = "1 file" if other == 1 else f"{other} files"
+        log.warning("folder:%s: %s without a video's suffix (%s ...) skipped", root, many, ", ".join(USUAL))

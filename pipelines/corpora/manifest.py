@@ -42,6 +42,7 @@ CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  #
 VIDEO_SUFFIXES = frozenset(
     f".{name}" for name in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv".split(" ")
 )
+USUAL = ("mp4", "mov", "mkv", "webm", "avi", "mpg")  # of these, those to name in a message
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ def load(
             f"corpus {kind_and_root}: its lists hold invalid values ({type(error).__name__}: {said}); fetch them again"
         ) from error
     if not rows:
+        if kind == "folder":
+            raise ManifestError(f"no videos ({', '.join(USUAL)} and the like) in {start}, or in the folders in it")
         raise ManifestError(
             f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
         )
@@ -272,6 +275,8 @@ def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
         if suffix not in PARQUET and b"\0" in data:
             raise ValueError("it holds NUL bytes, so it is not UTF-8 text")
         table = read_parquet(data) if suffix in PARQUET else read_csv(data)
+    except FileNotFoundError as error:
+        raise ManifestError(f"manifest {path} does not exist; check the path") from error
     except (OSError, ValueError) as error:
         said = str(error).strip().partition("\n")[0]
         raise ManifestError(f"manifest {path} cannot be read as {suffix or 'CSV'}: {said}") from error

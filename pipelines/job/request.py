@@ -176,7 +176,7 @@ def _mouth_crops(config: Config, attrs: RootAttributes | None, arrays: tuple[str
     if has and "face" in arrays:
         raise UsageError("--arrays face keeps whole faces, which mouth crops do not show; omit one of the two options")
     if has:
-        crops.check_teacher(vsr)
+        crops.check_teacher(vsr, f"name one that sees pixels with --vsr, such as {crops.READERS}")
     return has
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from concord.command import Command, fail, say, told
+from concord.command import Command, fail, log_to_stderr, say, told
 from pipelines.corpora import faults, manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import PARQUET, Row
@@ -190,6 +190,7 @@ def main(
     picture,
 ):
     """Make, check, merge and filter manifests; make splits by named protocols and matched test sets."""
+    log_to_stderr()
     if not corpora and not files:
         raise click.UsageError("name a --corpus KIND:ROOT or a --manifest FILE")
     if checking and (protocol or matching is not None or output or picture):

@@ -56,7 +56,14 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
     groups = Counter(row.group or row.id for row in rows)
     if rows:
         biggest = 100 * max(groups.values()) / len(rows)
-        yield f"{len(rows):,} rows; {len(groups):,} groups of people, the biggest holds {biggest:.1f} % of the rows"
+        parts = f"the biggest holds {biggest:.1f} % of the rows"
+        if any(row.identities for row in rows):
+            told = f"{len(groups):,} groups of people, {parts}"
+        elif len(groups) < len(rows):
+            told = f"no people are named; {len(groups):,} groups of clips, {parts}"
+        else:
+            told = "no people are named; each clip is its own group"
+        yield f"{len(rows):,} rows; {told}"
 
 
 def faulty(rows: Sequence[Row]) -> Iterator[str]:

@@ -6,11 +6,12 @@ cannot read other files, whatever its suffix. Files in buckets are read by this 
 never uses the network. PyAV keeps ffmpeg's messages off stderr unless they are turned on; nothing here changes that.
 """
 
+import codecs
 import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import Any
 
@@ -77,6 +78,7 @@ def _usable(container: av.container.InputContainer, kind: str) -> bool:
 
 def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContainer:
     file: Any
+    name = ""
     if is_url(path):
         opened = place(path).open()
         size, file = opened.size, opened.file()
@@ -108,6 +110,9 @@ def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContaine
         why = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) == errno.EINVAL:  # ffmpeg's error for a container that is not listed
             why = "this kind of file is not accepted; playlists and scripts are not followed"
+        elif name and _is_text(name):
+            text = f"{shown(path)} is not a video: it holds text; check that it is the right file"
+            raise MediaError("unreadable", text) from error
         text = f"{shown(path)} cannot be read as mp4, mov, mkv, webm, avi, mpg or similar ({why})"
         raise MediaError("unreadable", f"{text}; check the file or leave it out") from error
     if len(container.streams) > MAX_STREAMS:
@@ -138,6 +143,19 @@ def _own_layout(context: Any) -> None:
         name = usual.name if same else f"{len(channels)} channels"
     if channels:
         context.layout = name
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file on this machine begins like text, such as a web page."""
+    try:
+        with open(name, "rb") as file:
+            begins = file.read(4096)
+    except OSError:
+        return False
+    with suppress(UnicodeDecodeError):
+        text = codecs.getincrementaldecoder("utf-8")().decode(begins)  # the last letter may be cut
+        return all(letter.isprintable() or letter.isspace() for letter in text)
+    return False
 
 
 @contextmanager

@@ -29,16 +29,23 @@ MOST_SIDE = 256  # pixels: larger pictures are not taken as mouth crops; usual s
 SMALL_SIDE = 160  # larger pictures are not looked at: faces of 224 pixels and more are common
 MOST_LONGER = 1.25  # width by height, or height by width
 EYES, MOUTH = (33, 263), (61, 291)  # MediaPipe's points: outer corners of the eyes, corners of the mouth
-EYES_ABOVE = 0.23  # of the height, in a mouth crop taken for a face
-MOUTH_WITHIN = 0.3, 0.65  # of width and height
+EYES_ABOVE = 0.12  # of the height, in a mouth crop taken for a face
+MOUTH_WITHIN = 0.3, 0.6  # of width and height
 LIVELY = 1.2  # movement in the middle of the picture, relative to its rim, where no face is found at all
 LOOKS = 50  # pictures that are looked at
 FEW = 3  # pictures with a face
 OPTION = "--mouth-crops"
+READERS = "avhubert:PATH or deep_avsr-video:PATH"  # teachers that see pixels of mouths
 OF_POINTS = {
     int(point): k for k, point in reversed(list(enumerate(POINTS)))
 }  # where MediaPipe's points are among those kept
 GROWTH = 256  # frames by which arrays grow
+
+
+class MouthOnly(NoFaceError):
+    """Pictures that show a mouth and no whole face."""
+
+    reason = "mouth_only"
 
 
 def taken(pictures: Video) -> FaceTrack:
@@ -73,16 +80,16 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 
 def refuse_face(track: Track, shape: tuple[int, int]) -> None:
-    """Raises NoFaceError for a face in small pictures of that height and width that is a mouth, taken for a face."""
+    """Raises MouthOnly for a face in small pictures of that height and width that is a mouth, taken for a face."""
     if not _square(shape[1], shape[0], SMALL_SIDE):
         return
     points = (track.points[:LOOKS, [OF_POINTS[k] for k in (*EYES, *MOUTH)]] + 0.5) / shape[::-1]
     if _is_mouth(np.median(points, axis=0)):
-        raise NoFaceError(_told(shape[1], shape[0]))
+        raise MouthOnly(_told(shape[1], shape[0]))
 
 
 def refuse(path: Media, faces: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
-    """Raises NoFaceError for a clip that looks like a mouth crop, and MediaError. `faces` gives points f4 [478, 2], in
+    """Raises MouthOnly for a clip that looks like a mouth crop, and MediaError. `faces` gives points f4 [478, 2], in
     fractions of the picture, of the face in each picture that shows one. Only small pictures are decoded."""
     size = probe.picture_size(path)
     if not _square(*size, SMALL_SIDE):
@@ -94,7 +101,7 @@ def refuse(path: Media, faces: Callable[[list[np.ndarray]], list[np.ndarray]]) -
         if len(kept) == LOOKS:
             break
     if looks_like_mouths(kept, faces(kept)):
-        raise NoFaceError(_told(*size))
+        raise MouthOnly(_told(*size))
 
 
 def looks_like_mouths(pictures: Sequence[np.ndarray], faces: Sequence[np.ndarray]) -> bool:
@@ -117,16 +124,13 @@ def _is_mouth(points: np.ndarray) -> bool:
 
 def _told(width: int, height: int) -> str:
     text = f"it shows no whole face and looks like a mouth crop ({width}x{height})"
-    return f"{text}; {OPTION} takes it as it is"
+    return f"{text}; {OPTION} takes it as it is, with a teacher that sees pixels (--vsr {READERS})"
 
 
-def check_teacher(teacher: Teacher) -> None:
-    """Raises TeacherError for a teacher that reads landmarks, which mouth crops do not have."""
+def check_teacher(teacher: Teacher, remedy: str) -> None:
+    """Raises TeacherError, with a remedy, for a teacher that reads landmarks, which mouth crops do not have."""
     if getattr(teacher, "landmarks", False):
-        raise TeacherError(
-            f"teacher {teacher.name} reads landmarks of a face, which mouth crops do not have; name one that sees pixels, such "
-            "as avhubert or deep_avsr-video"
-        )
+        raise TeacherError(f"teacher {teacher.name} reads landmarks of a face, which mouth crops do not have; {remedy}")
 
 
 def _square(width: int, height: int, most: int) -> bool:

@@ -134,7 +134,7 @@ class Pass:
 
     def _done(self) -> str:
         failed = sum(dict(self.failed).values())
-        told = f"{self.finished} of {self.total} {self.unit}"
+        told = f"{self.finished} of {self.total}{f' {self.unit}' if self.unit != self.name else ''}"
         return f"{told}, {failed} failed" if self.stages else told
 
 
@@ -192,12 +192,14 @@ def _logs_above() -> Iterator[None]:
 
 
 def _quiet(now: Pass, read: Callable[[], Counts] | None, stop: threading.Event) -> None:
-    told = time.monotonic()
+    told, before = time.monotonic(), ""
     while not stop.wait(POLL_S):
         _sample(now, read)
         if time.monotonic() - told >= LOG_EVERY_S:
-            told = time.monotonic()
-            log.info("%s", now.line())
+            told, line = time.monotonic(), now.line()
+            if line != before:  # while nothing comes, it is said once
+                log.info("%s", line)
+            before = line
 
 
 def _sample(now: Pass, read: Callable[[], Counts] | None) -> None:

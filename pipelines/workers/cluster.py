@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from pipelines.workers import isolation, stages
-from pipelines.workers.address import missing, reach, resolve
+from pipelines.workers.address import NoCluster, missing, reach, resolve
 from pipelines.workers.pack import stage, staged_receipts
 from pipelines.workers.work import DeviceError, Receipt, Span, Work, check_device
 from store.layout import StoreError
@@ -31,6 +31,7 @@ SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
 MOST_FACE_WORKERS = 1024
 LAST = "vsr"  # the stage that writes batches to staging
+DOCTOR = "python -m pipelines.doctor checks the machine"
 RETRIES = 20  # of a shard job after its worker or node died, and of starting a worker
 
 
@@ -67,11 +68,15 @@ def connect(address: str | None) -> None:
     found = resolve(address)  # Ray itself would join any Ray that runs on this machine
     if found == "local":
         options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        log.info("starting Ray on this machine (%d cores)", cores())
+    begun = time.monotonic()
     try:
         with quiet():
             ray.init(address=found, **options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # also bare ones, for a node that did not start in time
         if found == "local":
+            raise _not_started(error, time.monotonic() - begun) from error
+        if not isinstance(error, OSError | RuntimeError | ValueError | ray.exceptions.RayError):
             raise
         raise missing(address, error) from error
     except SystemExit as stop:  # by Ray's own handler, which ends with the bare number of the signal
@@ -79,6 +84,14 @@ def connect(address: str | None) -> None:
     finally:
         signal.signal(signal.SIGTERM, on_terminate)
     _quiet_data()
+
+
+def _not_started(error: Exception, seconds: float) -> NoCluster:
+    """The error of a Ray that this process could not start for itself."""
+    if "timed out" in str(error).lower():
+        says = f"this machine was too busy to start Ray within {seconds:.0f} s"
+        return NoCluster(says, "run the same command again when it has less to do")
+    return NoCluster(f"Ray could not be started on this machine: {' '.join(str(error).split())[:300]}", DOCTOR)
 
 
 def _quiet_data() -> None:

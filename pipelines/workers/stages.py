@@ -70,7 +70,7 @@ class FaceStage:
                 except MediaError as error:
                     work.fail(i, "decode", error.reason, str(error))
                 except NoFaceError as error:
-                    work.fail(i, "face", "no_face", f"{row.path}: {error}")
+                    work.fail(i, "face", error.reason, f"{row.path}: {error}")
                 except Exception as error:  # must not affect the other clips; the ledger keeps it
                     work.surprise(i, "face", error, row.path)
         return work

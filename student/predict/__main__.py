@@ -117,7 +117,7 @@ def line(said: Answer) -> str:
 
 def exit_code(said: Sequence[Answer]) -> int:
     """0 = all decided, 3 = some not, 2 = nothing could be read."""
-    if all(one.reason == "unreadable" for one in said):
+    if all(one.reason in ("unreadable", "no track") for one in said):
         return 2
     return 3 if any(one.reason for one in said) else 0
 
@@ -192,7 +192,12 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
     metavar="FILE",
     help="Write all answers as JSON; - for standard output.",
 )
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Write a page for each video.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="Write a page: FILE.html for one video; for several DIR, with a page for each.",
+)
 @click.option("--mouth-crops", is_flag=True, help="The videos are mouth crops already; take them as they are.")
 @click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")

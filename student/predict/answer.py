@@ -58,6 +58,8 @@ MIN_PASSAGE = 13  # shortest passage: frames with face and voice, half a second
 PASSAGE_GAP = 12  # frames without face or voice that do not end a passage
 REASONS = {
     "no_face": "no face",
+    "mouth_only": "mouth only",
+    "no_track": "no track",
     "no_audio": "no speech",
     "too_short": "too short",
     "not_finite": "not finite",

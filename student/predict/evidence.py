@@ -117,7 +117,9 @@ class Witness:
         """
         self.asr, self.vsr = (recorded.load(records[side], device, foreign=True) for side in ("asr", "vsr"))
         if mouth_crops:
-            crops.check_teacher(self.vsr)
+            crops.check_teacher(
+                self.vsr, "name a fit of such clips with --fit-from (precompute.py --mouth-crops makes one)"
+            )
             if arrays:
                 raise TeacherError("this detector sees whole faces, which mouth crops do not show; omit --mouth-crops")
         self.to_vsr, self.to_asr = projection.maps(fit)
@@ -183,7 +185,7 @@ class Witness:
         except MediaError as error:
             raise Unusable(error.reason, str(error)) from error
         except NoFaceError as error:
-            raise Unusable("no_face", f"{question.path}: {error}") from error
+            raise Unusable(error.reason, f"{question.path}: {error}") from error
         except isolation.ChildLost as error:
             log.debug("%s: %s\n%s", question.path, error, error.trace)
             raise Unusable(error.reason, f"{question.path}: {error}; check the file") from error

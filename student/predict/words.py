@@ -26,10 +26,12 @@ LIMITS = (
 HEADS = {
     "not finite": "No answer: the models gave no valid number",
     "no face": "No answer: no face is seen speaking",
+    "mouth only": "No answer: the pictures seem to show only a mouth",
     "several faces": "No answer: it is not clear which face speaks",
     "still picture": "No answer: the picture stands still",
     "no speech": "No answer: nobody is heard speaking",
     "too short": "No answer: the video is too short",
+    "no track": "No answer: the file has no sound track of that number",
     "unreadable": "No answer: the file cannot be read",
 }  # of answers without a decision, by reason
 
@@ -150,6 +152,12 @@ def advice(said: Answer) -> list[tuple[str, str]]:
                 "",
             ),
             "no face": ("Use a part in which the speaker's face is large and visible while speaking.", ""),
+            "mouth only": (
+                "Use the original with the whole face. If there is none, judge it as a mouth crop, with a fit of such clips "
+                "(precompute.py --mouth-crops --vsr avhubert:PATH makes one):",
+                "python -m student.predict VIDEO --teacher-only --mouth-crops --fit-from STORE",
+            ),
+            "no track": ("Give --audio-track the number of a track that the file has, or leave it out.", ""),
             "still picture": (
                 "Use a part in which the speaker is filmed: a photograph, a slide show or a frozen picture shows no lips "
                 "that could be compared with the voice. If the video stutters, look for a copy with all its pictures.",
@@ -158,7 +166,7 @@ def advice(said: Answer) -> list[tuple[str, str]]:
             "no speech": ("Use a part in which somebody is heard speaking, or a copy that still has its sound.", ""),
             "too short": ("Use a longer part: at least one second of speech, better a whole sentence.", ""),
             "unreadable": (
-                "Check that the file plays, or convert it:",
+                "Check that it is a video and the right file. If it plays elsewhere, convert it:",
                 "ffmpeg -i VIDEO -c:v libx264 -c:a aac COPY.mp4",
             ),
         }[reason]

@@ -50,7 +50,9 @@ EARLY_BYTES, EARLY_FRAMES = 48 << 20, 100  # from so many on, crops are made dur
 
 
 class NoFaceError(ConcordError):
-    """No face in the clip, or in too few of its frames."""
+    """No face in the clip, or in too few of its frames. `reason` is the ledger's."""
+
+    reason = "no_face"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from small_store import make_store
 
 import store
-from store import layout
+from store import inspect, layout
 from store.inspect import main
 from store.layout import StoreError
 
@@ -94,3 +94,7 @@ def test_an_attribute_of_another_type_is_refused(old):
     store.Writer.open(old).update_attrs({"held_pictures": "yes"})
     with pytest.raises(StoreError, match="held_pictures is 'yes', expected true or false"):
         store.open(old)
+
+
+def test_long_lists_of_numbers_are_counted():
+    assert inspect._short({"points": list(range(40)), "few": [1, 2]}) == {"points": "40 numbers", "few": [1, 2]}

@@ -125,11 +125,29 @@ def test_too_few_is_said_and_is_no_finding(tmp_path):
     manifest.write(few(), tmp_path / "m.csv")
     done = CliRunner().invoke(main, ["--manifest", str(tmp_path / "m.csv"), "--strict"])
     assert done.exit_code == 0, done.output
-    last = done.output.splitlines()[-1]
-    assert last.startswith(
-        "0 leaks, 0 shortcuts above 0.6; not checked: people, files, fingerprints; too few to say: shortcuts of c"
-    )
+    last = [line for line in done.output.splitlines() if not line.startswith("next: ")][-1]
+    assert last.startswith("not checked: people, files, fingerprints; too few to say: shortcuts of c")
+    assert last.endswith("; 0 leaks, 0 shortcuts above 0.6 in the rest")
     assert "too few to say: 6 fakes, 20 are needed" in done.output
+
+
+def test_an_audit_of_lists_says_what_comes_next(tmp_path):
+    """A folder names no splits, and its media were not opened."""
+    for name in ("real/a.mp4", "fake/x/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    said = CliRunner().invoke(main, ["--corpus", f"folder:{tmp_path}"]).output
+    assert "There was nothing to check" in said
+    assert "none in the lists; no media file was opened" in said
+    steps = [line for line in said.splitlines() if line.startswith("next: ")]
+    assert len(steps) == 2
+    assert "python -m pipelines.manifest" in steps[0]
+    assert "--media" in steps[1]
+
+
+def test_a_complete_audit_names_no_next_step():
+    found = dataclasses.replace(audit(rows()), opened=True)
+    assert audit_words.next_steps(found) == []
 
 
 def test_few_people_are_too_few_whatever_their_clips():

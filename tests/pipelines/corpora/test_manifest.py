@@ -191,7 +191,7 @@ def test_unknown_kind_missing_root_and_empty_folder_say_what_to_do(tmp_path):
         manifest.load(f"grid:{tmp_path}/none")
     with pytest.raises(ManifestError, match="no folder clips"):
         manifest.load(f"grid:{tmp_path}")
-    with pytest.raises(ManifestError, match="has no clips"):
+    with pytest.raises(ManifestError, match=r"no videos .mp4, mov, .* in "):
         manifest.load(f"folder:{tmp_path}")
     with pytest.raises(ManifestError, match="KIND:ROOT"):
         manifest.load(str(tmp_path))
@@ -268,7 +268,7 @@ def test_what_cannot_be_read_from_a_bucket_says_so(s3, monkeypatch):
     with pytest.raises(ManifestError, match=f"corpus root {s3}/none does not exist"):
         manifest.load(f"folder:{s3}/none")
     url = corpus(s3, ["a.txt"])
-    with pytest.raises(ManifestError, match="has no clips"):
+    with pytest.raises(ManifestError, match=r"no videos .mp4, mov, .* in "):
         manifest.load(f"folder:{url}")
     with pytest.raises(ManifestError, match="is a folder; name the manifest file"):
         manifest.load(f"csv:{url}")
@@ -300,3 +300,18 @@ def test_adapters_of_other_packages_find_the_row_where_it_was():
     assert package.ManifestError is manifest.ManifestError
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         package.nothing  # noqa: B018
+
+
+def test_files_without_a_videos_suffix_are_counted_aloud(tmp_path, caplog):
+    for name in ("a.mp4", "a.wav", "notes.txt", ".hidden"):
+        (tmp_path / name).touch()
+    assert len(manifest.load(f"folder:{tmp_path}")) == 1
+    assert [(r.levelname, r.getMessage().partition(": ")[2]) for r in caplog.records] == [
+        ("WARNING", "2 files without a video's suffix (mp4, mov, mkv, webm, avi, mpg ...) skipped")
+    ]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv"])
+def test_a_manifest_that_is_missing_is_said_not_to_exist(tmp_path, name):
+    with pytest.raises(ManifestError, match=rf"{name} does not exist"):
+        manifest.read(tmp_path / name)

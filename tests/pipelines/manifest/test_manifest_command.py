@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.manifest import edit as manifest_edit
+from pipelines.manifest import summary
 from pipelines.manifest.__main__ import main
 from pipelines.manifest.protocols import splits
 from student.data.splits import split
@@ -344,3 +346,14 @@ def test_published_lists_train_on_fakeavceleb_and_test_on_cmdfd(favc, shared):
     assert leaks.find(splits(both, "cmdfd-from-favc-clean").rows(both)) == []
     found = splits(both, "cmdfd-Wav2Lip")
     assert Counter(found.of.values()) == {"train": 998 + 996 + 700, "test": 7792 - 1994 + 300}
+
+
+def test_the_summary_does_not_call_clips_people():
+    clips = [Row(f"/d/{k}.mp4", id=f"c/{k}", corpus="c", group=f"c/{k}") for k in range(4)]
+    assert list(summary.summary(clips))[-1] == "4 rows; no people are named; each clip is its own group"
+    two = [replace(row, group=f"g{k % 2}") for k, row in enumerate(clips)]
+    assert list(summary.summary(two))[-1].startswith(
+        "4 rows; no people are named; 2 groups of clips, the biggest holds 50"
+    )
+    named = [replace(row, identities=(row.group,)) for row in two]
+    assert "2 groups of people" in list(summary.summary(named))[-1]

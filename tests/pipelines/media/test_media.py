@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.media.files import MediaError
+from pipelines.media.files import MediaError, open_media
 from pipelines.media.picture import Video, select_frames
 from pipelines.media.probe import probe
 from pipelines.media.sound import decode_sound
@@ -841,3 +841,15 @@ def test_published_clips_and_their_mp4_agree_in_sound_and_pictures(grid):
         lag = (int(np.argmax(lags)) + (1 << 16)) % (1 << 17) - (1 << 16)
         assert abs(lag) <= 1  # samples of 1/16 ms
         assert np.abs(seen[0] - seen[1]).mean() < 4
+
+
+@pytest.mark.parametrize("data", [b"just a note\n", "<html>\u00fc".encode() * 900], ids=["note", "page"])
+def test_text_with_a_videos_name_is_said_to_be_text(tmp_path, data):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match="is not a video: it holds text; check that it is the right file") as caught:
+        open_media(path)
+    assert caught.value.reason == "unreadable"
+    path.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(MediaError, match="cannot be read as mp4"):
+        open_media(path)

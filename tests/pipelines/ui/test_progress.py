@@ -157,6 +157,19 @@ def test_logs_get_one_line_now_and_then_and_one_at_the_end(monkeypatch, caplog):
     assert lines[-1] == "pass one: 2 of 2 clips, 0 failed in 0:00"
 
 
+def test_the_same_line_is_not_said_twice(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "POLL_S", 0.001)
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
+    sampled = threading.Semaphore(0)
+    monkeypatch.setattr(progress, "_sample", lambda now, read: sampled.release())
+    with caplog.at_level(logging.INFO, "pipelines.ui.progress"), progress.shown(Pass("videos", 4, unit="videos")):
+        for _ in range(5):
+            assert sampled.acquire(timeout=30)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "videos: 0 of 4; starting"
+    assert len(lines) == 2  # and the last one
+
+
 def test_counts_that_cannot_be_read_do_not_end_the_run(monkeypatch, caplog):
     monkeypatch.setattr(progress, "POLL_S", 0.001)
     asked = threading.Event()

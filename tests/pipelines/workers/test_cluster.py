@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipelines.corpora.manifest import Row
+from pipelines.workers import cluster
 from pipelines.workers.pack import frame_labels
 
 ROOT = Path(__file__).parents[3]
@@ -240,3 +241,14 @@ def test_sigterm_while_ray_starts_ends_with_143():
         [sys.executable, "-c", TERMINATED], cwd=ROOT, env=environment, capture_output=True, timeout=300
     )
     assert done.returncode == 143
+
+
+def test_a_ray_that_cannot_start_is_one_plain_sentence():
+    theirs = Exception(
+        "The current node timed out during startup. This could happen because the GCS has become overloaded."
+    )
+    said = str(cluster._not_started(theirs, 31.2))
+    assert (
+        said == "this machine was too busy to start Ray within 31 s; run the same command again when it has less to do"
+    )
+    assert "pipelines.doctor" in str(cluster._not_started(RuntimeError("no space"), 1))

@@ -54,7 +54,7 @@ def whole(clips, watcher):
     return watcher.watch(clips / "clips" / "bbaf2n.mp4").clip
 
 
-@pytest.fixture(scope="module", params=[(96, 96), (88, 88), (112, 112), (128, 104)], ids=str)
+@pytest.fixture(scope="module", params=[(96, 96), (88, 88), (112, 112), (160, 160), (128, 104)], ids=str)
 def cropped(request, whole, tmp_path_factory):
     size = request.param
     return write(tmp_path_factory.mktemp("crops") / "a.mp4", whole.mouth, whole.audio, size), size
@@ -63,7 +63,8 @@ def cropped(request, whole, tmp_path_factory):
 def test_mouth_crops_are_recognised(cropped, watcher):
     path, (width, height) = cropped
     with pytest.raises(
-        NoFaceError, match=rf"looks like a mouth crop .{width}x{height}.; --mouth-crops takes it as it is"
+        crops.MouthOnly,
+        match=rf"looks like a mouth crop .{width}x{height}.; --mouth-crops takes it as it is.*--vsr avhubert",
     ):
         watcher.watch(path)
 
@@ -105,6 +106,57 @@ def test_small_pictures_of_whole_faces_are_not_called_mouth_crops(clips, watcher
             assert not crops.looks_like_mouths(small, watcher.tracker.faces(small)), path.name
 
 
+@pytest.fixture(scope="module")
+def people(clips, watcher):
+    """Of each clip the first pictures, their middle between the eyes and mouth, and the distance of the eyes, in pixels."""
+    found = []
+    for path in sorted((clips / "clips").glob("*.mp4")):
+        pictures = list(Video(path))[:30:3]
+        points = np.median(watcher.tracker.faces(pictures), axis=0) * pictures[0].shape[1::-1]
+        eyes, mouth = points[[*crops.EYES]], points[[*crops.MOUTH]].mean(axis=0)
+        found.append((path.name, pictures, eyes.mean(axis=0), mouth, np.hypot(*(eyes[1] - eyes[0]))))
+    return found
+
+
+def square(pictures, middle, side, size):
+    """The square around a point, u1 [size, size, 3] each."""
+    scale = size / side
+    affine = np.float32([[scale, 0, size / 2 - middle[0] * scale], [0, scale, size / 2 - middle[1] * scale]])
+    return [cv2.warpAffine(p, affine, (size, size), borderMode=cv2.BORDER_REPLICATE) for p in pictures]
+
+
+@pytest.mark.parametrize("eyes_at", [0.25, 0.22, 0.18])
+@pytest.mark.parametrize("width", [2.2, 2.9])
+def test_whole_faces_that_fill_the_picture_are_not_called_mouth_crops(people, watcher, eyes_at, width):
+    """Framed as in LRS2, where eyes are at .21 of the height and below, and closer."""
+    for name, pictures, eyes, _, apart in people:
+        side = width * apart
+        small = square(pictures, (eyes[0], eyes[1] + (0.5 - eyes_at) * side), side, 160)
+        faces = watcher.tracker.faces(small)
+        assert len(faces) >= crops.FEW, name
+        assert not crops.looks_like_mouths(small, faces), name
+
+
+def test_a_whole_face_at_the_top_of_a_small_picture_is_followed(people, whole, tmp_path, watcher):
+    _, pictures, eyes, _, apart = people[0]
+    side = 2.6 * apart
+    small = square(pictures, (eyes[0], eyes[1] + 0.29 * side), side, 160)
+    grey = [cv2.cvtColor(small[k * len(small) // 30], cv2.COLOR_RGB2GRAY) for k in range(30)]
+    path = write(tmp_path / "high.mp4", grey, whole.audio[: 30 * 640], (160, 160))
+    assert watcher.watch(path).quality == 1
+
+
+@pytest.mark.parametrize("size", [88, 96, 112, 160])
+@pytest.mark.parametrize("width", [0.8, 1.0, 1.2])
+def test_tight_and_loose_mouth_crops_are_recognised(people, watcher, width, size):
+    """All but a few: where the lips and the nose pass for a whole face, a clip counts as one."""
+    said = []
+    for _, pictures, _, mouth, apart in people:
+        small = square(pictures, mouth, width * apart, size)
+        said.append(crops.looks_like_mouths(small, watcher.tracker.faces(small)))
+    assert sum(said) >= 0.9 * len(said)
+
+
 def test_mouth_crops_of_other_people_are_recognised(clips, watcher):
     for path in sorted((clips / "clips").glob("*.mp4")):
         mouths = [np.repeat(m[..., None], 3, axis=-1) for m in watcher.watch(path).clip.mouth[:50]]
@@ -125,7 +177,7 @@ def test_the_stage_says_so_in_the_ledger(cropped):
         return Work("b", [Slot(0, 0, 100, 75)], [row], [Receipt(0, "a", str(path))])
 
     failed = FaceStage()(work()).receipts[0]
-    assert failed.reason == "no_face"
+    assert failed.reason == "mouth_only"
     assert "--mouth-crops" in failed.message
     done = FaceStage(mouth_crops=True)(work()).receipts[0]
     assert done.ok
@@ -163,10 +215,12 @@ def test_a_store_keeps_whether_its_clips_are_mouth_crops(tmp_path, monkeypatch, 
 
 def test_teachers_of_landmarks_refuse(tmp_path, clips):
     for teacher in (lips.load("", "cpu"), blendshapes.load("", "cpu")):
-        with pytest.raises(TeacherError, match=r"landmarks.*avhubert or deep_avsr-video"):
-            crops.check_teacher(teacher)
+        with pytest.raises(TeacherError, match=r"landmarks.*; name one$"):
+            crops.check_teacher(teacher, "name one")
     config = request.Config(place(str(tmp_path / "a.zarr")), (f"folder:{clips / 'clips'}",), mouth_crops=True)
-    with pytest.raises(TeacherError, match="lips reads landmarks"):
+    with pytest.raises(
+        TeacherError, match=r"lips reads landmarks.*--vsr, such as avhubert:PATH or deep_avsr-video:PATH"
+    ):
         request.check(config)
     with pytest.raises(UsageError, match="--arrays face keeps whole faces"):
         request.check(replace(config, arrays=("face",)))

@@ -17,9 +17,9 @@ from store.similarity.grounds import Grounds
 from student import checkpoint
 from student.header import NOT_FITTED
 from student.models import build
-from student.predict import evidence
+from student.predict import evidence, words
 from student.predict.__main__ import exit_code, line, main, predict
-from student.predict.answer import doubt, out_of_sync, passages
+from student.predict.answer import doubt, out_of_sync, passages, refusal
 from student.predict.basis import basis
 from student.predict.records import Answer, Passage, Teachers
 
@@ -426,3 +426,14 @@ def test_debug_shows_the_traceback_of_what_nobody_foresaw(folder, monkeypatch, c
         said = CliRunner().invoke(main, [str(folder / "late.mkv"), "--teacher-only", "--cpu", *options])
         assert "of ours" in said.output
         assert ("in broken" in caplog.text) == shown
+
+
+@pytest.mark.parametrize(
+    ("ledger", "reason", "advice"),
+    [("mouth_only", "mouth only", "--mouth-crops"), ("no_track", "no track", "--audio-track")],
+)
+def test_a_refused_video_is_told_what_it_lacks(ledger, reason, advice):
+    said = refusal("/v.mp4", ledger, "/v.mp4: m")
+    assert (said.reason, said.message) == (reason, "m")
+    assert words.headline(said)[1].startswith("No answer: ")
+    assert any(advice in f"{text} {command}" for text, command in words.advice(said))

@@ -42,7 +42,6 @@ CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  #
 VIDEO_SUFFIXES = frozenset(
     f".{name}" for name in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv".split(" ")
 )
-USUAL = ("mp4", "mov", "mkv", "webm", "avi", "mpg")  # of these, those to name in a message
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,9 @@ def load(
         ) from error
     if not rows:
         if kind == "folder":
-            raise ManifestError(f"no videos ({', '.join(USUAL)} and the like) in {start}, or in the folders in it")
+            raise ManifestError(
+                f"no videos (mp4, mov, mkv, webm, avi, mpg and the like) in {start}, or in the folders in it"
+            )
         raise ManifestError(
             f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
         )
@@ -297,13 +298,13 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
         for name in ("identities", "audio_segments", "video_segments", "faults"):
             record[name] = json.dumps(record[name], ensure_ascii=False) if record[name] else ""
         record["audio_track"] = "" if row.audio_track is None else str(row.audio_track or "auto")
-        for name in ("label", "audio_fake", "video_fake"):
-            record[name] = "" if record[name] < 0 else str(record[name])
+        record |= {k: "" if record[k] < 0 else str(record[k]) for k in ("label", "audio_fake", "video_fake")}
         records.append(record)
     table = {f.name: [record[f.name] for record in records] for f in fields(Row)}
     parquet = Path(place(path).name).suffix.lower() in PARQUET
-    as_bytes = pd.DataFrame(table).to_parquet(index=False, write_page_checksum=True) if parquet else to_csv(table)
-    place(path).write(as_bytes)
+    place(path).write(
+        pd.DataFrame(table).to_parquet(index=False, write_page_checksum=True) if parquet else to_csv(table)
+    )
 
 
 def _absolute(path: str, base: Path | Place) -> str:

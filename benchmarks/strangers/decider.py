@@ -11,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import store
+from benchmarks.strangers.listed import Listed
+from pipelines.labels.learn import training_clips
 from student.predict.agreement import settled
 from student.predict.answer import answer, refusal
 from student.predict.basis import Basis, basis

@@ -6,13 +6,17 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import posixpath
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from concord import plain_json
 from concord.errors import ConcordError
 from concord.text import spelled
 from pipelines.corpora.faults import Fault
+from store.layout import StoreError
+from store.place import Place, is_url, place
 
 PATHS = ("path", "audio_path")  # columns that may hold bytes that are not UTF-8, as file names may
 LONGEST = 1 << 16  # characters of a cell
@@ -121,3 +125,20 @@ def as_segments(value: Any, name: str, where: str) -> tuple[tuple[float, float],
             f"{where}: {name} has a part that ends before it starts, never ends, or begins below 0: {str(value)[:200]}"
         )
     return spans
+
+
+def absolute(path: str, base: Path | Place) -> str:
+    """The target of a row's path: an absolute path, or a bucket's URL."""
+    try:
+        if is_url(path):
+            return str(place(path))
+        path = str(place(path)) if path.startswith("file://") else os.path.expanduser(path)
+        if isinstance(base, Path) or os.path.isabs(path):
+            return os.path.normpath(base / path if isinstance(base, Path) else path)
+        scheme, _, rest = str(base).partition("://")
+        joined = posixpath.normpath(f"{rest}/{path}")
+        if not joined.startswith(f"{rest.partition('/')[0]}/"):
+            raise ManifestError(f"manifest row of {path} leads out of the bucket of {base}; give its URL")
+        return str(place(f"{scheme}://{joined}"))
+    except StoreError as error:
+        raise ManifestError(f"manifest row of {path}: {error}") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points
@@ -23,6 +22,7 @@ from concord.text import spelled
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import (
     ManifestError,
+    absolute,
     as_faults,
     as_label,
     as_names,
@@ -39,6 +39,7 @@ from store.place import Place, is_url, place
 SPLITS = ("train", "val", "test")  # in this order; a row without a split has ""
 PARQUET = (".parquet", ".pq")
 CATEGORIES = {(0, 0): "RVRA", (0, 1): "RVFA", (1, 0): "FVRA", (1, 1): "FVFA"}  # by (video_fake, audio_fake)
+USUAL = ("mp4", "mov", "mkv", "webm", "avi", "mpg")  # videos to name in a message
 VIDEO_SUFFIXES = frozenset(
     f".{name}" for name in "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv".split(" ")
 )
@@ -157,9 +158,7 @@ def load(
         ) from error
     if not rows:
         if kind == "folder":
-            raise ManifestError(
-                f"no videos (mp4, mov, mkv, webm, avi, mpg and the like) in {start}, or in the folders in it"
-            )
+            raise ManifestError(f"no videos ({', '.join(USUAL)} and the like) in {start}, or in the folders in it")
         raise ManifestError(
             f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
         )
@@ -193,7 +192,7 @@ def complete(rows: Iterable[Row], corpus: str, base: Path | Place) -> list[Row]:
 
 def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
     corpus = row.corpus or corpus
-    path = _absolute(row.path, base)
+    path = absolute(row.path, base)
     label, audio_fake, video_fake = row.label, row.audio_fake, row.video_fake
     if label == 0:
         audio_fake, video_fake = 0, 0
@@ -215,7 +214,7 @@ def _complete(row: Row, corpus: str, base: Path | Place) -> Row:
         identities=tuple(map(spelled, row.identities)),
         faults=tuple(Fault.of(spelled(str(fault))) for fault in row.faults),
         path=_as_text(path),
-        audio_path=_as_text(_absolute(row.audio_path, base)) if row.audio_path else "",
+        audio_path=_as_text(absolute(row.audio_path, base)) if row.audio_path else "",
         label=label,
         audio_fake=audio_fake,
         video_fake=video_fake,
@@ -305,20 +304,3 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
     place(path).write(
         pd.DataFrame(table).to_parquet(index=False, write_page_checksum=True) if parquet else to_csv(table)
     )
-
-
-def _absolute(path: str, base: Path | Place) -> str:
-    """The target of a row's path: an absolute path, or a bucket's URL."""
-    try:
-        if is_url(path):
-            return str(place(path))
-        path = str(place(path)) if path.startswith("file://") else os.path.expanduser(path)
-        if isinstance(base, Path) or os.path.isabs(path):
-            return os.path.normpath(base / path if isinstance(base, Path) else path)
-        scheme, _, rest = str(base).partition("://")
-        joined = posixpath.normpath(f"{rest}/{path}")
-        if not joined.startswith(f"{rest.partition('/')[0]}/"):
-            raise ManifestError(f"manifest row of {path} leads out of the bucket of {base}; give its URL")
-        return str(place(f"{scheme}://{joined}"))
-    except StoreError as error:
-        raise ManifestError(f"manifest row of {path}: {error}") from error

@@ -181,8 +181,8 @@ def show(report: Report) -> None:
         for line in tables.lines(variant.methods):
             table.add_row(*(Text(plain(cell)) for cell in line), end_section=False)
         console.print(table)
-        for line in tables.warnings(variant):
-            console.print(Text(plain(line)))
+        for said in tables.warnings(variant):
+            console.print(Text(plain(said)))
     if not report.audited:
         console.print(Text(plain(tables.UNAUDITED.format(report.store)), style="dim"))
 

@@ -95,12 +95,12 @@ def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed:
             raise ManifestError(_lacks(name, split, protocol.text, mine))
     if not of:
         raise ManifestError(f"protocol {name} ({protocol.text}) found no clip with a split; name another protocol")
-    there = {row.label for row in mine if row.id in of} if name == SPEAKERS else {0, 1}
+    found = {row.label for row in mine if row.id in of} if name == SPEAKERS else {0, 1}
     for split in dict.fromkeys(of.values()):
         labels = {row.label for row in mine if of.get(row.id) == split}
-        lacks = [what for label, what in ((0, "real"), (1, "fake")) if label in there - labels]
+        lacks = [what for label, what in ((0, "real"), (1, "fake")) if label in found - labels]
         notes += [f"{split} has no {what} clip" for what in lacks]
-    notes += [f"no clip is {what}" for label, what in ((0, "known to be real"), (1, "forged")) if label not in there]
+    notes += [f"no clip is {what}" for label, what in ((0, "known to be real"), (1, "forged")) if label not in found]
     return Splits(of, +left, tuple(notes))
 
 

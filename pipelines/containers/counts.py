@@ -142,6 +142,8 @@ class _Count:
     def _grouped(self, file: IO[bytes]) -> int:
         """Samples in all chunks."""
         rows = _rows(file, self.track.groups, ">III")
+        if not rows:
+            return 0
         firsts = [*(min(first, self.track.chunks + 1) for first, _, _ in rows[1:]), self.track.chunks + 1]
         return sum(max(last - first, 0) * count for (first, count, _), last in zip(rows, firsts, strict=True))
 

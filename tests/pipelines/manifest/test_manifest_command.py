@@ -289,7 +289,7 @@ def test_the_picture_is_drawn_with_and_without_lengths(tmp_path, suffix):
         (["--manifest", "m.csv", "--protocol", "groups", "--shares", "1,2"], "70,10,20"),
         (["--manifest", "m.csv", "--protocol", "groups", "--shares", "0,0,0"], "must be above 0"),
         (["--manifest", "nowhere.csv"], "nowhere.csv does not exist"),
-        (["--manifest", "nowhere.csv", "--validate"], "nowhere.csv cannot be read"),
+        (["--manifest", "nowhere.csv", "--validate"], "nowhere.csv does not exist"),
     ],
 )
 def test_wrong_options_say_what_to_do(options, says):

@@ -34,11 +34,13 @@ def run(line: str, kind: str, root: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, f"{line}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    expected = 3 if "predict" in line else 0  # a fit of four clips licenses no verdict
+    assert done.returncode == expected, f"{line}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", ["folder", pytest.param("grid", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "grid"])
 def test_the_steps_of_the_readme_leak_nothing(kind, clips, tmp_path):
     for name, path in zip(("ann", "bob", "cid", "dan"), sorted((clips / "clips").iterdir()), strict=True):
         where = {"folder": f"videos/real/{name}", "grid": f"videos/{name}/clips"}[kind]

@@ -100,9 +100,8 @@ class Watcher:
         """All faces of a clip. Raises NoFaceError, also for one that looks like a mouth crop."""
         try:
             faces = self.tracker.follow(video, whole_faces=self.whole_faces)
-        except NoFaceError:
-            crops.refuse(path, self.tracker.faces)
-            raise
+        except NoFaceError as error:
+            crops.refuse(path, self.tracker.faces, error)
         crops.refuse_face(faces.tracks[0], faces.shapes[0][1])
         return faces
 

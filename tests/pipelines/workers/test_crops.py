@@ -169,6 +169,16 @@ def test_noise_and_still_pictures_are_not_called_mouth_crops():
     assert not crops.looks_like_mouths(np.zeros((30, 96, 96, 3), np.uint8), [])
 
 
+def test_a_small_picture_without_a_face_is_told_of_the_option(whole, tmp_path, watcher):
+    """It is refused all the same, so the word costs nothing."""
+    path = write(tmp_path / "wall.mp4", [np.full((96, 96), 90, np.uint8)] * 30, whole.audio[: 30 * 640], (96, 96))
+    with pytest.raises(
+        NoFaceError, match=r"0 of 30 frames.*; if these 96x96 pictures are mouth crops, use --mouth-crops"
+    ) as caught:
+        watcher.watch(path)
+    assert caught.value.reason == "no_face"
+
+
 def test_the_stage_says_so_in_the_ledger(cropped):
     path, _ = cropped
     row = Row(str(path), id="a")

@@ -102,7 +102,7 @@ class Watcher:
             faces = self.tracker.follow(video, whole_faces=self.whole_faces)
         except NoFaceError as error:
             crops.refuse(path, self.tracker.faces, error)
-        crops.refuse_face(faces.tracks[0], faces.shapes[0][1])
+        crops.refuse_face(path, faces.tracks[0], faces.shapes[0][1], self.tracker.faces)
         return faces
 
     def _hear(self, path: Media, start_s: float | None, num_frames: int, track: int) -> Sound:

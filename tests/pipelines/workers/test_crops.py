@@ -103,7 +103,7 @@ def test_small_pictures_of_whole_faces_are_not_called_mouth_crops(clips, watcher
         tall = [cv2.resize(p[:, 36:324], (side, side), interpolation=cv2.INTER_AREA) for p in pictures]
         wide = [cv2.resize(p, (side, height), interpolation=cv2.INTER_AREA) for p in pictures]
         for small in (tall, wide):
-            assert not crops.looks_like_mouths(small, watcher.tracker.faces(small)), path.name
+            assert not crops.looks_like_mouths(small, watcher.tracker.faces), path.name
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,8 @@ def test_whole_faces_that_fill_the_picture_are_not_called_mouth_crops(people, wa
     for name, pictures, eyes, _, apart in people:
         side = width * apart
         small = square(pictures, (eyes[0], eyes[1] + (0.5 - eyes_at) * side), side, 160)
-        faces = watcher.tracker.faces(small)
-        assert len(faces) >= crops.FEW, name
-        assert not crops.looks_like_mouths(small, faces), name
+        assert len(watcher.tracker.faces(small)) >= crops.FEW, name
+        assert not crops.looks_like_mouths(small, watcher.tracker.faces), name
 
 
 def test_a_whole_face_at_the_top_of_a_small_picture_is_followed(people, whole, tmp_path, watcher):
@@ -153,20 +152,20 @@ def test_tight_and_loose_mouth_crops_are_recognised(people, watcher, width, size
     said = []
     for _, pictures, _, mouth, apart in people:
         small = square(pictures, mouth, width * apart, size)
-        said.append(crops.looks_like_mouths(small, watcher.tracker.faces(small)))
+        said.append(crops.looks_like_mouths(small, watcher.tracker.faces))
     assert sum(said) >= 0.9 * len(said)
 
 
 def test_mouth_crops_of_other_people_are_recognised(clips, watcher):
     for path in sorted((clips / "clips").glob("*.mp4")):
         mouths = [np.repeat(m[..., None], 3, axis=-1) for m in watcher.watch(path).clip.mouth[:50]]
-        assert crops.looks_like_mouths(mouths, watcher.tracker.faces(mouths)), path.name
+        assert crops.looks_like_mouths(mouths, watcher.tracker.faces), path.name
 
 
-def test_noise_and_still_pictures_are_not_called_mouth_crops():
+def test_noise_and_still_pictures_are_not_called_mouth_crops(watcher):
     noise = np.random.default_rng(0).integers(0, 256, (30, 96, 96, 3), np.uint8)
-    assert not crops.looks_like_mouths(noise, [])
-    assert not crops.looks_like_mouths(np.zeros((30, 96, 96, 3), np.uint8), [])
+    assert not crops.looks_like_mouths(list(noise), watcher.tracker.faces)
+    assert not crops.looks_like_mouths(list(np.zeros((30, 96, 96, 3), np.uint8)), watcher.tracker.faces)
 
 
 def test_a_small_picture_without_a_face_is_told_of_the_option(whole, tmp_path, watcher):

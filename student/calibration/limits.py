@@ -6,16 +6,15 @@ import math
 
 import numpy as np
 
-ALARMS = 0.05  # genuine pieces called fake, at most
-MISSES = 0.1  # pieces with another sound called real, at most
+from store.similarity.limits import MISSES, RATE
 
 
-def limits(own: np.ndarray, swapped: np.ndarray, alarms: float = ALARMS, misses: float = MISSES) -> tuple[float, float]:
+def limits(own: np.ndarray, swapped: np.ndarray, alarms: float = RATE, misses: float = MISSES) -> tuple[float, float]:
     """The limits (fake, real) from the scores of own pieces [n] and of swapped ones [m], neither empty.
 
     Conformal: one more genuine piece falls below the k-th lowest of n, k = alarms x (n + 1), with chance `alarms`; with
     fewer than 1 / alarms - 1 pieces the lowest stands in, and the chance is 1 / (n + 1). Where both promises leave a gap,
-    one limit in its middle keeps both.
+    one limit in its middle keeps both. (`store.similarity.limits` does the same for people, from stored distributions.)
     """
     low, high = np.sort(np.asarray(own, np.float64)), np.sort(np.asarray(swapped, np.float64))[::-1]
     fake, real = low[_rank(alarms, len(low))], high[_rank(misses, len(high))]

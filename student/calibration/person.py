@@ -16,11 +16,12 @@ import numpy as np
 from store import similarity
 from store.layout import FPS
 from store.similarity import Fit, Moments
+from store.similarity.limits import RATE, least_units
 from student.calibration import recordings as cutting
-from student.calibration.limits import ALARMS, limits
+from student.calibration.limits import limits
 from student.calibration.recordings import MOST, SHORTEST, Piece, Recording
 
-PIECES = 20  # with fewer no limit holds 1 false alarm in 20
+PIECES = 20  # at least; of rarer false alarms than 1 in 20 as many more as it takes to hold them (`Person.needed`)
 FOLDS = 10  # parts of the recordings that are held out in turn
 BLOCKS = 5  # parts of one recording
 OWN_SECONDS = 60  # of speech from which a fit of the person's own is tried
@@ -43,7 +44,8 @@ class Errors:
 @dataclass(frozen=True)
 class Calibrated:
     """A fit with the map of NAME; similarities below `fake` are fake, from `real` on real; whether the fit is the person's
-    own; the pieces that it rests on, their frames, the recordings, their seconds of speech; and the errors."""
+    own; the pieces that it rests on, their frames, the recordings, their seconds of speech; the errors; and the share of false
+    alarms that was asked for."""
 
     fit: Fit
     fake: float
@@ -54,24 +56,32 @@ class Calibrated:
     recordings: int
     seconds: float
     errors: Errors
+    alarms: float = RATE
 
     @property
     def lacks(self) -> str:
         """Why no verdict may rest on it; "" if one may."""
         if self.fit.calibration[NAME]["clip"][0] <= 0:
             return "in the reference, own sound fits the lips no better than another's"
-        if self.errors.false_alarms > TOO_MANY * ALARMS:
+        if self.errors.false_alarms > TOO_MANY * self.alarms:
             return f"of pieces held out of the reference, {self.errors.false_alarms:.0%} would be called fake"
         return ""
 
 
 @dataclass(frozen=True)
 class Person:
-    """The usable recordings of one person, and the fit that compares them."""
+    """The usable recordings of one person, the fit that compares them, and the share of genuine videos that may be called
+    fake."""
 
     recordings: Sequence[Recording]
     fit: Fit
+    alarms: float = RATE
     _known: dict[tuple[int, str], Calibrated | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def needed(self) -> int:
+        """Pieces without which no limit holds the share."""
+        return max(PIECES, least_units(self.alarms))
 
     def seconds(self, without: str = "") -> float:
         """Seconds of speech with a face, without the recording of that SHA-256."""
@@ -83,19 +93,19 @@ class Person:
 
     def at(self, frames: int, without: str = "") -> Calibrated | None:
         """The calibration for a video with that many frames of evidence, without the recording of that SHA-256; None if
-        there are fewer than PIECES pieces of SHORTEST frames."""
+        there are fewer than `needed` pieces of SHORTEST frames."""
         mine = [one for one in self.recordings if one.sha256 != without]
-        long = max(SHORTEST, min(frames, int(self.seconds(without) * FPS) // PIECES))
+        long = max(SHORTEST, min(frames, int(self.seconds(without) * FPS) // self.needed))
         if (long, without) not in self._known:
-            self._known[long, without] = _calibrated(mine, self.fit, long)
+            self._known[long, without] = _calibrated(mine, self.fit, long, self.alarms, self.needed)
         return self._known[long, without]
 
 
-def _calibrated(mine: Sequence[Recording], fit: Fit, frames: int) -> Calibrated | None:
-    pieces = cutting.cut(mine, frames, MOST)
-    if len(pieces) < PIECES and frames > SHORTEST:  # short recordings give fewer than their sum
-        pieces = cutting.cut(mine, SHORTEST, MOST)
-    if len(pieces) < PIECES:
+def _calibrated(mine: Sequence[Recording], fit: Fit, frames: int, alarms: float, needed: int) -> Calibrated | None:
+    pieces = cutting.cut(mine, frames, max(MOST, needed))
+    if len(pieces) < needed and frames > SHORTEST:  # short recordings give fewer than their sum
+        pieces = cutting.cut(mine, SHORTEST, max(MOST, needed))
+    if len(pieces) < needed:
         return None
     fold = folds(pieces)
     scores = cutting.table(mine, pieces, lambda _: fit)
@@ -105,8 +115,8 @@ def _calibrated(mine: Sequence[Recording], fit: Fit, frames: int) -> Calibrated 
         found = _own_fit(mine, pieces, fold)
         if found and _auc(found[1]) >= _auc(scores) + BETTER:
             chosen, scores, is_own = found[0], found[1], True
-    low, high = limits(np.diag(scores), _others(scores))
-    errors = measured(scores, fold, cutting.shifted_scores(mine, pieces, chosen))
+    low, high = limits(np.diag(scores), _others(scores), alarms)
+    errors = measured(scores, fold, cutting.shifted_scores(mine, pieces, chosen), alarms)
     maps = {"clip": similarity.fit_logistic(np.diag(scores), _others(scores)), **_near(mine, chosen)}
     between = similarity.logistic(np.array([low, high]), *maps["clip"])
     # a decision never contradicts the probability
@@ -115,7 +125,7 @@ def _calibrated(mine: Sequence[Recording], fit: Fit, frames: int) -> Calibrated 
     which = sorted({piece.recording for piece in pieces})
     return Calibrated(
         chosen.calibrated(NAME, maps), below, above, is_own,
-        len(pieces), typical, len(which), seconds, errors,
+        len(pieces), typical, len(which), seconds, errors, alarms,
     )  # fmt: skip
 
 
@@ -128,24 +138,24 @@ def folds(pieces: Sequence[Piece]) -> np.ndarray:
     return np.arange(len(pieces)) * BLOCKS // len(pieces)
 
 
-def measured(scores: np.ndarray, fold: np.ndarray, shifted: np.ndarray) -> Errors:
+def measured(scores: np.ndarray, fold: np.ndarray, shifted: np.ndarray, alarms: float = RATE) -> Errors:
     """Errors of limits that are set without each fold in turn, on that fold's pieces; `scores` as in `recordings.table`,
     `shifted` [shifts, pieces] with NaN where there is none."""
-    alarms, misses, moved, decided = [], [], [], []
+    wrong, misses, moved, decided = [], [], [], []
     apart = ~np.eye(len(scores), dtype=bool)
     for part in np.unique(fold):
         out = fold == part
         rest = scores[~out][:, ~out]
-        low, high = limits(np.diag(rest), _others(rest))
+        low, high = limits(np.diag(rest), _others(rest), alarms)
         own, swapped = np.diag(scores)[out], scores[out][apart[out]]
         late = shifted[:, out]
-        alarms.append(own < low)
+        wrong.append(own < low)
         decided.append((own < low) | (own >= high))
         misses.append(swapped >= high)
         moved.append(late[np.isfinite(late)] >= high)
     late = np.concatenate(moved)
     return Errors(
-        float(np.concatenate(alarms).mean()),
+        float(np.concatenate(wrong).mean()),
         float(np.concatenate(misses).mean()),
         float(late.mean()) if len(late) else None,
         float(np.concatenate(decided).mean()),

@@ -85,7 +85,7 @@ def predict(
         for side, mine in witness.provenance().items():
             if mine.get("sha256") != records[side].get("sha256"):
                 raise TeacherError(f"{other}: {mine['name']} has others; {helps}")
-        known = reference.gathered(references, witness, on.fit, on.map_of) if references else None
+        known = reference.gathered(references, witness, on.fit, on.map_of, on.false_alarms) if references else None
         for path in paths:
             begun = time.perf_counter()
             try:
@@ -195,7 +195,7 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
     default=RATE,
     show_default=True,
     metavar="SHARE",
-    help="Share of strangers' real videos that may be called fake; without --corpus.",
+    help="Share of strangers' real videos, with --reference of the person's own, that may be called fake; without --corpus.",
 )
 @click.option(
     "--reference",

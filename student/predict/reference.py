@@ -20,8 +20,9 @@ from pipelines.labels.projection import half
 from store import similarity
 from store.layout import FPS
 from store.similarity import Fit
+from store.similarity.limits import RATE
 from student.calibration import doubts
-from student.calibration.person import NAME, PIECES, Calibrated, Person
+from student.calibration.person import NAME, Calibrated, Person
 from student.calibration.recordings import SHORTEST, Recording
 from student.predict.agreement import fits_elsewhere, settled
 from student.predict.answer import answer, doubt
@@ -55,8 +56,9 @@ class Resting:
         return Calibration([NAME], True, "", True, 1, self.record.text)
 
 
-def gathered(paths: Sequence[str], witness: Witness, fit: Fit, corpus: str | None) -> References:
-    """The references at `paths`, watched; `corpus` is the map of `fit` that judges whether one is out of sync."""
+def gathered(paths: Sequence[str], witness: Witness, fit: Fit, corpus: str | None, alarms: float = RATE) -> References:
+    """The references at `paths`, watched; `corpus` is the map of `fit` that judges whether one is out of sync, `alarms` the
+    share of genuine videos that may be called fake."""
     found: list[Recording] = []
     left_out: list[LeftOut] = []
     for path in paths:
@@ -77,7 +79,7 @@ def gathered(paths: Sequence[str], witness: Witness, fit: Fit, corpus: str | Non
             found.append(Recording(path, sha256, seen.vsr, seen.asr, seen.evident, seen.voice, shift))
     bad = doubts.disagreeing(found, fit)
     left_out += [LeftOut(found[k].path, "its own lips and voice do not agree") for k in bad]
-    kept = Person([one for k, one in enumerate(found) if k not in bad], fit)
+    kept = Person([one for k, one in enumerate(found) if k not in bad], fit, alarms)
     log.info("reference: %.0f s of speech in %d of %d videos", kept.seconds(), len(kept.recordings), len(paths))
     for one in left_out:
         log.warning("reference %s is left out: %s", one.path, one.reason)
@@ -114,8 +116,8 @@ def resting(references: References, seen: Evidence) -> Resting:
     if found is None:
         pieces, least = mine.pieces(sha256), SHORTEST / FPS
         text = (
-            f"the reference has {seconds:.0f} s of speech in {pieces} pieces of at least {least:.0f} s; {PIECES} pieces are "
-            f"needed, {PIECES * least:.0f} s in long videos"
+            f"the reference has {seconds:.0f} s of speech in {pieces} pieces of at least {least:.0f} s; {mine.needed} pieces "
+            f"are needed, {mine.needed * least:.0f} s in long videos"
         )
         return Resting(seen, Reference(False, round(seconds, 2), videos, pieces, None, left_out=left_out, text=text))
     lacks, errors = found.lacks, found.errors

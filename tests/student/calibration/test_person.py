@@ -55,6 +55,14 @@ def test_few_scores_take_the_worst():
     assert limits(np.array([0.5, 0.2, 0.9]), np.array([0.1, 0.6])) == (0.2, 0.6)
 
 
+def test_rarer_false_alarms_take_more_pieces():
+    many = [recording(k, 1000) for k in range(3)]
+    strict = Person(many, cosine(), 0.01)
+    assert (Person(many, cosine()).needed, strict.needed) == (PIECES, 99)
+    assert Person(many, cosine()).at(25).fake > strict.at(25).fake
+    assert Person(many[:1], cosine(), 0.01).at(25) is None
+
+
 # -- pieces ------------------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import click
 
-from concord.command import Command, log_to_stderr, put
+from concord.command import Command, json_option, log_to_stderr, put
 from store import output
 from store.output import Output
 
@@ -46,13 +46,7 @@ JSON = output.marked("figures of benchmarks.wild", b'{\n  "format": "concord-av 
 @click.option("--fit-from", help="Store or file whose fit to use.  [default: the store's, or as predict takes it]")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="--output folder of a training run: judge it, too.")
 @click.option("--corpus", help="As predict's --corpus: states that the videos are from this calibrated corpus.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    metavar="FILE",
-    help="Write every figure as JSON; - for standard output, without the page.",
-)
+@json_option("Write every figure as JSON; - for standard output, without the page.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many clips of each corpus and method.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of other sounds.")
 def main(

@@ -20,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -244,6 +245,12 @@ class FloatRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
         return number
+
+
+def json_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--json FILE, as parameter `json_file`: a path or "-"."""
+    path = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+    return click.option("--json", "json_file", type=path, metavar="FILE", help=help)
 
 
 def storage_options(name: str = "options") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -26,7 +26,17 @@ from typing import Any
 import click
 
 import store
-from concord.command import Command, FloatRange, fail, log_to_stderr, put, say, storage_options, told
+from concord.command import (
+    Command,
+    FloatRange,
+    fail,
+    json_option,
+    log_to_stderr,
+    put,
+    say,
+    storage_options,
+    told,
+)
 from pipelines.audit import shortcuts, stored, words
 from pipelines.audit.found import Found, audit, keep, of_lists, of_media, of_store
 from pipelines.corpora import manifest
@@ -65,13 +75,7 @@ def _check_outputs(json_file: Path | None, html: Path | None, inputs: Sequence[A
 @click.option("--media", is_flag=True, help="Decode the media files, and compare their bytes and content.")
 @audio_track()
 @storage_options()
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    metavar="FILE",
-    help="Write everything as JSON; - for standard output.",
-)
+@json_option("Write everything as JSON; - for standard output.")
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page with plots."
 )

@@ -118,13 +118,13 @@ class Parts:
         self._turn()
         self._open.append(name)
         self.broken = ""  # an earlier error was handled
-        before = self.seconds.setdefault(name, 0.0)
+        before, ended = self.seconds.setdefault(name, 0.0), False
         try:
             yield
-        except BaseException:
-            self.broken = self.broken or name
-            raise
+            ended = True
         finally:
+            if not ended:
+                self.broken = self.broken or name
             self._turn()
             if name in self._open:
                 self._open.remove(name)

@@ -8,7 +8,6 @@ arm learns the teachers' rows (the projection term of `student.train`), which on
 
 from __future__ import annotations
 
-import store
 from student.experiment import runs
 from student.experiment.arms import Arm
 from student.experiment.asked import Asked
@@ -33,7 +32,5 @@ LIMITS = [
 
 
 def run(asked: Asked) -> Result:
-    """Train the four arms on the first store and judge them on all. Raises ExperimentError without soft labels."""
-    runs.check_fit(store.open(asked.stores[0]))
-    found = runs.of_arms(asked, ARMS, (SWAPS, AT_BEST, SHIFTS), PAIRS)
-    return Result(QUESTION, [found.table], found.figures, LIMITS, found.notes)
+    """Train the four arms, and judge them. Raises ExperimentError without soft labels."""
+    return runs.result(asked, QUESTION, ARMS, (SWAPS, AT_BEST, SHIFTS), PAIRS, LIMITS)

@@ -17,7 +17,7 @@ from student.experiment.arms import Arm
 from student.experiment.asked import Asked, ExperimentError
 from student.experiment.judging import TrialSet
 from student.experiment.parts import Parts, parts, write_splits
-from student.experiment.tables import INTERVALS, TEACHERS, Table, compared
+from student.experiment.tables import INTERVALS, TEACHERS, Result, Table, compared
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,21 @@ def of_arms(
         seen(reader, chosen),
     )
     return Found(table, about, tuple(note for note in notes if note))
+
+
+def result(
+    asked: Asked,
+    question: str,
+    every: Sequence[Arm],
+    tasks: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    limits: list[str],
+) -> Result:
+    """What training every arm on the first store and judging all on every store answers. Raises ExperimentError if the
+    first has no soft labels."""
+    check_fit(store.open(asked.stores[0]))
+    found = of_arms(asked, every, tasks, pairs)
+    return Result(question, [found.table], found.figures, limits, found.notes)
 
 
 def all_sets(asked: Asked, chosen: Parts, tasks: Sequence[str]) -> list[TrialSet]:

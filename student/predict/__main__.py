@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from concord.command import Command, log_to_stderr, put, say, told
+from concord.command import Command, json_option, log_to_stderr, put, say, told
 from concord.text import plain
 from pipelines.hearing.option import audio_track
 from store import output
@@ -206,13 +206,7 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
 )
 @audio_track()
 @click.option("--no-words", is_flag=True, help="Do not transcribe, which takes most of the time.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    metavar="FILE",
-    help="Write all answers as JSON; - for standard output.",
-)
+@json_option("Write all answers as JSON; - for standard output.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path),

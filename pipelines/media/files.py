@@ -115,11 +115,11 @@ def _open(path: Media, demuxer: Mapping[str, str]) -> av.container.InputContaine
         raise _too_many(path) from error
     except (av.FFmpegError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
+        if name and _is_text(name):
+            text = f"{shown(path)} is not a video: it holds text; check that it is the right file (playlists are not followed)"
+            raise MediaError("unreadable", text) from error
         if getattr(error, "errno", None) == errno.EINVAL:  # ffmpeg's error for a container that is not listed
             why = "this kind of file is not accepted; playlists and scripts are not followed"
-        elif name and _is_text(name):
-            text = f"{shown(path)} is not a video: it holds text; check that it is the right file"
-            raise MediaError("unreadable", text) from error
         text = f"{shown(path)} cannot be read as mp4, mov, mkv, webm, avi, mpg or similar ({why})"
         raise MediaError("unreadable", f"{text}; check the file or leave it out") from error
     if len(container.streams) > MAX_STREAMS:

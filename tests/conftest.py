@@ -1,6 +1,7 @@
 """Fixtures that more than one test module needs: real clips, and the shared reference data where it exists."""
 
 import os
+import signal
 import uuid
 from collections import defaultdict
 from itertools import chain
@@ -14,6 +15,11 @@ ROOT = Path(__file__).parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core; more threads would wait for each other
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
+
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # as a job in the background gets it; commands that are tested would, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow machine is not a failure
 hypothesis.settings.load_profile("no deadline")

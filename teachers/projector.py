@@ -1,12 +1,13 @@
 """The network of `contrast`: two small maps into one space, trained so that lips and sound of the same moment are close
 there.
 
-The picture side is a temporal network (three residual convolutions, receptive field of 11 frames). The sound side is
-one linear map, because its embedding already contains the context. Both are trained by InfoNCE (van den Oord et al.
-2018, arXiv 1807.03748, equation 4) in both directions over windows of five frames, the window of a soft label: each
-window against those of other times and other clips. Noise added to the sound, random scaling of the picture's columns
-(the amount of motion differs between faces), dropout, weight decay and early stopping on held-out clips prevent
-overfitting to single speakers.
+The picture side is a temporal network (three residual convolutions, receptive field of 11 frames). The sound side sees
+one frame, because its embedding already contains the context: a linear map, and a small layer beside it. Both are
+trained by InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4) in both directions over windows of five
+frames, the window of a soft label: each window against those of other times and other clips. Noise added to the sound,
+random scaling of the picture's columns (the amount of motion differs between faces), dropout, weight decay and early
+stopping on held-out clips prevent overfitting to single speakers. NETWORKS of them, from seeds of their own, are
+compared together: the mean of their cosines travels to other people better than one's.
 
 It always computes on one core, so that a seed gives the same network on any machine. The weights are plain arrays,
 which the store keeps.
@@ -27,8 +28,11 @@ from torch.nn import functional as F
 
 log = logging.getLogger(__name__)
 
-DIMS = 32  # of the shared space
+NETWORKS = 2  # that are trained, and compared together
+MOST_NETWORKS = 16  # that a fit, which may come from anyone, can have
+DIMS = 32  # of the shared space of each
 WIDTH = 96  # of the picture side's hidden layers
+HIDDEN = 128  # of the layer on the sound side
 KERNELS = (5, 5, 3)  # frames that each convolution sees
 DROPOUT = 0.2
 WINDOW = 5  # frames compared together in the loss: the window of a soft label
@@ -59,48 +63,65 @@ class Example:
 
 @dataclass(frozen=True)
 class Learned:
-    """Arrays of the network by name, f4; the step at which they were taken; the held-out loss at that step, NaN without
-    held-out clips."""
+    """Arrays of the networks by name, f4 [networks, ...]; the step at which those of each were taken; the mean of their
+    held-out losses at that step, NaN without held-out clips."""
 
     arrays: dict[str, np.ndarray]
-    steps: int
+    steps: tuple[int, ...]
     loss: float
 
 
 class Projector:
-    """The two maps, from the arrays that `learn` gave."""
+    """The two maps, from the arrays that `learn` gave. (Those of earlier releases are one network, not stacked, and have
+    no layer on the sound side.)"""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         """Raises ValueError if the arrays do not belong to this network."""
         try:
-            with torch.device("meta"):  # no memory is allocated for lengths that may be wrong
-                self._net = _Network(len(arrays["vsr_mean"]), len(arrays["asr_mean"]))
-            state = {name: torch.tensor(np.asarray(a, np.float32)) for name, a in arrays.items()}
-            self._net.load_state_dict(state, assign=True)
-        except (KeyError, TypeError, RuntimeError) as error:
+            if np.ndim(arrays["log_scale"]):
+                count = len(arrays["log_scale"])
+                if not 0 < count <= MOST_NETWORKS or any(len(a) != count for a in arrays.values()):
+                    raise ValueError(f"{count} networks whose arrays differ in number")
+                each = [{name: a[k] for name, a in arrays.items()} for k in range(count)]
+            else:
+                each = [arrays]
+            self._nets = [_loaded(one) for one in each]
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             said = str(error).splitlines()[-1].strip()
             raise ValueError(f"the fit's network is not of this kind or is damaged: {said}") from error
-        self._net.eval()
+
+    @property
+    def dims(self) -> int:
+        return DIMS * len(self._nets)
 
     def vsr(self, x: np.ndarray) -> np.ndarray:
-        """Picture embedding [frames, Dv] in the shared space: [frames, DIMS] f4 of length 1."""
-        return self._run(self._net.picture, x)
+        """Picture embedding [frames, Dv] in the shared space: [frames, networks * DIMS] f4 of length 1."""
+        return self._run([net.picture for net in self._nets], x)
 
     def asr(self, y: np.ndarray) -> np.ndarray:
-        """Sound embedding [frames, Da] in the shared space: [frames, DIMS] f4 of length 1."""
-        return self._run(self._net.sound, y)
+        """Sound embedding [frames, Da] in the shared space: [frames, networks * DIMS] f4 of length 1."""
+        return self._run([net.sound for net in self._nets], y)
 
     @staticmethod
-    def _run(side, x: np.ndarray) -> np.ndarray:
+    def _run(sides, x: np.ndarray) -> np.ndarray:
         if len(x) == 0:
-            return np.zeros((0, DIMS), np.float32)
+            return np.zeros((0, DIMS * len(sides)), np.float32)
         with torch.inference_mode():
-            return side(torch.from_numpy(np.array(x, np.float32))[None])[0].numpy()
+            rows = torch.from_numpy(np.array(x, np.float32))[None]
+            return (torch.cat([side(rows)[0] for side in sides], dim=1) / math.sqrt(len(sides))).numpy()
+
+
+def _loaded(arrays: dict[str, np.ndarray]) -> _Network:
+    with torch.device("meta"):  # no memory is allocated for lengths that may be wrong
+        hidden = HIDDEN if "sound_hidden.weight" in arrays else 0
+        net = _Network(len(arrays["vsr_mean"]), len(arrays["asr_mean"]), hidden)
+    net.load_state_dict({name: torch.tensor(np.asarray(a, np.float32)) for name, a in arrays.items()}, assign=True)
+    return net.eval()
 
 
 def learn(examples: Sequence[Example], held_out: Sequence[Example], seed: int) -> Learned:
-    """Train the two maps on `examples`; `held_out` decides which step's weights are kept (the last step's, without
-    held-out clips).
+    """Train the two maps of NETWORKS networks on `examples`; `held_out` decides which step's weights are kept (the last
+    step's, without held-out clips).
 
     The same examples and seed give the same arrays. Raises ValueError if fewer than two examples have five frames in a
     row.
@@ -108,15 +129,19 @@ def learn(examples: Sequence[Example], held_out: Sequence[Example], seed: int) -
     usable = [e for e in examples if len(e.mask) >= WINDOW and e.mask.any()]
     if len(usable) < 2:
         raise ValueError(f"{len(usable)} clips have face and voice for long enough to learn from; two are needed")
+    judged = [e for e in held_out if len(e.mask) >= WINDOW and e.mask.any()]
+    clips, judges = _Clips(usable), _Clips(judged) if len(judged) > 1 else None
     with _one_core(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _learn(_Clips(usable), [e for e in held_out if len(e.mask) >= WINDOW and e.mask.any()], seed)
+        each = [_learn(clips, judges, int(own)) for own in np.random.SeedSequence(seed).generate_state(NETWORKS)]
+    arrays = {name: np.stack([one[0][name] for one in each]) for name in each[0][0]}
+    return Learned(arrays, tuple(one[1] for one in each), float(np.mean([one[2] for one in each])))
 
 
-def _learn(clips: _Clips, held_out: Sequence[Example], seed: int) -> Learned:
+def _learn(clips: _Clips, judges: _Clips | None, seed: int) -> tuple[dict[str, np.ndarray], int, float]:
+    """One network: its arrays, the step at which they were taken, and the held-out loss."""
+    torch.manual_seed(seed)
     draw = torch.Generator().manual_seed(seed)
-    judges = _Clips(held_out) if len(held_out) > 1 else None
-    net = _Network(clips.vsr.shape[-1], clips.asr.shape[-1])
+    net = _Network(clips.vsr.shape[-1], clips.asr.shape[-1], HIDDEN)
     net.standardise(clips)
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS, pct_start=WARMUP)
@@ -137,7 +162,7 @@ def _learn(clips: _Clips, held_out: Sequence[Example], seed: int) -> Learned:
                 kept, loss_then, step_then = {k: v.clone() for k, v in net.state_dict().items()}, found, step
             elif step - step_then >= PATIENCE * CHECK:
                 break
-    return Learned({name: tensor.numpy().copy() for name, tensor in kept.items()}, step_then, loss_then)
+    return {name: tensor.numpy().copy() for name, tensor in kept.items()}, step_then, loss_then
 
 
 def info_nce(
@@ -173,7 +198,8 @@ class _Network(nn.Module):
     asr_mean: torch.Tensor
     asr_std: torch.Tensor
 
-    def __init__(self, vsr_columns: int, asr_columns: int) -> None:
+    def __init__(self, vsr_columns: int, asr_columns: int, hidden: int) -> None:
+        """`hidden`: columns of the layer on the sound side, 0 for none."""
         super().__init__()
         for side, columns in (("vsr", vsr_columns), ("asr", asr_columns)):
             self.register_buffer(f"{side}_mean", torch.zeros(columns))
@@ -182,6 +208,8 @@ class _Network(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, kernel, padding=kernel // 2) for kernel in KERNELS)
         self.picture_out = nn.Linear(WIDTH, DIMS)
         self.sound_out = nn.Linear(asr_columns, DIMS)
+        self.sound_hidden = nn.Linear(asr_columns, hidden) if hidden else None
+        self.sound_more = nn.Linear(hidden, DIMS) if hidden else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
 
     def standardise(self, clips: _Clips) -> None:
@@ -200,7 +228,11 @@ class _Network(nn.Module):
         return F.normalize(self.picture_out(self._dropped(x, DROPOUT)), dim=-1)
 
     def sound(self, y: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.sound_out(self._dropped((y - self.asr_mean) / self.asr_std, DROPOUT)), dim=-1)
+        y = self._dropped((y - self.asr_mean) / self.asr_std, DROPOUT)
+        found = self.sound_out(y)
+        if self.sound_hidden is not None and self.sound_more is not None:
+            found = found + self.sound_more(F.gelu(self.sound_hidden(y)))
+        return F.normalize(found, dim=-1)
 
     def _dropped(self, x: torch.Tensor, share: float) -> torch.Tensor:
         """Dropout of whole columns, the same in all frames of a clip: neighbouring frames would reveal a single dropped

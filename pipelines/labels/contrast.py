@@ -96,9 +96,9 @@ def train(
     partners: dict[int, int],
     noisy: dict[int, tuple[np.ndarray, ...]],
     seed: int,
-) -> tuple[dict[str, np.ndarray], int, float]:
-    """A task: the network's arrays, its steps, and the seconds it took; the sound is that of a clip's partner if it has
-    one."""
+) -> tuple[dict[str, np.ndarray], tuple[int, ...], float]:
+    """A task: the networks' arrays, the steps of each, and the seconds it took; the sound is that of a clip's partner if
+    it has one."""
     from teachers import projector
 
     reader = store.open(root)

@@ -237,13 +237,13 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
     except ValueError as error:
         log.warning("no %s fit: %s", kind, error)
         return None
-    log.info("learned the network in %.0f s on one core, %d steps", seconds, steps)
+    log.info("learned %d networks in %.0f s on one core, %d steps", len(steps), seconds, sum(steps))
     fit, control = (leave_out.network_fit(arrays) for arrays in (network, shuffled_network))
     dims = fit.dims
     frames = sum(int(_labels(reader, clip).sum()) for clip in teach)
     note = {
         "seed": seed,
-        "steps": steps,
+        "steps": list(steps),
         "noisy_sounds": len(noisy) * contrast.SOUNDS,
         "fitted_on": {"clips": len(teach), "frames": frames, "held_out": len(held)},
     }

@@ -143,8 +143,8 @@ def _linear(dealt: Dealt, moments: Callable[[np.ndarray], Parts | None]) -> list
 
 
 def network_fit(arrays: dict[str, np.ndarray]) -> Fit:
-    """The fit of a network alone."""
-    dims = len(arrays["picture_out.bias"])
+    """The fit of the networks alone; their arrays f4 [networks, ...]."""
+    dims = arrays["picture_out.bias"].size
     none, empty = np.zeros(0, np.float32), np.zeros((0, dims), np.float32)
     return Fit("contrast", 0, none, empty, none, empty, np.ones(dims, np.float32), network=arrays, level=True)
 

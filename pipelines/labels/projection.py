@@ -3,7 +3,7 @@ embeddings that are levelled first if the fit says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -39,18 +39,27 @@ def levelled(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def _picture(rows: Rows, level: bool, reach: int, x: np.ndarray, flags: np.ndarray) -> np.ndarray:
+def _picture(maps: Sequence[Rows], level: bool, reach: int, x: np.ndarray, flags: np.ndarray) -> np.ndarray:
     if not level:
-        return _in_pieces(lambda part: rows(x[part]), reach, len(x))
+        return _in_pieces(lambda part: _beside([rows(x[part]) for rows in maps]), reach, len(x))
     seen = (flags & layout.FACE) > 0
-    return _in_pieces(lambda part: rows(similarity.level_picture(x[part], seen[part])), reach + AROUND, len(x))
+    return _in_pieces(
+        lambda part: _levelled_rows(maps, similarity.level_picture(x[part], seen[part]), seen[part]),
+        reach + 4 * AROUND,
+        len(x),
+    )
 
 
-def _sound(rows: Rows, level: bool, reach: int, y: np.ndarray, flags: np.ndarray) -> np.ndarray:
+def _sound(maps: Sequence[Rows], level: bool, reach: int, y: np.ndarray, flags: np.ndarray) -> np.ndarray:
     if not level:
-        return _in_pieces(lambda part: rows(y[part]), reach, len(y))
-    own = Level.of(y, (flags & layout.VOICE_ACTIVE) > 0)
-    return _in_pieces(lambda part: rows(own(y[part])), reach, len(y))
+        return _in_pieces(lambda part: _beside([rows(y[part]) for rows in maps]), reach, len(y))
+    heard = (flags & layout.VOICE_ACTIVE) > 0
+    own = Level.of(y, heard)
+    return _in_pieces(lambda part: _levelled_rows(maps, own(y[part]), heard[part]), reach + 4 * AROUND, len(y))
+
+
+def _levelled_rows(maps: Sequence[Rows], x: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return _beside([similarity.level_projection(rows(x), known) for rows in maps])
 
 
 def _in_pieces(whole: Callable[[slice], np.ndarray], reach: int, frames: int) -> np.ndarray:
@@ -67,10 +76,11 @@ def _in_pieces(whole: Callable[[slice], np.ndarray], reach: int, frames: int) ->
     return found
 
 
-def _maps(fit: Fit) -> tuple[Rows, Rows]:
+def _maps(fit: Fit) -> tuple[list[Rows], list[Rows]]:
+    """The maps of each side, whose rows stand beside each other."""
     linear = partial(similarity.project_vsr, fit=fit), partial(similarity.project_asr, fit=fit)
     if not fit.network:
-        return linear
+        return [linear[0]], [linear[1]]
     from teachers.projector import Projector
 
     try:
@@ -78,8 +88,8 @@ def _maps(fit: Fit) -> tuple[Rows, Rows]:
     except ValueError as error:
         raise StoreError(f"{error}; use another fit, or learn it again with precompute.py --refit") from error
     if fit.kind == "contrast":
-        return network.vsr, network.asr
-    return partial(_beside, linear[0], network.vsr), partial(_beside, linear[1], network.asr)
+        return [network.vsr], [network.asr]
+    return [linear[0], network.vsr], [linear[1], network.asr]
 
 
 def fuse(cca: Fit, network: dict[str, np.ndarray], dims: int) -> Fit:
@@ -98,11 +108,13 @@ def fuse(cca: Fit, network: dict[str, np.ndarray], dims: int) -> Fit:
     )
 
 
-def _beside(linear: Rows, network: Rows, x: np.ndarray) -> np.ndarray:
-    """Both projections, each of length 1: the cosine of two such rows is the mean of both cosines."""
-    rows = linear(x)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.concatenate([rows / np.maximum(length, 1e-12), network(x)], axis=1)
+def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """A projection as it is, or several beside each other, each of length 1: the cosine of two such rows is the mean of
+    their cosines."""
+    if len(parts) == 1:
+        return parts[0]
+    lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in parts]
+    return np.concatenate([rows / np.maximum(n, 1e-12) for rows, n in zip(parts, lengths, strict=True)], axis=1)
 
 
 def half(x: np.ndarray) -> np.ndarray:

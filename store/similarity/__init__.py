@@ -48,7 +48,7 @@ from store.similarity.fit import (
     unlearned,
     with_context,
 )
-from store.similarity.level import level_picture, level_sound
+from store.similarity.level import level_picture, level_projection, level_sound
 
 __all__ = [
     "CONTEXT",
@@ -76,6 +76,7 @@ __all__ = [
     "fit_logistic",
     "is_calibrated",
     "level_picture",
+    "level_projection",
     "level_sound",
     "logistic",
     "probability",

@@ -4,7 +4,8 @@ other.
 A map that was learned from some people takes such constants for content, and then misreads everybody else. So a fit that is
 `level` maps embeddings from which they were taken away: from the picture's the mean of the two seconds around each frame, so
 that a head may turn; from the sound's the clip's mean, and what is left is divided by the clip's deviation, column by
-column. Own sound against another's, for people that no fit has seen, is told better by it: docs/teachers.md has the figures.
+column. From what the maps make of them, half of the mean of two seconds is taken away once more, on both sides. Own sound
+against another's, for people that no fit has seen, is told better by all of this: docs/teachers.md has the figures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 AROUND = 25  # frames before and after: nearer to a clip's end the window is moved, so that it is as long
+HALF = 0.5  # of the mean of the frames around, that is taken from a projection
 FLOOR = 0.1  # of a column's deviation, as a share of all columns': constant columns are not amplified
 TINY = 1e-3
 LEAST = 10  # frames with voice, without which a clip is levelled by all of its frames
@@ -23,6 +25,16 @@ ROWS = 7_500  # frames summed at once, in double precision
 def level_picture(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Picture embedding x [frames, D] minus the mean of the frames around each, of those marked in `seen` bool [frames]:
     [frames, D] f4. A frame with none around it stays as it is."""
+    return _without_mean(x, seen, 1.0)
+
+
+def level_projection(x: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Rows x [frames, K] of either side in the shared space minus HALF of the mean of the frames around each, of those
+    marked in `known` bool [frames]: [frames, K] f4."""
+    return _without_mean(x, known, HALF)
+
+
+def _without_mean(x: np.ndarray, seen: np.ndarray, share: float) -> np.ndarray:
     n = len(x)
     x = np.asarray(x, np.float32)
     total = np.zeros((n + 1, x.shape[1]))
@@ -32,7 +44,7 @@ def level_picture(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
     first = np.clip(np.arange(n) - AROUND, 0, n - width)
     number = count[first + width] - count[first]
     mean = (total[first + width] - total[first]) / np.maximum(number, 1)[:, None]
-    found: np.ndarray = (x - mean).astype(np.float32)
+    found: np.ndarray = (x - share * mean).astype(np.float32)
     return found
 
 

@@ -84,7 +84,7 @@ def test_projections_have_length_1_for_any_number_of_frames():
     network = Projector(learn(examples(6, 0), [], seed=0).arrays)
     for frames in (0, 1, 3, 200):
         v, a = network.vsr(np.ones((frames, 7))), network.asr(np.ones((frames, 5)))
-        assert v.shape == a.shape == (frames, projector.DIMS)
+        assert v.shape == a.shape == (frames, network.dims)
         np.testing.assert_allclose(np.linalg.norm(v, axis=1), 1, atol=1e-5)
     far = network.vsr(np.full((4, 7), 6e4))
     assert np.isfinite(far).all()

@@ -91,6 +91,41 @@ def test_projections_have_length_1_for_any_number_of_frames():
 
 
 @pytest.mark.usefixtures("short")
+def test_the_networks_of_a_seed_differ_and_their_rows_stand_beside_each_other():
+    arrays = learn(examples(6, 0), [], seed=0).arrays
+    alone = [Projector({name: a[k : k + 1] for name, a in arrays.items()}) for k in range(projector.NETWORKS)]
+    x = np.random.default_rng(0).standard_normal((20, 7))
+    each, both = [one.vsr(x) for one in alone], Projector(arrays).vsr(x)
+    assert not np.allclose(each[0], each[1], atol=0.1)
+    np.testing.assert_allclose(both * projector.NETWORKS**0.5, np.concatenate(each, axis=1), atol=1e-6)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_network_of_earlier_releases_is_read():
+    """One, not stacked, with a linear map of the sound."""
+    arrays = {name: a[0] for name, a in learn(examples(6, 0), [], seed=0).arrays.items()}
+    old = {name: a for name, a in arrays.items() if not name.startswith(("sound_hidden", "sound_more"))}
+    y = np.random.default_rng(0).standard_normal((20, 5))
+    rows = ((y - old["asr_mean"]) / old["asr_std"]) @ old["sound_out.weight"].T + old["sound_out.bias"]
+    found = Projector(old).asr(y)
+    np.testing.assert_allclose(found, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-5)
+    assert Projector(old).dims == projector.DIMS
+
+
+@pytest.mark.usefixtures("short")
+def test_arrays_that_are_no_networks_are_refused():
+    arrays = learn(examples(6, 0), [], seed=0).arrays
+    name = "sound_out.bias"
+    missing = {key: a for key, a in arrays.items() if key != name}
+    fewer, none = {**arrays, name: arrays[name][:1]}, {key: a[:0] for key, a in arrays.items()}
+    many = {key: np.repeat(a, 20, axis=0) for key, a in arrays.items()}
+    longer = {**arrays, name: np.pad(arrays[name], ((0, 0), (0, 1)))}
+    for wrong in (missing, fewer, none, many, longer, {}):
+        with pytest.raises(ValueError, match="the fit's network is not of this kind or is damaged"):
+            Projector(wrong)
+
+
+@pytest.mark.usefixtures("short")
 def test_a_constant_column_and_half_precision_do_no_harm():
     clips = [Example(e.vsr.astype("f2"), e.asr.astype("f2"), e.mask) for e in examples(10, 0)]
     for e in clips:

@@ -6,8 +6,8 @@ and sound belong together. Kinds:
 
 - cca: canonical correlation analysis (Hotelling 1936, "Relations between two sets of variates") from streaming, mergeable
   moments; compared by the cosine weighted by the canonical correlations.
-- contrast: a small network on the picture side and a linear map on the sound side (`teachers.projector`), whose arrays
-  are stored under `network`; compared by the cosine.
+- contrast: small networks on both sides (`teachers.projector`), whose arrays are stored under `network`; compared by
+  the cosine.
 - fused: the projections of both side by side, each of length 1, so that its cosine is the mean of the two.
 - cosine: nothing is learned; two embeddings of one space (AV-HuBERT's picture and sound) by their cosine.
 - posterior, js: nothing is learned; character posteriors by the paper's soft label, which is its own number and gets no

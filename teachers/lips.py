@@ -13,6 +13,11 @@ from teachers.base import ClipMedia, TeacherError
 from teachers.face.tracker import LIPS, MODEL_SHA256
 
 PART = 4096  # frames that are converted at once
+# LIPS are two rings of 20 points, the outer and the inner edge, each from corner to corner and back.
+_ring = (10 - np.arange(20)) % 20
+_points = np.concatenate([_ring, 20 + _ring])
+# The columns i8 [80] and signs f4 [80] of a mirrored face: rows[:, columns] * signs.
+MIRROR = ((2 * _points[:, None] + np.arange(2)).ravel(), np.tile(np.array([-1, 1], np.float32), len(_points)))
 
 
 class Lips:

@@ -23,7 +23,7 @@ from teachers import ClipMedia, TeacherError
 
 log = logging.getLogger(__name__)
 
-CLIPS = 1000  # clips that a fit learns from, evenly chosen
+CLIPS = 2000  # clips that a fit learns from, evenly chosen
 NOISY_CLIPS = 500  # of them with added noise
 SOUNDS = 3  # noisy sounds of each
 EXCERPT = 250  # frames used of a longer clip: those with the most voice
@@ -99,20 +99,22 @@ def train(
 ) -> tuple[dict[str, np.ndarray], tuple[int, ...], float]:
     """A task: the networks' arrays, the steps of each, and the seconds it took; the sound is that of a clip's partner if
     it has one."""
-    from teachers import projector
+    from teachers import learn_projector, lips
 
     reader = store.open(root)
+    mirror = lips.MIRROR if reader.attrs["teachers"]["vsr"]["name"] == lips.Lips.name else None
     begun = time.perf_counter()
-    learned = projector.learn(
+    learned = learn_projector.learn(
         [_example(reader, clip, partners.get(clip, clip), noisy.get(clip, ())) for clip in clips],
         [_example(reader, clip, partners.get(clip, clip)) for clip in held_out],
         seed,
+        mirror,
     )
     return learned.arrays, learned.steps, time.perf_counter() - begun
 
 
 def _example(reader: store.Reader, clip: int, partner: int, noisy: tuple[np.ndarray, ...] = ()):
-    from teachers.projector import Example
+    from teachers.learn_projector import Example
 
     own = projection.levelled(reader.frames(clip, 0, int(reader.clips["length"][clip]), ["vsr", "asr", "flags"]))
     other = own

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from teachers import projector
-from teachers.projector import Example, Projector, learn
+from teachers import learn_projector, projector
+from teachers.learn_projector import Example, learn
+from teachers.projector import Projector
 
 STEPS = 60
 
@@ -31,8 +32,8 @@ def examples(count, seed, shuffled=False, frames=(30, 90), noisy=0):
 @pytest.fixture
 def short(monkeypatch):
     """A training short enough for a test; rules and losses are the real ones."""
-    monkeypatch.setattr(projector, "STEPS", STEPS)
-    monkeypatch.setattr(projector, "CHECK", 20)
+    monkeypatch.setattr(learn_projector, "STEPS", STEPS)
+    monkeypatch.setattr(learn_projector, "CHECK", 20)
 
 
 def gap(network, clips):
@@ -49,7 +50,7 @@ def test_own_sound_lies_nearer_than_others_on_clips_never_seen():
     learned = learn(examples(40, 0, noisy=2), examples(8, 1), seed=0)
     own, swapped = gap(Projector(learned.arrays), examples(10, 2))
     assert own > swapped + 0.3
-    assert learned.loss < np.log(8 * projector.PICKS) / 2  # far below chance
+    assert learned.loss < np.log(8 * learn_projector.PICKS) / 2  # far below chance
 
 
 @pytest.mark.usefixtures("short")
@@ -93,11 +94,24 @@ def test_projections_have_length_1_for_any_number_of_frames():
 @pytest.mark.usefixtures("short")
 def test_the_networks_of_a_seed_differ_and_their_rows_stand_beside_each_other():
     arrays = learn(examples(6, 0), [], seed=0).arrays
-    alone = [Projector({name: a[k : k + 1] for name, a in arrays.items()}) for k in range(projector.NETWORKS)]
+    alone = [Projector({name: a[k : k + 1] for name, a in arrays.items()}) for k in range(learn_projector.NETWORKS)]
     x = np.random.default_rng(0).standard_normal((20, 7))
     each, both = [one.vsr(x) for one in alone], Projector(arrays).vsr(x)
     assert not np.allclose(each[0], each[1], atol=0.1)
-    np.testing.assert_allclose(both * projector.NETWORKS**0.5, np.concatenate(each, axis=1), atol=1e-6)
+    np.testing.assert_allclose(both * learn_projector.NETWORKS**0.5, np.concatenate(each, axis=1), atol=1e-6)
+
+
+@pytest.mark.usefixtures("short")
+def test_with_a_mirror_a_face_and_its_mirror_image_are_alike():
+    order, signs = np.arange(7)[::-1].copy(), np.float32([1, 1, 1, -1, 1, 1, 1])
+    clips = examples(40, 0)
+    plain, both = (Projector(learn(clips, [], 0, mirror).arrays) for mirror in (None, (order, signs)))
+    x = np.concatenate([e.vsr for e in examples(4, 1)])
+
+    def alike(network):
+        return (network.vsr(x) * network.vsr(x[:, order] * signs)).sum(axis=1).mean()
+
+    assert alike(both) > alike(plain) + 0.1
 
 
 @pytest.mark.usefixtures("short")
@@ -139,10 +153,10 @@ def test_the_loss_leaves_out_neighbours_and_masked_frames():
     rows = torch.nn.functional.normalize(torch.randn(2, 20, 4), dim=-1)
     mask = torch.zeros(2, 20, dtype=torch.bool)
     mask[0, 8] = mask[0, 9] = True  # two windows nearer than GUARD: neither is the other's mismatch
-    loss = projector.info_nce(rows, rows, mask, torch.tensor(50.0), torch.Generator().manual_seed(0))
+    loss = learn_projector.info_nce(rows, rows, mask, torch.tensor(50.0), torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(0, abs=1e-6)
     mask[1, 10] = True
-    apart = projector.info_nce(rows, rows, mask, torch.tensor(0.0), torch.Generator().manual_seed(0))
+    apart = learn_projector.info_nce(rows, rows, mask, torch.tensor(0.0), torch.Generator().manual_seed(0))
     assert apart.item() == pytest.approx((2 * np.log(2) + np.log(3)) / 3, rel=1e-5)
 
 

@@ -13,7 +13,7 @@ import teachers
 from teachers import ClipMedia, TeacherError
 from teachers.blendshapes import Blendshapes
 from teachers.files import weights
-from teachers.lips import Lips
+from teachers.lips import MIRROR, Lips
 from teachers.testing.contract import TeacherContract
 
 
@@ -183,3 +183,17 @@ def test_fetch_tries_every_model_where_the_cache_cannot_be_written(monkeypatch, 
 
 def test_the_names_of_the_first_version_are_there():
     assert (teachers.VOICE, teachers.FACE) == (teachers.VOICE_ACTIVE, 3)
+
+
+def test_the_mirror_of_lips_swaps_sides_and_is_its_own_inverse(clips):
+    """Of points measured on real faces, whose mean is nearly symmetric."""
+    from pipelines.workers.watch import Watcher
+
+    columns, signs = MIRROR
+    rows = np.random.default_rng(0).standard_normal((4, 80)).astype(np.float32)
+    np.testing.assert_array_equal((rows[:, columns] * signs)[:, columns] * signs, rows)
+    points = Watcher().watch(clips / "clips" / "bbaf2n.mp4").clip.lips.reshape(-1, 80).mean(axis=0)
+    width = points[::2].max() - points[::2].min()
+    assert np.abs(points[columns] * signs - points).max() < 0.15 * width
+    wrong = np.abs(points[np.roll(columns, 2)] * signs - points).max()
+    assert wrong > 0.15 * width

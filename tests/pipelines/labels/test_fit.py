@@ -13,7 +13,7 @@ from pipelines.labels.second_pass import Wish, default_kind, second_pass
 from store import inspect, layout, similarity
 from store.place import place
 from store.similarity import fitfile
-from teachers import projector
+from teachers import learn_projector
 
 
 def here(function, jobs, gpu=False):
@@ -38,8 +38,8 @@ def path(made, tmp_path):
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr(projector, "STEPS", 80)
-    monkeypatch.setattr(projector, "CHECK", 20)
+    monkeypatch.setattr(learn_projector, "STEPS", 80)
+    monkeypatch.setattr(learn_projector, "CHECK", 20)
 
 
 def own_and_other(reader):

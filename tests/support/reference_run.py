@@ -19,13 +19,12 @@ import numpy as np
 from click.testing import CliRunner
 
 import store
-from store import layout
-from store.similarity import fitfile
+from store import layout, similarity
 
 ROOT = Path(__file__).parents[2]
 CLIPS, LOSSES = ROOT / "tests" / "data" / "grid" / "clips", ROOT / "tests" / "data" / "lite_losses.json"
 TERMS = ("loss", "detection", "correlation", "contrastive")
-CORPUS = "grid:grid_s1"  # whose calibration the packaged fit has
+CORPUS, DIMS = "grid:s1", 32
 TOLERANCE = 0.02  # of each term; one machine repeats the bits, others round otherwise
 MOUTH = np.s_[166:262, 112:208]  # of each picture
 FLAGS = layout.FACE_DETECTED | layout.AUDIO_PRESENT | layout.VOICE_ACTIVE | layout.IN_USE
@@ -52,14 +51,15 @@ def make_reference_store(path: Path) -> Path:
     from pipelines.media.picture import Video
     from pipelines.media.sound import decode_sound
 
-    fit, teachers, _ = fitfile.default()
+    fit = similarity.unlearned("cosine", DIMS).calibrated(CORPUS, {"5": (4.0, 0.0)})
+    teachers = {side: {"name": "drawn", "sha256": "", "dim": 1} for side in ("asr", "vsr")}
     files = sorted(CLIPS.glob("*.mp4"))
     draw = np.random.default_rng(0)
     blocks: list[dict[str, np.ndarray]] = []
     for file in files:
         video = Video(file)
         mouth = np.stack([picture[MOUTH].mean(axis=-1).astype(np.uint8) for picture in video])
-        said = draw.standard_normal((len(mouth) + 4, fit.dims))
+        said = draw.standard_normal((len(mouth) + 4, DIMS))
         said = sum(said[k : k + len(mouth)] for k in range(5)) / 5**0.5  # as slowly as speech changes
         blocks.append(
             {
@@ -80,7 +80,7 @@ def make_reference_store(path: Path) -> Path:
     table |= {"split": ["train"] * 3 + ["val"], "offset": starts.tolist(), "capacity": lengths, "length": lengths}
     writer.append_clips({**table, "duration": [n / 25 for n in lengths], "done": [1] * len(files)})
     writer.grow_rows(sum(lengths))
-    writer.ensure_projections(fit.dims)
+    writer.ensure_projections(DIMS)
     writer.write_fit(fit.to_arrays())
     for shard in range(writer.num_rows // writer.shard_rows):
         block = writer.blank_shard()

@@ -95,7 +95,7 @@ class TestDealing:
 
 @pytest.mark.parametrize("kind", ["cca", "contrast", "fused", "cosine"])
 def test_a_fit_carries_what_strangers_score(kind, path, tmp_path, monkeypatch):
-    monkeypatch.setattr(learn_projector, "STEPS", 60)
+    monkeypatch.setattr(learn_projector, "STEPS", 30)
     note = second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
     found = Strangers.of(note)
     assert (found.how, found.people, found.guessed, found.corpora) == (PEOPLE, 22, False, ("synthetic",))
@@ -116,7 +116,7 @@ def test_a_fit_carries_what_strangers_score(kind, path, tmp_path, monkeypatch):
 
 def test_the_fit_itself_is_the_one_without_names(path, monkeypatch):
     """Measuring strangers must not change the fit."""
-    monkeypatch.setattr(learn_projector, "STEPS", 40)
+    monkeypatch.setattr(learn_projector, "STEPS", 20)
     named, note = learn(place(path), here, "fused", 0)
     monkeypatch.setattr(leave_out, "deal", lambda reader, clips, who: None)
     plain, without = learn(place(path), here, "fused", 0)

@@ -315,6 +315,7 @@ def test_a_url_of_an_unknown_kind_is_no_folder(tmp_path):
     assert not (ROOT / "azure:").exists()
 
 
+@pytest.mark.slow
 def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):
     path = tmp_path / "damaged.zarr"
     shutil.copytree(made[0], path)
@@ -326,6 +327,7 @@ def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_shards_that_are_cut_short_or_gone_are_written_anew(made, tmp_path):
     path = tmp_path / "damaged.zarr"
     shutil.copytree(made[0], path)
@@ -338,6 +340,7 @@ def test_shards_that_are_cut_short_or_gone_are_written_anew(made, tmp_path):
     equal(made[0], path)
 
 
+@pytest.mark.slow
 def test_a_run_mends_tables_and_metadata_and_names_what_mends_the_rest(made, corpus, tmp_path):
     path = tmp_path / "damaged.zarr"
     shutil.copytree(made[0], path)

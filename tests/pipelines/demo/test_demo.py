@@ -318,6 +318,7 @@ def test_face_is_found_in_every_frame_and_the_lips_move(corpus: Path):
         assert np.ptp(height) > 4  # pixels of the 256 x 256 mean face
 
 
+@pytest.mark.slow
 def test_same_corpus_from_two_processes(corpus: Path, tmp_path: Path):
     again = tmp_path / "again"
     build.build(again, sizes=TINY, processes=2)

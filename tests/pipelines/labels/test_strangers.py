@@ -93,7 +93,7 @@ class TestDealing:
         assert {k % 2 for k in dealt.taught(dealt.clips.tolist(), 0)} == {1}
 
 
-@pytest.mark.parametrize("kind", ["cca", "contrast", "fused", "cosine"])
+@pytest.mark.parametrize("kind", ["cca", pytest.param("contrast", marks=pytest.mark.slow), "fused", "cosine"])
 def test_a_fit_carries_what_strangers_score(kind, path, tmp_path, monkeypatch):
     monkeypatch.setattr(learn_projector, "STEPS", 30)
     note = second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
@@ -114,6 +114,7 @@ def test_a_fit_carries_what_strangers_score(kind, path, tmp_path, monkeypatch):
         assert learn(place(path), here, kind, 0)[1][NAME] == note[NAME]
 
 
+@pytest.mark.slow
 def test_the_fit_itself_is_the_one_without_names(path, monkeypatch):
     """Measuring strangers must not change the fit."""
     monkeypatch.setattr(learn_projector, "STEPS", 20)

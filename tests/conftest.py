@@ -16,9 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core; more threads
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
 
-if (
-    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):  # as a job in the background gets it; commands that are tested would, too
+# A job in the background gets SIGINT ignored, and the commands that are tested would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow machine is not a failure

@@ -195,7 +195,7 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
     default=RATE,
     show_default=True,
     metavar="SHARE",
-    help="Share of strangers' real videos, with --reference of the person's own, that may be called fake; without --corpus.",
+    help="Share of real videos that may be called fake: of strangers or, with --reference, of this person. Not with --corpus.",
 )
 @click.option(
     "--reference",

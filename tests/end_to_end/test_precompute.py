@@ -327,7 +327,6 @@ def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_shards_that_are_cut_short_or_gone_are_written_anew(made, tmp_path):
     path = tmp_path / "damaged.zarr"
     shutil.copytree(made[0], path)

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from store.similarity.intervals import auc_bounds
-from student.scoring.metrics import DRAWS, auc, independent, units
+from store.similarity.intervals import auc_bounds, independent
+from student.scoring.metrics import DRAWS, auc, units
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pipelines.corpora.manifest import Row
 from pipelines.manifest import people
 
 FOLDS = 5
-VALIDATION = 0.1  # share of the clips that are not for the test
+VALIDATION = 0.1  # share of the real, or of the forged, clips that are not for the test
 BIG = 0.5  # share of clips above which a group links everybody: then its people are told apart by name
 NAMED = 9  # sources that an error names
 
@@ -36,7 +36,7 @@ def made(rows: list[Row], options: Any, rng: np.random.Generator) -> Any:
     if len(size) < 2:
         raise ManifestError(f"leave-one-source-out needs clips of two sources; all are of {next(iter(size), 'none')}")
     test = _tested(size, options.leave_out, rng)
-    val = _validated({name: n for name, n in size.items() if name not in test}, rng)
+    val = _validated([row for row in rows if of(row) not in test], rng)
     keys = _keys(rows)
     in_test, in_val = ({key for row in rows if of(row) in some for key in keys[row.id]} for some in (test, val))
     split: dict[str, str] = {}
@@ -80,13 +80,18 @@ def _tested(size: Counter[str], wanted: str, rng: np.random.Generator) -> set[st
     return folds[int(wanted)]
 
 
-def _validated(size: dict[str, int], rng: np.random.Generator) -> set[str]:
-    """Sources with about VALIDATION of the other clips, by chance; at most half of the clips, and not all sources."""
-    names, whole = sorted(size), sum(size.values())
+def _validated(rows: Sequence[Row], rng: np.random.Generator) -> set[str]:
+    """Sources by chance until they have VALIDATION of the real or of the forged clips; none with more than half of a class,
+    so that training keeps both, and not all sources."""
+    names = sorted(set(map(of, rows)))
+    whole = Counter(row.label for row in rows)
+    has = {name: Counter(row.label for row in rows if of(row) == name) for name in names}
     chosen: set[str] = set()
     for k in rng.permutation(len(names)).tolist():
-        clips = sum(size[name] for name in chosen)
-        if clips < VALIDATION * whole and clips + size[names[k]] <= whole / 2 and len(chosen) + 1 < len(names):
+        clips: Counter[int] = sum((has[name] for name in chosen), Counter())
+        if any(clips[label] >= VALIDATION * n for label, n in whole.items()) or len(chosen) + 1 == len(names):
+            break
+        if all(clips[label] + has[names[k]][label] <= n / 2 for label, n in whole.items()):
             chosen.add(names[k])
     return chosen
 

@@ -77,12 +77,13 @@ def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np
 
 def expected(corpus: Corpus, config: DataConfig) -> np.ndarray:
     """Windows f8 [rows] that each training clip gives an epoch on average; their sum is the length of an epoch."""
-    holds = (corpus.length[corpus.rows] // config.window).astype(np.float64)
+    holds: np.ndarray = (corpus.length[corpus.rows] // config.window).astype(np.float64)
     if config.balance == "clips" or not len(holds):
         return holds
     _, stratum = np.unique(corpus.stratum[corpus.rows], return_inverse=True)
     whole = np.bincount(stratum, holds)
-    return holds / whole[stratum] * (holds.sum() / len(whole))
+    shares: np.ndarray = holds / whole[stratum] * (holds.sum() / len(whole))
+    return shares
 
 
 def drawn(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:

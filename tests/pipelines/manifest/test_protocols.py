@@ -342,11 +342,14 @@ def test_sources_of_validation_and_test_are_not_in_training(some, out, seed):
     if found is None:
         return
     assert len(found.of) + sum(found.left_out.values()) == len(rows)
-    sides, groups = {}, {}
+    sides, groups, people = {}, {}, {}
+    size = Counter(row.group for row in rows)
     for row in found.rows(rows):
         if row.split:
             assert sides.setdefault(row.source or row.corpus, row.split) == row.split
-            assert groups.setdefault(row.group, row.split) == row.split
+            assert people.setdefault(row.identities, row.split) == row.split
+            if size[row.group] <= len(rows) / 2:  # else it links nearly everybody, and people are told apart by name
+                assert groups.setdefault(row.group, row.split) == row.split
     if out == "s2":
         assert {name for name, side in sides.items() if side == "test"} == {"s2"}
 
@@ -369,3 +372,14 @@ def test_a_source_or_fold_that_is_not_there_is_said():
             splits(rows, "leave-one-source-out", Options(leave_out=wrong))
     with pytest.raises(ManifestError, match="needs clips of two sources; all are of s1"):
         splits(rows[:1], "leave-one-source-out")
+
+
+def test_validation_leaves_most_clips_of_both_classes_to_train():
+    """A source with most real clips must not make a tenth of the clips mean all other sources."""
+    some = [(0, 0, 100 + k) for k in range(300)] + [(k % 2, 1 + k % 4, 500 + k // 2) for k in range(60)]
+    rows = [dataclasses.replace(row, group=row.id, identities=()) for row in of_sources(some)]
+    for seed in range(4):
+        found = splits(rows, "leave-one-source-out", Options(leave_out="s1"), seed)
+        kept = Counter((row.split, row.label) for row in found.rows(rows))
+        assert kept["train", 1] >= kept["val", 1] > 0
+        assert kept["train", 0] > 200

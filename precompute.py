@@ -74,16 +74,18 @@ def _advice(error):
     return f"{what}; run the same command again to continue, or with --debug to see where"
 
 
-def _rule(splits, protocol, shares, train_on, seed, storage):
+def _rule(splits, protocol, wanted, seed, storage):
     """What decides on splits; None: the corpora do, or the store."""
     if splits:
         return Rule(f"--splits {splits}", partial(of_file, place(splits, storage)))
     if protocol:
-        options, usual = protocols.Options(shares, train_on), protocols.Options()
+        usual = protocols.Options()
         given = [f"--protocol {protocol}"]
-        given += [f"--shares {','.join(f'{x:g}' for x in shares)}"] * (shares != usual.shares)
-        given += [f"--train-on {train_on}"] * bool(train_on) + [f"--seed {seed}"] * bool(seed)
-        return Rule(" ".join(given), lambda rows: protocols.splits(rows, protocol, options, seed))
+        given += [f"--shares {','.join(f'{x:g}' for x in wanted.shares)}"] * (wanted.shares != usual.shares)
+        given += [f"--train-on {wanted.train_on}"] * bool(wanted.train_on)
+        given += [f"--leave-out {wanted.leave_out}"] * (wanted.leave_out != usual.leave_out)
+        given += [f"--seed {seed}"] * bool(seed)
+        return Rule(" ".join(given), lambda rows: protocols.splits(rows, protocol, wanted, seed))
     return None
 
 
@@ -172,6 +174,7 @@ def main(
     protocol,
     shares,
     train_on,
+    leave_out,
     asr_workers,
     vsr_workers,
     face_workers,
@@ -192,7 +195,7 @@ def main(
         store=place(store, storage),
         corpora=corpora,
         fit_from=place(fit_from, storage) if fit_from else None,
-        split_by=_rule(splits, protocol, shares, train_on, options["seed"], storage),
+        split_by=_rule(splits, protocol, protocols.Options(shares, train_on, leave_out), options["seed"], storage),
         pools=Pools(asr_workers, vsr_workers, face_workers),
         **options,
     )

@@ -22,6 +22,7 @@ SPLITS = ("train", "val", "test")
 TRIMS = ("none", "leading", "speech")  # see student.data.spans
 PROJECTION = 1.0  # default weight of the projection term beside the correlation term
 LABELS = ("content", "sync")  # see student.data.dataset
+BALANCES = ("clips", "source")  # see student.data.order
 MOST_BYTES = 1_000_000  # limit for a file of options
 
 
@@ -84,6 +85,7 @@ class DataConfig:
     max_shift: int = 15
     augment: bool = True
     picture: str = "mouth"  # or "face"; not an option, the trainer chooses (`student.data.picture`)
+    balance: str = "clips"  # windows of an epoch: as many as a clip holds, or "source" = equally many of each source
     buffer: int = 2048  # windows shuffled together, so that neighbouring reads stay within few shards
 
     def __post_init__(self) -> None:
@@ -98,6 +100,8 @@ class DataConfig:
             raise ConfigError(f"--trim must be one of {', '.join(TRIMS)}, not {self.trim}")
         if self.labels not in LABELS:
             raise ConfigError(f"--labels must be one of {', '.join(LABELS)}, not {self.labels}")
+        if self.balance not in BALANCES:
+            raise ConfigError(f"--balance must be one of {', '.join(BALANCES)}, not {self.balance}")
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ def _variant(asked: Asked, name: str, trim: str, scored: Scored, of: Split, besi
         categories=np.array([str(clips["category"][row]) for row in lips]),
         groups=np.array([str(clips["group"][row]) or str(row) for row in lips]),
         weights=weights[lips],
+        sources=np.array([str(clips["source"][row]) for row in lips], object),
         seen=beside.taught.by_scorer(some),
     )
     scored_clips, pairs = sum(not t.made for t in some), sum(t.made and t.label == 1 for t in some)

@@ -42,6 +42,7 @@ from concord.command import Command, log_to_stderr, say
 from concord.errors import ConcordError
 from store.output import check_folder
 from student.config import (
+    BALANCES,
     LABELS,
     PRECISIONS,
     PRESETS,
@@ -166,6 +167,12 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     "--confidence",
     default=LossConfig.confidence,
     help="Weight soft labels p in the correlation term by |2 p - 1| to this power, so that unsure labels count less; 0 = off.",
+)
+@option(
+    "--balance",
+    type=click.Choice(BALANCES),
+    default=DataConfig.balance,
+    help="Windows of an epoch: as many of each clip as it holds, or equally many of each source (and method, of forgeries).",
 )
 @option("--pair-share", default=DataConfig.pair_share, help="Share of real windows that get another sound or a shift.")
 @option("--swap-share", default=DataConfig.swap_share, help="Share of those that get another clip's sound.")

@@ -1,7 +1,7 @@
 """Figures with intervals by person: AUC, Brier score, shares.
 
 People are drawn with replacement, all clips of a person together, however few there are: clips of one person are not
-independent. With fewer than FEW people no interval is narrower than that number of people allows
+independent. With fewer than ten people no interval is narrower than that number of people allows
 (`store.similarity.intervals`), so one person gives nearly everything from 0 to 1. A figure that is undefined is NaN.
 """
 
@@ -15,10 +15,9 @@ import numpy as np
 
 from pipelines.audit import shortcuts
 from store import similarity
-from store.similarity.intervals import Z, auc_bounds
+from store.similarity.intervals import Z, auc_bounds, independent
 
 DRAWS = 200
-FEW = 10  # people from which on the spread of draws alone is trusted
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,8 @@ def auc(above: Values, below: Values, seed: int = 0, draws: int = DRAWS) -> Auc:
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (0.0, 1.0)
     value = min(max(value, 0.0), 1.0)
-    least, most = auc_bounds(value, _independent(above.person), _independent(below.person))
+    least, most = auc_bounds(value, independent(above.person), independent(below.person))
     return Auc(value, min(float(low), least), max(float(high), most), len(above), len(below), people)
-
-
-def _independent(person: np.ndarray) -> int:
-    people = len(np.unique(person))
-    return people if people < FEW else len(person)
 
 
 def brier(own: np.ndarray, other: np.ndarray) -> float:

@@ -2,11 +2,12 @@
 
 Only corpora with both real and forged clips are compared; where no corpus has both, all clips are, and the report says so. A
 source that has both is a matched set: the same people, cut alike. Beside every figure stands the best trivial number on the
-same clips.
+same clips. `low` and `high` draw people; `sources` has the interval that draws sources, for clips of other sources.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from benchmarks.strangers import figures, trivial
 from benchmarks.strangers.figures import Values
 from benchmarks.strangers.listed import Listed
+from store.similarity.intervals import auc_by_cluster
 
 SCORERS = {
     "similarity": "lips and voice disagree",
@@ -101,7 +103,14 @@ def _figure(ranked: Ranked, name: str, method: str = ALL) -> dict[str, Any]:
     chosen = fake & np.array([method in (ALL, one.method) for one in ranked.listed], bool)
     known = np.isfinite(values)
     both = Values(values, person)
-    return figures.auc(both.of(chosen & known), both.of(~fake & known)).told("forged", "real")
+    told = figures.auc(both.of(chosen & known), both.of(~fake & known)).told("forged", "real")
+    used = (chosen | ~fake) & known
+    source = np.array([one.source for one in ranked.listed], object)
+    count = len(set(source[used].tolist()) - {""})
+    low, high = math.nan, math.nan
+    if count > 1:
+        low, high = auc_by_cluster(values[used], fake[used], source[used].astype(str), draws=figures.DRAWS)
+    return {**told, "sources": {"count": count, "low": low, "high": high}}
 
 
 def baselines(ranked: Ranked, draws: int = figures.DRAWS) -> dict[str, Any]:

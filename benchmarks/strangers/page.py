@@ -144,7 +144,15 @@ def foot(found: Told) -> Iterator[str]:
     """How to read the tables."""
     who = ", ".join(f"{count:,} of {kind}" for kind, count in found["own_sound"]["pairs"].items() if count)
     yield f"Other sounds: {who or 'none'}; seed {found['rests_on']['seed']}. AUC .5 is chance."
+    yield from _by_source(found["forgeries"])
     yield "similarity, margin: forged = low. A detector that does not beat the trivial number has not been shown to work."
+
+
+def _by_source(told: Told | None) -> Iterator[str]:
+    if told and told["sources"]["count"] > 1:
+        rows = {name: row["sources"] for name, row in told["scorers"].items() if row["sources"]["count"] > 1}
+        spans = ", ".join(f"{name} {row['low']:.2f} to {row['high']:.2f}" for name, row in rows.items())
+        yield f"Forgeries, 95 % for other sources, drawing the {told['sources']['count']} known ones: {spans}."
 
 
 def _at(told: Told, path: tuple[str, ...]) -> Told:

@@ -10,22 +10,21 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from benchmarks.strangers.listed import Listed
-from pipelines.audit import shortcuts
-from pipelines.audit.nuisances import means
 from pipelines.containers.clock import BROKEN
 from pipelines.media import levels
 from pipelines.media.files import MediaError, choose_stream, open_media
 from store import layout
 from store.place import is_url
+from student.experiment import trivial
+from student.experiment.trivial import Best
 from student.predict.evidence import Evidence
 
 log = logging.getLogger(__name__)
@@ -35,25 +34,6 @@ NUMBERS = (
     "height", "bit_rate", "sample_rate", "start_skew", "quality", *levels.COLUMNS,
 )  # fmt: skip
 WORDS = ("codec", "audio_codec", "encoder")
-
-
-KNOWN = 0.9  # share of either class for which a number must be known: its figure is of the same clips
-
-
-@dataclass(frozen=True)
-class Best:
-    """The number that tells one method from real clips best: its name, AUC, 95 % interval, and for how many clips it is
-    known."""
-
-    number: str
-    auc: float
-    low: float
-    high: float
-    forged: int
-    real: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "means": means(self.number)}
 
 
 def of_clip(evidence: Evidence, audio: np.ndarray) -> dict[str, float | str]:
@@ -122,17 +102,4 @@ def best(listed: Sequence[Listed], numbers: Sequence[dict[str, float | str]], dr
         name: np.array([own.get(name, np.nan) for own in numbers], np.float64) for name in NUMBERS
     }
     columns |= {name: pd.array([own.get(name) for own in numbers], dtype=object) for name in WORDS}
-    # One corpus: the split is the caller's. Every row has its own path, or copies would be left out.
-    rows = [replace(one.row, corpus="", path=f"/{k}", method=one.method) for k, one in enumerate(listed)]
-    real = sum(one.is_real for one in listed)
-    forged = Counter(one.method for one in listed if one.is_forged)
-    alone = len(forged) == 1
-    forged[shortcuts.ALL] = forged.total()
-    found: dict[str, Best] = {}
-    for line in shortcuts.find(rows, pd.DataFrame(columns), draws=draws, together=False):
-        if line.reals >= KNOWN * real and line.fakes >= KNOWN * forged[line.method]:
-            told = Best(line.nuisance, line.auc, line.low, line.high, line.fakes, line.reals)
-            found.setdefault(line.method, told)
-    if alone and found:  # the audit leaves out "all" where there is one method
-        found.setdefault(shortcuts.ALL, next(iter(found.values())))
-    return found
+    return trivial.best([replace(one.row, method=one.method) for one in listed], pd.DataFrame(columns), draws)

@@ -101,9 +101,9 @@ def from_store(reader: store.Reader) -> Stored:
             continue
         got = reader.frames(i, 0, clip.length, ["audio", "flags", "mouth", "similarity"])
         faults += _facts(clip, got["flags"], entries.get(clip.id))
-        numbers, sound = _numbers(clip, got["audio"], got["flags"])
-        values.append(numbers)
-        if numbers["quality"] == 0:
+        known, sound = numbers(clip, got["audio"], got["flags"])
+        values.append(known)
+        if known["quality"] == 0:
             faults.append(ClipFault("no_face", clip.id, "no frame shows a face"))
         prints.append(fingerprint.of(sound, fingerprint.shrink(got["mouth"]), clip.length / layout.FPS))
         labels = got["similarity"][layout.labelled(got["flags"], got["flags"])].astype(np.float32)
@@ -114,8 +114,8 @@ def from_store(reader: store.Reader) -> Stored:
     kinds: dict[str, set[str]] = {}
     for fault in faults:
         kinds.setdefault(fault.id, set()).add(fault.kind)
-    known = zip(reader.clips["id"], values, strict=True)
-    table = pd.DataFrame(columns | nuisances.facts([kinds.get(str(name), set()) if v else None for name, v in known]))
+    named = zip(reader.clips["id"], values, strict=True)
+    table = pd.DataFrame(columns | nuisances.facts([kinds.get(str(name), set()) if v else None for name, v in named]))
     return Stored(table, prints, faults, {kind: count.tolist() for kind, count in sorted(histograms.items())})
 
 
@@ -140,9 +140,9 @@ def _is_kept(reader: store.Reader, name: str) -> bool:
     return True
 
 
-def _numbers(clip: Clip, audio: np.ndarray, flags: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+def numbers(clip: Clip, audio: np.ndarray, flags: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
     """Numbers of a clip from its sound i2 [frames, 640] and flags u1 [frames], and the sound in one row."""
-    numbers = {
+    found = {
         "duration": float(clip.duration),
         "frame_count": float(clip.length),
         "start_skew": round(float(clip.start_skew), 6),
@@ -151,11 +151,11 @@ def _numbers(clip: Clip, audio: np.ndarray, flags: np.ndarray) -> tuple[dict[str
     present = np.flatnonzero(flags & layout.AUDIO_PRESENT)
     sound = audio.reshape(-1)
     if not len(present):
-        return numbers | {"soundless_start": clip.length / layout.FPS, "soundless_end": clip.length / layout.FPS}, sound
+        return found | {"soundless_start": clip.length / layout.FPS, "soundless_end": clip.length / layout.FPS}, sound
     first, last = int(present[0]), int(present[-1]) + 1
     level = levels.Levels()
     level.add(audio[first:last].reshape(-1))
-    numbers |= level.values(before_s=first / layout.FPS)
-    numbers["soundless_start"] = first / layout.FPS
-    numbers["soundless_end"] = (clip.length - last) / layout.FPS
-    return numbers, sound
+    found |= level.values(before_s=first / layout.FPS)
+    found["soundless_start"] = first / layout.FPS
+    found["soundless_end"] = (clip.length - last) / layout.FPS
+    return found, sound

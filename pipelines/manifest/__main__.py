@@ -183,6 +183,7 @@ def main(
     protocol,
     shares,
     train_on,
+    leave_out,
     matching,
     by,
     measured,
@@ -208,7 +209,7 @@ def main(
         rows = chosen(rows, remap, where, drop)
         weight = None
         if protocol:
-            made = protocols.splits(rows, protocol, protocols.Options(shares, train_on), seed)
+            made = protocols.splits(rows, protocol, protocols.Options(shares, train_on, leave_out), seed)
             tell(manifest_summary.protocol(rows, made))
             rows = made.rows(rows)
         elif matching is None:

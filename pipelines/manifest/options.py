@@ -20,10 +20,17 @@ def shares(_: Any, __: Any, text: str) -> tuple[float, float, float]:
 
 
 def of_protocols(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --shares and --train-on to a command."""
+    """Adds --shares, --train-on and --leave-out to a command."""
     for option in (
         click.option(
             "--train-on", default="", metavar="CORPUS", help="Corpus, or its kind, for training in cross-corpus."
+        ),
+        click.option(
+            "--leave-out",
+            default="0",
+            show_default=True,
+            metavar="SOURCE|N",
+            help="Source, or fold N of the sources (0 to 4), for the test in leave-one-source-out.",
         ),
         click.option(
             "--shares",

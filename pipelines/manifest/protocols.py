@@ -19,7 +19,7 @@ from pipelines.audit import leaks
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import SPLITS, Row
 from pipelines.corpora.splits import Splits
-from pipelines.manifest import people, speakers
+from pipelines.manifest import people, sources, speakers
 
 FAVC = ("fakeavceleb", "cmdfd_favc")  # kinds of corpora that hold FakeAVCeleb
 CMDFD = ("cmdfd",)
@@ -43,10 +43,12 @@ NO_LABEL = "label unknown"
 
 @dataclass(frozen=True)
 class Options:
-    """Options of protocols: shares of train, val, test for `groups`; the training corpus of `cross-corpus`."""
+    """Options of protocols: shares of train, val, test for `groups`; the training corpus of `cross-corpus`; the
+    source, or the fold of sources, that `leave-one-source-out` tests on."""
 
     shares: tuple[float, float, float] = (70, 10, 20)
     train_on: str = ""
+    leave_out: str = "0"
 
 
 Made = tuple[dict[str, str], dict[str, str], list[str]]  # split by id; reason by id of clips without one; notes
@@ -280,6 +282,8 @@ def _all() -> dict[str, Protocol]:
         found[f"cross-corpus{end}"] = Protocol(
             f"train on the corpus that --train-on names, test on the others{more}", partial(_across, (), clean)
         )
+    text = "val and test on sources that train lacks: --leave-out SOURCE, or fold 0 to 4; no person on both sides"
+    found["leave-one-source-out"] = Protocol(text, sources.made)
     text = "real clips alone or with forged ones, by speaker and --shares; by clip where speakers are not known"
     found[SPEAKERS] = Protocol(text, partial(speakers.made, _groups), unlabelled=True)
     return found

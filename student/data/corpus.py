@@ -18,7 +18,8 @@ class Corpus:
     """What sampling needs to know about the training clips; small, because it is sent to workers.
 
     rows i8 [n]: their rows in the clips table. For all clips of the store: start, length i8 (of their spans, in
-    frames), shard i8, label i1, weight f4, corpus. Spans of `rows` are at least one window long.
+    frames), shard i8, label i1, weight f4, corpus, and stratum i8: which clips `--balance source` takes together. Spans
+    of `rows` are at least one window long.
     """
 
     rows: np.ndarray
@@ -28,6 +29,7 @@ class Corpus:
     label: np.ndarray
     weight: np.ndarray
     corpus: np.ndarray
+    stratum: np.ndarray
 
     @classmethod
     def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
@@ -43,4 +45,16 @@ class Corpus:
         rows = np.asarray(rows, np.int64)
         offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
         kept = rows[spans.length[rows] >= window]
-        return cls(kept, spans.start, spans.length, offset // reader.shard_rows, label, weight, names)
+        return cls(kept, spans.start, spans.length, offset // reader.shard_rows, label, weight, names, strata(reader))
+
+
+def strata(reader: store.Reader) -> np.ndarray:
+    """Number i8 [clips] of what a clip is one of: the other clips of its source in its corpus that are not forged, or the
+    forgeries of its source by its method. Where the source is not known, the corpus counts as one source."""
+    columns = (reader.clips[name] for name in ("corpus", "source", "label", "method"))
+    names = [
+        ("forged", str(source) or str(corpus), str(method)) if label == 1 else ("", str(corpus), str(source))
+        for corpus, source, label, method in zip(*columns, strict=True)
+    ]
+    number = {name: k for k, name in enumerate(sorted(set(names)))}
+    return np.array([number[name] for name in names], np.int64)

@@ -1,4 +1,10 @@
-"""Which windows an epoch has, in which order, and with whose sound: functions of (seed, epoch, position) only."""
+"""Which windows an epoch has, in which order, and with whose sound: functions of (seed, epoch, position) only.
+
+With `--balance clips` every clip gives as many windows as its span holds, so a source with many clips has most of them.
+With `source` every stratum (`student.data.corpus.strata`) has the same number, and a clip its part of that by its length:
+a detector learns more from many sources than from many clips of one. The epoch is equally long; a small source's clips
+come several times, each time from another place.
+"""
 
 from __future__ import annotations
 
@@ -56,17 +62,47 @@ def partners(corpus: Corpus, window: int) -> np.ndarray:
 
 
 def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:
-    """Clip rows i8 [windows] in the order of one epoch, one for each `window` frames of a clip's span."""
+    """Clip rows i8 [windows] in the order of one epoch, as many as `window` goes into the clips' spans."""
     rng = np.random.default_rng([seed, epoch])
     shard = corpus.shard[corpus.rows]
     shards = np.unique(shard)
     place = rng.permutation(len(shards))[np.searchsorted(shards, shard)]
-    counts = corpus.length[corpus.rows] // config.window
+    counts = drawn(corpus, config, seed, epoch)
     by_shard = np.argsort(place, kind="stable")
     windows = np.repeat(corpus.rows[by_shard], counts[by_shard])
     # a random phase lets windows also mix across the border of two buffers
     group = (np.arange(len(windows)) + rng.integers(config.buffer)) // config.buffer
     return windows[np.lexsort((rng.random(len(windows)), group))]
+
+
+def expected(corpus: Corpus, config: DataConfig) -> np.ndarray:
+    """Windows f8 [rows] that each training clip gives an epoch on average; their sum is the length of an epoch."""
+    holds: np.ndarray = (corpus.length[corpus.rows] // config.window).astype(np.float64)
+    if config.balance == "clips" or not len(holds):
+        return holds
+    _, stratum = np.unique(corpus.stratum[corpus.rows], return_inverse=True)
+    whole = np.bincount(stratum, holds)
+    shares: np.ndarray = holds / whole[stratum] * (holds.sum() / len(whole))
+    return shares
+
+
+def drawn(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:
+    """Windows i8 [rows] of each training clip in an epoch: `expected`, rounded up or down by chance to whole windows.
+
+    Clips are laid end to end, each as long as its expected windows, in an order drawn by stratum and within it, and one
+    window is taken at every whole step from a drawn start. So each stratum and each clip is off by less than one window.
+    """
+    mean = expected(corpus, config)
+    if config.balance == "clips" or not len(mean):
+        return mean.astype(np.int64)
+    rng = np.random.default_rng([seed, epoch, 3])  # a stream of its own: the order of an epoch uses the first
+    _, stratum = np.unique(corpus.stratum[corpus.rows], return_inverse=True)
+    order = np.lexsort((rng.random(len(mean)), rng.permutation(stratum.max() + 1)[stratum]))
+    taken = np.floor(np.cumsum(mean[order]) + rng.random())  # up to the end of each clip
+    taken[-1] = round(mean.sum())  # whatever the sum was rounded to
+    counts = np.empty(len(mean), np.int64)
+    counts[order] = np.diff(np.minimum(taken, taken[-1]), prepend=0).astype(np.int64)
+    return counts
 
 
 def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, at: At, row: int) -> Draw:
@@ -107,7 +143,7 @@ def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, at: At, row: int)
 def expected_shares(corpus: Corpus, config: DataConfig) -> tuple[float, float]:
     """About how many windows of an epoch count as real and as fake for detection; weights of clips included."""
     labels, weight = corpus.label[corpus.rows], corpus.weight[corpus.rows].astype(np.float64)
-    counts = corpus.length[corpus.rows] // config.window * weight
+    counts = expected(corpus, config) * weight
     real, fake = counts[labels == 0].sum(), counts[labels == 1].sum()
     mismatched = real * config.pair_share
     small = SMALL_SHIFTS * (1 - config.swap_share) if (labels == 0).sum() > 1 else SMALL_SHIFTS

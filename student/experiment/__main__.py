@@ -5,6 +5,8 @@ content-or-sync  labels of content against labels of synchronisation alone
 accents          what one corpus teaches, judged on others of other languages, accents and cameras
 cost             what an answer takes with teachers and without
 corrupted        bad sound and pictures: where the teachers err, is a student misled that learned from their labels?
+leave-one-method-out, leave-one-source-out, real-only
+                 forgeries by a method, of a source, or of any kind that training has not seen, arm by arm
 
 Each writes PROTOCOL.md and PROTOCOL.json into --output: tables with intervals, seeds, the command, the identity of the
 stores, and what the figures do not show. Trained runs are kept there and not trained again.
@@ -33,7 +35,8 @@ from store import output as outputs
 from student.config import TrainConfig
 from student.experiment.asked import FULL, QUICK, Asked, ExperimentError
 
-PROTOCOLS = ("soft-labels", "content-or-sync", "accents", "cost", "corrupted")
+UNSEEN = ("leave-one-method-out", "leave-one-source-out", "real-only")
+PROTOCOLS = ("soft-labels", "content-or-sync", "accents", "cost", "corrupted", *UNSEEN)
 KINDS = ("cca", "contrast", "fused")
 
 
@@ -59,6 +62,11 @@ KINDS = ("cca", "contrast", "fused")
 @click.option(
     "--judged", type=click.IntRange(2), help=f"Clips of a corpus to judge, at most.  [default: {FULL.judged}]"
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(1),
+    help=f"Methods or sources that are held out in turn, the largest first.  [default: {FULL.folds}]",
+)
 @click.option("--model", default=TrainConfig.model, show_default=True, help="Student: lite, lite-causal or talknet.")
 @click.option("--threads", default=TrainConfig.threads, show_default=True, help="As for student.train.")
 @click.option(
@@ -75,12 +83,13 @@ def main(
     steps: int | None,
     clips: int | None,
     judged: int | None,
+    folds: int | None,
     **more: Any,
 ) -> None:
     """Answer one of the project's questions with a table of its own."""
     log_to_stderr()
     logging.getLogger("student").setLevel(logging.INFO)
-    given = {"seeds": seeds, "steps": steps, "clips": clips, "judged": judged}
+    given = {"seeds": seeds, "steps": steps, "clips": clips, "judged": judged, "folds": folds}
     sizes = replace(QUICK if more["quick"] else FULL, **{name: value for name, value in given.items() if value})
     asked = Asked(stores=stores, sizes=sizes, command=_command(), **more)
     _check(asked, corpus, manifest)
@@ -113,8 +122,8 @@ def _check(asked: Asked, corpus: tuple[str, ...], manifest: Path | None) -> None
         from student.experiment.corrupting import kinds
 
         kinds(asked.corruptions)
-        if len(asked.stores) > 1:
-            raise click.UsageError("--protocol corrupted takes one --store")
+    if asked.protocol in ("corrupted", *UNSEEN) and len(asked.stores) > 1:
+        raise click.UsageError(f"--protocol {asked.protocol} takes one --store")
     from student.models import MODELS
 
     if asked.model not in MODELS:

@@ -14,16 +14,18 @@ class ExperimentError(ConcordError):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large an experiment is: seeds, steps of training, clips to train on, and clips of each corpus to judge on."""
+    """How large an experiment is: seeds, steps of training, clips to train on, clips of each corpus to judge on, and how
+    many methods or sources are held out in turn."""
 
     seeds: int
     steps: int
     clips: int
     judged: int
+    folds: int = 10
 
 
 FULL = Sizes(seeds=3, steps=400, clips=800, judged=200)
-QUICK = Sizes(seeds=1, steps=2, clips=24, judged=12)  # to see that everything works; its figures mean nothing
+QUICK = Sizes(seeds=1, steps=2, clips=24, judged=12, folds=2)  # to see that everything works; its figures mean nothing
 
 
 @dataclass(frozen=True)

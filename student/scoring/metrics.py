@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from store import similarity
-from store.similarity.intervals import auc_bounds
+from store.similarity.intervals import auc_bounds, independent
 
 DRAWS = 500
 FEW_GROUPS = 10
@@ -113,12 +113,6 @@ def units(groups: np.ndarray) -> tuple[np.ndarray, int]:
     if len(size) < FEW_GROUPS or size.max() > len(group) / 2:
         return np.arange(len(group)), len(group)
     return group, len(size)
-
-
-def independent(group: np.ndarray) -> int:
-    """The number of independent clips: the groups if these are few; else all clips, because groups are drawn anyway."""
-    groups = len(np.unique(group))
-    return groups if groups < FEW_GROUPS else len(group)
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:

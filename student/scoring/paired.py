@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from store.similarity.intervals import auc_bounds
-from student.scoring.metrics import DRAWS, auc, independent, units
+from store.similarity.intervals import auc_bounds, independent
+from student.scoring.metrics import DRAWS, auc, units
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,31 @@ class Interval:
         return asdict(self)
 
 
-def mean_auc(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS) -> Interval:
+def mean_auc(
+    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, draw_all: bool = False
+) -> Interval:
     """Mean AUC of scores [seeds, n] (higher = fake) with labels [n] in {0, 1} and groups [n], and its interval.
 
-    The interval is by bootstrap over groups (`metrics.units`), and never narrower than the number of clips allows.
+    The interval is by bootstrap over groups (`metrics.units`; with `draw_all` groups are drawn however few or large they
+    are), and never narrower than the number of clips, or of groups if they are few, allows.
     """
     by_seed = tuple(auc(row, labels) for row in scores)
     value = float(np.mean(by_seed))
     if len(np.unique(labels)) < 2:
         return Interval(value, float("nan"), float("nan"), by_seed)
-    low, high = _quantiles(_drawn(scores, labels, groups, draws).mean(0))
-    group, _ = units(groups)
+    low, high = quantiles(drawn(scores, labels, groups, draws, draw_all).mean(0))
+    group, _ = _units(groups, draw_all)
     least, most = auc_bounds(min(max(value, 0.0), 1.0), *(independent(group[labels == k]) for k in (1, 0)))
     return Interval(value, min(low, least), max(high, most), by_seed)
 
 
 def difference(
-    first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    draws: int = DRAWS,
+    draw_all: bool = False,
 ) -> Interval:
     """AUC of `first` minus that of `second`, each the mean over its seeds, scores [seeds, n] of the same trials.
 
@@ -55,21 +63,31 @@ def difference(
     by_seed = tuple(float(x - y) for x, y in zip(a, b, strict=True)) if len(a) == len(b) else ()
     if len(np.unique(labels)) < 2:
         return Interval(value, float("nan"), float("nan"), by_seed)
-    drawn = _drawn(np.concatenate([first, second]), labels, groups, draws)
-    low, high = _quantiles(drawn[: len(first)].mean(0) - drawn[len(first) :].mean(0))
+    found = drawn(np.concatenate([first, second]), labels, groups, draws, draw_all)
+    low, high = quantiles(found[: len(first)].mean(0) - found[len(first) :].mean(0))
     return Interval(value, min(low, value), max(high, value), by_seed)
 
 
-def _quantiles(found: np.ndarray) -> tuple[float, float]:
+def quantiles(found: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of figures [draws]; those of draws that lack a class, NaN, do not count."""
     if not np.isfinite(found).any():
         return float("nan"), float("nan")
     low, high = np.nanquantile(found, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _drawn(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int) -> np.ndarray:
+def _units(groups: np.ndarray, draw_all: bool) -> tuple[np.ndarray, int]:
+    if not draw_all:
+        return units(groups)
+    names, group = np.unique(groups, return_inverse=True)
+    return group, len(names)
+
+
+def drawn(
+    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = DRAWS, draw_all: bool = False
+) -> np.ndarray:
     """AUC [rows, draws] of each row of scores [rows, n] in each draw of groups; NaN in a draw that lacks a class."""
-    group, count = units(groups)
+    group, count = _units(groups, draw_all)
     rng = np.random.default_rng(0)
     found = np.empty((len(scores), draws))
     order = np.argsort(scores, axis=1, kind="stable")
@@ -93,7 +111,7 @@ def mean_share(right: np.ndarray, groups: np.ndarray, draws: int = DRAWS) -> Int
     if not right.shape[1]:
         return Interval(float("nan"), float("nan"), float("nan"), by_seed)
     value = float(np.mean(by_seed))
-    low, high = _quantiles(_shares(right, groups, draws))
+    low, high = quantiles(_shares(right, groups, draws))
     return Interval(value, min(low, value), max(high, value), by_seed)
 
 
@@ -104,7 +122,7 @@ def share_difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray, 
     by_seed = tuple(x - y for x, y in zip(a.by_seed, b.by_seed, strict=False))
     if not first.shape[1]:
         return Interval(value, float("nan"), float("nan"), by_seed)
-    low, high = _quantiles(_shares(first, groups, draws) - _shares(second, groups, draws))
+    low, high = quantiles(_shares(first, groups, draws) - _shares(second, groups, draws))
     return Interval(value, min(low, value), max(high, value), by_seed)
 
 

@@ -21,18 +21,23 @@ Table = Mapping[str, Mapping[str, "Line"]]  # {"overall", "category NAME", metho
 class Line:
     """Figures of one scorer on one method, with the 95 % interval of the AUC; `nuisance` names the trivial number if
     that is the scorer. `seen` counts the clips behind them that the scorer has learned from, None if that is not
-    recorded."""
+    recorded. `sources`: how many sources the clips are of, and the interval of the AUC that draws these; NaN where
+    fewer than two are known."""
 
     figures: Figures
     auc_low: float
     auc_high: float
     nuisance: str = ""
     seen: int | None = 0
+    sources: int = 0
+    source_low: float = float("nan")
+    source_high: float = float("nan")
 
     def to_json(self) -> dict[str, Any]:
         named = {"nuisance": self.nuisance} if self.nuisance else {}
         interval = {"auc_low": self.auc_low, "auc_high": self.auc_high}
-        return {**named, **asdict(self.figures), **interval, "seen": self.seen}
+        by_source = {"count": self.sources, "auc_low": self.source_low, "auc_high": self.source_high}
+        return {**named, **asdict(self.figures), **interval, "seen": self.seen, "sources": by_source}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Tables of an evaluation: the same clips scored by the student, the teachers, both together, and one trivial number.
 
-A table has a row for all clips ("overall"), for each category of forgery (RVFA, FVRA, FVFA) and for each method, and
-in it one line per scorer. AUC comes with its 95 % interval by group. Terminal and Markdown have the same content.
+A table has a row for all clips ("overall"), for each category of forgery (RVFA, FVRA, FVFA), for each method, and for
+each source that has both classes ("source NAME": cut alike, so only the forgery differs), and in it one line per scorer.
+AUC comes with its 95 % interval by group; below the table stands the overall one's by source. Terminal and Markdown have
+the same content: all rows but those of sources beyond the largest SHOWN, which are in the JSON only.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from concord.text import markdown as md
+from store.similarity.intervals import auc_by_cluster
 from student.scoring import metrics, score
 from student.scoring.baseline import Baselines
 from student.scoring.report import Line, Report, Table, Variant
 
 COLUMNS = ("method", "by", "real", "fake", "AUC", "95 %", "AP", "prevalence", "EER", "balanced acc.", "real recall")
 WHO = {"fit": "the fit", "detector": "the detector, in training,", "threshold": "the detector, for its threshold,"}
+SHOWN = 12  # sources in a table for people
+OF_SOURCE = "source "  # begins the name of a row
 SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold at 0)
     "student": ("student", True),
     "teacher": ("teachers", True),
@@ -31,14 +36,15 @@ SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold 
 @dataclass(frozen=True)
 class Trials:
     """The input of a table, for n trials: `scores` f8 [n] by scorer, higher for fakes, 0 at the threshold if the scorer
-    has one, and NaN if unknown; category, group and weight [n] of each trial's clip; by scorer, whether it has learned
-    from the clips of a trial (bool [n]), None if that is not recorded."""
+    has one, and NaN if unknown; category, group, weight and source (or "") [n] of each trial's clip; by scorer, whether
+    it has learned from the clips of a trial (bool [n]), None if that is not recorded."""
 
     items: list[score.Trial]
     scores: Mapping[str, np.ndarray]
     categories: np.ndarray
     groups: np.ndarray
     weights: np.ndarray
+    sources: np.ndarray
     seen: Mapping[str, np.ndarray | None] = field(default_factory=dict)
 
     def line(self, scores: np.ndarray, use: np.ndarray, decides: bool, nuisance: str = "", who: str = "") -> Line:
@@ -50,7 +56,12 @@ class Trials:
         if not decides:
             figures = replace(figures, balanced_accuracy=np.nan, real_recall=np.nan)
         low, high = metrics.auc_interval(scores[known], labels, self.groups[known], self.weights[known])
-        return Line(figures, low, high, nuisance, self._seen(who, known))
+        names = self.sources[known]
+        count = len(set(names.tolist()) - {""})
+        by_source = (float("nan"), float("nan"))
+        if count > 1:
+            by_source = auc_by_cluster(scores[known], labels == 1, names.astype(str), self.weights[known])
+        return Line(figures, low, high, nuisance, self._seen(who, known), count, *by_source)
 
     def _seen(self, who: str, use: np.ndarray) -> int | None:
         """Number of clips of the trials `use` that a scorer has learned from."""
@@ -61,7 +72,8 @@ class Trials:
 
 
 def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Line]]:
-    """A row for "overall", each "category NAME" and each method, with a line for each scorer that has scores there.
+    """A row for "overall", each "category NAME", each method and each "source NAME", with a line for each scorer that
+    has scores there.
 
     "overall" covers the clips if they have both classes, else the made pairs. Pairs have no trivial baseline: fakes and
     twins are cut from the same clips.
@@ -74,6 +86,10 @@ def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Li
         chosen[f"category {name}"] = ~made & ((labels == 0) | (categories == name))
     for name in dict.fromkeys(t.method for t in items if t.label == 1):
         chosen[name] = score.of_method(items, name)
+    for name in sorted(set(trials.sources[chosen["overall"]].tolist()) - {""}):
+        of_source = chosen["overall"] & (trials.sources == name)
+        if len(np.unique(labels[of_source])) == 2:
+            chosen[f"{OF_SOURCE}{name}"] = of_source
     found: dict[str, dict[str, Line]] = {}
     for name, use in chosen.items():
         row = {
@@ -82,7 +98,7 @@ def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Li
             if who == "student" or (use & np.isfinite(values)).any()
         }
         if baselines and not made[use].any() and not name.startswith("category "):
-            wanted = "all" if name in ("overall", "fake") else name
+            wanted = "all" if name in ("overall", "fake") or name.startswith(OF_SOURCE) else name
             best = baselines.strongest(wanted, [t for t, used in zip(items, use, strict=True) if used])
             if best:
                 values = np.full(len(items), np.nan)
@@ -94,7 +110,11 @@ def table(trials: Trials, baselines: Baselines | None) -> dict[str, dict[str, Li
 
 def lines(methods: Table) -> Iterator[tuple[str, ...]]:
     """The table's lines as text, in the order of COLUMNS; the name of a row is only in its first line."""
+    clips = {name: sum(_counts(row)) for name, row in methods.items() if name.startswith(OF_SOURCE)}
+    large = set(sorted(clips, key=lambda name: -clips[name])[:SHOWN])
     for name, row in methods.items():
+        if name in clips and name not in large:
+            continue
         shown = name
         for who, line in row.items():
             by = f"one number: {line.nuisance}" if who == "trivial" else SCORERS[who][0]
@@ -105,6 +125,12 @@ def lines(methods: Table) -> Iterator[tuple[str, ...]]:
             counts = str(f.num_real), str(f.num_fake)
             yield (shown, by, *counts, _three(f.auc), span, *(_three(value) for value in rest))
             shown = ""
+
+
+def _counts(row: Mapping[str, Line]) -> tuple[int, int]:
+    """Real and fake clips of a row, by its first scorer."""
+    figures = next(iter(row.values())).figures
+    return figures.num_real, figures.num_fake
 
 
 def _three(value: float) -> str:
@@ -124,11 +150,23 @@ def warnings(variant: Variant) -> Iterator[str]:
     told = [one.text(WHO[who]) for who, one in variant.seen.items() if one.of]
     if told:
         yield f"{'; '.join(told)}."[:1].upper() + f"{'; '.join(told)}."[1:]
+    lines = {who: line for who, line in variant.methods.get("overall", {}).items() if not math.isnan(line.source_low)}
+    if lines:
+        spans = [f"{SCORERS[who][0]} {_span(line)}" for who, line in lines.items() if who in SCORERS]
+        most = max(line.sources for line in lines.values())
+        yield f"95 % for other sources, drawing the {most} known ones instead of people: {', '.join(spans)}."
+    sources = sum(name.startswith(OF_SOURCE) for name in variant.methods)
+    if sources > SHOWN:
+        yield f"{sources - SHOWN} smaller sources with both classes are in the JSON only."
     marks = {line.seen for row in variant.methods.values() for line in row.values()}
     if any(marks - {None, 0}):
         yield "* learned from some of these clips: too good, and no figure for new ones."
     if None in marks:
         yield "? not recorded whether it has learned from these clips."
+
+
+def _span(line: Line) -> str:
+    return f"{_three(line.figures.auc)} ({_three(line.source_low)}-{_three(line.source_high)})"
 
 
 def markdown(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -94,7 +95,10 @@ class Plan:
         read = [self.data.picture, "audio", "flags", "fake"]
         read += ["asr_projection", "vsr_projection"] if self.config.needs_projections else []
         shards = shards_digest(self.reader, read)
-        return {**store_identity(self.reader), "frames": self.spans.labels, "shards": shards}
+        found = {**store_identity(self.reader), "frames": self.spans.labels, "shards": shards}
+        if self.data.balance == "source":
+            found["strata"] = hashlib.sha256(self.corpus.stratum.tobytes()).hexdigest()[:16]
+        return found
 
     def say_picture(self) -> None:
         """Log the kind of picture that the student uses."""

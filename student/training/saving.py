@@ -94,6 +94,8 @@ def _check_data(name: str, saved: dict[str, str], plan: Plan) -> None:
             f"the fit of {path} is not the one that {name} was trained with (a --refit, or other teachers): its soft labels "
             f"differ: {as_it_was}"
         )
+    if saved.get("strata") != now.get("strata"):
+        raise ConfigError(f"sources or methods in {path} are not those that {name} was trained with: {as_it_was}")
     if saved.get("frames") != now["frames"]:
         raise ConfigError(
             f"flags or labels of frames in {path} are not those that {name} was trained with: {as_it_was}"

@@ -78,6 +78,9 @@ def test_the_json_has_its_keys_and_says_what_is_missing(told):
     assert found.keys() == KEYS
     assert {"auc", "low", "high", "methods", "by_source"} <= found["forgeries"].keys()
     assert found["forgeries"]["by_source"].keys() == {"both"}
+    whole = found["forgeries"]
+    assert whole["sources"]["count"] == 1  # clips without a source are no source
+    assert whole["sources"]["low"] is None
     assert found["forgeries"]["methods"].keys() == {"by 0", "by 1"} == found["baselines"]["methods"].keys()
     assert {"5", "25", "clip", "corpora"} <= found["own_sound"].keys()
     assert {"false_alarms", "misses", "decided", "real", "swapped", "corpora"} <= found["decisions"].keys()

@@ -315,3 +315,71 @@ def test_a_manifest_written_and_read_again_gives_the_same_splits(tmp_path):
             splits(manifest.load(f"csv:{tmp_path / name}"), "speakers", seed=2).of
             == splits(rows, "speakers", seed=2).of
         )
+
+
+# -- sources --------------------------------------------------------------------------------------------------------------
+
+
+def of_sources(some):
+    return [
+        Row(
+            path=f"{k}.mp4", label=label, method="m" * label, source=source and f"s{source}", corpus="c", id=f"c/{k}",
+            identities=(f"p{person}",), group=f"g{person % 6}",
+        )
+        for k, (label, source, person) in enumerate(some)
+    ]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    some=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 19)), min_size=2, max_size=40),
+    out=st.sampled_from(["0", "1", "4", "s2"]),
+    seed=st.integers(0, 3),
+)
+def test_sources_of_validation_and_test_are_not_in_training(some, out, seed):
+    rows = of_sources(some)
+    found = made(rows, "leave-one-source-out", seed, Options(leave_out=out))
+    if found is None:
+        return
+    assert len(found.of) + sum(found.left_out.values()) == len(rows)
+    sides, groups, people = {}, {}, {}
+    size = Counter(row.group for row in rows)
+    for row in found.rows(rows):
+        if row.split:
+            assert sides.setdefault(row.source or row.corpus, row.split) == row.split
+            assert people.setdefault(row.identities, row.split) == row.split
+            if size[row.group] <= len(rows) / 2:  # else it links nearly everybody, and people are told apart by name
+                assert groups.setdefault(row.group, row.split) == row.split
+    if out == "s2":
+        assert {name for name, side in sides.items() if side == "test"} == {"s2"}
+
+
+def test_each_source_is_in_the_test_of_one_fold():
+    rows = of_sources([(k % 2, k % 8, k) for k in range(64)])
+    rows = [dataclasses.replace(row, group=row.id, identities=()) for row in rows]
+    tests = [splits(rows, "leave-one-source-out", Options(leave_out=str(k))) for k in range(5)]
+    tested = [{row.source for row in found.rows(rows) if row.split == "test"} for found in tests]
+    assert sum(len(names) for names in tested) == len(set().union(*tested)) == 8
+    for found in tests:
+        assert set(found.of.values()) == {"train", "val", "test"}
+        assert any(note.startswith("test on ") for note in found.notes)
+
+
+def test_a_source_or_fold_that_is_not_there_is_said():
+    rows = of_sources([(0, 1, 1), (1, 2, 2), (0, 3, 3)])
+    for wrong in ("3", "s9"):
+        with pytest.raises(ManifestError, match=f"takes a fold, 0 to 2, or a source, not {wrong}; there is s1, s2, s3"):
+            splits(rows, "leave-one-source-out", Options(leave_out=wrong))
+    with pytest.raises(ManifestError, match="needs clips of two sources; all are of s1"):
+        splits(rows[:1], "leave-one-source-out")
+
+
+def test_validation_leaves_most_clips_of_both_classes_to_train():
+    """A source with most real clips must not make a tenth of the clips mean all other sources."""
+    some = [(0, 0, 100 + k) for k in range(300)] + [(k % 2, 1 + k % 4, 500 + k // 2) for k in range(60)]
+    rows = [dataclasses.replace(row, group=row.id, identities=()) for row in of_sources(some)]
+    for seed in range(4):
+        found = splits(rows, "leave-one-source-out", Options(leave_out="s1"), seed)
+        kept = Counter((row.split, row.label) for row in found.rows(rows))
+        assert kept["train", 1] >= kept["val", 1] > 0
+        assert kept["train", 0] > 200

@@ -81,6 +81,9 @@ class DataConfig:
     batch_size: int = 8  # windows per process and micro-batch
     pair_share: float = 0.5  # share of real clips' windows that get another clip's sound, or their own shifted
     swap_share: float = 0.5  # share of swaps among those
+    pseudo_share: float = (
+        0.0  # share of real windows of which a pseudo-fake is made for the texture branch; 0 = no branch
+    )
     min_fake_shift: int = 5  # smaller ones do not count as fake: only the correlation term uses them
     max_shift: int = 15
     augment: bool = True
@@ -98,6 +101,8 @@ class DataConfig:
             raise ConfigError("--max-shift must be at least 5 frames")
         if self.trim not in TRIMS:
             raise ConfigError(f"--trim must be one of {', '.join(TRIMS)}, not {self.trim}")
+        if not 0 <= self.pseudo_share <= 1:
+            raise ConfigError("--pseudo-share is a share between 0 and 1")
         if self.labels not in LABELS:
             raise ConfigError(f"--labels must be one of {', '.join(LABELS)}, not {self.labels}")
         if self.balance not in BALANCES:
@@ -144,6 +149,8 @@ class TrainConfig:
             raise ConfigError(f'--checkpointing_steps takes a number of steps or "epoch", not {steps}')
         if self.epochs < 1 or (self.max_steps is not None and self.max_steps < 1):
             raise ConfigError("--epochs and --max-steps must be at least 1")
+        if self.data.pseudo_share and (not self.model.startswith("lite") or not self.losses.w_detection):
+            raise ConfigError("--pseudo-share needs the model lite or lite-causal, and --w-detection above 0")
         if self.lr <= 0 or self.gradient_accumulation_steps < 1 or self.keep_checkpoints < 1 or self.seed < 0:
             raise ConfigError("--lr must be above 0, --seed at least 0, accumulation and kept checkpoints at least 1")
         if self.schedule not in SCHEDULES:

@@ -176,6 +176,11 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 )
 @option("--pair-share", default=DataConfig.pair_share, help="Share of real windows that get another sound or a shift.")
 @option("--swap-share", default=DataConfig.swap_share, help="Share of those that get another clip's sound.")
+@option(
+    "--pseudo-share",
+    default=DataConfig.pseudo_share,
+    help="Share of real windows of which a pseudo-fake is made, to teach how redrawn mouths look; 0 = no branch for it.",
+)
 @option("--min-fake-shift", default=DataConfig.min_fake_shift, help="Smallest shift, in frames, that counts as fake.")
 @option("--max-shift", default=DataConfig.max_shift, help="Largest shift, in frames.")
 @click.option(

@@ -46,15 +46,16 @@ def crop_place(rng: np.random.Generator, margin: int) -> tuple[int, int]:
 
 def augment_mouth(mouth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Apply the kinds of PICTURE, each in its share of windows: u1 [frames, height, width] of any size to the same."""
-    return _mixed(mouth, PICTURE, rng)
+    return mixed(mouth, PICTURE, rng)
 
 
 def augment_sound(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Apply the kinds of SOUND, each in its share of windows: i2 [640 * frames] to the same."""
-    return _mixed(audio, SOUND, rng)
+    return mixed(audio, SOUND, rng)
 
 
-def _mixed(x: np.ndarray, kinds: dict[str, Kind], rng: np.random.Generator) -> np.ndarray:
+def mixed(x: np.ndarray, kinds: dict[str, Kind], rng: np.random.Generator) -> np.ndarray:
+    """Apply the kinds of a table in their order, each in its share of windows."""
     for kind in kinds.values():
         if rng.random() < kind.chance:
             # each kind has its own generator: its draws do not depend on whether another kind's codec is installed

@@ -18,8 +18,8 @@ class Corpus:
     """What sampling needs to know about the training clips; small, because it is sent to workers.
 
     rows i8 [n]: their rows in the clips table. For all clips of the store: start, length i8 (of their spans, in
-    frames), shard i8, label i1, weight f4, corpus, and stratum i8: which clips `--balance source` takes together. Spans
-    of `rows` are at least one window long.
+    frames), shard i8, label i1, weight f4, corpus, stratum i8: which clips `--balance source` takes together, and
+    pictured i1: the label of the picture alone. Spans of `rows` are at least one window long.
     """
 
     rows: np.ndarray
@@ -30,6 +30,7 @@ class Corpus:
     weight: np.ndarray
     corpus: np.ndarray
     stratum: np.ndarray
+    pictured: np.ndarray
 
     @classmethod
     def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
@@ -45,7 +46,10 @@ class Corpus:
         rows = np.asarray(rows, np.int64)
         offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
         kept = rows[spans.length[rows] >= window]
-        return cls(kept, spans.start, spans.length, offset // reader.shard_rows, label, weight, names, strata(reader))
+        video = np.asarray(c["video_fake"]).astype(np.int64)
+        pictured = np.where((video >= 0) & (label == 1), video, label)
+        shard = offset // reader.shard_rows
+        return cls(kept, spans.start, spans.length, shard, label, weight, names, strata(reader), pictured)
 
 
 def strata(reader: store.Reader) -> np.ndarray:

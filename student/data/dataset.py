@@ -10,7 +10,7 @@ padding reveal nothing. No teacher runs here: a soft label is a comparison of tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,17 @@ from store.similarity import Fit, compare, unit_rows
 from student.config import DataConfig
 from student.data.augment import augment_mouth, augment_sound
 from student.data.corpus import LABELS, Corpus
-from student.data.order import GAP, SHIFT, SOFT_WINDOW, SWAP, At, Draw, Key, draw, epoch_order, partners
+from student.data.drawn import Drawn, of_forged, of_real, together
+from student.data.order import GAP, NEIGHBOURS, SHIFT, SOFT_WINDOW, SWAP, At, Draw, Key, draw, epoch_order, partners
 from student.data.picture import cut
+from student.data.pseudo_fakes import Window, in_crop
 
 
 class Windows(Dataset[dict[str, torch.Tensor]]):
     """Maps a Key to a batch of tensors. Opens the store at first use, in the process that uses it.
 
-    picture u1 [B, T, side, side] (`student.data.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`.
+    picture u1 [B, T, side, side] (`student.data.picture`), audio i2 [B, 640 T] and the fields of `losses.Targets`; with
+    `pseudo_share` the windows of `drawn.together`.
     The labels of pairs are the teachers' (`soft_labels`), or `in_sync` if the config says so. Without `soft_labels`
     nothing is compared. A value that is not finite raises StoreError, which names the clip and the array.
     """
@@ -66,6 +69,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             d = draw(self.corpus, self.real, self.config, At(self.seed, epoch, position), row)
             rng = np.random.default_rng([self.seed, epoch, position, 2])
             rows.append(self._window(d, rng))
+        drawn = [part for row in rows for part in row.pop("drawn")]
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         vsr, asr = batch.pop("vsr", None), batch.pop("asr", None)
         face, voice = batch.pop("face"), batch.pop("voice")
@@ -94,11 +98,15 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         else:
             batch["soft"] = np.zeros(batch["soft_mask"].shape, np.float32)
             batch["soft_mask"][:] = False
+        if self.config.pseudo_share:
+            batch |= together(drawn, self.config.window)
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
 
-    def _window(self, d: Draw, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _window(self, d: Draw, rng: np.random.Generator) -> dict[str, Any]:
         """One window, padded to the full length with zeros."""
         lips_names, sound_names = [self.config.picture, "flags", "fake"], ["audio", "flags"]
+        if self.config.pseudo_share:
+            lips_names.append("lips")
         if self.projections:
             lips_names.append("vsr_projection")
             sound_names.append("asr_projection")
@@ -123,10 +131,33 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             "face": _padded(evident(lips["flags"]), t),
             "voice": _padded((sound["flags"] & VOICE_ACTIVE) > 0, t),
         }
+        out["drawn"] = self._drawn(d, lips, rng) if self.config.pseudo_share else []
         if self.projections:
             out["vsr"] = _padded(self._finite(lips["vsr_projection"], "vsr_projection", d.lips, d.lips_start), t)
             out["asr"] = _padded(self._finite(sound["asr_projection"], "asr_projection", d.sound, d.sound_start), t)
         return out
+
+    def _drawn(self, d: Draw, lips: dict[str, np.ndarray], rng: np.random.Generator) -> list[Drawn]:
+        """Windows for the texture branch out of the pictures of this one, whatever its sound: a forged one as it is; of a
+        share of the real ones the window and a pseudo-fake."""
+        forged, face = self.corpus.pictured[d.lips], evident(lips["flags"])
+        if forged == 1:
+            return [of_forged(lips["mouth"], face, lips["fake"] != 0, rng)]
+        if forged != 0 or rng.random() >= self.config.pseudo_share:
+            return []
+        return of_real(Window(lips["mouth"], in_crop(lips["lips"])), face, self._other(d), rng)
+
+    def _other(self, d: Draw) -> Callable[[np.random.Generator], Window]:
+        """Reads a window of a real clip that is stored near this one."""
+
+        def read(rng: np.random.Generator) -> Window:
+            near = int(np.searchsorted(self.real, d.lips) + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1))
+            row = int(self.real[near % len(self.real)]) if len(self.real) else d.lips
+            start = int(self.corpus.start[row] + rng.integers(self.corpus.length[row] - d.length + 1))
+            found = self.reader.frames(row, start, start + d.length, ["mouth", "lips"])
+            return Window(found["mouth"], in_crop(found["lips"]))
+
+        return read
 
     def _labels(self, d: Draw, fake: np.ndarray) -> tuple[int, np.ndarray]:
         """Label of the window and of its frames [length]: 0, 1 or -1."""

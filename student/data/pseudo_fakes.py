@@ -50,11 +50,13 @@ class PseudoFake:
 @dataclass(frozen=True)
 class Kind:
     """One way to forge: the function, which draws its own strength and returns pictures f4 [T, 96, 96]; whether
-    everything may be redrawn; whether the new mouth takes over contrast as well as brightness from its surroundings."""
+    everything may be redrawn; whether the new mouth takes over contrast as well as brightness from its surroundings; whether
+    it needs another clip's window."""
 
     draw: Callable[[Window, Window, np.random.Generator], np.ndarray]
     may_be_whole: bool = True
     matches_contrast: bool = False
+    needs_other: bool = False
 
 
 def in_crop(lips: np.ndarray) -> np.ndarray:
@@ -63,13 +65,17 @@ def in_crop(lips: np.ndarray) -> np.ndarray:
     return np.asarray(points - points.mean(1, keepdims=True) + SIDE / 2)
 
 
-def forge(window: Window, other: Window, rng: np.random.Generator, kind: str | None = None) -> PseudoFake:
-    """A pseudo-fake of `window`, of a kind drawn from KINDS if none is named. `other` is a window of another clip, for
-    kinds that need one; it may have another length. A function of its arguments only. ValueError for an unknown kind."""
-    if kind is not None and kind not in KINDS:
+def draw_kind(rng: np.random.Generator) -> str:
+    """A name out of KINDS, each as likely."""
+    return list(KINDS)[int(rng.integers(len(KINDS)))]
+
+
+def forge(window: Window, other: Window, rng: np.random.Generator, kind: str) -> PseudoFake:
+    """A pseudo-fake of `window`, of a kind out of KINDS. `other` is a window of another clip, for kinds that need one; it may
+    have another length. A function of its arguments only. ValueError for an unknown kind."""
+    if kind not in KINDS:
         raise ValueError(f"unknown kind of pseudo-fake {kind}; there are {', '.join(KINDS)}")
-    name = kind or list(KINDS)[int(rng.integers(len(KINDS)))]
-    how = KINDS[name]
+    how = KINDS[kind]
     new = how.draw(window, other, rng)
     old = window.mouth.astype(np.float32)
     if how.may_be_whole and rng.random() < WHOLE:
@@ -80,7 +86,7 @@ def forge(window: Window, other: Window, rng: np.random.Generator, kind: str | N
     changed = _stretch(len(window), rng)
     share[~changed] = 0
     forged = np.clip(np.rint(old + share * (new - old)), 0, 255).astype(np.uint8)
-    return PseudoFake(forged, changed, name)
+    return PseudoFake(forged, changed, kind)
 
 
 def _stretch(frames: int, rng: np.random.Generator) -> np.ndarray:
@@ -213,8 +219,7 @@ def other_mouth(window: Window, other: Window, rng: np.random.Generator) -> np.n
     for k in range(len(window)):
         there = ((FINE - SIDE / 2) * scale + SIDE / 2).astype(np.float32)
         frame = other.mouth[k % len(other)].astype(np.float32)
-        how = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
-        out.append(cv2.remap(frame, there[..., 0], there[..., 1], **how))
+        out.append(cv2.remap(frame, there[..., 0], there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
     return np.stack(out)
 
 
@@ -228,7 +233,7 @@ KINDS = {
     "trembling": Kind(trembling),
     "elastic": Kind(elastic),
     "other moment": Kind(other_moment),
-    "other mouth": Kind(other_mouth, may_be_whole=False, matches_contrast=True),
+    "other mouth": Kind(other_mouth, may_be_whole=False, matches_contrast=True, needs_other=True),
 }
 
 
@@ -261,5 +266,4 @@ def _moved(frame: np.ndarray, by: np.ndarray) -> np.ndarray:
     import cv2
 
     at = (FINE + by).astype(np.float32)
-    how = {"interpolation": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REFLECT_101}
-    return np.asarray(cv2.remap(frame, at[..., 0], at[..., 1], **how))
+    return np.asarray(cv2.remap(frame, at[..., 0], at[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101))

@@ -18,17 +18,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from concord.frames import SAMPLE_RATE, SAMPLES_PER_FRAME
+from student.models.lite_layers import MEL_PER_FRAME, Conv, LogMel, Temporal
 from student.models.output import Output
+from student.models.texture import MEASURES, Texture
 
-MEL_PER_FRAME = 4  # 10 ms hop
-HOP = SAMPLES_PER_FRAME // MEL_PER_FRAME
-MEL_WINDOW = 400  # 25 ms
 CROP = 88  # of the store's 96 pixels
 
 LIMITS = {  # smallest and largest value of each size
     "width": (1, 4096), "temporal_layers": (0, 64), "reach": (0, 10_000), "mels": (1, 512), "groups": (1, 4096),
-    "offsets": (0, 1000),
+    "offsets": (0, 1000), "texture": (0, 4096),
 }  # fmt: skip
 
 
@@ -44,6 +42,7 @@ class LiteConfig:
     groups: int = 4  # of channels; the head sees a cosine for each
     offsets: int = 7  # largest offset in frames that the head compares, either way; 15 offsets with the default
     dropout: float = 0.1
+    texture: int = 0  # width of the branch that sees how the mouth is drawn (`student.models.texture`); 0 = none
     causal: bool = False  # for streams: nothing depends on later frames
 
     def __post_init__(self) -> None:
@@ -71,11 +70,20 @@ class LiteConfig:
         projected = self.trunk[-1] * side * side * self.width
         heard = 5 * self.mels * self.width + 8 * self.width**2
         temporal = 2 * (5 * self.temporal_layers + 1) * self.width**2
-        return convolved + projected + heard + temporal + 32 * (self.groups + 1) * (2 * self.offsets + 1)
+        return (
+            convolved
+            + projected
+            + heard
+            + temporal
+            + 32 * (self.groups + 1) * (2 * self.offsets + 1)
+            + MEASURES * self.texture
+        )
 
 
 class Lite(nn.Module):
     """See the module. forward(mouth, audio, mask) -> Output."""
+
+    fusion: torch.Tensor
 
     def __init__(self, config: LiteConfig | None = None) -> None:
         super().__init__()
@@ -83,20 +91,48 @@ class Lite(nn.Module):
         self.visual = VisualEncoder(c)
         self.audio = AudioEncoder(c)
         self.head = AgreementHead(c)
+        self.texture = Texture(c.texture, causal=c.causal) if c.texture else None
+        if self.texture is not None:
+            self.register_buffer("fusion", torch.ones(2))  # weights of agreement and texture, fitted by validation
         self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
         self.bias = nn.Parameter(torch.tensor(-3.0))  # most possible pairs do not belong together
 
-    def forward(self, mouth: torch.Tensor, audio: torch.Tensor, mask: torch.Tensor | None = None) -> Output:
+    def forward(
+        self,
+        mouth: torch.Tensor,
+        audio: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        drawn: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> Output:
         """mouth u1 [B, T, 96, 96] (centre taken) or [B, T, 88, 88], audio i2 [B, 640 T], mask bool [B, T]: True for
-        rows in use."""
+        rows in use. In training `drawn` has the windows for the texture branch, pictures u1 [K, T, 88, 88] and their
+        mask: then both branches answer apart."""
         if mask is None:
             mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
-        return self.join(self.visual(mouth, mask), self.audio(audio, mask), mask)
+        v, a = self.visual(mouth, mask), self.audio(audio, mask)
+        if self.texture is None:
+            return self.join(v, a, mask)
+        if drawn is None:
+            return self.join(v, a, mask, self.texture(mouth, mask))
+        frames, clips = self.texture(*drawn)
+        return self.join(v, a, mask)._replace(drawn=clips, drawn_frames=frames)
 
-    def join(self, v: torch.Tensor, a: torch.Tensor, mask: torch.Tensor) -> Output:
-        """The output from the embeddings of both encoders, unit rows [B, T, width]."""
-        frame_logits, clip_logits = self.head(v, a, mask)
-        return Output(v, a, frame_logits, clip_logits, self.log_scale.exp(), self.bias)
+    def join(
+        self,
+        v: torch.Tensor,
+        a: torch.Tensor,
+        mask: torch.Tensor,
+        texture: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> Output:
+        """The output from the embeddings of both encoders, unit rows [B, T, width], and the texture's logits [B, T] and
+        [B]."""
+        frames, clips = self.head(v, a, mask)
+        parts = None
+        if texture is not None:
+            parts = torch.stack([clips, texture[1]], -1)
+            frames = self.fusion[0] * frames + self.fusion[1] * texture[0]
+            clips = parts @ self.fusion
+        return Output(v, a, frames, clips, self.log_scale.exp(), self.bias, parts)
 
 
 def even(mouth: torch.Tensor) -> torch.Tensor:
@@ -163,9 +199,9 @@ class AudioEncoder(nn.Module):
         self.features = LogMel(c.mels, c.causal)
         self.reduce = nn.ModuleList(
             [
-                _Conv(c.mels, c.width, 5, causal=c.causal, bias=False),
-                _Conv(c.width, c.width, 4, stride=2, causal=c.causal, bias=False),
-                _Conv(c.width, c.width, 4, stride=2, causal=c.causal, bias=False),
+                Conv(c.mels, c.width, 5, causal=c.causal, bias=False),
+                Conv(c.width, c.width, 4, stride=2, causal=c.causal, bias=False),
+                Conv(c.width, c.width, 4, stride=2, causal=c.causal, bias=False),
             ]
         )
         self.norms = nn.ModuleList([nn.LayerNorm(c.width) for _ in self.reduce])
@@ -181,103 +217,6 @@ class AudioEncoder(nn.Module):
         return self.temporal(x.transpose(1, 2), mask)
 
 
-class _Conv(nn.Conv1d):
-    """A convolution over time that keeps the length (divided by the stride); causal: it sees no later rows."""
-
-    def __init__(
-        self, channels: int, out: int, size: int, stride: int = 1, causal: bool = False, bias: bool = True
-    ) -> None:
-        # the last row of a stride is the present
-        self.before = size - stride if causal else 0
-        super().__init__(channels, out, size, stride, padding=0 if causal else (size - stride) // 2, bias=bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.pad(x, (self.before, 0)) if self.before else x)
-
-
-class LogMel(nn.Module):
-    """Logarithm of mel energies, 4 rows per frame, by matrix products only (exports to any runtime). No parameters.
-
-    Mel scale of HTK, 2595 log10(1 + f / 700). The weights of each triangle sum to 1, so a band is a mean over its bins (equal
-    area, as in Slaney's "Auditory Toolbox" 1998).
-    """
-
-    basis: torch.Tensor
-    mel: torch.Tensor
-
-    def __init__(self, mels: int, causal: bool = False) -> None:
-        super().__init__()
-        side = (MEL_WINDOW - HOP) // 2  # row m is centred on its 10 ms or, if causal, ends with them
-        self.sides = (2 * side, 0) if causal else (side, side)
-        n = torch.arange(MEL_WINDOW, dtype=torch.float64)
-        k = torch.arange(MEL_WINDOW // 2 + 1, dtype=torch.float64)
-        window = 0.5 - 0.5 * torch.cos(2 * math.pi * (n + 0.5) / MEL_WINDOW)
-        angle = 2 * math.pi * n[:, None] * k[None, :] / MEL_WINDOW
-        basis = torch.cat([torch.cos(angle), torch.sin(angle)], 1) * window[:, None]
-        top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-        edges = 700 * (10 ** (torch.linspace(0, top, mels + 2, dtype=torch.float64) / 2595) - 1)
-        hertz = k * SAMPLE_RATE / MEL_WINDOW
-        rise = (hertz[:, None] - edges[None, :-2]) / (edges[1:-1] - edges[:-2])
-        fall = (edges[None, 2:] - hertz[:, None]) / (edges[2:] - edges[1:-1])
-        mel = torch.minimum(rise, fall).clamp(min=0)
-        self.register_buffer("basis", basis.float(), persistent=False)
-        self.register_buffer("mel", (mel / mel.sum(0).clamp(min=1e-3)).float(), persistent=False)
-
-    @torch.no_grad()
-    def forward(self, audio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """audio i2 [B, 640 T], mask [B, T] -> f4 [B, 4 T, mels], with about zero mean and unit deviation on speech."""
-        x = audio.float() / 32768 * mask.repeat_interleave(SAMPLES_PER_FRAME, 1)
-        rows = F.pad(x, self.sides).unfold(1, MEL_WINDOW, HOP)
-        real, imaginary = (rows @ self.basis).chunk(2, -1)
-        energy = (real.square() + imaginary.square()) @ self.mel
-        return ((energy + 1e-5).log() + 5.0) / 4.0
-
-
-class LocalContrast(nn.Module):
-    """The difference of a frame from its neighbourhood: x minus the mean of `reach` frames on each side (causal: of
-    twice as many before it), then a layer norm.
-
-    It removes what is constant (face, voice, room, camera) and keeps what moves. Without it all embeddings are almost
-    equal at first, and the contrastive term has no gradient. [B, T, width] -> same; the mean is over rows inside the
-    mask.
-    """
-
-    def __init__(self, width: int, reach: int, causal: bool) -> None:
-        super().__init__()
-        self.reach = reach
-        self.sides = (2 * reach, 0) if causal else (reach, reach)
-        # one zero frame more in the mean: otherwise the first frame minus itself would leave only rounding errors
-        self.prior = float(causal) / (2 * reach + 1)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        keep = mask[..., None].to(x.dtype)
-        size = 2 * self.reach + 1
-        both = torch.cat([x * keep, keep], -1).transpose(1, 2)
-        near = F.avg_pool1d(F.pad(both, self.sides), size, stride=1).transpose(1, 2)
-        return self.norm(x - near[..., :-1] / (near[..., -1:] + self.prior).clamp(min=0.5 / size)) * keep
-
-
-class Temporal(nn.Module):
-    """Residual convolutions over 5 frames, then unit-length rows: [B, T, width] -> [B, T, width]."""
-
-    def __init__(self, c: LiteConfig) -> None:
-        super().__init__()
-        self.contrast = LocalContrast(c.width, c.reach, c.causal)
-        self.norms = nn.ModuleList([nn.LayerNorm(c.width) for _ in range(c.temporal_layers)])
-        self.convs = nn.ModuleList([_Conv(c.width, c.width, 5, causal=c.causal) for _ in range(c.temporal_layers)])
-        self.dropout = nn.Dropout(c.dropout)
-        self.out_norm = nn.LayerNorm(c.width)
-        self.out = nn.Linear(c.width, c.width)
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        x = self.contrast(x, mask)
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            y = F.relu(norm(x)) * mask[..., None]
-            x = x + self.dropout(conv(y.transpose(1, 2)).transpose(1, 2))
-        return F.normalize(self.out(self.out_norm(x)).float(), dim=-1, eps=1e-6)
-
-
 class AgreementHead(nn.Module):
     """Cosines of lips and sound, by group of channels and offset, to one logit per frame and one per clip; positive =
     fake."""
@@ -287,7 +226,7 @@ class AgreementHead(nn.Module):
         self.groups, self.offsets = c.groups, c.offsets
         rows = (c.groups + 1) * (2 * c.offsets + 1)
         self.first = nn.Conv1d(rows, 32, 1)
-        self.second = _Conv(32, 32, 9, causal=c.causal)
+        self.second = Conv(32, 32, 9, causal=c.causal)
         self.causal = c.causal
         self.dropout = nn.Dropout(c.dropout)
         self.logit = nn.Conv1d(32, 1, 1)

@@ -12,6 +12,10 @@ class Output(NamedTuple):
 
     visual, audio [B, T, D]: unit-length embeddings of one modality each; frame_logits [B, T] and clip_logits [B]: positive =
     fake; scale, bias []: they turn a cosine of the two embeddings into a logit of "they belong together".
+
+    Of a student with a texture branch: parts [B, 2], the clip logits of agreement and of texture, of which clip_logits is
+    the weighted sum; in training instead drawn [K] and drawn_frames [K, T], its logits of the windows drawn for it, and
+    clip_logits are of agreement alone.
     """
 
     visual: torch.Tensor
@@ -20,3 +24,6 @@ class Output(NamedTuple):
     clip_logits: torch.Tensor
     scale: torch.Tensor
     bias: torch.Tensor
+    parts: torch.Tensor | None = None
+    drawn: torch.Tensor | None = None
+    drawn_frames: torch.Tensor | None = None

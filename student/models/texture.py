@@ -49,8 +49,9 @@ class Texture(nn.Module):
 
 def measures(mouth: torch.Tensor, mask: torch.Tensor, causal: bool = False) -> torch.Tensor:
     """The measures of each frame, f4 [B, T, MEASURES], of mouth u1 [B, T, 88 or 96, same] where mask bool [B, T] is on."""
-    energy, known = energies(mouth, mask)
-    mean, square = averaged(torch.stack([energy, energy.square()], -1).flatten(3), known, causal).unflatten(3, (-1, 2)).unbind(-1)
+    energy, known = energies(mouth, mask, causal)
+    both = torch.stack([energy, energy.square()], -1).flatten(3)
+    mean, square = averaged(both, known, causal).unflatten(3, (-1, 2)).unbind(-1)
     spread = (square - mean.square()).clamp(min=0).sqrt() / (mean + FLOOR)
     level, varied = (mean + FLOOR).log(), (spread + 0.05).log()
     parts = []
@@ -61,15 +62,15 @@ def measures(mouth: torch.Tensor, mask: torch.Tensor, causal: bool = False) -> t
     return torch.cat(parts, -1).clamp(-6, 6)
 
 
-def energies(mouth: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def energies(mouth: torch.Tensor, mask: torch.Tensor, causal: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Energy f4 [B, T, ORDERS * BANDS, cells] of every frame, and which frames have it, f4 [B, T, ORDERS * BANDS, 1]: a
-    difference needs its earlier frames."""
+    difference needs its earlier frames. Pictures have mean 0 and deviation 1 over the frames that are averaged."""
     margin = (mouth.shape[-1] - SIDE) // 2
     x = mouth[..., margin : margin + SIDE, margin : margin + SIDE].float()
-    use = mask[..., None, None].to(x.dtype)
-    count = use.sum((1, 2, 3), keepdim=True).clamp(min=1) * SIDE * SIDE
-    x = x - (x * use).sum((1, 2, 3), keepdim=True) / count
-    x = x / (((x * use).square().sum((1, 2, 3), keepdim=True) / count).sqrt() + 4.0)
+    moments = torch.stack([x.mean((-2, -1)), x.square().mean((-2, -1))], -1)[:, :, None]
+    mean, square = averaged(moments, mask[..., None, None].to(x.dtype), causal)[:, :, 0].unbind(-1)
+    spread = (square - mean.square()).clamp(min=0).sqrt() + 4.0
+    x = (x - mean[..., None, None]) / spread[..., None, None]
     found, known = [], []
     for band in _bands(x):
         side = band.shape[-1]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from store import similarity
 from store.similarity.intervals import auc_bounds, independent
@@ -199,6 +199,35 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, threshold: float) ->
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return float(np.exp(found.x))
+
+
+def equal_weights(parts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Weights f8 [P] of the parts [n, P] of a score, with which each has deviation 1 over real clips."""
+    real = parts[labels == 0] if (labels == 0).sum() > 1 else parts
+    return np.asarray(1 / np.maximum(real.std(0), 1e-3))
+
+
+def fit_weights(parts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Weights f8 [P], none negative, of the parts [n, P] of a score: logistic regression, both classes with equal weight.
+
+    A penalty of 1 / sqrt(n) of the smaller class holds them at `equal_weights`, which one class alone gives.
+    """
+    scale = equal_weights(parts, labels)
+    count = np.array([(labels == 0).sum(), (labels == 1).sum()])
+    if count.min() == 0:
+        return scale
+    z = parts * scale
+    z = z - z[labels == 0].mean(0)
+    sign, each = np.where(labels == 1, 1.0, -1.0), 0.5 / count[labels]
+    strength = 1 / np.sqrt(count.min())
+
+    def loss(x: np.ndarray) -> float:
+        margin = sign * (z @ x[:-1] + x[-1])
+        return float(each @ np.logaddexp(0, -margin) + strength * np.square(x[:-1] - 1).mean())
+
+    bounds = [(0.0, None)] * z.shape[1] + [(None, None)]
+    found = minimize(loss, np.r_[np.ones(z.shape[1]), 0.0], bounds=bounds, method="L-BFGS-B")
+    return np.asarray(scale * found.x[:-1])
 
 
 def probability(logits: np.ndarray, threshold: float, temperature: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from store.layout import SAMPLES_PER_FRAME, VOICE_ACTIVE, evident, labelled
 from store.similarity import best_offset, calibration_line, scores
 from student.data.picture import SIDES
 from student.data.spans import Spans
+from student.models.output import Output
 from student.scoring import shared
 
 MIN_SHIFT, MAX_SHIFT = 5, 15  # frames
@@ -125,6 +126,29 @@ def logits(
 ) -> np.ndarray:
     """Clip logit [n] f8 of each trial, positive = fake. The model is put into evaluation mode and restored afterwards;
     `picture` is the array it uses (`student.data.picture`)."""
+    return fused(model, branches(model, reader, items, window, device, batch_size=batch_size, picture=picture))
+
+
+def fused(model: nn.Module, parts: np.ndarray) -> np.ndarray:
+    """Clip logit [n] f8 out of those of a student's branches [n, P]."""
+    if parts.shape[1] == 1:
+        return parts[:, 0]
+    weights = cast(torch.Tensor, model.fusion).double().cpu().numpy()
+    return np.asarray(parts @ weights)
+
+
+@torch.no_grad()
+def branches(
+    model: nn.Module,
+    reader: Frames,
+    items: list[Trial],
+    window: int,
+    device: torch.device,
+    *,
+    batch_size: int = 16,
+    picture: str = "mouth",
+) -> np.ndarray:
+    """The same of each branch of the student, [n, P] f8: one for most students, agreement and texture for others."""
     was_training = model.training
     model.eval()
     jobs = [(k, a, b) for k, item in enumerate(items) for a, b in windows(item.length, window)]
@@ -133,14 +157,17 @@ def logits(
         values = shared.clip_logits(model, reader, pairs, device, batch_size)
     else:
         parts = [jobs[first : first + batch_size] for first in range(0, len(jobs), batch_size)]
-        each = [forward(model, reader, [(items[k], a, b) for k, a, b in part], device, picture) for part in parts]
-        values = np.concatenate(each) if each else np.zeros(0)
-    total, frames = np.zeros(len(items)), np.zeros(len(items))
-    for value, (k, a, b) in zip(values.tolist(), jobs, strict=True):
+        each = [
+            shared.parts_of(_output(model, reader, [(items[k], a, b) for k, a, b in part], device, picture))
+            for part in parts
+        ]
+        values = np.concatenate(each) if each else np.zeros((0, 1))
+    total, frames = np.zeros((len(items), values.shape[1])), np.zeros(len(items))
+    for value, (k, a, b) in zip(values, jobs, strict=True):
         total[k] += value * (b - a)
         frames[k] += b - a
     model.train(was_training)
-    return total / np.maximum(frames, 1)
+    return np.asarray(total / np.maximum(frames, 1)[:, None])
 
 
 def _job(item: Trial, a: int, b: int) -> shared.Job:
@@ -152,6 +179,13 @@ def forward(
     model: nn.Module, reader: Frames, batch: list[tuple[Trial, int, int]], device: torch.device, picture: str
 ) -> np.ndarray:
     """Clip logit [n] f8 of windows a to b of trials, by a forward pass of any student."""
+    values: np.ndarray = _output(model, reader, batch, device, picture).clip_logits.double().cpu().numpy()
+    return values
+
+
+def _output(
+    model: nn.Module, reader: Frames, batch: list[tuple[Trial, int, int]], device: torch.device, picture: str
+) -> Output:
     longest = max(b - a for _, a, b in batch)
     seen = np.zeros((len(batch), longest, SIDES[picture], SIDES[picture]), np.uint8)
     audio = np.zeros((len(batch), longest * SAMPLES_PER_FRAME), np.int16)
@@ -161,9 +195,8 @@ def forward(
         sound = reader.frames(item.sound, item.sound_start + a, item.sound_start + b, ["audio"])["audio"]
         audio[n, : (b - a) * SAMPLES_PER_FRAME] = sound.reshape(-1)
         mask[n, : b - a] = True
-    output = model(*(torch.from_numpy(x).to(device) for x in (seen, audio, mask)))
-    values: np.ndarray = output.clip_logits.double().cpu().numpy()
-    return values
+    output: Output = model(*(torch.from_numpy(x).to(device) for x in (seen, audio, mask)))
+    return output
 
 
 def check_finite(items: Sequence[Trial], values: np.ndarray) -> None:

@@ -47,8 +47,9 @@ def has_two_streams(model: nn.Module) -> TypeGuard[Lite]:
 
 
 def clip_logits(model: Lite, reader: Frames, jobs: Sequence[Job], device: torch.device, batch_size: int) -> np.ndarray:
-    """Clip logit [n] f8 of each window, in evaluation mode; at most `batch_size` different windows of lips at once."""
-    found = np.zeros(len(jobs))
+    """Clip logits [n, P] f8 of each window, in evaluation mode (`parts_of`); at most `batch_size` different windows of lips
+    at once."""
+    found = np.zeros((len(jobs), 1 if model.texture is None else 2))
     batch: list[int] = []
     seen: set[Cut] = set()
     for k in sorted(range(len(jobs)), key=lambda k: jobs[k]):
@@ -65,7 +66,9 @@ def clip_logits(model: Lite, reader: Frames, jobs: Sequence[Job], device: torch.
 def _batch(model: Lite, reader: Frames, jobs: list[Job], device: torch.device, batch_size: int) -> np.ndarray:
     lips, sounds = (list(dict.fromkeys(cuts)) for cuts in zip(*jobs, strict=True))
     longest = max(cut.length for cut in lips)
-    v = _lips(model, reader, lips, longest, device)
+    pictures = _pictures(reader, lips, device)
+    v = _lips(model, pictures, lips, longest, device)
+    drawn = _drawn(model, pictures, lips, longest, device) if model.texture is not None else None
     parts = [sounds[k : k + batch_size] for k in range(0, len(sounds), batch_size)]
     a = torch.cat([_sounds(model, reader, part, longest, device) for part in parts])
     of_lips, of_sound = ({cut: k for k, cut in enumerate(cuts)} for cuts in (lips, sounds))
@@ -74,25 +77,59 @@ def _batch(model: Lite, reader: Frames, jobs: list[Job], device: torch.device, b
         some = jobs[first : first + batch_size]
         mask = _mask([job.lips for job in some], longest, device)
         pair = v[[of_lips[job.lips] for job in some]], a[[of_sound[job.sound] for job in some]]
-        output: Output = model.join(*pair, mask)
-        found.append(output.clip_logits.double().cpu().numpy())
+        at = [of_lips[job.lips] for job in some]
+        texture = None if drawn is None else (drawn[0][at], drawn[1][at])
+        output: Output = model.join(*pair, mask, texture)
+        found.append(parts_of(output))
     return np.concatenate(found)
 
 
-def _lips(model: Lite, reader: Frames, cuts: list[Cut], longest: int, device: torch.device) -> torch.Tensor:
-    """Embeddings [n, longest, width] of windows of lips."""
+def parts_of(output: Output) -> np.ndarray:
+    """Clip logits f8 [n, P]: of each branch of a student that has several, else its only one."""
+    parts = output.clip_logits[:, None] if output.parts is None else output.parts
+    values: np.ndarray = parts.double().cpu().numpy()
+    return values
+
+
+Pictures = dict[int, tuple[int, torch.Tensor]]  # by clip: its first frame that is used, and mouths u1 [n, 96, 96]
+
+
+def _pictures(reader: Frames, cuts: list[Cut], device: torch.device) -> Pictures:
+    """The pictures of all windows, each clip read once."""
     clips: dict[int, list[Cut]] = {}
     for cut in cuts:
         clips.setdefault(cut.row, []).append(cut)
-    first, pictures, count = {}, [], 0
+    found = {}
     for row, of_clip in clips.items():
         start, stop = min(c.start for c in of_clip), max(c.start + c.length for c in of_clip)
         read = reader.frames(row, start, stop, ["mouth"])["mouth"]
+        found[row] = (start, torch.from_numpy(read).to(device))
+    return found
+
+
+def _drawn(
+    model: Lite, pictures: Pictures, cuts: list[Cut], longest: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The texture branch's logits [n, longest] of frames and [n] of windows."""
+    assert model.texture is not None
+    some = next(iter(pictures.values()))[1]
+    mouth = some.new_zeros((len(cuts), longest, *some.shape[1:]))
+    for own, cut in zip(mouth, cuts, strict=True):
+        start, frames = pictures[cut.row]
+        own[: cut.length] = frames[cut.start - start :][: cut.length]
+    found: tuple[torch.Tensor, torch.Tensor] = model.texture(mouth, _mask(cuts, longest, device))
+    return found
+
+
+def _lips(model: Lite, pictures: Pictures, cuts: list[Cut], longest: int, device: torch.device) -> torch.Tensor:
+    """Embeddings [n, longest, width] of windows of lips."""
+    first, evened, count = {}, [], 0
+    for row, (start, read) in pictures.items():
         first[row] = count - start  # place in `frames` of the clip's first frame
-        pictures.append(even(torch.from_numpy(read).to(device)))
-        count += stop - start
-    nothing = torch.zeros_like(pictures[0][:1])  # where a window has no neighbour
-    frames = torch.cat([*pictures, nothing])
+        evened.append(even(read))
+        count += len(read)
+    nothing = torch.zeros_like(evened[0][:1])  # where a window has no neighbour
+    frames = torch.cat([*evened, nothing])
     keys = []
     for cut in cuts:
         near = model.visual.neighbours(cut.length)

@@ -17,6 +17,8 @@ from student.training.optimize import average, decay_groups
 
 log = logging.getLogger(__name__)
 
+TEXTURE_WIDTH = 32  # of the texture branch; wider ones are not better on people and forgeries not met
+
 
 @dataclass
 class Learner:
@@ -34,7 +36,10 @@ class Learner:
         """A new one. Random weights are drawn from the run's seed; only a `fresh` run reads the file of --init-from."""
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(config.seed)
-        model = build(config.model, **(PAPER.get(config.model, {}) if config.losses.preset == "paper" else {}))
+        options = dict(PAPER.get(config.model, {})) if config.losses.preset == "paper" else {}
+        if config.data.pseudo_share:
+            options["texture"] = TEXTURE_WIDTH
+        model = build(config.model, **options)
         loaded = None
         if config.init_from and fresh:
             loaded = weights.load(model, config.model, config.init_from)

@@ -37,6 +37,8 @@ class Targets(NamedTuple):
     clip i8 [B, 2], start i8 [B, 2]: row of lips and of sound in the clips table, and the window's first frame in each,
     which identify true pairs; lips_rows, sound_rows f4 [B, T, K]: the teachers' own rows of unit length, whose products
     are their agreement per frame (K = 0: there are none), valid where lips_mask, sound_mask bool [B, T].
+    drawn u1 [K, T, side, side]: windows for the texture branch, with drawn_mask bool and drawn_forged f4 [K, T], 1 in frames
+    that are redrawn; None without such a branch.
     """
 
     label: torch.Tensor
@@ -51,6 +53,9 @@ class Targets(NamedTuple):
     sound_rows: torch.Tensor | None = None
     lips_mask: torch.Tensor | None = None
     sound_mask: torch.Tensor | None = None
+    drawn: torch.Tensor | None = None
+    drawn_mask: torch.Tensor | None = None
+    drawn_forged: torch.Tensor | None = None
 
 
 def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -73,6 +78,8 @@ def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.T
     else:
         if config.w_detection:
             terms["detection"] = detection(output, targets)
+            if output.drawn is not None:
+                terms["texture"] = texture(output, targets)
         if config.w_correlation:
             terms["correlation"] = correlation(output, targets, config.confidence)
         if config.w_contrastive:
@@ -81,11 +88,12 @@ def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.T
             terms["projection"] = projection(output, targets)
     weights = {
         "detection": config.w_detection,
+        "texture": config.w_detection,
         "correlation": config.w_correlation,
         "contrastive": config.w_contrastive,
         "projection": config.w_projection,
     }
-    nothing = torch.stack([x.sum() * 0.0 for x in output]).sum()
+    nothing = torch.stack([x.sum() * 0.0 for x in output if x is not None]).sum()
     return sum((weights[name] * value for name, value in terms.items()), nothing), terms
 
 
@@ -96,6 +104,30 @@ def detection(output: Output, targets: Targets) -> torch.Tensor:
     frames = ((targets.frame_label >= 0) & targets.mask).float() * known[:, None]
     each = F.binary_cross_entropy_with_logits(output.frame_logits, targets.frame_label.clamp(min=0), reduction="none")
     return 0.5 * _mean(clip, known) + 0.5 * _mean(each, frames)
+
+
+def texture(output: Output, targets: Targets) -> torch.Tensor:
+    """Binary cross-entropy of the texture branch's logits of windows and, with equal weight, of frames; real and redrawn
+    ones weigh alike. A window counts as redrawn if any of its frames is."""
+    clip_logits, frame_logits, mask, forged = (
+        output.drawn,
+        output.drawn_frames,
+        targets.drawn_mask,
+        targets.drawn_forged,
+    )
+    assert clip_logits is not None
+    assert frame_logits is not None
+    assert mask is not None
+    assert forged is not None
+    forged = forged * mask
+    parts = []
+    for logits, label, known in (
+        (clip_logits, forged.amax(1), mask.any(1).float()),
+        (frame_logits, forged, mask.float()),
+    ):
+        each = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
+        parts += [_mean(each, known * label), _mean(each, known * (1 - label))]
+    return torch.stack(parts).mean()
 
 
 def reliability(soft: torch.Tensor, mask: torch.Tensor, confidence: float) -> torch.Tensor:

@@ -56,8 +56,9 @@ def one_step(
         batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
         torch.manual_seed(_seed(config.seed, state, accelerator.process_index))
         with nullcontext() if end == ends[-1] else accelerator.no_sync(learner.model):
-            output = learner.model(batch["picture"], batch["audio"], batch["mask"])
-            targets = Targets(*(batch[name] for name in Targets._fields))
+            targets = Targets(**{name: batch[name] for name in Targets._fields if name in batch})
+            more = () if targets.drawn is None else ((targets.drawn, targets.drawn_mask),)
+            output = learner.model(batch["picture"], batch["audio"], batch["mask"], *more)
             loss, terms = total(output, targets, config.losses)
             accelerator.backward(loss / len(ends))
         for name, value in {"loss": loss, **terms}.items():

@@ -3,7 +3,10 @@ detector."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
@@ -19,16 +22,19 @@ def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: 
     processes, if a logit is not finite."""
     mine = trials[accelerator.process_index :: accelerator.num_processes]
     own = accelerator.unwrap_model(detector)
-    values = score.logits(own, plan.reader, mine, plan.data.window, accelerator.device, picture=plan.data.picture)
-    by_id = dict(gather_object([(t.id, float(v)) for t, v in zip(mine, values, strict=True)]))
+    values = score.branches(own, plan.reader, mine, plan.data.window, accelerator.device, picture=plan.data.picture)
+    by_id = dict(gather_object([(t.id, v.tolist()) for t, v in zip(mine, values, strict=True)]))
     if len(by_id) != len(trials):
         raise RuntimeError(f"validation gathered {len(by_id)} of {len(trials)} trials")
     if not trials:
         return Validation()
-    logits = np.array([by_id[t.id] for t in trials])
+    parts = np.array([by_id[t.id] for t in trials], float)
     labels = np.array([t.label for t in trials], int)
-    score.check_finite(trials, logits)
     used = score.headline(trials)
+    score.check_finite(trials, parts.sum(1))
+    if parts.shape[1] > 1:
+        _weigh(own, parts[used], labels[used], not any(t.made for t, u in zip(trials, used, strict=True) if u))
+    logits = score.fused(own, parts)
     threshold = metrics.fit_threshold(logits[used], labels[used])
     temperature = metrics.fit_temperature(logits[used], labels[used], threshold)
     probability = metrics.probability(logits[used], threshold, temperature)
@@ -49,3 +55,11 @@ def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: 
             logits[used],
         ),
     )
+
+
+def _weigh(detector: nn.Module, parts: np.ndarray, labels: np.ndarray, forged: bool) -> None:
+    """Set the weights by which a detector adds its branches: fitted where clips are known to be `forged`; else, since made
+    pairs say nothing about pictures, such that each branch varies alike over real clips."""
+    weights = metrics.fit_weights(parts, labels) if forged else metrics.equal_weights(parts, labels)
+    with torch.no_grad():
+        cast(torch.Tensor, detector.fusion).copy_(torch.from_numpy(weights))

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from student.models import build
-from student.models.lite import CROP, HOP, LogMel
+from student.models.lite import CROP
+from student.models.lite_layers import HOP, LogMel
 
 
 @pytest.fixture(scope="module")

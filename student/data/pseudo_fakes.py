@@ -61,7 +61,7 @@ class Kind:
 
 def in_crop(lips: np.ndarray) -> np.ndarray:
     """Lips [T, 40, 2] of the store, around the mean mouth, in pixels of the crop, whose centre follows the mouth."""
-    points = np.asarray(lips, np.float32)
+    points = np.nan_to_num(np.asarray(lips, np.float32))  # frames without a face may have none
     return np.asarray(points - points.mean(1, keepdims=True) + SIDE / 2)
 
 
@@ -214,7 +214,7 @@ def other_mouth(window: Window, other: Window, rng: np.random.Generator) -> np.n
     """The mouth of another clip, as wide as one's own."""
     import cv2
 
-    scale = float(np.clip(_size(other.lips) / _size(window.lips), 0.6, 1.6))
+    scale = float(np.clip(_size(other.lips) / max(_size(window.lips), 1.0), 0.6, 1.6))
     out = []
     for k in range(len(window)):
         there = ((FINE - SIDE / 2) * scale + SIDE / 2).astype(np.float32)

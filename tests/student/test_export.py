@@ -19,11 +19,12 @@ ABOUT = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["lite", "lite-causal"])
+@pytest.fixture(scope="module", params=[("lite", 0), ("lite-causal", 0), ("lite", 8), ("lite-causal", 8)])
 def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(3)
-    checkpoint.save_model(folder, build(request.param), request.param, ABOUT)
+    name, texture = request.param
+    checkpoint.save_model(folder, build(name, texture=texture), name, ABOUT)
     result = CliRunner().invoke(export.main, ["--checkpoint", str(folder), "--output", str(folder / "d.onnx")])
     assert result.exit_code == 0, result.output
     assert "differs from torch by" in result.output

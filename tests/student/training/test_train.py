@@ -125,6 +125,19 @@ def wait_for(process, condition):
         time.sleep(0.01)
 
 
+def test_with_pseudo_fakes_a_stopped_run_ends_with_the_same_bits_and_has_both_branches(path, tmp_path):
+    options = ("--pseudo-share", "0.6", "--balance", "source", "--checkpointing_steps", "2", "--epochs", "1")
+    train(path, tmp_path / "calm", *options)
+    train(path, tmp_path / "stopped", *options, "--max-steps", "3")
+    train(path, tmp_path / "stopped", *options, "--resume_from_checkpoint", "latest")
+    assert_same_bits(tmp_path / "calm", tmp_path / "stopped")
+    model, _ = checkpoint.load_model(tmp_path / "calm")
+    assert model.texture is not None
+    assert (model.fusion > 0).any()
+    assert not torch.equal(model.fusion, torch.ones(2)), "validation weighs the branches"
+    assert "texture" in json.loads((tmp_path / "calm" / "metrics.jsonl").read_text().splitlines()[0])
+
+
 def test_killed_from_any_folder_and_resumed_it_ends_with_the_same_bits(calm, path, tmp_path):
     output = tmp_path / "run"
     process = start(path, output, "--checkpointing_steps", "1", cwd=tmp_path)

@@ -68,6 +68,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "manifest": {"audit", "job", "corpora", "media", "ui"},
         "doctor": {"workers", "corpora"},
         "demo": {"corpora", "ui"},
+        "forge": {"demo", "tables", "workers", "corpora", "hearing", "media", "ui"},
     },
     "student": {
         "models": set(),

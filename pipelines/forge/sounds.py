@@ -1,0 +1,81 @@
+"""Methods that change the sound: speech of another clip, a shift, a synthetic voice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.forge.kinds import Forged, Given
+from pipelines.forge.reading import TRIM, Clip
+from pipelines.forge.speaking import Said
+from pipelines.forge.stretch import at_level, in_rhythm, in_room, stretched
+from store.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
+
+SPEEDS = 0.4, 2.5  # how much a word of the synthetic voice may be stretched
+
+
+def swap(given: Given) -> Forged:
+    """Other speech whose syllables fall where the original's do."""
+    return Forged(sound=spoken_instead(given, given.other.sound))
+
+
+def spoken_instead(given: Given, other: np.ndarray) -> np.ndarray:
+    """Sound i2 or f4 [samples] in the rhythm and with the loudness of the clip's own, i2 [640 * frames]."""
+    return _levelled(in_rhythm(other.astype(np.float32), given.clip.sound), given.clip)
+
+
+def shift(given: Given) -> Forged:
+    """The clip's own sound, early or late. What is heard is real sound: the output leaves out as much at its ends."""
+    clip, rng = given.clip, given.rng
+    frames = int(rng.integers(TRIM[0], clip.trim + 1)) * int(rng.choice([-1, 1]))
+    sound = np.roll(clip.sound, frames * SAMPLES_PER_FRAME)
+    way = "late" if frames > 0 else "early"
+    return Forged(sound=sound, used_donor=False, note=f"sound {abs(frames)} frames {way}")
+
+
+def same_words(given: Given) -> Forged:
+    """The synthetic voice says the clip's words when the clip says them."""
+    words = given.speaker.words(given.clip)
+    said = given.speaker.say([word.text for word in words], int(given.rng.integers(1 << 30)))
+    starts = [(word.start_s + word.end_s) / 2 for word in words], [(w.start_s + w.end_s) / 2 for w in said.words]
+    if len(starts[0]) == len(starts[1]):
+        sound = _at_times(said, [(w.start_s, w.end_s) for w in words], len(given.clip.sound))
+    else:
+        sound = in_rhythm(said.samples, given.clip.sound)
+    return Forged(
+        sound=_levelled(in_room(sound, given.clip.sound, given.rng), given.clip), used_donor=False, note=_told(said)
+    )
+
+
+def other_words(given: Given) -> Forged:
+    """The synthetic voice says another clip's words in the rhythm of this one."""
+    words = given.speaker.words(given.other)
+    said = given.speaker.say([word.text for word in words], int(given.rng.integers(1 << 30)))
+    sound = in_rhythm(said.samples, given.clip.sound)
+    return Forged(sound=_levelled(in_room(sound, given.clip.sound, given.rng), given.clip), note=_told(said))
+
+
+def _at_times(said: Said, times: list[tuple[float, float]], num_samples: int) -> np.ndarray:
+    """A synthetic voice f4 [num_samples] with its words at these times (start_s, end_s)."""
+    slow, fast = SPEEDS
+    here, there = [0.0], [0.0]  # seconds of the clip, and of the voice
+    for (start, end), word in zip(times, said.words, strict=True):
+        for at, voice in ((start, word.start_s), (end, word.end_s)):
+            if at > here[-1] + 0.01:
+                here.append(at)
+                there.append(min(max(voice, there[-1] + slow * (at - here[-2])), there[-1] + fast * (at - here[-2])))
+    here.append(here[-1] + 10.0)
+    there.append(there[-1] + 10.0)
+    moments = np.interp(np.arange(num_samples) / SAMPLE_RATE, here, there) * SAMPLE_RATE
+    return stretched(said.samples, moments)
+
+
+def _levelled(sound: np.ndarray, clip: Clip) -> np.ndarray:
+    """i2 [640 * frames] with the clip's loudness in the part that is kept."""
+    part = clip.kept_samples
+    whole = np.zeros(len(clip.sound), np.int16)
+    whole[part] = at_level(sound[part], clip.sound[part])
+    return whole
+
+
+def _told(said: Said) -> str:
+    return " ".join(word.text for word in said.words)

@@ -28,7 +28,7 @@ SHOWN = 10  # failed clips that the last lines name
 
 @click.command(
     cls=Command,
-    epilog="\b\nExample:\n  python -m pipelines.forge --corpus grid:tests/data/grid --out /tmp/forged --methods portrait,partial\n"
+    epilog="\b\nExample:\n  python -m pipelines.forge --corpus grid:tests/data/grid --out /tmp/forged --methods partial\n"
     "Exit codes: 0 done; 3 some clips failed, and the ledger says why; 2 nothing was changed; 1 the run failed.",
 )
 @click.option(

@@ -40,6 +40,8 @@ class Pool:
     def __init__(self, root: Path, request: Request, workers: int) -> None:
         self.opening = Opening(root.absolute(), request.seed)
         self.workers = workers
+        self.closed = False
+        self.children: list[Child[Task, Outcome]] = []
         self.free: SimpleQueue[Child[Task, Outcome] | None] = SimpleQueue()
         for _ in range(workers):
             self.free.put(None)
@@ -48,9 +50,13 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _ in range(self.workers):
-            if (child := self.free.get()) is not None:
-                child.close()
+        self.close()
+
+    def close(self) -> None:
+        """End all processes, whatever they are doing."""
+        self.closed = True
+        for child in self.children:
+            child.close()
 
     def do(self, tasks: Sequence[Task], name: str) -> dict[str, Outcome]:
         """The outcome of each task, by its id. Raises ChildLost if no process can be started, and TeacherError."""
@@ -61,9 +67,11 @@ class Pool:
                 for future, task in futures.items():
                     found[task.id] = future.result()
                     passed.advance(failed=[name] if found[task.id].reason else [])
-            finally:
+            except BaseException:  # a signal, too: the processes end now, not after their task
                 for future in futures:
                     future.cancel()
+                self.close()
+                raise
         return found
 
     def _one(self, task: Task) -> Outcome:
@@ -71,11 +79,12 @@ class Pool:
         try:
             if child is None:
                 child = Child(self.opening)
+                self.children.append(child)
             for left in reversed(range(ATTEMPTS)):
                 try:
                     return child(task, LIMIT_S)
                 except ChildLost as error:
-                    if not left:
+                    if self.closed or not left:
                         return Outcome(error.reason, f"{task.source.row.path}: {error}, tried {ATTEMPTS} times")
         finally:
             self.free.put(child)

@@ -1,6 +1,7 @@
 """One picture for each method: frames of real clips, and below them the same frames of the forgery, as they were encoded.
 
-A red border marks frames whose picture was forged. Below the frames of a clip lies its sound, red where it was forged.
+Only the face is shown; a red border marks frames whose picture was forged. Below them lies the sound of the clip, red
+where it was forged.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from store.layout import FPS, SAMPLES_PER_FRAME
 
 COMMAND = "pipelines.forge"
 CLIPS, FRAMES = 3, 8  # shown for a method
-HEIGHT, MOST_WIDTH = 200, 240  # pixels of a frame
+SIDE = 176  # pixels of a face, at most
 SOUND = 36  # pixels of the line of sound
 BORDER = 4
 MARKED, PLAIN, PAPER, INK = (200, 40, 40), (90, 100, 110), (255, 255, 255), (30, 30, 30)
@@ -55,6 +56,8 @@ def _clip(root: Path, method: str, name: str) -> np.ndarray:
         path = plan.place(root, kind, name)
         marks = (video, audio) if kind == method else (np.zeros(num, bool), np.zeros(num, bool))
         pictures, sound = _decoded(path, shown)
+        left, top, right, bottom = about["face"]
+        pictures = [picture[top:bottom, left:right] for picture in pictures]
         cells = [_cell(picture, bool(marks[0][k]), k) for picture, k in zip(pictures, shown, strict=True)]
         row = np.concatenate(cells, axis=1)
         rows += [_title(f"{kind}   {name}   {about['note'] if kind == method else ''}", row.shape[1]), row]
@@ -91,7 +94,7 @@ def _decoded(path: Path, shown: Sequence[int]) -> tuple[list[np.ndarray], np.nda
 
 def _cell(picture: np.ndarray, marked: bool, number: int) -> np.ndarray:
     height, width = picture.shape[:2]
-    scale = min(HEIGHT / height, MOST_WIDTH / width)
+    scale = SIDE / max(height, width)
     small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
     colour = MARKED if marked else PAPER
     found = cv2.copyMakeBorder(small, *[BORDER] * 4, cv2.BORDER_CONSTANT, value=colour)

@@ -69,6 +69,7 @@ def stretched(sound: np.ndarray, moments: np.ndarray) -> np.ndarray:
     num = len(moments) // hop + 2
     found = np.zeros((num + 1) * hop + PIECE)
     at = np.interp(np.arange(num) * hop - hop, np.arange(len(moments)), moments)
+    at[0] = moments[0] - hop
     place = int(at[0])
     for k, wanted in enumerate(np.clip(np.rint(at), -PIECE // 2, len(sound)).astype(int)):
         low = wanted - hop + PIECE  # of the padded sound, SEARCH before the piece

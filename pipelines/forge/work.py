@@ -137,9 +137,19 @@ def _about(task: Task, clip: Clip, forged: Forged, seed: int) -> dict[str, Any]:
         "donor_people": list(people(task.donor)) if task.donor and forged.used_donor else [],
         "first_frame": clip.first + clip.trim,
         "frames": (clip.kept_samples.stop - clip.kept_samples.start) // SAMPLES_PER_FRAME,
+        "face": _square(clip),
         "seed": seed,
         "note": forged.note,
     }
+
+
+def _square(clip: Clip) -> list[int]:
+    """Left, top, right and bottom, pixels, of a square around the face in all frames, for the contact sheet."""
+    points = clip.points[clip.kept]
+    low, high = points.min((0, 1)), points.max((0, 1))
+    half = float((high - low).max()) * 0.62
+    (x, y), (height, width) = (low + high) / 2, clip.size
+    return [max(int(x - half), 0), max(int(y - half), 0), min(int(x + half), width), min(int(y + half), height)]
 
 
 def people(source: Source) -> tuple[str, ...]:

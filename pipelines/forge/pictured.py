@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from concord import large
 from pipelines.forge.kinds import Forged, Given, Run
-from pipelines.forge.mesh import CHIN, OVAL, RIGID, Face, eased, warped, with_ring
+from pipelines.forge.mesh import CHIN, CORNERS, OVAL, RIGID, Face, eased, warped, with_ring
 from pipelines.forge.reading import Clip
 from teachers.face.tracks import LIPS
 
@@ -74,9 +74,12 @@ def portrait(given: Given) -> Forged:
     moves[CHIN] = np.maximum(moves[CHIN], _jaw(face))
     shown = np.ones(len(moves) + len(OVAL))
     base = clip.points[still].astype(np.float64)
+    # A head that turns moves the mouth sideways in the picture; here only the lips and the jaw move, not the head.
+    middle = face.aligned[:, CORNERS, 0].mean(1)
+    shapes = face.aligned - np.stack([middle - middle[still], np.zeros(len(middle))], axis=1)[:, None]
     found = _copy(pictures)
     for t in range(clip.num_frames):
-        target = base + moves[:, None] * (face.placed(face.aligned[t], still) - base)
+        target = base + moves[:, None] * (face.placed(shapes[t], still) - base)
         places = with_ring(base), np.concatenate([target, with_ring(base)[len(base) :]])
         found[t] = warped(pictures[still], *places, face.triangles, shown, pictures[still])
     return Forged(pictures=found, used_donor=False, note=f"frame {still - clip.trim}")

@@ -1,7 +1,7 @@
 """A real clip as the forging methods get it: a window of its pictures, the points of one face, its sound and its voice.
 
-The window is the longest run of frames that show one face without a cut, at most MOST frames, looked for in the first
-LOOK_S seconds. Of several faces the largest is followed. Outputs leave out `trim` frames at both ends of the window, so
+The window is the longest run of frames that show one face, no profile, without a cut, at most MOST frames, looked for in
+the first LOOK_S seconds. Of several faces the largest is followed. Outputs leave out `trim` frames at both ends of the window, so
 that shifted sound is real sound; that holds for real and forged outputs alike.
 """
 
@@ -37,6 +37,7 @@ TRIM = 5, 15  # frames, least and most, that are left out at both ends: a tenth 
 LEAST_VOICE = 10  # frames with voice in an output
 SIDE = 1280  # pixels: larger pictures are scaled down
 MAX_FACES = 4
+TURNED = 0.18  # least share of the face's width on either side of the nose: less in profiles, whose far side cannot be warped
 NUM_POINTS = 468  # of MediaPipe's: without the irises, which move on their own
 STEADY = 0.8  # frames, standard deviation of the smoothing of points in time
 
@@ -169,6 +170,7 @@ def _followed(backend: Any, video: Video) -> tuple[np.ndarray, np.ndarray, np.nd
                     face.points[:NUM_POINTS] * picture.shape[1::-1] - 0.5 for face in _read(landmarker, picture, k)
                 ]
                 face = _chosen(faces, last) if picture.shape[:2] == size else None
+                face = face if face is None or is_turned_to_us(face) else None
                 last = last if face is None else face
                 points.append(np.zeros((NUM_POINTS, 2)) if face is None else face)
                 found.append(face is not None)
@@ -176,6 +178,14 @@ def _followed(backend: Any, video: Video) -> tuple[np.ndarray, np.ndarray, np.nd
                 thumbs.append(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
             else:
                 return np.array(points), np.array(found), np.array(thumbs), size
+
+
+def is_turned_to_us(face: np.ndarray) -> bool:
+    """Whether the points [468, 2] are of a face that shows both of its sides."""
+    nose, right, left = face[[1, 234, 454]]
+    across = left - right
+    share = float((nose - right) @ across / max(float(across @ across), 1e-9))
+    return TURNED <= share <= 1 - TURNED
 
 
 def _looked_at(video: Video) -> Iterable[np.ndarray]:

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from teachers.face import align
-from teachers.face.tracks import LIPS
 
 # MediaPipe's points that move with the head alone: corners of the eyes, bridge and base of the nose, forehead, temples.
 RIGID = np.array([33, 133, 362, 263, 168, 6, 197, 195, 5, 2, 98, 327, 10, 151, 127, 356])
@@ -26,6 +25,12 @@ OVAL = np.array(
     ]
 )
 CHIN = OVAL[9:28]  # of these, from ear to ear
+EYES = np.array(
+    [
+        *[33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246],
+        *[263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466],
+    ]
+)
 UPPER, LOWER = 13, 14  # middles of the inner lips
 CORNERS = np.array([61, 291])
 RING = 1.45  # how far the ring is from the middle of the face, the outline being at 1
@@ -76,9 +81,9 @@ class Face:
         matrix = self.to_mean[frame]
         return (shape - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
-    def near_lips(self, full: float, none: float) -> np.ndarray:
-        """f8 [468]: 1 for points within `full` of the lips, 0 beyond `none`, in units of the mean face."""
-        away = np.linalg.norm(self.mean[:, None] - self.mean[None, LIPS], axis=2).min(axis=1)
+    def near(self, part: np.ndarray, full: float, none: float) -> np.ndarray:
+        """f8 [468]: 1 for points within `full` of the points `part`, 0 beyond `none`, in units of the mean face."""
+        away = np.linalg.norm(self.mean[:, None] - self.mean[None, part], axis=2).min(axis=1)
         return eased(1 - (away - full) / (none - full))
 
 

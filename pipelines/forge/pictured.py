@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from concord import large
 from pipelines.forge.kinds import Forged, Given, Run
-from pipelines.forge.mesh import CHIN, CORNERS, OVAL, RIGID, Face, eased, warped, with_ring
+from pipelines.forge.mesh import CHIN, CORNERS, EYES, OVAL, RIGID, Face, eased, warped, with_ring
 from pipelines.forge.reading import Clip
 from teachers.face.tracks import LIPS
 
@@ -19,7 +19,8 @@ APART = 5  # frames: a moment nearer than this counts as the same one
 POSE = 0.5  # cost of a pose that differs by a unit of the mean face, where lips that do cost 1
 JUMP = 0.7  # cost of going to another moment than the next
 CALM = 0.8  # frames, standard deviation of the smoothing of a new mouth in time
-MOUTH = 5.0, 22.0  # units of the mean face, as `Face.near_lips`: all of the new mouth is seen, nothing of it
+MOUTH = 5.0, 22.0  # units of the mean face, as `Face.near`: all of the new mouth is seen, nothing of it
+OWN_EYES = 3.0, 12.0  # the same of the eyes, which stay the frame's own: open ones cannot be warped to closed ones
 LIVELY = 0.6, 1.6  # how much a driver's lips may be shrunk or enlarged to move as much as the speaker's do
 OPEN = 0.7  # quantile of the mouth's openings that a portrait has: its teeth can be hidden, but not invented
 RAMP = 2  # frames of transition at both ends of a part
@@ -36,7 +37,7 @@ def rewritten(given: Given, part: Run) -> np.ndarray:
     face = Face(clip.points)
     moments = _moments(face, _driven(face, Face(given.other.points), given.rng))
     shapes = gaussian_filter1d(face.aligned[moments], CALM, axis=0, mode="nearest")
-    near = face.near_lips(*MOUTH)
+    near = face.near(LIPS, *MOUTH)
     shown = np.concatenate([near, np.zeros(len(OVAL))])
     found = _copy(pictures)
     start, stop = part
@@ -51,11 +52,11 @@ def rewritten(given: Given, part: Run) -> np.ndarray:
 
 
 def reenact(given: Given) -> Forged:
-    """The face's texture of other moments on each frame's own points: lips and sound still agree."""
+    """The face's texture of other moments, but for the eyes, on each frame's own points: lips and sound still agree."""
     clip, pictures = given.clip, _own(given.clip)
     face = Face(clip.points)
     moments = _moments(face, face.aligned[:, LIPS])
-    inside = np.ones(len(clip.points[0]))
+    inside = 1 - face.near(EYES, *OWN_EYES)
     inside[OVAL] = 0
     shown = np.concatenate([inside, np.zeros(len(OVAL))])
     found = _copy(pictures)
@@ -70,7 +71,7 @@ def portrait(given: Given) -> Forged:
     clip, pictures = given.clip, _own(given.clip)
     face = Face(clip.points)
     still = _still(face, clip.kept)
-    moves = np.maximum(face.near_lips(4.0, 40.0), 0)
+    moves = np.maximum(face.near(LIPS, 4.0, 40.0), 0)
     moves[CHIN] = np.maximum(moves[CHIN], _jaw(face))
     shown = np.ones(len(moves) + len(OVAL))
     base = clip.points[still].astype(np.float64)

@@ -1,8 +1,8 @@
 """A real clip as the forging methods get it: a window of its pictures, the points of one face, its sound and its voice.
 
 The window is the longest run of frames that show one face, no profile, without a cut, at most MOST frames, looked for in
-the first LOOK_S seconds. Of several faces the largest is followed. Outputs leave out `trim` frames at both ends of the window, so
-that shifted sound is real sound; that holds for real and forged outputs alike.
+the first LOOK_S seconds. Of several faces the largest is followed. Outputs leave out `trim` frames at both ends of the
+window, so that shifted sound is real sound; that holds for real and forged outputs alike.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from pipelines.forge.speaking import Said
 from pipelines.forge.stretch import at_level, in_rhythm, in_room, stretched
 from store.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-SPEEDS = 0.4, 2.5  # how much a word of the synthetic voice may be stretched
+SPEEDS = 0.4, 2.5  # of a word of the synthetic voice, at least and at most
+JOIN_S = 0.04  # by which words of the synthetic voice may be apart without a silence between them: half of it
 
 
 def swap(given: Given) -> Forged:
@@ -36,8 +37,7 @@ def same_words(given: Given) -> Forged:
     """The synthetic voice says the clip's words when the clip says them."""
     words = given.speaker.words(given.clip)
     said = given.speaker.say([word.text for word in words], int(given.rng.integers(1 << 30)))
-    starts = [(word.start_s + word.end_s) / 2 for word in words], [(w.start_s + w.end_s) / 2 for w in said.words]
-    if len(starts[0]) == len(starts[1]):
+    if len(words) == len(said.words):
         sound = _at_times(said, [(w.start_s, w.end_s) for w in words], len(given.clip.sound))
     else:
         sound = in_rhythm(said.samples, given.clip.sound)
@@ -55,18 +55,22 @@ def other_words(given: Given) -> Forged:
 
 
 def _at_times(said: Said, times: list[tuple[float, float]], num_samples: int) -> np.ndarray:
-    """A synthetic voice f4 [num_samples] with its words at these times (start_s, end_s)."""
+    """A synthetic voice f4 [num_samples] with its words at these times (start_s, end_s), silent between distant ones."""
     slow, fast = SPEEDS
-    here, there = [0.0], [0.0]  # seconds of the clip, and of the voice
+    here, there = [-1.0], [-1.0]  # seconds of the clip, and of the voice
+    heard = np.zeros(num_samples)
     for (start, end), word in zip(times, said.words, strict=True):
-        for at, voice in ((start, word.start_s), (end, word.end_s)):
-            if at > here[-1] + 0.01:
-                here.append(at)
-                there.append(min(max(voice, there[-1] + slow * (at - here[-2])), there[-1] + fast * (at - here[-2])))
+        length = word.end_s - word.start_s
+        start = max(start, here[-1] + 0.01)
+        end = min(max(end, start + 0.04), start + length / slow)
+        here += [start, end]
+        there += [word.start_s, word.start_s + min(length, fast * (end - start))]
+        heard[max(round((start - JOIN_S) * SAMPLE_RATE), 0) : max(round((end + JOIN_S) * SAMPLE_RATE), 0)] = 1
     here.append(here[-1] + 10.0)
     there.append(there[-1] + 10.0)
     moments = np.interp(np.arange(num_samples) / SAMPLE_RATE, here, there) * SAMPLE_RATE
-    return stretched(said.samples, moments)
+    fade = np.hanning(round(JOIN_S * SAMPLE_RATE))
+    return np.asarray(stretched(said.samples, moments) * np.convolve(heard, fade / fade.sum(), "same"), np.float32)
 
 
 def _levelled(sound: np.ndarray, clip: Clip) -> np.ndarray:

@@ -17,7 +17,8 @@ SEARCH = SAMPLE_RATE // 80  # samples, 12.5 ms, by which a piece may be moved to
 BANDS = 257  # of the spectra that describe a room
 QUIET = 0.15  # share of a sound's spectra that are taken for its background
 EQUAL_DB = 12.0  # most that a voice's spectrum is changed to resemble another's recording
-PEAK = 0.97  # of full scale
+KNEE, PEAK = 0.6, 0.97  # of full scale
+ROUNDS = 4  # bending peaks takes loudness, which is then given back
 
 
 def envelope(sound: np.ndarray) -> np.ndarray:
@@ -109,12 +110,14 @@ def in_room(voice: np.ndarray, room: np.ndarray, rng: np.random.Generator) -> np
 
 
 def at_level(sound: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """i2 [samples]: a sound with the loudness of another of its length; peaks stay within full scale."""
-    sound = np.asarray(sound, np.float64)
-    gain = _loud(like) / max(_loud(sound), 1.0)
-    top = float(np.abs(sound).max()) * gain
-    gain *= min(1.0, PEAK * 32767 / max(top, 1.0))
-    return np.asarray(np.rint(sound * gain), np.int16)
+    """i2 [samples]: a sound with the loudness of another; peaks above KNEE are bent to stay below PEAK."""
+    found = np.asarray(sound, np.float64)
+    knee, room = KNEE * 32767, (PEAK - KNEE) * 32767
+    for _ in range(ROUNDS):
+        found = found * (_loud(like) / max(_loud(found), 1.0))
+        over = np.maximum(np.abs(found) - knee, 0)
+        found = np.sign(found) * (np.minimum(np.abs(found), knee) + room * np.tanh(over / room))
+    return np.asarray(np.rint(found), np.int16)
 
 
 def _loud(sound: np.ndarray) -> float:

@@ -115,7 +115,7 @@ def _driven(face: Face, driver: Face, rng: np.random.Generator) -> np.ndarray:
     ours, theirs = face.aligned[:, LIPS], driver.aligned[:, LIPS]
     n, m = len(ours), len(theirs)
     there_and_back = np.concatenate([np.arange(m), np.arange(m)[::-1]])
-    start = int(rng.integers(max(m - n, 0) + 1))
+    start = int(rng.integers(2 * m))
     order = there_and_back[(start + np.arange(n)) % (2 * m)]
     scale = np.clip(ours.std(0).mean() / max(theirs.std(0).mean(), 1e-6), *LIVELY)
     return np.asarray(ours.mean(0) + scale * (theirs[order] - theirs.mean(0)))

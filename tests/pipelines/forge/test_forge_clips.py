@@ -155,7 +155,7 @@ def test_the_labels_of_a_partial_forgery_are_at_its_frames(made, k):
     files = [plan.place(made, kind, name(k)) for kind in (plan.REAL, "partial")]
     if row.video_fake:
         real, forged = map(seen, files)
-        apart = np.abs(real.astype(int) - forged).mean((1, 2, 3))
+        apart = np.quantile(np.abs(real.astype(int) - forged), 0.999, axis=(1, 2, 3))  # of the mouth
     else:
         real, forged = map(heard, files)
         apart = np.abs(real - forged).reshape(-1, SAMPLES_PER_FRAME).mean(1) / np.abs(real).max()
@@ -163,7 +163,7 @@ def test_the_labels_of_a_partial_forgery_are_at_its_frames(made, k):
     assert 10 <= labels.sum() <= 30
     inside = apart[labels == 1]
     outside = apart[np.convolve(labels, np.ones(5), "same") == 0]  # the codecs carry a little over
-    assert np.median(inside) > 5 * np.median(outside)
+    assert np.median(inside) > 3 * np.median(outside)
     assert (row.audio_fake, row.video_fake) in ((0, 1), (1, 0))
 
 

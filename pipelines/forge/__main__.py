@@ -20,7 +20,8 @@ import click
 
 from concord.command import Command, log_to_stderr, say
 from pipelines.errors import UsageError
-from pipelines.forge import folder, methods, plan, run
+from pipelines.forge import folder, plan, run
+from pipelines.forging import methods
 
 MOST_WORKERS = 8
 SHOWN = 10  # failed clips that the last lines name

@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
-from pipelines.forge.methods import METHODS
+from pipelines.forging.methods import METHODS
 
 REAL = "real"
 SUFFIX = ".mp4"

@@ -15,11 +15,11 @@ from concord import files
 from concord.command import told
 from pipelines.demo import film
 from pipelines.forge import folder, plan
-from pipelines.forge.kinds import Forged, Given, NoDonor
-from pipelines.forge.methods import METHODS
 from pipelines.forge.plan import Source
-from pipelines.forge.reading import Clip, NoSpeech, Reader, pictures
-from pipelines.forge.speaking import Speaker
+from pipelines.forging.kinds import Forged, Given, NoDonor
+from pipelines.forging.methods import METHODS
+from pipelines.forging.reading import Clip, NoSpeech, Reader, pictures
+from pipelines.forging.speaking import Speaker
 from pipelines.media.files import MediaError
 from pipelines.workers.threads import fix_threads
 from store.layout import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME

@@ -9,9 +9,9 @@ import pytest
 
 from pipelines.corpora import manifest
 from pipelines.forge import folder, plan, run, sheet
-from pipelines.forge.mesh import Face, warped, with_ring
-from pipelines.forge.reading import Clip, pictures
 from pipelines.forge.work import Forge, Task
+from pipelines.forging.mesh import Face, warped, with_ring
+from pipelines.forging.reading import Clip, pictures
 from pipelines.media.picture import Video
 from pipelines.media.sound import decode_sound
 from pipelines.workers.pack import frame_labels
@@ -112,7 +112,7 @@ def test_time_shift_is_the_shift_that_is_noted(made):
 
 
 def test_swapped_speech_has_the_rhythm_and_not_the_sound(made):
-    from pipelines.forge.stretch import envelope
+    from pipelines.forging.stretch import envelope
 
     real, forged = heard(plan.place(made, plan.REAL, name())), heard(plan.place(made, "audio-swap", name()))
     assert np.corrcoef(envelope(real), envelope(forged))[0, 1] > 0.7
@@ -122,7 +122,7 @@ def test_swapped_speech_has_the_rhythm_and_not_the_sound(made):
 
 def opening(root: Path, method: str) -> np.ndarray:
     """How far the lips are open, read anew from a file."""
-    from pipelines.forge.reading import Reader, _followed
+    from pipelines.forging.reading import Reader, _followed
 
     points, found, _, _ = _followed(Reader().backend, Video(plan.place(root, method, name())))
     assert found.all()

@@ -6,8 +6,9 @@ import pytest
 
 from pipelines.corpora.manifest import Row, with_groups
 from pipelines.errors import UsageError
-from pipelines.forge import folder, methods, plan
+from pipelines.forge import folder, plan
 from pipelines.forge.plan import Source
+from pipelines.forging import methods
 
 
 def clips(people: str, split: str = "") -> list[Source]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.forge import stretch
+from pipelines.forging import stretch
 from store.layout import SAMPLE_RATE
 
 SECOND = np.arange(SAMPLE_RATE) / SAMPLE_RATE

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from concord.errors import ConcordError
-from pipelines.forge.reading import Clip
+from pipelines.forging.reading import Clip
 
 if TYPE_CHECKING:
-    from pipelines.forge.speaking import Speaker
+    from pipelines.forging.speaking import Speaker
 
 Run = tuple[int, int]  # frames [start, stop)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipelines.errors import UsageError
-from pipelines.forge import partly, pictured, sounds
-from pipelines.forge.kinds import Method
+from pipelines.forging import partly, pictured, sounds
+from pipelines.forging.kinds import Method
 
 ALL = "all"
 METHODS = {

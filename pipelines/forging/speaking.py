@@ -13,7 +13,7 @@ import numpy as np
 
 from concord.frames import AUDIO_PRESENT, IN_USE, VOICE_ACTIVE
 from pipelines.demo import speech
-from pipelines.forge.reading import Clip, NoSpeech
+from pipelines.forging.reading import Clip, NoSpeech
 from store.layout import SAMPLE_RATE
 from teachers.base import ClipMedia, load
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.forge import pictured, sounds
-from pipelines.forge.kinds import Forged, Given, Run
+from pipelines.forging import pictured, sounds
+from pipelines.forging.kinds import Forged, Given, Run
 from store.layout import SAMPLES_PER_FRAME
 
 LENGTHS = 10, 30  # frames, 0.4 to 1.2 s

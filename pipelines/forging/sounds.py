@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.forge.kinds import Forged, Given
-from pipelines.forge.reading import TRIM, Clip
-from pipelines.forge.speaking import Said
-from pipelines.forge.stretch import at_level, in_rhythm, in_room, stretched
+from pipelines.forging.kinds import Forged, Given
+from pipelines.forging.reading import TRIM, Clip
+from pipelines.forging.speaking import Said
+from pipelines.forging.stretch import at_level, in_rhythm, in_room, stretched
 from store.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 SPEEDS = 0.4, 2.5  # of a word of the synthetic voice, at least and at most

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from concord import large
-from pipelines.forge.kinds import Forged, Given, Run
-from pipelines.forge.mesh import CHIN, CORNERS, EYES, OVAL, RIGID, Face, eased, warped, with_ring
-from pipelines.forge.reading import Clip
+from pipelines.forging.kinds import Forged, Given, Run
+from pipelines.forging.mesh import CHIN, CORNERS, EYES, OVAL, RIGID, Face, eased, warped, with_ring
+from pipelines.forging.reading import Clip
 from teachers.face.tracks import LIPS
 
 APART = 5  # frames: a moment nearer than this counts as the same one

@@ -111,12 +111,13 @@ class Reader:
             points, found, thumbs, size = _followed(self.backend, video)
             filled, interpolated = align.fill_gaps(points, found)
             first, stop = _window(found | interpolated, thumbs, row.path)
+            start_s = None if row.audio_path else video.start_s
+            sound = hear(sounds, start_s, stop, heard.track.index, self.voice.frames)
+            first, stop = _with_sound(sound.present, first, stop, row.path)
             from scipy.ndimage import gaussian_filter1d
 
             scaled = np.array(scaled_size(*size))[::-1] / np.array(size)[::-1]
             steady = gaussian_filter1d((filled[first:stop] + 0.5) * scaled - 0.5, STEADY, axis=0, mode="nearest")
-            start_s = None if row.audio_path else video.start_s
-            sound = hear(sounds, start_s, stop, heard.track.index, self.voice.frames)
         samples = sound.samples[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
         voice = self.voice.frames(samples)
         low, high = TRIM
@@ -220,3 +221,16 @@ def _window(faced: np.ndarray, thumbs: np.ndarray, path: str) -> tuple[int, int]
         text = f"{path}: a face is seen in at most {stop - first} frames without a break"
         raise tracker.NoFaceError(f"{text}; at least {LEAST} are needed")
     return first, min(stop, first + MOST)
+
+
+def _with_sound(present: np.ndarray, first: int, stop: int, path: str) -> tuple[int, int]:
+    """The window without frames at its ends that have no sound, or only in part: shifted sound would show them. Raises
+    MediaError."""
+    there = np.flatnonzero(present[first:stop])
+    low = first + int(there[0]) + (there[0] > 0) if len(there) else stop
+    high = first + int(there[-1]) + (there[-1] == stop - first - 1) if len(there) else stop
+    if high - low < LEAST:
+        raise MediaError(
+            "too_short", f"{path} has sound for {max(high - low, 0)} frames of its face, at least {LEAST} are needed"
+        )
+    return int(low), int(high)

@@ -97,7 +97,7 @@ def _cell(picture: np.ndarray, marked: bool, number: int) -> np.ndarray:
     scale = SIDE / max(height, width)
     small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
     colour = MARKED if marked else PAPER
-    found = cv2.copyMakeBorder(small, *[BORDER] * 4, cv2.BORDER_CONSTANT, value=colour)
+    found = cv2.copyMakeBorder(small, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_CONSTANT, value=colour)
     return cv2.putText(found, str(number), (BORDER + 4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.45, PAPER, 1, cv2.LINE_AA)
 
 

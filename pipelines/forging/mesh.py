@@ -124,12 +124,9 @@ def warped(
     piece = cv2.remap(texture, at[..., 0], at[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     height = float(np.ptp(target[OVAL][:, 1]))
     alpha = np.where(place > 0, at[..., 2].clip(0, 1), 0).astype(np.float32)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), max(SOFT * height, 0.5))
-    inside = np.zeros_like(alpha)
-    inside[place > 0] = 1
-    alpha *= inside
+    soft = np.where(place > 0, cv2.GaussianBlur(alpha, (0, 0), max(SOFT * height, 0.5)), 0)
     found = under.copy()
-    found[top:bottom, left:right] = _mixed(piece, under[top:bottom, left:right], alpha, max(COLOUR * height, 1.0))
+    found[top:bottom, left:right] = _mixed(piece, under[top:bottom, left:right], soft, max(COLOUR * height, 1.0))
     return found
 
 

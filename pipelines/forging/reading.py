@@ -78,8 +78,8 @@ class Clip:
     def save(self, path: Path) -> None:
         """Write everything but the pictures."""
         packed = io.BytesIO()
-        arrays = {"points": self.points, "sound": self.sound, "voice": self.voice}
-        np.savez_compressed(packed, **arrays, about=np.array([self.first, *self.size, self.trim]))
+        about = np.array([self.first, *self.size, self.trim])
+        np.savez_compressed(packed, points=self.points, sound=self.sound, voice=self.voice, about=about)
         files.write(path, packed.getvalue())
 
     @classmethod

@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "main",
         "find what lists, files or a store give away: shortcuts, and leaks between splits",
     ),
+    "forge": ("pipelines.forge.__main__", "main", "make forged clips from real ones, encoded like them, with labels"),
     "doctor": ("pipelines.doctor.__main__", "main", "find what this machine or a cluster lacks, and print the fix"),
 }
 

@@ -18,6 +18,8 @@
       NoFaceError            a clip in which no face was found
         MouthOnly            a clip that looks like a mouth crop
       ManifestError          a list of clips, or a row of one, that cannot be used
+      NoSpeech               a clip in which too little is spoken to be forged
+      NoDonor                a forgery that needs another clip, and there is none
       UsageError             a request that cannot be fulfilled; nothing was changed
       RunError               a run that failed after it began to write
       NoCluster              a Ray cluster that does not answer

@@ -9,6 +9,8 @@ REASONS = {
     "no_audio": "The file has no sound that can be decoded.",
     "no_track": "The file has no sound track of the number asked for.",
     "no_face": "A face was found in too few frames.",
+    "no_speech": "Too little is spoken for a forgery (pipelines.forge).",
+    "no_donor": "There is no other clip that a forgery may take from (pipelines.forge).",
     "mouth_only": "The pictures show a mouth and no whole face.",
     "truncated": "Data that the header declares is missing or damaged.",
     "too_short": "The clip is too short for a word.",

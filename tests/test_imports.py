@@ -68,6 +68,8 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "manifest": {"audit", "job", "corpora", "media", "ui"},
         "doctor": {"workers", "corpora"},
         "demo": {"corpora", "ui"},
+        "forging": {"demo", "workers", "corpora", "hearing", "media"},
+        "forge": {"forging", "demo", "tables", "workers", "corpora", "media", "ui"},
     },
     "student": {
         "models": set(),

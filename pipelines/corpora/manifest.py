@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -286,8 +286,11 @@ def records(path: str | os.PathLike[str] | Place) -> list[dict[str, Any]]:
     return table.to_dict("records")  # type: ignore[return-value]
 
 
-def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
-    """Rows to a manifest file, CSV or Parquet by its suffix, atomically; lists become JSON."""
+def write(
+    rows: Iterable[Row], path: str | os.PathLike[str] | Place, more: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Rows to a manifest file, CSV or Parquet by its suffix, atomically; lists become JSON. `more` are further columns, a
+    text for each row, which readers of manifests pass over."""
     import pandas as pd
 
     records = []
@@ -300,6 +303,7 @@ def write(rows: Iterable[Row], path: str | os.PathLike[str] | Place) -> None:
         record |= {k: "" if record[k] < 0 else str(record[k]) for k in ("label", "audio_fake", "video_fake")}
         records.append(record)
     table = {f.name: [record[f.name] for record in records] for f in fields(Row)}
+    table |= {name: list(values) for name, values in (more or {}).items()}
     parquet = Path(place(path).name).suffix.lower() in PARQUET
     place(path).write(
         pd.DataFrame(table).to_parquet(index=False, write_page_checksum=True) if parquet else to_csv(table)

@@ -25,6 +25,18 @@ PIVOT = (256.0, 350.0)  # the head nods and turns around the neck
 
 
 @dataclass(frozen=True)
+class Coding:
+    """How all clips of a corpus are encoded, real or forged."""
+
+    sample_rate: int = SAMPLE_RATE  # of the sound, a multiple of FPS
+    bit_rate: int = 96_000  # of the sound
+    preset: str = "superfast"  # of x264
+    crf: int = 23  # of x264: smaller is better
+    x264: str = ""  # its further parameters
+    faststart: bool = False  # whether the index comes first, so that a browser can play before all is loaded
+
+
+@dataclass(frozen=True)
 class Camera:
     """Parameters of one clip; angles in degrees, lengths in pixels of the frame unless noted."""
 
@@ -93,38 +105,42 @@ def room(speech: np.ndarray, rng: np.random.Generator, nuisances: Mapping[str, f
     return np.clip((voice + noise) * 32767, -32767, 32767).astype(np.int16)
 
 
-def encode(path: Path, pictures: Iterable[np.ndarray], samples: np.ndarray) -> None:
-    """Write pictures [SIDE, SIDE, 3] and sound i2 [SAMPLES_PER_FRAME * frames] as H.264 and AAC in MP4, one thread."""
+def encode(path: Path, pictures: Iterable[np.ndarray], samples: np.ndarray, coding: Coding = Coding()) -> None:
+    """Write pictures u1 [height, width, 3] of one even size, and mono sound i2 [sample_rate / FPS * frames], as H.264 and
+    AAC in MP4, one thread."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mp4") as container:
+    options = {"movflags": "+faststart"} if coding.faststart else {}
+    part = coding.sample_rate // FPS
+    with av.open(str(path), "w", format="mp4", options=options) as container:
         video = container.add_stream("libx264", rate=FPS)
-        video.width = video.height = SIDE
         video.pix_fmt = "yuv420p"
         video.codec_context.thread_count = 1
         # Without macroblock trees: with AVX-512 they read memory that x264 has not written, and runs differ.
-        video.options = {"preset": "superfast", "crf": "23", "x264-params": "mbtree=0"}
-        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        audio.bit_rate = 96_000
+        video.options = {"preset": coding.preset, "crf": str(coding.crf), "x264-params": f"mbtree=0{coding.x264}"}
+        audio = container.add_stream("aac", rate=coding.sample_rate, layout="mono")
+        audio.bit_rate = coding.bit_rate
         count = 0
         for picture in pictures:
+            if not count:
+                video.height, video.width = picture.shape[:2]
             planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420).astype(np.uint8, copy=False)
             frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
             frame.pts = count
             frame.time_base = Fraction(1, FPS)
             container.mux(video.encode(frame))
             sound = av.AudioFrame.from_ndarray(
-                samples[None, count * SAMPLES_PER_FRAME : (count + 1) * SAMPLES_PER_FRAME], format="s16", layout="mono"
+                samples[None, count * part : (count + 1) * part], format="s16", layout="mono"
             )
-            sound.sample_rate = SAMPLE_RATE
-            sound.pts = count * SAMPLES_PER_FRAME
-            sound.time_base = Fraction(1, SAMPLE_RATE)
+            sound.sample_rate = coding.sample_rate
+            sound.pts = count * part
+            sound.time_base = Fraction(1, coding.sample_rate)
             container.mux(audio.encode(sound))
             count += 1
         container.mux(video.encode(None))
         container.mux(audio.encode(None))
-    assert count * SAMPLES_PER_FRAME == len(samples), (count, len(samples))
+    assert count * part == len(samples), (count, len(samples))
 
 
 def _camera_map(camera: Camera, sway: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

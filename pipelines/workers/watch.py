@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipelines.hearing.listen import Voice
 from pipelines.hearing.mixes import choose_mix, is_silent
 from pipelines.hearing.tracks import AUTO, choose_track
 from pipelines.media.facts import Fact
@@ -80,7 +81,7 @@ class Watcher:
             tracks = faces.cropped(seen) if faces and len(seen) == 1 else []  # before the sound needs memory
             tracks = tracks if faces else [crops.taken(video)]
             start_s = video.start_s if audio_path is None else None
-            sound = self._hear(sounds, start_s, video.num_frames, heard.track.index)
+            sound = hear(sounds, start_s, video.num_frames, heard.track.index, self.voice.frames)
             voice = self.voice.frames(sound.samples) & sound.present
             choice = (
                 chosen([speaker.motion(one.lips, one.detected, voice) for one in seen]) if faces else Choice([0], 0)
@@ -105,18 +106,6 @@ class Watcher:
         crops.refuse_face(path, faces.tracks[0], faces.shapes[0][1], self.tracker.faces)
         return faces
 
-    def _hear(self, path: Media, start_s: float | None, num_frames: int, track: int) -> Sound:
-        """The sound in the mix of its channels that carries the voice."""
-        sound = decode_sound(path, start_s, num_frames, track)
-        mix = choose_mix(path, track, self.voice.frames) if sound.odd else None
-        facts = sound.facts
-        if mix is not None:
-            sound = decode_sound(path, start_s, num_frames, track, mix)
-            facts = (*sound.facts, Fact("channel_mix", mix.text))
-        if is_silent(sound.samples):
-            facts = (*facts, Fact("silent", "the sound is silent"))
-        return replace(sound, facts=facts)
-
     def _clip(self, clip_id: str, track: FaceTrack, sound: Sound, voice: np.ndarray) -> ClipMedia:
         """The clip with this face."""
         flags = face_flags(track) | np.uint8(layout.IN_USE)
@@ -125,6 +114,19 @@ class Watcher:
         flags = still.mark(track.mouth, flags)
         media = clip_id, sound.samples, track.mouth, track.lips, track.blendshapes, flags, track.face
         return ClipMedia(*media, num_faces=track.num_faces)
+
+
+def hear(path: Media, start_s: float | None, num_frames: int, track: int, voice: Voice) -> Sound:
+    """The sound for pictures that start at `start_s` (`decode_sound`), in the mix of its channels that carries the voice."""
+    sound = decode_sound(path, start_s, num_frames, track)
+    mix = choose_mix(path, track, voice) if sound.odd else None
+    facts = sound.facts
+    if mix is not None:
+        sound = decode_sound(path, start_s, num_frames, track, mix)
+        facts = (*sound.facts, Fact("channel_mix", mix.text))
+    if is_silent(sound.samples):
+        facts = (*facts, Fact("silent", "the sound is silent"))
+    return replace(sound, facts=facts)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def measures(mouth: torch.Tensor, mask: torch.Tensor, causal: bool = False) -> t
     energy, known = energies(mouth, mask, causal)
     both = torch.stack([energy, energy.square()], -1).flatten(3)
     mean, square = averaged(both, known, causal).unflatten(3, (-1, 2)).unbind(-1)
-    spread = (square - mean.square()).clamp(min=0).sqrt() / (mean + FLOOR)
-    level, varied = (mean + FLOOR).log(), (spread + 0.05).log()
+    varying = (square - mean.square()).clamp(min=0) / (mean + FLOOR).square()
+    level, varied = (mean + FLOOR).log(), (varying + 0.01).log() / 2
     parts = []
     for x, (cells, whole) in ((level, SCALE[:2]), (varied, SCALE[2:])):
         middle = x.mean(-1, keepdim=True)

@@ -19,3 +19,13 @@ def contents(folder):
 
 def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def refused(*words):
+    """What precompute says on standard error to a request that it refuses; run in this process."""
+    from precompute import main
+
+    done = ran(main, *words)
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+    return done.stderr

@@ -68,6 +68,20 @@ def clips() -> Path:
 
 
 @pytest.fixture(scope="session")
+def watcher():
+    """What watches clips in the face stage, by the default backend; it takes seconds to load."""
+    from pipelines.workers.watch import Watcher
+
+    return Watcher()
+
+
+@pytest.fixture(scope="session")
+def tracker(watcher):
+    """Its tracker of faces."""
+    return watcher.tracker
+
+
+@pytest.fixture(scope="session")
 def s3_address():
     """Address of a local S3 server."""
     with moto() as address:

@@ -241,12 +241,12 @@ def test_a_manifest_none_of_whose_clips_is_there_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def videos(clips, tmp_path_factory):
-    """Four real clips, a longer one of two, one with two people, one without sound, and a file that is no video."""
+    """Two real clips, a longer one of both, one with two people, one without sound, and a file that is no video."""
     folder = tmp_path_factory.mktemp("videos")
-    files = sorted((clips / "clips").glob("*.mp4"))
+    files = sorted((clips / "clips").glob("*.mp4"))[:2]
     for file in files:
         shutil.copy(file, folder)
-    pictures, sounds = [frames_of(file) for file in files[:2]], [sound_of(file) for file in files[:2]]
+    pictures, sounds = [frames_of(file) for file in files], [sound_of(file) for file in files]
     sounds = [np.resize(sound, 640 * len(film)) for film, sound in zip(pictures, sounds, strict=True)]
     write_clip(folder / "long.mkv", [*pictures[0], *pictures[1]], np.concatenate(sounds))
     write_clip(folder / "silent.mkv", pictures[0], None)
@@ -309,13 +309,13 @@ def test_files_are_answered_as_predict_answers_them(videos, from_files):
     ]
     expected = [one.decision for one in said[1:]]  # the first is marked as forged
     real = found["decisions"]["real"]
-    assert real["clips"] == len(expected) == 7
+    assert real["clips"] == len(expected) == 5
     assert [real["real"], real["fake"], real["undecided"]] == [
         expected.count(decision) for decision in ("real", "fake", "cannot decide")
     ]
     assert real["reasons"]["no speech"] == real["reasons"]["unreadable"] == 1
     assert found["decisions"]["forged"]["clips"] == 1
-    assert found["decisions"]["swapped"]["clips"] == 5
+    assert found["decisions"]["swapped"]["clips"] == 3
 
 
 def test_a_store_gives_the_figures_of_the_files(videos, from_files, stored):

@@ -11,12 +11,13 @@ import awkward
 import numpy as np
 import pytest
 import zarr
-from command_runs import refused
+from command_runs import ran, refused
 
 import store
 from pipelines.job import request
 from pipelines.tables import ledger
 from pipelines.workers.watch import Watcher
+from precompute import main
 from store import layout
 
 ROOT = Path(__file__).parents[2]
@@ -44,12 +45,12 @@ def wait_until(condition, run: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, clips):
-    """A folder of four good real clips and every awkward file; {file name: reason}."""
+    """A folder of two good real clips and every awkward file; {file name: reason}."""
     folder = tmp_path_factory.mktemp("corpus")
     expected = awkward.build(folder, clips / "clips" / GOOD, clips / "clips" / OTHER)
-    for path in sorted((clips / "clips").glob("*.mp4")):
-        shutil.copy(path, folder / "real" / path.name)
-        expected[path.name] = ""
+    for name in (GOOD, OTHER):
+        shutil.copy(clips / "clips" / name, folder / "real" / name)
+        expected[name] = ""
     return folder, expected
 
 
@@ -152,7 +153,7 @@ def test_a_second_run_has_nothing_to_do(made, corpus):
     again = precompute("--corpus", f"folder:{corpus[0]}", "--store", made[0], code=3)
     assert "nothing to do" in again.stdout
     assert before == {p: p.stat().st_mtime_ns for p in (made[0] / "frames").rglob("*") if p.is_file()}
-    assert precompute("--store", made[0], "--max-failures", 0.9).returncode == 0
+    assert ran(main, "--store", made[0], "--max-failures", 0.9).exit_code == 0
 
 
 def equal(a: Path, b: Path, but: tuple[str, ...] = ()) -> None:

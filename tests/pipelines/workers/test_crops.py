@@ -45,11 +45,6 @@ def write(path, pictures, sound, size, pix_fmt="yuv420p"):
 
 
 @pytest.fixture(scope="module")
-def watcher():
-    return Watcher()
-
-
-@pytest.fixture(scope="module")
 def whole(clips, watcher):
     return watcher.watch(clips / "clips" / "bbaf2n.mp4").clip
 
@@ -106,7 +101,7 @@ def test_whole_faces_are_no_mouth_crops(clips, taking):
         taking.watch(path)
 
 
-@pytest.mark.parametrize("side", [88, 112, 150])
+@pytest.mark.parametrize("side", [88, pytest.param(112, marks=pytest.mark.slow), 150])
 def test_small_pictures_of_whole_faces_are_not_called_mouth_crops(clips, watcher, side):
     for path in sorted((clips / "clips").glob("*.mp4")):
         pictures = list(Video(path))[:50]

@@ -1,5 +1,7 @@
 """Pictures of changing sizes, faces that leave and return, small faces, and tracks of several people."""
 
+from copy import copy
+
 import numpy as np
 import people
 import pytest
@@ -10,11 +12,6 @@ from teachers.face.reading import faces_in
 from teachers.face.tracker import FaceTracker, NoFaceError
 
 SMALL_CASES = ["small_face_corner_1080p.mp4", "small_face_far_1080p.mp4"]
-
-
-@pytest.fixture(scope="module")
-def tracker():
-    return FaceTracker()
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +225,8 @@ class Counting:
         return self.own.search(frame)
 
 
-def test_ordinary_clips_pay_nothing_for_searches_and_others_a_bounded_number(film):
-    tracker = FaceTracker()
+def test_ordinary_clips_pay_nothing_for_searches_and_others_a_bounded_number(film, tracker):
+    tracker = copy(tracker)
     tracker._backend = counting = Counting(tracker._backend)
     tracker.track(film[:40])
     assert counting.searches == []
@@ -243,8 +240,8 @@ def test_ordinary_clips_pay_nothing_for_searches_and_others_a_bounded_number(fil
     assert counting.searches == [0]  # one picture
 
 
-def test_a_short_gap_is_not_searched(film):
-    tracker = FaceTracker()
+def test_a_short_gap_is_not_searched(film, tracker):
+    tracker = copy(tracker)
     tracker._backend = counting = Counting(tracker._backend)
     frames = [p if not 20 <= k < 20 + align.MAX_GAP else np.full_like(p, k) for k, p in enumerate(film[:45])]
     assert tracker.track(frames).interpolated.sum() == align.MAX_GAP

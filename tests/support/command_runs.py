@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def ran(main, *words):
-    return CliRunner().invoke(main, [str(word) for word in words])
+    """The result of a command that is run in this process, whatever cluster the environment names."""
+    return CliRunner().invoke(main, [str(word) for word in words], env={"RAY_ADDRESS": None})
 
 
 def contents(folder):

@@ -67,7 +67,6 @@ def test_whole_faces_are_counted_stored_and_staged():
 
 def test_nothing_is_left_of_a_run_that_cannot_fit(disk, clips, monkeypatch):
     """The command, but for Ray: the headers are read from this process."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(run._Job, "_spread", lambda self, function, jobs: [function(*job) for job in jobs])
     (disk / "full").write_bytes(bytes(6 << 20))
     said = refused("--corpus", f"grid:{clips}", "--store", disk / "s.zarr")

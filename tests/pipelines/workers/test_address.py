@@ -185,8 +185,7 @@ def test_precompute_changes_nothing_and_ends_in_one_line(tmp_path, clips, form):
     assert not list(tmp_path.iterdir())
 
 
-def test_precompute_leaves_a_store_as_it_is(tmp_path, clips, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def test_precompute_leaves_a_store_as_it_is(tmp_path, clips):
     path = make_store(tmp_path / "s.zarr", {"train": 2})
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     for more in (["--refit"], ["--corpus", f"grid:{clips}"], ["--corpus", f"grid:{clips}", "--dry-run"]):

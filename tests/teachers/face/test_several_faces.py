@@ -175,7 +175,9 @@ def test_candidates_come_with_the_most_prominent_first(tracker, film):
     np.testing.assert_array_equal(crops[1].lips, large.lips)
 
 
-@pytest.mark.parametrize("name", SMALL_CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "corner" in name else []) for name in SMALL_CASES]
+)
 @pytest.mark.parametrize("backend", backends.BACKENDS)
 def test_small_faces_of_the_cases_are_found(shared, name, backend):
     if backend not in backends.installed():

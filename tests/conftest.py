@@ -16,6 +16,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each process has a core; more threads
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 SHARED = Path(os.environ.get("CONCORD_SHARED", ROOT.parent / "shared"))
 
+
+def _fsync(file):
+    """In place of `os.fsync`: nothing here has to outlive a power cut, and a store asks for it hundreds of times. Tests of
+    what is asked for watch the calls; commands in processes of their own wait for the disk."""
+    os.fstat(file if isinstance(file, int) else file.fileno())
+
+
+os.fsync = _fsync
+
 # A job in the background gets SIGINT ignored, and the commands that are tested would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,13 +34,16 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--golden", action="store_true", help="A skipped test fails where the reference data exist.")
+    parser.addoption(
+        "--golden", action="store_true", help="A golden test that is skipped fails where the reference data exist."
+    )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if report.skipped and item.config.getoption("--golden") and SHARED.is_dir():
+    golden = item.config.getoption("--golden") and item.get_closest_marker("golden")
+    if report.skipped and golden and SHARED.is_dir():
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped though {SHARED} is there: {call.excinfo.value}"
     return report
@@ -65,6 +77,20 @@ def grid(shared: Path) -> Path:
 def clips() -> Path:
     """Four real GRID clips that the project ships (CC BY 4.0, see their README)."""
     return ROOT / "tests" / "data" / "grid"
+
+
+@pytest.fixture(scope="session")
+def watcher():
+    """What watches clips in the face stage, by the default backend; it takes seconds to load."""
+    from pipelines.workers.watch import Watcher
+
+    return Watcher()
+
+
+@pytest.fixture(scope="session")
+def tracker(watcher):
+    """Its tracker of faces."""
+    return watcher.tracker
 
 
 @pytest.fixture(scope="session")

@@ -228,19 +228,29 @@ def test_no_number_is_not_in_a_range(rows, number):
     assert "Invalid value for '--allow'" in done.stderr
 
 
-def test_closed_standard_streams_change_nothing(rows, tmp_path):
+CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
+SMALL = "import os, click; from concord.command import Command\n"
+SMALL += "@click.command(cls=Command)\ndef main():\n    assert os.open('/dev/zero', os.O_RDONLY) > 2\nmain()"
+MANIFEST, AUDIT = ("-m", "pipelines.manifest"), ("-m", "pipelines.audit")
+
+
+@pytest.mark.parametrize(
+    ("words", "closed"),
+    [
+        *((("-c", SMALL), closed) for closed in CLOSED),
+        *((MANIFEST, closed) for closed in CLOSED[::3]),
+        *((AUDIT, closed) for closed in CLOSED[1::2]),
+        *(pytest.param(MANIFEST, closed, marks=pytest.mark.slow) for closed in CLOSED[1:3]),
+        *(pytest.param(AUDIT, closed, marks=pytest.mark.slow) for closed in CLOSED[::2]),
+    ],
+)
+def test_closed_standard_streams_change_nothing(rows, tmp_path, words, closed):
     """And no file that a command opens gets their numbers, to which libraries print."""
-    code = "import os, click; from concord.command import Command\n"
-    code += "@click.command(cls=Command)\ndef main():\n    assert os.open('/dev/zero', os.O_RDONLY) > 2\nmain()"
-    for close in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
-        for words in (
-            ["-c", code],
-            ["-m", "pipelines.manifest", "--manifest", str(rows)],
-            ["-m", "pipelines.audit", "--manifest", str(rows), "--json", str(tmp_path / "a.json")],
-        ):
-            shell = ["sh", "-c", f'exec "$@" {close}', "sh", sys.executable, *words]
-            done = subprocess.run(shell, capture_output=True, text=True, cwd=ROOT)
-            assert (done.returncode, done.stderr) == (0, ""), (close, words)
+    if words[0] == "-m":
+        words = (*words, "--manifest", rows, *(("--json", tmp_path / "a.json") if words == AUDIT else ()))
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, *words]
+    done = subprocess.run(shell, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Short waits: a signal that comes just before a long one would be looked at only after it.

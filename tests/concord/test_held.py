@@ -1,6 +1,8 @@
 """The rule of held pictures: what stands still is found, also where a codec, a zoom or a tracker moves it; lips that speak
 are not."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,6 +25,11 @@ def crop(opened=0.0, *, across=0.0, down=0.0, scale=1.0, light=1.0, seed=0):
 
 def speaking(frames, seed=0, rate=25.0):
     """Crops u1 [frames, 96, 96] of a mouth that opens and closes; `rate` pictures per second, repeated to fill the clock."""
+    return _speaking(frames, seed, rate).copy()
+
+
+@lru_cache(maxsize=8)
+def _speaking(frames, seed, rate):
     rng = np.random.default_rng(seed)
     pictures, wide = {}, 6.0
     times = np.floor((np.arange(frames) + 0.5) / 25 * rate) / rate

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def ran(main, *words):
-    return CliRunner().invoke(main, [str(word) for word in words])
+    """The result of a command that is run in this process, whatever cluster the environment names."""
+    return CliRunner().invoke(main, [str(word) for word in words], env={"RAY_ADDRESS": None})
 
 
 def contents(folder):
@@ -19,3 +20,13 @@ def contents(folder):
 
 def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def refused(*words):
+    """What precompute says on standard error to a request that it refuses; run in this process."""
+    from precompute import main
+
+    done = ran(main, *words)
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+    return done.stderr

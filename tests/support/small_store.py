@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +60,42 @@ def make_store(
     """`splits` real clips each, `fakes` forgeries (sound of another signal) in every split, the last `broken` clips not done.
 
     `frames` is one length, or the least and the most. With `faces` the store has those, too: mouths in a frame of grey.
-    With `people` that many are named, in turn in each split.
+    With `people` that many are named, in turn in each split. A store that this process made before is copied.
     """
+    options = (tuple(splits.items()), frames, fakes, groups, fit, seed, shard_rows, broken, faces, people)
+    if not isinstance(path, Path) or path.exists():
+        return _fill(path, *options)
+    return Path(shutil.copytree(_made(*options), path))
+
+
+@cache
+def _kept() -> tempfile.TemporaryDirectory:
+    """A folder that goes when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="small-stores-")
+
+
+@lru_cache(maxsize=16)
+def _made(*options: object) -> Path:
+    return _fill(Path(tempfile.mkdtemp(dir=_kept().name)) / "s.zarr", *options)
+
+
+def _fill(
+    path: Path,
+    splits: tuple[tuple[str, int], ...],
+    frames: int | tuple[int, int],
+    fakes: int,
+    groups: int,
+    fit: bool,
+    seed: int,
+    shard_rows: int,
+    broken: int,
+    faces: bool,
+    people: int,
+) -> Path:
     rng = np.random.default_rng(seed)
     lengths, columns, arrays = [], [], []
     weights_v, weights_a = rng.standard_normal((2, DIMS)), rng.standard_normal((2, DIMS))
-    for split, count in splits.items():
+    for split, count in splits:
         for k in range(count + fakes):
             fake = k >= count
             length = frames if isinstance(frames, int) else int(rng.integers(frames[0], frames[1] + 1))

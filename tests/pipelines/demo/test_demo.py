@@ -304,12 +304,9 @@ def test_words_have_times_within_the_clip(corpus: Path):
         assert [word["start"] for word in words] == sorted(word["start"] for word in words)
 
 
-def test_face_is_found_in_every_frame_and_the_lips_move(corpus: Path):
-    pytest.importorskip("mediapipe")
+def test_face_is_found_in_every_frame_and_the_lips_move(corpus: Path, tracker):
     from pipelines.media.picture import Video
-    from teachers.face.tracker import FaceTracker
 
-    tracker = FaceTracker()
     for row in list(demo.rows(corpus))[:3]:
         track = tracker.track(Video(corpus / row.path))
         assert track.detected.all()

@@ -3,20 +3,17 @@
 import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from command_runs import refused
 
 import store
 from pipelines.errors import UsageError
-from pipelines.job import report, space
+from pipelines.job import report, run, space
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary
 from store import layout
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -68,20 +65,12 @@ def test_whole_faces_are_counted_stored_and_staged():
     assert space.needed(100, 458, ["face"]) - space.needed(100, 458) == 100 * (6_500 + 112 * 112)
 
 
-def test_nothing_is_left_of_a_run_that_cannot_fit(disk, clips):
+def test_nothing_is_left_of_a_run_that_cannot_fit(disk, clips, monkeypatch):
+    """The command, but for Ray: the headers are read from this process."""
+    monkeypatch.setattr(run._Job, "_spread", lambda self, function, jobs: [function(*job) for job in jobs])
     (disk / "full").write_bytes(bytes(6 << 20))
-    command = [
-        sys.executable,
-        str(ROOT / "precompute.py"),
-        "--corpus",
-        f"grid:{clips}",
-        "--store",
-        str(disk / "s.zarr"),
-    ]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
-    assert done.returncode == 2, done.stderr
-    assert "add fewer clips (--limit)" in done.stderr.splitlines()[-1]
+    said = refused("--corpus", f"grid:{clips}", "--store", disk / "s.zarr")
+    assert "add fewer clips (--limit)" in said.splitlines()[-1]
     assert os.listdir(disk) == ["full"]
 
 

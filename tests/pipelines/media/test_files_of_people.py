@@ -11,16 +11,10 @@ from made import boxes, judging
 from made.kinds import Right, tell
 
 from pipelines.media.probe import probe
-from pipelines.workers.watch import Watcher
 
 SEEDS = 11  # of each kind: 300 files and more
 FAST = 1  # of them in the ordinary run
 ALL = np.arange(75)
-
-
-@pytest.fixture(scope="module")
-def watcher():
-    return Watcher()
 
 
 @pytest.fixture(scope="module")

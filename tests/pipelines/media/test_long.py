@@ -4,6 +4,7 @@ the same bits."""
 import subprocess
 import sys
 import time
+from copy import copy
 from dataclasses import replace
 from fractions import Fraction as F
 from pathlib import Path
@@ -27,7 +28,6 @@ from store import layout, similarity, staging
 from store.place import place
 from teachers import ClipMedia
 from teachers.face import tracker as face
-from teachers.face.tracker import FaceTracker
 from teachers.voice import PART, VoiceActivity
 
 BATCH = "000000000000-000000000-1"
@@ -65,8 +65,8 @@ class Counting:
 
 
 @pytest.fixture
-def tracker():
-    made = FaceTracker()
+def tracker(watcher):
+    made = copy(watcher.tracker)
     made._backend = Counting(made._backend)
     return made
 

@@ -74,37 +74,34 @@ def test_no_environment_or_cache_is_copied(config):
     assert "**/demo" not in config["rsync_exclude"], "pipelines/demo is part of the package"
 
 
-@pytest.fixture
-def aws(monkeypatch, tmp_path):
-    """An account of AWS on this machine, by moto, with the instance profiles that docs/cluster.md makes; its EC2 client."""
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory):
+    """An account of AWS on this machine, by moto, with the instance profiles that docs/cluster.md makes: its EC2 client, and
+    the example as `ray up` completes it with what it finds in and adds to the account."""
     import boto3
     import moto
-
-    (tmp_path / ".ssh").mkdir()
-    for name, value in (("HOME", str(tmp_path)), ("AWS_ACCESS_KEY_ID", "none"), ("AWS_SECRET_ACCESS_KEY", "none")):
-        monkeypatch.setenv(name, value)
-    with moto.mock_aws():
-        iam = boto3.client("iam", "eu-central-1")
-        for profile in ("concord-av-head", "concord-av"):
-            iam.create_instance_profile(InstanceProfileName=profile)
-        yield boto3.client("ec2", "eu-central-1")
-
-
-def _on_aws():
-    """The example as `ray up` completes it with what it finds in and adds to the account."""
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
-    config = _validated(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
-    config = AWSNodeProvider.fillout_available_node_types_resources(config)
-    return AWSNodeProvider.bootstrap_config(config)
+    home = tmp_path_factory.mktemp("home")
+    (home / ".ssh").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("HOME", str(home)), ("AWS_ACCESS_KEY_ID", "none"), ("AWS_SECRET_ACCESS_KEY", "none")):
+            patch.setenv(name, value)
+        with moto.mock_aws():
+            iam = boto3.client("iam", "eu-central-1")
+            for profile in ("concord-av-head", "concord-av"):
+                iam.create_instance_profile(InstanceProfileName=profile)
+            config = _validated(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+            config = AWSNodeProvider.fillout_available_node_types_resources(config)
+            yield boto3.client("ec2", "eu-central-1"), AWSNodeProvider.bootstrap_config(config)
 
 
 def test_from_outside_ssh_alone_reaches_the_aws_cluster(aws):
-    config = _on_aws()
+    client, config = aws
     used = {group for t in config["available_node_types"].values() for group in t["node_config"]["SecurityGroupIds"]}
     rules = [
         rule
-        for group in aws.describe_security_groups(GroupIds=sorted(used))["SecurityGroups"]
+        for group in client.describe_security_groups(GroupIds=sorted(used))["SecurityGroups"]
         for rule in group["IpPermissions"]
     ]
     outside = [rule for rule in rules if rule["IpRanges"] or rule["Ipv6Ranges"] or rule["PrefixListIds"]]
@@ -114,7 +111,7 @@ def test_from_outside_ssh_alone_reaches_the_aws_cluster(aws):
 
 
 def test_ray_finds_the_cores_and_gpus_of_the_aws_nodes(aws):
-    resources = {name: t["resources"] for name, t in _on_aws()["available_node_types"].items()}
+    resources = {name: t["resources"] for name, t in aws[1]["available_node_types"].items()}
     assert resources["head"]["CPU"] == 2
     assert resources["cpu"]["CPU"] == 32
     assert (resources["gpu"]["CPU"], resources["gpu"]["GPU"]) == (4, 1)
@@ -124,7 +121,7 @@ def test_aws_starts_every_type_of_node_and_the_workers_as_spot(aws):
     from ray.autoscaler import tags
     from ray.autoscaler._private.providers import _get_node_provider
 
-    config = _on_aws()
+    client, config = aws
     provider = _get_node_provider(config["provider"], config["cluster_name"])
     for name, node in config["available_node_types"].items():
         kind = "head" if name == config["head_node_type"] else "worker"
@@ -135,7 +132,7 @@ def test_aws_starts_every_type_of_node_and_the_workers_as_spot(aws):
             tags.TAG_RAY_NODE_STATUS: "uninitialized",
         }
         provider.create_node(node["node_config"], marks, 1)
-    found = [node for group in aws.describe_instances()["Reservations"] for node in group["Instances"]]
+    found = [node for group in client.describe_instances()["Reservations"] for node in group["Instances"]]
     told = {
         tag["Value"]: (node.get("InstanceLifecycle"), node["IamInstanceProfile"]["Arn"].rpartition("/")[2])
         for node in found

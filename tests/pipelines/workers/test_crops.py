@@ -45,16 +45,22 @@ def write(path, pictures, sound, size, pix_fmt="yuv420p"):
 
 
 @pytest.fixture(scope="module")
-def watcher():
-    return Watcher()
-
-
-@pytest.fixture(scope="module")
 def whole(clips, watcher):
     return watcher.watch(clips / "clips" / "bbaf2n.mp4").clip
 
 
-@pytest.fixture(scope="module", params=[(96, 96), (88, 88), (112, 112), (160, 160), (128, 104)], ids=str)
+@pytest.fixture(scope="module")
+def taking():
+    """A watcher that takes mouth crops as they are."""
+    return Watcher(mouth_crops=True)
+
+
+SIZES = [(96, 96), (160, 160), (128, 104)]
+
+
+@pytest.fixture(
+    scope="module", params=[*SIZES, *(pytest.param(s, marks=pytest.mark.slow) for s in ((88, 88), (112, 112)))], ids=str
+)
 def cropped(request, whole, tmp_path_factory):
     size = request.param
     return write(tmp_path_factory.mktemp("crops") / "a.mp4", whole.mouth, whole.audio, size), size
@@ -69,9 +75,9 @@ def test_mouth_crops_are_recognised(cropped, watcher):
         watcher.watch(path)
 
 
-def test_mouth_crops_are_taken_as_they_are(cropped, whole):
+def test_mouth_crops_are_taken_as_they_are(cropped, whole, taking):
     path, (width, height) = cropped
-    seen = Watcher(mouth_crops=True).watch(path)
+    seen = taking.watch(path)
     clip = seen.clip
     assert clip.num_frames == whole.num_frames
     assert clip.mouth.shape == whole.mouth.shape
@@ -89,13 +95,13 @@ def test_grey_pictures_of_the_right_size_stay_to_the_bit():
     assert (crops.grey(np.repeat(picture[..., None], 3, axis=-1)) == picture).all()
 
 
-def test_whole_faces_are_no_mouth_crops(clips):
+def test_whole_faces_are_no_mouth_crops(clips, taking):
     path = clips / "clips" / "bbaf2n.mp4"
     with pytest.raises(NoFaceError, match=r"360x288, which is no mouth crop .*leave --mouth-crops out"):
-        Watcher(mouth_crops=True).watch(path)
+        taking.watch(path)
 
 
-@pytest.mark.parametrize("side", [88, 112, 150])
+@pytest.mark.parametrize("side", [88, pytest.param(112, marks=pytest.mark.slow), 150])
 def test_small_pictures_of_whole_faces_are_not_called_mouth_crops(clips, watcher, side):
     for path in sorted((clips / "clips").glob("*.mp4")):
         pictures = list(Video(path))[:50]
@@ -145,7 +151,9 @@ def test_a_whole_face_at_the_top_of_a_small_picture_is_followed(people, whole, t
     assert watcher.watch(path).quality == 1
 
 
-@pytest.mark.parametrize("size", [88, 96, 112, 160])
+@pytest.mark.parametrize(
+    "size", [88, pytest.param(96, marks=pytest.mark.slow), pytest.param(112, marks=pytest.mark.slow), 160]
+)
 @pytest.mark.parametrize("width", [0.8, 1.0, 1.2])
 def test_tight_and_loose_mouth_crops_are_recognised(people, watcher, width, size):
     """All but a few: where the lips and the nose pass for a whole face, a clip counts as one."""
@@ -178,17 +186,23 @@ def test_a_small_picture_without_a_face_is_told_of_the_option(whole, tmp_path, w
     assert caught.value.reason == "no_face"
 
 
-def test_the_stage_says_so_in_the_ledger(cropped):
+@pytest.fixture(scope="module")
+def stages():
+    """The face stage as it is by default, and one that takes mouth crops."""
+    return FaceStage(), FaceStage(mouth_crops=True)
+
+
+def test_the_stage_says_so_in_the_ledger(cropped, stages):
     path, _ = cropped
     row = Row(str(path), id="a")
 
     def work():
         return Work("b", [Slot(0, 0, 100, 75)], [row], [Receipt(0, "a", str(path))])
 
-    failed = FaceStage()(work()).receipts[0]
+    failed = stages[0](work()).receipts[0]
     assert failed.reason == "mouth_only"
     assert "--mouth-crops" in failed.message
-    done = FaceStage(mouth_crops=True)(work()).receipts[0]
+    done = stages[1](work()).receipts[0]
     assert done.ok
     assert done.quality == 1
     assert "mouth crops" in done.notes

@@ -15,18 +15,13 @@ from pipelines.reasons import OVERFLOW
 from pipelines.workers import pack
 from pipelines.workers.plan import Slot
 from pipelines.workers.stages import FaceStage
-from pipelines.workers.watch import Watcher, chosen
+from pipelines.workers.watch import chosen
 from pipelines.workers.work import Receipt, Work
 from store import StoreError, layout, staging
 from store.place import place
 from teachers.face.tracker import NoFaceError
 
 CLIP = Path(__file__).parents[2] / "data" / "grid" / "clips" / "bbaf2n.mp4"
-
-
-@pytest.fixture(scope="module")
-def watcher():
-    return Watcher()
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,8 @@ from pipelines.corpora.manifest import Row
 from pipelines.media.files import MediaError
 from pipelines.workers.plan import Slot
 from pipelines.workers.stages import FaceStage
-from pipelines.workers.watch import Watcher
 from pipelines.workers.work import Receipt, Work
 from store import layout
-
-
-@pytest.fixture(scope="module")
-def watcher():
-    return Watcher()
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,15 @@ def root(request, tmp_path):
     return root_of(request, tmp_path, request.param)
 
 
-@pytest.fixture(params=["folder", "bucket at some", pytest.param("bucket at each", marks=pytest.mark.slow)])
+AT_EACH = [pytest.param((kind, 1), marks=pytest.mark.slow) for kind in ("folder", "bucket")]
+
+
+@pytest.fixture(params=[("folder", 3), ("bucket", 7), *AT_EACH], ids=lambda param: f"{param[0]} at each {param[1]}")
 def killed(request, tmp_path):
-    """A place for a store, of each kind, and at every how many changes a test kills: at each in a folder; in a bucket, where
-    that takes hundreds of requests, at every seventh unless slow tests run."""
-    kind, _, where = request.param.partition(" ")
-    return root_of(request, tmp_path, kind), 7 if where == "at some" else 1
+    """A place for a store, of each kind, and at every how many changes a test kills: there are hundreds, so at each only where
+    slow tests run; in a bucket a change is several requests."""
+    kind, step = request.param
+    return root_of(request, tmp_path, kind), step
 
 
 def root_of(request, tmp_path, kind):

@@ -10,7 +10,9 @@ import pytest
 import torch
 from awkward import frames_of, sound_of, write_clip
 from click.testing import CliRunner
+from eyes_here import eyes_apart
 
+from pipelines.workers import isolation
 from store import output
 from store.similarity import Offset, fitfile
 from store.similarity.grounds import Grounds
@@ -50,10 +52,11 @@ def folder(clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def told(folder, tmp_path_factory):
-    """The command over the folder, once: its result, its JSON by file name, its folder of pages."""
+    """The command over the folder, once, which reads in a child: its result, its JSON by file name, its folder of pages."""
     out = tmp_path_factory.mktemp("out")
     options = ["--teacher-only", "--json", str(out / "o.json"), "--html", str(out / "pages"), "--cpu", "--corpus", OURS]
-    result = CliRunner().invoke(main, [str(folder), *options])
+    with eyes_apart():
+        result = CliRunner().invoke(main, [str(folder), *options])
     found = json.loads((out / "o.json").read_text())
     return result, {Path(said["path"]).name: said for said in found["videos"]}, found, out / "pages"
 
@@ -421,10 +424,11 @@ def test_debug_shows_the_traceback_of_what_nobody_foresaw(folder, monkeypatch, c
     def broken(child, work, limit_s):
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr(evidence.isolation.Child, "__call__", broken)
+    monkeypatch.setattr(isolation.Child, "__call__", broken)
     for options, shown in (([], False), (["--debug"], True)):
         caplog.clear()
-        said = CliRunner().invoke(main, [str(folder / "late.mkv"), "--teacher-only", "--cpu", *options])
+        with eyes_apart():
+            said = CliRunner().invoke(main, [str(folder / "late.mkv"), "--teacher-only", "--cpu", *options])
         assert "of ours" in said.output
         assert ("in broken" in caplog.text) == shown
 

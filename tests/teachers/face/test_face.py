@@ -9,7 +9,7 @@ import pytest
 from teachers.face import align, tracks
 from teachers.face import tracker as face
 from teachers.face.landmarker import Landmarker, image
-from teachers.face.tracker import FaceTracker, NoFaceError
+from teachers.face.tracker import NoFaceError
 
 
 class Frames:
@@ -21,11 +21,6 @@ class Frames:
     def __iter__(self):
         self.passes += 1
         return iter(self.frames)
-
-
-@pytest.fixture(scope="module")
-def tracker():
-    return FaceTracker()
 
 
 @pytest.fixture(scope="module")

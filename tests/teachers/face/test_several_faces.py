@@ -1,5 +1,7 @@
 """Pictures of changing sizes, faces that leave and return, small faces, and tracks of several people."""
 
+from copy import copy
+
 import numpy as np
 import people
 import pytest
@@ -10,11 +12,6 @@ from teachers.face.reading import faces_in
 from teachers.face.tracker import FaceTracker, NoFaceError
 
 SMALL_CASES = ["small_face_corner_1080p.mp4", "small_face_far_1080p.mp4"]
-
-
-@pytest.fixture(scope="module")
-def tracker():
-    return FaceTracker()
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +175,9 @@ def test_candidates_come_with_the_most_prominent_first(tracker, film):
     np.testing.assert_array_equal(crops[1].lips, large.lips)
 
 
-@pytest.mark.parametrize("name", SMALL_CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "corner" in name else []) for name in SMALL_CASES]
+)
 @pytest.mark.parametrize("backend", backends.BACKENDS)
 def test_small_faces_of_the_cases_are_found(shared, name, backend):
     if backend not in backends.installed():
@@ -228,8 +227,8 @@ class Counting:
         return self.own.search(frame)
 
 
-def test_ordinary_clips_pay_nothing_for_searches_and_others_a_bounded_number(film):
-    tracker = FaceTracker()
+def test_ordinary_clips_pay_nothing_for_searches_and_others_a_bounded_number(film, tracker):
+    tracker = copy(tracker)
     tracker._backend = counting = Counting(tracker._backend)
     tracker.track(film[:40])
     assert counting.searches == []
@@ -243,8 +242,8 @@ def test_ordinary_clips_pay_nothing_for_searches_and_others_a_bounded_number(fil
     assert counting.searches == [0]  # one picture
 
 
-def test_a_short_gap_is_not_searched(film):
-    tracker = FaceTracker()
+def test_a_short_gap_is_not_searched(film, tracker):
+    tracker = copy(tracker)
     tracker._backend = counting = Counting(tracker._backend)
     frames = [p if not 20 <= k < 20 + align.MAX_GAP else np.full_like(p, k) for k, p in enumerate(film[:45])]
     assert tracker.track(frames).interpolated.sum() == align.MAX_GAP

@@ -8,14 +8,9 @@ from hypothesis import strategies as st
 
 from teachers.face import patches, whole_face
 from teachers.face import tracker as face
-from teachers.face.tracker import FaceTracker, NoFaceError
+from teachers.face.tracker import NoFaceError
 
 SIDE = whole_face.SIDE
-
-
-@pytest.fixture(scope="module")
-def tracker():
-    return FaceTracker()
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from concord.plain_json import cleaned
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
+KEEPS = ("best", "last")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
 SPLITS = ("train", "val", "test")
 TRIMS = ("none", "leading", "speech")  # see student.data.spans
@@ -127,6 +128,7 @@ class TrainConfig:
     warmup: float = 0.05  # share of all steps
     ema: float = 0.0  # decay of the weights' running average, which is then validated and saved; 0 = none
     patience: int = 0  # the run ends after so many epochs without a better detector; 0 = never
+    keep: str = "best"  # which epoch's detector: the best by validation, or "last", where validation is small
     clip_norm: float = 1.0
     seed: int = 0
     num_workers: int = -1
@@ -155,6 +157,8 @@ class TrainConfig:
             raise ConfigError("--lr must be above 0, --seed at least 0, accumulation and kept checkpoints at least 1")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"--schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule}")
+        if self.keep not in KEEPS or (self.keep == "last" and self.patience):
+            raise ConfigError(f"--keep must be one of {', '.join(KEEPS)}, and last goes without --patience")
         if not 0 <= self.ema < 1 or self.patience < 0:
             raise ConfigError("--ema must be at least 0 and below 1, --patience a number of epochs")
         if self.mixed_precision not in PRECISIONS:

@@ -43,6 +43,7 @@ from concord.errors import ConcordError
 from store.output import check_folder
 from student.config import (
     BALANCES,
+    KEEPS,
     LABELS,
     PRECISIONS,
     PRESETS,
@@ -132,6 +133,12 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 )
 @option(
     "--patience", default=TrainConfig.patience, help="End after this many epochs without a better detector; 0 = never."
+)
+@option(
+    "--keep",
+    type=click.Choice(KEEPS),
+    default=TrainConfig.keep,
+    help="The detector that is kept: of the best epoch by validation, or of the last, where validation is small.",
 )
 @option("--warmup", default=TrainConfig.warmup, help="Share of the run in which the learning rate increases.")
 @option("--clip-norm", default=TrainConfig.clip_norm, help="Clip the gradient to this norm.")

@@ -220,7 +220,7 @@ class Trainer:
         state.seconds.validation += time.perf_counter() - began
         state.history.append(Epoch(state.epoch, state.step, replace(state.seconds), figures))
         before = self._shown_best()
-        if before is None or figures.rank >= before.rank:
+        if before is None or figures.rank >= before.rank or self.config.keep == "last":
             self.found = Found.KEPT
             digest = checkpoint.weights_digest(self.learner.detector.state_dict())
             state.best = Best(figures.rank, state.epoch, state.step, digest, figures)

@@ -126,12 +126,13 @@ def wait_for(process, condition):
 
 
 def test_with_pseudo_fakes_a_stopped_run_ends_with_the_same_bits_and_has_both_branches(path, tmp_path):
-    options = ("--pseudo-share", "0.6", "--balance", "source", "--checkpointing_steps", "2", "--epochs", "1")
+    options = ("--pseudo-share", "0.6", "--balance", "source", "--checkpointing_steps", "2", "--keep", "last")
     train(path, tmp_path / "calm", *options)
-    train(path, tmp_path / "stopped", *options, "--max-steps", "3")
+    train(path, tmp_path / "stopped", *options, "--max-steps", "7")
     train(path, tmp_path / "stopped", *options, "--resume_from_checkpoint", "latest")
     assert_same_bits(tmp_path / "calm", tmp_path / "stopped")
-    model, _ = checkpoint.load_model(tmp_path / "calm")
+    model, header = checkpoint.load_model(tmp_path / "calm")
+    assert header.step == json.loads((tmp_path / "calm" / "results.json").read_text())["steps"], "the last is kept"
     assert model.texture is not None
     assert (model.fusion > 0).any()
     assert not torch.equal(model.fusion, torch.ones(2)), "validation weighs the branches"

@@ -22,6 +22,7 @@ from concord.command import Command, log_to_stderr, say
 from pipelines.errors import UsageError
 from pipelines.forge import folder, plan, run
 from pipelines.forging import methods
+from store.place import is_url
 
 MOST_WORKERS = 8
 SHOWN = 10  # failed clips that the last lines name
@@ -63,6 +64,7 @@ def main(corpora: tuple[str, ...], root: Path, named: str, seed: int, limit: int
     """Make forged clips from real ones, encoded like them, with labels and contact sheets."""
     log_to_stderr()
     wanted = methods.chosen(named)
+    _check_outside(root, corpora)
     _check_voice([method.name for method in wanted if method.speaks])
     request = plan.Request(plan.sources(corpora, limit), seed, tuple(method.name for method in wanted))
     folder.prepare(root, request)
@@ -72,6 +74,16 @@ def main(corpora: tuple[str, ...], root: Path, named: str, seed: int, limit: int
     more = f"; {len(found.failed)} failed, see {root / run.ledger.FILE}" if found.failed else ""
     say(f"{found.real} real and {found.forged} forged clips in {root / folder.MANIFEST}{more}")
     sys.exit(3 if found.failed else 0)
+
+
+def _check_outside(root: Path, corpora: tuple[str, ...]) -> None:
+    """Raises UsageError if the folder lies in a corpus: forged clips would be read as its own, and no run could continue."""
+    for corpus in corpora:
+        where = corpus.partition(":")[2]
+        if is_url(where) or not os.path.isdir(os.path.expanduser(where)):
+            continue
+        if Path(os.path.realpath(root)).is_relative_to(os.path.realpath(os.path.expanduser(where))):
+            raise UsageError(f"--out {root} lies in the corpus {corpus}; give a folder outside it")
 
 
 def _check_voice(names: list[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from concord import files
 from pipelines.errors import UsageError
-from pipelines.forge.plan import SUFFIX, Request, folders
+from pipelines.forge.plan import REAL, SUFFIX, Request, folders, place
 from pipelines.tables import ledger
 from store.place.bounds import store_of
 
@@ -23,6 +23,10 @@ FORMAT = "concord-av forge"
 VERSION = 1
 MANIFEST = "manifest.csv"
 SHEETS, NOTES = "sheets", "notes"
+NOTED = {
+    "audio_fake": int, "video_fake": int, "audio_segments": list, "video_segments": list, "donor": str,
+    "donor_people": list, "frames": int, "face": list, "seed": int, "note": str,
+}  # fmt: skip
 
 
 def prepare(root: Path, request: Request) -> None:
@@ -72,8 +76,15 @@ def write_note(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """The note of an output; None if there is none."""
-    return _read(path) or None
+    """The note of an output; None if there is none, or it is damaged."""
+    found = _read(path)
+    return found if all(isinstance(found.get(name), kind) for name, kind in NOTED.items()) else None
+
+
+def is_finished(root: Path, method: str, name: str) -> bool:
+    """Whether an output is there with what must be known of it. One that lost its note is made again."""
+    there = place(root, method, name).exists() and read_note(note(root, method, name)) is not None
+    return there and (method != REAL or points(root, name).exists())
 
 
 def _check_foreign(root: Path, request: Request) -> None:

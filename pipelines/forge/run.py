@@ -136,7 +136,7 @@ def write_manifest(root: Path, request: Request) -> None:
     for method in plan.folders():
         for source in request.sources:
             about = folder.read_note(folder.note(root, method, source.name))
-            if about is None or not plan.place(root, method, source.name).exists():
+            if about is None or not folder.is_finished(root, method, source.name):
                 continue
             rows.append(_row(root, method, source, about))
             for name, value in zip(more, (about["seed"], source.row.id, about["donor"], about["note"]), strict=True):

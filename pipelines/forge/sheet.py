@@ -30,7 +30,8 @@ MARKED, PLAIN, PAPER, INK = (200, 40, 40), (90, 100, 110), (255, 255, 255), (30,
 
 def write(root: Path, method: str, names: Sequence[str]) -> None:
     """The sheet of a method, of the first clips that have it; none if no clip has."""
-    made = [name for name in names if plan.place(root, method, name).exists()][:CLIPS]
+    kinds = plan.REAL, method
+    made = [name for name in names if all(folder.is_finished(root, kind, name) for kind in kinds)][:CLIPS]
     if not made:
         return
     blocks = [_clip(root, method, name) for name in made]

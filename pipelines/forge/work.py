@@ -80,7 +80,7 @@ class Forge:
         """Make one output, unless it is there."""
         begun = time.monotonic()
         try:
-            if not plan.place(self.root, task.method, task.source.name).exists():
+            if not folder.is_finished(self.root, task.method, task.source.name):
                 self._real(task.source) if task.method == plan.REAL else self._forged(task)
             reason, message = "", ""
         except (MediaError, NoFaceError, NoSpeech, NoDonor) as error:

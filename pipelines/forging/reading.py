@@ -7,6 +7,7 @@ window, so that shifted sound is real sound; that holds for real and forged outp
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from concord.errors import ConcordError
 from pipelines.corpora.manifest import Row
 from pipelines.hearing.tracks import AUTO, choose_track
 from pipelines.media import shots
-from pipelines.media.files import MediaError
+from pipelines.media.files import Media, MediaError
 from pipelines.media.local import local_copy
 from pipelines.media.picture import Video
 from pipelines.workers.watch import hear
@@ -35,6 +36,7 @@ MOST = 280  # frames of a window: 10 s and both trims
 LEAST = 40  # frames of a window: 1 s is left after the trims, and one that fits twice into a partial forgery
 TRIM = 5, 15  # frames, least and most, that are left out at both ends: a tenth of the window
 LEAST_VOICE = 10  # frames with voice in an output
+EDGE = 4_000_000  # bytes of a file's beginning and of its end that tell files apart
 SIDE = 1280  # pixels: larger pictures are scaled down
 MAX_FACES = 4
 TURNED = 0.18  # least share of the face's width on either side of the nose: less in profiles, whose far side cannot be warped
@@ -59,6 +61,7 @@ class Clip:
     first: int  # frame of the file with which the window begins
     size: tuple[int, int]  # height and width, both even
     trim: int
+    file: str = ""  # `mark` of the file with the pictures; "" = not known
     pictures: np.ndarray | None = None
 
     @property
@@ -79,7 +82,8 @@ class Clip:
         """Write everything but the pictures."""
         packed = io.BytesIO()
         about = np.array([self.first, *self.size, self.trim])
-        np.savez_compressed(packed, points=self.points, sound=self.sound, voice=self.voice, about=about)
+        arrays = {"points": self.points, "sound": self.sound, "voice": self.voice, "about": about}
+        np.savez_compressed(packed, **arrays, origin=np.array(self.file))
         files.write(path, packed.getvalue())
 
     @classmethod
@@ -87,7 +91,8 @@ class Clip:
         """What `save` wrote. Raises OSError, and ValueError or KeyError if it is damaged."""
         with np.load(path) as arrays:
             first, height, width, trim = arrays["about"].tolist()
-            return cls(arrays["points"], arrays["sound"], arrays["voice"], first, (height, width), trim)
+            file = str(arrays["origin"]) if "origin" in arrays else ""
+            return cls(arrays["points"], arrays["sound"], arrays["voice"], first, (height, width), trim, file)
 
 
 class Reader:
@@ -111,6 +116,7 @@ class Reader:
             points, found, thumbs, size = _followed(self.backend, video)
             filled, interpolated = align.fill_gaps(points, found)
             first, stop = _window(found | interpolated, thumbs, row.path)
+            file = mark(path)
             start_s = None if row.audio_path else video.start_s
             sound = hear(sounds, start_s, stop, heard.track.index, self.voice.frames)
             first, stop = _with_sound(sound.present, first, stop, row.path)
@@ -122,7 +128,7 @@ class Reader:
         voice = self.voice.frames(samples)
         low, high = TRIM
         trim = min(max((stop - first) // 10, low), high)
-        clip = Clip(steady.astype(np.float32), samples, voice, first, scaled_size(*size), trim)
+        clip = Clip(steady.astype(np.float32), samples, voice, first, scaled_size(*size), trim, file)
         if (spoken := int(voice[clip.kept].sum())) < LEAST_VOICE:
             raise NoSpeech(f"{row.path}: somebody speaks in {spoken} frames, at least {LEAST_VOICE} are needed")
         return clip
@@ -141,9 +147,20 @@ def pictures(row: Row, clip: Clip) -> np.ndarray:
                 found[k] = picture
             else:
                 found[k] = cv2.resize(picture, clip.size[::-1], interpolation=cv2.INTER_AREA)
-    if k + 1 != clip.num_frames:
+        same = clip.file in ("", mark(path))
+    if k + 1 != clip.num_frames or not same:
         raise MediaError("truncated", f"{row.path} has changed since it was read; start again in a new folder")
     return found
+
+
+def mark(path: Media) -> str:
+    """A text that differs between files of other content: its size and a hash of its beginning and end. Raises OSError."""
+    with Path(path).open("rb") as file:
+        found = hashlib.sha256(file.read(EDGE))
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(size - EDGE, 0))
+        found.update(file.read(EDGE))
+    return f"{size} {found.hexdigest()[:16]}"
 
 
 def scaled_size(height: int, width: int) -> tuple[int, int]:

@@ -94,8 +94,8 @@ class Plan:
         """The training data as hashes: a run that resumes must find the same."""
         read = [self.data.picture, "audio", "flags", "fake"]
         read += ["asr_projection", "vsr_projection"] if self.config.needs_projections else []
-        shards = shards_digest(self.reader, read)
         read += ["lips"] if self.data.pseudo_share else []
+        shards = shards_digest(self.reader, read)
         found = {**store_identity(self.reader), "frames": self.spans.labels, "shards": shards}
         if self.data.balance == "source":
             found["strata"] = hashlib.sha256(self.corpus.stratum.tobytes()).hexdigest()[:16]

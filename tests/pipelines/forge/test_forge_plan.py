@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row, with_groups
 from pipelines.errors import UsageError
-from pipelines.forge import folder, plan
+from pipelines.forge import folder, plan, run, sheet
 from pipelines.forge.plan import Source
 from pipelines.forging import methods
 
@@ -124,3 +125,16 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     left.write_bytes(b"half a clip")
     folder.prepare(tmp_path / "out", request())
     assert not left.exists()
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b'{"seed": 0}', b"[1]", b"\xff"])
+def test_a_clip_without_its_whole_note_is_not_finished(tmp_path, text):
+    folder.prepare(tmp_path / "out", request())
+    name = request().sources[0].name
+    plan.place(tmp_path / "out", "partial", name).write_bytes(b"a clip")
+    folder.note(tmp_path / "out", "partial", name).write_bytes(text)
+    assert not folder.is_finished(tmp_path / "out", "partial", name)
+    run.write_manifest(tmp_path / "out", request())
+    sheet.write(tmp_path / "out", "partial", [name])
+    assert not manifest.read(tmp_path / "out" / "manifest.csv")
+    assert not (tmp_path / "out" / "sheets" / "partial.png").exists()

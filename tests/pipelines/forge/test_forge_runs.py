@@ -61,6 +61,16 @@ def test_corpora_without_real_clips_and_unknown_methods_change_nothing(tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_in_the_corpus_is_refused(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.mp4").symlink_to(CLIPS / "bbaf2n.mp4")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for out in (tmp_path, tmp_path / "real" / "forged", tmp_path / "link" / "forged"):
+        code, said = forge("--corpus", f"folder:{tmp_path}", "--out", out)
+        assert (code, "lies in the corpus" in said) == (2, True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.mp4", "link", "real"]
+
+
 @pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
     options = [

@@ -261,3 +261,15 @@ def test_shards_that_were_exchanged_under_a_run_are_noticed(path, tmp_path, name
     writer.consolidate()
     said = refused(tmp_path, train(here, tmp_path / "run", *OPTIONS, *LATEST, code=2))
     assert "are not those that" in said
+
+
+def test_lips_count_as_data_only_where_pseudo_fakes_are_made(monkeypatch):
+    from student.training import plan
+
+    monkeypatch.setattr(plan, "shards_digest", lambda _, names: " ".join(names))
+    monkeypatch.setattr(plan, "store_identity", lambda _: {})
+    for share in (0.0, 1.0):
+        data = SimpleNamespace(picture="mouth", pseudo_share=share, balance="clips")
+        config, spans = SimpleNamespace(needs_projections=False), SimpleNamespace(labels="")
+        one = SimpleNamespace(data=data, config=config, spans=spans, reader=None)
+        assert ("lips" in plan.Plan.identity.func(one)["shards"].split()) == bool(share)

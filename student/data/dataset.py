@@ -141,6 +141,12 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         """Windows for the texture branch out of the pictures of this one, whatever its sound: a forged one as it is; of a
         share of the real ones the window and a pseudo-fake."""
         forged, face = self.corpus.pictured[d.lips], evident(lips["flags"])
+        odd = np.flatnonzero(face & ~np.isfinite(lips["lips"]).all((1, 2)))
+        if len(odd):
+            raise StoreError(
+                f"clip {self.reader.clips['id'][d.lips]}: frames/lips is not finite at frame {d.lips_start + odd[0]}, though a "
+                "face was detected, so no pseudo-fake can be made; train with --pseudo-share 0, or precompute the clip again"
+            )
         if forged == 1:
             return [of_forged(lips["mouth"], face, lips["fake"] != 0, rng)]
         if forged != 0 or rng.random() >= self.config.pseudo_share:

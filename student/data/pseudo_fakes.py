@@ -61,7 +61,10 @@ class Kind:
 
 def in_crop(lips: np.ndarray) -> np.ndarray:
     """Lips [T, 40, 2] of the store, around the mean mouth, in pixels of the crop, whose centre follows the mouth."""
-    points = np.nan_to_num(np.asarray(lips, np.float32))  # frames without a face may have none
+    points = np.nan_to_num(
+        np.asarray(lips, np.float32), posinf=SIDE, neginf=-SIDE
+    )  # frames without a face may have none
+    points = np.clip(points, -SIDE, SIDE)  # no lips are so far from the mean mouth
     return np.asarray(points - points.mean(1, keepdims=True) + SIDE / 2)
 
 

@@ -13,6 +13,7 @@ average. With `causal` only earlier frames count.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -40,7 +41,10 @@ class Texture(nn.Module):
         )
 
     def forward(self, mouth: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
+        kind = mouth.device.type
+        # small differences of large numbers: half precision would lose them
+        exact = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+        with torch.no_grad(), exact:
             found = measures(mouth, mask, self.causal)
         frames = self.head(found)[..., 0]
         use = mask.to(frames.dtype)

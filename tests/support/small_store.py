@@ -34,6 +34,13 @@ def _mouth(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:
     return np.clip(np.where(inside, 45, skin) + 3 * rng.standard_normal(inside.shape), 0, 255).astype(np.uint8)
 
 
+def _lips(z: np.ndarray) -> np.ndarray:
+    """Points around that ellipse: f4 [frames, 40, 2]."""
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    size = np.stack([14 + 22 * z[:, 1], 3 + 22 * z[:, 0]], -1)[:, None]
+    return (np.stack([np.cos(angle), np.sin(angle)], -1) * size).astype(np.float32)
+
+
 def _sound(rng: np.random.Generator, z: np.ndarray) -> np.ndarray:
     """A tone whose level follows the first signal and whose pitch the second: i2 [640 * frames]."""
     t = np.arange(len(z) * 640)
@@ -117,6 +124,7 @@ def _fill(
                     "mouth": _mouth(rng, lips),
                     "audio": _sound(rng, sound).reshape(length, 640),
                     "flags": np.full(length, 0b11101, np.uint8),
+                    "lips": _lips(lips),
                     "fake": np.full(length, int(fake), np.int8),
                     "vsr": (lips @ weights_v + 0.15 * rng.standard_normal((length, DIMS))).astype(np.float32),
                     "asr": (sound @ weights_a + 0.15 * rng.standard_normal((length, DIMS))).astype(np.float32),

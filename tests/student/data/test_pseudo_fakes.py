@@ -220,6 +220,19 @@ def test_pseudo_fakes_depend_neither_on_workers_nor_on_the_batch(path):
         assert any(np.array_equal(alone["drawn"][0], one) for one in whole["drawn"])
 
 
+def test_lips_that_are_not_finite_are_named(path, monkeypatch):
+    data, corpus = windows(path, replace(CONFIG, pseudo_share=1.0))
+    frames = data.reader.frames
+
+    def damaged(row, start, stop, names):
+        found = frames(row, start, stop, names)
+        return {**found, "lips": np.full_like(found["lips"], np.nan)} if "lips" in found else found
+
+    monkeypatch.setattr(data.reader, "frames", damaged)
+    with pytest.raises(store.StoreError, match="frames/lips is not finite at frame"):
+        data[Key(0, (0,), (int(corpus.rows[0]),))]
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="--pseudo-share is a share"):
         DataConfig(pseudo_share=1.5)

@@ -100,3 +100,13 @@ def test_weights_of_branches_follow_what_tells_the_classes_apart():
     equal = metrics.equal_weights(np.stack([useful, noise], 1), labels)
     np.testing.assert_allclose(equal, 1 / np.array([useful[:200].std(), noise[:200].std()]))
     assert np.array_equal(metrics.fit_weights(np.stack([useful, noise], 1), 0 * labels).shape, (2,))
+
+
+def test_measures_keep_full_precision_under_autocast():
+    torch.manual_seed(0)
+    model, x = Texture(8).eval(), pictures()
+    seen = []
+    model.head[0].register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(x, everywhere(x))
+    assert torch.equal(seen[0], measures(x, everywhere(x)))

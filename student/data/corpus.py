@@ -47,7 +47,7 @@ class Corpus:
         offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
         kept = rows[spans.length[rows] >= window]
         video = np.asarray(c["video_fake"]).astype(np.int64)
-        pictured = np.where((video >= 0) & (label == 1), video, label)
+        pictured = np.where(label == 1, video, label)  # a forged clip may show real pictures: only `video_fake` says
         shard = offset // reader.shard_rows
         return cls(kept, spans.start, spans.length, shard, label, weight, names, strata(reader), pictured)
 

@@ -48,7 +48,7 @@ def disk(monkeypatch):
 
 
 def test_all_that_a_store_holds_was_flushed_before_it_took_its_place(tmp_path, disk):
-    path = make_store(tmp_path / "s.zarr", {"train": 6}, frames=20, shard_rows=100)
+    path = make_store(tmp_path / "s.zarr", {"train": 6}, frames=20, shard_rows=100, fresh=True)
     writer = store.Writer.open(path)
     writer.write_clips(1, {"quality": [0.5]})
     writer.write_fit(store.open(path).fit.to_arrays())

@@ -63,14 +63,16 @@ def make_store(
     broken: int = 0,
     faces: bool = False,
     people: int = 0,
+    fresh: bool = False,
 ) -> Path:
     """`splits` real clips each, `fakes` forgeries (sound of another signal) in every split, the last `broken` clips not done.
 
     `frames` is one length, or the least and the most. With `faces` the store has those, too: mouths in a frame of grey.
-    With `people` that many are named, in turn in each split. A store that this process made before is copied.
+    With `people` that many are named, in turn in each split.
+    A store that this process made before is copied, unless it must be `fresh`.
     """
     options = (tuple(splits.items()), frames, fakes, groups, fit, seed, shard_rows, broken, faces, people)
-    if not isinstance(path, Path) or path.exists():
+    if fresh or not isinstance(path, Path) or path.exists():
         return _fill(path, *options)
     return Path(shutil.copytree(_made(*options), path))
 

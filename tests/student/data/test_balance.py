@@ -29,7 +29,9 @@ def corpus_of(lengths, stratum, label=None):
     length[rows], kinds[rows] = lengths, stratum
     labels[rows] = 0 if label is None else label
     names = np.array(["c"] * n)
-    return Corpus(rows, np.zeros(n, np.int64), length, np.arange(n) // 7, labels, np.ones(n, np.float32), names, kinds)
+    return Corpus(
+        rows, np.zeros(n, np.int64), length, np.arange(n) // 7, labels, np.ones(n, np.float32), names, kinds, labels
+    )
 
 
 clips = st.lists(st.tuples(st.integers(WINDOW, 400), st.integers(0, 5)), min_size=1, max_size=40)

@@ -337,6 +337,11 @@ def test_the_published_recipe_is_made_of_options():
     assert (config.data.window * config.data.batch_size, config.data.pair_share) == (2000, 0.0)
 
 
+def test_the_recipe_for_strangers_is_made_of_options():
+    config = TrainConfig.from_options(store="s", output="o", **read_options(ROOT / "configs" / "strangers.yaml"))
+    assert (config.model, config.data.balance, config.data.pseudo_share, config.keep) == ("lite", "source", 1.0, "last")
+
+
 @pytest.mark.parametrize(
     ("content", "says"), [("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "has no config")]
 )

@@ -86,7 +86,8 @@ def _batch(model: Lite, reader: Frames, jobs: list[Job], device: torch.device, b
 
 def parts_of(output: Output) -> np.ndarray:
     """Clip logits f8 [n, P]: of each branch of a student that has several, else its only one."""
-    parts = output.clip_logits[:, None] if output.parts is None else output.parts
+    several = getattr(output, "parts", None)  # of students of one's own that lack the field too
+    parts = output.clip_logits[:, None] if several is None else several
     values: np.ndarray = parts.double().cpu().numpy()
     return values
 

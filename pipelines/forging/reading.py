@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -83,7 +84,8 @@ class Clip:
         packed = io.BytesIO()
         about = np.array([self.first, *self.size, self.trim])
         arrays = {"points": self.points, "sound": self.sound, "voice": self.voice, "about": about}
-        np.savez_compressed(packed, **arrays, origin=np.array(self.file))
+        arrays["origin"] = np.array(self.file)
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # numpy's stubs take names for allow_pickle
         files.write(path, packed.getvalue())
 
     @classmethod
@@ -154,7 +156,10 @@ def pictures(row: Row, clip: Clip) -> np.ndarray:
 
 
 def mark(path: Media) -> str:
-    """A text that differs between files of other content: its size and a hash of its beginning and end. Raises OSError."""
+    """A text that differs between files of other content: its size and a hash of its beginning and end; "" for one in a
+    bucket. Raises OSError."""
+    if not isinstance(path, str | os.PathLike):
+        return ""
     with Path(path).open("rb") as file:
         found = hashlib.sha256(file.read(EDGE))
         size = file.seek(0, io.SEEK_END)

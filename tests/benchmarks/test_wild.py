@@ -302,6 +302,7 @@ def stored(videos, watcher, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_files_are_answered_as_predict_answers_them(videos, from_files):
     result, found = from_files
     assert result.exit_code == 3

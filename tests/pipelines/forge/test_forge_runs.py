@@ -107,6 +107,7 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_partial_counts_only_finished_files(tmp_path):
     """A note without its clip, as a kill leaves it, is not in the manifest."""
     corpus = "--corpus", f"grid:{CLIPS.parent}", "--limit", 1

@@ -37,7 +37,7 @@ def corpus_of(lengths, stratum, label=None):
 clips = st.lists(st.tuples(st.integers(WINDOW, 400), st.integers(0, 5)), min_size=1, max_size=40)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=15)
 @given(clips, st.integers(0, 99), st.integers(0, 99))
 def test_an_epoch_is_as_long_as_before_and_each_stratum_has_its_share(some, seed, epoch):
     corpus = corpus_of(*zip(*some, strict=True))
@@ -54,7 +54,7 @@ def test_an_epoch_is_as_long_as_before_and_each_stratum_has_its_share(some, seed
     assert np.array_equal(order, epoch_order(corpus, BY_SOURCE, seed, epoch))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(clips, st.integers(0, 99), st.integers(1, 4))
 def test_ranks_share_the_windows_of_the_same_epoch(some, seed, world):
     corpus = corpus_of(*zip(*some, strict=True))
@@ -73,7 +73,7 @@ def test_on_average_each_stratum_and_clip_has_what_is_expected():
     assert len({tuple(drawn(corpus, BY_SOURCE, 3, e)) for e in range(9)}) > 1
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(clips, st.integers(0, 99))
 def test_by_clip_nothing_changes(some, seed):
     """Runs of earlier releases resume with the same windows."""

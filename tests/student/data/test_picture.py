@@ -132,6 +132,7 @@ def test_a_run_says_what_it_looks_at(runs):
     assert picture({"config": {"data": {"trim": "none"}}}) == "mouth"  # older detectors
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_it_began_with(stores, runs, tmp_path):
     """The store may be another copy; where faces were added or are missing, the run's own picture counts."""
     resume = ("--resume_from_checkpoint", "latest", "--max-steps", "2")

@@ -147,6 +147,7 @@ def run(protocol, path, output, *options):
     return result.stdout, json.loads((output / f"{protocol}.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_table_has_what_the_detectors_score(path, tmp_path):
     page, told = run("leave-one-method-out", path, tmp_path / "out", "--folds", "1")
     found = told["figures"]

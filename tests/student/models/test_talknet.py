@@ -310,6 +310,7 @@ def train(path, output, *options, code=0):
 
 
 @pytest.mark.parametrize("preset", ["default", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_it_trains_from_a_store_and_starts_from_weights(small, tmp_path, preset):
     start = rule_weights.state(build("talknet"))
     torch.save({k: v for k, v in start.items() if k not in OURS}, tmp_path / "best.model")

@@ -42,6 +42,13 @@ def short(monkeypatch):
     monkeypatch.setattr(learn_projector, "CHECK", 20)
 
 
+@pytest.fixture
+def shorter(monkeypatch):
+    """Where nothing is asked of what was learned."""
+    monkeypatch.setattr(learn_projector, "STEPS", 20)
+    monkeypatch.setattr(learn_projector, "CHECK", 10)
+
+
 def own_and_other(reader):
     n = len(reader)
     own = np.concatenate([reader.pair_similarity(i, i) for i in range(n)])
@@ -49,7 +56,7 @@ def own_and_other(reader):
     return own, other
 
 
-@pytest.mark.parametrize("kind", ["cca", "contrast", "fused"])
+@pytest.mark.parametrize("kind", ["cca", pytest.param("contrast", marks=pytest.mark.slow), "fused"])
 @pytest.mark.usefixtures("short")
 def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind):
     note = second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)
@@ -67,7 +74,7 @@ def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind
     np.testing.assert_allclose(stored, reader.pair_similarity(test[0], test[0]), atol=1e-3)
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("shorter")
 def test_contrast_without_its_asr_teacher_warns_and_learns_from_clean_sound(path, caplog):
     _, note = learn.learn(path, here, "contrast", 0)
     assert "clean sound only" in caplog.text
@@ -75,7 +82,7 @@ def test_contrast_without_its_asr_teacher_warns_and_learns_from_clean_sound(path
     assert note["noisy_sounds"] == 0
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("shorter")
 def test_a_seed_gives_the_same_fit_and_held_out_clips_calibrate_it(path):
     (first, note), (second, _), (other, _) = (learn.learn(path, here, "contrast", seed) for seed in (1, 1, 2))
     for name, array in first.network.items():
@@ -113,7 +120,7 @@ def test_a_second_pass_over_a_fitted_store_changes_nothing(path):
     assert second_pass(path, store.Writer.open(path), Wish(), nothing) == before
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("shorter")
 def test_a_run_that_died_while_it_replaced_the_fit_is_done_again_as_asked(path, monkeypatch):
     writer = store.Writer.open(path)
     with monkeypatch.context() as patch:
@@ -133,7 +140,7 @@ def test_the_default_kind_depends_on_how_many_clips_there_are(path, monkeypatch)
     assert default_kind(reader) == "cca"
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("shorter")
 @pytest.mark.parametrize("kind", ["cca", "fused"])
 def test_a_fit_comes_back_whole_from_its_file(path, tmp_path, kind):
     found, note = learn.learn(path, here, kind, 0)

@@ -140,10 +140,12 @@ def test_window_is_what_nearly_all_clips_of_every_kind_hold():
 # -- a learner that sees lengths, masks and padding only ----------------------------------------------------------------------
 
 
-def given_away(path, seed=0):
+@pytest.fixture(scope="module")
+def given_away(tmp_path_factory):
     """A store whose fakes are shorter, begin with a longer silence, and whose sound ends before the picture."""
-    make_store(path, {"train": 40, "test": 30}, frames=70, fakes=40, fit=False, groups=10, seed=seed)
-    rng = np.random.default_rng(seed)
+    path = tmp_path_factory.mktemp("given") / "s.zarr"
+    make_store(path, {"train": 40, "test": 30}, frames=70, fakes=40, fit=False, groups=10)
+    rng = np.random.default_rng(0)
     writer, reader = store.Writer(path), store.open(path)
     fake = reader.clips["label"] == 1
     length = np.where(fake, rng.integers(48, 55, len(fake)), rng.integers(60, 71, len(fake)))
@@ -220,19 +222,18 @@ def learned(reader, trim):
     return metrics.auc(values, labels), np.quantile(drawn, [0.025, 0.975])
 
 
-def test_a_model_that_sees_only_lengths_masks_and_padding_learns_nothing(tmp_path):
-    reader = given_away(tmp_path / "s.zarr")
-    clips = reader.clips
+def test_a_model_that_sees_only_lengths_masks_and_padding_learns_nothing(given_away):
+    clips = given_away.clips
     assert metrics.auc(-clips["length"].astype(float), clips["label"]) == 1.0  # the raw cue
     for trim in ("leading", "speech"):
-        auc, (low, high) = learned(reader, trim)
+        auc, (low, high) = learned(given_away, trim)
         assert low <= 0.5 <= high, (trim, auc, low, high)
         assert abs(auc - 0.5) < 0.15, (trim, auc)
 
 
-def test_the_same_learner_finds_a_silence_that_is_left_in(tmp_path):
+def test_the_same_learner_finds_a_silence_that_is_left_in(given_away):
     """So that the test above can fail: with --trim none the silence before the first word is still there."""
-    auc, _ = learned(given_away(tmp_path / "s.zarr"), "none")
+    auc, _ = learned(given_away, "none")
     assert auc > 0.9
 
 

@@ -67,8 +67,8 @@ def main(corpora: tuple[str, ...], root: Path, named: str, seed: int, limit: int
     _check_outside(root, corpora)
     _check_voice([method.name for method in wanted if method.speaks])
     request = plan.Request(plan.sources(corpora, limit), seed, tuple(method.name for method in wanted))
-    folder.prepare(root, request)
-    found = run.run(root, request, workers or min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+    with folder.prepare(root, request):
+        found = run.run(root, request, workers or min(MOST_WORKERS, len(os.sched_getaffinity(0))))
     for entry in found.failed[:SHOWN]:
         say(f"{entry.id}: {entry.reason}: {entry.message}", err=True)
     more = f"; {len(found.failed)} failed, see {root / run.ledger.FILE}" if found.failed else ""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from concord import files
 from pipelines.errors import UsageError
 from pipelines.forge.plan import REAL, SUFFIX, Request, folders, place
@@ -22,6 +24,7 @@ MARK = "forge.json"
 FORMAT = "concord-av forge"
 VERSION = 1
 MANIFEST = "manifest.csv"
+LOCK = ".lock"
 SHEETS, NOTES = "sheets", "notes"
 NOTED = {
     "audio_fake": int, "video_fake": int, "audio_segments": list, "video_segments": list, "donor": str,
@@ -29,35 +32,51 @@ NOTED = {
 }  # fmt: skip
 
 
-def prepare(root: Path, request: Request) -> None:
-    """Make the folder, or check that it is that of an earlier, equal run. Raises UsageError; then nothing was changed."""
+def prepare(root: Path, request: Request) -> FileLock:
+    """Make the folder, or check that it is that of an earlier, equal run. Raises UsageError; then nothing was changed.
+
+    The lock is held until it is released or the process ends: another run would sweep away what this one is writing.
+    """
     wanted = {"format": FORMAT, "version": VERSION, "seed": request.seed, "sources": request.digest()}
-    if root.is_symlink() or (root.exists() and not root.is_dir()):
-        raise UsageError(f"--out {root} is not a folder; give a new one")
-    if inside := store_of(root):
-        raise UsageError(f"--out {root} lies in the store {inside}; give a folder outside it")
-    there = sorted(root.iterdir()) if root.exists() else []
-    if not there:
-        files.make_folder(root)
+    _check(root, request, wanted)
+    files.make_folder(root)
+    lock = FileLock(root / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"another run is writing to --out {root}; wait for it, or give another folder") from None
+    _check(root, request, wanted)  # another run may have ended meanwhile
+    if not (root / MARK).exists():
         files.write(root / MARK, _json(wanted))
-    elif not files.is_plain(root / MARK):
-        raise UsageError(f"--out {root} holds {there[0].name}, which is not of this command; give a new folder")
-    else:
-        found = _read(root / MARK)
-        if found.get("format") != FORMAT:
-            raise UsageError(f"--out {root} has a {MARK} of something else; give a new folder")
-        if found != wanted:
-            raise UsageError(
-                f"--out {root} was made from other clips, with another seed or by another version (its seed is "
-                f"{found.get('seed')}); give a new folder, or the same options"
-            )
-    _check_foreign(root, request)
     for name in (SHEETS, *folders()):
         files.make_folder(root / name)
     for name in folders():
         files.make_folder(root / NOTES / name)
     for folder in (root, root / SHEETS, *(top / name for top in (root, root / NOTES) for name in folders())):
         files.sweep(folder)
+    return lock
+
+
+def _check(root: Path, request: Request, wanted: Mapping[str, Any]) -> None:
+    """Raises UsageError unless the folder is missing, empty, or that of an earlier, equal run and of nothing else."""
+    if root.is_symlink() or (root.exists() and not root.is_dir()):
+        raise UsageError(f"--out {root} is not a folder; give a new one")
+    if inside := store_of(root):
+        raise UsageError(f"--out {root} lies in the store {inside}; give a folder outside it")
+    there = [path for path in sorted(root.iterdir()) if path.name != LOCK] if root.exists() else []
+    if not there:
+        return
+    if not files.is_plain(root / MARK):
+        raise UsageError(f"--out {root} holds {there[0].name}, which is not of this command; give a new folder")
+    found = _read(root / MARK)
+    if found.get("format") != FORMAT:
+        raise UsageError(f"--out {root} has a {MARK} of something else; give a new folder")
+    if found != wanted:
+        raise UsageError(
+            f"--out {root} was made from other clips, with another seed or by another version (its seed is "
+            f"{found.get('seed')}); give a new folder, or the same options"
+        )
+    _check_foreign(root, request)
 
 
 def note(root: Path, method: str, name: str) -> Path:
@@ -90,7 +109,7 @@ def is_finished(root: Path, method: str, name: str) -> bool:
 def _check_foreign(root: Path, request: Request) -> None:
     """Raises UsageError for the first file, folder or link that no such run makes."""
     names = {source.name for source in request.sources}
-    allowed = {MARK, MANIFEST, ledger.FILE, *(f"{SHEETS}/{name}.png" for name in folders())}
+    allowed = {MARK, LOCK, MANIFEST, ledger.FILE, *(f"{SHEETS}/{name}.png" for name in folders())}
     allowed |= {f"{folder}/{name}{SUFFIX}" for folder in folders() for name in names}
     allowed |= {f"{NOTES}/{folder}/{name}.json" for folder in folders() for name in names}
     allowed |= {f"{NOTES}/real/{name}.npz" for name in names}

@@ -44,7 +44,12 @@ class Request:
 
     def digest(self) -> str:
         """A short text that differs where sources or seed differ."""
-        said = "\n".join([str(self.seed), *(f"{s.row.id} {s.row.group} {s.row.split}" for s in self.sources)])
+        said = "\n".join(
+            [
+                str(self.seed),
+                *(f"{s.row.id} {s.row.group} {s.row.split} {','.join(s.row.identities)}" for s in self.sources),
+            ]
+        )
         return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

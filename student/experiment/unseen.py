@@ -12,7 +12,7 @@ import logging
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import numpy as np
 
 import store
 from store import Reader
-from student.config import DataConfig
 from student.data.spans import spans
 from student.experiment import arms, judging
 from student.experiment.arms import Arm
@@ -48,11 +47,11 @@ ARMS = (
         "the same three terms with labels of synchronisation in place of content",
         {"labels": "sync", **PAIRS_ALONE},
     ),
-)
-FAKES = Arm(
-    PSEUDO,
-    "the three terms with soft labels, and pseudo-fakes made of real clips",
-    {"pseudo_share": 0.5, **PAIRS_ALONE},
+    Arm(
+        PSEUDO,
+        "the three terms with soft labels, and pseudo-fakes made of real clips",
+        {"pseudo_share": 0.5, **PAIRS_ALONE},
+    ),
 )
 PAIRS = ((CORRELATION, ALONE), (CONTRASTIVE, CORRELATION), (CONTRASTIVE, SYNC), (PSEUDO, CONTRASTIVE))
 INTERVALS = (
@@ -107,11 +106,6 @@ def _wider(one: Interval, *others: Interval) -> Interval:
     return replace(one, low=float(low), high=float(high))
 
 
-def every_arm() -> tuple[Arm, ...]:
-    """The arms that this release can train: pseudo-fakes are an option of later ones."""
-    return (*ARMS, FAKES) if any(f.name == "pseudo_share" for f in fields(DataConfig)) else ARMS
-
-
 def result(
     asked: Asked,
     question: str,
@@ -125,7 +119,7 @@ def result(
     """
     reader = store.open(asked.stores[0])
     check_fit(reader)
-    clips, every = Clips.of(reader), every_arm()
+    clips, every = Clips.of(reader), ARMS
     found, left = made(clips, asked.sizes)
     trained = _Trained(asked, reader)
     judged = [_judged(trained, every, fold) for fold in found]
@@ -134,8 +128,6 @@ def result(
     table, figures, mean = _table(asked, judged, numbers, [arm.name for arm in every], pairs, what)
     meanings = "; ".join(f"{arm.name}: {arm.meaning}" for arm in every)
     notes = [verdict(mean, what), f"Arms: {meanings}.", INTERVALS, *_notes(clips, judged, left, numbers)]
-    if len(every) == len(ARMS):
-        notes.append("Without the arm with pseudo-fakes, which this release cannot train.")
     about = {
         "arms": {arm.name: arm.meaning for arm in every},
         "held_out": figures,

@@ -17,7 +17,7 @@ import numpy as np
 from concord import files
 from concord.text import code, markdown
 from store import Reader
-from student.config import TrainConfig
+from student.config import DataConfig, TrainConfig
 from student.run.state import Best, Facts
 
 CARD_FILE = "MODEL_CARD.md"
@@ -76,10 +76,10 @@ def text(run: Run) -> str:
         f"Windows of {facts.window} frames (25 a second) of {_picture(data.picture)}, trim {markdown(data.trim)}; "
         f"{facts.too_short} training clips were too short. Of the real clips' windows {data.pair_share:.0%} got "
         "another clip's sound or their own shifted. "
-        f"Losses {code(losses.preset)} ({weights}); at most {config.epochs} epochs, seed {config.seed}.",
+        f"{_pseudo(data)}Losses {code(losses.preset)} ({weights}); at most {config.epochs} epochs, seed {config.seed}.",
         "## Figures on validation clips",
         figures(run.best),
-        "Epoch, threshold and temperature were chosen on these clips, so the figures are too good: judge it by "
+        f"{_chosen(config)} were chosen on these clips, so the figures are too good: judge it by "
         "`python -m student.evaluate` on clips of other people.",
         f"## Intended use\n\n{USE}",
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
@@ -109,6 +109,19 @@ def _methods(reader: Reader, rows: np.ndarray) -> str:
 
 def _corpora(reader: Reader, rows: np.ndarray) -> list[str]:
     return sorted({code(c) for c in np.asarray(reader.clips["corpus"])[rows]})
+
+
+def _pseudo(data: DataConfig) -> str:
+    if not data.pseudo_share:
+        return ""
+    return f"Of {data.pseudo_share:.0%} a pseudo-fake was made, for a branch that sees how mouths are drawn. "
+
+
+def _chosen(config: TrainConfig) -> str:
+    """What validation decided."""
+    found = ["epoch"] if config.keep == "best" else []
+    found += ["weights of both branches"] if config.data.pseudo_share else []
+    return f"{', '.join([*found, 'threshold'])} and temperature".capitalize()
 
 
 def _picture(name: str) -> str:

@@ -1,6 +1,7 @@
 """Which clips are forged and from whom they take; and folders that are not ours are never written to."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -117,6 +118,25 @@ def test_another_seed_needs_another_folder(tmp_path):
     with pytest.raises(UsageError, match="its seed is 0"):
         folder.prepare(tmp_path / "out", request(1))
     assert json.loads((tmp_path / "out" / "forge.json").read_text())["seed"] == 0
+
+
+def test_a_folder_that_another_run_is_writing_to_is_refused(tmp_path):
+    with folder.prepare(tmp_path / "out", request()) as _, pytest.raises(UsageError, match="another run is writing"):
+        folder.prepare(tmp_path / "out", request())
+
+
+def test_a_run_that_was_killed_before_its_mark_begins_again(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()
+    folder.prepare(tmp_path / "out", request())
+    assert (tmp_path / "out" / "forge.json").exists()
+
+
+def test_other_people_are_other_clips():
+    one = request()
+    row = replace(one.sources[0].row, identities=("somebody",))
+    other = replace(one, sources=(replace(one.sources[0], row=row), *one.sources[1:]))
+    assert one.digest() != other.digest()
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):

@@ -206,6 +206,16 @@ def test_forgeries_of_the_sound_are_real_pictures_and_forged_pictures_need_no_ps
     assert not data[Key(0, (0,), (fake,))]["drawn_mask"].any()
 
 
+def test_a_forged_clip_of_which_nothing_is_said_of_the_picture_is_not_used(path):
+    reader = store.open(path)
+    fake = int(np.flatnonzero(reader.clips["label"] == 1)[0])
+    for known in (0, 1, -1):
+        reader.clips["video_fake"][fake] = known
+        corpus = Corpus.of(reader, np.arange(len(reader)), np.ones(len(reader)), spans(reader, [fake], "none"), 25)
+        assert corpus.pictured[fake] == known
+    assert (corpus.pictured[reader.clips["label"] == 0] == 0).all()
+
+
 def test_pseudo_fakes_depend_neither_on_workers_nor_on_the_batch(path):
     data, corpus = windows(path)
     keys = Keys(corpus, CONFIG, 0, 0, 1)

@@ -132,6 +132,9 @@ def test_with_pseudo_fakes_a_stopped_run_ends_with_the_same_bits_and_has_both_br
     train(path, tmp_path / "stopped", *options, "--resume_from_checkpoint", "latest")
     assert_same_bits(tmp_path / "calm", tmp_path / "stopped")
     model, header = checkpoint.load_model(tmp_path / "calm")
+    card = (tmp_path / "calm" / "MODEL_CARD.md").read_text()
+    assert "Of 60% a pseudo-fake was made" in card
+    assert "Weights of both branches, threshold and temperature were chosen on these clips" in card
     assert header.step == json.loads((tmp_path / "calm" / "results.json").read_text())["steps"], "the last is kept"
     assert model.texture is not None
     assert (model.fusion > 0).any()

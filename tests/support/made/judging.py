@@ -27,7 +27,7 @@ def faults(right: Right, seen: Any, base: Any) -> list[str]:
     clip, truth = seen.clip, base.clip
     if clip.num_frames != len(right.source):
         return [f"{clip.num_frames} frames, expected {len(right.source)}"]
-    found = [*_told(right, seen), *_held(right, clip, truth)]
+    found = [*_told(right, seen, truth), *_held(right, clip, truth)]
     if right.sound:
         found += _sound(right, clip.audio, truth.audio)
     here = [s if not right.gone[0] <= k < right.gone[1] else -1 for k, s in enumerate(right.source.tolist())]
@@ -52,10 +52,11 @@ def faults(right: Right, seen: Any, base: Any) -> list[str]:
     return found
 
 
-def _told(right: Right, seen: Any) -> Iterator[str]:
+def _told(right: Right, seen: Any, truth: Any) -> Iterator[str]:
     expected = set(right.facts)
     if right.held is not None and 2 * right.held.sum() < len(right.held) + SURELY:
-        spoken = right.held & ((seen.clip.flags & VOICE) > 0)
+        assert right.source is not None
+        spoken = right.held & (right.source >= 0) & ((truth.flags[right.source] & VOICE) > 0)
         if spoken.sum() < TOLD + SURELY:
             expected.discard("held_pictures")  # a person who may sit still in a pause: nobody needs to know
     told = {fact.kind for fact in seen.facts}

@@ -123,9 +123,9 @@ class HostileStore:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_model_card_and_an_evaluation_hold_no_mark_of_a_name(name):
     losses = SimpleNamespace(preset=name, w_detection=1, w_correlation=1, w_contrastive=0, w_projection=0)
-    data = SimpleNamespace(picture=name, trim=name, pair_share=0.5)  # a config would refuse these
+    data = SimpleNamespace(picture=name, trim=name, pair_share=0.5, pseudo_share=0.25)  # a config would refuse these
     config = SimpleNamespace(
-        model=name, splits=name, data=data, losses=losses, epochs=1, seed=0, needs_projections=True
+        model=name, splits=name, data=data, losses=losses, epochs=1, seed=0, needs_projections=True, keep="best"
     )
     facts = Facts(window=50, too_short=0, validation_by="file", parameters=1)
     run = card.Run(HostileStore(name), {"train": np.arange(2)}, config, facts, None)

@@ -204,7 +204,8 @@ def test_every_import_is_declared_and_every_pin_is_imported_and_locked():
     pins = setup["options"]["install_requires"].split()
     names = {found.partition(".")[0] for path in [*FILES, ROOT / "precompute.py"] for found, _ in imports(path)}
     names -= {*sys.stdlib_module_names, *OURS}
-    used = {distribution.lower() for name in names for distribution in metadata.packages_distributions()[name]}
+    packages = metadata.packages_distributions()
+    used = {distribution.lower() for name in names for distribution in packages[name]}
     declared = {re.split(r"[=\[]", pin)[0].lower() for pin in pins}
     assert declared - used == set()
     assert used - declared <= {re.split("==", pin)[0].lower() for pin in extras}

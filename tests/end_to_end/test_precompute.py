@@ -61,17 +61,6 @@ def made(tmp_path_factory, corpus):
     return path, precompute("--corpus", f"folder:{corpus[0]}", "--store", path, "--words", code=3)
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory, corpus):
-    """A folder of four of those files, one of which is cut and one needs a new slot, and the store of it."""
-    folder, path = tmp_path_factory.mktemp("few"), tmp_path_factory.mktemp("store") / "few.zarr"
-    (folder / "real").mkdir()
-    for name in (GOOD, OTHER, "cut.mp4", "joined.mkv"):
-        shutil.copy(corpus[0] / "real" / name, folder / "real")
-    precompute("--corpus", f"folder:{folder}", "--store", path, code=3)
-    return folder, path
-
-
 def test_every_input_ends_in_the_ledger_with_its_reason(made, corpus):
     entries = {e.id.partition("/real/")[2]: e for e in ledger.read(made[0]).values()}
     assert {name: e.reason for name, e in entries.items()} == corpus[1]
@@ -177,11 +166,8 @@ def equal(a: Path, b: Path, but: tuple[str, ...] = ()) -> None:
                 np.testing.assert_array_equal(array[:], two[table][name][:], err_msg=f"{table}/{name}")
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on_to_the_same_values(request, tmp_path, every):
-    folder, calm = request.getfixturevalue("few")
-    if every:
-        (folder, _), (calm, _) = request.getfixturevalue("corpus"), request.getfixturevalue("made")
+def test_a_killed_run_goes_on_to_the_same_values(made, corpus, tmp_path):
+    (folder, _), (calm, _) = corpus, made
     path = tmp_path / "killed.zarr"
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{folder}", "--store", str(path)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
@@ -316,16 +302,17 @@ def test_damage_found_in_the_middle_of_a_run_is_no_usage_error(made, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_shards_that_are_cut_short_or_gone_are_written_anew(few, tmp_path):
+@pytest.mark.slow
+def test_shards_that_are_cut_short_or_gone_are_written_anew(made, tmp_path):
     path = tmp_path / "damaged.zarr"
-    shutil.copytree(few[1], path)
+    shutil.copytree(made[0], path)
     shard = path / "frames" / "mouth" / "c" / "0" / "0" / "0"
     os.truncate(shard, shard.stat().st_size // 2)
     (path / "frames" / "similarity" / "c" / "0").unlink()
     done = precompute("--store", path, code=3)
     assert "frames/mouth" in done.stderr
     assert "damaged" in done.stderr
-    equal(few[1], path)
+    equal(made[0], path)
 
 
 @pytest.mark.slow
@@ -381,9 +368,9 @@ def test_two_drivers_cannot_write_one_store(made):
     assert "another run" in done.stderr
 
 
-def test_sigterm_ends_with_143_and_the_run_goes_on_later(few, tmp_path):
+def test_sigterm_ends_with_143_and_the_run_goes_on_later(corpus, tmp_path):
     path = tmp_path / "s.zarr"
-    command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{few[0]}", "--store", str(path)]
+    command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{corpus[0]}", "--store", str(path)]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     wait_until((path / "manifest.parquet").exists, run)
     run.send_signal(signal.SIGTERM)

@@ -61,7 +61,8 @@ def test_shuffled_pairs_teach_nothing():
 
 
 @pytest.mark.usefixtures("short")
-def test_a_seed_gives_the_same_network_whatever_ran_before_and_on_any_threads():
+def test_a_seed_gives_the_same_network_whatever_ran_before_and_on_any_threads(monkeypatch):
+    monkeypatch.setattr(learn_projector, "STEPS", 20)
     clips, judges = examples(20, 0, noisy=1), examples(4, 1)
     first = learn(clips, judges, seed=3)
     torch.manual_seed(17)
@@ -101,6 +102,7 @@ def test_the_networks_of_a_seed_differ_and_their_rows_stand_beside_each_other():
     np.testing.assert_allclose(both * learn_projector.NETWORKS**0.5, np.concatenate(each, axis=1), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_with_a_mirror_a_face_and_its_mirror_image_are_alike():
     order, signs = np.arange(7)[::-1].copy(), np.float32([1, 1, 1, -1, 1, 1, 1])

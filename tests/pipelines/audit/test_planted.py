@@ -9,6 +9,7 @@ from pipelines.audit.found import audit, of_media
 from pipelines.audit.leaks import Shared
 
 
+@pytest.mark.slow
 def test_a_copy_coded_anew_is_found_among_the_shipped_clips(tmp_path, clips):
     paths = sorted((clips / "clips").iterdir())
     rows = planted.corpus(tmp_path, paths, seed=0, num=4, fake_share=0)
@@ -27,9 +28,11 @@ def test_a_copy_coded_anew_is_found_among_the_shipped_clips(tmp_path, clips):
     assert leak.examples == [Shared(copy.name, train.id, "c/copy")]
 
 
+CORPORA = [pytest.param(0, 32, 0.05, False, marks=pytest.mark.golden), (1, 40, 0.3, True)]
+
+
 @pytest.mark.slow
-@pytest.mark.golden
-@pytest.mark.parametrize(("seed", "num", "silence_s", "prepend"), [(0, 32, 0.05, False), (1, 40, 0.3, True)])
+@pytest.mark.parametrize(("seed", "num", "silence_s", "prepend"), CORPORA)
 def test_planted_faults_are_found_and_clean_corpora_are_clean(tmp_path, grid, seed, num, silence_s, prepend):
     paths = sorted((grid / "clips").iterdir())
     options = {"num": num, "silence_s": silence_s, "prepend": prepend}

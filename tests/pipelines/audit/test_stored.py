@@ -120,6 +120,7 @@ def test_a_place_without_a_store_exits_2(tmp_path):
     assert done.output.startswith("Error: ")
 
 
+@pytest.mark.slow
 def test_a_store_in_a_bucket_is_audited_and_keeps_the_audit(s3):
     url = f"{s3}/s.zarr"
     make_store(url, {"train": 4, "test": 4}, fakes=2)

@@ -202,6 +202,7 @@ def test_words_that_the_phonemizer_joins_share_their_group_by_length():
     assert words == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_sound_alone_and_mouth_alone_tell_no_method(spoken):
     """Composed, not filmed: more clips than a test could draw, in two groups of sentences."""
     sizes = {"train": plan.Size(2, {"real": 60, "swap": 30, "shift": 30, "reanimated": 30, "partial": 30})}

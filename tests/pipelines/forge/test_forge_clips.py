@@ -145,8 +145,10 @@ def test_a_portrait_stands_still_but_for_its_face(made):
     left, top, right, bottom = folder.read_note(folder.note(made, "portrait", name()))["face"]
     moving = found.std(0).mean(2)
     assert moving[top:bottom, left:right].max() > 10
+    face = moving[top:bottom, left:right].copy()
     moving[top:bottom, left:right] = 0
-    assert moving.max() < 4
+    assert np.quantile(moving, 0.99) < 1.5  # what the coder does, which differs between machines
+    assert moving.max() < face.max() / 2
 
 
 @pytest.mark.parametrize("k", [0, 1])
@@ -203,6 +205,7 @@ def digests(root: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_any_order_and_another_does_not(made, tmp_path):
     again = tmp_path / "out"
     make(again, wanted(), [(0, "mouth-rewrite"), (0, "time-shift")])

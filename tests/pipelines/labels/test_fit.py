@@ -56,7 +56,9 @@ def own_and_other(reader):
     return own, other
 
 
-@pytest.mark.parametrize("kind", ["cca", pytest.param("contrast", marks=pytest.mark.slow), "fused"])
+@pytest.mark.parametrize(
+    "kind", ["cca", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("contrast", "fused"))]
+)
 @pytest.mark.usefixtures("short")
 def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind):
     note = second_pass(path, store.Writer.open(path), Wish(kind=kind, refit=True), here)

@@ -72,7 +72,7 @@ def error(found, wanted) -> float:
         ("a.avi", "mpeg4", False, "yuv420p"),
     ],
 )
-@pytest.mark.parametrize("first", ["tff", "bff"])
+@pytest.mark.parametrize("first", ["tff", pytest.param("bff", marks=pytest.mark.slow)])
 def test_combs_go(tmp_path, moving, monkeypatch, name, codec, flagged, pix_fmt, first):
     path = write(tmp_path / name, woven(moving, first), codec, first if flagged else "", pix_fmt)
     video = Video(path)

@@ -22,6 +22,8 @@ from store.layout import StoreError
 from store.place import Folder, folder, lease, place
 from store.place import bucket as buckets
 
+FOLDER_FIRST = ["folder", pytest.param("bucket", marks=pytest.mark.slow)]  # what a bucket has in common with it
+
 
 def filled(where):
     """A store of three shards of 20 rows with three clips, two of them done, fit, words and projections; and what is in it."""
@@ -193,6 +195,7 @@ def test_a_store_reads_back_as_written(root):
         small(root)
 
 
+@pytest.mark.slow
 def test_both_kinds_hold_the_same_bytes(tmp_path, s3):
     for where in (place(tmp_path / "s.zarr"), place(f"{s3}/s.zarr")):
         filled(where)
@@ -287,6 +290,7 @@ def test_inspect_takes_storage_options(s3, monkeypatch, tmp_path):
     assert "KEY=VALUE" in wrong.output
 
 
+@pytest.mark.parametrize("root", FOLDER_FIRST, indirect=True)
 def test_growing_keeps_earlier_rows(root):
     writer, whole = filled(root)
     writer.append_clips({"id": ["d"], "offset": [60], "capacity": [5]})
@@ -347,6 +351,7 @@ def cut_index(root, shard, entry):
     file.write(data[: -16 * 4 - 4] + index + google_crc32c.value(bytes(index)).to_bytes(4, "little"))
 
 
+@pytest.mark.parametrize("root", FOLDER_FIRST, indirect=True)
 def test_damaged_shards_are_found_by_their_size_and_index_alone(root, monkeypatch):
     writer, _ = filled(root)
     reader = store.open(root)
@@ -378,6 +383,7 @@ def test_damaged_shards_are_found_by_their_size_and_index_alone(root, monkeypatc
     assert reader.shard_damage("flags", 3) == "frames/flags ends before it"
 
 
+@pytest.mark.parametrize("root", FOLDER_FIRST, indirect=True)
 def test_a_lost_chunk_that_no_done_clip_uses_is_no_damage(root):
     writer, _ = filled(root)
     writer.write_clips(0, {"length": [5, 5, 0]})

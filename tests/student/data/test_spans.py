@@ -222,6 +222,7 @@ def learned(reader, trim):
     return metrics.auc(values, labels), np.quantile(drawn, [0.025, 0.975])
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_only_lengths_masks_and_padding_learns_nothing(given_away):
     clips = given_away.clips
     assert metrics.auc(-clips["length"].astype(float), clips["label"]) == 1.0  # the raw cue

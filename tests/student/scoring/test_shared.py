@@ -33,7 +33,10 @@ def by_forward_passes(model, reader, items, window):
 
 
 @pytest.mark.parametrize("name", ["lite", "lite-causal"])
-@pytest.mark.parametrize(("batch_size", "texture"), [(1, 0), (3, 8), (16, 0)])
+@pytest.mark.parametrize(
+    ("batch_size", "texture"),
+    [pytest.param(1, 0, marks=pytest.mark.slow), (3, 8), pytest.param(16, 0, marks=pytest.mark.slow)],
+)
 def test_scores_equal_those_of_forward_passes(scored, name, batch_size, texture):
     reader, items = scored
     torch.manual_seed(1)

@@ -355,6 +355,7 @@ def test_a_run_cut_short_resumes_or_says_one_line_whatever_is_damaged(path, tmp_
 # -- what is not finite ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_logits_that_are_no_numbers_are_no_figure(detector, path, tmp_path):
     """Weights may be finite and still overflow."""
     large = {key: torch.full_like(value, 3e38) for key, value in load_file(detector / "model.safetensors").items()}

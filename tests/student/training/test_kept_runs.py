@@ -290,6 +290,7 @@ def test_progress_tells_the_figures_of_the_step_it_names(capsys, monkeypatch):
     assert capsys.readouterr().err == "step 20 of 42, loss 1.000\n"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_tells_its_loss_and_no_figure_that_is_none(path, tmp_path):
     train(path, tmp_path / "run", "--max-steps", "2", "--checkpointing_steps", "1")
     result = train(path, tmp_path / "run", "--resume_from_checkpoint", "latest")

@@ -48,6 +48,7 @@ def test_the_average_is_of_few_steps_at_first_and_then_decays():
         assert mean.module.weight.item() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_resumed_average_ends_with_the_same_bits(path, tmp_path):  # noqa: F811
     options = ("--ema", "0.9", "--checkpointing_steps", "2")
     train(path, tmp_path / "calm", *options)

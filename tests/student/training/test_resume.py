@@ -210,6 +210,7 @@ def test_a_foreign_detectors_odd_header_is_one_line(runs, path, config):
     assert "of another run" in refused(run, train(path, run, *OPTIONS, *LATEST, code=2))
 
 
+@pytest.mark.slow
 def test_killed_between_a_validation_and_its_checkpoint_it_ends_with_the_same_bits(path, tmp_path):
     """The detector in the folder is then of a later step than the newest checkpoint."""
     options = ("--checkpointing_steps", "2", "--epochs", "2", "--keep-checkpoints", "9")

@@ -125,6 +125,7 @@ def wait_for(process, condition):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_with_pseudo_fakes_a_stopped_run_ends_with_the_same_bits_and_has_both_branches(path, tmp_path):
     options = ("--pseudo-share", "0.6", "--balance", "source", "--checkpointing_steps", "2", "--keep", "last")
     train(path, tmp_path / "calm", *options)
@@ -153,7 +154,9 @@ def test_killed_from_any_folder_and_resumed_it_ends_with_the_same_bits(calm, pat
     assert_same_bits(calm, output)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_and_ends_with_its_code(calm, path, tmp_path, number, code):
     process = start(path, tmp_path)
     wait_for(process, lambda: (tmp_path / "metrics.jsonl").exists())

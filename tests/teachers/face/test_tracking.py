@@ -29,6 +29,7 @@ from teachers.files import weights
 
 ROOT = Path(__file__).parents[3]
 FAST = [name for name in backends.BACKENDS if name != "mediapipe"]
+OPENVINO_FIRST = [pytest.param(name, marks=[] if name == "openvino" else pytest.mark.slow) for name in FAST]
 LIP_TOLERANCE = 0.1  # pixels, the worst point of the worst frame
 SCORE_TOLERANCE = 0.02  # of blendshapes, which go from 0 to 1
 
@@ -174,6 +175,7 @@ AWKWARD = {
 }
 
 
+@pytest.mark.parametrize("fast", OPENVINO_FIRST, indirect=True, scope="module")
 @pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_faces_are_those_of_mediapipe(fast, reference, clip, other, name):
     make, tolerance = AWKWARD[name]

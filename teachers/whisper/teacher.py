@@ -88,9 +88,12 @@ class Whisper:
         """f4 [frames, dim] for each clip. TeacherError names a clip whose sound does not fit or whose rows are not finite."""
         return windows.embed(self.name, clips, self.dim, self._forward, self.device, window=WINDOW, overlap=OVERLAP)
 
-    def transcribe(self, clip: ClipMedia) -> list[Word]:
-        """Words with times of a clip; see teachers.whisper.transcribe."""
-        return transcribe(self._model, clip)
+    def transcribe(self, clips: list[ClipMedia]) -> list[list[Word]]:
+        """Words with times of each clip; see teachers.whisper.transcribe."""
+        import torch
+
+        with torch.inference_mode():
+            return transcribe(self._model, clips, self._padded)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -102,6 +105,12 @@ class Whisper:
             "dim": self.dim,
             "licence": "MIT",
         }
+
+    def _padded(self, mel: Tensor) -> Tensor:
+        """The model's own encoder on mel [mels, at most 3000], padded to 30 s: f4 [1500, dim]."""
+        from whisper.audio import N_FRAMES, pad_or_trim
+
+        return self._model.encoder(pad_or_trim(mel, N_FRAMES)[None])[0]
 
     def _forward(self, pieces: list[windows.Piece], half: bool) -> list[np.ndarray]:
         """f4 [frames, dim] of each piece of at most WINDOW frames."""

@@ -157,7 +157,7 @@ def test_a_teacher_or_nothing_may_limit_a_run():
 
 
 def test_words_count_as_work(ran):
-    summary, config, entries = ran
+    summary, config, _ = ran
     at = summary.usage.begun + 1700
     summary.usage.add(Span("words", worker, at, at + 100, 3, 150, 150) for worker in ("n:5", "n:6"))
     data = gathered(ran)

@@ -79,7 +79,7 @@ def check_same(model, encode, sounds):
 def test_pieces_of_one_and_of_several_windows_have_whispers_own_words_and_times(whisper, sentences):
     """The model's own encoder, so that nothing differs but the batch."""
     long = np.concatenate([np.roll(sentence, 640 * k) for k in range(4) for sentence in sentences])
-    check_same(whisper._model, whisper._padded, [sentences[0], long[: 640 * 900], sentences[1]])
+    check_same(whisper._model, whisper._encode.whole, [sentences[0], long[: 640 * 900], sentences[1]])
 
 
 def test_words_are_the_same_bits_beside_any_others(whisper, sentences):

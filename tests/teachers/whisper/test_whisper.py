@@ -347,10 +347,12 @@ def _plain(text):
 
 
 def test_words_cost_one_encoding_of_each_window(last, sounds):
+    given = [media(sound, name) for name, sound in sounds.items()]
+    last.transcribe(given[:1])  # the window without sound is encoded once for all
     calls = []
     hook = last._model.encoder.conv1.register_forward_hook(lambda *_: calls.append(1))
     try:
-        assert last.transcribe(media(next(iter(sounds.values()))))
+        assert all(last.transcribe(given))
     finally:
         hook.remove()
-    assert len(calls) == 1
+    assert len(calls) == len(given)

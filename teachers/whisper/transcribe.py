@@ -1,10 +1,10 @@
 """Transcripts with word times by a Whisper model, decoded only where there is voice.
 
-The text comes from the model's own encoder on sound padded to 30 s, as in its training. Decoded from rows of trimmed
-sound it loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence, so
-silence is never decoded: the frames with voice are gathered into stretches (with pauses of up to PAUSE inside and
-MARGIN of real sound around). Each stretch is decoded separately with whisper's own routine at temperature 0, without
-the preceding text; the rest of the clip has no words. A stretch that Whisper classifies as silence has none either.
+The text comes from sound padded to 30 s, as in the model's training (`teachers.whisper.padding`). Decoded from rows of
+trimmed sound it loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence,
+so silence is never decoded: the frames with voice are gathered into stretches (with pauses of up to PAUSE inside and
+MARGIN of real sound around). Stretches of many clips are decoded together (`teachers.whisper.decode`), each without the
+preceding text; the rest of a clip has no words. A stretch that Whisper classifies as silence has none either.
 
 A decoder that loops repeats its words, and the alignment finds no sound for them. So CRAMMED words in a row without
 duration were not spoken, nor was anything after them in that window. Such a stretch is cut at its longest pause and

@@ -15,14 +15,17 @@ if __name__ == "__main__":
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
 import store
-from concord.command import Command, say
+from concord.command import Command, say, say_lines
 from concord.text import markdown as md
 from pipelines.demo import timeline
 from pipelines.ui.pages import render
@@ -42,23 +45,14 @@ def main(output: Path, epochs: int) -> None:
     check(report)
     report.mkdir(parents=True, exist_ok=True)
     python = sys.executable
-    bin_folder = Path(python).parent
     zarr, run = output / "store.zarr", output / "run"
     step(python, "precompute.py", "--corpus", f"demo:{output / 'corpus'}", "--store", zarr, "--words")
-    train: tuple[object, ...] = (
-        bin_folder / "accelerate",
-        "launch",
-        "--cpu",
-        "--num_processes",
-        "1",
-        "--num_machines",
-        "1",
-    )
-    train = (*train, "--mixed_precision", "no", "--dynamo_backend", "no", "student/train.py")
-    step(*train, "--store", zarr, "--output", run, "--epochs", epochs, "--cpu", "--resume_from_checkpoint", "latest")
-    step(python, "-m", "pipelines.audit", "--store", zarr, "--html", report / "audit.html")
+    train = (python, "student/train.py", "--store", zarr, "--output", run, "--epochs", epochs, "--cpu")
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")
-    step(*evaluate, "--output", report / "evaluation.json", "--plot", report / "roc.png")
+    with beside(python, "-m", "pipelines.audit", "--store", zarr, "--html", report / "audit.html"):
+        step(*train, "--resume_from_checkpoint", "latest")
+    with beside(*evaluate, "--output", report / "evaluation.json", "--plot", report / "roc.png"):
+        draw(zarr, report)
     write(zarr, report)
     say(f"demo: {time.monotonic() - begun:.0f} s; open {report / 'index.html'}")
 
@@ -79,24 +73,56 @@ def check(report: Path) -> None:
 
 def step(*command: object) -> None:
     """Run one command, printed as a user would type it; if it fails, this command fails."""
+    words = _typed(command)
+    _check_ended(words, subprocess.run(words).returncode)
+
+
+@contextmanager
+def beside(*command: object) -> Iterator[None]:
+    """Run one command while the block runs; then print it and what it said, and fail if it failed."""
+    words = [str(word) for word in command]
+    with tempfile.TemporaryFile() as said:
+        running = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            yield
+        except BaseException:
+            running.terminate()
+            raise
+        finally:
+            running.wait()
+        _typed(command)
+        said.seek(0)
+        say_lines(said.read().decode(errors="replace").rstrip())
+    _check_ended(words, running.returncode)
+
+
+def _typed(command: Sequence[object]) -> list[str]:
+    """The words of a command, after printing it."""
     words = [str(word) for word in command]
     say("$ " + " ".join(Path(w).name if w.startswith(sys.prefix) else w for w in words), bold=True, err=True)
-    done = subprocess.run(words)
-    if done.returncode:
-        raise click.ClickException(f"{words[0]} ended with exit code {done.returncode}; its last lines say why")
+    return words
 
 
-def write(zarr: Path, report: Path) -> None:
-    """Pictures of one real and one re-animated test clip, the table, and a page that holds them."""
+def _check_ended(words: list[str], code: int) -> None:
+    if code:
+        raise click.ClickException(f"{words[0]} ended with exit code {code}; its last lines say why")
+
+
+def draw(zarr: Path, report: Path) -> None:
+    """Pictures of one real and one re-animated test clip."""
     reader = store.open(zarr)
     for label, method, name in ((0, "", NAMES[0]), (1, "reanimated", NAMES[1])):
         clip = example(reader, label, method)
         row = reader.clip(clip)
         told = "real" if label == 0 else f"forged ({row.method}): mouth and voice say different words"
         timeline.timeline(reader, clip, report / f"timeline_{name}.png", f"{Path(row.path).stem} · {told}")
+
+
+def write(zarr: Path, report: Path) -> None:
+    """The table, and a page that holds it and the pictures."""
     evaluation = json.loads((report / "evaluation.json").read_text())
     table = rows(evaluation)
-    note = reader.attrs["similarity"]
+    note = store.open(zarr).attrs["similarity"]
     corpus, auc = next(iter(note["auc"].items()))
     control = note.get("shuffled_control", {}).get("5", float("nan"))
     facts = (

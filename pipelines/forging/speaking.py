@@ -48,7 +48,7 @@ class Speaker:
         flags = np.full(clip.num_frames, AUDIO_PRESENT | IN_USE, np.uint8)
         flags[clip.voice] |= VOICE_ACTIVE
         nothing = np.zeros((clip.num_frames, 0), np.float32)
-        found = self._recogniser.transcribe(ClipMedia("", clip.sound, nothing, nothing, nothing, flags))
+        (found,) = self._recogniser.transcribe([ClipMedia("", clip.sound, nothing, nothing, nothing, flags)])
         words = [word for word in found if any(letter.isalnum() for letter in word.text)]
         if not words:
             raise NoSpeech("no English words are recognised in its sound")

@@ -28,15 +28,12 @@ def text(summary: Summary, config: Config) -> str:
             f"{summary.worked} clips, {hours:.3f} h of video in {summary.seconds:.0f} s: {speed:.1f} times real time, "
             f"{summary.worked / max(summary.seconds, 1e-9):.1f} clips/s"
         )
-        for name, stage in summary.usage.stages.items():
-            each, rate = stage.busy_s / max(stage.frames, 1) * 1000, stage.clips / max(stage.busy_s, 1e-9)
-            workers = "1 worker" if stage.most_workers == 1 else f"{stage.most_workers} workers"
-            lines.append(
-                f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {workers} busy {stage.utilisation:.0%} "
-                "of the time"
-            )
+    elif summary.usage.stages:
+        worded = max(stage.clips for stage in summary.usage.stages.values())
+        lines.append(f"no clip was missing; the words of {worded} were written, in {summary.seconds:.0f} s")
     else:
         lines.append("soft labels are rewritten" if config.refit else "nothing to do: no clip is missing")
+    lines += _stages(summary)
     lines.append(f"{summary.done} of {summary.clips} clips done in {plain(config.store)}{_with(summary)}")
     lines += map(plain, summary.splits)
     lines += _quality(summary)
@@ -62,6 +59,19 @@ def text(summary: Summary, config: Config) -> str:
             f"use another fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
+
+
+def _stages(summary: Summary) -> list[str]:
+    """A line for each stage that worked."""
+    lines = []
+    for name, stage in summary.usage.stages.items():
+        each, rate = stage.busy_s / max(stage.frames, 1) * 1000, stage.clips / max(stage.busy_s, 1e-9)
+        workers = "1 worker" if stage.most_workers == 1 else f"{stage.most_workers} workers"
+        lines.append(
+            f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {workers} busy {stage.utilisation:.0%} "
+            "of the time"
+        )
+    return lines
 
 
 def _notes(summary: Summary) -> list[str]:

@@ -194,8 +194,9 @@ def limit(usage: Usage, seconds: float) -> Limit | None:
     elif stage.utilisation < BUSY:
         most = f"{name} most ({stage.utilisation:.0%})"
         said = f"No stage was busy all the time, {most}: too few clips were in progress at once."
-    elif name == "face":
-        said = f"The face stage limits the run: its {busy}. More CPU cores make it faster."
+    elif name in ("face", "words"):
+        stage_name = "The face stage limits" if name == "face" else "Writing words limits"
+        said = f"{stage_name} the run: its {busy}. More CPU cores make it faster."
     else:
         said = f"The {name} teacher limits the run: its {busy}. Raise --{name}-workers, or add GPUs."
     return Limit(name, stage.utilisation, said)
@@ -248,12 +249,11 @@ def cost(summary: Summary, config: Config, has: Machine, seconds: float) -> Cost
     for name, stage in summary.usage.stages.items():
         own = HOURS * stage.busy_s / max(stage.frames / layout.FPS, 1e-9)
         on_gpu = name != "face" and has.gpus > 0
-        rows.append(_hours(name, 0.0 if on_gpu else own, own * share if on_gpu else 0.0))
+        rows.append(_hours(name, 0.0 if on_gpu else own, own * (1.0 if name == "words" else share) if on_gpu else 0.0))
     rest = sum(parts.jobs_s.get(name, 0.0) for name in ("headers", "labels"))
     rows.append(_hours("headers and labels", HOURS * rest / video, 0.0))
     rows.append(_hours("work", sum(r.core_hours for r in rows), sum(r.gpu_hours for r in rows)))
-    fixed = parts.seconds.get("fit", 0.0) + parts.seconds.get("words", 0.0)
-    whole = HOURS * max(seconds - fixed, 0.0) / video
+    whole = HOURS * max(seconds - parts.seconds.get("fit", 0.0), 0.0) / video
     rows.append(_hours("as this run went", whole * has.cpus, whole * has.gpus))
     return Cost(HOURS, video / 3600, CORE_PRICE, GPU_PRICE, PRICES, rows)
 

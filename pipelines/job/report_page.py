@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pipelines.ui.pages import as_count, as_hours, as_span, render
 
 COMMAND = "precompute"
-STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher"}
+STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher", "words": "Words"}
 PARTS = ("start", "headers", "pass one", "fit", "labels", "words", "other")
 AGAIN = "next run"  # when a clip that failed for lack of memory, disk or workers is tried again
 SHORTEST_S = 0.05  # parts below it are not drawn

@@ -24,12 +24,14 @@ from pipelines.job.planning import Planner
 from pipelines.job.request import Config, Request
 from pipelines.job.usage import Summary
 from pipelines.labels import words
+from pipelines.labels.learn import gather
 from pipelines.labels.second_pass import Wish, foreign_shards, label_shard, second_pass
 from pipelines.reasons import OVERFLOW
 from pipelines.tables import traces
 from pipelines.ui import progress
 from pipelines.workers import cluster, plan
 from pipelines.workers.address import reach, resolve
+from pipelines.workers.alone import call
 from pipelines.workers.headers import Unread, probe_rows
 from pipelines.workers.work import traceback_of
 from store import layout, seen, staging
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+SMALL: set[Callable[..., object]] = {probe_rows, gather, label_shard}  # jobs that take a second or two
 
 
 def run(config: Config) -> Summary:
@@ -135,7 +139,7 @@ class _Job:
         if note and report_data.WORK & set(self.summary.parts.seconds):
             self.summary.seen = seen.by_split(store.open(root))
         if config.words:
-            words.transcribe(root, self.writer, self.asked.asr.name, self._spread)
+            words.transcribe(root, self.writer, self.asked.asr.name, self._spread, self.summary.usage.add)
         staging.discard(root, staging.staged(root))  # left by attempts with another plan
         self.writer.consolidate()
         return self.books.close(time.perf_counter() - self.begun)
@@ -177,16 +181,20 @@ class _Job:
             cluster.connect(self.config.address)
 
     def _spread(self, function: Callable[[*Args], T], jobs: Sequence[tuple[*Args]], gpu: bool = False) -> Iterator[T]:
-        """`cluster.spread`; joins the cluster when there is something to do on it, and shows progress."""
+        """`cluster.spread`; joins the cluster when there is something to do on it, and shows progress. A single small job
+        for this machine needs no cluster."""
         if not jobs:
             return
-        self._connect()
+        alone = len(jobs) == 1 and function in SMALL and resolve(self.config.address) == "local"
+        if not alone:
+            self._connect()
         name, unit, sizes = _progress(function, jobs)
         with (
             self.summary.parts.part(name, min(len(jobs), cluster.IN_FLIGHT)),
             progress.shown(progress.Pass(name, sum(sizes), unit=unit)) as show,
         ):
-            for answer, size in zip(cluster.spread(function, jobs, gpu), sizes, strict=True):
+            answers = iter([call(function, *jobs[0])]) if alone else cluster.spread(function, jobs, gpu)
+            for answer, size in zip(answers, sizes, strict=True):
                 show.advance(size)
                 yield answer
 

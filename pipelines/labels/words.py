@@ -1,14 +1,17 @@
 """Transcripts with word times, as a separate pass over the stored sound, because decoding takes far longer than
 embedding.
 
-Clips are decoded in parts on the cluster; each part's words are kept in `_staging/` until all are complete, and the
-table is written last, in clip order. Clips that have words already are not decoded again.
+Clips are decoded in parts on the cluster, each part together; its words are kept in `_staging/` until all are complete,
+and the table is written last, in clip order. Parts depend on the clips alone, not on the workers. Clips that have words
+already are not decoded again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy as np
 import store
 from pipelines.workers import stages
 from pipelines.workers.cluster import Spread
+from pipelines.workers.work import Span, worker
 from store import layout
 from store.arrays.inventory import digest
 from store.place import Place, place
@@ -28,13 +32,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PART_CLIPS = 16  # clips decoded by one task
+PART_FRAMES = 15_000  # and at most so many frames, ten minutes, together: their sound is in memory
+STAGE = "words"  # in the report
 
 
 @runtime_checkable
 class Transcriber(Protocol):
     """A teacher that also writes text."""
 
-    def transcribe(self, clip: ClipMedia) -> list[Word]: ...
+    def transcribe(self, clips: list[ClipMedia]) -> list[list[Word]]: ...
 
 
 def pending(reader: store.Reader) -> list[int]:
@@ -45,14 +51,19 @@ def pending(reader: store.Reader) -> list[int]:
     return [i for i, has_voice in zip(wordless, voiced, strict=True) if has_voice]
 
 
-def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) -> None:
-    """Decode the clips that have no words yet and rewrite the table."""
+def transcribe(
+    root: Place, writer: store.Writer, teacher: str, spread: Spread, count: Callable[[list[Span]], None]
+) -> None:
+    """Decode the clips that have no words yet and rewrite the table; `count` gets the work of each part."""
     reader = store.open(root)
     todo = pending(reader)
     if todo:
         log.info("decoding the words of %d clips", len(todo))
         parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
-        files = list(spread(decode, parts, gpu=True))
+        files = []
+        for file, spans in spread(decode, parts, gpu=True):
+            files.append(file)
+            count(spans)
         found = {i: reader.words(i) for i in range(len(reader)) if reader.has_words}
         for file in files:
             found.update({int(i): words for i, words in _unpacked(file.read()).items()})
@@ -63,25 +74,45 @@ def transcribe(root: Place, writer: store.Writer, teacher: str, spread: Spread) 
             file.delete()
 
 
-def decode(root: Place, clips: list[int], teacher_name: str) -> Place:
-    """Words of some clips, {clip row: [word]}, in a staged JSON file that is made once; its path."""
+def decode(root: Place, clips: list[int], teacher_name: str) -> tuple[Place, list[Span]]:
+    """Words of some clips, {clip row: [word]}, in a staged JSON file that is made once: its path, and the work on it."""
     final = place(root) / FOLDER / f"words-{clips[0]:09d}-{clips[-1]:09d}-{len(clips)}.json"
     if final.exists() and _is_whole(final):
-        return final
+        return final, []
     reader, teacher = store.open(root), stages.teacher(teacher_name)
     assert isinstance(teacher, Transcriber), f"{teacher_name} cannot transcribe"
+    begun = time.time()
     found = {}
-    for i in clips:
-        got = reader.frames(i, 0, int(reader.clips["length"][i]), ["audio", "flags"])
-        none = np.zeros((len(got["flags"]), 0))
-        clip = ClipMedia(str(reader.clips["id"][i]), got["audio"].reshape(-1), none, none, none, got["flags"])
-        found[i] = [
-            {"start": word.start_s, "end": word.end_s, "text": word.text, "probability": word.probability}
-            for word in teacher.transcribe(clip)
-        ]
+    for some in _together(clips, reader.clips["length"]):
+        for i, words in zip(some, teacher.transcribe([_sound(reader, i) for i in some]), strict=True):
+            found[i] = [
+                {"start": word.start_s, "end": word.end_s, "text": word.text, "probability": word.probability}
+                for word in words
+            ]
     text = json.dumps(found).encode()
     final.write(digest(text).encode() + b"\n" + text)
-    return final
+    frames = int(reader.clips["length"][clips].sum())
+    return final, [Span(STAGE, worker(), begun, time.time(), len(clips), frames, frames)]
+
+
+def _together(clips: list[int], lengths: np.ndarray) -> list[list[int]]:
+    """The clips in groups of at most PART_FRAMES frames, or of one clip; `lengths` are of all clips of the store."""
+    groups: list[list[int]] = []
+    frames = PART_FRAMES
+    for i in clips:
+        frames += int(lengths[i])
+        if frames > PART_FRAMES:
+            groups.append([])
+            frames = int(lengths[i])
+        groups[-1].append(i)
+    return groups
+
+
+def _sound(reader: store.Reader, clip: int) -> ClipMedia:
+    """A stored clip's sound and flags."""
+    got = reader.frames(clip, 0, int(reader.clips["length"][clip]), ["audio", "flags"])
+    none = np.zeros((len(got["flags"]), 0))
+    return ClipMedia(str(reader.clips["id"][clip]), got["audio"].reshape(-1), none, none, none, got["flags"])
 
 
 def _unpacked(data: bytes) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Witness:
         seconds["teachers"] = time.perf_counter() - begun
 
         begun = time.perf_counter()
-        said = self.asr.transcribe(clip) if words and hasattr(self.asr, "transcribe") else []
+        said = self.asr.transcribe([clip])[0] if words and hasattr(self.asr, "transcribe") else []
         seconds["words"] = time.perf_counter() - begun
         found = Evidence(row.path, clip, shown[0], heard, said, seen.start_skew_s, seen.facts, vsr=vsr[0], asr=asr)
         pairs = zip(seen.others, shown[1:], vsr[1:], strict=True)

@@ -17,8 +17,8 @@ there (38 clips per second, against 36 one by one) and changes the rounding (1e-
 of 750 frames that overlap by 100 and are joined at the middle of the overlap; each window has its own mel spectrogram,
 so memory does not grow.
 
-Both transcribe with the same padded encoder: see teachers/whisper/transcribe.py. tiny.en and all *.en support English
-only.
+Both transcribe with the encoder of teachers/whisper/padding.py: see teachers/whisper/transcribe.py. tiny.en and all
+*.en support English only.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from teachers import windows
 from teachers.base import ClipMedia, TeacherError
 from teachers.files import checkpoint, weights
 from teachers.whisper import ctranslate2
+from teachers.whisper.block import heads, passed
+from teachers.whisper.padding import Encoder
 from teachers.whisper.transcribe import Word, transcribe
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from whisper.model import ResidualAttentionBlock
     from whisper.model import Whisper as Model
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Whisper:
         self._weights, heads = _find(model, self.name)
         self._model = _build(self._weights.path, heads).to(self.device).eval()
         self._encoder = self._model.encoder
+        self._encode = Encoder(self._model)  # for words
         self.dim = self._model.dims.n_audio_state
         blocks = len(self._encoder.blocks)
         if self.layer is not None and not 0 <= self.layer <= blocks:
@@ -88,9 +90,12 @@ class Whisper:
         """f4 [frames, dim] for each clip. TeacherError names a clip whose sound does not fit or whose rows are not finite."""
         return windows.embed(self.name, clips, self.dim, self._forward, self.device, window=WINDOW, overlap=OVERLAP)
 
-    def transcribe(self, clip: ClipMedia) -> list[Word]:
-        """Words with times of a clip; see teachers.whisper.transcribe."""
-        return transcribe(self._model, clip)
+    def transcribe(self, clips: list[ClipMedia]) -> list[list[Word]]:
+        """Words with times of each clip; see teachers.whisper.transcribe."""
+        import torch
+
+        with torch.inference_mode():
+            return transcribe(self._model, clips, self._encode)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -137,7 +142,7 @@ class Whisper:
         x = x + encoder.positional_embedding[: x.shape[1]]
         keys = None if inside is None else inside.repeat_interleave(ROWS_PER_FRAME, dim=1)[:, None, None]
         for block in encoder.blocks[: self.layer]:
-            x = _block(block, x, keys)
+            x = passed(block, x, *heads(block, x), keys)
         return encoder.ln_post(x) if self.layer is None else x
 
 
@@ -183,20 +188,6 @@ def _pooled(x: Tensor, frames: list[int]) -> list[np.ndarray]:
     """f4 [frames, dim] of each clip from encoder rows [clips, 2 * longest, dim]."""
     x = x.unflatten(1, (-1, ROWS_PER_FRAME)).mean(dim=2).cpu().numpy()
     return [rows[:length] for rows, length in zip(x, frames, strict=True)]
-
-
-def _block(block: ResidualAttentionBlock, x: Tensor, keys: Tensor | None) -> Tensor:
-    """One of the model's blocks on x [clips, rows, dim]; keys bool [clips, 1, 1, rows], False where padded, or None."""
-    from torch.nn.functional import scaled_dot_product_attention
-
-    normed, attention = block.attn_ln(x), block.attn
-    split = (*x.shape[:2], attention.n_head, -1)
-    query, key, value = (
-        layer(normed).view(split).transpose(1, 2) for layer in (attention.query, attention.key, attention.value)
-    )
-    mixed = scaled_dot_product_attention(query, key, value, attn_mask=keys)
-    x = x + attention.out(mixed.transpose(1, 2).flatten(2))
-    return x + block.mlp(block.mlp_ln(x))
 
 
 def _parse(argument: str, name: str) -> tuple[str, int | None]:

@@ -1,10 +1,10 @@
 """Transcripts with word times by a Whisper model, decoded only where there is voice.
 
-The text comes from the model's own encoder on sound padded to 30 s, as in its training. Decoded from rows of trimmed
-sound it loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence, so
-silence is never decoded: the frames with voice are gathered into stretches (with pauses of up to PAUSE inside and
-MARGIN of real sound around). Each stretch is decoded separately with whisper's own routine at temperature 0, without
-the preceding text; the rest of the clip has no words. A stretch that Whisper classifies as silence has none either.
+The text comes from sound padded to 30 s, as in the model's training (`teachers.whisper.padding`). Decoded from rows of
+trimmed sound it loops (the same sentence two or three times in 10 of 15 GRID clips). Whisper invents text for silence,
+so silence is never decoded: the frames with voice are gathered into stretches (with pauses of up to PAUSE inside and
+MARGIN of real sound around). Stretches of many clips are decoded together (`teachers.whisper.decode`), each without the
+preceding text; the rest of a clip has no words. A stretch that Whisper classifies as silence has none either.
 
 A decoder that loops repeats its words, and the alignment finds no sound for them. So CRAMMED words in a row without
 duration were not spoken, nor was anything after them in that window. Such a stretch is cut at its longest pause and
@@ -15,20 +15,20 @@ invented for music that both voice activity and Whisper classify as speech.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from concord.frames import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, VOICE_ACTIVE
+from concord.frames import FPS, SAMPLES_PER_FRAME, VOICE_ACTIVE
 from teachers.base import ClipMedia
 from teachers.face.align import runs
+from teachers.whisper.decode import TOGETHER, Encode, Heard, Piece, decode
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from whisper.model import Whisper as Model
 
 WINDOW = 750  # frames, the 30 s that Whisper decodes at once
@@ -36,7 +36,6 @@ PAUSE = (
     50  # frames without voice between two stretches; context helps: 21 sentences in 65 s, error rate .22, with 25 .36
 )
 MARGIN = 12  # frames of sound around a stretch; 5 to 25, or the whole clip, give equal error rates on GRID
-NO_SPEECH = 0.6  # probability, whisper's own; GRID's highest is .11, in white noise at 0 dB .54, in babble at 0 dB .59
 CRAMMED = 3  # number of words in a row that
 INSTANT_S = 0.04  # each last no longer than this (the alignment's step is 0.02 s)
 WORTH = 10  # frames, 0.4 s: a run of voice this long without a word counts as missed
@@ -55,25 +54,26 @@ class Word:
     probability: float
 
 
-def transcribe(model: Model, clip: ClipMedia) -> list[Word]:
-    """Words of a clip in order, by an openai-whisper model; no words where the clip's flags show no voice.
+def transcribe(model: Model, clips: Sequence[ClipMedia], encode: Encode) -> list[list[Word]]:
+    """Words of each clip in order, by an openai-whisper model; no words where a clip's flags show no voice.
 
-    The language is found once, from the first 30 s of voice.
+    `encode` gives the features of a window. The language of a clip is found once, from its first 30 s of voice.
     """
-    voiced = (clip.flags & VOICE_ACTIVE) > 0
-    todo = stretches(voiced)[::-1]
-    words: list[Word] = []
-    if todo:
-        language = _language(model, clip, voiced)
-        with _encoding_once(model.encoder):
-            while todo:
-                stretch = todo.pop()
-                found, looped = _decode(model, clip, voiced, stretch, language)
-                if len(stretch) > 1 and (looped or _missed(stretch, found)):
-                    todo += _cut(stretch)[::-1]
-                else:
-                    words += found
-    return words
+    found: list[dict[int, list[Word]]] = [{} for _ in clips]  # by the frame at which a stretch begins
+    todo = [_Stretch(clip, k, runs, "") for k, clip in enumerate(clips) for runs in stretches(_voiced(clip))]
+    languages = {k: _language(model, clips[k]) for k in dict.fromkeys(stretch.index for stretch in todo)}
+    todo = [replace(stretch, language=languages[stretch.index]) for stretch in todo]
+    while todo:
+        now, todo = todo[:TOGETHER], todo[TOGETHER:]
+        pieces = [Piece(_mel(model, stretch.sound()), stretch.language) for stretch in now]
+        decode(model, pieces, encode)
+        for stretch, piece in zip(now, pieces, strict=True):
+            words, looped = _spoken(stretch, piece.words)
+            if len(stretch.runs) > 1 and (looped or _missed(stretch.runs, words)):
+                todo += [replace(stretch, runs=part) for part in _cut(stretch.runs)]
+            else:
+                found[stretch.index][stretch.runs[0][0]] = words
+    return [[word for _, words in sorted(by.items()) for word in words] for by in found]
 
 
 def stretches(voiced: np.ndarray) -> list[list[Run]]:
@@ -131,75 +131,70 @@ def _missed(group: list[Run], words: list[Word]) -> bool:
     )
 
 
-def _decode(
-    model: Model, clip: ClipMedia, voiced: np.ndarray, stretch: list[Run], language: str
-) -> tuple[list[Word], bool]:
+@dataclass(frozen=True)
+class _Stretch:
+    """Runs of voice of a clip (the `index`-th) that are decoded together, and their language."""
+
+    clip: ClipMedia
+    index: int
+    runs: list[Run]
+    language: str
+
+    @property
+    def first(self) -> int:
+        """The frame from which sound is taken; the voice of neighbours is excluded."""
+        begin = self.runs[0][0]
+        before = np.flatnonzero(_voiced(self.clip)[:begin])
+        return max(begin - MARGIN, int(before[-1]) + 1 if len(before) else 0)
+
+    def sound(self) -> np.ndarray:
+        """f4 [samples] within [-1, 1)."""
+        end = self.runs[-1][1]
+        after = np.flatnonzero(_voiced(self.clip)[end:])
+        last = min(end + MARGIN, end + int(after[0]) if len(after) else self.clip.num_frames)
+        return _wave(self.clip.audio[self.first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME])
+
+
+def _spoken(stretch: _Stretch, heard: Sequence[Heard]) -> tuple[list[Word], bool]:
     """(words, whether the decoder looped) of one stretch."""
-    import whisper
-
-    begin, end = stretch[0][0], stretch[-1][1]
-    before, after = np.flatnonzero(voiced[:begin]), np.flatnonzero(voiced[end:])  # the sound of neighbours is excluded
-    first = max(begin - MARGIN, before[-1] + 1 if len(before) else 0)
-    last = min(end + MARGIN, end + after[0] if len(after) else clip.num_frames)
-    result = whisper.transcribe(
-        model,
-        _wave(clip.audio[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]),
-        temperature=0.0,
-        condition_on_previous_text=False,
-        word_timestamps=True,
-        language=language,
-        no_speech_threshold=NO_SPEECH,
-        logprob_threshold=None,  # otherwise whisper keeps text with a high probability, such as "you" for silence
-        fp16=model.device.type == "cuda",
-        verbose=None,
-    )
-    windows: dict[int, list[Word]] = {}  # where whisper's window begins: its words
-    for segment in result["segments"]:
-        for word in segment["words"]:
-            start_s, end_s = (float(word[key]) + first / FPS for key in ("start", "end"))
-            found = Word(start_s, min(end_s, clip.num_frames / FPS), word["word"].strip(), float(word["probability"]))
-            windows.setdefault(segment["seek"], []).append(found)
+    windows: dict[int, list[Word]] = {}
+    for one in heard:
+        start_s, end_s = (time_s + stretch.first / FPS for time_s in (one.start_s, one.end_s))
+        word = Word(start_s, min(end_s, stretch.clip.num_frames / FPS), one.text.strip(), one.probability)
+        windows.setdefault(one.window, []).append(word)
     spoken = [word for words in windows.values() for word in timed(words)]
-    looped = len(spoken) < sum(map(len, windows.values()))
-    cut = [voiced_part(word, stretch) for word in spoken if any(letter.isalnum() for letter in word.text)]
-    return [word for word in cut if word is not None], looped
+    cut = [voiced_part(word, stretch.runs) for word in spoken if any(letter.isalnum() for letter in word.text)]
+    return [word for word in cut if word is not None], len(spoken) < sum(map(len, windows.values()))
 
 
-def _language(model: Model, clip: ClipMedia, voiced: np.ndarray) -> str:
+def _voiced(clip: ClipMedia) -> np.ndarray:
+    """bool [frames]."""
+    return (clip.flags & VOICE_ACTIVE) > 0
+
+
+def _language(model: Model, clip: ClipMedia) -> str:
     """The language of a clip with voice; "en" for a model that supports no other."""
     import torch
-    from whisper.audio import log_mel_spectrogram, pad_or_trim
+    from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 
     if not model.is_multilingual:
         return "en"
-    sound = clip.audio.reshape(clip.num_frames, SAMPLES_PER_FRAME)[voiced][:WINDOW].reshape(-1)
-    mel = log_mel_spectrogram(pad_or_trim(_wave(sound), 30 * SAMPLE_RATE), model.dims.n_mels)
+    sound = clip.audio.reshape(clip.num_frames, SAMPLES_PER_FRAME)[_voiced(clip)][:WINDOW].reshape(-1)
+    mel = log_mel_spectrogram(pad_or_trim(_wave(sound), N_SAMPLES), model.dims.n_mels)
     with torch.inference_mode():
         _, probabilities = model.detect_language(mel.to(model.device))
     return max(probabilities, key=probabilities.get)
 
 
+def _mel(model: Model, wave: np.ndarray) -> Tensor:
+    """Spectrogram f4 [mels, frames of 10 ms] of sound f4 [samples], scaled as if 30 s of silence followed."""
+    import torch
+    from whisper.audio import HOP_LENGTH, N_SAMPLES, log_mel_spectrogram
+
+    mel = log_mel_spectrogram(torch.from_numpy(wave), model.dims.n_mels, padding=N_SAMPLES)
+    return mel[:, : len(wave) // HOP_LENGTH].to(model.device)
+
+
 def _wave(sound: np.ndarray) -> np.ndarray:
     """f4 within [-1, 1) of sound i2."""
     return sound.astype(np.float32) / 32768
-
-
-@contextmanager
-def _encoding_once(encoder: nn.Module) -> Iterator[None]:
-    """Within the block an input equal to the last one gets the last result: whisper encodes each 30 s of sound once for
-    the text and once more for the word times, and encoding takes most of the time."""
-    import torch
-
-    encode = encoder.forward
-    last: list[Tensor] = []
-
-    def forward(mel: Tensor) -> Tensor:
-        if not (last and last[0].shape == mel.shape and torch.equal(last[0], mel)):
-            last[:] = [mel, encode(mel)]
-        return last[1]
-
-    encoder.forward = forward
-    try:
-        yield
-    finally:
-        del encoder.forward  # the class's own method is visible again

@@ -156,6 +156,29 @@ def test_a_teacher_or_nothing_may_limit_a_run():
     assert report_data.limit(Usage(), 12) is None
 
 
+def test_words_count_as_work(ran):
+    summary, config, _ = ran
+    at = summary.usage.begun + 1700
+    summary.usage.add(Span("words", worker, at, at + 100, 3, 150, 150) for worker in ("n:5", "n:6"))
+    data = gathered(ran)
+    assert (data["stages"]["words"]["clips"], data["stages"]["words"]["workers"]) == (6, 2)
+    assert data["stages"]["words"]["clips_per_s_a_worker"] == pytest.approx(0.03)
+    rows = {row["name"]: row for row in data["cost"]["rows"]}
+    assert rows["words"]["core_hours"] == pytest.approx(1000 * 200 / 12, rel=1e-5)
+    assert rows["work"]["core_hours"] == pytest.approx(1000 * 2403 / 12, rel=1e-5)
+    assert "Words" in page(ran)
+    assert "  words" in report.text(summary, config)
+
+
+def test_a_run_that_only_wrote_words_says_so():
+    summary = Summary(clips=6, done=6, seconds=120)
+    summary.usage.add([Span("words", "n:5", 0, 100, 6, 300, 300)])
+    said = report.text(summary, Config(Path("/s"))).splitlines()
+    assert said[0] == "no clip was missing; the words of 6 were written, in 120 s"
+    assert "nothing to do" not in " ".join(said)
+    assert "Writing words limits the run: its 1 worker was" in report_data.limit(summary.usage, 100).text
+
+
 def test_failures_are_counted_by_reason_with_examples(ran):
     first, second = gathered(ran)["failures"]
     assert (first["stage"], first["reason"], first["clips"], first["again"]) == (

@@ -200,7 +200,7 @@ def test_layers_are_counted_from_the_convolutions(sounds):
 def test_silence_gives_finite_rows_and_no_words(last):
     silent = np.zeros(640 * 50, np.int16)
     assert np.isfinite(last.embed([media(silent)])[0]).all()
-    assert last.transcribe(media(silent, voiced=False)) == []
+    assert last.transcribe([media(silent, voiced=False)])[0] == []
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def heard_in(teacher, sound, name, voiced):
     """(seconds, word) of the transcript of i2 [640 * frames] in which `voiced` bool [frames] marks speech."""
     given = media(sound, name)
     given.flags[~voiced] &= 0b10111
-    words = teacher.transcribe(given)
+    words = teacher.transcribe([given])[0]
     assert all(0 <= word.start_s <= word.end_s <= len(sound) / 16_000 and 0 <= word.probability <= 1 for word in words)
     return [(word.start_s, text) for word in words for text in _plain(word.text)]
 
@@ -347,10 +347,12 @@ def _plain(text):
 
 
 def test_words_cost_one_encoding_of_each_window(last, sounds):
+    given = [media(sound, name) for name, sound in sounds.items()]
+    last.transcribe(given[:1])  # the window without sound is encoded once for all
     calls = []
     hook = last._model.encoder.conv1.register_forward_hook(lambda *_: calls.append(1))
     try:
-        assert last.transcribe(media(next(iter(sounds.values()))))
+        assert all(last.transcribe(given))
     finally:
         hook.remove()
-    assert len(calls) == 1
+    assert len(calls) == len(given)

@@ -48,9 +48,10 @@ class Ruling:
         if limits.fake is None or limits.real is None:
             share = self.alarms if limits.fake is None else limits.misses
             what = "false alarm" if limits.fake is None else "miss"
+            measured = length.own.units if limits.fake is None else length.swaps.units
             message = (
                 f"{one_in(share, what)} takes {least_units(share):,} people that the {self.model} had not seen, "
-                f"and {length.units:,} were measured"
+                f"and {measured:,} were measured"
             )
             return Decided(CANNOT_DECIDE, UNLICENSED, message, told)
         message = (

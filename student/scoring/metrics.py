@@ -210,7 +210,7 @@ def equal_weights(parts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def fit_weights(parts: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Weights f8 [P], none negative, of the parts [n, P] of a score: logistic regression, both classes with equal weight.
 
-    A penalty of 1 / sqrt(n) of the smaller class holds them at `equal_weights`, which one class alone gives.
+    A penalty of 1 / n of the smaller class holds them at `equal_weights`, which one class alone gives.
     """
     scale = equal_weights(parts, labels)
     count = np.array([(labels == 0).sum(), (labels == 1).sum()])
@@ -219,7 +219,7 @@ def fit_weights(parts: np.ndarray, labels: np.ndarray) -> np.ndarray:
     z = parts * scale
     z = z - z[labels == 0].mean(0)
     sign, each = np.where(labels == 1, 1.0, -1.0), 0.5 / count[labels]
-    strength = 1 / np.sqrt(count.min())
+    strength = 1 / count.min()
 
     def loss(x: np.ndarray) -> float:
         margin = sign * (z @ x[:-1] + x[-1])

@@ -52,12 +52,13 @@ def _below(found: Sequence[Length], trial: Trial) -> bool:
 
 
 def _length(frames: int, trials: Sequence[Trial], scores: np.ndarray, names: Sequence[str]) -> Length | None:
-    """Scores of own pairs and of fakes; None with too few people in either."""
+    """Scores of real pairs and of fakes; None with too few people in real ones, or no fakes. A verdict "fake" rests on the
+    real ones alone; whether fakes are enough for "real", the limits say."""
     kinds = []
-    for label in (0, 1):
+    for label, least in ((0, LEAST), (1, 1)):
         mine = [k for k, trial in enumerate(trials) if trial.label == label]
         people = [names[trials[k].lips] for k in mine]
-        if len(set(people)) < LEAST:
+        if len(set(people)) < least:
             return None
         kinds.append(Scores.of(scores[mine], people, len({(trials[k].lips, trials[k].sound) for k in mine})))
     return Length(frames, kinds[0], kinds[1])

@@ -33,7 +33,13 @@ def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: 
     used = score.headline(trials)
     score.check_finite(trials, parts.sum(1))
     if parts.shape[1] > 1:
-        _weigh(own, parts[used], labels[used], not any(t.made for t, u in zip(trials, used, strict=True) if u))
+        corpora = np.array([str(plan.reader.clips["corpus"][t.lips]) for t, u in zip(trials, used, strict=True) if u])
+        _weigh(
+            own,
+            parts[used],
+            labels[used],
+            np.where([t.made for t, u in zip(trials, used, strict=True) if u], "", corpora),
+        )
     logits = score.fused(own, parts)
     threshold = metrics.fit_threshold(logits[used], labels[used])
     temperature = metrics.fit_temperature(logits[used], labels[used], threshold)
@@ -57,9 +63,12 @@ def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: 
     )
 
 
-def _weigh(detector: nn.Module, parts: np.ndarray, labels: np.ndarray, forged: bool) -> None:
-    """Set the weights by which a detector adds its branches: fitted where clips are known to be `forged`; else, since made
-    pairs say nothing about pictures, such that each branch varies alike over real clips."""
-    weights = metrics.fit_weights(parts, labels) if forged else metrics.equal_weights(parts, labels)
+def _weigh(detector: nn.Module, parts: np.ndarray, labels: np.ndarray, corpora: np.ndarray) -> None:
+    """Set the weights by which a detector adds its branches: fitted on the corpora [n] that have real and forged clips,
+    since a real clip of another corpus differs in more than being real. Where there is none (made pairs, whose corpus is
+    "", say nothing about pictures), such that each branch varies alike over real clips."""
+    both = [name for name in np.unique(corpora) if name and len(set(labels[corpora == name].tolist())) == 2]
+    inside = np.isin(corpora, both)
+    weights = metrics.fit_weights(parts[inside], labels[inside]) if both else metrics.equal_weights(parts, labels)
     with torch.no_grad():
         cast(torch.Tensor, detector.fusion).copy_(torch.from_numpy(weights))

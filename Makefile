@@ -21,6 +21,7 @@ $(INSTALLED): requirements.txt
 	$(PIP) --upgrade pip
 	$(PIP) torch==2.13.0
 	$(PIP) --no-deps -r requirements.txt
+	$(PY) -W ignore -m compileall -q $(VENV)/lib/python3*/site-packages/fairseq  # it warns of its own lines when it is compiled
 	touch $@
 
 # A changed setup.cfg, such as a new entry point, takes this step alone. It ends with an error if any two packages disagree.

@@ -14,6 +14,7 @@ from typing import Any
 import store
 from benchmarks.strangers.listed import Listed
 from pipelines.labels.learn import training_clips
+from student.calibration import named
 from student.predict.agreement import settled
 from student.predict.answer import answer, refusal
 from student.predict.basis import Basis, basis
@@ -63,9 +64,9 @@ class Decider:
 
 def seen_by_fit(listed: Sequence[Listed], fit_from: str | None) -> int | None:
     """The number of clips that the fit of a store may have learned from: all of its real training clips. None if it cannot be
-    told: of the package's fit (None), of a file, and of a fit from elsewhere only the names of corpora are known, and clips
-    may stand under other names here."""
-    if fit_from is None or os.path.isfile(fit_from):
+    told: of the package's fit (None), of a file or a name, and of a fit from elsewhere only the names of corpora are known,
+    and clips may stand under other names here."""
+    if fit_from is None or named.asked(fit_from) is not None:
         return None
     reader = store.open(fit_from)
     if "fit_from" in (reader.attrs.get("similarity") or {}):

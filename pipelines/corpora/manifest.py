@@ -159,6 +159,8 @@ def load(
     if not rows:
         if kind == "folder":
             raise ManifestError(f"no videos ({', '.join(USUAL)} and the like) in {start}, or in the folders in it")
+        if kind == "csv":
+            raise ManifestError(f"{start} has no rows below its header line: list one clip a line")
         raise ManifestError(
             f"corpus {kind_and_root} has no clips; check that {start} is the folder that {kind}: expects"
         )

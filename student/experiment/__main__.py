@@ -67,6 +67,9 @@ KINDS = ("cca", "contrast", "fused")
     type=click.IntRange(1),
     help=f"Methods or sources that are held out in turn, the largest first.  [default: {FULL.folds}]",
 )
+@click.option(
+    "--arm", "arms", multiple=True, metavar="NAME", help="For those that hold something out: some of the arms."
+)
 @click.option("--model", default=TrainConfig.model, show_default=True, help="Student: lite, lite-causal or talknet.")
 @click.option("--threads", default=TrainConfig.threads, show_default=True, help="As for student.train.")
 @click.option(
@@ -122,6 +125,12 @@ def _check(asked: Asked, corpus: tuple[str, ...], manifest: Path | None) -> None
         from student.experiment.corrupting import kinds
 
         kinds(asked.corruptions)
+    if asked.arms:
+        if asked.protocol not in UNSEEN:
+            raise click.UsageError(f"--arm is for {', '.join(UNSEEN)}")
+        from student.experiment.unseen import chosen
+
+        chosen(asked.arms)
     if asked.protocol in ("corrupted", *UNSEEN) and len(asked.stores) > 1:
         raise click.UsageError(f"--protocol {asked.protocol} takes one --store")
     from student.models import MODELS

@@ -31,7 +31,8 @@ QUICK = Sizes(seeds=1, steps=2, clips=24, judged=12, folds=2)  # to see that eve
 @dataclass(frozen=True)
 class Asked:
     """One request. `stores`: the first is trained on, all are judged. `videos`: files for `cost`. `kind`, `students`: of
-    `accents`, the similarity that is fitted, and whether students are trained too. `command`: as typed.
+    `accents`, the similarity that is fitted, and whether students are trained too. `arms`: of those that hold something out,
+    all if empty. `command`: as typed.
     """
 
     protocol: str
@@ -44,6 +45,7 @@ class Asked:
     kind: str = "fused"
     students: bool = True
     corruptions: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
     quick: bool = False
     command: str = ""
 

@@ -119,7 +119,7 @@ def result(
     """
     reader = store.open(asked.stores[0])
     check_fit(reader)
-    clips, every = Clips.of(reader), ARMS
+    clips, every = Clips.of(reader), chosen(asked.arms)
     found, left = made(clips, asked.sizes)
     trained = _Trained(asked, reader)
     judged = [_judged(trained, every, fold) for fold in found]
@@ -127,7 +127,8 @@ def result(
     pairs = [pair for pair in PAIRS if {*pair} <= {arm.name for arm in every}]
     table, figures, mean = _table(asked, judged, numbers, [arm.name for arm in every], pairs, what)
     meanings = "; ".join(f"{arm.name}: {arm.meaning}" for arm in every)
-    notes = [verdict(mean, what), f"Arms: {meanings}.", INTERVALS, *_notes(clips, judged, left, numbers)]
+    claim = [verdict(mean, what)] if (CORRELATION, ALONE) in pairs else []
+    notes = [*claim, f"Arms: {meanings}.", INTERVALS, *_notes(clips, judged, left, numbers)]
     about = {
         "arms": {arm.name: arm.meaning for arm in every},
         "held_out": figures,
@@ -137,6 +138,14 @@ def result(
         "commit": _commit(),
     }
     return Result(question, [table], about, limits, tuple(notes))
+
+
+def chosen(names: tuple[str, ...]) -> tuple[Arm, ...]:
+    """The arms of those names, in the order of ARMS; all without names. Raises ExperimentError for an unknown one."""
+    known = [arm.name for arm in ARMS]
+    if unknown := sorted(set(names) - set(known)):
+        raise ExperimentError(f"unknown arm {unknown[0]}; there is {', '.join(known)}")
+    return tuple(arm for arm in ARMS if not names or arm.name in names)
 
 
 def _commit() -> str:

@@ -16,7 +16,7 @@ from small_store import make_store
 
 import store
 import teachers
-from benchmarks.strangers import evidence, listed, pairs, trivial
+from benchmarks.strangers import decider, evidence, listed, pairs, trivial
 from benchmarks.strangers.decider import Decider
 from benchmarks.wild import main
 from pipelines.audit.measurer import Measurer
@@ -224,11 +224,19 @@ def test_what_cannot_be_done_is_said_in_a_line(made, tmp_path, monkeypatch, opti
     assert len(result.output.splitlines()) == 1
 
 
-def test_a_fit_of_other_teachers_is_refused(made):
-    result, _ = run("--manifest", made[1], "--store", made[0].path, "--fit-from", fitfile.DEFAULT)
+@pytest.mark.parametrize("fit", [fitfile.DEFAULT, "package"])
+def test_a_fit_of_other_teachers_is_refused(made, fit):
+    result, _ = run("--manifest", made[1], "--store", made[0].path, "--fit-from", fit)
     assert result.exit_code == 2
     assert "the fit" in result.stderr
     assert "--fit-from" in result.stderr
+
+
+def test_what_a_fit_of_a_name_has_seen_is_not_known(made):
+    assert decider.seen_by_fit([], "package") is None
+    assert decider.seen_by_fit([], str(made[0].path)) == 0
+    with pytest.raises(store.StoreError, match="no fit of that name"):
+        decider.seen_by_fit([], "packages")
 
 
 def test_a_manifest_none_of_whose_clips_is_there_is_refused(tmp_path):

@@ -315,3 +315,9 @@ def test_files_without_a_videos_suffix_are_counted_aloud(tmp_path, caplog):
 def test_a_manifest_that_is_missing_is_said_not_to_exist(tmp_path, name):
     with pytest.raises(ManifestError, match=rf"{name} does not exist"):
         manifest.read(tmp_path / name)
+
+
+def test_a_list_without_a_row_says_so(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label\n")
+    with pytest.raises(ManifestError, match=r"m\.csv has no rows below its header line"):
+        manifest.load(f"csv:{tmp_path / 'm.csv'}")

@@ -198,6 +198,24 @@ def test_other_protocols_run_and_go_on(path, tmp_path, protocol):
     assert before == {file: file.stat().st_mtime_ns for file in before}
 
 
+@pytest.mark.slow
+def test_some_of_the_arms_are_enough(path, tmp_path):
+    page, told = run("real-only", path, tmp_path / "out", "--arm", "correlation", "--arm", "detection")
+    assert {one["arm"] for one in told["figures"]["runs"]} == {"detection", "correlation"}
+    assert list(told["figures"]["mean"]["difference"]) == ["correlation - detection"]
+    assert "Does learning correlation generalise" in page
+    page, told = run("real-only", path, tmp_path / "out", "--arm", "detection")
+    assert told["figures"]["mean"]["difference"] == {}
+    assert "Does learning correlation generalise" not in page
+
+
+def test_an_arm_that_is_not_there_is_named(tmp_path):
+    words = ["--protocol", "real-only", "--store", str(tmp_path / "s.zarr"), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*words, "--arm", "content"])
+    assert result.exit_code == 2
+    assert "unknown arm content; there is detection, correlation" in result.output
+
+
 @pytest.mark.parametrize(
     ("gain", "auc_low", "answer"),
     [

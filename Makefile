@@ -14,8 +14,8 @@ PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 install: $(EDITABLE)
 
-# torch first and by its exact pin: a range would bring another build. The lock has everything else, without triton and
-# torchaudio, which nothing here needs.
+# torch first and by its exact pin: a range would bring another build. The lock has everything else. triton and torchaudio
+# are there only because whisper and fairseq ask for them; triton's pin is that of torch's CUDA build.
 $(INSTALLED): requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
@@ -24,10 +24,11 @@ $(INSTALLED): requirements.txt
 	$(PY) -W ignore -m compileall -q $(VENV)/lib/python3*/site-packages/fairseq  # it warns of its own lines when it is compiled
 	touch $@
 
-# A changed setup.cfg, such as a new entry point, takes this step alone.
+# A changed setup.cfg, such as a new entry point, takes this step alone. It ends with an error if any two packages disagree.
 $(EDITABLE): $(INSTALLED) setup.cfg
 	rm -rf concord_av.egg-info  # one left by other tools would hide new entry points
 	$(PIP) --no-deps --no-build-isolation --editable .
+	$(VENV)/bin/pip check
 	$(PY) -m teachers.fetch
 	touch $@
 

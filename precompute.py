@@ -15,6 +15,7 @@ import click
 
 from concord.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from concord.errors import ConcordError
+from concord.extras import need
 from pipelines.corpora.splits import Rule, of_file
 from pipelines.hearing.option import audio_track
 from pipelines.job import report
@@ -191,6 +192,7 @@ def main(
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     if splits and protocol:
         raise click.UsageError("--splits reads splits, --protocol makes them: give one of them")
+    need("precompute", "ray", "onnxruntime")
     config = Config(
         store=place(store, storage),
         corpora=corpora,

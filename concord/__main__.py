@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "answer one of the project's questions with a table: soft labels, sync labels, accents, cost, corruption",
     ),
     "export": ("student.export", "main", "write a trained student as ONNX"),
+    "configs": ("student.recipes", "main", "list the packaged configurations of training, or print the path of one"),
     "inspect": ("store.inspect", "main", "show or verify a store"),
     "check": ("teachers.check", "main", "load a teacher and embed a file or arrays with it"),
     "check-student": ("student.check", "main", "load weights into a student and run it on arrays"),

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import click
 
-from concord import early, secrets
+from concord import early, extras, secrets
 from concord.errors import ConcordError
 from concord.text import plain, plain_lines
 
@@ -191,6 +191,10 @@ def _shown(error: click.ClickException) -> int:
 def _unforeseen(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
         _give_up_stdout()
+    if isinstance(error, ImportError) and (missing := extras.told(error)):
+        with suppress(SystemExit):
+            fail(f"Error: {missing}", ConcordError.exit_code)
+        return ConcordError.exit_code
     hint = "" if _debug or isinstance(error, OSError | MemoryError) else "; --debug shows where"
     with suppress(SystemExit):
         fail(f"Error: {told(error)}{hint}", 1)

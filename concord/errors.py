@@ -1,6 +1,7 @@
 """Every error that this project raises on purpose has one root; its text is one or two lines for the user.
 
     ConcordError
+      MissingExtra           a package that an extra brings and that is not installed
       OptionError            options for buckets that are invalid, or secrets on a command line
       StoreError             a store, a file or a bucket that cannot be read or written
         Changed              another process has changed the object in the bucket

@@ -29,6 +29,7 @@ import numpy as np
 
 import store
 from concord.command import Command, log_to_stderr, say
+from concord.extras import need
 from concord.text import byte_size
 from pipelines.corpora import manifest
 from pipelines.errors import UsageError
@@ -187,6 +188,7 @@ def main(
         raise click.UsageError("name the real clips to learn from: --manifest FILE or --corpus KIND:ROOT")
     if output and name:
         raise click.UsageError("--output writes a file, --name a fit in the cache: give one of them")
+    need("precompute", "ray", "onnxruntime")
     name = name or fits.DEFAULT
     file = output or fits.cached(name)
     if not output:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from concord import extras
 from store import layout, similarity
 from store.arrays import inventory, tables
 from store.arrays.attributes import RootAttributes
@@ -295,5 +296,5 @@ class Reader:
         try:
             from store.reading.tree import tree_of
         except ModuleNotFoundError:
-            raise StoreError("to_xarray needs xarray: pip install xarray") from None
+            raise StoreError(f"to_xarray needs xarray: {extras.install('xarray')}") from None
         return tree_of(self)

@@ -28,6 +28,7 @@ import click
 import numpy as np
 
 from concord.command import Command, say
+from concord.extras import install
 from concord.files import named, replacing
 from concord.text import byte_size
 from store import output as outputs
@@ -48,7 +49,7 @@ EXPORTED = ("lite", "lite-causal")
 DETECTOR = outputs.marked(
     "an exported detector", b"\x08", b"concord-av\x12"
 )  # of its metadata, the last part of the file
-NEEDS = "export needs the packages onnx and onnxscript: pip install 'concord-av[export]'"
+NEEDS = f"export needs the packages onnx, onnxscript and onnxruntime: {install('export')}"
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ import click
 from concord.command import Command, log_to_stderr, say
 from concord.errors import ConcordError
 from store.output import check_folder
+from student import recipes
 from student.config import (
     BALANCES,
     KEEPS,
@@ -82,6 +83,7 @@ def option(name: str, *more: Any, **how: Any) -> Any:
 def _from_file(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     if path is not None:
         try:
+            path = recipes.find(path)
             values = read_options(path)
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
@@ -97,7 +99,8 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_from_file,
-              help="Options from a file: a run's config.json, or YAML. The command line wins.")  # fmt: skip
+              help="Options from a file: a run's config.json, or YAML; or the name of a recipe (concord configs). "
+                   "The command line wins.")  # fmt: skip
 @option("--store", required=True, help="Folder or URL (s3://, gs://) of the store that precompute.py wrote.")
 @option(
     "--output", required=True, help="Folder for the detector, checkpoints, metrics.jsonl, config.json, results.json."
@@ -291,8 +294,8 @@ def _warn_of_one_process() -> None:
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         log.warning(
-            "several processes were asked for, but accelerate started one: use --config_file configs/cpu2.yaml, or "
-            "torchrun --nproc_per_node 2 student/train.py"
+            "several processes were asked for, but accelerate started one: use --config_file configs/cpu2.yaml "
+            '("$(concord configs cpu2)" without a checkout), or torchrun --nproc_per_node 2 -m student.train'
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from concord import extras
 from concord.errors import ConcordError
 
 MEDIA_VERSION = 1
@@ -88,8 +89,13 @@ def load(name: str, device: str = "cpu") -> Teacher:
     try:
         factory = point.load()
     except ImportError as error:
-        raise TeacherError(f"teacher '{kind}' ({point.value}) cannot be imported: {error}") from error
-    return factory(argument, device)
+        raise TeacherError(
+            f"teacher '{kind}' ({point.value}) cannot be imported: {extras.told(error) or error}"
+        ) from error
+    try:
+        return factory(argument, device)
+    except ModuleNotFoundError as error:
+        raise TeacherError(f"teacher '{kind}' cannot be loaded: {extras.told(error) or error}") from error
 
 
 def entry_point(kind: str) -> EntryPoint:

@@ -27,6 +27,7 @@ from typing import Any
 import click
 import numpy as np
 
+from concord import extras
 from concord.command import Command, log_to_stderr, say, told
 from concord.errors import ConcordError
 from concord.frames import (
@@ -82,6 +83,8 @@ def main(name: str, media: Path | None, input_: Path | None, output: Path | None
     except OSError as error:
         raise TeacherError(told(error)) from error
     except Exception as error:  # another package's teacher may raise anything
+        if isinstance(error, ImportError) and (missing := extras.told(error)):
+            raise TeacherError(missing) from error
         raise TeacherError(f"{type(error).__name__}: {error}") from error
 
 

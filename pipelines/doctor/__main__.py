@@ -25,6 +25,7 @@ from typing import Any
 import click
 
 from concord.command import Command, put, storage_options
+from concord.extras import need
 from concord.secrets import redact
 from concord.text import plain
 from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of, listed
@@ -39,8 +40,10 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def examine(address: str | None, request: Request, store: str | None = None, corpus: str | None = None) -> list[Answer]:
     """Checks of this machine, or of every node of the cluster at `address`; `store` is the place of a present or future
     store."""
-    if address is not None and (missing := joined(address)):
-        return [Answer(HERE, missing)]
+    if address is not None:
+        need("precompute", "ray")
+        if missing := joined(address):
+            return [Answer(HERE, missing)]
     answers = []
     if corpus is not None:
         paths, problem = _media(corpus, request)
@@ -154,7 +157,8 @@ def _row(level: str, check: str, said: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print findings as JSON.")
 def main(address, store, corpus, teachers, options, as_json):
     """Say what is missing on this machine, or on any node of a cluster, and the fix."""
-    answers = examine(address, Request(teachers=teachers, options=options), store, corpus)
+    needs = ("predict", "precompute") if address is not None or corpus is not None else ()
+    answers = examine(address, Request(teachers=teachers, options=options, needs=needs), store, corpus)
     failed = any(answer.finding.level == "fail" for answer in answers)
     if as_json:
         kept = ("check", "level", "says", "mend")

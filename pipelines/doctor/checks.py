@@ -7,7 +7,6 @@ start. Each check is a function that returns findings; errors of a broken machin
 downloaded, but a model that a package ships may be converted into the cache.
 """
 
-import configparser
 import contextlib
 import ctypes
 import hashlib
@@ -16,21 +15,20 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
+from pipelines.doctor import packages
 from pipelines.doctor.machine import GIB, Finding, disk, first_line, gpu, memory, open_files, shared_memory, version_of
 
-HERE = Path(__file__).parents[2]  # the checkout, or where packages are installed
-DISTRIBUTION = "concord-av"
-PYTHON = (3, 11)
-LIBRARIES = {  # libraries that mediapipe and opencv load: Debian's package
-    "libEGL.so.1": "libegl1",
-    "libGLESv2.so.2": "libgles2",
+HERE = packages.HERE
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+LIBRARIES = {  # libraries that opencv loads: Debian's package
     "libGL.so.1": "libgl1",
     "libgthread-2.0.so.0": "libglib2.0-0",
     "libxcb.so.1": "libxcb1",
 }
+OF_MEDIAPIPE = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,23 @@ class Request:
     probe: str = ""  # file or object that the doctor wrote; the node writes another one next to it, called `mark`
     mark: str = ""
     options: dict[str, str] = field(default_factory=dict, repr=False)  # options of object stores
+    needs: tuple[str, ...] = ()  # extras of concord-av without which the request cannot be fulfilled
 
 
 def run(request: Request) -> list[Finding]:
     """All checks of this machine."""
-    findings = [python(), *packages(), libraries(), *entry_points(), code()]
-    findings += models()
-    findings += [face()] if all(f.level != "fail" for f in findings) else []  # it needs all of the above
+    parts = packages.check(needs=request.needs, here=HERE)
+    findings = [python(), *parts, libraries(), *entry_points(), code()]
+    complete = {part.check for part in parts if part.level == "ok"}
+    if "predict" in complete:
+        found = models()
+        findings += found
+        if all(f.level != "fail" for f in findings) and all(f.level == "ok" for f in found):
+            findings.append(face())  # it needs all of the above
     findings += [teacher(name) for name in request.teachers]
-    findings += [disk(), memory(), shared_memory(request.object_store), open_files(), gpu()]
+    findings += [disk(), memory()]
+    findings += [shared_memory(request.object_store)] if "precompute" in complete else []
+    findings += [open_files(), gpu()]
     findings += [media(request.media, request.options)] if request.media else []
     findings += [shared_place(request)] if request.probe else []
     return findings
@@ -60,54 +66,19 @@ def run(request: Request) -> list[Finding]:
 def python(version: tuple[int, int, int] = sys.version_info[:3]) -> Finding:
     """The interpreter."""
     says = ".".join(map(str, version))
-    if version[:2] != PYTHON:
-        return Finding("python", "fail", f"{says}, expected 3.11", "make install PYTHON=python3.11")
+    if version[:2] not in PYTHONS:
+        known = ", ".join(".".join(map(str, one)) for one in PYTHONS)
+        how = "make install PYTHON=python3.11, or a new environment of one of these"
+        return Finding("python", "fail", f"{says}, expected one of {known}", how)
     return Finding("python", "ok", f"{says} at {sys.executable}")
-
-
-def packages(requirements: Iterable[str] | None = None) -> list[Finding]:
-    """Compares installed versions with the pins in `requirements` (in the format of a package's metadata). If None,
-    this package's: from setup.cfg if it is there, because an editable installation's metadata are as old as the
-    installation."""
-    if requirements is None:
-        try:
-            requirements = metadata.requires(DISTRIBUTION) or []
-        except metadata.PackageNotFoundError:
-            says = f"{DISTRIBUTION} is not installed"
-            return [Finding("packages", "fail", says, "make install, in the project's folder")]
-        listed = _setup().get("options", "install_requires", fallback="").split("\n")
-        requirements = [line.strip() for line in listed if line.strip()] or requirements
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        return [Finding("packages", "fail", "packaging is not installed", "make install")]
-    wrong, mend, count = [], [], 0
-    for wanted in map(Requirement, requirements):
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
-        count += 1
-        has = version_of(wanted.name)
-        if has is None or not wanted.specifier.contains(has, prereleases=True):
-            wrong.append(f"{wanted.name} {has or 'is missing'} (expected {wanted.specifier})")
-            mend.append(f"'{wanted.name}{wanted.specifier}'")
-    findings = []
-    if wrong:
-        how = f"pip install --no-deps {' '.join(mend)}"
-        findings.append(Finding("packages", "fail", "; ".join(wrong), how))
-    else:
-        findings.append(Finding("packages", "ok", f"{count} as pinned"))
-    if version_of("opencv-python") and version_of("opencv-contrib-python"):
-        says = "opencv-python and opencv-contrib-python use the same folder, so either may be broken"
-        again = f"opencv-contrib-python=={version_of('opencv-contrib-python')}"
-        how = f"pip uninstall -y opencv-python && pip install --force-reinstall --no-deps {again}"
-        findings.append(Finding("opencv", "warn", says, how))
-    return findings
 
 
 def libraries(wanted: dict[str, str] | None = None) -> Finding:
     """Loads the system libraries."""
+    if wanted is None:
+        wanted = LIBRARIES | (OF_MEDIAPIPE if find_spec("mediapipe") else {})
     missing = {}
-    for name, package in (LIBRARIES if wanted is None else wanted).items():
+    for name, package in wanted.items():
         try:
             ctypes.CDLL(name)
         except OSError:
@@ -115,12 +86,12 @@ def libraries(wanted: dict[str, str] | None = None) -> Finding:
     if missing:
         how = f"sudo apt-get install -y {' '.join(missing.values())}"
         return Finding("libraries", "fail", f"cannot be loaded: {', '.join(missing)}", how)
-    return Finding("libraries", "ok", f"{len(LIBRARIES if wanted is None else wanted)} system libraries load")
+    return Finding("libraries", "ok", f"{len(wanted)} system libraries load")
 
 
 def entry_points() -> list[Finding]:
     """Teachers and corpora: all loadable, and registered as in the project's setup.cfg, if it is there."""
-    listed = _setup()
+    listed = packages.setup(HERE)
     findings = []
     for group in ("concord.teachers", "concord.corpora"):
         kind, broken = group.partition(".")[2], []
@@ -151,20 +122,22 @@ def code() -> Finding:
     for file in files:
         digest.update(f"{file.relative_to(HERE)}\0".encode() + file.read_bytes() + b"\0")
     mark = digest.hexdigest()[:12]
-    return Finding("code", "ok", f"{DISTRIBUTION} {version_of(DISTRIBUTION)}, {mark}", facts={"code": mark})
+    return Finding(
+        "code", "ok", f"{packages.DISTRIBUTION} {version_of(packages.DISTRIBUTION)}, {mark}", facts={"code": mark}
+    )
 
 
 def models() -> list[Finding]:
     """Models of the default stages and teachers, searched for as in a run, but without downloads."""
     try:
+        from concord.extras import install
         from teachers import TeacherError, voice
-        from teachers.face import tracker
-        from teachers.files import weights
+        from teachers.files import face_model, weights
         from teachers.whisper.teacher import DEFAULT, PACKAGES
     except Exception as error:  # a broken package may raise anything
-        return [Finding("models", "fail", f"teachers cannot be imported: {first_line(error)}", "make install")]
+        return [Finding("models", "fail", f"teachers cannot be imported: {first_line(error)}", install("predict"))]
     wanted: dict[str, Callable[[], Any]] = {
-        "face model": lambda: weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256),
+        "face model": face_model.here,
         "whisper": lambda: weights.resolve(f"{DEFAULT}.pt", package=PACKAGES[DEFAULT]),
         "voice": lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE),
     }
@@ -173,8 +146,12 @@ def models() -> list[Finding]:
         try:
             found = find()
         except (TeacherError, OSError) as error:
-            first = "remove that file, then " if "mismatch" in str(error) else ""
-            findings.append(Finding(name, "fail", first_line(error), f"{first}python -m teachers.fetch"))
+            wrong = "mismatch" in str(error)
+            how = "concord fetch" if name == "face model" else install("offline")
+            if name == "face model" and isinstance(error, TeacherError) and not wrong:
+                findings.append(Finding(name, "warn", "not here yet; the first run fetches it", how))
+                continue
+            findings.append(Finding(name, "fail", first_line(error), f"{'remove that file, then ' * wrong}{how}"))
         else:
             says = f"{found.source} (sha256 {found.sha256[:12]})"
             findings.append(Finding(name, "ok", says, facts={f"weights of {name}": found.sha256}))
@@ -192,8 +169,8 @@ def face() -> Finding:
         with contextlib.suppress(NoFaceError):
             tracker.track([np.zeros((96, 96, 3), np.uint8)])
         told = tracker.provenance()
-    except Exception as error:  # a broken mediapipe raises anything
-        return Finding("face stage", "fail", first_line(error), "make install")
+    except Exception as error:  # a broken backend raises anything
+        return Finding("face stage", "fail", first_line(error), "pip install --force-reinstall --no-deps openvino")
     facts = {"face stage": json.dumps([told["name"], told["options"]], sort_keys=True)}
     backend = told["options"].get("backend")
     says = f"{told['name']} runs" + (f" by {backend}" if backend else "")
@@ -254,17 +231,10 @@ def shared_place(request: Request) -> Finding:
     return Finding("store", "ok", f"{probe.parent} can be read and written")
 
 
-def _setup() -> configparser.ConfigParser:
-    """The project's setup.cfg; empty for an installed copy."""
-    setup = configparser.ConfigParser()
-    setup.read(HERE / "setup.cfg")
-    return setup
-
-
 def main() -> None:
     """A request on standard input, findings on standard output."""
     asked = json.load(sys.stdin)
-    for name in ("teachers", "media"):
+    for name in ("teachers", "media", "needs"):
         asked[name] = tuple(asked[name])
     answer, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not mix with the answer
     findings = run(Request(**asked))

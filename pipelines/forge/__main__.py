@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from concord.command import Command, log_to_stderr, say
+from concord.extras import need
 from pipelines.errors import UsageError
 from pipelines.forge import folder, plan, run
 from pipelines.forging import methods
@@ -62,6 +63,7 @@ SHOWN = 10  # failed clips that the last lines name
 )
 def main(corpora: tuple[str, ...], root: Path, named: str, seed: int, limit: int | None, workers: int | None) -> None:
     """Make forged clips from real ones, encoded like them, with labels and contact sheets."""
+    need("predict", "onnxruntime")
     log_to_stderr()
     wanted = methods.chosen(named)
     _check_outside(root, corpora)

@@ -30,7 +30,7 @@ from pipelines.workers.watch import hear
 from store.layout import FPS, SAMPLES_PER_FRAME
 from teachers.face import align, backends, tracker
 from teachers.face.tracks import MS_PER_FRAME
-from teachers.files import weights
+from teachers.files import face_model
 
 LOOK_S = 60
 MOST = 280  # frames of a window: 10 s and both trims
@@ -104,10 +104,7 @@ class Reader:
         """Raises TeacherError if a model is missing."""
         from teachers.voice import VoiceActivity
 
-        model = weights.resolve(
-            tracker.MODEL, package=tracker.PACKAGE, url=tracker.MODEL_URL, sha256=tracker.MODEL_SHA256
-        )
-        self.backend = backends.load(None, model.path)
+        self.backend = backends.load(None, face_model.find().path)
         self.voice = VoiceActivity()
 
     def read(self, row: Row) -> Clip:

@@ -11,6 +11,7 @@ from typing import Any
 
 import store
 import teachers
+from concord import extras
 from concord.secrets import redact
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
@@ -189,10 +190,10 @@ def _load_teachers(config: Config, attrs: RootAttributes | None) -> tuple[Teache
         if teacher.stream != stream:
             raise UsageError(f"--{side} takes a teacher of {stream}; {teacher.name} is one of {teacher.stream}")
     backend = face_backend(attrs) if attrs is not None else None
-    if backend not in (None, *face_backends.installed()):
+    if backend is not None and backend not in face_backends.installed():
         raise UsageError(
-            f"{config.store} was made with {backend} running the face networks, which is not installed here; make install "
-            "installs it"
+            f"{config.store} was made with {backend} running the face networks, which is not installed here: "
+            f"{extras.install(face_backends.BACKENDS.get(backend, ('', '', 'face'))[2])}"
         )
     if config.words and not isinstance(asr, Transcriber):
         raise UsageError(f"--words needs a teacher that writes text, such as whisper:tiny.en; {asr.name} does not")

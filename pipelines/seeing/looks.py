@@ -123,12 +123,11 @@ class Pictures:
 def face_backend() -> Any:
     """The face reader, if its model is already on this machine; else None."""
     from teachers import TeacherError
-    from teachers.face import backends, tracker
-    from teachers.files import weights
+    from teachers.face import backends
+    from teachers.files import face_model
 
     try:
-        model = weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256)
-        return backends.load(None, model.path)
+        return backends.load(None, face_model.here().path)
     except TeacherError:
         return None
 

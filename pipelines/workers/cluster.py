@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from pipelines.workers import isolation, stages
-from pipelines.workers.address import NoCluster, missing, reach, resolve
+from pipelines.workers.address import CLIENT, NoCluster, missing, reach, resolve
 from pipelines.workers.pack import stage, staged_receipts
 from pipelines.workers.work import DeviceError, Receipt, Span, Work, check_device
 from store.layout import StoreError
@@ -66,6 +67,8 @@ def connect(address: str | None) -> None:
     on_terminate = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     found = resolve(address)  # Ray itself would join any Ray that runs on this machine
+    if not found.startswith(CLIENT):  # a client's workers do not get its current folder
+        options["job_config"] = _job()
     if found == "local":
         options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         log.info("starting Ray on this machine (%d cores)", cores())
@@ -84,6 +87,19 @@ def connect(address: str | None) -> None:
     finally:
         signal.signal(signal.SIGTERM, on_terminate)
     _quiet_data()
+
+
+def _job() -> Any:
+    """Workers import from where this process does: Ray would try the current folder first, with a store.py of the user's."""
+    from ray.job_config import JobConfig
+
+    class Where(JobConfig):
+        def _serialize(self) -> str:
+            here = {os.path.abspath(folder) for folder in sys.path}  # "" is the current one
+            self._py_driver_sys_path = [folder for folder in self._py_driver_sys_path if folder in here]
+            return super()._serialize()
+
+    return Where()
 
 
 def _not_started(error: Exception, seconds: float) -> NoCluster:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concord.command import Command, json_option, log_to_stderr, put, say, told
+from concord.extras import need
 from concord.text import plain
 from pipelines.hearing.option import audio_track
 from store import output
@@ -229,6 +230,7 @@ def main(
         raise click.UsageError(
             "--reference calibrates the teachers' comparison by itself: use it with --teacher-only alone"
         )
+    need("predict", "onnxruntime")
     log_to_stderr()
     for name in ("student", "pipelines.ui.progress"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -11,6 +11,7 @@ import accelerate
 import torch
 from accelerate.utils import DistributedType, gather_object
 
+from concord import extras
 from concord.errors import ConcordError
 from student.config import ConfigError, TrainConfig
 
@@ -36,10 +37,14 @@ def accelerator(config: TrainConfig) -> accelerate.Accelerator:
     if made.distributed_type in SPREAD:
         raise ConfigError(
             f"accelerate is configured for {made.distributed_type.value}, which this trainer does not support; "
-            "use one of configs/"
+            "use one of those that `concord configs` lists"
         )
     if config.with_tracking and not made.log_with:
-        more = "; tensorboard needs the package tensorboardX" if config.report_to == "tensorboard" else ""
+        more = (
+            f"; tensorboard needs tensorboardX: {extras.install('tracking')}"
+            if config.report_to == "tensorboard"
+            else ""
+        )
         raise ConfigError(f"--report_to {config.report_to}: its package is not installed{more}")
     return made
 

@@ -11,10 +11,12 @@ import logging
 import math
 import re
 import reprlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from concord import extras
 from teachers.base import TeacherError
 from teachers.files import checkpoint
 
@@ -25,6 +27,7 @@ OTHERS = re.compile(r"decoder\.|w2v_encoder\.proj\.")  # a lip reader's own weig
 DROPPED = re.compile(r"(mask_emb|label_embs_concat|final_proj\.(weight|bias)|.*\.num_batches_tracked)$")
 HEADS = {768: 12, 1024: 16}  # for the published widths
 NAMED = 5  # keys that an error lists
+NO_FAIRSEQ = (3, 13)  # the first Python for which ve-fairseq has no wheel
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,19 @@ def register() -> None:
     try:
         from teachers.avhubert import decoder, model
     except ImportError as error:
-        raise TeacherError(f"AV-HuBERT needs fairseq (pip install ve-fairseq): {error}") from error
+        raise TeacherError(f"AV-HuBERT needs fairseq: {_remedy(error)}") from error
     from fairseq.models import MODEL_REGISTRY
 
     for name, ours in (("av_hubert", model.AVHubert), ("av_hubert_seq2seq", decoder.AVHubertSeq2Seq)):
         if MODEL_REGISTRY[name] is not ours or not ours.__module__.startswith("teachers."):
             raise TeacherError(f"another package has registered a model '{name}' with fairseq; do not import it here")
+
+
+def _remedy(error: ImportError) -> str:
+    """What to do where fairseq cannot be imported."""
+    if error.name in ("fairseq", "omegaconf") and sys.version_info[:2] >= NO_FAIRSEQ:
+        return "the package ve-fairseq has no wheel for this Python; use Python 3.11 or 3.12"
+    return extras.told(error) or str(error)
 
 
 def _encoder_weights(content: dict) -> tuple[str, dict[str, Any]]:

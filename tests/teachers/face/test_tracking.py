@@ -1,5 +1,6 @@
 """The tracking loop against MediaPipe's FaceLandmarker in video mode: real clips, and awkward ones made of them."""
 
+import configparser
 import hashlib
 import math
 import os
@@ -285,11 +286,13 @@ def test_next_backend_is_taken_where_the_fastest_is_missing(model, monkeypatch):
     assert FaceTracker().provenance()["options"]["backend"] == "mediapipe"
 
 
-def test_commands_install_what_the_lock_pins():
-    lock = (ROOT / "requirements.txt").read_text().split("\n")
-    for _, _, command in backends.BACKENDS.values():
-        for pin in command.split():
-            assert pin in lock
+def test_extras_bring_the_packages_of_backends_and_the_lock_has_them():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lock = (ROOT / "requirements.txt").read_text().splitlines()
+    for _, distribution, extra in backends.BACKENDS.values():
+        assert any(pin.startswith(f"{distribution}>=") for pin in setup["options.extras_require"][extra].split())
+        assert any(pin.startswith(f"{distribution}==") for pin in lock)
 
 
 def test_a_signal_after_networks_were_freed_is_handled(model):

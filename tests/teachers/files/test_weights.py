@@ -189,17 +189,17 @@ def test_conversion_that_fails_leaves_nothing(places, monkeypatch):
 
 def test_one_process_at_a_time_makes_a_file_and_its_death_frees_the_next(places):
     path = weights.cache_dir() / "model.pt"
-    code = f"from pathlib import Path; from teachers.files import weights; lock = weights._lock(Path({str(path)!r}))\n"
+    code = f"from pathlib import Path; from teachers.files import weights; lock = weights.lock(Path({str(path)!r}))\n"
     holder = subprocess.Popen(
         [sys.executable, "-c", code + "with lock: print('held', flush=True); input()"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(filelock.Timeout):
-        weights._lock(path).acquire(blocking=False)
+        weights.lock(path).acquire(blocking=False)
     holder.kill()
     holder.communicate()
-    with weights._lock(path):
+    with weights.lock(path):
         pass
 
 

@@ -33,13 +33,9 @@ def validate(accelerator: Accelerator, detector: nn.Module, plan: Plan, trials: 
     used = score.headline(trials)
     score.check_finite(trials, parts.sum(1))
     if parts.shape[1] > 1:
-        corpora = np.array([str(plan.reader.clips["corpus"][t.lips]) for t, u in zip(trials, used, strict=True) if u])
-        _weigh(
-            own,
-            parts[used],
-            labels[used],
-            np.where([t.made for t, u in zip(trials, used, strict=True) if u], "", corpora),
-        )
+        judged = [t for t, u in zip(trials, used, strict=True) if u]
+        corpora = ["" if t.made else str(plan.reader.clips["corpus"][t.lips]) for t in judged]
+        _weigh(own, parts[used], labels[used], np.array(corpora))
     logits = score.fused(own, parts)
     threshold = metrics.fit_threshold(logits[used], labels[used])
     temperature = metrics.fit_temperature(logits[used], labels[used], threshold)

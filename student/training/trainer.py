@@ -86,6 +86,7 @@ class Trainer:
             self.state, self.found = saving.go_on(path, plan, self.learner, self.threads)
         elif resume:
             log.info("no checkpoint in %s yet: starting at the beginning", self.output)
+        launch.start_tracking(self.accelerator, config)
         self.start_step = self.state.step
         self.saved_step = self.start_step if self.start_step else -1
 
@@ -242,12 +243,8 @@ class Trainer:
         return None if self.found is Found.LATER else self.state.best
 
     def _begin_outputs(self) -> None:
-        """Write config.json, start the tracker, restore a lost detector from the checkpoint, and cut the log at this
-        step."""
+        """Write config.json, restore a lost detector from the checkpoint, and cut the log at this step."""
         self.outputs.begin(self.learner.student, self.learner.init_from)
-        if self.config.with_tracking:  # TensorBoard's files go to OUTPUT/tracking
-            options = {k: v for k, v in self.config.options().items() if isinstance(v, int | float | str)}
-            self.accelerator.init_trackers("tracking", config=options)
         best = self.state.best
         if self.found is Found.TO_RESTORE and best is not None:
             file = self.output / checkpoint.MODEL_FILE

@@ -195,7 +195,7 @@ def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str
     ranked = forged.comparable(ranked)
     if decider.has_student:
         ranked = ranked.with_score("both", forged.both(ranked.scores["student"], ranked.scores["margin"]))
-    by = "student" if decider.has_student else "similarity"
+    by = "both" if decider.has_student else "similarity"
     scored = ranked.of(np.isfinite(ranked.scores[by]))  # the trivial numbers are judged on the same clips
     return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(scored)}
 

@@ -203,8 +203,8 @@ def test_a_student_is_judged_on_the_same_clips(made, tmp_path):
     }  # fmt: skip
     checkpoint.save_model(tmp_path, build("lite"), "lite", about)
     _, found = run("--manifest", made[1], "--store", made[0].path, "--checkpoint", tmp_path, "--limit", 4)
-    assert found["forgeries"]["by"] == "student"
-    assert found["forgeries"]["auc"] == found["forgeries"]["scorers"]["student"]["auc"]
+    assert found["forgeries"]["by"] == "both"
+    assert found["forgeries"]["auc"] == found["forgeries"]["scorers"]["both"]["auc"]
     assert found["own_sound"]["student"]["others"]["own"] == 4
     assert set(found["forgeries"]["scorers"]) == {"similarity", "margin", "student", "both"}
 

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 from pipelines.ui import pages
 from store.formats.table import read_csv
 from student.predict import page, plot, words
+from student.predict import __main__ as command
 from student.predict.__main__ import _pages, line, main
+from student.predict.answer import refusal
 from student.predict.records import Answer, Calibration, HeardWord, Moment, Teachers
 
 BASIS = {"teachers": {}, "fit": {"kind": "cca", "from": "here"}, "student": None}
@@ -165,7 +168,7 @@ def test_a_row_is_as_high_as_its_lines_of_words_and_ids_are_unique():
     answer = replace(ANSWERS["real"], timeline=line, words=crowd, duration=8.0, face_share=1.0, voice_share=1.0)
     text = page.page(answer, BASIS, [], None)
     lowest = max(float(y) for y in re.findall(r'<rect class="yes"[^>]* y="(\d+)"', text))
-    assert f'viewBox="0 0 760 {int(lowest) + 22}"' in text
+    assert f'viewBox="0 0 760 {int(lowest) + 20}"' in text
     ids = re.findall(r' id="([^"]*)"', text)
     assert len(ids) == len(set(ids)) > 4
     assert "<script" not in text
@@ -196,13 +199,19 @@ def test_an_address_is_one_line_that_says_to_download(tmp_path, option, address)
     assert not (tmp_path / "pages").exists()
 
 
-def test_a_folder_of_videos_gets_a_list_and_its_own_lists_are_replaced_alone(tmp_path):
+def test_a_folder_of_videos_gets_a_list_and_its_own_lists_are_replaced_alone(tmp_path, monkeypatch):
+    """No model is needed for files that cannot be read."""
+    monkeypatch.setattr(command, "basis", lambda *_: SimpleNamespace(told=lambda: BASIS))
+    monkeypatch.setattr(
+        command, "predict", lambda paths, *_: ((refusal(path, "unreadable", f"{path}: no"), None, None) for path in paths)
+    )
     for name in "ab":
         (tmp_path / f"{name}.mp4").write_bytes(bytes(range(256)) * 20)
     asked = [str(tmp_path), "--teacher-only", "--cpu", "--html", str(tmp_path / "pages")]
     assert CliRunner().invoke(main, asked).exit_code == 2  # none could be read
     assert {file.name for file in (tmp_path / "pages").iterdir()} == {"a.html", "b.html", "index.html", "index.csv"}
     assert list(read_csv((tmp_path / "pages" / "index.csv").read_bytes())["page"]) == ["a.html", "b.html"]
+    assert CliRunner().invoke(main, asked).exit_code == 2
     (tmp_path / "pages" / "index.csv").write_text("mine")
     found = CliRunner().invoke(main, asked)
     assert "index.csv exists and is not a list of student.predict" in found.output

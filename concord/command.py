@@ -2,8 +2,8 @@
 and no secrets.
 
 `Command` extends click's: -h and --version everywhere; an unexpected error gives one line and exit code 1, with its
-traceback if --debug was given; Ctrl-C gives 130, SIGTERM 143; a closed pipe (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do the
-same, and `storage_options` is the pair of options for buckets.
+traceback if --debug was given; Ctrl-C gives 130, SIGTERM 143; a closed pipe (`| head`) ends it quietly. `say` prints,
+`log_to_stderr` makes logs do the same, and `storage_options` is the pair of options for buckets.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,8 @@ class Detector(nn.Module, ModelHubMixin):
         with _asking(f"{name} is not a folder here, and the Hub"):
             file = _fetched(name, checkpoint.MODEL_FILE, checkpoint.MOST_MODEL, how)
             text = ""
-            try:
+            with suppress(errors.EntryNotFoundError):  # a card is not needed to judge
                 text = _read(_fetched(name, CARD_FILE, MOST_TEXT, how))
-            except errors.EntryNotFoundError:
-                pass  # a card is not needed to judge
         return cls(*checkpoint.load_model(file, device), text)
 
     # -- saving -------------------------------------------------------------------------------------------------------

@@ -224,7 +224,11 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option("--resume_from_checkpoint", help='Resume from this checkpoint of --output, or from its "latest".')
 @option("--compile", is_flag=True, help="Compile the student with torch.compile: slow at first, then faster steps.")
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
-@option("--report_to", default=TrainConfig.report_to, help="Tracker: tensorboard, wandb, or another that Accelerate supports.")
+@option(
+    "--report_to",
+    default=TrainConfig.report_to,
+    help="Tracker: tensorboard, wandb, or another that Accelerate supports.",
+)
 @option("--cpu", is_flag=True, help="Do not use a GPU.")
 def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
     """Train a detector on the windows, soft labels and on-the-fly pairs of a store.
@@ -266,8 +270,10 @@ def _train(resume: str | None, options: dict[str, Any]) -> int:
         code = trainer.run()
     except Exception as error:
         raise _failed(error) from error
-    if code and FIRST:
+    if FIRST and code:
         say(f"stopped by signal {code - 128}; state saved: continue with --resume_from_checkpoint latest", err=True)
+    elif FIRST:
+        say(trainer.outputs.next_step())
     return code
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from house import ARCHITECTURE, FILES, MODULES, ROOT, drawn, folder_of, imports, relative, said_of
 
 from benchmarks import __main__ as benchmarks
-from concord import ConcordError, errors
+from concord import ConcordError, __version__, errors
 from concord import __main__ as commands
 from pipelines.doctor import packages as doctor
 
@@ -298,7 +298,10 @@ def test_the_drawing_in_the_docs_is_the_house():
 def test_every_command_of_concord_is_there(name):
     command = commands.Lazy().get_command(None, name)
     assert isinstance(command, click.Command)
-    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+    for option, says in (("--help", "Usage:"), ("-h", "Usage:"), ("--version", f"concord-av {__version__}\n")):
+        found = CliRunner().invoke(command, [option])
+        assert found.exit_code == 0
+        assert found.output.startswith(says)
 
 
 @pytest.mark.parametrize("name", benchmarks.found())

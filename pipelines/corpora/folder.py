@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from concord.text import counted
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import USUAL, VIDEO_SUFFIXES, Row, reads_urls
 from store.place import Place, place
@@ -32,8 +33,8 @@ def rows(root: Path | Place) -> Iterator[Row]:
             yield Row(path)
     if not labelled and (above := _above(root)):
         raise ManifestError(
-            f"folder:{root} lies inside a corpus, so that no clip of it would have a label: name the folder that holds real/ and "
-            f"fake/, folder:{above}"
+            f"folder:{root} lies inside a corpus, so that no clip of it would have a label: name the folder that holds real/ "
+            f"and fake/, folder:{above}"
         )
 
 
@@ -53,7 +54,7 @@ def videos(root: str | Path | Place) -> Iterator[tuple[str, list[str]]]:
         else:
             other += 1
     if other:
-        many = "1 file" if other == 1 else f"{other} files"
+        many = counted(other, "file")
         log.warning("folder:%s: %s without a video's suffix (%s ...) skipped", root, many, ", ".join(USUAL))
 
 

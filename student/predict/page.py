@@ -22,7 +22,7 @@ import numpy as np
 from markupsafe import Markup
 
 from concord.frames import FPS
-from concord.text import spelled
+from concord.text import counted, spelled
 from pipelines.ui.pages import as_count, render
 from store import output
 from store.formats.table import to_csv
@@ -104,7 +104,16 @@ def index(listed: Sequence[Listed], asked: int, basis: Mapping[str, Any]) -> str
 def table(listed: Sequence[Listed]) -> bytes:
     """The same list as CSV, with COLUMNS; what is no Unicode text in a name is spelled out."""
     rows = [
-        (one.name, one.short, said.decision, said.probability, said.reason, said.message or one.why, one.page, said.path)
+        (
+            one.name,
+            one.short,
+            said.decision,
+            said.probability,
+            said.reason,
+            said.message or one.why,
+            one.page,
+            said.path,
+        )
         for one in listed
         for said in [one.said]
     ]
@@ -228,7 +237,7 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             there, margin = ("unknown" if x is None else f"{x:.2f}" for x in (offset.similarity, offset.margin))
             yield "Best fit", f"{where}, similarity {there}, margin {margin}"
         if said.student and said.student.logit is not None:
-            yield "Detector's logit", f"{said.student.logit:.2f} over {said.student.frames} frames"
+            yield "Detector's logit", f"{said.student.logit:.2f} over {counted(said.student.frames, 'frame')}"
         for note in said.notes:
             yield "Note", note.text
         yield "Calibration", said.calibration.text

@@ -160,7 +160,11 @@ def _agreeing(said: Answer, fake: float) -> tuple[str, str, str]:
             f"On the whole they belong together. Look closely at {where}: there they do not.",
         )
     if fake > UNSURE:
-        return "likely-good", "Lips and voice probably belong together", "They agree, but less clearly than they usually do."
+        return (
+            "likely-good",
+            "Lips and voice probably belong together",
+            "They agree, but less clearly than they usually do.",
+        )
     return (
         "good",
         "Lips and voice say the same thing",

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from concord import files
-from concord.text import code, markdown
+from concord.text import code, counted, markdown
 from store import Reader
 from student.config import DataConfig, TrainConfig
 from student.header import Header
@@ -84,9 +84,10 @@ def text(run: Run) -> str:
         "## Protocol",
         f"Splits: {code(config.splits) if config.splits else 'as the store has them'}; validation {_by(facts.validation_by)}. "
         f"Windows of {facts.window} frames (25 a second) of {_picture(data.picture)}, trim {markdown(data.trim)}; "
-        f"{facts.too_short} training clips were too short. Of the real clips' windows {data.pair_share:.0%} got "
-        "another clip's sound or their own shifted. "
-        f"{_pseudo(data)}Losses {code(losses.preset)} ({weights}); at most {config.epochs} epochs, seed {config.seed}.",
+        f"{counted(facts.too_short, 'training clip was', 'training clips were')} too short. Of the real clips' windows "
+        f"{data.pair_share:.0%} got another clip's sound or their own shifted. "
+        f"{_pseudo(data)}Losses {code(losses.preset)} ({weights}); at most {counted(config.epochs, 'epoch')}, seed "
+        f"{config.seed}.",
         "## Figures on validation clips",
         figures(run.best),
         f"{_chosen(config)} were chosen on these clips, so the figures are too good: judge it by "
@@ -140,7 +141,7 @@ def _results(best: Best | None) -> list[dict[str, Any]]:
     if best is None or not best.figures.trials:
         return []
     found = best.figures.finite()
-    on = f"{best.figures.trials} validation trials"
+    on = counted(best.figures.trials, "validation trial")
     return [
         {"type": METRICS[name], "name": f"{name} on {on}", "value": round(found[name], 4)}
         for name in METRICS
@@ -202,7 +203,7 @@ def figures(best: Best | None) -> str:
     numbers = {name: value for name, value in found.finite().items() if name.startswith(("auc", "brier"))}
     shown = ", ".join(f"{markdown(name.replace('_', ' '))} {value:.3f}" for name, value in numbers.items())
     return (
-        f"After epoch {best.epoch}, on {found.trials} trials: {shown}; threshold {found.threshold:.3f}, temperature "
+        f"After epoch {best.epoch}, on {counted(found.trials, 'trial')}: {shown}; threshold {found.threshold:.3f}, temperature "
         f"{found.temperature:.3f}."
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from concord.text import counted
 from student import checkpoint, run_state
 from student.config import ConfigError, TrainConfig
 from student.data import augment
@@ -183,7 +184,7 @@ class Trainer:
         if not patience or waited < patience:
             return False
         if self.main:
-            self.progress.say(f"no better detector for {waited} epochs: ending (--patience {patience})")
+            self.progress.say(f"no better detector for {counted(waited, 'epoch')}: ending (--patience {patience})")
         return True
 
     def _end_early(self, code: int) -> int:
@@ -235,7 +236,7 @@ class Trainer:
     def _say_figures(self, figures: Validation) -> None:
         measured = {k: v for k, v in figures.finite().items() if k.startswith("auc")}
         told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in measured.items())
-        told = told or f"of {figures.trials} trials, too few to say how well it separates them"
+        told = told or f"of {counted(figures.trials, 'trial')}, too few to say how well it separates them"
         self.progress.say(f"epoch {self.state.epoch} of {self.config.epochs}: validation {told}")
 
     def _shown_best(self) -> Best | None:

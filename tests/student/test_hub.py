@@ -89,7 +89,9 @@ def test_weights_that_were_trained_on_lose_what_was_fitted_to_others(run, tmp_pa
     assert text.count(CHANGED) == 1
 
 
-@pytest.mark.parametrize("others", [["results.json", "model.safetensors", "config.json"], ["README.md"], ["thesis.tex"]])
+@pytest.mark.parametrize(
+    "others", [["results.json", "model.safetensors", "config.json"], ["README.md"], ["thesis.tex"]]
+)
 def test_a_folder_with_other_files_is_left_as_it_is(run, tmp_path, others):
     detector = Detector.from_pretrained(run)
     (tmp_path / "theirs").mkdir()
@@ -157,7 +159,10 @@ def test_the_hubs_library_reads_figures_that_say_what_they_are_of():
     read = ModelCard(card.front_matter(["lavdf:x", "grid:s1", "grid:s2"], best, "group")).data
     assert read.license == "unknown"
     assert read.datasets == ["GRID"]  # the other is gated
-    assert [(one.metric_type, one.metric_value) for one in read.eval_results] == [("roc_auc", 0.9123), ("brier_score", 0.1)]
+    assert [(one.metric_type, one.metric_value) for one in read.eval_results] == [
+        ("roc_auc", 0.9123),
+        ("brier_score", 0.1),
+    ]
     assert read.eval_results[0].metric_name == "auc on 80 validation trials"
     assert "validation clips of its own corpora, split off by group" in read.eval_results[0].dataset_name
     bare = ModelCard(card.front_matter(["lavdf:x"], Best((0, 0), 1, 1, "", Validation()))).data

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from pipelines.ui import pages
 from store.formats.table import read_csv
-from student.predict import page, plot, words
 from student.predict import __main__ as command
+from student.predict import page, plot, words
 from student.predict.__main__ import _pages, line, main
 from student.predict.answer import refusal
 from student.predict.records import Answer, Calibration, HeardWord, Moment, Teachers
@@ -86,7 +86,10 @@ def test_the_table_beside_it_reads_back_and_holds_no_formula():
 def test_a_click_on_a_heading_sorts_and_a_second_turns_the_order_round(tmp_path):
     browser = shutil.which("chromium") or pytest.skip("chromium is not installed")
     text = re.sub(r"<meta http-equiv[^>]*>", "", page.index(LISTED, 6, BASIS))  # so that a script of the test may click
-    for clicks, expected in ((1, ["0.02", "0.2", "0.3", "0.7", "0.99", ""]), (2, ["0.99", "0.7", "0.3", "0.2", "0.02", ""])):
+    for clicks, expected in (
+        (1, ["0.02", "0.2", "0.3", "0.7", "0.99", ""]),
+        (2, ["0.99", "0.7", "0.3", "0.2", "0.02", ""]),
+    ):
         click = "document.querySelectorAll('.answers button')[1].click();" * clicks
         (tmp_path / "list.html").write_text(text.replace("</main>", f"<script>{click}</script></main>"))
         shown = subprocess.run(
@@ -195,7 +198,9 @@ def test_an_address_is_one_line_that_says_to_download(tmp_path, option, address)
     found = CliRunner().invoke(main, [*given, "--teacher-only", "--html", str(tmp_path / "pages")])
     assert found.exit_code == 2
     assert len(found.output.splitlines()) == 1
-    assert f"{address} is an address, and only files on this machine are judged: download the video first" in found.output
+    assert (
+        f"{address} is an address, and only files on this machine are judged: download the video first" in found.output
+    )
     assert not (tmp_path / "pages").exists()
 
 
@@ -203,7 +208,9 @@ def test_a_folder_of_videos_gets_a_list_and_its_own_lists_are_replaced_alone(tmp
     """No model is needed for files that cannot be read."""
     monkeypatch.setattr(command, "basis", lambda *_: SimpleNamespace(told=lambda: BASIS))
     monkeypatch.setattr(
-        command, "predict", lambda paths, *_: ((refusal(path, "unreadable", f"{path}: no"), None, None) for path in paths)
+        command,
+        "predict",
+        lambda paths, *_: ((refusal(path, "unreadable", f"{path}: no"), None, None) for path in paths),
     )
     for name in "ab":
         (tmp_path / f"{name}.mp4").write_bytes(bytes(range(256)) * 20)

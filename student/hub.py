@@ -229,4 +229,4 @@ def _asking(what: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise HubError(f"{what} refused: {checkpoint.first(error)}") from error
     except (errors.HTTPError, OSError) as error:
-        raise HubError(f"{what} cannot be reached: {checkpoint.first(error)}; check the network") from error
+        raise HubError(f"{what} could not be asked: {checkpoint.first(error)}; check network and disk") from error

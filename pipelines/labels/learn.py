@@ -144,11 +144,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
     if len(clips) == 0:
         return None, {}
     if len(clips) < FEW_CLIPS:
-        log.warning(
-            "the fit has %s; with fewer than %d its soft labels are not reliable",
-            len(clips),
-            FEW_CLIPS,
-        )
+        has = counted(len(clips), "real training clip")
+        log.warning("the fit has %s; with fewer than %d its soft labels are not reliable", has, FEW_CLIPS)
     who = people(reader, clips)
     parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS, who)
     found = _from_parts(Material(root, reader, clips, parts, spread), kind, seed)
@@ -293,11 +290,8 @@ def _moments(material: Material, shuffle: bool = True) -> tuple[list[Moments | N
     whole = _sum(total[:count])
     if whole is None or whole.count <= similarity.DIMS:
         frames = whole.count if whole else 0
-        log.warning(
-            "face and voice are in %s of %s: too few for a fit",
-            counted(frames, "frame"),
-            counted(len(clips), "real training clip"),
-        )
+        of = f"{counted(frames, 'frame')} of {counted(len(clips), 'real training clip')}"
+        log.warning("face and voice are in %s: too few for a fit", of)
         return None
     return total[:count], total[count:], context
 

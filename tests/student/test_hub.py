@@ -3,9 +3,11 @@ believed, and the Hub's troubles in one sentence."""
 
 import os
 import pickle
+import re
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from student.models import build
 from student.run import card
 from student.run.state import Best, Validation
 
+ROOT = Path(__file__).parents[2]
 SCORES = {"levels": [k / STEPS for k in range(STEPS + 1)], "units": 25, "clips": 30}
 ABOUT = {
     "threshold": 0.25, "temperature": 1.5, "fitted_on": "validation, 40 trials", "window": 25, "step": 7,
@@ -74,6 +77,13 @@ def test_a_saved_detector_gives_the_same_logits_and_keeps_its_header(run, tmp_pa
     first, second = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "saved"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     again.save_pretrained(tmp_path / "saved")  # over its own
+
+
+def test_the_example_of_the_docs(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"<!-- hub -->\n```python\n(.*?)```", (ROOT / "docs" / "train.md").read_text(), re.DOTALL)
+    exec(compile(code.replace("runs/first", "run"), "train.md", "exec"), {})
+    assert {path.name for path in (tmp_path / "detector").iterdir()} == FILES
 
 
 def test_weights_that_were_trained_on_lose_what_was_fitted_to_others(run, tmp_path):

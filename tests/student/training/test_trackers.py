@@ -62,7 +62,7 @@ def test_weights_and_biases_keeps_a_run_without_a_network(path, tmp_path, monkey
 @pytest.mark.parametrize(
     ("name", "there", "says"),
     [
-        ("nobody", ["tensorboard"], "is not a tracker that Accelerate supports; there is all, tensorboard"),
+        ("nobody", ["tensorboard"], "is not a tracker that Accelerate supports; there is all, "),
         (
             "tensorboard",
             ["wandb"],

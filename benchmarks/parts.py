@@ -48,20 +48,25 @@ class Part:
 
 @dataclass
 class Result:
-    """What a part gave: its rows, how long it took, why it ended early ("" where it did not), and where in the code."""
+    """What a part gave: its rows, how long it took (processor_s: with the processes that it waited for), why it ended early
+    ("" where it did not), and where in the code."""
 
     name: str
     title: str
     rows: list[Row]
     seconds: float = 0.0
+    processor_s: float | None = None
     ended: str = ""
     trace: str = ""
 
 
 @dataclass(frozen=True)
-class _Failure:
+class _End:
+    """The last that a part's process sends."""
+
     said: str
     trace: str
+    processor_s: float
 
 
 def run(
@@ -113,10 +118,8 @@ def _one(part: Part, limit: float, context: Any, result: Result, added: Callable
                 process.join(CLEAN_UP_S)
                 result.ended = f"its process died ({_death(process.exitcode)})"
                 return
-            if got is None:
-                return
-            if isinstance(got, _Failure):
-                result.ended, result.trace = got.said, got.trace
+            if isinstance(got, _End):
+                result.ended, result.trace, result.processor_s = got.said, got.trace, got.processor_s
                 return
             result.rows.append(got)
             added(got)
@@ -126,15 +129,16 @@ def _one(part: Part, limit: float, context: Any, result: Result, added: Callable
 
 
 def _child(sender: Connection, work: Callable[..., Iterator[Row]], options: dict[str, Any]) -> None:
-    """Send the rows of a part, then None or what went wrong."""
+    """Send the rows of a part, then how it ended."""
     os.setsid()
+    said = trace = ""
     try:
         for row in work(**options):
             sender.send(row)
-        sender.send(None)
     except Exception as error:
-        said = told(error)
-        sender.send(_Failure(f"failed: {said[:300]}", traceback.format_exc()))
+        said, trace = f"failed: {told(error)[:300]}", traceback.format_exc()
+    spent = os.times()
+    sender.send(_End(said, trace, spent.user + spent.system + spent.children_user + spent.children_system))
 
 
 def _end(process: Any) -> None:
@@ -165,7 +169,8 @@ def _section(result: Result) -> str:
     for row in result.rows:
         lines.append([row.name, *(shown(row.figures.get(name)) for name in columns), row.note])
     wide = [max(len(line[k]) for line in lines) for k in range(len(columns) + 1)]
-    text = [f"{result.title} ({result.seconds:.0f} s)"]
+    busy = "" if result.processor_s is None else f", {result.processor_s:.0f} s of the processor"
+    text = [f"{result.title} ({result.seconds:.0f} s{busy})"]
     for line in lines:
         cells = [line[0].ljust(wide[0]), *(cell.rjust(size) for cell, size in zip(line[1:-1], wide[1:], strict=True))]
         text.append("  ".join([*cells, line[-1]]).rstrip())

@@ -27,7 +27,7 @@ def plan(quick: bool, corpus: str | None) -> list[Part]:
     lite = ["lite"] if quick else ["lite", "lite with texture", "talknet"]
     return [
         Part("formats", "Windows of 75 frames from a store and from other formats", reading.formats,
-             {"store_rows": 16_800 if quick else 42_000, "windows": 400, "rounds": 5}, 2.0),
+             {"store_rows": 16_800 if quick else 42_000, "rounds": 5}, 2.0),
         Part("workers", "The trainer's loader by its processes", reading.workers,
              {"store_rows": 16_800, "counts": [0, 1, 2], "windows": 8, "rounds": 3 if quick else 7}, 1.5),
         Part("growth", "Cost as the corpus grows", growing.sizes,

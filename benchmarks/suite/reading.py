@@ -25,13 +25,13 @@ class Different(ConcordError):
     """A way of reading gives other bytes than the store."""
 
 
-def formats(store_rows: int, windows: int, rounds: int) -> Iterator[Row]:
+def formats(store_rows: int, rounds: int) -> Iterator[Row]:
     """A row for each format: speed, processor time, size on disk, and ratios to the store and to its codec by processor time,
     round by round."""
     with tempfile.TemporaryDirectory(prefix="formats-") as name:
         folder = Path(name)
         reader = store_reading.build(folder / "s.zarr", store_rows, 25)
-        places = one_of_each(reader, windows)
+        places = one_of_each(reader)
         ways: dict[str, Epoch] = {
             OURS: store_reading.one_by_one(store_reading.our_reader(reader)),
             FLOOR: store_reading.one_by_one(store_reading.codec_alone(reader)),
@@ -59,10 +59,10 @@ def formats(store_rows: int, windows: int, rounds: int) -> Iterator[Row]:
         yield from skipped
 
 
-def one_of_each(reader: store.Reader, most: int) -> list[Place]:
-    """A window at a random place of every clip that is long enough, in random order; `most` of them."""
+def one_of_each(reader: store.Reader) -> list[Place]:
+    """A window at a random place of every clip that is long enough, in random order."""
     rng, length = np.random.default_rng(1), np.asarray(reader.clips["length"])
-    clips = rng.permutation(np.flatnonzero(length >= store_reading.WINDOW))[:most]
+    clips = rng.permutation(np.flatnonzero(length >= store_reading.WINDOW))
     return [(int(i), int(rng.integers(0, length[i] - store_reading.WINDOW + 1))) for i in clips]
 
 

@@ -47,7 +47,7 @@ def plan(device: str, quick: bool, clips: int) -> list[Part]:
     work = forward.Work(2, 10, 1, 256) if quick else forward.Work(clips, 75, 10, 8192)
     students = ["lite", "lite with texture", "talknet"]
     whisper, avhubert = (["rehearsal"], ["rehearsal"]) if quick else (["large", "medium"], ["large"])
-    steps = forward.Work(2, 20, 1, 256) if quick else work
+    steps = forward.Work(2, 12, 1, 256) if quick else work
     readers = [0] if quick else [0, 4, 12]
     on: dict[str, Any] = {"device": device}
     made = [

@@ -94,7 +94,7 @@ def speed(forward: Callable[[], object], on: torch.device, work: Work, precision
     """Frames a second, as seconds of video a second, operations a second as a share of a matrix product's, memory."""
     peak = timing.peak_mib(forward, on)
     flops = timing.operations(forward)
-    spent = statistics.median(timing.seconds(forward, on, work.rounds))
+    spent = statistics.median(timing.seconds(forward, on, work.rounds, min(2, work.rounds - 1)))
     most = timing.ceiling(on, work.product, timing.DTYPES[precision])
     rate = work.clips * work.frames / spent
     return {

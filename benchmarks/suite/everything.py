@@ -51,20 +51,23 @@ def run(
     output.check([Output(path, kinds[name]) for name, path in files.items() if path and str(path) != "-"])
     head = {"command": sys.argv[1:], "machine": about(), "quick": quick}
 
+    def text(results: list[Result]) -> bytes:
+        document = parts.document(plot.COMMAND, head, results)
+        return (json.dumps(cleaned(document), indent=2) + "\n").encode()
+
     def watch(results: list[Result], row: Row | None) -> None:
         result = results[-1]
         say(f"{result.name}: {row.name}" if row else f"{result.name}: {result.ended or 'done'}", err=True)
+        if row is None and files["json"] and str(files["json"]) != "-":
+            output.write(files["json"], text(results))  # so that a run that is stopped leaves what it measured
 
     wanted = [part for part in plan(quick, corpus) if not chosen or part.name in chosen]
     results = parts.run(wanted, minutes or MINUTES[quick], watch=watch)
-    text = (json.dumps(cleaned(parts.document(plot.COMMAND, head, results)), indent=2) + "\n").encode()
     machine = ", ".join(f"{key} {value}" for key, value in head["machine"].items())
     if files["plot"]:
         output.write(files["plot"], plot.png(results, machine))
-    if files["json"] and str(files["json"]) != "-":
-        output.write(files["json"], text)
     if str(files["json"]) == "-":
-        put(text.decode().rstrip("\n"))
+        put(text(results).decode().rstrip("\n"))
     else:
         put(f"{machine}\n\n{parts.table(results)}")
     return 3 if parts.failed(results) else 0

@@ -50,7 +50,9 @@ def _bars(column: str, unit: str, log: bool = False) -> Callable[[Any, list[Row]
         rows = [row for row in rows if row.figures.get(column) is not None][::-1]
         values = [float(row.figures[column] or 0) for row in rows]
         names = [row.name for row in rows]
-        colours = [FLOOR if "alone" in n else OURS if "concord" in n or "precompute" in n else OTHERS for n in names]
+        colours = [
+            FLOOR if n.startswith("its ") else OURS if "concord" in n or "precompute" in n else OTHERS for n in names
+        ]
         axis.barh(np.arange(len(rows)), values, color=colours)
         axis.set_yticks(np.arange(len(rows)), names, fontsize=8)
         axis.set_xlabel(unit, fontsize=9)

@@ -18,7 +18,7 @@ from benchmarks.speed.store_reading import NAMES, Epoch, Place
 from benchmarks.suite import rivals
 from concord.errors import ConcordError
 
-OURS, FLOOR = "concord-av store", "its codec alone, from memory"
+OURS, BARE, FLOOR = "concord-av store", "its bytes read, checked, decoded", "its codec alone, from memory"
 
 
 class Different(ConcordError):
@@ -34,15 +34,19 @@ def formats(store_rows: int, rounds: int) -> Iterator[Row]:
         places = one_of_each(reader)
         ways: dict[str, Epoch] = {
             OURS: store_reading.one_by_one(store_reading.our_reader(reader)),
+            BARE: store_reading.one_by_one(store_reading.bare(reader)),
             FLOOR: store_reading.one_by_one(store_reading.codec_alone(reader)),
         }
         size: dict[str, float | None] = {
             OURS: sum(rivals.megabytes(folder / "s.zarr" / "frames" / array) for array in NAMES),
+            BARE: None,
             FLOOR: None,
         }
         skipped = []
         few = places[: max(1, len(places) // 10)]
         expected = list(ways[OURS](few))
+        if wrong := rivals.differences(expected, ways[BARE](few)):
+            raise Different(f"{BARE}: {wrong[0]} is not what the store's reader gives")
         for way, made in rivals.ways().items():
             if isinstance(made, str):
                 skipped.append(Row(way, {}, made))

@@ -39,6 +39,13 @@ def test_a_format_gives_the_bytes_of_the_store(reader, name, tmp_path):
     assert rivals.megabytes(tmp_path) > 1
 
 
+def test_the_least_that_reading_takes_gives_the_same_windows(reader):
+    bare, ours = store_reading.bare(reader), store_reading.our_reader(reader)
+    for clip, start in reading.one_of_each(reader)[:6]:
+        window = bare(clip, start)
+        assert all(np.array_equal(window[name], values, equal_nan=True) for name, values in ours(clip, start).items())
+
+
 def test_the_codec_alone_and_the_reader_read_the_same_chunks(reader):
     places = reading.one_of_each(reader)[:3]
     ways = {

@@ -37,6 +37,7 @@ HEADERS = {
 }
 WAIT_S = 1.5  # that a list waits for all clips to be read before it is shown without some
 AHEAD = 1 << 16  # bytes of sound that are read together: 2 s
+MOST_NUMBERS = 20  # shortcuts of an audit that are shown at once
 AGAIN_S = 3  # after which such a list is loaded again
 
 View = Callable[..., Any]
@@ -175,7 +176,14 @@ class Views:
     def audit(self) -> Any:
         """What an audit found."""
         shown = self._shown
-        return self._page("audit", audit=shown.audit, histogram=showing.histogram, row_of=shown.row_of)
+        return self._page(
+            "audit",
+            audit=shown.audit,
+            histogram=showing.histogram,
+            row_of=shown.row_of,
+            methods=shown.browser.names("method"),
+            most=MOST_NUMBERS,
+        )
 
     def style(self) -> Any:
         """The look of all pages of the project, and what these need beside it."""

@@ -172,16 +172,17 @@ export class Plot {
   }
 
   words(drawing, clip, number, y) {
+    const lanes = Math.min(WORD_LANES, clip.words.length);
     clip.words.forEach((word, k) => {
       if (word.end < this.first || word.start > this.first + this.span) return;
       const x = this.x(Math.max(word.start, this.first)), end = Math.min(this.x(word.end), this.x(this.first + this.span));
-      const at = y + WORD * (k % WORD_LANES), group = svg("g", { class: `word w${number}` });
+      const at = y + WORD * (k % lanes), group = svg("g", { class: `word w${number}` });
       group.append(svg("rect", { x, y: at, width: Math.max(4, end - x), height: WORD - 3, rx: 3 }));
       group.append(svg("text", { x: x + 5, y: at + 14 }, word.text));
       drawing.append(group);
       this.marks.push({ clip, k, group });
     });
-    return y + WORD * WORD_LANES + 4;
+    return y + WORD * lanes + 4;
   }
 
   drawOverview() {

@@ -21,6 +21,7 @@ from concord import frames as bits
 from store.place import place
 from store.serve import __main__ as command
 from store.serve import audit, browse, playing
+from store.serve.agreement import Progress
 from store.serve.app import make_app
 from store.serve.showing import Shown
 
@@ -382,6 +383,32 @@ def test_a_store_without_sound_or_crops_says_so(path, reader, monkeypatch):
     assert "This store has no mouth crops" in text
     assert "<audio" not in text
     assert client.get("/clip/0/frames.json").json["peaks"] is None
+
+
+def test_an_empty_store_is_shown(tmp_path):
+    store.create(tmp_path / "s.zarr", {"asr": 4, "vsr": 4}, {"teachers": {}}).consolidate()
+    client = asking(make_app(Shown(store.open(tmp_path / "s.zarr"))))
+    for address in ("/", "/?sort=lowest", "/failures", "/audit"):
+        assert page(client, address)
+    assert "No clip of the store is like that" in page(client, "/")
+    assert client.get("/clip/0").status_code == 404
+
+
+def test_a_list_says_how_many_clips_were_read_and_comes_again(shown, client, monkeypatch):
+    monkeypatch.setattr(shown.agreement, "gather", lambda wait_s: Progress(7, 34, 2))
+    answer = client.get("/?sort=lowest")
+    assert "Agreement of 7 of 34 clips has been read so far" in answer.text
+    assert "2 clips cannot be read" in answer.text
+    assert answer.headers["Refresh"] == "3"
+    assert "Refresh" not in client.get("/").headers
+
+
+def test_a_damaged_ledger_hides_no_clips(path, tmp_path):
+    here = shutil.copytree(path, tmp_path / "s.zarr")
+    (here / "ledger.parquet").write_bytes(b"PAR1" + bytes(100))
+    client = asking(make_app(Shown(store.open(here))))
+    assert "ledger.parquet is damaged" in page(client, "/failures")
+    assert "<h2>34 clips</h2>" in page(client, "/")
 
 
 # ------------------------------------------------------------------------------------------------ the command

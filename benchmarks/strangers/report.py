@@ -193,7 +193,9 @@ def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str
         scores["student"] = np.array([_logit(one) for one in said], float)
     ranked = forged.Ranked([clip.listed for clip in some], scores, [clip.numbers for clip in some])
     ranked = forged.comparable(ranked)
-    by = "student" if decider.has_student else "similarity"
+    if decider.has_student:
+        ranked = ranked.with_score("both", forged.both(ranked.scores["student"], ranked.scores["margin"]))
+    by = "both" if decider.has_student else "similarity"
     scored = ranked.of(np.isfinite(ranked.scores[by]))  # the trivial numbers are judged on the same clips
     return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(scored)}
 

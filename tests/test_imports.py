@@ -40,7 +40,7 @@ INSIDE_FUNCTIONS = {
 ONLY_IN = {"ray": "pipelines", "accelerate": "student", "zarr": "store"}
 # Folders within a package, each with those that it may import; modules beside the folders are for all of them.
 FOLDERS: dict[str, dict[str, set[str]]] = {
-    "concord": {},
+    "concord": {"pages": set()},
     "concord_av": {},
     "store": {
         "formats": set(),
@@ -48,6 +48,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "arrays": {"place", "formats"},
         "similarity": {"arrays", "formats"},
         "reading": {"arrays", "place"},
+        "serve": {"place", "formats"},
     },
     "teachers": {
         "files": set(),
@@ -92,6 +93,7 @@ OURS = {"store", "teachers", "pipelines", "student", "precompute", "concord", "c
 # Folders that import packages of extras, with those extras; all others get by with the distribution alone.
 EXTRAS_IN = {
     "store/reading": {"xarray"},
+    "store/serve": {"serve"},
     "teachers": {"predict"},
     "teachers/whisper": {"predict"},
     "teachers/face": {"face", "litert", "mediapipe"},

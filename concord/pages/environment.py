@@ -28,7 +28,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"count": as_count, "number": as_number, "hours": as_hours, "span": as_span, "when": as_when}
+    made.filters |= {"count": text.counted, "number": as_number, "hours": as_hours, "span": as_span, "when": as_when}
     return made
 
 
@@ -42,11 +42,6 @@ def source(name: str) -> str:
     """The text of a template, or of `concord.pages/style.css`."""
     package, _, file = name.rpartition("/")
     return resources.files(package).joinpath("templates", file).read_text(encoding="utf-8")
-
-
-def as_count(n: float, what: str) -> str:
-    """1 clip, 2,000 clips."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def as_number(value: float | None, digits: int) -> str:

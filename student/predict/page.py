@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from concord.frames import FPS
 from concord.text import counted, spelled
-from pipelines.ui.pages import as_count, render
+from pipelines.ui.pages import render
 from store import output
 from store.formats.table import to_csv
 from student.predict import words as predict_words
@@ -91,7 +91,7 @@ def index(listed: Sequence[Listed], asked: int, basis: Mapping[str, Any]) -> str
     return render(
         "student.predict/index.html.j2",
         COMMAND,
-        title=f"{as_count(len(listed), 'video')}: {told}",
+        title=f"{counted(len(listed), 'video')}: {told}",
         missing=asked - len(listed),
         listed=listed,
         answers=predict_words.SHORT,

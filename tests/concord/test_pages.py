@@ -83,7 +83,11 @@ def test_every_template_is_in_the_package():
 
 
 def test_counts_and_times_are_told_in_words():
-    assert (pages.as_count(1, "clip"), pages.as_count(2000, "clip")) == ("1 clip", "2,000 clips")
+    assert (concord.text.counted(1, "clip"), concord.text.counted(2000, "clip")) == ("1 clip", "2,000 clips")
+    assert (concord.text.counted(1, "person", "people"), concord.text.counted(0, "person", "people")) == (
+        "1 person",
+        "0 people",
+    )
     assert [pages.as_number(x, 1) for x in (None, float("nan"), 1234.56)] == ["–", "–", "1,234.6"]
     assert [pages.as_span(x) for x in (4.4, 44, 185, 8040, 273600)] == [
         "4.4 s",

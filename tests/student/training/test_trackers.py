@@ -52,6 +52,7 @@ def test_weights_and_biases_keeps_a_run_without_a_network(path, tmp_path, monkey
         rows.append(
             {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         )
+    store.close()
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert name == "first"
     assert losses[0] == pytest.approx(lines(tmp_path / "first")[0]["loss"])

@@ -22,8 +22,9 @@ import numpy as np
 from markupsafe import Markup
 
 from concord.frames import FPS
+from concord.pages.environment import as_count
 from concord.text import counted, spelled
-from pipelines.ui.pages import as_count, render
+from pipelines.ui.pages import render
 from store import output
 from store.formats.table import to_csv
 from student.predict import words as predict_words

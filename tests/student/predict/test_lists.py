@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ui import pages
+from concord.pages import environment as pages
 from store.formats.table import read_csv
 from student.predict import __main__ as command
 from student.predict import page, plot, words
@@ -125,7 +125,7 @@ def lab(rgb):
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["light", "dark"])
 def colours(request):
-    style = pages.environment().get_template("pipelines.ui/style.css").render()
+    style = pages.environment().get_template("concord.pages/style.css").render()
     return dict(re.findall(r"--([\w-]+):(#\w+)", style.split("prefers-color-scheme:dark")[request.param]))
 
 

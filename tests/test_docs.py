@@ -5,6 +5,7 @@ import functools
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -205,6 +206,19 @@ def test_the_toy_teacher_takes_no_argument(monkeypatch):
     made = module("teachers.loudness", block("CONTRIBUTING.md", "toy teacher"), monkeypatch)
     with pytest.raises(teachers.TeacherError, match="takes no argument, got 'x'"):
         made.load("x", "cpu")
+
+
+def test_git_ignores_what_the_commands_of_the_readme_leave_here():
+    text = (ROOT / "README.md").read_text()
+    left = {f"{name}/x" for name in re.findall(r"--output (\w[\w/]*)", text)} | set(
+        re.findall(r"open (demo/\S+)", text)
+    )
+    left |= set(re.findall(r"[\w.-]+\.whl", text)) | {".venv/bin/python", "concord_av.egg-info/PKG-INFO", "build/lib"}
+    assert left >= {"runs/first/x", "demo/report/index.html", "concord_av-0.1.0-py3-none-any.whl"}
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    done = subprocess.run(["git", "check-ignore", *left], cwd=ROOT, capture_output=True, text=True)
+    assert set(done.stdout.split()) == left
 
 
 # ------------------------------------------------------------------------------------------------ walks

@@ -129,7 +129,9 @@ def _rule(splits, protocol, wanted, seed, storage):
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
 @click.option("--face-workers", type=Workers(), help="Workers that decode and track faces.  [default: one a CPU core]")
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
-@click.option("--words", is_flag=True, help="Also store transcripts with word times (slow).")
+@click.option(
+    "--words", is_flag=True, help="Also store transcripts with word times; --dry-run says how long that takes."
+)
 @click.option(
     "--arrays",
     default="",

@@ -18,6 +18,7 @@ from benchmarks.strangers.decider import Decider, seen_by_fit
 from benchmarks.strangers.gather import Clip, Gathered
 from benchmarks.strangers.listed import Listed
 from benchmarks.strangers.verdicts import Verdict
+from concord.text import counted
 from pipelines.corpora.fields import ManifestError
 from student.predict.records import Answer
 
@@ -58,7 +59,7 @@ def measure(asked: Asked, advance: Advance) -> dict[str, Any]:
         if not everything.clips:
             first = everything.lost[0] if everything.lost else None
             why = f", the first because: {first.message}" if first else ""
-            raise ManifestError(f"none of the {len(found)} clips of {asked.manifest} could be read{why}")
+            raise ManifestError(f"no clip of {asked.manifest} ({counted(len(found), 'clip')}) could be read{why}")
         answers = _Answers.of(everything, decider, source, asked.seed, advance)
     finally:
         source.close()

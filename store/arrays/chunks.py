@@ -6,17 +6,21 @@ buffer, and zstd allocates the size in the header. So both headers are checked f
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import google_crc32c
 import numpy as np
 from numcodecs import blosc, zstd
 
 RESIDUE = 0x48674BC7  # CRC-32C of any message followed by its own CRC-32C
+_BLOSC_SIZES = struct.Struct("<III")
 _BLOSC_HEADER = 16  # bytes: versions, flags, type size, then u4 each: decoded bytes, bytes of a block, encoded bytes
 _ZSTD_MAGIC = 0xFD2FB528
 
 
-def checked(data: bytes, crc: bool) -> memoryview:
-    """The chunk without its CRC-32C, which must be right; raises ValueError."""
+def checked(data: Any, crc: bool) -> memoryview:
+    """The chunk (bytes or read-only u1) without its CRC-32C, which must be right; raises ValueError."""
     if not crc:
         return memoryview(data)
     if len(data) < 4 or google_crc32c.value(data) != RESIDUE:
@@ -32,7 +36,7 @@ def decode(codec: str, data: memoryview, out: np.ndarray) -> None:
     elif codec == "blosc":
         if len(data) < _BLOSC_HEADER:
             raise ValueError(f"it has {len(data)} bytes, fewer than a header")
-        size, block, encoded = (int.from_bytes(data[at : at + 4], "little") for at in (4, 8, 12))
+        size, block, encoded = _BLOSC_SIZES.unpack_from(data, 4)
         _expect(size, out)
         if encoded != len(data):
             raise ValueError(f"it says that it has {encoded} bytes, but has {len(data)}")

@@ -18,6 +18,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -96,16 +97,16 @@ class Shard:
             raise Damage(f"{self.path} is cut short")
         return data
 
-    def chunks(self, first: int, last: int) -> list[bytes]:
-        """Stored bytes of the chunks first..last (inclusive), by one read where they lie together, as writers leave them."""
+    def chunks(self, first: int, last: int) -> list[Any]:
+        """Stored bytes (or read-only u1) of the chunks first..last (inclusive), by one read where they lie together, as
+        writers leave them."""
         wanted = self.entries[first : last + 1]
-        for k, entry in enumerate(wanted, first):
-            if entry == ABSENT:
-                raise Damage(f"{self.path}: chunk {k} is missing")
-        start, stop = min(o for o, _ in wanted), max(o + n for o, n in wanted)
+        if ABSENT in wanted:
+            raise Damage(f"{self.path}: chunk {first + wanted.index(ABSENT)} is missing")
+        start, stop = min(wanted)[0], max(o + n for o, n in wanted)
         if stop - start > sum(n for _, n in wanted) + _GAP:
             return [self.read(offset, length) for offset, length in wanted]
-        data = self.read(start, stop - start)
+        data = np.frombuffer(self.read(start, stop - start), "u1")  # its parts are no copies, those of bytes are
         return [data[offset - start : offset - start + length] for offset, length in wanted]
 
 
@@ -188,30 +189,21 @@ class ShardedArray:
     def _read(self, start: int, stop: int) -> np.ndarray:
         if not 0 <= start <= stop <= self.shape[0]:
             raise Damage(f"{self.folder} has no rows {start} to {stop}")
-        for number in range(start // self.shard_rows, -(-stop // self.shard_rows)):
+        rows, many = self.chunk_rows, self._chunks
+        first, last = start // rows, -(-stop // rows)  # chunks, counted through all shards
+        numbers = range(first // many, -(-last // many)) if start < stop else ()
+        for number in numbers:
             self.shard(number)  # before memory is allocated: the table may be wrong about a clip
-        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        rows = self.chunk_rows
-        scratch = None
-        at = start
-        while at < stop:
-            number, within = divmod(at, self.shard_rows)
-            end = min(stop, (number + 1) * self.shard_rows)
-            shard = self.shard(number)
-            first = within // rows
-            begin = number * self.shard_rows + first * rows  # row at which the next chunk begins
-            for k, data in enumerate(shard.chunks(first, (end - 1 - number * self.shard_rows) // rows), first):
-                if start <= begin and begin + rows <= stop:
-                    self._chunk(shard, k, data, out[begin - start : begin - start + rows])
-                else:
-                    if scratch is None:
-                        scratch = np.empty((rows, *self.shape[1:]), self.dtype)
-                    self._chunk(shard, k, data, scratch)
-                    low, high = max(begin, start), min(begin + rows, stop)
-                    out[low - start : high - start] = scratch[low - begin : high - begin]
-                begin += rows
-            at = end
-        return out
+        # Chunks are decoded where they stay; the rows around the window are part of the memory, not of the result.
+        blocks = np.empty((last - first, rows, *self.shape[1:]), self.dtype)
+        for number in numbers:
+            shard, base = self.shard(number), number * many
+            begin, end = max(first, base), min(last, base + many)
+            for k, data in enumerate(shard.chunks(begin - base, end - 1 - base), begin):
+                self._chunk(shard, k - base, data, blocks[k - first])
+        whole = blocks.reshape(-1, *self.shape[1:])
+        found = whole[start - first * rows : stop - first * rows]
+        return found if 2 * len(found) >= len(whole) else found.copy()
 
     def shard(self, number: int) -> Shard:
         """An open shard, kept; raises Damage where it cannot be opened."""
@@ -221,7 +213,7 @@ class ShardedArray:
         """A shard as it is now; raises Damage where it cannot be opened."""
         return Shard(self.folder / self.shard_key(number), self._chunks, self._meta, partial(self._is_known, number))
 
-    def _chunk(self, shard: Shard, number: int, data: bytes, out: np.ndarray) -> None:
+    def _chunk(self, shard: Shard, number: int, data: Any, out: np.ndarray) -> None:
         try:
             plain = chunks.checked(data, self._meta.crc)
         except ValueError:

@@ -42,7 +42,6 @@ KINDS = ("cca", "contrast", "fused")
 
 @click.command(
     cls=Command,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: python -m student.experiment --protocol soft-labels --store news.zarr --output runs/soft",
 )
 @click.option("--protocol", type=click.Choice(PROTOCOLS), required=True, help="The question.")

@@ -1,4 +1,5 @@
-"""One block of a Whisper encoder, in two steps, so that its rows may attend to keys and values of other rows."""
+"""A Whisper encoder on sound of any length, and one block of it in two steps, so that its rows may attend to keys and values
+of other rows."""
 
 from __future__ import annotations
 
@@ -6,7 +7,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from whisper.model import ResidualAttentionBlock
+    from whisper.model import AudioEncoder, ResidualAttentionBlock
+
+ROWS_PER_FRAME = 2  # the encoder's 50 rows per second, averaged in pairs
+MELS_PER_FRAME = 4
+
+
+def rows(encoder: AudioEncoder, mel: Tensor, inside: Tensor | None, layer: int | None = None) -> Tensor:
+    """The encoder on mel [clips, mels, 4 * frames]: [clips, 2 * frames, dim], valid where bool inside [clips, frames] is
+    True (None: everywhere). `layer`: the rows after so many blocks; None for those after the last norm."""
+    from torch.nn.functional import gelu
+
+    x = gelu(encoder.conv1(mel))
+    if inside is not None:
+        x = x * inside.repeat_interleave(MELS_PER_FRAME, dim=1)[:, None]
+    x = gelu(encoder.conv2(x)).transpose(1, 2)
+    x = x + encoder.positional_embedding[: x.shape[1]]
+    keys = None if inside is None else inside.repeat_interleave(ROWS_PER_FRAME, dim=1)[:, None, None]
+    for block in encoder.blocks[:layer]:
+        x = passed(block, x, *heads(block, x), keys)
+    return encoder.ln_post(x) if layer is None else x
 
 
 def heads(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

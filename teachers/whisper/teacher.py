@@ -34,7 +34,7 @@ from teachers import windows
 from teachers.base import ClipMedia, TeacherError
 from teachers.files import checkpoint, weights
 from teachers.whisper import ctranslate2
-from teachers.whisper.block import heads, passed
+from teachers.whisper.block import MELS_PER_FRAME, ROWS_PER_FRAME, rows
 from teachers.whisper.padding import Encoder
 from teachers.whisper.transcribe import Word, transcribe
 
@@ -56,8 +56,6 @@ PACKAGES = {
 }
 WINDOW = 750  # frames, the model's 30 s
 OVERLAP = 100  # frames that neighbouring windows share
-ROWS_PER_FRAME = 2  # the encoder's 50 rows per second, averaged in pairs
-MELS_PER_FRAME = 4
 PADDED_BATCH = 8  # windows of 30 s in one pass, except on the CPU
 MOST_OF_A_DIMENSION = 1 << 20  # limit for a model in a file; the largest Whisper has a vocabulary of 51,866
 MOST_CONTEXT = 1 << 13  # steps; the decoder's mask has their square
@@ -131,24 +129,8 @@ class Whisper:
         if min(frames) < longest:
             inside = torch.arange(longest, device=self.device) < torch.tensor(frames, device=self.device)[:, None]
         with torch.autocast(self.device.type, torch.float16, enabled=half):  # the spectrogram needs single precision
-            x = self._rows(mel, inside).float()
+            x = rows(self._encoder, mel, inside, self.layer).float()
         return _pooled(x, frames)
-
-    def _rows(self, mel: Tensor, inside: Tensor | None) -> Tensor:
-        """The encoder on mel [clips, mels, 4 * frames]: [clips, 2 * frames, dim], valid where bool inside [clips,
-        frames] is True."""
-        from torch.nn.functional import gelu
-
-        encoder = self._encoder
-        x = gelu(encoder.conv1(mel))
-        if inside is not None:
-            x = x * inside.repeat_interleave(MELS_PER_FRAME, dim=1)[:, None]
-        x = gelu(encoder.conv2(x)).transpose(1, 2)
-        x = x + encoder.positional_embedding[: x.shape[1]]
-        keys = None if inside is None else inside.repeat_interleave(ROWS_PER_FRAME, dim=1)[:, None, None]
-        for block in encoder.blocks[: self.layer]:
-            x = passed(block, x, *heads(block, x), keys)
-        return encoder.ln_post(x) if self.layer is None else x
 
 
 class ExactWhisper(Whisper):
@@ -169,7 +151,7 @@ class ExactWhisper(Whisper):
             waves = torch.from_numpy(np.stack([pad_or_trim(piece.audio) for piece in batch]).astype(np.float32) / 32768)
             mels = [log_mel_spectrogram(wave, self._model.dims.n_mels) for wave in waves.to(self.device)]
             with torch.autocast(self.device.type, torch.float16, enabled=half):
-                x = self._rows(torch.stack(mels), None).float()
+                x = rows(self._encoder, torch.stack(mels), None, self.layer).float()
             found += _pooled(x, [piece.num_frames for piece in batch])
         return found
 

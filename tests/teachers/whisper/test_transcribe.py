@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from teachers import ClipMedia
 from teachers.voice import VoiceActivity
 from teachers.whisper import transcribe
+from teachers.whisper.block import rows
 from teachers.whisper.teacher import Whisper
 from teachers.whisper.transcribe import CRAMMED, PAUSE, WINDOW, Word, stretches, timed, voiced_part
 
@@ -110,7 +111,7 @@ def test_a_decoder_that_loops_is_heard_once(whisper, clips, monkeypatch):
     """Decoded from rows of trimmed sound this sentence comes twice, the second time in no time."""
 
     def trimmed(mel):
-        return whisper._rows(mel[None, :, : mel.shape[1] // 4 * 4], None)[0]
+        return rows(whisper._encoder, mel[None, :, : mel.shape[1] // 4 * 4], None)[0]
 
     decoder_said = []
 

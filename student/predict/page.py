@@ -22,7 +22,6 @@ import numpy as np
 from markupsafe import Markup
 
 from concord.frames import FPS
-from concord.pages.environment import as_count
 from concord.text import counted, spelled
 from pipelines.ui.pages import render
 from store import output

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 import store
+from store.dataset.spans import Spans, spans, window_for
 from student import run_state
 from student.config import ConfigError, DataConfig, TrainConfig
 from student.data.corpus import Corpus
 from student.data.picture import OF_FACES, choose
-from student.data.spans import Spans, spans, window_for
 from student.data.splits import Split, split
 from student.header import picture
 from student.run.identity import shards_digest, store_identity

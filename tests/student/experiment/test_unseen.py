@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_store import make_store
 
 import store
-from student.data.spans import spans
+from store.dataset.spans import spans
 from student.experiment import folds, judging, unseen
 from student.experiment.__main__ import main
 from student.experiment.asked import QUICK, ExperimentError, Sizes

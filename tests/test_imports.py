@@ -48,7 +48,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "arrays": {"place", "formats"},
         "similarity": {"arrays", "formats"},
         "reading": {"arrays", "place"},
-        "dataset": {"similarity"},
+        "dataset": {"similarity", "place"},
         "export": {"arrays", "similarity"},
     },
     "teachers": {

@@ -140,14 +140,17 @@ class Stream(data.IterableDataset[Any]):
         if self.shuffle:
             rng = np.random.default_rng([self.dataset.choice.seed, self.dataset.epoch])
             numbers = shuffled(self.dataset.shards, np.ones_like(numbers), self.buffer, rng)
-        if self.drop_last:
-            whole = self.world * (self.batch_size or 1)
-            numbers = numbers[: len(numbers) // whole * whole]
-        return numbers[self.rank :: self.world]
+        return numbers[self.rank : self._used : self.world]
+
+    @property
+    def _used(self) -> int:
+        """Windows of all ranks together."""
+        whole = self.world * (self.batch_size or 1) if self.drop_last else 1
+        return len(self.dataset) // whole * whole
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
-        return -(-len(self.order()) // (self.batch_size or 1))
+        return -(-len(range(self.rank, self._used, self.world)) // (self.batch_size or 1))
 
     def __iter__(self) -> Iterator[Any]:
         mine, size = self.order(), self.batch_size or 1

@@ -18,6 +18,7 @@ import numpy as np
 from store import layout
 from store.dataset import pairs, spans
 from store.layout import REAL, SPLITS, StoreError
+from store.place import is_url
 from store.reader import Reader
 from store.reader import open as open_store
 from store.similarity import compare
@@ -109,8 +110,15 @@ class Windows:
 
     @property
     def reader(self) -> Reader:
-        """The store, opened by this process: what another one had open is not shared after a fork."""
+        """The store, opened by this process: what another one had open is not shared after a fork.
+
+        Raises StoreError in a fork of a process that had it open in a bucket: its connections would wait for ever.
+        """
         if self._opened is None or self._opened[0] != os.getpid():
+            if self._opened is not None and is_url(self.path):
+                raise StoreError(
+                    f"{self.path}: forked workers cannot read from a bucket; give the loader multiprocessing_context='spawn'"
+                )
             self._opened = os.getpid(), open_store(self.path, self._options)
         return self._opened[1]
 

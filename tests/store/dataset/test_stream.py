@@ -1,5 +1,6 @@
 """A stream gives each window once, whatever the workers and ranks, and the same batches for any number of workers."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,6 +114,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(data):
     assert taken(DataLoader(stream, batch_size=None, num_workers=2, timeout=LIMIT)) == alone
     by_number = taken(DataLoader(data, batch_size=8))
     assert taken(DataLoader(data, batch_size=8, num_workers=2, timeout=LIMIT)) == by_number
+
+
+def test_a_fork_opens_the_store_again_and_refuses_one_in_a_bucket(data, monkeypatch):
+    """What a bucket's connections would wait for died with the fork; a spawned worker has a copy, which opens it."""
+    parents = data.reader
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert data.reader is not parents
+    monkeypatch.setattr(data, "path", "s3://bucket/s.zarr")
+    assert data.reader is data.reader
+    monkeypatch.setattr(os, "getpid", lambda: 2)
+    with pytest.raises(
+        StoreError, match=r"forked workers cannot read from a bucket; .* multiprocessing_context='spawn'"
+    ):
+        data[0]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import yaml
-from command_runs import contents, ran
+from command_runs import ROOT, contents, ran
 
 import store
 from concord import files
@@ -437,3 +438,18 @@ def test_writing_needs_neither_library():
     code = "import sys, store.export.__main__; print({'webdataset', 'datasets', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+@UNCLOSED
+def test_the_commands_and_lines_of_the_page(path, tmp_path, datasets):
+    """docs/dataset.md, with other folders."""
+    folders = {"/tmp/grid.zarr": path, "/tmp/shards": tmp_path / "shards", "/tmp/hub": tmp_path / "hub"}
+    page = (ROOT / "docs" / "dataset.md").read_text()
+    for name, own in folders.items():
+        page = page.replace(name, str(own))
+    commands = re.findall(r"^    python -m store.export (.*)$", page, re.MULTILINE)
+    assert [ran(main, *shlex.split(words)).exit_code for words in commands] == [0, 0]
+    (code,) = re.findall(r"<!-- exports -->\n```python\n(.*?)```", page, re.DOTALL)
+    space = {}
+    exec(compile(code, "dataset.md", "exec"), space)
+    assert len(space["clips"]) == 6

@@ -1,4 +1,4 @@
-# make install · make demo · make test · make test-golden · make test-all · make lint · make coverage
+# make install · make demo · make test · make test-golden · make test-all · make lint · make coverage · make docs
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -10,7 +10,7 @@ JOBS ?= 2
 # Whole files go to one process each, since their tests share stores that take long to make; the longest come first.
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-golden test-all lint coverage
+.PHONY: install demo test test-golden test-all lint coverage docs
 
 install: $(EDITABLE)
 
@@ -53,3 +53,7 @@ test-all: install
 # Of the code that runs in the tests' own processes; what Ray's workers and other commands run is not counted.
 coverage: install
 	$(PYTEST) -m "not slow" --cov concord --cov store --cov teachers --cov pipelines --cov student --cov-report term:skip-covered
+
+# The documentation as a site in site/; a broken link ends the build.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict

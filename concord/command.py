@@ -1,9 +1,9 @@
 """The base of all commands: each ends with a documented exit code and a line or two, and prints no control characters
 and no secrets.
 
-`Command` extends click's: an unexpected error gives one line and exit code 1, with its traceback if --debug was given;
-Ctrl-C gives 130, SIGTERM 143; a closed pipe (`| head`) ends it quietly. `say` prints, `log_to_stderr` makes logs do the
-same, and `storage_options` is the pair of options for buckets.
+`Command` extends click's: -h and --version everywhere; an unexpected error gives one line and exit code 1, with its
+traceback if --debug was given; Ctrl-C gives 130, SIGTERM 143; a closed pipe (`| head`) ends it quietly. `say` prints,
+`log_to_stderr` makes logs do the same, and `storage_options` is the pair of options for buckets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import click
 
-from concord import early, extras, secrets
+from concord import __version__, early, extras, secrets
 from concord.errors import ConcordError
 from concord.text import plain, plain_lines
 
@@ -92,8 +92,20 @@ def told(error: BaseException) -> str:
     return text
 
 
+def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        say(f"concord-av {__version__}")
+        context.exit()
+
+
 class _Ends(click.Command):
-    """Handles the end of a command, whatever happens in it."""
+    """Handles the end of a command, whatever happens in it; it has -h and --version."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["context_settings"] = {"help_option_names": ["-h", "--help"], **(kwargs.get("context_settings") or {})}
+        super().__init__(*args, **kwargs)
+        about: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": False, "callback": _show_version}
+        self.params.append(click.Option(["--version"], help="Show the version and exit.", **about))
 
     def main(
         self,

@@ -32,6 +32,7 @@
       ConfigError            a configuration of training that cannot be used
       CheckpointError        a checkpoint or detector that cannot be used
       SaveError              a checkpoint that could not be written
+      HubError               a Hub that gives or takes no detector
       SplitError             a list of splits that cannot be used
       ScoreError             scores of a student that are not finite
       TrainingFailed         a run of training that failed after it began

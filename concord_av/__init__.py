@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from store import Reader, StoreError, Writer
     from store import create as create_store
     from store import open as open_store
+    from student.hub import Detector
     from teachers import ClipMedia, Teacher, TeacherError
     from teachers import load as load_teacher
 
 __all__ = [
     "ClipMedia",
     "ConcordError",
+    "Detector",
     "Reader",
     "StoreError",
     "Teacher",
@@ -32,6 +34,7 @@ _RENAMED = {"open_store": "open", "create_store": "create", "load_teacher": "loa
 _HOMES = {
     "concord": ("ConcordError", "__version__"),
     "store": ("Reader", "StoreError", "Writer", "create_store", "open_store"),
+    "student.hub": ("Detector",),
     "teachers": ("ClipMedia", "Teacher", "TeacherError", "load_teacher"),
 }
 

@@ -30,7 +30,7 @@ import numpy as np
 import store
 from concord.command import Command, log_to_stderr, say
 from concord.extras import need
-from concord.text import byte_size
+from concord.text import byte_size, counted
 from pipelines.corpora import manifest
 from pipelines.errors import UsageError
 from pipelines.job import run
@@ -62,13 +62,17 @@ def real_rows(corpora: Sequence[str]) -> list[manifest.Row]:
     real = [row for row in rows if row.label == 0]
     if not real:
         raise UsageError(
-            f"none of the {len(rows):,} clips of {', '.join(corpora)} is known to be real: give them label 0 in the manifest, "
-            "or put them into a folder real/"
+            f"no clip of {', '.join(corpora)} ({counted(len(rows), 'clip')}) is known to be real: give them label 0 in the "
+            "manifest, or put them into a folder real/"
         )
     if len(real) < len(rows):
-        log.info("%d clips that are forged or have no label are left out", len(rows) - len(real))
+        others = counted(len(rows) - len(real), "clip is", "clips are")
+        log.info("%s left out: forged, or without a label", others)
     if not any(row.split in ("", "train") for row in real):
-        raise UsageError(f"all {len(real):,} real clips are of the splits val and test: a fit learns from train alone")
+        raise UsageError(
+            f"{counted(len(real), 'real clip is', 'real clips are all')} of the splits val and test: a fit learns from train "
+            "alone"
+        )
     return real
 
 
@@ -116,8 +120,8 @@ def make(corpora: Sequence[str], root: Path, file: Path) -> None:
     reader = store.open(root)
     if reader.fit is None:
         raise UsageError(
-            f"the {len(rows):,} real clips of {', '.join(corpora)} are too few for a fit, or too few of them show a speaking "
-            f"face; {root / 'ledger.parquet'} says what became of each"
+            f"{counted(len(rows), 'real clip')} of {', '.join(corpora)} are too few for a fit, or too few of them show a "
+            f"speaking face; {root / 'ledger.parquet'} says what became of each"
         )
     teachers = {side: reader.attrs["teachers"][side] for side in ("asr", "vsr")}
     fitfile.save(file, small(reader.fit), teachers, _note(reader))

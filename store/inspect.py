@@ -28,7 +28,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from concord import command
-from concord.text import byte_size, plain, plain_all
+from concord.text import byte_size, counted, plain, plain_all
 from store import layout, output
 from store.arrays import inventory
 from store.layout import StoreError
@@ -167,7 +167,7 @@ def _verdict(damage: list[dict[str, str]], is_complete: bool) -> str:
     clips = {entry["clip"] for entry in damage if entry["clip"]}
     parts = {entry["array"] for entry in damage if not entry["clip"]}
     if damage:
-        return f"verify: {len(clips)} clips damaged" + (f", and {', '.join(sorted(parts))}" if parts else "")
+        return f"verify: {counted(len(clips), 'clip')} damaged" + (f", and {', '.join(sorted(parts))}" if parts else "")
     if is_complete:
         return "verify: every chunk reads as written, and every file is the one that was written"
     return (
@@ -210,6 +210,8 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
             report["damage"] = [asdict(fault) for fault in verify(reader, progress)]
     if as_json:
         command.put(json.dumps(report, indent=2))
+        if save_fit:
+            command.say(f"fit written to {save_fit}", err=True)
     else:
         report = plain_all(report)
         show(report, console)
@@ -218,7 +220,8 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
         if check:
             console.print(_verdict(report["damage"], reader.inventory.complete))
         if save_fit:
-            console.print(f"fit written to {plain(str(save_fit))}")
+            kind, file = plain(reader.attrs["similarity"].get("kind")), plain(save_fit)
+            console.print(f"fit ({kind}) written to {file}: precompute.py and predict take it with --fit-from {file}")
     if report.get("damage"):
         sys.exit(1)
 

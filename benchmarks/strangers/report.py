@@ -18,6 +18,7 @@ from benchmarks.strangers.decider import Decider, seen_by_fit
 from benchmarks.strangers.gather import Clip, Gathered
 from benchmarks.strangers.listed import Listed
 from benchmarks.strangers.verdicts import Verdict
+from concord.text import counted
 from pipelines.corpora.fields import ManifestError
 from student.predict.records import Answer
 
@@ -58,7 +59,7 @@ def measure(asked: Asked, advance: Advance) -> dict[str, Any]:
         if not everything.clips:
             first = everything.lost[0] if everything.lost else None
             why = f", the first because: {first.message}" if first else ""
-            raise ManifestError(f"none of the {len(found)} clips of {asked.manifest} could be read{why}")
+            raise ManifestError(f"no clip of {asked.manifest} ({counted(len(found), 'clip')}) could be read{why}")
         answers = _Answers.of(everything, decider, source, asked.seed, advance)
     finally:
         source.close()
@@ -193,7 +194,9 @@ def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str
         scores["student"] = np.array([_logit(one) for one in said], float)
     ranked = forged.Ranked([clip.listed for clip in some], scores, [clip.numbers for clip in some])
     ranked = forged.comparable(ranked)
-    by = "student" if decider.has_student else "similarity"
+    if decider.has_student:
+        ranked = ranked.with_score("both", forged.both(ranked.scores["student"], ranked.scores["margin"]))
+    by = "both" if decider.has_student else "similarity"
     scored = ranked.of(np.isfinite(ranked.scores[by]))  # the trivial numbers are judged on the same clips
     return {"forgeries": forged.told(ranked, by), "baselines": forged.baselines(scored)}
 

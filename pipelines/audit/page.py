@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from concord.text import counted
 from concord.text import html as t
 from pipelines.audit import words
 from pipelines.audit.found import Found
@@ -85,7 +86,9 @@ def cards(found: Found) -> list[Card]:
     clips."""
     made = {c.what: c for c in words.checks(found)}
     labels = ", ".join(f"{n:,} {name}" for name, n in found.counts["label"].items())
-    looked = Card("plain", "What was looked at", f"{found.distinct:,} clips", f"in {found.rows:,} rows: {labels}.")
+    looked = Card(
+        "plain", "What was looked at", counted(found.distinct, "clip"), f"in {counted(found.rows, 'row')}: {labels}."
+    )
     return [_outside(found), _clips(found, made), _people(found, made), looked]
 
 
@@ -107,7 +110,7 @@ def _outside(found: Found) -> Card:
     if not judged:
         worst = max(short, key=_auc)
         text = f"The worst number, {words.measured(worst)}. With so few, this can be chance: {words.few(worst)}."
-        return Card("warn", "Too few to say", f"{worst.fakes:,} fakes, {worst.reals:,} reals", text)
+        return Card("warn", "Too few to say", f"{counted(worst.fakes, 'fake')}, {counted(worst.reals, 'real')}", text)
     worst = max(judged, key=_auc)
     left = sorted({s.method for s in short} - {s.method for s in judged})
     more = f" Too few clips to say for {', '.join(left)}." if left else ""
@@ -152,7 +155,7 @@ def _not_shared(found: Found, made: Mapping[str, Check], kinds: Sequence[str], w
     sure = any(made[kind].state == "none" for kind in done)
     on = max(found.checked[kind].on for kind in done)
     title = f"No {what} shared" + ("" if sure else ", of very few")
-    return Card("good" if sure else "warn", title, f"0 on {on:,} clips", said)
+    return Card("good" if sure else "warn", title, f"0 on {counted(on, 'clip')}", said)
 
 
 def _auc(short: Shortcut) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from concord.text import counted
 from pipelines.audit.coverage import FOLLOW, NO_SPLITS
 from pipelines.audit.found import Found
 from pipelines.audit.leaks import Leak
@@ -63,7 +64,7 @@ def _shared(kind: str, found: Found) -> Check:
     if not told.on:
         return Check(kind, "unchecked", f"not checked: {told.why}")
     how = f"compared by {told.by}" if kind in ("files", "fingerprints") else f"column {told.by}"
-    text = f"none shared: checked on {told.on:,} of {told.of:,} clips ({how})"
+    text = f"none shared: checked on {told.on:,} of {counted(told.of, 'clip')} ({how})"
     if told.names is not None:
         text += f", {told.names:,} {'people' if kind == 'people' else 'people or sources'}"
         text += f", {told.fewest:,} in the smallest part"
@@ -106,10 +107,10 @@ def _shortcuts(found: Found) -> list[Check]:
 
 def measured(short: Shortcut) -> str:
     """One number's figure, its interval and the clips behind both."""
-    people = f" of {short.people:,} people" if short.people else ""
+    people = f" of {counted(short.people, 'person', 'people')}" if short.people else ""
     return (
         f"{means(short.nuisance)}, picks the fake {100 * short.auc:.1f} times in 100 (95 %: {100 * short.low:.1f} to "
-        f"{100 * short.high:.1f}; guessing: 50) on {short.fakes:,} fakes and {short.reals:,} reals{people}"
+        f"{100 * short.high:.1f}; guessing: 50) on {counted(short.fakes, 'fake')} and {counted(short.reals, 'real')}{people}"
     )
 
 
@@ -118,7 +119,7 @@ def few(short: Shortcut) -> str:
     lacks = [f"{n:,} {kind}" for kind, n in (("fakes", short.fakes), ("reals", short.reals)) if n < FEW_CLIPS]
     if lacks:
         return f"{' and '.join(lacks)}, {FEW_CLIPS} are needed"
-    return f"{short.people} people, {FEW_GROUPS} are needed"
+    return f"{counted(short.people, 'person', 'people')}, {FEW_GROUPS} are needed"
 
 
 def headline(found: Found) -> tuple[str, str, str]:
@@ -190,7 +191,7 @@ def next_steps(found: Found) -> list[str]:
     """What makes an audit of lists complete, as sentences with a command each; none if nothing is missing."""
     steps = []
     if NO_SPLITS in (told.why for told in found.checked.values()):
-        made = "python -m pipelines.manifest ... --protocol NAME -o splits.csv makes splits (docs/manifest.md)"
+        made = "python -m pipelines.manifest ... --protocol NAME -o splits.csv makes splits (docs/corpora.md#protocols)"
         steps.append(f"The clips have no splits, between which something could leak: {made}")
     if not found.opened:
         steps.append("No media file was opened: the same command with --media compares sounds and pictures")
@@ -209,7 +210,7 @@ def lines(found: Found) -> Iterator[Line]:
     """The terminal output: clips, leaks, the worst method of each nuisance, faults, and a closing line."""
     labels = ", ".join(f"{n:,} {name}" for name, n in found.counts["label"].items())
     made = checks(found)
-    yield Line(f"{found.rows:,} rows, {found.distinct:,} distinct clips: {labels}")
+    yield Line(f"{counted(found.rows, 'row')}, {counted(found.distinct, 'distinct clip')}: {labels}")
     yield from _head("Leaks between splits")
     for check in made:
         if check.what == FIT:
@@ -235,7 +236,7 @@ def lines(found: Found) -> Iterator[Line]:
         for name, count in found.soft_labels.items():
             total = sum(count)
             mean = sum((k + 0.5) * n for k, n in enumerate(count)) / (len(count) * total) if total else 0.0
-            told = f"{mean:.2f} over {total:,} frames" if total else "none; the store has no fit"
+            told = f"{mean:.2f} over {counted(total, 'frame')}" if total else "none; the store has no fit"
             yield Line(f"  {name:22} {told}")
     yield Line()
     yield Line(headline(found)[1])
@@ -261,7 +262,7 @@ def _numbers(found: Found, mine: Sequence[Shortcut]) -> Iterator[Line]:
         every = next((s for s in mine if (s.nuisance, s.method) == (name, ALL)), None)
         line = (
             f"    {name:22} {short.auc:.3f} ({short.low:.3f} to {short.high:.3f})  "
-            f"{short.method}: {short.fakes:,} fakes, {short.reals:,} reals"
+            f"{short.method}: {counted(short.fakes, 'fake')}, {counted(short.reals, 'real')}"
         )
         line += f"; all fakes {every.auc:.3f}" if every and short.method != ALL else ""
         if short.above(found.allow):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from concord.text import counted
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import SPLITS, Row
 from store import StoreError
@@ -61,5 +62,5 @@ def of_file(file: Place, rows: Sequence[Row]) -> Splits:
             "make it from the same --corpus and --name"
         )
     more = len(listed) - len(of)
-    notes = (f"{file} also lists {more:,} clips that are not here",) if more else ()
+    notes = (f"{file} also lists {counted(more, 'clip')} not found here",) if more else ()
     return Splits(of, Counter({"not listed": len(rows) - len(of)}) if len(of) < len(rows) else Counter(), notes)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from concord.text import counted
 from pipelines.doctor import checks
 from pipelines.doctor.asking import HERE, TIMEOUT_S, Answer, asker, findings_of, listed
 from pipelines.doctor.checks import Request
@@ -124,7 +125,8 @@ def _size(nodes: Sequence[dict[str, Any]]) -> Answer:
     has = Counter[str]()
     for node in nodes:
         has.update({kind: int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU")})
-    return Answer("cluster", Finding("cluster", "ok", f"{len(nodes)} nodes, {has['CPU']} cores, {has['GPU']} GPUs"))
+    told = [counted(len(nodes), "node"), counted(has["CPU"], "core"), counted(has["GPU"], "GPU")]
+    return Answer("cluster", Finding("cluster", "ok", ", ".join(told)))
 
 
 def _same(answers: Sequence[Answer]) -> list[Answer]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from concord.text import counted
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import Row
 from pipelines.errors import UsageError
@@ -63,8 +64,8 @@ def sources(corpora: Sequence[str], limit: int | None) -> tuple[Source, ...]:
     real = [row for row in manifest.with_groups(rows) if row.label == 0]
     if not real:
         raise UsageError(
-            f"none of the {len(rows):,} clips of {', '.join(corpora)} is known to be real: give them label 0 in a manifest, "
-            "or put them into a folder real/"
+            f"no clip of {', '.join(corpora)} ({counted(len(rows), 'clip')}) is known to be real: give them label 0 in a "
+            "manifest, or put them into a folder real/"
         )
     return tuple(Source.of(row) for row in real[:limit])
 

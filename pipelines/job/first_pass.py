@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from concord.text import counted
 from pipelines.errors import RunError
 from pipelines.job.books import Books
 from pipelines.job.usage import Summary, first_line
@@ -50,7 +51,10 @@ class FirstPass:
         frames = {batch.name: batch.frames for batch in todo.values()}
         clips = sum(len(batch.slots) for batch in todo.values())
         if clips < len(slots):
-            log.info("%d clips are staged from an earlier run and only need packing", len(slots) - clips)
+            log.info(
+                "%s from an earlier run, to be packed only",
+                counted(len(slots) - clips, "clip is staged", "clips are staged"),
+            )
         late: dict[int, int] = {}
         tally = cluster.tally()
         shown = progress.Pass("pass one", clips, sum(frames.values()), ("face", "asr", "vsr"))
@@ -89,7 +93,8 @@ class FirstPass:
                 if not cluster.lost(error):
                     raise
                 self.summary.breaks += 1
-                log.warning("workers were lost (%s); continuing with %d batches", first_line(error), len(todo))
+                left = counted(len(todo), "batch", "batches")
+                log.warning("workers were lost (%s); continuing with %s", first_line(error), left)
             fruitless = fruitless + 1 if len(todo) == before else 0
             if fruitless == FRUITLESS:
                 raise RunError(f"workers were lost before they finished anything, {FRUITLESS} times in a row")

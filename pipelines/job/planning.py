@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from concord.text import counted
 from pipelines.corpora.manifest import Row
 from pipelines.job import space
 from pipelines.job.books import Books
@@ -42,7 +43,7 @@ class Planner:
 
         Raises UsageError if the disk has no space for them and for the clips that are `pending`.
         """
-        log.info("reading the headers of %d new clips", len(new))
+        log.info("reading the headers of %s", counted(len(new), "new clip"))
         found = self._probe(new)
         wanted = [(len(self.books.rows) + k, frames) for k, frames in enumerate(found) if isinstance(frames, int)]
         promised = sum(slot.frames for slot in self._placed(pending)) + sum(frames for _, frames in wanted)

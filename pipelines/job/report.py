@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from concord.text import byte_size, plain
+from concord.text import byte_size, counted, plain
 from pipelines.job import space
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary
+from pipelines.labels import words
 from pipelines.workers.address import resolve
 from store import layout, seen
 
@@ -25,8 +26,8 @@ def text(summary: Summary, config: Config) -> str:
     if summary.worked:
         speed = summary.video_seconds / max(summary.seconds, 1e-9)
         lines.append(
-            f"{summary.worked} clips, {hours:.3f} h of video in {summary.seconds:.0f} s: {speed:.1f} times real time, "
-            f"{summary.worked / max(summary.seconds, 1e-9):.1f} clips/s"
+            f"{counted(summary.worked, 'clip')}, {hours:.3f} h of video in {summary.seconds:.0f} s: {speed:.1f} times real "
+            f"time, {summary.worked / max(summary.seconds, 1e-9):.1f} clips/s"
         )
     elif summary.usage.stages:
         worded = max(stage.clips for stage in summary.usage.stages.values())
@@ -34,7 +35,7 @@ def text(summary: Summary, config: Config) -> str:
     else:
         lines.append("soft labels are rewritten" if config.refit else "nothing to do: no clip is missing")
     lines += _stages(summary)
-    lines.append(f"{summary.done} of {summary.clips} clips done in {plain(config.store)}{_with(summary)}")
+    lines.append(f"{summary.done} of {counted(summary.clips, 'clip')} done in {plain(config.store)}{_with(summary)}")
     lines += map(plain, summary.splits)
     lines += _quality(summary)
     if summary.report:
@@ -66,7 +67,7 @@ def _stages(summary: Summary) -> list[str]:
     lines = []
     for name, stage in summary.usage.stages.items():
         each, rate = stage.busy_s / max(stage.frames, 1) * 1000, stage.clips / max(stage.busy_s, 1e-9)
-        workers = "1 worker" if stage.most_workers == 1 else f"{stage.most_workers} workers"
+        workers = counted(stage.most_workers, "worker")
         lines.append(
             f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {workers} busy {stage.utilisation:.0%} "
             "of the time"
@@ -84,9 +85,8 @@ def _notes(summary: Summary) -> list[str]:
         return []
     ordered = sorted(alike.values(), key=lambda some: (-len(some), some[0]))
     told = [f"  {len(some)}: {'such as ' if len(set(some)) > 1 else ''}{plain(some[0])}" for some in ordered]
-    more = [f"  and {len(told) - EXAMPLES} more kinds"] if len(told) > EXAMPLES else []
-    clips = f"{len(summary.notes)} clip{'s' if len(summary.notes) > 1 else ''}"
-    return [f"notes on {clips}, all in the ledger:", *told[:EXAMPLES], *more]
+    more = [f"  and {counted(len(told) - EXAMPLES, 'more kind')}"] if len(told) > EXAMPLES else []
+    return [f"notes on {counted(len(summary.notes), 'clip')}, all in the ledger:", *told[:EXAMPLES], *more]
 
 
 def exit_code(summary: Summary, max_failures: float) -> int:
@@ -100,9 +100,9 @@ def _quality(summary: Summary) -> list[str]:
     if not note:
         return []
     fitted = note.get("fitted_on")
-    learned = (
-        f" on {fitted['clips']} real clips, {fitted['frames']} frames with voice" if fitted else ", nothing learned"
-    )
+    learned = ", nothing learned"
+    if fitted:
+        learned = f" on {counted(fitted['clips'], 'real clip')}, {counted(fitted['frames'], 'frame')} with voice"
     lines = [f"soft labels: {note['kind']}{learned}"]
     if summary.seen:
         lines.append(f"  {seen.sentence(summary.seen)}")
@@ -132,16 +132,17 @@ def _expectation(summary: Summary, config: Config) -> str:
     frames = round(summary.video_seconds * layout.FPS)
     need, free = space.needed(frames, summary.dims, summary.arrays), space.free(config.store)
     minutes = max(1, round(space.minutes(frames, summary.cpus)))
-    time = f"{minutes} minute{'' if minutes == 1 else 's'}"
     where = "of the cluster as it is now" if resolve(config.address) != "local" else "of this machine"
     kept = byte_size(space.stays(frames, summary.dims, summary.arrays)) + f" of store{_with(summary)}"
     lines = [
-        f"{summary.clips - len(summary.failed)} clips to add, {summary.video_seconds / 3600:.3f} h of video: about "
-        f"{kept}, made in {time} on the {summary.cpus} CPUs {where}"
+        f"{counted(summary.clips - len(summary.failed), 'clip')} to add, {summary.video_seconds / 3600:.3f} h of video: about "
+        f"{kept}, made in {counted(minutes, 'minute')} on the {counted(summary.cpus, 'CPU')} {where}"
     ]
     if free is not None:
         enough = "enough" if free >= need * space.MARGIN else "may be too little" if free >= need else "too little"
         lines.append(f"{byte_size(need)} of disk space are needed during the run, {byte_size(free)} are free: {enough}")
+    if config.words:
+        lines.append(f"--words adds {words.minutes(frames)}, shared by the workers; larger models take longer")
     lines += map(plain, summary.splits)
     if summary.failed:
         lines.append(f"{len(summary.failed)} cannot be opened:")

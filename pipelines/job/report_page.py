@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.ui.pages import as_count, as_hours, as_span, render
+from concord.pages.environment import as_hours, as_span
+from concord.text import counted
+from pipelines.ui.pages import render
 
 COMMAND = "precompute"
 STAGES = {"face": "Decode, face, voice", "asr": "Sound teacher", "vsr": "Lips teacher", "words": "Words"}
@@ -234,7 +236,7 @@ def page(report: Report) -> str:
 def headline(report: Report) -> tuple[str, str]:
     """Tone (good, warn, bad, plain) and the sentence with the outcome."""
     clips, state = report.clips, report.run.state
-    far = f"{clips.done:,} of {as_count(clips.total, 'clip')} {'is' if clips.done == 1 else 'are'} done"
+    far = f"{clips.done:,} of {counted(clips.total, 'clip')} {'is' if clips.done == 1 else 'are'} done"
     if state == "running":
         return "plain", f"Under way: {far}"
     if state == "stopped":
@@ -255,9 +257,9 @@ def tiles(report: Report) -> list[tuple[str, str]]:
     clips, run = report.clips, report.run
     speed = clips.this_run_hours * 3600 / run.seconds if run.seconds else 0
     found = [
-        (f"{clips.done:,}", f"of {as_count(clips.total, 'clip')} done"),
+        (f"{clips.done:,}", f"of {counted(clips.total, 'clip')} done"),
         (as_hours(clips.hours), "of video in the store"),
-        (as_span(run.seconds), f"this run, {as_count(clips.this_run, 'clip')}"),
+        (as_span(run.seconds), f"this run, {counted(clips.this_run, 'clip')}"),
     ]
     if clips.this_run:
         found.append((f"{speed:.1f} ×" if speed >= 1 else f"{speed:.2g} ×", "real time in this run"))

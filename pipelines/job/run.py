@@ -16,6 +16,7 @@ from typing import TypeVar, TypeVarTuple
 
 import store
 from concord.errors import ConcordError
+from concord.text import counted
 from pipelines.errors import RunError, UsageError
 from pipelines.job import opening, report_data, request, space
 from pipelines.job.books import Books, unread_entry
@@ -116,7 +117,7 @@ class _Job:
         rule = self.config.split_by
         if new and rule is None and (by := self.writer.attrs.get("splits_by")):
             raise UsageError(
-                f"the splits of {root} were made by {by}, and {len(new):,} clips of this command are not in it, such as "
+                f"the splits of {root} were made by {by}, and {counted(len(new), 'clip')} of this command not in it, such as "
                 f"{new[0].id}: give that option again, or --splits FILE with theirs"
             )
         if new and rule is not None:
@@ -157,10 +158,10 @@ class _Job:
         if clips:
             name = next(iter(damaged))
             log.warning(
-                "%d shards are damaged, the first of them: %s; processing their %d clips again",
-                len(shards),
+                "%s damaged, the first: %s; processing again %s",
+                counted(len(shards), "shard is", "shards are"),
                 reader.shard_damage(name, damaged[name][0]),
-                len(clips),
+                counted(len(clips), "clip"),
             )
             self.books.reopen(clips)
 

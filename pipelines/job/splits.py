@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from concord.text import counted
 from pipelines.corpora import manifest
 from pipelines.corpora.manifest import SPLITS, Row
 from pipelines.corpora.splits import Rule, Splits
@@ -39,8 +40,8 @@ def decide(
     lost = [row.id for row in present if row.id in wanted and row.id not in made.of]
     if lost:
         raise UsageError(
-            f"{rule.name} gives no split to {len(lost):,} clips that {store} has, such as {lost[0]} ({_reasons(made)}): "
-            "without one they would be train; give them one, or make another store"
+            f"{rule.name} gives no split to {counted(len(lost), 'clip')} that {store} has, such as {lost[0]} "
+            f"({_reasons(made)}): without one they would be train; give them one, or make another store"
         )
     moved = {
         row.id: made.of[row.id] for row in present if row.id in made.of and made.of[row.id] != (row.split or "train")
@@ -48,8 +49,8 @@ def decide(
     if moved and has_fit and not makes_fit:
         one = next(row for row in present if row.id in moved)
         raise UsageError(
-            f"{store} has other splits for {len(moved):,} clips, such as {one.id}: {one.split or 'train'}, by {rule.name} "
-            f"{moved[one.id]}; its fit has learned by them: add --refit to set the new ones and learn again"
+            f"{store} has other splits for {counted(len(moved), 'clip')}, such as {one.id}: {one.split or 'train'}, by "
+            f"{rule.name} {moved[one.id]}; its fit has learned by them: add --refit to set the new ones and learn again"
         )
     there = {row.id for row in present}
     chosen = [replace(row, split=made.of[row.id]) for row in asked if row.id in made.of]
@@ -62,11 +63,11 @@ def _lines(rule: Rule, made: Splits, left: int, moved: Mapping[str, str], there:
     lines = [f"splits by {rule.name}: {parts} clips"]
     if left:
         kept = sum(1 for name in there if name not in made.of)
-        lines.append(f"  {left - kept:,} without a split are left out ({_reasons(made)})")
+        lines.append(f"  left out without a split: {counted(left - kept, 'clip')} ({_reasons(made)})")
         if kept:
             lines.append(f"  {kept:,} of the store's other corpora keep theirs")
     if moved:
-        lines.append(f"  {len(moved):,} clips of the store change sides")
+        lines.append(f"  {counted(len(moved), 'clip')} of the store on another side than before")
     return [*lines, *(f"  {note}" for note in made.notes)]
 
 

@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 import store
+from concord.text import counted
 from pipelines.labels import projection
 from pipelines.workers import stages
 from pipelines.workers.cluster import Spread
@@ -59,7 +60,7 @@ def noisy_embeddings(
             "the fit learns from clean sound only, because its ASR teacher cannot embed noisy sound here: %s", error
         )
         return {}
-    log.info("embedded %d clips again with noise: %.1f s", len(some), time.perf_counter() - begun)
+    log.info("embedded %s again with noise: %.1f s", counted(len(some), "clip"), time.perf_counter() - begun)
     return dict(zip(some, found, strict=True))
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord.text import counted
 from pipelines.labels import contrast, leave_out, projection, strangers
 from pipelines.labels.calibrate import Seen, calibrate, embeddings, judged, pair_scores, rounded
 from pipelines.labels.people import People, people
@@ -143,11 +144,8 @@ def learn(root: Place, spread: Spread, kind: str, seed: int) -> tuple[Fit | None
     if len(clips) == 0:
         return None, {}
     if len(clips) < FEW_CLIPS:
-        log.warning(
-            "the fit has %d real training clips; with fewer than %d its soft labels are not reliable",
-            len(clips),
-            FEW_CLIPS,
-        )
+        has = counted(len(clips), "real training clip")
+        log.warning("the fit has %s; with fewer than %d its soft labels are not reliable", has, FEW_CLIPS)
     who = people(reader, clips)
     parts = folds(reader, clips, FOLDS if kind == "cca" else TENTHS, who)
     found = _from_parts(Material(root, reader, clips, parts, spread), kind, seed)
@@ -237,7 +235,7 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
     except ValueError as error:
         log.warning("no %s fit: %s", kind, error)
         return None
-    log.info("learned %d networks in %.0f s on one core, %d steps", len(steps), seconds, sum(steps))
+    log.info("learned %s in %.0f s on one core, %d steps", counted(len(steps), "network"), seconds, sum(steps))
     fit, control = (leave_out.network_fit(arrays) for arrays in (network, shuffled_network))
     dims = fit.dims
     frames = sum(int(_labels(reader, clip).sum()) for clip in teach)
@@ -292,7 +290,8 @@ def _moments(material: Material, shuffle: bool = True) -> tuple[list[Moments | N
     whole = _sum(total[:count])
     if whole is None or whole.count <= similarity.DIMS:
         frames = whole.count if whole else 0
-        log.warning("%d frames of %d real training clips have face and voice: too few for a fit", frames, len(clips))
+        of = f"{counted(frames, 'frame')} of {counted(len(clips), 'real training clip')}"
+        log.warning("face and voice are in %s: too few for a fit", of)
         return None
     return total[:count], total[count:], context
 

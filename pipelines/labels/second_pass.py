@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord.text import counted
 from pipelines.labels import learn, projection
 from pipelines.labels.borrow import borrowed_fit
 from pipelines.labels.calibrate import calibrate, embeddings
@@ -75,7 +76,7 @@ def second_pass(
         writer.write_fit(fit.to_arrays())
     shards = sorted({*shards_to_label(store.open(root), anew), *foreign})
     if shards:
-        log.info("writing projections and soft labels of %d shards", len(shards))
+        log.info("writing projections and soft labels of %s", counted(len(shards), "shard"))
         for _ in spread(label_shard, [(root, shard) for shard in shards]):
             pass
     if anew or fresh:

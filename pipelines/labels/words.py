@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 import store
+from concord.text import counted
 from pipelines.workers import stages
 from pipelines.workers.cluster import Spread
 from pipelines.workers.work import Span, worker
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# On one core, by Whisper tiny.en: 0.33 s for a clip of 3 s (docs/measurements.md). Larger models take longer.
+SECONDS_A_FRAME = 0.0044
 PART_CLIPS = 16  # clips decoded by one task
 PART_FRAMES = 15_000  # and at most so many frames, ten minutes, together: their sound is in memory
 STAGE = "words"  # in the report
@@ -58,7 +62,8 @@ def transcribe(
     reader = store.open(root)
     todo = pending(reader)
     if todo:
-        log.info("decoding the words of %d clips", len(todo))
+        spent = minutes(int(reader.clips["length"][todo].sum()))
+        log.info("words: decoding %s, %s; larger models take longer", counted(len(todo), "clip"), spent)
         parts = [(root, todo[k : k + PART_CLIPS], teacher) for k in range(0, len(todo), PART_CLIPS)]
         files = []
         for file, spans in spread(decode, parts, gpu=True):
@@ -72,6 +77,12 @@ def transcribe(
         writer.update_attrs({"words": {"teacher": teacher}})
         for file in files:
             file.delete()
+
+
+def minutes(frames: int) -> str:
+    """What the words of so many frames cost, for a person."""
+    took = max(1, math.ceil(frames * SECONDS_A_FRAME / 60))
+    return f"about {counted(took, 'minute')} on one CPU core with Whisper tiny.en"
 
 
 def decode(root: Place, clips: list[int], teacher_name: str) -> tuple[Place, list[Span]]:

@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from concord.command import Command, fail, log_to_stderr, say, told
+from concord.text import counted
 from pipelines.corpora import faults, manifest
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import PARQUET, Row
@@ -83,15 +84,15 @@ def chosen(rows: list[Row], remap: Sequence[str], where: Sequence[str], drop: Se
         if not equals or not old or not new:
             raise click.UsageError(f'--remap takes OLD=NEW, two folders, not "{move}"')
         rows, changed = manifest_edit.remap(rows, old, new)
-        say(f"--remap {move}: {changed:,} rows")
+        say(f"--remap {move}: {counted(changed, 'row')}")
     for condition in where:
         before = len(rows)
         rows = manifest_edit.where(rows, condition)
-        say(f"--where {condition}: {len(rows):,} of {before:,} rows stay")
+        say(f"--where {condition}: {len(rows):,} of {counted(before, 'row')} kept")
     for kind in drop:
         before = len(rows)
         rows = manifest_edit.drop_fault(rows, kind)
-        say(f"--drop-fault {kind}: {before - len(rows):,} rows dropped")
+        say(f"--drop-fault {kind}: {counted(before - len(rows), 'row')} dropped")
     if not rows:
         raise ManifestError("no row is left; use fewer conditions")
     return rows
@@ -116,9 +117,10 @@ def validate(corpora: Sequence[str], files: Sequence[str], remap, where, drop) -
         for example in fault.examples[:3]:
             say(f"    {example.id}: {example.text}")
     if far:
-        say(f"{far:,} clips are in buckets; whether they exist was not checked")
+        say(f"{counted(far, 'clip is in a bucket', 'clips are in buckets')}; whether they exist was not checked")
     faulty = len({fault.id for fault in found})
-    say(f"{len(rows):,} rows can be used, {faulty:,} of them with faults" if found else f"{len(rows):,} clean rows")
+    usable = f"{counted(len(rows), 'row')} can be used, {faulty:,} of them with faults"
+    say(usable if found else counted(len(rows), "clean row"))
     return 3 if found else 0
 
 
@@ -219,7 +221,7 @@ def main(
             rows, weight = matched(rows, matching, by, measured, seed, bool(protocol))
         if output:
             write(output, rows, weight, whole=protocol is None and matching is None)
-            say(f"wrote {len(rows):,} rows to {output}")
+            say(f"wrote {counted(len(rows), 'row')} to {output}")
         if picture:
             from pipelines.manifest import picture as manifest_picture
 

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 
+from concord.text import counted
 from pipelines.audit import leaks
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import SPLITS, Row
@@ -137,7 +138,8 @@ def _groups(rows: list[Row], options: Options, rng: np.random.Generator) -> Made
     biggest = max(size.values()) / len(rows)
     if biggest <= BIG_GROUP:
         sides = people.whole_groups(rows, shares, rng)
-        return {row.id: sides[row.group or row.id] for row in rows}, {}, [f"{len(size):,} groups stay whole"]
+        told = counted(len(size), "group stays whole", "groups stay whole")
+        return {row.id: sides[row.group or row.id] for row in rows}, {}, [told]
     sides = people.deal(rows, shares, rng)
     note = (
         f"one of {len(size):,} groups of people holds {100 * biggest:.0f} % of the clips, so people were assigned one by one "

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from concord.text import counted
 from pipelines.audit import leaks
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import SPLITS, Row
@@ -38,7 +39,7 @@ def made(linked: Callable[..., Any], rows: list[Row], options: Any, rng: np.rand
     if len(known) < len(shares):
         if len(rows) < len(shares):
             raise ManifestError(
-                f"{len(rows)} clips cannot be divided into {' and '.join(shares)}; add clips, or give a share of 0"
+                f"{counted(len(rows), 'clip')} cannot be divided into {' and '.join(shares)}; add clips, or give a share of 0"
             )
         sides = _whole([replace(row, group=row.id) for row in rows], shares, rng)
         return {row.id: sides[row.id] for row in rows}, {}, [_by_clip(known)]
@@ -60,7 +61,7 @@ def _whole(rows: Sequence[Row], shares: Mapping[str, float], rng: np.random.Gene
 
 def _by_clip(known: Counter[str]) -> str:
     why = {0: "no clip names its speaker", 1: f"all speakers known are one, {next(iter(known), '')}"}
-    few = f"only {len(known)} speakers are known ({', '.join(sorted(known))})"
+    few = f"only {counted(len(known), 'speaker is', 'speakers are')} known ({', '.join(sorted(known))})"
     return (
         f"{why.get(len(known), few)}, so single clips were assigned: train and test may share faces and voices, and a figure "
         "on this test says nothing about other people"
@@ -74,9 +75,10 @@ def _by_speaker(
     named = {row.group for row in rows if row.identities}
     counts = ", ".join(f"{sum(sides[name] == split for name in known):,} {split}" for split in shares)
     folders = sorted(set(known) - named)
-    yield f"{len(known):,} speakers stay whole: {counts}"
+    yield f"{counted(len(known), 'speaker stays', 'speakers stay')} whole: {counts}"
     if folders:
         shown = ", ".join(folders[:NAMED]) + (", ..." if len(folders) > NAMED else "")
         yield f"{len(folders):,} of them are groups, such as folders ({shown}), each taken for one speaker"
     if alone := sum(1 for row in rows if row.group not in known):
-        yield f"{alone:,} clips name no speaker and were assigned one by one: some may be of people on another side"
+        told = counted(alone, "clip names no speaker and was", "clips name no speaker and were")
+        yield f"{told} assigned one by one: some may be of people on another side"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from concord.text import counted
 from pipelines.audit import coverage, leaks, nuisances
 from pipelines.audit.shortcuts import FEW_CLIPS
 from pipelines.corpora import faults
@@ -58,12 +59,12 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
         biggest = 100 * max(groups.values()) / len(rows)
         parts = f"the biggest holds {biggest:.1f} % of the rows"
         if any(row.identities for row in rows):
-            told = f"{len(groups):,} groups of people, {parts}"
+            told = f"{counted(len(groups), 'group')} of people, {parts}"
         elif len(groups) < len(rows):
-            told = f"no people are named; {len(groups):,} groups of clips, {parts}"
+            told = f"no people are named; {counted(len(groups), 'group')} of clips, {parts}"
         else:
             told = "no people are named; each clip is its own group"
-        yield f"{len(rows):,} rows; {told}"
+        yield f"{counted(len(rows), 'row')}; {told}"
 
 
 def faulty(rows: Sequence[Row]) -> Iterator[str]:
@@ -84,7 +85,7 @@ def protocol(rows: Sequence[Row], made: Splits) -> Iterator[str]:
     chosen = made.rows(rows)
     yield from made.notes
     yield from summary(chosen)
-    yield f"{len(chosen):,} of {len(rows):,} rows have a split"
+    yield f"{len(chosen):,} of {counted(len(rows), 'row')} with a split"
     for why, count in made.left_out.most_common():
         yield f"  without: {count:,} {why}"
     shared = leaks.find(chosen)
@@ -92,7 +93,7 @@ def protocol(rows: Sequence[Row], made: Splits) -> Iterator[str]:
         yield f"  leak: {leak.text()}"
     for kind, told in coverage.checked(chosen).items():
         if kind != "fingerprints" and not (kind == "sources" and told.why == coverage.FOLLOW):
-            was = f"not checked: {told.why}" if told.why else f"compared on {told.on:,} of {told.of:,} clips"
+            was = f"not checked: {told.why}" if told.why else f"compared on {told.on:,} of {counted(told.of, 'clip')}"
             yield f"  {kind}: {was}"
     if not shared:
         yield "  nothing that was compared is on two sides"
@@ -125,7 +126,7 @@ def matched(lines: Sequence[Matched], names: Sequence[str]) -> Iterator[str]:
             if not line.kept_fakes:
                 yield f"  {whose}: rows kept 0: no selection makes its fakes and the reals equal in {', '.join(names)}"
         if unknown := max(line.unknown for line in mine):
-            yield f"  {unknown:,} clips have no {', '.join(names)} and are left out"
+            yield f"  left out, without {', '.join(names)}: {counted(unknown, 'clip')}"
 
 
 def _auc(value: float) -> str:

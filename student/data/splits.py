@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from concord.errors import ConcordError
+from concord.text import counted
 from store import Reader
 from store.formats import splits
 from student.config import SPLITS
@@ -117,5 +118,5 @@ def _from_file(file: Path, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if absent == len(listed):
         raise SplitError(f"{file} lists no clip of this store; its ids must be the store's")
     if absent:
-        log.warning("%s lists %d clips that the store does not have", file, absent)
+        log.warning("%s lists %s that the store does not have", file, counted(absent, "clip"))
     return names, weight

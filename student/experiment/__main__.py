@@ -42,7 +42,6 @@ KINDS = ("cca", "contrast", "fused")
 
 @click.command(
     cls=Command,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: python -m student.experiment --protocol soft-labels --store news.zarr --output runs/soft",
 )
 @click.option("--protocol", type=click.Choice(PROTOCOLS), required=True, help="The question.")
@@ -69,6 +68,12 @@ KINDS = ("cca", "contrast", "fused")
 )
 @click.option(
     "--arm", "arms", multiple=True, metavar="NAME", help="For those that hold something out: some of the arms."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="NAME",
+    help="For the same: options of student.train that all arms share, a file or a recipe (concord configs).",
 )
 @click.option("--model", default=TrainConfig.model, show_default=True, help="Student: lite, lite-causal or talknet.")
 @click.option("--threads", default=TrainConfig.threads, show_default=True, help="As for student.train.")
@@ -125,12 +130,16 @@ def _check(asked: Asked, corpus: tuple[str, ...], manifest: Path | None) -> None
         from student.experiment.corrupting import kinds
 
         kinds(asked.corruptions)
+    if asked.protocol not in UNSEEN and (asked.arms or asked.config):
+        raise click.UsageError(f"{'--arm' if asked.arms else '--config'} is for {', '.join(UNSEEN)}")
     if asked.arms:
-        if asked.protocol not in UNSEEN:
-            raise click.UsageError(f"--arm is for {', '.join(UNSEEN)}")
         from student.experiment.unseen import chosen
 
         chosen(asked.arms)
+    if asked.config:
+        from student.experiment.arms import shared
+
+        shared(asked)
     if asked.protocol in ("corrupted", *UNSEEN) and len(asked.stores) > 1:
         raise click.UsageError(f"--protocol {asked.protocol} takes one --store")
     from student.models import MODELS

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord.text import counted
 from store import Reader, layout, similarity
 from store.similarity import Fit
 from student.experiment import arms, judging, runs
@@ -86,7 +87,7 @@ def corpora(asked: Asked) -> list[Corpus]:
                 )
     if len(found) < 2 or not any(corpus.teaches for corpus in found):
         raise ExperimentError(
-            f"the stores have {len(found)} corpora with real clips to judge and "
+            f"the stores have {counted(len(found), 'corpus', 'corpora')} with real clips to judge and "
             f"{sum(corpus.teaches for corpus in found)} with {FEW} more to learn from; two and one are needed: name another "
             "--store"
         )

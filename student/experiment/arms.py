@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import store
-from student.config import TrainConfig, differences
+from student import recipes
+from student.config import ConfigError, DataConfig, LossConfig, TrainConfig, differences, read_options
 from student.experiment.asked import Asked, ExperimentError
 from student.run.identity import store_identity
 from student.training.plan import Plan
 from student.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+KNOWN = {one.name for kind in (TrainConfig, LossConfig, DataConfig) for one in fields(kind)}
+OWN = frozenset(["store", "output", "splits", "seed", "threads", "max_steps"])  # what an experiment sets itself
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,31 @@ def train(asked: Asked, arm: Arm, seed: int, splits: Path) -> Path:
     return folder
 
 
+def shared(asked: Asked) -> dict[str, Any]:
+    """The options that all arms have from a file or a recipe. Raises ExperimentError for one that the experiment sets."""
+    if asked.config is None:
+        return {}
+    try:
+        options = read_options(recipes.find(asked.config))
+    except ConfigError as error:
+        raise ExperimentError(str(error)) from error
+    for name in ("exclude", "picture", "epochs", "model"):  # in a run's config.json or a recipe, and not asked for here
+        options.pop(name, None)
+    if own := sorted(options.keys() & OWN):
+        raise ExperimentError(f"{asked.config} sets {own[0]}, which the experiment chooses for every run; leave it out")
+    if unknown := sorted(options.keys() - KNOWN):
+        raise ExperimentError(f"{asked.config} sets {unknown[0]}, which is not an option of student.train")
+    try:
+        TrainConfig.from_options(store="", output="", **options)
+    except (TypeError, ValueError, ConfigError) as error:
+        raise ExperimentError(f"{asked.config} has a value that cannot be used: {error}") from error
+    return options
+
+
 def _config(asked: Asked, arm: Arm, seed: int, splits: Path, folder: Path) -> TrainConfig:
     """The options of a run; its epochs are whole and take about `sizes.steps` steps, so that the schedule ends with
     them."""
-    options = {"model": asked.model, "threads": asked.threads, "seed": seed, **arm.options}
+    options = {**shared(asked), "model": asked.model, "threads": asked.threads, "seed": seed, **arm.options}
     config = TrainConfig.from_options(
         store=arm.store or asked.stores[0], output=str(folder), splits=str(splits), **options
     )

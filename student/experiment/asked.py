@@ -32,7 +32,8 @@ QUICK = Sizes(seeds=1, steps=2, clips=24, judged=12, folds=2)  # to see that eve
 class Asked:
     """One request. `stores`: the first is trained on, all are judged. `videos`: files for `cost`. `kind`, `students`: of
     `accents`, the similarity that is fitted, and whether students are trained too. `arms`: of those that hold something out,
-    all if empty. `command`: as typed.
+    all if empty. `config`: a file of options of student.train, or the name of a recipe, for all of these arms. `command`: as
+    typed.
     """
 
     protocol: str
@@ -46,6 +47,7 @@ class Asked:
     students: bool = True
     corruptions: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
+    config: Path | None = None
     quick: bool = False
     command: str = ""
 

@@ -162,6 +162,7 @@ class _Trained:
 
     def __init__(self, asked: Asked, reader: Reader) -> None:
         self.asked, self.reader = asked, reader
+        self.trim: str = arms.shared(asked).get("trim", TRIM)
         self.folders: dict[tuple[str, str, int], Path] = {}
         self.runs: list[dict[str, Any]] = []
 
@@ -187,7 +188,7 @@ def slug(name: str) -> str:
 
 def _judged(trained: _Trained, every: tuple[Arm, ...], fold: Fold) -> Judged:
     reader = trained.reader
-    items = score.trials(reader, fold.test, spans(reader, fold.test, TRIM), 0, swaps=0, shifts=0)
+    items = score.trials(reader, fold.test, spans(reader, fold.test, trained.trim), 0, swaps=0, shifts=0)
     groups = np.array([str(reader.clips["group"][t.lips]) or str(t.lips) for t in items])
     test = TrialSet(fold.name, reader, items, groups, {FORGERIES: np.ones(len(items), bool)}, len(fold.test))
     if len(set(test.labels.tolist())) < 2:

@@ -32,9 +32,11 @@ import click
 from concord.command import Command, json_option, log_to_stderr, put, say, told
 from concord.extras import need
 from concord.text import plain
+from pipelines.errors import UsageError
 from pipelines.hearing.option import audio_track
 from store import output
 from store.output import Output
+from store.place import is_url
 from store.similarity.limits import RATE
 from student.config import to_json
 from student.predict.agreement import settled
@@ -49,6 +51,8 @@ log = logging.getLogger("student")
 
 FORMAT, VERSION = "concord-av prediction", 1
 PAGES = (".html", ".htm")
+INDEX, TABLE = "index.html", "index.csv"  # of a folder of pages: lists of them
+MOST_WORDS = 5  # of a line
 STEM = 180  # bytes of a video's name that the name of its page keeps
 ANSWERS = output.marked("answers of student.predict", b'{\n  "format": "concord-av prediction"')
 
@@ -125,8 +129,9 @@ def line(said: Answer) -> str:
         found += f"; the teachers contradict it, with {said.teachers.probability:.2f}"
     if said.notes:
         found += f"; {plain('; '.join(note.text for note in said.notes))}"
-    if said.disagreeing_words:
-        found += f"; lips disagree with: {plain(', '.join(said.disagreeing_words))}"
+    if doubted := said.disagreeing_words:
+        more = f" and {len(doubted) - MOST_WORDS} more" if len(doubted) > MOST_WORDS else ""
+        found += f"; lips disagree with: {plain(', '.join(doubted[:MOST_WORDS]))}{more}"
     return found
 
 
@@ -144,13 +149,13 @@ def _pages(target: Path, paths: Sequence[str]) -> list[Path]:
         return [target]
     if is_file:
         raise click.UsageError(f"--html must be a folder if there are several videos; {target} is a file name")
-    found: list[Path] = []
+    found = [target / INDEX]
     for path in paths:
         name = os.fsencode(os.path.splitext(os.path.basename(path))[0])[:STEM]
         stem = name.decode(errors="ignore") if len(name) == STEM else os.fsdecode(name)
-        names = [f"{stem}.html", *(f"{stem}-{k}.html" for k in range(2, len(paths) + 2))]
+        names = [f"{stem}.html", *(f"{stem}-{k}.html" for k in range(2, len(paths) + 3))]
         found.append(next(target / name for name in names if target / name not in found))
-    return found
+    return found[1:]
 
 
 def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Path], inputs: Sequence[Any]) -> None:
@@ -163,6 +168,8 @@ def _check_outputs(json_file: Path | None, html: Path | None, pages: Sequence[Pa
     if json_file:
         outputs.append(Output("/dev/stdout" if str(json_file) == "-" else json_file, ANSWERS))
     folder = html if pages and pages != [html] else None
+    if folder:
+        outputs += [Output(folder / INDEX, page), Output(folder / TABLE, predict_page.LISTS)]
     output.check(outputs, inputs, [(folder, page)] if folder else [])
     if folder:
         folder.mkdir(exist_ok=True)
@@ -177,7 +184,6 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
 
 @click.command(
     cls=Command,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExample:\n  python -m student.predict interview.mp4 --checkpoint runs/first --html interview.html\n"
     "Exit codes: 0 all decided; 3 some cannot be decided; 2 nothing could be read, or wrong options; 1 failed.",
 )
@@ -212,7 +218,7 @@ def _share(context: click.Context, option: click.Parameter, value: float) -> flo
     "--html",
     type=click.Path(path_type=Path),
     metavar="FILE|DIR",
-    help="Write a page: FILE.html for one video; for several DIR, with a page for each.",
+    help="Write a page: FILE.html for one video; for several DIR, with a page for each and index.html, index.csv.",
 )
 @click.option("--mouth-crops", is_flag=True, help="The videos are mouth crops already; take them as they are.")
 @click.option("--cpu", is_flag=True, help="Do not use a GPU.")
@@ -230,6 +236,11 @@ def main(
         raise click.UsageError(
             "--reference calibrates the teachers' comparison by itself: use it with --teacher-only alone"
         )
+    for name in (*videos, *references):
+        if is_url(name):
+            raise UsageError(
+                f"{name} is an address, and only files on this machine are judged: download the video first, then give its file"
+            )
     need("predict", "onnxruntime")
     log_to_stderr()
     for name in ("student", "pipelines.ui.progress"):
@@ -246,7 +257,8 @@ def main(
     _check_outputs(json_file, html, pages, [*paths, *genuine, *filter(None, (checkpoint, fit_from))])
     on = basis(checkpoint, fit_from, corpus, "cuda" if torch.cuda.is_available() and not cpu else "cpu", false_alarms)
     answers = predict(paths, on, not no_words, audio_track or 0, mouth_crops, genuine)
-    sys.exit(_answer_all(paths, on, answers, json_file, pages))
+    folder = html if pages and pages != [html] else None
+    sys.exit(_answer_all(paths, on, answers, json_file, pages, folder))
 
 
 def _answer_all(
@@ -255,8 +267,10 @@ def _answer_all(
     given: Iterator[tuple[Answer, Evidence | None, Witness]],
     json_file: Path | None,
     pages: Sequence[Path],
+    folder: Path | None,
 ) -> int:
-    """Answer each video with lines, pages and JSON, from what `predict` gives. Returns the exit code."""
+    """Answer each video with lines, pages (listed in `folder`, if they are in one) and JSON, from what `predict` gives.
+    Returns the exit code."""
     from pipelines.ui import progress
     from student.predict import page as predict_page
 
@@ -282,6 +296,11 @@ def _answer_all(
     finally:  # answers given before a signal or a full disk are kept
         if json_file and not to_stdout:
             is_written &= _written(json_file, to_json(found()))
+        if folder and answers:
+            listed = [predict_page.Listed(said, file.name) for said, file in zip(answers, pages, strict=False)]
+            text = predict_page.index(listed, len(paths), on.told())
+            is_written &= _written(folder / INDEX, text.encode("utf-8", "backslashreplace"))
+            is_written &= _written(folder / TABLE, predict_page.table(listed))
     if to_stdout:
         put(json.dumps(found(), indent=2, allow_nan=False))
     return exit_code(answers) if is_written else 1

@@ -21,7 +21,9 @@ import numpy as np
 import teachers
 from concord import large
 from concord.errors import ConcordError
+from pipelines.corpora import folder as corpora_folder
 from pipelines.corpora import manifest
+from pipelines.corpora.fields import ManifestError
 from pipelines.hearing.tracks import AUTO
 from pipelines.labels import projection
 from pipelines.labels.projection import half
@@ -207,8 +209,10 @@ def videos(paths: list[str]) -> list[str]:
         if not os.path.isdir(path):
             found.append(os.path.abspath(path))
             continue
-        inside = manifest.load(f"folder:{path}")
-        found += [os.path.abspath(place(row.path).path) for row in inside]
+        inside = [os.path.abspath(place(name).path) for name, _ in corpora_folder.videos(path)]
+        if not inside:
+            raise ManifestError(f"no video is in {path}; name a folder with videos, or the files themselves")
+        found += inside
     return list(dict.fromkeys(found))
 
 

@@ -1,23 +1,33 @@
-"""The page for one video: first the answer in plain words, then what was seen and heard, then facts and limits.
+"""The page for one video: first the answer in plain words, then what was seen and heard, then facts and limits; and the
+list of several pages.
 
-One file that opens from a disk and needs no network and no script (`templates/video.html.j2`). Its pictures are small JPEGs
-inside it; MOMENTS of them keep it far below 1.5 MB.
+A page is one file that opens from a disk and needs no network and no script (`templates/video.html.j2`). Its pictures are
+small JPEGs inside it; MOMENTS of them keep it far below 1.5 MB. The list (`templates/index.html.j2`) has one script, which
+sorts it; without it the list stays as it is.
 """
 
 from __future__ import annotations
 
 import os
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 
 from concord.frames import FPS
+from concord.text import counted, spelled
 from pipelines.ui.pages import render
+from store import output
+from store.formats.table import to_csv
 from student.predict import words as predict_words
-from student.predict.plot import KINDS, MARKS, clock, figure
+from student.predict.plot import KINDS, MARKS, WIDTHS, clock, figure
 from student.predict.records import BETWEEN, UNLICENSED, Answer, HeardWord
 
 COMMAND = "student.predict"
@@ -25,6 +35,8 @@ MOMENTS = 10  # of the strip
 WIDTH = 176  # pixels of its pictures
 TRANSCRIPT, PASSAGES = 4000, 100  # most words and passages on the page
 VERDICTS = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
+COLUMNS = ("file", "answer", "decision", "probability", "reason", "explanation", "page", "path")  # of the table
+LISTS = output.marked("a list of student.predict", ",".join(COLUMNS).encode())
 UNJUDGED = {"not judged": "as it was heard; whether lips agree is not judged"}
 
 
@@ -37,6 +49,76 @@ class Shot:
     picture: bytes | None
     mouth: bytes
     word: HeardWord | None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An answer in a list, and the name of its page in the same folder."""
+
+    said: Answer
+    page: str
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.said.path)
+
+    @property
+    def short(self) -> str:
+        """One of `words.SHORT`."""
+        return predict_words.short(self.said)
+
+    @property
+    def rank(self) -> int:
+        return list(predict_words.SHORT).index(self.short)
+
+    @property
+    def why(self) -> str:
+        """The answer in a few words."""
+        head = predict_words.headline(self.said)[1].removeprefix("No answer: ")
+        return f"{head[:1].upper()}{head[1:]}"
+
+    @property
+    def link(self) -> str:
+        """The page's name as a relative URL."""
+        return quote(os.fsencode(self.page))
+
+
+def index(listed: Sequence[Listed], asked: int, basis: Mapping[str, Any]) -> str:
+    """The page that lists answers and links to their pages; `asked` is the number of videos that were to be judged."""
+    script = resources.files(__package__).joinpath("templates", "index.js").read_text(encoding="utf-8")
+    counts = Counter(one.short for one in listed)
+    told = ", ".join(f"{counts[name]:,} {name}" for name in predict_words.SHORT if counts[name])
+    return render(
+        "student.predict/index.html.j2",
+        COMMAND,
+        title=f"{counted(len(listed), 'video')}: {told}",
+        missing=asked - len(listed),
+        listed=listed,
+        answers=predict_words.SHORT,
+        rests_on="a trained detector" if basis["student"] else "two general models, without a trained detector",
+        script=Markup(f"<script>{script}</script>"),
+        digest=b64encode(sha256(script.encode()).digest()).decode(),
+    )
+
+
+def table(listed: Sequence[Listed]) -> bytes:
+    """The same list as CSV, with COLUMNS; what is no Unicode text in a name is spelled out."""
+    rows = [
+        (
+            one.name,
+            one.short,
+            said.decision,
+            said.probability,
+            said.reason,
+            said.message or one.why,
+            one.page,
+            said.path,
+        )
+        for one in listed
+        for said in [one.said]
+    ]
+    text = [[spelled(value) if isinstance(value, str) else value for value in row] for row in rows]
+    return to_csv(dict(zip(COLUMNS, zip(*text, strict=True), strict=True)))
 
 
 def page(said: Answer, basis: Mapping[str, Any], shots: Sequence[Shot], audio: np.ndarray | None) -> str:
@@ -57,7 +139,7 @@ def page(said: Answer, basis: Mapping[str, Any], shots: Sequence[Shot], audio: n
         ranking=_ranking(said),
         judged=judged,
         moved=_moved(said),
-        drawing=figure(said, audio) if seen else "",
+        drawings=[(kind, figure(said, audio, wide)) for kind, wide in WIDTHS.items()] if seen else [],
         shots=shots,
         facts=list(_facts(said, basis)),
         limits=predict_words.LIMITS,
@@ -155,7 +237,7 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             there, margin = ("unknown" if x is None else f"{x:.2f}" for x in (offset.similarity, offset.margin))
             yield "Best fit", f"{where}, similarity {there}, margin {margin}"
         if said.student and said.student.logit is not None:
-            yield "Detector's logit", f"{said.student.logit:.2f} over {said.student.frames} frames"
+            yield "Detector's logit", f"{said.student.logit:.2f} over {counted(said.student.frames, 'frame')}"
         for note in said.notes:
             yield "Note", note.text
         yield "Calibration", said.calibration.text

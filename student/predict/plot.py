@@ -1,4 +1,5 @@
-"""The plot of a video's speech as SVG, in rows of a few seconds: waveform, similarity, recognised words.
+"""The plot of a video's speech as SVG, in rows of a few seconds: waveform, similarity, recognised words; drawn for broad and
+for narrow screens, so that letters have one size on both.
 
 Stretches that cannot be judged are shaded and labelled, and disagreement is shown by a mark as well as by colour. If
 the similarity is calibrated only for other people, one neutral colour is used and there is no middle line.
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil
+from unicodedata import east_asian_width
 
 import numpy as np
 from markupsafe import Markup
@@ -18,14 +20,16 @@ from concord.frames import FPS, SAMPLE_RATE
 from concord.text import html as t
 from student.predict.records import Answer, HeardWord, Moment
 
-ROW_S = 6.0  # longest row, so that words stay readable
+SECOND = 114  # least pixels for a second, so that words stay readable
 LONG_S = 240.0  # from this length on one row for the whole video, of one-second similarities and without words
-WIDTH, LEFT, RIGHT = 760, 66, 6
-WAVE, PLOT, WORDS = 46, 96, 68  # heights of the three bands
+WIDTHS = {"broad": 760, "narrow": 340}  # pixels, by class name
+LEFT, RIGHT = 66, 6
+WAVE, PLOT, LANE = 46, 96, 22  # heights of the sound, of the similarity, and of a line of words
 TOP = 6
 TOP_OF_PLOT = TOP + WAVE + 8
 BASE = TOP_OF_PLOT + PLOT
-LANES = 3  # of words
+LONGEST = 24  # letters of a word that are shown
+INSET, GAP = 5, 3  # pixels between a word and its box, and between boxes
 MARKS = {"agrees": "", "unclear": "? ", "disagrees": "≠ ", "not seen": "· ", "not judged": ""}
 KINDS = {
     "agrees": "yes",
@@ -38,11 +42,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of the drawing: frames first to last, `scale` pixels per frame."""
+    """One row of the drawing: frames first to last, `scale` pixels per frame, `wide` pixels in all."""
 
     first: int
     last: int
     scale: float
+    wide: int
 
     def x(self, frame: float) -> float:
         """Where a frame begins, in pixels from the left."""
@@ -51,18 +56,23 @@ class Strip:
     @property
     def short(self) -> bool:
         """Whether there is space for words under it."""
-        return (LONG_S * FPS + 0.5) * self.scale >= WIDTH - LEFT - RIGHT
+        return (LONG_S * FPS + 0.5) * self.scale >= self.wide - LEFT - RIGHT
+
+    def names(self, name: str) -> str:
+        """An id that is unique on the page."""
+        return f"{name}-{self.wide}-{self.first}"
 
 
-def figure(said: Answer, audio: np.ndarray | None) -> Markup:
-    """Rows of SVG for an answer with a timeline; `audio` i2 [640 * frames] for the waveform, if available."""
+def figure(said: Answer, audio: np.ndarray | None, wide: int) -> Markup:
+    """Rows of SVG, `wide` pixels each, for an answer with a timeline; `audio` i2 [640 * frames] for the waveform, if
+    available."""
     line = said.timeline
     duration = len(line) / FPS
-    rows = 1 if duration > LONG_S else ceil(duration / ROW_S)
+    rows = 1 if duration > LONG_S else ceil(duration * SECOND / (wide - LEFT - RIGHT))
     per_row = ceil(len(line) / rows)
     level = max(1.0, float(np.abs(audio.astype(np.int32)).max())) if audio is not None and len(audio) else 1.0
     strips = (
-        Strip(first, min(first + per_row, len(line)), (WIDTH - LEFT - RIGHT) / per_row)
+        Strip(first, min(first + per_row, len(line)), (wide - LEFT - RIGHT) / per_row, wide)
         for first in range(0, len(line), per_row)
     )
     return Markup("".join(_row(said, strip, audio, level) for strip in strips))
@@ -88,10 +98,11 @@ def _row(said: Answer, strip: Strip, audio: np.ndarray | None, level: float) -> 
     height = BASE + 20
     if strip.short:
         words = [w for w in said.words if strip.first <= (w.start + w.end) / 2 * FPS < strip.last]
-        parts.append(_words(words, strip))
-        height += WORDS if words else 0
+        boxes = _boxes(words, strip)
+        parts += (_word(word, box) for word, box in zip(words, boxes, strict=True))
+        height += LANE * (1 + max(box.lane for box in boxes)) + 2 if boxes else 0
     says = f"Seconds {strip.first / FPS:.1f} to {strip.last / FPS:.1f}: sound, and how well lips and voice agree"
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{says}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {strip.wide} {height}" role="img" aria-label="{says}">{"".join(parts)}</svg>'
 
 
 def _wave(audio: np.ndarray, strip: Strip, level: float) -> str:
@@ -149,8 +160,8 @@ def _curve(line: Sequence[Moment], strip: Strip, name: str, judged: bool) -> str
         return f'<path class="unjudged {name}" d="{d}"/>'
     halves = (("up", TOP_OF_PLOT - 3, PLOT / 2 + 3), ("down", TOP_OF_PLOT + PLOT / 2, PLOT / 2 + 3))
     return "".join(
-        f'<clipPath id="{name}-{kind}{first}"><rect x="0" y="{y}" width="{WIDTH}" height="{high}"/></clipPath>'
-        f'<path class="{kind} {name}" clip-path="url(#{name}-{kind}{first})" d="{d}"/>'
+        f'<clipPath id="{strip.names(name)}-{kind}"><rect x="0" y="{y}" width="{strip.wide}" height="{high}"/></clipPath>'
+        f'<path class="{kind} {name}" clip-path="url(#{strip.names(name)}-{kind})" d="{d}"/>'
         for kind, y, high in halves
         if d
     )
@@ -164,24 +175,56 @@ def _ticks(strip: Strip) -> str:
     while k * step * FPS < strip.last - 1e-9:
         at = strip.x(k * step * FPS)
         parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{BASE}" y2="{BASE + 4}"/>')
-        parts.append(f'<text class="s" x="{at:.1f}" y="{BASE + 16}" text-anchor="middle">{clock(k * step)}</text>')
+        anchor = "middle" if at < strip.wide - RIGHT - 16 else "end"
+        parts.append(f'<text class="s" x="{at:.1f}" y="{BASE + 16}" text-anchor="{anchor}">{clock(k * step)}</text>')
         k += 1
     return "".join(parts)
 
 
-def _words(words: Sequence[HeardWord], strip: Strip) -> str:
-    """Words in boxes of their duration, on LANES alternating lines, so that a short word's text does not touch the
-    next."""
-    boxes, texts = [], []
-    for k, word in enumerate(words):
-        left, right, y = strip.x(word.start * FPS), strip.x(word.end * FPS), BASE + 24 + 22 * (k % LANES)
-        said = MARKS[word.verdict] + word.text
-        boxes.append(
-            f'<rect class="{KINDS[word.verdict]}" x="{left:.1f}" y="{y}" width="{max(right - left, 4):.1f}" '
-            'height="19" rx="3"/>'
-        )
-        texts.append(f'<text x="{left + 5:.1f}" y="{y + 14}">{t(said)}</text>')
-    return "".join(boxes + texts)
+@dataclass(frozen=True)
+class Box:
+    """A word's box: its left edge and width in pixels, on which line below the plot, and the text in it."""
+
+    left: float
+    wide: float
+    lane: int
+    text: str
+
+
+def _boxes(words: Sequence[HeardWord], strip: Strip) -> list[Box]:
+    """Boxes of the words' durations, wider where the text needs it; on as many lines as it takes so that none touches another,
+    and all inside the row."""
+    boxes: list[Box] = []
+    ends: list[float] = []  # of the last box on each line
+    for word in words:
+        text = word.text if len(word.text) <= LONGEST else f"{word.text[: LONGEST - 1]}…"
+        text = MARKS[word.verdict] + text
+        lasts = (word.end - word.start) * FPS * strip.scale
+        wide = min(max(lasts, _width(text) + 2 * INSET), strip.wide - LEFT - RIGHT)
+        left = max(LEFT, min(strip.x(word.start * FPS), strip.wide - RIGHT - wide))
+        lane = next((k for k, end in enumerate(ends) if end + GAP <= left), len(ends))
+        ends[lane : lane + 1] = [left + wide]
+        boxes.append(Box(left, wide, lane, text))
+    return boxes
+
+
+def _word(word: HeardWord, box: Box) -> str:
+    y = BASE + 24 + LANE * box.lane
+    return (
+        f'<g><title>{t(word.text)}</title><rect class="{KINDS[word.verdict]}" x="{box.left:.1f}" y="{y}" '
+        f'width="{box.wide:.1f}" height="19" rx="3"/><text x="{box.left + INSET:.1f}" y="{y + 14}">{t(box.text)}</text></g>'
+    )
+
+
+def _width(text: str) -> float:
+    """Pixels that a text may take at 12 pixels, in any usual font: rather too many than too few."""
+
+    def one(letter: str) -> float:
+        if east_asian_width(letter) in "WF":
+            return 13.0
+        return 4.8 if letter in "ijltfr.,:;'!| " else 11.5 if letter in "mwMW@%≠" else 9.2 if letter.isupper() else 7.6
+
+    return sum(map(one, text))
 
 
 def clock(seconds: float) -> str:

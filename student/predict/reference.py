@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from concord.text import plain
+from concord.text import counted, plain
 from pipelines.labels import projection
 from pipelines.labels.projection import half
 from store import similarity
@@ -80,7 +80,9 @@ def gathered(paths: Sequence[str], witness: Witness, fit: Fit, corpus: str | Non
     bad = doubts.disagreeing(found, fit)
     left_out += [LeftOut(found[k].path, "its own lips and voice do not agree") for k in bad]
     kept = Person([one for k, one in enumerate(found) if k not in bad], fit, alarms)
-    log.info("reference: %.0f s of speech in %d of %d videos", kept.seconds(), len(kept.recordings), len(paths))
+    log.info(
+        "reference: %.0f s of speech in %d of %s", kept.seconds(), len(kept.recordings), counted(len(paths), "video")
+    )
     for one in left_out:
         log.warning("reference %s is left out: %s", one.path, one.reason)
     return References(kept, left_out)

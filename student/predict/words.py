@@ -11,6 +11,15 @@ from student.predict.records import BETWEEN, UNLICENSED, Answer, Ruled
 from student.predict.ruling import OTHERS
 
 SURE, UNSURE = 0.9, 0.1  # probability of fake: beyond these the headline has no "probably"
+# Answers in one or two words, from the most to the least suspicious: tone, and a sign that needs no colour.
+SHORT = {
+    "fake": ("bad", "≠"),
+    "probably fake": ("likely-bad", "≉"),
+    "unclear": ("warn", "?"),
+    "undecided": ("plain", "–"),
+    "probably real": ("likely-good", "≈"),
+    "real": ("good", "="),
+}
 
 LIMITS = (
     "It hears words and sees lips. It does not look at skin, light or compression, and it does not identify people: it "
@@ -62,6 +71,16 @@ NEXT = {
 }  # what to do about a video without a decision, and a command or "", by reason
 
 
+def short(said: Answer) -> str:
+    """One of SHORT."""
+    if said.reason:
+        return "undecided"
+    tone = headline(said)[0]
+    if tone == "warn":  # the models disagree, or lips and voice do in some passages
+        return "unclear"
+    return f"probably {said.decision}" if tone.startswith("likely") else said.decision
+
+
 def _by_limits(said: Answer, limits: Ruled) -> tuple[str, str, str]:
     """The same for a decision by what strangers score."""
     share = one_in(limits.false_alarms if said.decision == "fake" else limits.misses)
@@ -80,7 +99,7 @@ def _by_limits(said: Answer, limits: Ruled) -> tuple[str, str, str]:
 
 
 def headline(said: Answer) -> tuple[str, str, str]:
-    """Tone (good, warn, bad, plain), the answer in a few words, and in a sentence."""
+    """Tone (good, likely-good, warn, likely-bad, bad, plain), the answer in a few words, and in a sentence."""
     fake, reason = said.probability, said.reason
     if said.offset and reason == "out of sync":
         late = said.offset.sound_late_ms
@@ -124,7 +143,7 @@ def headline(said: Answer) -> tuple[str, str, str]:
     if fake >= 0.5:
         sure = "do" if fake >= SURE else "probably do"
         return (
-            "bad" if fake >= SURE else "warn",
+            "bad" if fake >= SURE else "likely-bad",
             f"Lips and voice {sure} not belong together",
             "The mouth does not form what is heard. A forged mouth or a replaced voice looks like this; so does dubbing.",
         )
@@ -141,7 +160,11 @@ def _agreeing(said: Answer, fake: float) -> tuple[str, str, str]:
             f"On the whole they belong together. Look closely at {where}: there they do not.",
         )
     if fake > UNSURE:
-        return "warn", "Lips and voice probably belong together", "They agree, but less clearly than they usually do."
+        return (
+            "likely-good",
+            "Lips and voice probably belong together",
+            "They agree, but less clearly than they usually do.",
+        )
     return (
         "good",
         "Lips and voice say the same thing",

@@ -1,26 +1,34 @@
 """The model card of a detector: what it was trained on, how it was chosen, its intended use and its limits.
 
 `MODEL_CARD.md` next to the weights, after Mitchell et al. 2019, "Model Cards for Model Reporting". It contains only
-what the run knows, and gives the number of clips behind each figure. Nothing in it is written by hand.
+what the run knows, and gives the number of clips behind each figure. Nothing in it is written by hand. It begins with
+the YAML that the Hugging Face Hub reads of a model (https://huggingface.co/docs/hub/model-cards).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from concord import files
-from concord.text import code, markdown
+from concord.text import code, counted, markdown
 from store import Reader
 from student.config import DataConfig, TrainConfig
+from student.header import Header
 from student.run.state import Best, Facts
 
 CARD_FILE = "MODEL_CARD.md"
+LIBRARY = "concord-av"
+TASK = "video-classification"  # the Hub's task that is nearest
+TAGS = ("deepfake-detection", "audio-visual", "lip-sync", "forensics")
+OPEN = {"grid": "GRID"}  # corpora that anyone may have, by the kind before the colon: name
+METRICS = {"auc": "roc_auc", "brier": "brier_score"}  # figures of validation, by the Hub's names
 USE = (
     "Ranks talking-face clips by how likely picture and voice do not belong together or are forged, for research and as one "
     "hint among others. It answers for clips with one visible face that speaks."
@@ -63,7 +71,9 @@ def text(run: Run) -> str:
         ("projection", losses.w_projection),
     )
     weights = ", ".join(f"{name} {weight:g}" for name, weight in terms)
+    corpora = reader.clips["corpus"][run.rows["train"]]
     parts = [
+        front_matter(map(str, corpora), run.best, facts.validation_by),
         f"# Detector {code(config.model)}, {facts.parameters:,} parameters",
         f"Trained by concord-av (Apache-2.0) from the store {code(reader.path)}.",
         "## Training data",
@@ -74,9 +84,10 @@ def text(run: Run) -> str:
         "## Protocol",
         f"Splits: {code(config.splits) if config.splits else 'as the store has them'}; validation {_by(facts.validation_by)}. "
         f"Windows of {facts.window} frames (25 a second) of {_picture(data.picture)}, trim {markdown(data.trim)}; "
-        f"{facts.too_short} training clips were too short. Of the real clips' windows {data.pair_share:.0%} got "
-        "another clip's sound or their own shifted. "
-        f"{_pseudo(data)}Losses {code(losses.preset)} ({weights}); at most {config.epochs} epochs, seed {config.seed}.",
+        f"{counted(facts.too_short, 'training clip was', 'training clips were')} too short. Of the real clips' windows "
+        f"{data.pair_share:.0%} got another clip's sound or their own shifted. "
+        f"{_pseudo(data)}Losses {code(losses.preset)} ({weights}); at most {counted(config.epochs, 'epoch')}, seed "
+        f"{config.seed}.",
         "## Figures on validation clips",
         figures(run.best),
         f"{_chosen(config)} were chosen on these clips, so the figures are too good: judge it by "
@@ -91,6 +102,51 @@ def text(run: Run) -> str:
         or "- not recorded",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def of_header(header: Header) -> str:
+    """A short card of a detector whose own is lost, from its header alone."""
+    parts = [
+        front_matter(header.corpora),
+        f"# Detector {code(header.model)}",
+        f"Trained by concord-av (Apache-2.0). Windows of {header.window} frames (25 a second) of {_picture(header.picture)}; "
+        f"threshold and temperature fitted on {markdown(header.fitted_on or 'clips that are not recorded')}.",
+        f"Corpora with real clips in its calibration: {', '.join(sorted(map(code, header.corpora))) or 'none'}. The card "
+        "that its training wrote was not with it: what it was trained on and under whose licences is not known here.",
+        f"## Intended use\n\n{USE}",
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(corpora: Iterable[str], best: Best | None = None, validation_by: str = "none") -> str:
+    """The YAML at the top. `corpora` of the training clips: only those that anyone may have are named in it.
+
+    The licence is "unknown": the weights' is that of corpora and teachers, which the text names. The figures are of
+    validation, and their name says so.
+    """
+    told: dict[str, Any] = {"library_name": LIBRARY, "pipeline_tag": TASK, "license": "unknown", "tags": list(TAGS)}
+    if known := sorted({OPEN[kind] for kind in (name.partition(":")[0] for name in corpora) if kind in OPEN}):
+        told["datasets"] = known
+    if results := _results(best):
+        on = f"validation clips of its own corpora, {_by(validation_by)}; they also chose it"
+        told["metrics"] = [result["type"] for result in results]
+        result = {"task": {"type": TASK}, "dataset": {"name": on, "type": "unknown"}, "metrics": results}
+        told["model-index"] = [{"name": LIBRARY, "results": [result]}]
+    return f"---\n{yaml.safe_dump(told, sort_keys=False, width=1000)}---"
+
+
+def _results(best: Best | None) -> list[dict[str, Any]]:
+    """Validation's figures as the Hub lists them, each with the number of trials behind it."""
+    if best is None or not best.figures.trials:
+        return []
+    found = best.figures.finite()
+    on = counted(best.figures.trials, "validation trial")
+    return [
+        {"type": METRICS[name], "name": f"{name} on {on}", "value": round(found[name], 4)}
+        for name in METRICS
+        if name in found
+    ]
 
 
 def _counts(reader: Reader, name: str, rows: np.ndarray) -> str:
@@ -147,7 +203,7 @@ def figures(best: Best | None) -> str:
     numbers = {name: value for name, value in found.finite().items() if name.startswith(("auc", "brier"))}
     shown = ", ".join(f"{markdown(name.replace('_', ' '))} {value:.3f}" for name, value in numbers.items())
     return (
-        f"After epoch {best.epoch}, on {found.trials} trials: {shown}; threshold {found.threshold:.3f}, temperature "
+        f"After epoch {best.epoch}, on {counted(found.trials, 'trial')}: {shown}; threshold {found.threshold:.3f}, temperature "
         f"{found.temperature:.3f}."
     )
 

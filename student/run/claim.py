@@ -21,6 +21,7 @@ WRITTEN = (
     MODEL_FILE,
     "MODEL_CARD.md",
     "tracking",
+    "wandb",
 )  # beside checkpoints
 LOCK_WAIT_S = 20.0  # a run whose launcher was killed needs a moment to save and exit
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from concord import files, plain_json
+from concord.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -41,5 +42,7 @@ def keep_lines(file: Path, step: int) -> None:
         if number <= step:
             kept.append(line)
     if lost:
-        log.warning("%d lines of %s could not be read and were dropped", lost, file)
+        log.warning(
+            "%s of %s could not be read and %s dropped", counted(lost, "line"), file, "was" if lost == 1 else "were"
+        )
     files.write(file, b"".join(line + b"\n" for line in kept))

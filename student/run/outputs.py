@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +97,15 @@ class Outputs:
             }
             | self._always(),
         )
+
+    def next_step(self) -> str:
+        """Where the detector lies, and the command to type next: its evaluation, or a video where there are no test clips."""
+        run, path = shlex.quote(str(self.folder)), shlex.quote(self.config.store)
+        splits = f" --splits {shlex.quote(self.config.splits)}" if self.config.splits else ""
+        command = f"python -m student.evaluate --store {path} --checkpoint {run}{splits}"
+        if not len(self.split.rows.get("test", ())):
+            command = f"python -m student.predict VIDEO --checkpoint {run} (there are no test clips to evaluate it on)"
+        return f"the detector is {self.folder / checkpoint.MODEL_FILE}, its card {card.CARD_FILE} beside it; next: {command}"
 
     def _grounds(self, alarms: float | None) -> dict[str, Any]:
         long_enough = self.reader.clips["length"] >= MIN_FRAMES

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from concord.text import counted
 from concord.text import markdown as md
 from store.similarity.intervals import auc_by_cluster
 from student.scoring import metrics, score
@@ -142,7 +143,8 @@ def title(variant: Variant) -> str:
     c = variant.coverage
     left = f" ({c.too_short} too short)" if c.too_short else ""
     which = "matched clips, " if variant.clips == "matched" else ""
-    return f"{which}{c.scored} clips scored of {c.listed} listed{left}, {c.pairs} pairs made; trim {variant.trim}"
+    scored, pairs = counted(c.scored, "clip"), counted(c.pairs, "pair")
+    return f"{which}{scored} scored of {c.listed} listed{left}, {pairs} made; trim {variant.trim}"
 
 
 def warnings(variant: Variant) -> Iterator[str]:

@@ -9,44 +9,66 @@ from typing import TypeVar
 
 import accelerate
 import torch
-from accelerate.utils import DistributedType, gather_object
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedType, LoggerType, gather_object
 
 from concord import extras
 from concord.errors import ConcordError
+from student.checkpoint import first
 from student.config import ConfigError, TrainConfig
 
 Result = TypeVar("Result")
 
+TRACKING = "tracking"  # folder of TensorBoard's files in that of the run
 SPREAD = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 def accelerator(config: TrainConfig) -> accelerate.Accelerator:
-    """Raises ConfigError if the tracker is not installed (Accelerate would silently continue), or if weights would be
-    sharded over the processes, because one process writes the checkpoints."""
-    try:
-        made = accelerate.Accelerator(
-            cpu=config.cpu or not torch.cuda.is_available(),
-            mixed_precision=config.mixed_precision,
-            log_with=config.report_to if config.with_tracking else None,
-            project_dir=config.output,
-        )
-    except ValueError as error:
-        if not config.with_tracking:
-            raise
-        raise ConfigError(f"--report_to {config.report_to} is not a tracker that Accelerate supports") from error
+    """Raises ConfigError if the tracker is not installed (Accelerate would only warn), or if weights would be sharded over
+    the processes, because one process writes the checkpoints."""
+    if config.with_tracking:
+        _check_tracker(config.report_to)
+    made = accelerate.Accelerator(
+        cpu=config.cpu or not torch.cuda.is_available(),
+        mixed_precision=config.mixed_precision,
+        log_with=config.report_to if config.with_tracking else None,
+        project_dir=config.output,
+    )
     if made.distributed_type in SPREAD:
         raise ConfigError(
             f"accelerate is configured for {made.distributed_type.value}, which this trainer does not support; "
             "use one of those that `concord configs` lists"
         )
-    if config.with_tracking and not made.log_with:
-        more = (
-            f"; tensorboard needs tensorboardX: {extras.install('tracking')}"
-            if config.report_to == "tensorboard"
-            else ""
-        )
-        raise ConfigError(f"--report_to {config.report_to}: its package is not installed{more}")
     return made
+
+
+def _check_tracker(name: str) -> None:
+    known = LoggerType.list()
+    if name not in known:
+        raise ConfigError(f"--report_to {name} is not a tracker that Accelerate supports; there is {', '.join(known)}")
+    there = {str(one) for one in get_available_trackers()}
+    if name not in there and not (name == "all" and there):
+        how = extras.install("tracking") if name in ("all", "tensorboard") else f"pip install {name}"
+        raise ConfigError(f"--report_to {name}: its package is not installed, so nothing was begun: {how}")
+
+
+def start_tracking(accelerator: accelerate.Accelerator, config: TrainConfig) -> None:
+    """Start the tracker that is asked for, if any, in the main process: TensorBoard's files go to OUTPUT/tracking, those of
+    Weights & Biases to OUTPUT/wandb. Raises ConfigError in all processes if it cannot start."""
+    if not config.with_tracking:
+        return
+    options = {k: v for k, v in config.options().items() if isinstance(v, int | float | str)}
+    project = TRACKING if config.report_to in ("all", "tensorboard") else "concord-av"
+    how = {"wandb": {"dir": config.output, "name": os.path.basename(os.path.abspath(config.output))}}
+
+    def start() -> None:
+        try:
+            accelerator.init_trackers(project, config=options, init_kwargs=how)
+        except Exception as error:  # each tracker has its own
+            more = "; log in with wandb login, or set WANDB_MODE=offline" if config.report_to == "wandb" else ""
+            raise ConfigError(f"--report_to {config.report_to} could not start: {first(error)}{more}") from error
+
+    by_main(accelerator, start, raises=ConfigError)
 
 
 def set_threads(wanted: int) -> int:

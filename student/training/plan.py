@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import store
+from concord.text import counted
 from student import run_state
 from student.config import ConfigError, DataConfig, TrainConfig
 from student.data.corpus import Corpus
@@ -78,12 +79,15 @@ class Plan:
             )
         if main and (self.too_short or self.data.window < config.data.window):
             log.warning(
-                "windows have %d frames, which nearly all clips hold with --trim %s; %d of %d training clips are shorter and "
-                "are not used",
-                self.data.window, self.data.trim, self.too_short, clips + self.too_short,
+                "windows have %d frames, which nearly all clips hold with --trim %s; of %s %d %s shorter and not used",
+                self.data.window, self.data.trim, counted(clips + self.too_short, "training clip"), self.too_short,
+                "is" if self.too_short == 1 else "are",
             )  # fmt: skip
         if clips < 2 * processes:
-            raise ConfigError(f"{clips} training clips are too few for {processes} processes")
+            raise ConfigError(
+                f"{counted(clips, 'training clip is', 'training clips are')} too few for "
+                f"{counted(processes, 'process', 'processes')}"
+            )
         if config.losses.w_detection and not (self.corpus.label[self.corpus.rows] >= 0).any():
             raise ConfigError(
                 "no training clip has a label, so there is nothing to detect: label them, or use --w-detection 0"

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from concord.text import counted
 from student import checkpoint, run_state
 from student.config import ConfigError, TrainConfig
 from student.data import augment
@@ -86,6 +87,7 @@ class Trainer:
             self.state, self.found = saving.go_on(path, plan, self.learner, self.threads)
         elif resume:
             log.info("no checkpoint in %s yet: starting at the beginning", self.output)
+        launch.start_tracking(self.accelerator, config)
         self.start_step = self.state.step
         self.saved_step = self.start_step if self.start_step else -1
 
@@ -182,7 +184,7 @@ class Trainer:
         if not patience or waited < patience:
             return False
         if self.main:
-            self.progress.say(f"no better detector for {waited} epochs: ending (--patience {patience})")
+            self.progress.say(f"no better detector for {counted(waited, 'epoch')}: ending (--patience {patience})")
         return True
 
     def _end_early(self, code: int) -> int:
@@ -234,7 +236,7 @@ class Trainer:
     def _say_figures(self, figures: Validation) -> None:
         measured = {k: v for k, v in figures.finite().items() if k.startswith("auc")}
         told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in measured.items())
-        told = told or f"of {figures.trials} trials, too few to say how well it separates them"
+        told = told or f"of {counted(figures.trials, 'trial')}, too few to say how well it separates them"
         self.progress.say(f"epoch {self.state.epoch} of {self.config.epochs}: validation {told}")
 
     def _shown_best(self) -> Best | None:
@@ -242,12 +244,8 @@ class Trainer:
         return None if self.found is Found.LATER else self.state.best
 
     def _begin_outputs(self) -> None:
-        """Write config.json, start the tracker, restore a lost detector from the checkpoint, and cut the log at this
-        step."""
+        """Write config.json, restore a lost detector from the checkpoint, and cut the log at this step."""
         self.outputs.begin(self.learner.student, self.learner.init_from)
-        if self.config.with_tracking:  # TensorBoard's files go to OUTPUT/tracking
-            options = {k: v for k, v in self.config.options().items() if isinstance(v, int | float | str)}
-            self.accelerator.init_trackers("tracking", config=options)
         best = self.state.best
         if self.found is Found.TO_RESTORE and best is not None:
             file = self.output / checkpoint.MODEL_FILE

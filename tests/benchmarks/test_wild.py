@@ -16,7 +16,7 @@ from small_store import make_store
 
 import store
 import teachers
-from benchmarks.strangers import decider, evidence, listed, pairs, trivial
+from benchmarks.strangers import decider, evidence, forged, listed, pairs, trivial
 from benchmarks.strangers.decider import Decider
 from benchmarks.wild import main
 from pipelines.audit.measurer import Measurer
@@ -203,9 +203,23 @@ def test_a_student_is_judged_on_the_same_clips(made, tmp_path):
     }  # fmt: skip
     checkpoint.save_model(tmp_path, build("lite"), "lite", about)
     _, found = run("--manifest", made[1], "--store", made[0].path, "--checkpoint", tmp_path, "--limit", 4)
-    assert found["forgeries"]["by"] == "student"
-    assert found["forgeries"]["auc"] == found["forgeries"]["scorers"]["student"]["auc"]
+    assert found["forgeries"]["by"] == "both"
+    assert found["forgeries"]["auc"] == found["forgeries"]["scorers"]["both"]["auc"]
     assert found["own_sound"]["student"]["others"]["own"] == 4
+    assert set(found["forgeries"]["scorers"]) == {"similarity", "margin", "student", "both"}
+
+
+def test_the_student_and_half_the_margin_are_added_by_their_deviations():
+    rng = np.random.default_rng(0)
+    logit, margin = rng.normal(3, 40, 200), rng.normal(-1, 0.01, 200)
+    fused = forged.both(logit, margin)
+    alone = np.corrcoef([fused, logit, margin])
+    assert alone[0, 1] / alone[0, 2] == pytest.approx(2, rel=0.3)  # whatever their scales
+    np.testing.assert_allclose(forged.both(7 * logit - 5, 100 * margin), fused, atol=1e-9)
+    lacking = forged.both(logit, np.full(200, np.nan))
+    assert (np.argsort(lacking) == np.argsort(logit)).all()  # nothing is lost without a margin
+    margin[3] = np.nan
+    assert np.isfinite(forged.both(logit, margin)).all()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +257,7 @@ def test_a_manifest_none_of_whose_clips_is_there_is_refused(tmp_path):
     file = listing(tmp_path / "m.csv", [{"path": "/nowhere/a.mp4", "label": 0}])
     result, _ = run("--manifest", file)
     assert result.exit_code == 2
-    assert "none of the 1 clips" in result.stderr
+    assert "(1 clip) could be read" in result.stderr
     assert "/nowhere/a.mp4" in result.stderr
 
 

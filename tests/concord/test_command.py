@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from concord import command
 from pipelines.audit import __main__ as audit
 from pipelines.manifest import __main__ as manifest_command
 
+ROOT = Path(__file__).parents[2]
 TWO_LINES = 2
 
 
@@ -302,3 +304,43 @@ def test_sigterm_clears_up_and_is_143():
     assert run.returncode == 143
     assert said == "cleared\n"
     assert errors.splitlines()[-1] == "stopped"
+
+
+# -- before the packages are there -----------------------------------------------------------------------------------------
+
+
+def bare(*words):
+    """What Python says that sees no installed package."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [sys.executable, "-S", *words]
+    return subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "precompute.py",
+        "student/train.py",
+        "-m store.inspect",
+        "-m teachers.fetch",
+        "-m student.predict",
+        "-m concord train",
+    ],
+)
+def test_started_without_the_environment_a_command_says_in_a_line_what_to_do(words):
+    done = bare(*words.split(), "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: click is not installed for {sys.executable}: ")
+    assert re.search(r"source \S*\.venv/bin/activate|make install", line)
+
+
+def test_a_python_that_is_too_old_and_an_extra_have_lines_too_and_our_own_faults_a_traceback():
+    begin = "from concord import early; early.OLDEST = {}; early.explain_missing(); import {}"
+    done = bare("-c", begin.format((99, 0), "concord"))
+    assert (done.returncode, "Error: Python 99.0 or later is needed, and this is 3." in done.stderr) == (2, True)
+    done = bare("-c", begin.format((3, 11), "whisper"))
+    expected = "Error: this needs whisper, which the extra 'predict' brings: pip install 'concord-av[predict]'\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+    done = bare("-c", begin.format((3, 11), "concord.nosuch"))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, True)

@@ -136,7 +136,9 @@ def test_a_model_card_and_an_evaluation_hold_no_mark_of_a_name(name):
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     assert table.endswith(f"\n{tables.MARK}\n")
     table = table.removesuffix(f"{tables.MARK}\n")
-    for source in (card.text(run), table):
+    front, _, text = card.text(run).partition("\n---\n")
+    assert front == card.text(replace(run, reader=HostileStore("x y"))).partition("\n---\n")[0]  # has no name of theirs
+    for source in (text, table):
         assert all(line.isprintable() for line in source.split("\n"))
         assert not re.search(r"<(?!br)[a-z/!]", source)
         tags = {tag for tag, _ in Outline(reader.render(source)).tags}

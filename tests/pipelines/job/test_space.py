@@ -13,6 +13,7 @@ from pipelines.errors import UsageError
 from pipelines.job import report, run, space
 from pipelines.job.request import Config
 from pipelines.job.usage import Summary
+from pipelines.labels import words
 from store import layout
 
 
@@ -92,6 +93,13 @@ def test_a_dry_run_tells_clips_hours_disk_time_and_whether_it_fits(tmp_path, mon
     assert second == "815.1 MB of disk space are needed during the run, 1.0 GB are free: enough"
     assert dry(tmp_path, clips=10, video_seconds=36_000, cpus=2, dims=458)[1].endswith("too little")
     assert dry(tmp_path, clips=10, video_seconds=4_500, cpus=2, dims=458)[1].endswith("may be too little")
+
+
+def test_a_dry_run_says_what_words_cost(tmp_path):
+    summary = Summary(clips=9, video_seconds=3600, cpus=2, dims=458)
+    told = report.text(summary, Config(tmp_path / "s.zarr", words=True, dry_run=True))
+    assert "--words adds about 7 minutes on one CPU core with Whisper tiny.en, shared by the workers" in told
+    assert words.minutes(75) == "about 1 minute on one CPU core with Whisper tiny.en"
 
 
 def test_time_expected_shrinks_with_the_clusters_cpus():

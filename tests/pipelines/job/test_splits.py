@@ -42,7 +42,7 @@ def test_new_clips_get_their_splits_and_those_without_one_are_left_out():
     decided = decide(rule(a="train", b="test"), rows("a", "b", "z"), [], "S", False, False)
     assert [(row.id, row.split) for row in decided.rows] == [("c/a", "train"), ("c/b", "test")]
     assert decided.moved == {}
-    assert "1 without a split are left out" in "\n".join(decided.lines)
+    assert "left out without a split: 1 clip (1 absent)" in "\n".join(decided.lines)
 
 
 def test_the_same_again_changes_nothing_and_an_empty_split_is_train():
@@ -59,7 +59,7 @@ def test_other_splits_need_a_new_fit_and_say_so():
 
 
 def test_clips_of_the_store_that_would_be_left_without_a_split_are_not_silently_train():
-    with pytest.raises(UsageError, match="gives no split to 1 clips that S has, such as c/b"):
+    with pytest.raises(UsageError, match="gives no split to 1 clip that S has, such as c/b"):
         decide(rule(a="train"), [], rows("a", "b"), "S", True, True)
     other = decide(rule(a="train"), rows("a"), rows("b", split="val"), "S", False, True)  # b is of another corpus
     assert [row.id for row in other.rows] == ["c/a"]
@@ -85,7 +85,7 @@ def test_a_file_of_the_manifest_command_is_read(suffix, tmp_path):
     found = of_file(place(file), rows("a", "b", "z"))
     assert found.of == {"c/a": "train", "c/b": "test"}
     assert found.left_out == {"not listed": 1}
-    assert "1 clips that are not here" in found.notes[0]
+    assert "lists 1 clip not found here" in found.notes[0]
 
 
 @pytest.mark.parametrize(

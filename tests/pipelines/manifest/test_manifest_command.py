@@ -121,7 +121,7 @@ def test_rows_with_a_fault_can_be_dropped(tmp_path):
         Row("/b", id="c/b", faults=(Fault("missing_media", "y"),)),
     ]
     said = run("--manifest", written(tmp_path, rows), "--drop-fault", "missing_media", "-o", tmp_path / "o.csv")
-    assert "--drop-fault missing_media: 1 rows dropped" in said
+    assert "--drop-fault missing_media: 1 row dropped" in said
     assert [row.path for row in manifest.read(tmp_path / "o.csv")] == ["/a"]
 
 
@@ -186,9 +186,9 @@ def test_validate_says_what_is_wrong_with_rows_that_can_be_used(tmp_path):
         "label_conflict": "3", "late_segment": "1", "missing_sound": "1", "label_unknown": "1", "listed_twice": "1",
         "missing_media": "1",
     }  # fmt: skip
-    assert "1 clips are in buckets" in said
+    assert "1 clip is in a bucket" in said
     (tmp_path / "clean.csv").write_text("path,label\na.mp4,0\n")
-    assert run("--manifest", tmp_path / "clean.csv", "--validate") == "1 clean rows\n"
+    assert run("--manifest", tmp_path / "clean.csv", "--validate") == "1 clean row\n"
 
 
 def test_validate_and_remap_together_look_where_files_are_now(tmp_path):

@@ -290,7 +290,7 @@ def test_folders_of_a_folder_are_taken_for_speakers(tmp_path):
     ann = {found.of[row.id] for row in rows if row.group == "ann"}
     assert len(ann) == 1
     assert any("each taken for one speaker" in note for note in found.notes)
-    assert any("1 clips name no speaker" in note for note in found.notes)
+    assert any("1 clip names no speaker and was assigned" in note for note in found.notes)
 
 
 def test_a_grid_root_may_hold_several_speakers(tmp_path):

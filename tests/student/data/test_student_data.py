@@ -334,7 +334,7 @@ def test_a_file_of_splits_overrides_the_store(tmp_path, reader, caplog):
     chosen = split(reader, file)
     assert {k: v.tolist() for k, v in chosen.rows.items()} == {"train": [1], "val": [2], "test": [0]}
     assert chosen.weight[1] == 2.5
-    assert "1 clips that the store does not have" in caplog.text
+    assert "1 clip that the store does not have" in caplog.text
     file.write_text("clip,part\na,b\n")
     with pytest.raises(SplitError, match="no column id and split"):
         split(reader, file)

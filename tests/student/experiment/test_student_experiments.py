@@ -212,7 +212,7 @@ def test_what_a_protocol_lacks_is_said(stores, tmp_path):
     assert "takes one --store" in asked("corrupted", out, *stores, code=2)
     assert "no corruption smoke" in asked("corrupted", out, stores[0], options=("--corruption", "smoke"), code=2)
     assert "unknown model small" in asked("soft-labels", out, stores[0], options=("--model", "small"), code=2)
-    assert "1 corpora with real clips to judge" in asked("accents", out, stores[1], code=2)
+    assert "1 corpus with real clips to judge" in asked("accents", out, stores[1], code=2)
     assert not out.exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from small_store import make_store
 
 import store
+from student.config import TrainConfig
 from student.data.spans import spans
-from student.experiment import folds, judging, unseen
+from student.experiment import arms, folds, judging, unseen
 from student.experiment.__main__ import main
-from student.experiment.asked import QUICK, ExperimentError, Sizes
+from student.experiment.asked import FULL, QUICK, Asked, ExperimentError, Sizes
 from student.experiment.folds import Clips
 from student.experiment.trivial import Numbers
 from student.scoring import score
@@ -214,6 +216,31 @@ def test_an_arm_that_is_not_there_is_named(tmp_path):
     result = CliRunner().invoke(main, [*words, "--arm", "content"])
     assert result.exit_code == 2
     assert "unknown arm content; there is detection, correlation" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("lr: 0.001\nsplits: mine.csv\n", "sets splits, which the experiment chooses"),
+        ("pseudo: 1\n", "sets pseudo, which is not an option of student.train"),
+        ("lr: fast\n", "has a value that cannot be used"),
+        ("- lr\n", "must hold names and values"),
+    ],
+)
+def test_options_that_arms_cannot_share_are_named(tmp_path, text, says):
+    (tmp_path / "arms.yaml").write_text(text)
+    words = ["--protocol", "real-only", "--store", str(tmp_path / "s.zarr"), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*words, "--config", str(tmp_path / "arms.yaml")])
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_arms_share_the_options_of_a_recipe(tmp_path):
+    asked = Asked("real-only", ("s.zarr",), tmp_path, FULL, config=Path("strangers"))
+    found = arms.shared(asked)
+    assert found["balance"] == "source"
+    assert not found.keys() & {"epochs", "model"}
+    assert TrainConfig.from_options(store="s.zarr", output="out", **found).data.pseudo_share == 1.0
 
 
 @pytest.mark.parametrize(

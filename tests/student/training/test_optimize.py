@@ -1,4 +1,4 @@
-"""Course of the learning rate, running average, early end, trackers: what a long run needs beside its loss."""
+"""Course of the learning rate, running average, early end: what a long run needs beside its loss."""
 
 import json
 from itertools import pairwise
@@ -70,22 +70,6 @@ def test_a_run_ends_when_nothing_gets_better(path, tmp_path):  # noqa: F811
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
     train(path, tmp_path / "run", *options, "--resume_from_checkpoint", "latest")
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
-
-
-def test_tensorboard_gets_losses_and_validation(path, tmp_path):  # noqa: F811
-    pytest.importorskip("tensorboardX", reason="the extra tracking is not installed")
-    train(path, tmp_path / "run", "--with_tracking", "--epochs", "1")
-    events = b"".join(file.read_bytes() for file in (tmp_path / "run" / "tracking").rglob("events.out*"))
-    for name in (b"train/loss", b"train/correlation", b"validation/auc"):
-        assert name in events
-
-
-@pytest.mark.filterwarnings("ignore:`log_with=wandb`")  # accelerate's own word for it, before ours
-def test_an_unknown_tracker_is_one_line(path, tmp_path):  # noqa: F811
-    result = train(path, tmp_path / "run", "--with_tracking", "--report_to", "nobody", code=2)
-    assert "--report_to nobody is not a tracker" in result.output
-    result = train(path, tmp_path / "run", "--with_tracking", "--report_to", "wandb", code=2)
-    assert "package is not installed" in result.output
 
 
 @pytest.mark.slow

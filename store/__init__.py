@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from store.creation import create
+    from store.dataset.loading import Dataset, Stream, collate
     from store.layout import StoreError
     from store.reader import Reader, open
     from store.writer import Writer
 
-__all__ = ["Reader", "StoreError", "Writer", "create", "open"]
-_HOMES = {"Reader": "reader", "StoreError": "layout", "Writer": "writer", "create": "creation", "open": "reader"}
+__all__ = ["Dataset", "Reader", "StoreError", "Stream", "Writer", "collate", "create", "open"]
+_HOMES = {
+    "Dataset": "dataset.loading",
+    "Reader": "reader",
+    "StoreError": "layout",
+    "Stream": "dataset.loading",
+    "Writer": "writer",
+    "collate": "dataset.loading",
+    "create": "creation",
+    "open": "reader",
+}
 
 
 def __getattr__(name: str) -> Any:

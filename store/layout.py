@@ -121,6 +121,8 @@ LATER_COLUMNS = ("num_faces", "source")  # of clips/, that stores of earlier rel
 WORD_ARRAYS: dict[str, str] = {"clip": "i4", "start": "f4", "end": "f4", "text": "string", "probability": "f4"}
 
 
+SPLITS = ("train", "val", "test")  # a clip without one counts as train
+LABELS = (UNKNOWN, REAL, FAKE)  # of clips and of frames
 TABLES = ("clips", "frames")
 STAGING = "_staging"  # the folder of batches and groups that are not in their place yet
 CREATION = ".concord-av-creation.json"  # the mark of a store that is being made: {"files": [key]}

@@ -23,7 +23,7 @@ from store.arrays.nodes import is_node
 from store.arrays.shards import ShardedArray
 from store.layout import StoreError
 from store.place import Place, place
-from store.reading.clips import Clip, ClipTable
+from store.reading.clips import Clip, Clips, ClipTable
 from store.reading.frames import Frames
 from store.reading.held import HeldPictures
 from store.reading.snapshot import opened
@@ -53,8 +53,12 @@ def open(path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None
     return Reader(path, options)
 
 
-class Reader:
-    """A store opened for reading. `attrs` are its root attributes, `clips` its table {column: array [clips]}."""
+class Reader(Clips):
+    """A store opened for reading. `attrs` are its root attributes, `clips` its table {column: array [clips]}.
+
+    It is a sequence of its clips, done or not: `reader[0]`, `reader[-1]`, `reader["id"]`, `reader[2:5]`, `len(reader)`,
+    `for clip in reader`, `"id" in reader`; `clip.row` is the number that `frames` and the others take.
+    """
 
     def __init__(self, path: str | os.PathLike[str] | Place, options: Mapping[str, str] | None = None):
         self.place = place(path, options).confined()
@@ -69,10 +73,6 @@ class Reader:
 
     def __reduce__(self) -> tuple[object, ...]:
         return Reader, (self.place,)
-
-    def __len__(self) -> int:
-        """Clips in the store, done or not."""
-        return len(self._table)
 
     def __repr__(self) -> str:
         return f"<store {self.path}: {len(self)} clips>"
@@ -104,11 +104,7 @@ class Reader:
         earlier releases)."""
         return int((self.attrs.get("similarity") or {}).get("clip_frames") or self.typical_length)
 
-    # -- clips and frames ----------------------------------------------------------------------------------------------
-
-    def clip(self, i: int) -> Clip:
-        """Row i of the table."""
-        return self._table.clip(i)
+    # -- frames --------------------------------------------------------------------------------------------------------
 
     def array(self, name: str) -> ShardedArray:
         """One frame array: its shape [rows, ...], dtype, chunk and shard rows; raises StoreError for an unknown name."""

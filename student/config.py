@@ -14,13 +14,13 @@ from typing import Any
 from concord.errors import ConcordError
 from concord.files import write
 from concord.plain_json import cleaned
+from store.dataset.spans import TRIMS
+from store.layout import SPLITS as SPLITS
 
 PRESETS = ("default", "paper")
 PRECISIONS = ("no", "fp16", "bf16")
 KEEPS = ("best", "last")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
-SPLITS = ("train", "val", "test")
-TRIMS = ("none", "leading", "speech")  # see student.data.spans
 PROJECTION = 1.0  # default weight of the projection term beside the correlation term
 LABELS = ("content", "sync")  # see student.data.dataset
 BALANCES = ("clips", "source")  # see student.data.order

@@ -30,7 +30,8 @@ from concord.command import Command, log_to_stderr, say, told
 from concord.errors import ConcordError
 from concord.text import plain
 from store import output as outputs
-from student.config import SPLITS, TRIMS, to_json
+from store.dataset.spans import TRIMS
+from student.config import SPLITS, to_json
 from student.scoring import tables
 
 if TYPE_CHECKING:

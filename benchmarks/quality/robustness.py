@@ -22,8 +22,8 @@ import torch
 import store
 from benchmarks.quality.degradations import Degradation, degradations
 from store import output as outputs
+from store.dataset.spans import spans
 from student.checkpoint import load_model
-from student.data.spans import spans
 from student.data.splits import split
 from student.scoring import score
 from student.scoring.metrics import auc

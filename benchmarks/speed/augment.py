@@ -20,12 +20,12 @@ import click
 import numpy as np
 
 import store
+from store.dataset.spans import spans, window_for
 from student.config import DataConfig
 from student.data import augment
 from student.data.corpus import Corpus
 from student.data.dataset import Keys, Windows
 from student.data.picture import CROP
-from student.data.spans import spans, window_for
 
 
 def loaders(path: str) -> tuple[dict[str, Windows], list, int]:

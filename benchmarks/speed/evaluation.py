@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 import store
+from store.dataset.spans import spans
 from store.layout import VOICE_ACTIVE, evident, labelled
 from store.similarity import MAX_OFFSET, NEIGHBOURS, calibration_line, scores, shifted
 from student.checkpoint import load_model
-from student.data.spans import spans
 from student.models import build
 from student.scoring import score
 

@@ -19,15 +19,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+
+from concord import extras
 
 ROOT = Path(__file__).parents[2]
 
 
 def naive(corpus: str, count: int, folder: Path) -> float:
     """Seconds for `count` clips in this process, model loading left out."""
+    extras.need("mediapipe", "mediapipe")
     import zarr
     from mediapipe.tasks.python import BaseOptions, vision
 
@@ -36,9 +40,7 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     from pipelines.media.picture import Video
     from pipelines.media.sound import decode_sound
     from pipelines.workers.threads import fix_threads
-    from teachers.face import align
-    from teachers.face import tracker as face
-    from teachers.face.landmarker import image
+    from teachers.face import align, tracks
     from teachers.files import face_model
     from teachers.voice import VoiceActivity
 
@@ -55,27 +57,23 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     for k, row in enumerate(rows):
         video = Video(row.path)
         frames = list(video)
-        points, scores = [], []
-        for frame in frames:
-            found = landmarker.detect(image(frame))
-            marks = (
-                np.array([(p.x, p.y) for p in found.face_landmarks[0]])
-                if found.face_landmarks
-                else np.full((478, 2), np.nan)
-            )
-            points.append(marks[face.POINTS] * frame.shape[1::-1] - 0.5)
-            scores.append([c.score for c in found.face_blendshapes[0]] if found.face_blendshapes else [0.0] * 52)
+        points, scores = landmarks(landmarker, frames)
         seen = ~np.isnan(np.array(points)[:, 0, 0])
         filled, _ = align.fill_gaps(np.nan_to_num(np.array(points)), seen)
-        transform = align.transforms(filled[:, face._STABLE])
+        transform = align.transforms(filled[:, tracks.OF_STABLE])
         aligned = align.apply(transform, filled)
-        source = align.to_source(transform, align.corners(aligned[:, face._MOUTH]))
+        source = align.to_source(transform, align.corners(aligned[:, tracks.OF_MOUTH]))
         mouth = np.stack([align.crop(frame, source[i]) for i, frame in enumerate(frames)])
         sound = decode_sound(row.path, video.start_s, len(frames))
         flags = np.full(len(frames), 0b10111, np.uint8) | voice.frames(sound.samples).astype(np.uint8) << 3
         shapes = np.array(scores, np.float32)
         clip = teachers.ClipMedia(
-            row.id, sound.samples, mouth, (aligned[:, face._LIPS] - align.MEAN_MOUTH).astype(np.float32), shapes, flags
+            row.id,
+            sound.samples,
+            mouth,
+            (aligned[:, tracks.OF_LIPS] - align.MEAN_MOUTH).astype(np.float32),
+            shapes,
+            flags,
         )
         group = store.create_group(str(k))
         arrays = {"mouth": mouth, "audio": sound.samples, "asr": whisper.embed([clip])[0], "vsr": lips.embed([clip])[0]}
@@ -84,6 +82,24 @@ def naive(corpus: str, count: int, folder: Path) -> float:
     spent = time.perf_counter() - begun
     landmarker.close()
     return spent
+
+
+def landmarks(landmarker: Any, frames: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[float]]]:
+    """Points f8 [65, 2] of the face in each frame, in pixels (NaN without a face), and its 52 blendshapes."""
+    from teachers.face import tracks
+    from teachers.face.landmarker import image
+
+    points, scores = [], []
+    for frame in frames:
+        found = landmarker.detect(image(frame))
+        marks = (
+            np.array([(p.x, p.y) for p in found.face_landmarks[0]])
+            if found.face_landmarks
+            else np.full((478, 2), np.nan)
+        )
+        points.append(marks[tracks.POINTS] * frame.shape[1::-1] - 0.5)
+        scores.append([c.score for c in found.face_blendshapes[0]] if found.face_blendshapes else [0.0] * 52)
+    return points, scores
 
 
 def pipeline(corpus: str, count: int, workers: int, folder: Path) -> tuple[float, dict]:

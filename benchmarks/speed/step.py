@@ -38,12 +38,12 @@ from pipelines.labels.projection import half
 from pipelines.media.picture import Video
 from pipelines.workers.watch import Watcher
 from store import layout, similarity
+from store.dataset.spans import spans, window_for
 from store.place import place
 from student.config import DataConfig, LossConfig
 from student.data.corpus import Corpus
 from student.data.dataset import Windows
 from student.data.order import Key, epoch_order
-from student.data.spans import spans, window_for
 from student.models import build
 from student.training.losses import Targets, total
 from teachers import Teacher

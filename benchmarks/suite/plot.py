@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import parts
 from benchmarks.parts import Result, Row
 from store.output import picture_metadata
 
@@ -59,8 +60,9 @@ def _bars(column: str, unit: str, log: bool = False) -> Callable[[Any, list[Row]
         if log:
             axis.set_xscale("log")
         for y, value in enumerate(values):
-            axis.annotate(f"{value:,.3g}", (value, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
+            axis.annotate(parts.shown(value), (value, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
         axis.margins(x=0.15)
+        axis.set_ylim(min(-0.6, len(rows) - 5), len(rows) - 0.4)  # few bars are no thicker than many
 
     return draw
 

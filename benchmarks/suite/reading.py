@@ -106,7 +106,7 @@ def workers(store_rows: int, counts: Sequence[int], windows: int, rounds: int) -
         for count, values in speeds.items():
             ratios = [a / b for a, b in zip(values, speeds[counts[0]], strict=True)]
             yield Row(
-                f"{count} processes" if count else "in the trainer's process",
+                f"{count} process{'es' * (count > 1)}" if count else "in the trainer's process",
                 {
                     "windows/s": statistics.median(values),
                     "least": min(values),

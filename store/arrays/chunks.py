@@ -7,7 +7,6 @@ buffer, and zstd allocates the size in the header. So both headers are checked f
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -19,8 +18,8 @@ _BLOSC_HEADER = 16  # bytes: versions, flags, type size, then u4 each: decoded b
 _ZSTD_MAGIC = 0xFD2FB528
 
 
-def checked(data: Any, crc: bool) -> memoryview:
-    """The chunk (bytes or read-only u1) without its CRC-32C, which must be right; raises ValueError."""
+def checked(data: bytes, crc: bool) -> memoryview:
+    """The chunk without its CRC-32C, which must be right; raises ValueError."""
     if not crc:
         return memoryview(data)
     if len(data) < 4 or google_crc32c.value(data) != RESIDUE:

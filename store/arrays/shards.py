@@ -1,5 +1,4 @@
-"""Reads windows from sharded Zarr arrays: one read (one request to a bucket) per window and array, each inner chunk
-decoded once.
+"""Reads windows from sharded Zarr arrays: one request to a bucket per window and array, each inner chunk decoded once.
 
 zarr-python spends about a millisecond per call on planning; a training window needs six arrays. Here the metadata of an
 array is parsed once, the index at the end of a shard is read once and kept with the open file, and numcodecs decodes
@@ -16,9 +15,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -34,7 +32,6 @@ from store.place import Changed, Outside, Place
 OPEN_FILES = 256  # shards kept open per reader; a process may usually open 1,024 files
 ABSENT = (2**64 - 1, 2**64 - 1)  # (offset, length) of a chunk that is not in a shard
 ROW_BYTES = 1 << 20  # of one frame in one array; a picture of 112 x 112 has 12,544
-_GAP = 1 << 16  # bytes between two requested chunks that are read too, to avoid a second read
 
 
 class Damage(ConcordError):
@@ -97,16 +94,19 @@ class Shard:
             raise Damage(f"{self.path} is cut short")
         return data
 
-    def chunks(self, first: int, last: int) -> list[Any]:
-        """Stored bytes (or read-only u1) of the chunks first..last (inclusive), by one read where they lie together, as
-        writers leave them."""
+    def chunks(self, first: int, last: int) -> Iterable[bytes]:
+        """Stored bytes of the chunks first..last (inclusive), in order.
+
+        Where a read is a request, they are read together if they lie together, as writers leave them; from a disk one by one,
+        so that each is used while the processor's cache has it.
+        """
         wanted = self.entries[first : last + 1]
         if ABSENT in wanted:
             raise Damage(f"{self.path}: chunk {first + wanted.index(ABSENT)} is missing")
         start, stop = min(wanted)[0], max(o + n for o, n in wanted)
-        if stop - start > sum(n for _, n in wanted) + _GAP:
-            return [self.read(offset, length) for offset, length in wanted]
-        data = np.frombuffer(self.read(start, stop - start), "u1")  # its parts are no copies, those of bytes are
+        if stop - start > sum(n for _, n in wanted) + self._opened.gap:
+            return (self.read(offset, length) for offset, length in wanted)
+        data = self.read(start, stop - start)
         return [data[offset - start : offset - start + length] for offset, length in wanted]
 
 
@@ -213,7 +213,7 @@ class ShardedArray:
         """A shard as it is now; raises Damage where it cannot be opened."""
         return Shard(self.folder / self.shard_key(number), self._chunks, self._meta, partial(self._is_known, number))
 
-    def _chunk(self, shard: Shard, number: int, data: Any, out: np.ndarray) -> None:
+    def _chunk(self, shard: Shard, number: int, data: bytes, out: np.ndarray) -> None:
         try:
             plain = chunks.checked(data, self._meta.crc)
         except ValueError:

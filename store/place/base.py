@@ -132,11 +132,16 @@ class Place(ABC):
 
 
 class Opened(ABC):
-    """A file or object opened for reading: its name, its size and, where asked for, its last bytes."""
+    """A file or object opened for reading: its name, its size and, where asked for, its last bytes.
+
+    `gap`: parts with no more than so many bytes between them are better read together, since a read is a request; negative
+    where reads cost little.
+    """
 
     name: str
     size: int
     tail: bytes
+    gap = 1 << 16
 
     @abstractmethod
     def read(self, offset: int, length: int) -> bytes:

@@ -118,6 +118,8 @@ class Folder(Place):
 
 
 class _File(Opened):
+    gap = -1
+
     def __init__(self, path: str, tail: int, regular: bool = False):
         self._descriptor = -1
         self._descriptor = _plain_file(path) if regular else os.open(path, os.O_RDONLY)

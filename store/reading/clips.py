@@ -1,9 +1,12 @@
-"""The table of clips in memory: one row a clip, and which rows of `frames/` it holds."""
+"""The table of clips in memory: one row a clip, by number or id, and which rows of `frames/` it holds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, SupportsIndex, overload
 
 import numpy as np
 
@@ -16,7 +19,7 @@ from store.reading.snapshot import Snapshot
 @dataclass(frozen=True)
 class Clip:
     """One row of `clips/`; labels are 0 real, 1 fake, -1 unknown (also `num_faces`); times in seconds, `offset` to `length`
-    in frames."""
+    in frames. `row` is its number, which `Reader.frames` takes."""
 
     id: str
     path: str
@@ -38,6 +41,17 @@ class Clip:
     quality: float
     num_faces: int
     done: bool
+    row: int
+
+
+class NoClip(StoreError, IndexError):
+    """A store has no clip with that number."""
+
+
+class UnknownClip(StoreError, KeyError):
+    """A store has no clip with that id."""
+
+    __str__ = Exception.__str__  # KeyError's shows a text in quotes
 
 
 class Slot(NamedTuple):
@@ -62,15 +76,50 @@ class ClipTable:
         return len(self._slots)
 
     def slot(self, i: int) -> Slot:
-        """The slot of clip i; raises StoreError where there is no such clip."""
+        """The slot of clip i; raises NoClip where there is no such clip."""
         if not 0 <= i < len(self._slots):
-            raise StoreError(f"{self._store} has no clip {i}: it has {len(self)}, counted from 0")
+            raise self._no_clip(i)
         return self._slots[i]
+
+    def _no_clip(self, i: int) -> NoClip:
+        return NoClip(f"{self._store} has no clip {i}: it has {len(self)}, counted from 0")
+
+    def has(self, name: str) -> bool:
+        """Whether a clip has that id."""
+        return name in self._rows
+
+    def row(self, key: SupportsIndex | str) -> int:
+        """The row of a clip by its number, from the end if negative, or by its id.
+
+        Raises NoClip (an IndexError) or UnknownClip (a KeyError) where there is none, StoreError where two clips have the id,
+        TypeError for other keys.
+        """
+        if isinstance(key, str):
+            if key not in self._rows:
+                raise UnknownClip(f"{self._store} has no clip called {key!r}; reader.clips['id'] has all its ids")
+            if self._rows[key] < 0:
+                raise StoreError(f"{self._store} has several clips called {key!r}; take one by its number")
+            return self._rows[key]
+        try:
+            i = operator.index(key)
+        except TypeError:
+            raise TypeError(f"a clip is asked for by its number or its id, not by {type(key).__name__}") from None
+        if not -len(self) <= i < len(self):
+            raise self._no_clip(i)
+        return i % len(self)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """{id: row}, -1 for ids that are there twice."""
+        found: dict[str, int] = {}
+        for row, name in enumerate(self.columns["id"].tolist()):
+            found[name] = -1 if name in found else row
+        return found
 
     def clip(self, i: int) -> Clip:
         """Row i of the table."""
         self.slot(i)
-        values = {f.name: self.columns[f.name][i] for f in fields(Clip)}
+        values = {name: self.columns[name][i] for name in layout.CLIP_ARRAYS}
         values = {name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()}
         try:
             names = plain_json.parse(values["identities"] or "[]")
@@ -78,7 +127,7 @@ class ClipTable:
                 raise ValueError("it is not a list of names")
         except ValueError as e:
             raise StoreError(f"clip {values['id']}: clips/identities is damaged ({e}); restore it from a copy") from e
-        return Clip(**{**values, "identities": tuple(names), "done": bool(values["done"])})
+        return Clip(**{**values, "identities": tuple(names), "done": bool(values["done"]), "row": i})
 
     def name(self, i: int) -> str:
         """ "clip ID", for messages."""
@@ -108,3 +157,38 @@ class ClipTable:
         np.add.at(edges, np.minimum(start // rows, count), 1)
         np.add.at(edges, np.minimum(-(-(start + length) // rows), count), -1)
         return np.cumsum(edges[:-1]) > 0
+
+
+class Clips:
+    """What a reader is as a sequence of its clips: `len`, one by number or id, several by a slice, all in their order."""
+
+    _table: ClipTable
+
+    def __len__(self) -> int:
+        """Clips in the store, done or not."""
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, key: SupportsIndex | str) -> Clip: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Clip]: ...
+    def __getitem__(self, key: SupportsIndex | str | slice) -> Clip | list[Clip]:
+        """A clip by its number (negative: from the end) or its id, or a list of clips by a slice of numbers.
+
+        Raises NoClip, an IndexError, or UnknownClip, a KeyError, where there is none.
+        """
+        if isinstance(key, slice):
+            return [self._table.clip(i) for i in range(*key.indices(len(self)))]
+        return self._table.clip(self._table.row(key))
+
+    def __iter__(self) -> Iterator[Clip]:
+        return map(self._table.clip, range(len(self)))
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a clip has that id, or is that clip."""
+        name = key.id if isinstance(key, Clip) else key
+        return isinstance(name, str) and self._table.has(name)
+
+    def clip(self, i: int) -> Clip:
+        """Row i of the table, from 0 on; raises NoClip where there is none."""
+        return self._table.clip(i)

@@ -89,7 +89,7 @@ def read(file: Place) -> Audit | None:
         return None
     except ValueError as error:
         raise StoreError(
-            f"{file} is no report of pipelines.audit ({error}); give the file that its --json wrote"
+            f"{file} is no report of pipelines.audit ({error}); run it again, or give the file that its --json wrote"
         ) from None
 
 

@@ -57,7 +57,8 @@ class Shown:
     sheet = playing.SHEET, playing.COLUMNS
 
     def __init__(self, reader: Reader, audit: Place | None = None) -> None:
-        """`audit`: the file of an audit, by default the store's own. Raises StoreError where that is none."""
+        """`audit`: the file of an audit, by default the store's own. Raises StoreError where a given one is none;
+        `audit_fault` says so of the store's own."""
         self.reader = reader
         self.name = redact(str(reader.path)).rstrip("/").rpartition("/")[2]
         self.agreement = Agreement(reader)
@@ -66,7 +67,13 @@ class Shown:
         if not self._rows.is_unique:
             raise StoreError(f"{reader.path}: two clips have one id; restore clips/id from a copy")
         self.ledger = Ledger(reader.place, self._rows)
-        self.audit = audits.read(audit or reader.place / audits.FILE)
+        self.audit_fault = ""
+        try:
+            self.audit = audits.read(audit or reader.place / audits.FILE)
+        except StoreError as error:
+            if audit is not None:
+                raise
+            self.audit, self.audit_fault = None, str(error)
         if audit is not None and self.audit is None:
             raise StoreError(f"there is no file {audit}; --audit takes the file that pipelines.audit --json wrote")
 

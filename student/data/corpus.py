@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import store
-from store.layout import StoreError
-from student.data.spans import Spans
-
-LABELS = (-1, 0, 1)  # unknown, real, fake; for clips and for frames
+from store.dataset.pairs import check_labels
+from store.dataset.spans import Spans
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,9 @@ class Corpus:
     def of(cls, reader: store.Reader, rows: np.ndarray, weight: np.ndarray, spans: Spans, window: int) -> Corpus:
         """Those of the clips `rows` whose spans hold a window. Raises StoreError for an unknown label."""
         c = reader.clips
-        odd = np.asarray(rows, np.int64)[~np.isin(np.asarray(c["label"])[rows], LABELS)]
-        if len(odd):
-            raise StoreError(
-                f"clip {c['id'][odd[0]]}: its label is {c['label'][odd[0]]}, not 0 (real), 1 (fake) or -1 "
-                "(unknown); correct the store"
-            )
-        names = np.array([str(x) for x in c["corpus"]])
         rows = np.asarray(rows, np.int64)
+        check_labels(reader, rows)
+        names = np.array([str(x) for x in c["corpus"]])
         offset, label = (np.asarray(c[k]).astype(np.int64) for k in ("offset", "label"))
         kept = rows[spans.length[rows] >= window]
         video = np.asarray(c["video_fake"]).astype(np.int64)

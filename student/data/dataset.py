@@ -4,7 +4,7 @@ Everything random is a function of (seed, epoch, position in the epoch) through 
 continue anywhere without replay, and the content of a window depends neither on workers nor on ranks. Shards are
 shuffled, then windows within a buffer. A share of the real clips' windows gets another clip's sound or its own shifted,
 so that real clips alone are enough for training. All windows, mismatched or not, are cut by the same rule, as if each
-had a partner and a shift, from equally long parts of the clips' spans (`student.data.spans`), so length, position and
+had a partner and a shift, from equally long parts of the clips' spans (`store.dataset.spans`), so length, position and
 padding reveal nothing. No teacher runs here: a soft label is a comparison of two stored projections.
 """
 
@@ -18,13 +18,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import store
+from store.dataset.pairs import NEIGHBOURS, finite, labels, padded
 from store.layout import SAMPLES_PER_FRAME, VOICE_ACTIVE, StoreError, evident
 from store.similarity import Fit, compare, unit_rows
 from student.config import DataConfig
 from student.data.augment import augment_mouth, augment_sound
-from student.data.corpus import LABELS, Corpus
+from student.data.corpus import Corpus
 from student.data.drawn import Drawn, of_forged, of_real, together
-from student.data.order import GAP, NEIGHBOURS, SHIFT, SOFT_WINDOW, SWAP, At, Draw, Key, draw, epoch_order, partners
+from student.data.order import GAP, SHIFT, SOFT_WINDOW, SWAP, At, Draw, Key, draw, epoch_order, partners
 from student.data.picture import cut
 from student.data.pseudo_fakes import Window, in_crop
 
@@ -120,21 +121,25 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         label, frame_label = self._labels(d, lips["fake"])
         t = self.config.window
         out: dict[str, Any] = {
-            "picture": _padded(picture, t),
-            "audio": _padded(audio, t * SAMPLES_PER_FRAME),
+            "picture": padded(picture, t),
+            "audio": padded(audio, t * SAMPLES_PER_FRAME),
             "mask": np.arange(t) < d.length,
             "label": np.float32(label),
             "label_weight": np.float32(self._weight(d, label)),
-            "frame_label": _padded(frame_label.astype(np.float32), t, fill=-1),
+            "frame_label": padded(frame_label.astype(np.float32), t, fill=-1),
             "clip": np.array([d.lips, d.sound]),
             "start": np.array([d.lips_start, d.sound_start]),
-            "face": _padded(evident(lips["flags"]), t),
-            "voice": _padded((sound["flags"] & VOICE_ACTIVE) > 0, t),
+            "face": padded(evident(lips["flags"]), t),
+            "voice": padded((sound["flags"] & VOICE_ACTIVE) > 0, t),
         }
         out["drawn"] = self._drawn(d, lips, rng) if self.config.pseudo_share else []
         if self.projections:
-            out["vsr"] = _padded(self._finite(lips["vsr_projection"], "vsr_projection", d.lips, d.lips_start), t)
-            out["asr"] = _padded(self._finite(sound["asr_projection"], "asr_projection", d.sound, d.sound_start), t)
+            for side, row, start, found in (
+                ("vsr", d.lips, d.lips_start, lips),
+                ("asr", d.sound, d.sound_start, sound),
+            ):
+                name = f"{side}_projection"
+                out[side] = padded(finite(self.reader, name, row, start, found[name]), t)
         return out
 
     def _drawn(self, d: Draw, lips: dict[str, np.ndarray], rng: np.random.Generator) -> list[Drawn]:
@@ -171,27 +176,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             return 1, np.ones(d.length, np.int8)
         if d.kind == SHIFT:
             return -1, np.full(d.length, -1, np.int8)
-        label = int(self.corpus.label[d.lips])
-        odd = np.flatnonzero(~np.isin(fake, LABELS))
-        if len(odd):
-            raise StoreError(
-                f"clip {self.reader.clips['id'][d.lips]}: frames/fake is {fake[odd[0]]} at frame {d.lips_start + odd[0]}, not "
-                "0, 1 or -1; correct the store"
-            )
-        if label == 1 and (fake >= 0).all():
-            return int(fake.any()), fake  # a partial forgery is real in its real frames
-        return label, np.full(d.length, label, np.int8) if label < 1 else fake
-
-    def _finite(self, x: np.ndarray, name: str, row: int, start: int) -> np.ndarray:
-        """Frames of a clip from `start` as f4, checked: one value that is not finite would turn every weight into
-        NaN."""
-        odd = np.flatnonzero(~np.isfinite(x).all(-1))
-        if len(odd):
-            raise StoreError(
-                f"clip {self.reader.clips['id'][row]}: frames/{name} is not finite at frame {start + odd[0]}, so it has no "
-                f"soft label there; precompute.py --store {self.path} --refit rewrites it"
-            )
-        return x.astype(np.float32)
+        return labels(self.reader, d.lips, int(self.corpus.label[d.lips]), d.lips_start, fake)
 
     def _weight(self, d: Draw, label: int) -> float:
         return 0.0 if label < 0 else float(self.corpus.weight[d.lips]) * self.class_weight[label]
@@ -268,12 +253,3 @@ def loader(windows: Windows, keys: Keys, num_workers: int, pin_memory: bool) -> 
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
     )
-
-
-def _padded(x: np.ndarray, length: int, fill: float = 0) -> np.ndarray:
-    """x [n, ...], padded with `fill` to [length, ...]."""
-    if len(x) == length:
-        return x
-    out = np.full((length, *x.shape[1:]), fill, x.dtype)
-    out[: len(x)] = x
-    return out

@@ -13,14 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from store.dataset import pairs
+from store.dataset.shuffle import shuffled
 from student.config import DataConfig
 from student.data.corpus import Corpus
 
 SOFT_WINDOW = 5
 GAP = SOFT_WINDOW // 2 + 1  # masked rows between pairs that are compared in one call
-NEIGHBOURS = (
-    512  # windows: a partner is stored nearby, so its chunks are needed soon anyway, and is often the same speaker
-)
 OWN, SWAP, SHIFT = range(3)
 SMALL_SHIFTS = 0.3  # share of the drawn shifts that are too small to count as fake
 
@@ -55,24 +54,17 @@ class Key(NamedTuple):
 
 
 def partners(corpus: Corpus, window: int) -> np.ndarray:
-    """Rows of the training clips known to be real, whose sound may be swapped in: one for each of a clip's windows, so
-    that swapped sound has the same distribution of positions as own sound."""
+    """Rows of the training clips known to be real, whose sound may be swapped in (`store.dataset.pairs`)."""
     real = corpus.rows[corpus.label[corpus.rows] == 0]
-    return np.sort(np.repeat(real, corpus.length[real] // window))
+    return pairs.partners(real, corpus.length[real] // window)
 
 
 def epoch_order(corpus: Corpus, config: DataConfig, seed: int, epoch: int) -> np.ndarray:
     """Clip rows i8 [windows] in the order of one epoch, as many as `window` goes into the clips' spans."""
     rng = np.random.default_rng([seed, epoch])
-    shard = corpus.shard[corpus.rows]
-    shards = np.unique(shard)
-    place = rng.permutation(len(shards))[np.searchsorted(shards, shard)]
     counts = drawn(corpus, config, seed, epoch)
-    by_shard = np.argsort(place, kind="stable")
-    windows = np.repeat(corpus.rows[by_shard], counts[by_shard])
-    # a random phase lets windows also mix across the border of two buffers
-    group = (np.arange(len(windows)) + rng.integers(config.buffer)) // config.buffer
-    return windows[np.lexsort((rng.random(len(windows)), group))]
+    order: np.ndarray = corpus.rows[shuffled(corpus.shard[corpus.rows], counts, config.buffer, rng)]
+    return order
 
 
 def expected(corpus: Corpus, config: DataConfig) -> np.ndarray:
@@ -119,21 +111,15 @@ def draw(corpus: Corpus, real: np.ndarray, config: DataConfig, at: At, row: int)
     else:
         size = int(rng.integers(1, small + 1)) if small else 0
     shift = size if rng.random() < 0.5 else -size
-    partner, length = -1, whole - size
-    for _ in range(4 if len(real) > 1 else 0):
-        near = int(np.searchsorted(real, row) + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1))
-        partner = int(real[near % len(real)])
-        if partner != row:
-            break
-    partner = -1 if partner == row else partner
+    length = whole - size
+    partner = pairs.partner(real, row, rng)
     start = int(corpus.start[row] + rng.integers(corpus.length[row] - whole + 1)) + max(0, shift)
     aligned, other = rng.random() < 0.5, rng.random()
     chance, which = rng.random(), rng.random()
     mismatch = corpus.label[row] == 0 and chance < config.pair_share
     if mismatch and partner >= 0 and which < config.swap_share:
         first, room = int(corpus.start[partner]), int(corpus.length[partner]) - length
-        # half of the swaps keep the position in the clip: scripted corpora share a rhythm, which must not reveal swaps
-        sound_start = start if aligned and first <= start <= first + room else first + int(other * (room + 1))
+        sound_start = pairs.start_in_partner(start, first, room, aligned, other)  # half of the swaps are aligned
         return Draw(row, partner, start, sound_start, length, SWAP, 0)
     if mismatch and size and config.swap_share < 1:
         return Draw(row, row, start, start - shift, length, SHIFT, shift)

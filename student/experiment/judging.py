@@ -15,10 +15,10 @@ import torch
 
 import store
 from store import Reader
+from store.dataset.spans import spans
 from store.layout import VOICE_ACTIVE, evident
 from store.similarity import MAX_OFFSET, best_offset
 from student.checkpoint import load_model
-from student.data.spans import spans
 from student.experiment.parts import evenly
 from student.scoring import score
 from student.scoring.score import MIN_FRAMES, Trial

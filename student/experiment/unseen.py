@@ -20,7 +20,7 @@ import numpy as np
 
 import store
 from store import Reader
-from student.data.spans import spans
+from store.dataset.spans import spans
 from student.experiment import arms, judging
 from student.experiment.arms import Arm
 from student.experiment.asked import Asked, ExperimentError, Sizes

@@ -57,7 +57,7 @@ class Detector:
     def judge(self, clip: ClipMedia, shift: int = 0) -> Judged:
         """Probability of fake and logit of a clip over windows inside its span; lips at t are paired with the sound at
         t - `shift`."""
-        from student.data import spans
+        from store.dataset import spans
         from student.scoring import metrics, score
 
         first, last = spans.span(clip.flags, self.header.trim)

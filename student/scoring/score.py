@@ -5,7 +5,7 @@ trials with the sound of other clips (`made swap`) and with its own sound shifte
 drawn from a seed, so that a corpus of only real clips has negatives. Both are shorter than the clip. Each comes with a
 twin, the same lips with their own sound, and is compared only with twins, so that length and pauses at the ends reveal
 nothing (compared with whole clips, an untrained network reached AUC 0.98 on shifts). Trials lie inside the clips' spans
-(`student.data.spans`). Trials longer than a window are scored in overlapping windows of exactly that length, and their
+(`store.dataset.spans`). Trials longer than a window are scored in overlapping windows of exactly that length, and their
 logits are averaged, so the length of a clip has no influence.
 """
 
@@ -22,10 +22,10 @@ from torch import nn
 
 from concord.errors import ConcordError
 from store import Reader
+from store.dataset.spans import Spans
 from store.layout import SAMPLES_PER_FRAME, VOICE_ACTIVE, evident, labelled
 from store.similarity import best_offset, calibration_line, scores
 from student.data.picture import SIDES
-from student.data.spans import Spans
 from student.models.output import Output
 from student.scoring import shared
 

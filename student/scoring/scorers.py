@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from store import Reader
-from student.data.spans import spans
+from store.dataset.spans import spans
 from student.data.splits import Split, SplitError
 from student.header import Header
 from student.scoring import score

@@ -12,11 +12,11 @@ import numpy as np
 
 import store
 from concord.text import counted
+from store.dataset.spans import Spans, spans, window_for
 from student import run_state
 from student.config import ConfigError, DataConfig, TrainConfig
 from student.data.corpus import Corpus
 from student.data.picture import OF_FACES, choose
-from student.data.spans import Spans, spans, window_for
 from student.data.splits import Split, split
 from student.header import picture
 from student.run.identity import shards_digest, store_identity

@@ -192,8 +192,8 @@ def test_predict_answers_with_the_faces_that_the_store_would_hold(made, run, cli
     """The logit of a clip from its file is that of its rows in the store."""
     import torch
 
+    from store.dataset import spans
     from student import checkpoint
-    from student.data import spans
     from student.scoring import score
 
     file = clips / "clips" / "lgas5a.mp4"

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from small_store import make_store
 
 import store
+from store.dataset.spans import spans
 from student import checkpoint
-from student.data.spans import spans
 from student.evaluate import Asked, evaluate, main
 from student.evaluate import report as evaluation
 from student.models import build

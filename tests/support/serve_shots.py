@@ -8,9 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
+from chromium import CHROMIUM, FLAGS
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from test_serve_browser import CHROMIUM, FLAGS
 
 import store
 from store.serve.__main__ import bound
@@ -52,5 +52,4 @@ def shoot(page, name: str, box: dict | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parents[1] / "store" / "serve"))
     main(*sys.argv[1:])

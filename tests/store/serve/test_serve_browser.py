@@ -1,19 +1,14 @@
 """A real browser clicks through a store: filters, plays, seeks, compares, and visits failures and the audit."""
 
 import re
-import shutil
 import threading
 
 import pytest
+from chromium import CHROMIUM, FLAGS
 from shown_store import EVIL, HOSTILE, WORD
 
 from store.serve import __main__ as command
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --mute-audio"
-).split()
 WAIT_MS = 60_000  # that the browser may take on a busy machine
 
 

@@ -403,11 +403,13 @@ def test_a_list_says_how_many_clips_were_read_and_comes_again(shown, client, mon
     assert "Refresh" not in client.get("/").headers
 
 
-def test_a_damaged_ledger_hides_no_clips(path, tmp_path):
+def test_a_damaged_ledger_or_audit_hides_no_clips(path, tmp_path):
     here = shutil.copytree(path, tmp_path / "s.zarr")
     (here / "ledger.parquet").write_bytes(b"PAR1" + bytes(100))
+    (here / "audit.json").write_text("{}")
     client = asking(make_app(Shown(store.open(here))))
     assert "ledger.parquet is damaged" in page(client, "/failures")
+    assert "audit.json is no report of pipelines.audit" in page(client, "/audit")
     assert "<h2>34 clips</h2>" in page(client, "/")
 
 

@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from small_store import make_store
 
 import store
+from store.dataset.spans import spans
 from student import checkpoint
 from student.config import DataConfig
 from student.data.corpus import Corpus
 from student.data.dataset import Windows
 from student.data.order import Key
 from student.data.picture import CROP, SIDES, choose, cut
-from student.data.spans import spans
 from student.evaluate import main as evaluate
 from student.header import picture
 from student.train import main

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from small_store import make_store
 
 import store
+from store.dataset.spans import spans
 from student.config import ConfigError, DataConfig, TrainConfig
 from student.data import drawn, pseudo_fakes
 from student.data.corpus import Corpus
 from student.data.dataset import Keys, Windows, loader
 from student.data.order import Key
 from student.data.pseudo_fakes import KINDS, Kind, Window, forge
-from student.data.spans import spans
 
 CLIP = Path(__file__).parents[2] / "data" / "grid" / "clips"
 KIND = sorted(KINDS)

@@ -12,11 +12,11 @@ from small_store import make_store
 
 import store
 from store import layout
+from store.dataset.spans import MARGIN, SHORTEST, span, spans, window_for
 from student.config import ConfigError, DataConfig
 from student.data.corpus import Corpus
 from student.data.dataset import Windows
 from student.data.order import Key, epoch_order
-from student.data.spans import MARGIN, SHORTEST, span, spans, window_for
 from student.scoring import metrics, score
 
 PRESENT, VOICE = layout.AUDIO_PRESENT, layout.VOICE_ACTIVE

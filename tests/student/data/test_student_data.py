@@ -9,12 +9,12 @@ import pytest
 from small_store import make_store
 
 import store
+from store.dataset.spans import spans
 from student.config import ConfigError, DataConfig
 from student.data import augment
 from student.data.corpus import Corpus
 from student.data.dataset import Keys, Windows, loader, soft_labels
 from student.data.order import OWN, SHIFT, SWAP, At, Key, draw, epoch_order, expected_shares, partners
-from student.data.spans import spans
 from student.data.splits import SplitError, split
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from small_store import make_store
 
 import store
+from store.dataset.spans import spans
 from student.config import TrainConfig
-from student.data.spans import spans
 from student.experiment import arms, folds, judging, unseen
 from student.experiment.__main__ import main
 from student.experiment.asked import FULL, QUICK, Asked, ExperimentError, Sizes

@@ -249,7 +249,7 @@ def test_a_detector_fitted_on_nothing_is_calibrated_for_nothing(run):
 
 def test_the_students_logit_is_evaluates(run, folder, tmp_path):
     """The logit of a clip without a store is the one that `student.scoring.score` reads from arrays of the same values."""
-    from student.data import spans
+    from store.dataset import spans
     from student.scoring import metrics, score
 
     on = basis(run, corpus=OURS)

@@ -9,7 +9,7 @@ from small_store import make_store
 
 import store
 from store import StoreError
-from student.data.spans import spans
+from store.dataset.spans import spans
 from student.scoring import score
 from student.scoring.baseline import Baselines
 

@@ -6,7 +6,7 @@ import torch
 from small_store import make_store
 
 import store
-from student.data.spans import spans
+from store.dataset.spans import spans
 from student.models import build
 from student.scoring import score, shared
 

@@ -18,13 +18,16 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from store import Reader, StoreError
-from store.layout import AUDIO_PRESENT, FACE_DETECTED, VOICE_ACTIVE, evident
-from student.config import TRIMS
+from store.layout import AUDIO_PRESENT, FACE_DETECTED, VOICE_ACTIVE, StoreError, evident
 
+if TYPE_CHECKING:
+    from store.reader import Reader
+
+TRIMS = ("none", "leading", "speech")
 MARGIN = 3  # frames: encoders fade in, pad and prime at the ends
 SHORTEST = 15  # frames: the shortest window of which a third is a shift that counts as fake
 READ = ("flags", "fake")  # arrays of frames/

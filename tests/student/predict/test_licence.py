@@ -333,7 +333,7 @@ def stranger(clips, tmp_path_factory):
     options = ["--teacher-only", "--json", str(out / "o.json"), "--html", str(out / "pages"), "--cpu"]
     result = CliRunner().invoke(main, [*asked, *options])
     videos = json.loads((out / "o.json").read_text())["videos"]
-    pages = {path.stem: path.read_text() for path in (out / "pages").iterdir()}
+    pages = {path.stem: path.read_text() for path in (out / "pages").glob("*.html") if path.name != "index.html"}
     return result, dict(zip(("own", "swapped", "still"), videos, strict=True)), pages
 
 

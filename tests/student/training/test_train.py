@@ -95,11 +95,12 @@ def test_the_last_line_says_where_the_detector_lies_and_what_to_type_next(path, 
     said = train(path, output, "--max-steps", "1", "--epochs", "1").stdout.splitlines()[-1]
     first, _, command = said.partition("; next: ")
     assert first.startswith(f"the detector is {output / 'model.safetensors'}")
-    assert "(there are no test clips" in command
+    assert command.startswith("python -m student.evaluate")
     config = TrainConfig(store="/data/my store", output=str(output), splits="it's.csv")
     for rows, module in (([1], evaluate), ([], predict)):
         told = Outputs(output, config, None, SimpleNamespace(rows={"test": rows}), None).next_step()
         words = shlex.split(told.partition("; next: ")[2].partition(" (")[0])
+        assert ("(there are no test clips" in told) == (not rows)
         assert words[:3] == ["python", "-m", module.__name__.removesuffix(".__main__")]
         context = module.main.make_context("next", words[3:])
         assert context.params["checkpoint"] == output

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from concord import command
-from concord.text import byte_size
+from concord.text import byte_size, counted
 from store.export.folder import Export, claim
 from store.export.plan import KINDS, Request, plan
 from store.layout import StoreError
@@ -33,8 +33,7 @@ def fill(export: Export, reader: Reader) -> None:
             found = export.write(reader, shard)
         except StoreError as error:
             command.fail(f"Error: {error}; what is finished in {export.folder} stays: run it again to go on", 1)
-        clips = f"{found['clips']} clip{'s'[: found['clips'] != 1]}"
-        size = byte_size(found["bytes"])
+        clips, size = counted(found["clips"], "clip"), byte_size(found["bytes"])
         command.say(f"{shard.name}: {clips}, {size} ({number} of {len(waiting)})", err=True)
     if not export.complete:
         export.close(reader)
@@ -83,9 +82,10 @@ def main(
     reader = Reader(store, options)
     made = claim(out, plan(reader, Request(kind, arrays, shard_size * 1_000_000, licence, attribution)))
     fill(made, reader)
-    size, count = sum(one["bytes"] for one in made.done.values()), len(made.plan.shards)
-    left = f"; {made.plan.left_out} clips that are not done were left out" if made.plan.left_out else ""
-    command.say(f"{out}: {made.plan.about['clips']} clips in {count} file{'s'[: count > 1]}, {byte_size(size)}{left}")
+    size, left = sum(one["bytes"] for one in made.done.values()), made.plan.left_out
+    clips, shards = counted(made.plan.about["clips"], "clip"), counted(len(made.plan.shards), "file")
+    out_of = f"; {counted(left, 'clip that is', 'clips that are')} not done left out" if left else ""
+    command.say(f"{out}: {clips} in {shards}, {byte_size(size)}{out_of}")
     if not licence:
         command.say("the card states no licence: give --licence, and --attribution, before you pass it on", err=True)
 

@@ -334,9 +334,7 @@ def test_the_command_says_what_it_wrote(path, tmp_path):
     options = ("--format", "webdataset", "--arrays", "similarity, fake,fake", "--storage-option", "aws_region=x")
     done = ran(main, path, tmp_path / "out", *options)
     assert done.exit_code == 0, done.output
-    assert re.fullmatch(
-        r".*out: 12 clips in 3 files, [\d.]+ kB; 1 clips that are not done were left out\n", done.stdout
-    )
+    assert re.fullmatch(r".*out: 12 clips in 3 files, [\d.]+ kB; 1 clip that is not done left out\n", done.stdout)
     assert "train-000000.tar: 6 clips, " in done.stderr
     assert "the card states no licence: give --licence" in done.stderr
     before = contents(tmp_path / "out")

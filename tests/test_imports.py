@@ -178,6 +178,15 @@ def test_rooms_are_small():
     assert {folder: n for folder, n in counts.items() if n > MOST_MODULES and folder not in ANY_NUMBER} == {}
 
 
+def test_test_modules_have_names_of_their_own():
+    """pytest imports them by their bare names: of two that share one, the second is never run."""
+    paths = defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if path.stem not in ("__init__", "conftest") and not (path.parent / "__init__.py").exists():
+            paths[path.stem].append(relative(path))
+    assert {stem: found for stem, found in paths.items() if len(found) > 1} == {}
+
+
 def test_all_errors_have_one_root_and_stand_in_its_tree():
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
     for name in names:

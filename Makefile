@@ -6,6 +6,8 @@ PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile
 INSTALLED := $(VENV)/.installed
 EDITABLE := $(VENV)/.editable
+# Where this is set, every process would compile torch and the rest anew, since nothing was compiled when it was installed.
+export PYTHONDONTWRITEBYTECODE :=
 JOBS ?= 2
 # Whole files go to one process each, since their tests share stores that take long to make; the longest come first.
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

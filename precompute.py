@@ -24,7 +24,7 @@ from pipelines.job.run import run
 from pipelines.job.usage import first_line
 from pipelines.manifest import protocols
 from pipelines.manifest.options import of_protocols
-from pipelines.workers.cluster import Pools
+from pipelines.workers.chain import Pools
 from store import StoreError
 from store.place import is_url, place
 from store.similarity import KINDS

@@ -1,4 +1,4 @@
-"""Pass one: batches stream through Ray's workers, and each shard is packed as soon as all of its batches are staged.
+"""Pass one: batches stream through the workers, and each shard is packed as soon as all of its batches are staged.
 
 Work interrupted by the infrastructure is resumed. Finished clips are marked in the books from time to time.
 """
@@ -16,7 +16,8 @@ from pipelines.errors import RunError
 from pipelines.job.books import Books
 from pipelines.job.usage import Summary, first_line
 from pipelines.ui import progress
-from pipelines.workers import cluster, pack, plan
+from pipelines.workers import pack, plan
+from pipelines.workers.chain import Chain, Hands, Staged
 from pipelines.workers.plan import Batch, ShardGroup, Slot
 from pipelines.workers.work import Receipt, Work
 from store.place import Place
@@ -32,21 +33,19 @@ PACKING = 2  # shards packed at the same time before the driver waits for one
 class FirstPass:
     """Watches, embeds, stages and packs clips that have slots."""
 
-    def __init__(self, books: Books, chain: cluster.Chain, summary: Summary, connect: Callable[[], None]) -> None:
-        """`connect` joins the cluster; it is called if there is work."""
-        self.books, self.chain, self.summary, self.connect = books, chain, summary, connect
+    def __init__(self, books: Books, chain: Chain, summary: Summary, hands: Callable[[], Hands]) -> None:
+        """`hands` gives what does the work; it is called if there is some."""
+        self.books, self.chain, self.summary, self.hands = books, chain, summary, hands
 
     def run(self, slots: Sequence[Slot]) -> dict[int, int]:
         """Process these slots; returns the decoded length of each clip that did not fit its slot, by row."""
-        import ray
-
         groups = plan.groups(slots)
         if not groups:
             self.books.write_ledger()
             return {}
-        self.connect()
+        hands = self.hands()
         staged = self.books.staged()
-        shards = _Shards(self.books.root, groups)
+        shards = _Shards(self.books.root, groups, hands)
         todo = {batch.name: batch for batch in shards.batches if batch.name not in staged}
         frames = {batch.name: batch.frames for batch in todo.values()}
         clips = sum(len(batch.slots) for batch in todo.values())
@@ -56,13 +55,13 @@ class FirstPass:
                 counted(len(slots) - clips, "clip is staged", "clips are staged"),
             )
         late: dict[int, int] = {}
-        tally = cluster.tally()
+        tally = hands.tally()
         shown = progress.Pass("pass one", clips, sum(frames.values()), ("face", "asr", "vsr"))
-        with progress.shown(shown, lambda: ray.get(tally.read.remote(), timeout=5)) as show:
+        with progress.shown(shown, lambda: hands.counts(tally)) as show:
             for batch in shards.batches:
                 if batch.name in staged:
                     late |= self._packed(shards, batch.name)
-            for done in self._stream(todo, tally):
+            for done in self._stream(todo, hands, tally):
                 self.books.bring(done.name, done.receipts)
                 late |= self._packed(shards, done.name)
                 failed = [receipt.stage for receipt in done.receipts if not receipt.ok]
@@ -78,7 +77,7 @@ class FirstPass:
             return self.books.mark(shards.take_packed())
         return {}
 
-    def _stream(self, todo: dict[str, Batch], tally: Any) -> Iterator[cluster.Staged]:
+    def _stream(self, todo: dict[str, Batch], hands: Hands, tally: Any) -> Iterator[Staged]:
         """Yields batches as they are staged, until all are, and removes them from `todo`. Raises RunError if workers
         are lost repeatedly."""
         fruitless = 0
@@ -86,11 +85,11 @@ class FirstPass:
             now = [self._work(batch) for batch in itertools.islice(todo.values(), WAVE)]
             before = len(todo)
             try:
-                for done in cluster.stream(now, self.chain, tally):
+                for done in hands.stream(now, self.chain, tally):
                     del todo[done.name]
                     yield done
             except Exception as error:
-                if not cluster.lost(error):
+                if not hands.lost(error):
                     raise
                 self.summary.breaks += 1
                 left = counted(len(todo), "batch", "batches")
@@ -106,41 +105,35 @@ class FirstPass:
 
 
 class _Shards:
-    """The batches of each group of shards: those not staged yet, and the groups that a Ray task is packing."""
+    """The batches of each group of shards: those not staged yet, and the groups that are being packed."""
 
-    def __init__(self, root: Place, groups: Sequence[ShardGroup]) -> None:
-        import ray
-
-        self.root = root
+    def __init__(self, root: Place, groups: Sequence[ShardGroup], hands: Hands) -> None:
+        self.root, self.hands = root, hands
         self.packed: list[str] = []  # batches with written shards whose clips are not marked yet
         own = {group.first: plan.batches(group) for group in groups}
         self.batches = [batch for some in own.values() for batch in some]
         self._names = {first: sorted(batch.name for batch in some) for first, some in own.items()}
         self._missing = {first: set(names) for first, names in self._names.items()}
         self._group_of = {batch.name: group for group in groups for batch in own[group.first]}
-        self._packing: dict[Any, ShardGroup] = {}  # by Ray's reference to the task's result
-        self._packer = ray.remote(num_cpus=cluster.SMALL_CPUS, max_retries=cluster.RETRIES)(pack.pack)
+        self._packing: dict[Any, ShardGroup] = {}  # by the task's ticket
 
     def count(self, batch: str) -> None:
         """A batch is staged; if it was the last of its group, the group is packed."""
         group = self._group_of[batch]
         self._missing[group.first].discard(batch)
         if not self._missing[group.first]:
-            task = self._packer.remote(self.root, group, self._names[group.first])
-            self._packing[task] = group
+            ticket = self.hands.begin(pack.pack, self.root, group, self._names[group.first])
+            self._packing[ticket] = group
         self.collect()
 
     def collect(self, everything: bool = False) -> None:
         """Collect finished packers. Waits for `everything`, or for those beyond PACKING. Raises a packer's error."""
-        import ray
-
         while self._packing:
-            wait = everything or len(self._packing) > PACKING
-            ready, _ = ray.wait(list(self._packing), num_returns=1, timeout=None if wait else 0)
-            if not ready:
+            ticket = self.hands.ended(list(self._packing), everything or len(self._packing) > PACKING)
+            if ticket is None:
                 return
-            ray.get(ready[0])
-            self.packed += self._names[self._packing.pop(ready[0]).first]
+            self.hands.answer(ticket)
+            self.packed += self._names[self._packing.pop(ticket).first]
 
     def take_packed(self) -> list[str]:
         """Batches packed since the last call."""

@@ -14,7 +14,7 @@ from pipelines.corpora.manifest import Row
 from pipelines.job import space
 from pipelines.job.books import Books
 from pipelines.workers import plan
-from pipelines.workers.cluster import Spread
+from pipelines.workers.chain import Spread
 from pipelines.workers.headers import Unread, probe_rows
 from pipelines.workers.plan import Slot
 

@@ -47,7 +47,7 @@ from pipelines.job.request import Config
 from pipelines.job.usage import StageUsage, Summary, Usage, first_line
 from pipelines.reasons import INFRASTRUCTURE
 from pipelines.tables.ledger import Entry
-from pipelines.workers import cluster
+from pipelines.workers.threads import cores
 from store import layout
 from store.place import Place, place
 from store.seen import Seen
@@ -270,10 +270,9 @@ def labels(note: Mapping[str, Any], by_split: Mapping[str, Seen] | None = None) 
 
 def machine() -> Machine:
     """Nodes, CPUs and GPUs of the run, and nodes that it lost."""
-    import ray
-
-    here = Machine(nodes=1, cpus=cluster.cores())
-    if not ray.is_initialized():
+    here = Machine(nodes=1, cpus=cores())
+    ray: Any = sys.modules.get("ray")  # a run without it does not import it for this
+    if ray is None or not ray.is_initialized():
         return here
     try:
         nodes = ray.nodes()

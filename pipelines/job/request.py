@@ -22,7 +22,7 @@ from pipelines.labels.borrow import borrowed_fit, check_teachers
 from pipelines.labels.words import Transcriber
 from pipelines.seeing import crops
 from pipelines.tables import kept
-from pipelines.workers.cluster import Pools
+from pipelines.workers.chain import Pools
 from store import layout
 from store.arrays.attributes import RootAttributes
 from store.creation import check_lone, is_taken

@@ -9,6 +9,7 @@ shards and the ledger, and continues from there.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -30,9 +31,9 @@ from pipelines.labels.second_pass import Wish, foreign_shards, label_shard, seco
 from pipelines.reasons import OVERFLOW
 from pipelines.tables import traces
 from pipelines.ui import progress
-from pipelines.workers import cluster, plan
-from pipelines.workers.address import reach, resolve
-from pipelines.workers.alone import call
+from pipelines.workers import alone, cluster, plan
+from pipelines.workers.address import ENVIRONMENT, reach, resolve
+from pipelines.workers.chain import Chain, Hands
 from pipelines.workers.headers import Unread, probe_rows
 from pipelines.workers.work import traceback_of
 from store import layout, seen, staging
@@ -46,6 +47,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 SMALL: set[Callable[..., object]] = {probe_rows, gather, label_shard}  # jobs that take a second or two
+FEW = 256  # clips that a machine alone does without Ray, whose start takes as long as some hundred of them
 
 
 def run(config: Config) -> Summary:
@@ -169,35 +171,48 @@ class _Job:
         config, asked = self.config, self.asked
         names = {"face": request.face_backend(self.writer.attrs), "asr": asked.asr.name, "vsr": asked.vsr.name}
         limits = config.clip_timeout, config.attempts
-        chain = cluster.Chain(config.store, names, asked.arrays, config.pools, *limits, asked.mouth_crops)
-        first_pass = FirstPass(self.books, chain, self.summary, self._connect)
+        chain = Chain(config.store, names, asked.arrays, config.pools, *limits, asked.mouth_crops)
+        first_pass = FirstPass(self.books, chain, self.summary, self._hands)
         late = first_pass.run(self.planner.slots(pending))
         # Their headers were wrong: new slots after everything else, in manifest order.
         again = sorted(i for i in late if self.books.entries[self.books.rows[i].id].reason == OVERFLOW)
         if again:
             first_pass.run(self.planner.rehouse([(i, late[i]) for i in again]))
 
-    def _connect(self) -> None:
+    def _hands(self) -> Hands:
+        """What does the work: Ray, which is joined or started first, or for a few clips this machine alone."""
+        if alone_is_enough(self.config, max(len(self.books.rows), len(self.asked.rows))) and not _has_gpu():
+            return alone
         with self.summary.parts.part("start"):
             cluster.connect(self.config.address)
+        return cluster
 
     def _spread(self, function: Callable[[*Args], T], jobs: Sequence[tuple[*Args]], gpu: bool = False) -> Iterator[T]:
-        """`cluster.spread`; joins the cluster when there is something to do on it, and shows progress. A single small job
-        for this machine needs no cluster."""
+        """A `Spread` over what does the work, with progress. A single small job needs no other process."""
         if not jobs:
             return
-        alone = len(jobs) == 1 and function in SMALL and resolve(self.config.address) == "local"
-        if not alone:
-            self._connect()
+        here = len(jobs) == 1 and function in SMALL and resolve(self.config.address) == "local"
+        hands = None if here else self._hands()
         name, unit, sizes = _progress(function, jobs)
         with (
             self.summary.parts.part(name, min(len(jobs), cluster.IN_FLIGHT)),
             progress.shown(progress.Pass(name, sum(sizes), unit=unit)) as show,
         ):
-            answers = iter([call(function, *jobs[0])]) if alone else cluster.spread(function, jobs, gpu)
+            answers = hands.spread(function, jobs, gpu) if hands else iter([alone.call(function, *jobs[0])])
             for answer, size in zip(answers, sizes, strict=True):
                 show.advance(size)
                 yield answer
+
+
+def alone_is_enough(config: Config, clips: int) -> bool:
+    """Whether no cluster is named, and there are only a few clips."""
+    return config.address is None and not os.environ.get(ENVIRONMENT) and clips <= FEW
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _progress(function: Callable[..., object], jobs: Sequence[Sequence[object]]) -> tuple[str, str, list[int]]:

@@ -18,6 +18,7 @@ from concord.text import byte_size
 from pipelines.errors import UsageError
 from pipelines.workers import cluster
 from pipelines.workers.address import resolve
+from pipelines.workers.threads import cores
 from store import layout
 from store.place import Place, is_url
 
@@ -75,7 +76,7 @@ def cpus(address: str | None) -> int:
     """CPUs of the cluster at `address` (or RAY_ADDRESS), which is joined to count them; without an address, of this
     machine."""
     if resolve(address) == "local":
-        return cluster.cores()
+        return cores()
     cluster.connect(address)
     return int(cluster.resources().get("CPU", 1))
 

@@ -17,7 +17,7 @@ import store
 from concord.text import counted
 from pipelines.labels import projection
 from pipelines.workers import stages
-from pipelines.workers.cluster import Spread
+from pipelines.workers.chain import Spread
 from store import layout, similarity
 from store.place import Place
 from teachers import ClipMedia, TeacherError

@@ -26,7 +26,7 @@ from concord.text import counted
 from pipelines.labels import contrast, leave_out, projection, strangers
 from pipelines.labels.calibrate import Seen, calibrate, embeddings, judged, pair_scores, rounded
 from pipelines.labels.people import People, people
-from pipelines.workers.cluster import Spread
+from pipelines.workers.chain import Spread
 from store import layout, seen, similarity
 from store.place import Place
 from store.similarity import Fit, Moments, grounds

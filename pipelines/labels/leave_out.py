@@ -19,7 +19,7 @@ import numpy as np
 import store
 from pipelines.labels import contrast, projection
 from pipelines.labels.people import People
-from pipelines.workers.cluster import Spread
+from pipelines.workers.chain import Spread
 from store import similarity
 from store.place import Place
 from store.similarity import Fit, Moments

@@ -16,7 +16,7 @@ from pipelines.labels import learn, projection
 from pipelines.labels.borrow import borrowed_fit
 from pipelines.labels.calibrate import calibrate, embeddings
 from pipelines.labels.projection import half
-from pipelines.workers.cluster import Spread
+from pipelines.workers.chain import Spread
 from pipelines.workers.plan import clips_of_shard
 from store import layout, similarity
 from store.place import Place, place

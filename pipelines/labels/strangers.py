@@ -21,7 +21,7 @@ from pipelines.labels import projection
 from pipelines.labels.calibrate import embeddings
 from pipelines.labels.leave_out import Dealt
 from pipelines.labels.projection import half
-from pipelines.workers.cluster import Spread
+from pipelines.workers.chain import Spread
 from store import layout, similarity
 from store.place import Place
 from store.similarity import Fit

@@ -20,7 +20,7 @@ import numpy as np
 import store
 from concord.text import counted
 from pipelines.workers import stages
-from pipelines.workers.cluster import Spread
+from pipelines.workers.chain import Spread
 from pipelines.workers.work import Span, worker
 from store import layout
 from store.arrays.inventory import digest

@@ -8,17 +8,14 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, TypeVarTuple
 
-from pipelines.workers import isolation, stages
 from pipelines.workers.address import CLIENT, NoCluster, missing, reach, resolve
-from pipelines.workers.pack import stage, staged_receipts
-from pipelines.workers.work import DeviceError, Receipt, Span, Work, check_device
-from store.layout import StoreError
-from store.place import Place
+from pipelines.workers.chain import LAST, Build, Chain, Staged, Step, Tally
+from pipelines.workers.chain import log as chain_log
+from pipelines.workers.threads import cores
+from pipelines.workers.work import DeviceError, Work, check_device
 from teachers.quiet import quiet
 
 log = logging.getLogger(__name__)
@@ -31,27 +28,8 @@ FACE_CPUS = 0.7  # one face worker per core; the rest of Ray's count is for the 
 SMALL_CPUS = 0.05
 IN_FLIGHT = 4  # shard jobs at once, each holding one shard in memory
 MOST_FACE_WORKERS = 1024
-LAST = "vsr"  # the stage that writes batches to staging
 DOCTOR = "python -m pipelines.doctor checks the machine"
 RETRIES = 20  # of a shard job after its worker or node died, and of starting a worker
-
-
-class Spread(Protocol):
-    """Runs function(*job) for each of `jobs` on some node, on a GPU if `gpu` and there is one; results in the jobs'
-    order."""
-
-    def __call__(
-        self, function: Callable[[*Job], T], jobs: Sequence[tuple[*Job]], gpu: bool = False
-    ) -> Iterable[T]: ...
-
-
-@dataclass(frozen=True)
-class Pools:
-    """Workers of each stage, (min, max). None for face workers: one for each CPU core, also those added later."""
-
-    asr: tuple[int, int] = (1, 1)
-    vsr: tuple[int, int] = (1, 1)
-    face: tuple[int, int] | None = None
 
 
 def connect(address: str | None) -> None:
@@ -122,28 +100,6 @@ def _quiet_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it also logs the errors that it raises
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-class Tally:
-    """Clips and frames that each stage has passed on; one Ray actor beside the driver, used only for progress lines."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, dict[str, float]] = {}
-
-    def add(self, stage: str, clips: int, frames: int) -> None:
-        """Add the work of one call of a stage."""
-        now = self.counts.setdefault(stage, {"clips": 0, "frames": 0})
-        now["clips"] += clips
-        now["frames"] += frames
-
-    def read(self) -> dict[str, dict[str, float]]:
-        """Counts by stage."""
-        return self.counts
-
-
 def tally() -> Any:
     """A new `Tally` on the driver's node, so that it does not die with another node."""
     import ray
@@ -154,67 +110,25 @@ def tally() -> Any:
     return actor.options(num_cpus=0, scheduling_strategy=here).remote()
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Settings of all workers of a run: the store, the face backend and the teachers by stage, the optional arrays of
-    the store, the pools, and the limits for clips that crash or hang a worker (`pipelines.workers.isolation`)."""
+def counts(tally: Any) -> Mapping[str, Mapping[str, float]]:
+    """What a tally has counted, by stage."""
+    import ray
 
-    root: Place
-    names: dict[str, str]
-    arrays: tuple[str, ...]
-    pools: Pools
-    clip_timeout: float | None
-    attempts: int
-    mouth_crops: bool = False  # clips are mouth crops already
-
-
-@dataclass(frozen=True)
-class Staged:
-    """A batch in `_staging/`: its name, its clips' receipts, and the work on it in this run."""
-
-    name: str
-    receipts: list[Receipt]
-    spans: list[Span]
+    found: Mapping[str, Mapping[str, float]] = ray.get(tally.read.remote(), timeout=5)
+    return found
 
 
 class _Stage:
-    """A stage of `pipelines.workers.stages` as Ray Data calls it: a row in, a row out, with the batch pickled inside.
+    """A `Step` as Ray Data calls it: a row in, a row out, with the batch pickled inside."""
 
-    The stage itself runs in a child process. A batch that was already staged, by a run or a node that died, passes
-    unchanged. The last stage writes the batch to `_staging/` and passes on only its receipts. As separate tasks these
-    writes would starve on a machine full of workers: Ray Data kept hundreds of finished clips in memory until the face
-    workers were done.
-    """
-
-    def __init__(self, name: str, chain: Chain, tally: Any, build: Callable[[], Callable[[Work], Work]]):
+    def __init__(self, name: str, chain: Chain, tally: Any, build: Build):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # goes to Ray's log of this worker
-        self.name, self.chain, self.tally = name, chain, tally
-        self.child: isolation.Child[Work, Work] = isolation.Child(build)
+        chain_log.setLevel(logging.DEBUG)
+        self.step = Step(name, chain, build, tally.add.remote)
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        work: Work = pickle.loads(row["work"])
-        if self.name == "face":
-            work.staged = staged_receipts(self.chain.root, work.name)
-        if work.staged is None:
-            begun, chain = time.time(), self.chain
-            log.info("%s %s: begins %d clips", self.name, work.name, sum(receipt.ok for receipt in work.receipts))
-            work = isolation.run(
-                self.child, work, self.name, chain.clip_timeout, chain.attempts, apart=self.name == "face"
-            )
-            span = Span.of(self.name, begun, work)
-            work.spans.append(span)
-            log.info("%s %s: did %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
-            self.tally.add.remote(self.name, span.clips, span.frames)
-        if self.name != LAST:
-            return {"work": pickle.dumps(work, protocol=5)}
-        try:
-            receipts = stage(work, self.chain.root) if work.staged is None else work.staged
-        except (
-            OSError,
-            StoreError,
-        ) as error:  # returned, because Ray treats an error raised by a worker as the loss of the worker
-            return {"staged": pickle.dumps(error)}
-        return {"staged": pickle.dumps(Staged(work.name, receipts, work.spans))}
+        done = self.step(pickle.loads(row["work"]))
+        return {"staged" if self.step.name == LAST else "work": pickle.dumps(done, protocol=5)}
 
 
 class _Streamer:
@@ -253,13 +167,7 @@ def stream(work: Sequence[Work], chain: Chain, tally: Any) -> Iterator[Staged]:
     data: Any = ray.data.from_items(
         [{"work": pickle.dumps(w, protocol=5)} for w in work], override_num_blocks=len(work)
     )
-    builds: dict[str, Callable[[], Callable[[Work], Work]]] = {
-        "face": partial(
-            stages.FaceStage, chain.names["face"], chain.root.options, chain.arrays, chain.root, chain.mouth_crops
-        ),
-        "asr": partial(stages.TeacherStage, chain.names["asr"], "asr", device),
-        "vsr": partial(stages.TeacherStage, chain.names["vsr"], "vsr", device),
-    }
+    builds = chain.builds(device)
     limits = {"face": pools.face or (max(1, int(cpus)), MOST_FACE_WORKERS), "asr": pools.asr, "vsr": pools.vsr}
     for name, (low, high) in limits.items():
         data = data.map(
@@ -309,6 +217,29 @@ def spread(function: Callable[[*Job], T], jobs: Sequence[tuple[*Job]], gpu: bool
         if k + IN_FLIGHT < len(jobs):
             waiting.append(remote.remote(function, *jobs[k + IN_FLIGHT]))
         yield answer
+
+
+def begin(function: Callable[[*Job], T], *job: *Job) -> Any:
+    """Start function(*job), which needs little of the processor, and return its ticket."""
+    import ray
+
+    remote: Any = ray.remote(num_cpus=SMALL_CPUS, max_retries=RETRIES)(function)
+    return remote.remote(*job)
+
+
+def ended(tickets: Sequence[Any], wait: bool) -> Any | None:
+    """One of the tickets whose work has ended, waiting for it if `wait`; None if there is none."""
+    import ray
+
+    ready, _ = ray.wait(list(tickets), num_returns=1, timeout=None if wait else 0)
+    return ready[0] if ready else None
+
+
+def answer(ticket: Any) -> Any:
+    """The result of a ticket's work. Raises its error."""
+    import ray
+
+    return ray.get(ticket)
 
 
 def _on_device(function: Callable[[*Job], T], *job: *Job) -> T:

@@ -37,6 +37,7 @@ import numpy as np
 from concord import large
 from concord.errors import ConcordError
 from pipelines.reasons import INFRASTRUCTURE
+from pipelines.workers.threads import ONE_EACH
 from pipelines.workers.work import DeviceError, Work
 from store.layout import FPS
 
@@ -90,9 +91,9 @@ class Child(Generic[Asked, Answer]):
                 if not left:
                     raise
 
-    def __call__(self, value: Asked, limit_s: float) -> Answer:
-        """The answer to `value`. Raises the callable's error, or ChildLost; in both cases the next call has a child
-        again."""
+    def __call__(self, value: Asked, limit_s: float | None) -> Answer:
+        """The answer to `value`, within `limit_s` if that is given. Raises the callable's error, or ChildLost; in both
+        cases the next call has a child again."""
         if self._process is None:
             self._start()
         answer: Answer = self._ask(value, limit_s)
@@ -117,7 +118,10 @@ class Child(Generic[Asked, Answer]):
         code = _MAIN.format(path=sys.path, fd=theirs.fileno(), dump=self._dump, parent=os.getpid())
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno(), self._dump]
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), self._dump],
+                env={**os.environ, **ONE_EACH},  # read when numpy is loaded, before anything else could say so
             )
         try:
             self._ask(self._build, START_S)
@@ -125,13 +129,13 @@ class Child(Generic[Asked, Answer]):
             self.close()
             raise
 
-    def _ask(self, value: Any, limit_s: float) -> Any:
+    def _ask(self, value: Any, limit_s: float | None) -> Any:
         os.ftruncate(self._dump, 0)  # of earlier values; so it does not grow
         try:
             _send(self._connection, value)
             if not self._connection.poll(limit_s):
                 self.close()
-                raise ChildLost("timeout", f"its worker took longer than {limit_s:g} s and was stopped")
+                raise ChildLost("timeout", f"its worker took longer than {limit_s or 0:g} s and was stopped")
             raised, answer = _receive(self._connection)
         except (EOFError, ConnectionError):
             raise self._lost() from None

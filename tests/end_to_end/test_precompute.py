@@ -56,9 +56,9 @@ def corpus(tmp_path_factory, clips):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, corpus):
-    """The store of that folder, and what the command said."""
+    """The store of that folder, made by Ray, and what the command said."""
     path = tmp_path_factory.mktemp("store") / "calm.zarr"
-    return path, precompute("--corpus", f"folder:{corpus[0]}", "--store", path, "--words", code=3)
+    return path, precompute("--corpus", f"folder:{corpus[0]}", "--store", path, "--words", "--address", "local", code=3)
 
 
 def test_every_input_ends_in_the_ledger_with_its_reason(made, corpus):
@@ -184,7 +184,7 @@ def test_a_killed_run_goes_on_to_the_same_values(made, corpus, tmp_path):
 @pytest.mark.slow
 def test_small_jobs_in_the_driver_give_the_values_of_workers(made, corpus, tmp_path):
     path = tmp_path / "spread.zarr"
-    words = ["precompute.py", "--corpus", f"folder:{corpus[0]}", "--store", str(path)]
+    words = ["precompute.py", "--corpus", f"folder:{corpus[0]}", "--store", str(path), "--address", "local"]
     code = f"import sys; sys.argv = {words}; from pipelines.job import run; run.SMALL.clear()"
     code += "; from precompute import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -1,33 +1,170 @@
-"""A job in the driver: one thread meanwhile, and the caller's threads afterwards."""
+"""Work on this machine without Ray: order, errors, one thread each, and no process that is left over."""
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipelines.workers import alone
+from pipelines.corpora.manifest import Row
+from pipelines.job import run
+from pipelines.job.request import Config
+from pipelines.workers import alone, chain
+from pipelines.workers.chain import Chain, Pools
+from pipelines.workers.plan import Slot
+from pipelines.workers.work import Receipt, Work
+from store.place import place
 
 
-def threads():
-    return {pool["num_threads"] for pool in threadpool_info()}, torch.get_num_threads()
+def square(x):
+    return x * x, os.getpid()
+
+
+def threads(_):
+    from threadpoolctl import threadpool_info
+
+    return {one["num_threads"] for one in threadpool_info()} | {int(os.environ["OMP_NUM_THREADS"])}
+
+
+def fails(x):
+    raise ValueError(f"no {x}")
+
+
+def dies(_):
+    os.abort()
+
+
+def test_answers_come_in_the_order_of_the_jobs_from_other_processes():
+    answers = list(alone.spread(square, [(np.arange(k),) for k in range(5)]))
+    assert [got.tolist() for got, _ in answers] == [[i * i for i in range(k)] for k in range(5)]
+    assert os.getpid() not in {pid for _, pid in answers}
+
+
+def test_every_library_has_one_thread():
+    assert list(alone.spread(threads, [(0,)])) == [{1}]
+
+
+@pytest.mark.parametrize(("job", "says"), [(fails, "no 1"), (dies, "crashed")])
+def test_the_error_of_a_job_is_raised(job, says):
+    with pytest.raises(Exception, match=says):
+        list(alone.spread(job, [(1,), (1,)]))
+
+
+def test_a_ticket_holds_the_result():
+    ticket = alone.begin(square, 3)
+    assert alone.ended([ticket], wait=False) is ticket
+    assert alone.ended([], wait=True) is None
+    assert alone.answer(ticket) == (9, os.getpid())
+
+
+@dataclass
+class Adds:
+    """A stage that writes its name into the receipts, or fails."""
+
+    name: str
+    breaks: str = ""
+
+    def __call__(self, work):
+        if self.name == self.breaks:
+            raise ValueError("broken stage")
+        work.receipts = [Receipt(r.clip, r.id, r.path, message=r.message + self.name[0]) for r in work.receipts]
+        return work
+
+
+class Builder:
+    """The builds of a chain of `Adds`."""
+
+    def __init__(self, name, breaks):
+        self.name, self.breaks = name, breaks
+
+    def __call__(self):
+        return Adds(self.name, self.breaks)
+
+
+class Small(Chain):
+    """A chain whose stages need no model."""
+
+    breaks = ""
+
+    def builds(self, device):
+        return {name: Builder(name, self.breaks) for name in ("face", "asr", "vsr")}
+
+
+class Broken(Small):
+    breaks = "asr"
+
+
+def works(count):
+    return [
+        Work(f"{k:012d}", [Slot(k, k * 10, 10, 10)], [Row("a.mp4")], [Receipt(k, f"{k}", "a.mp4")])
+        for k in range(count)
+    ]
+
+
+def settings(kind, root):
+    return kind(place(root), {}, (), Pools(face=(1, 2)), 60.0, 1)
 
 
 @pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    with threadpool_limits(2):
-        torch.set_num_threads(2)
-        yield
-    torch.set_num_threads(before)
+def no_staging(monkeypatch):
+    """Batches are not written anywhere."""
+    monkeypatch.setattr(chain, "staged_receipts", lambda root, name: None)
+    monkeypatch.setattr(chain, "stage", lambda work, root: work.receipts)
 
 
-def test_a_job_has_one_thread_and_its_caller_its_own_again(two_threads):
-    assert threads() == ({2}, 2)
-    assert alone.call(threads) == ({1}, 1)
-    assert threads() == ({2}, 2)
+def children():
+    """Processes whose parent is this one."""
+    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return sum(stat[0] != "Z" and int(stat[1]) == os.getpid() for stat in stats)
 
 
-def test_threads_come_back_after_an_error(two_threads):
-    with pytest.raises(np.linalg.LinAlgError):
-        alone.call(np.linalg.inv, np.zeros((2, 2)))
-    assert threads() == ({2}, 2)
+def wait_for_no_children():
+    """Whether the children of the workers end, which their threads see to."""
+    ends = time.monotonic() + 60
+    while children() and time.monotonic() < ends:
+        threading.Event().wait(0.05)
+    return children() == 0
+
+
+def test_batches_pass_through_every_stage_and_no_process_is_left(tmp_path, no_staging):
+    tally = alone.tally()
+    staged = list(alone.stream(works(7), settings(Small, tmp_path), tally))
+    assert sorted(one.name for one in staged) == [f"{k:012d}" for k in range(7)]
+    assert {receipt.message for one in staged for receipt in one.receipts} == {"fav"}
+    assert set(alone.counts(tally)) == {"face", "asr", "vsr"}
+    assert wait_for_no_children()
+
+
+def test_the_error_of_a_stage_ends_the_stream_and_its_processes(tmp_path, no_staging):
+    with pytest.raises(ValueError, match="broken stage"):
+        list(alone.stream(works(7), settings(Broken, tmp_path), alone.tally()))
+    assert wait_for_no_children()
+
+
+def test_a_batch_that_cannot_be_staged_ends_the_stream(tmp_path, no_staging, monkeypatch):
+    def full(work, root):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(chain, "stage", full)
+    with pytest.raises(OSError, match="No space left"):
+        list(alone.stream(works(2), settings(Small, tmp_path), alone.tally()))
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "clips", "few"),
+    [
+        (None, None, 4, True),
+        (None, None, run.FEW + 1, False),
+        ("local", None, 4, False),
+        ("auto", None, 4, False),
+        (None, "10.0.0.1:6379", 4, False),
+    ],
+)
+def test_a_few_clips_need_no_ray_unless_one_was_named(address, environment, clips, few, monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if environment:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert run.alone_is_enough(Config(place(tmp_path), address=address), clips) is few

@@ -128,7 +128,10 @@ def _rule(splits, protocol, wanted, seed, storage):
 @click.option("--asr-workers", type=Workers(), default="1", show_default=True, help="Actors for the ASR teacher.")
 @click.option("--vsr-workers", type=Workers(), default="1", show_default=True, help="Actors for the VSR teacher.")
 @click.option("--face-workers", type=Workers(), help="Workers that decode and track faces.  [default: one a CPU core]")
-@click.option("--address", help="Ray cluster: auto or ray://HOST:PORT.  [default: RAY_ADDRESS, or a local Ray]")
+@click.option(
+    "--address",
+    help="Ray cluster: auto or ray://HOST:PORT; local: a Ray of its own.  [default: RAY_ADDRESS, or this machine]",
+)
 @click.option(
     "--words", is_flag=True, help="Also store transcripts with word times; --dry-run says how long that takes."
 )

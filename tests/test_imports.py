@@ -101,7 +101,6 @@ EXTRAS_IN = {
     "teachers/face": {"face", "litert", "mediapipe"},
     "teachers/avhubert": {"avhubert"},
     "pipelines/workers": {"precompute"},
-    "pipelines/job": {"precompute"},
     "pipelines/doctor": {"precompute"},
     "pipelines/demo": {"demo"},
     "student": {"export", "hub"},

@@ -22,6 +22,7 @@ def child() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sys.dont_write_bytecode = True  # of modules that are first imported while a case runs
     _warm()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints goes elsewhere

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from email import message_from_bytes
 from importlib import metadata
@@ -187,10 +186,10 @@ def test_folders_called_like_our_packages_do_not_break_the_command(foreign, tmp_
 
 
 class Environment:
-    """An environment of the running Python, empty but for pip; commands run in a folder that is not the checkout."""
+    """An environment of a Python, empty but for pip; commands run in a folder that is not the checkout."""
 
-    def __init__(self, folder: Path, work: Path) -> None:
-        venv.create(folder, with_pip=True)
+    def __init__(self, folder: Path, work: Path, python: str) -> None:
+        subprocess.run([python, "-m", "venv", str(folder)], check=True)
         self.bin, self.work = folder / "bin", work
         self.cache = folder.parent / "cache"  # its own models
         self.constraint = folder / "constraint.txt"
@@ -209,10 +208,27 @@ class Environment:
         return done.stdout + done.stderr
 
 
+def python_of(version: str) -> str:
+    """The interpreter of a version on this machine; the test is skipped where there is none."""
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return sys.executable
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [shutil.which(f"python{version}"), *root.glob(f"{version}.*/bin/python")]
+    works = [
+        str(one)
+        for one in found
+        if one and not subprocess.run([one, "-c", "import ssl"], capture_output=True).returncode
+    ]
+    if not works:
+        pytest.skip(f"no Python {version} on this machine")
+    return works[0]
+
+
 @pytest.mark.slow
-def test_the_wheel_works_in_an_empty_environment(wheel, foreign, tmp_path, clips):
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_the_wheel_works_in_an_empty_environment(version, wheel, foreign, tmp_path, clips):
     """First without an extra, then with those that predict and precompute need; in a folder full of our names."""
-    here = Environment(tmp_path / "environment", foreign)
+    here = Environment(tmp_path / "environment", foreign, python_of(version))
     here.pip("install", "-q", "--no-compile", "-c", here.constraint, wheel)
     here.pip("check")
     installed = {line.partition("=")[0].lower() for line in here.pip("list", "--format", "freeze").splitlines()}

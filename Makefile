@@ -42,7 +42,9 @@ lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint test-golden
+# mypy has one thread, so it goes beside the golden tests.
+test: install
+	+$(MAKE) -j 2 --output-sync=target lint test-golden
 	$(PYTEST) -m "not golden and not slow" --durations 10
 
 # Comparisons with the published implementations. Where the reference data is there, a skip is a failure.

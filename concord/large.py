@@ -15,6 +15,7 @@ import mmap
 import os
 import tempfile
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,46 @@ def received(descriptor: int) -> np.ndarray:
     return _array(descriptor, os.fstat(descriptor).st_size, mmap.ACCESS_READ)
 
 
+class Shelf:
+    """Arrays that wait in one temporary file, so that they take no memory meanwhile; in memory where it has no space."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._end = 0
+
+    def put(self, found: np.ndarray) -> Callable[[], np.ndarray]:
+        """Lay an array there; what is returned gives it back."""
+        values = np.ascontiguousarray(found)
+        start, data = self._end, values.tobytes()
+        try:
+            if self._file is None:
+                self._file = _file(0)
+                weakref.finalize(self, os.close, self._file)
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], start + written)
+        except OSError as error:
+            log.debug("%d bytes are kept in memory: no temporary file can hold them (%s)", len(data), error)
+            return lambda: values
+        self._end += len(data)
+        size, dtype, shape = len(data), values.dtype, values.shape
+        return lambda: np.frombuffer(self._read(start, size), dtype).reshape(shape)
+
+    def _read(self, start: int, size: int) -> bytes:
+        assert self._file is not None
+        found = b""
+        while len(found) < size:
+            found += (more := os.pread(self._file, size - len(found), start + len(found)))
+            if not more:
+                raise OSError(f"a temporary file has lost {size - len(found)} bytes")
+        return found
+
+
 def _file(size: int) -> int:
     """The descriptor of a new file without a name, of that many bytes. Raises OSError."""
     with tempfile.TemporaryFile(prefix="concord-av-") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if size:
+            os.posix_fallocate(file.fileno(), 0, size)
         return os.dup(file.fileno())
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from concord.large import Shelf
+
 Shape = tuple[int, tuple[int, int]]  # a frame, and height and width from there on
 
 
@@ -65,12 +67,12 @@ class Patches:
 
 @dataclass(frozen=True)
 class Early:
-    """Crops of some frames from `start` on, made early for these sources."""
+    """Crops of some frames from `start` on, made early for these sources; `out` gives them."""
 
     start: int
     faced: np.ndarray  # bool [some]: which were made
     source: np.ndarray
-    out: np.ndarray
+    out: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,17 @@ class Crops:
     def take_early(self) -> np.ndarray:
         """Take over early crops; returns the frames that are done, bool [frames]."""
         done = np.zeros(len(self.out), bool)
-        while self.early:  # one by one, since they need as much memory as the result
+        while self.early:
             one = self.early.pop(0)
-            rows = slice(one.start, one.start + len(one.out))
-            right = one.faced & (one.source == self.source[rows]).reshape(len(one.out), -1).all(axis=1)
-            self.out[rows][right] = one.out[right]
+            rows = slice(one.start, one.start + len(one.faced))
+            right = one.faced & (one.source == self.source[rows]).reshape(len(one.faced), -1).all(axis=1)
+            self.out[rows][right] = one.out()[right]
             done[rows] |= right
         return done
 
-    def ahead(self, origin: int, start: int, stop: int, shapes: Sequence[Shape]) -> Early:
-        """The crops of frames start to stop from their pieces; the arrays here begin at frame `origin`."""
+    def ahead(self, origin: int, start: int, stop: int, shapes: Sequence[Shape], shelf: Shelf) -> Early:
+        """The crops of frames start to stop from their pieces, which wait on `shelf`; the arrays here begin at frame
+        `origin`."""
         made = np.zeros(stop - start, bool)
         out = np.zeros((stop - start, *self.out.shape[1:]), self.out.dtype)
         for k in (start + np.flatnonzero(self.faced[start - origin : stop - origin])).tolist():
@@ -107,7 +110,7 @@ class Crops:
             if piece is not None:
                 made[k - start] = True
                 out[k - start] = self.crop(piece[2], self.source[k - origin], piece[:2], self.extents[k - origin])
-        return Early(start, made, self.source[start - origin : stop - origin].copy(), out)
+        return Early(start, made, self.source[start - origin : stop - origin].copy(), shelf.put(out))
 
     def make(self, k: int, image: np.ndarray, origin: tuple[int, int] = (0, 0)) -> None:
         """The crop of frame k."""

@@ -147,6 +147,7 @@ class Faces:
             self.kept["face"] = Patches(KEEP_BYTES, lambda face: whole_face.region(face.box), grey=True)
         self.early: dict[str, list[Early]] = {name: [] for name in self.kept}
         self.ahead = 0  # frames that may have been cropped already
+        self.shelf = large.Shelf()
         self.shapes: list[Shape] = []
         self.stays = bytearray()  # by frame: 1 where a picture is repeated
 
@@ -219,7 +220,7 @@ class Faces:
             starts = [first for first, _ in self.shapes]
             seen = tracks.see(self.tracks[0], starts, origin, self.num_frames)
             for name, crops in self._crops(seen, 0).items():
-                self.early[name].append(crops.ahead(origin, self.ahead, stop, self.shapes))
+                self.early[name].append(crops.ahead(origin, self.ahead, stop, self.shapes, self.shelf))
                 self.kept[name].drop(stop)
         self.ahead = stop
 

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,31 +118,37 @@ def no_staging(monkeypatch):
 
 def children():
     """Processes whose parent is this one."""
-    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    return sum(stat[0] != "Z" and int(stat[1]) == os.getpid() for stat in stats)
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z" and int(parent) == os.getpid():
+                found.add(path.parent.name)
+    return found
 
 
-def wait_for_no_children():
-    """Whether the children of the workers end, which their threads see to."""
+@pytest.fixture
+def leaves_no_child():
+    """The workers' children end, which their threads see to; other tests of this process may have their own."""
+    before = children()
+    yield
     ends = time.monotonic() + 60
-    while children() and time.monotonic() < ends:
+    while (left := children() - before) and time.monotonic() < ends:
         threading.Event().wait(0.05)
-    return children() == 0
+    assert not left
 
 
-def test_batches_pass_through_every_stage_and_no_process_is_left(tmp_path, no_staging):
+def test_batches_pass_through_every_stage_and_no_process_is_left(tmp_path, no_staging, leaves_no_child):
     tally = alone.tally()
     staged = list(alone.stream(works(7), settings(Small, tmp_path), tally))
     assert sorted(one.name for one in staged) == [f"{k:012d}" for k in range(7)]
     assert {receipt.message for one in staged for receipt in one.receipts} == {"fav"}
     assert set(alone.counts(tally)) == {"face", "asr", "vsr"}
-    assert wait_for_no_children()
 
 
-def test_the_error_of_a_stage_ends_the_stream_and_its_processes(tmp_path, no_staging):
+def test_the_error_of_a_stage_ends_the_stream_and_its_processes(tmp_path, no_staging, leaves_no_child):
     with pytest.raises(ValueError, match="broken stage"):
         list(alone.stream(works(7), settings(Broken, tmp_path), alone.tally()))
-    assert wait_for_no_children()
 
 
 def test_a_batch_that_cannot_be_staged_ends_the_stream(tmp_path, no_staging, monkeypatch):

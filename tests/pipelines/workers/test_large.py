@@ -120,3 +120,41 @@ def test_a_child_sends_and_gets_files(monkeypatch):
                 found[0] = 1
     finally:
         child.close()
+
+
+def test_arrays_wait_in_one_file_and_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    arrays = [
+        np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+        np.zeros((0, 96, 96), np.uint8),
+        np.arange(40, dtype=np.uint8).reshape(4, 10)[:, ::2],
+        np.array([[True, False]]),
+    ]
+    shelf = large.Shelf()
+    waiting = [shelf.put(array) for array in arrays]
+    assert held(tmp_path) == 1
+    for array, back in reversed([*zip(arrays, waiting, strict=True)]):
+        np.testing.assert_array_equal(back(), array)
+        assert back().dtype == array.dtype
+    del shelf, waiting, back
+    gc.collect()
+    assert held(tmp_path) == 0
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_what_a_full_disk_cannot_hold_waits_in_memory(after, monkeypatch):
+    true = os.pwrite
+
+    def full(*arguments):
+        nonlocal after
+        if after == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        after -= 1
+        return true(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    shelf = large.Shelf()
+    arrays = [np.full((5, 7), k) for k in range(3)]
+    waiting = [shelf.put(array) for array in arrays]
+    for array, back in zip(arrays, waiting, strict=True):
+        np.testing.assert_array_equal(back(), array)

@@ -125,7 +125,7 @@ class Tally:
         self.counts: dict[str, dict[str, float]] = {}
 
     def add(self, stage: str, clips: int, frames: int) -> None:
-        """Add the work of one call of a stage."""
+        """Add the work of one call of a stage. Two threads at once may lose one of theirs, which display can bear."""
         now = self.counts.setdefault(stage, {"clips": 0, "frames": 0})
         now["clips"] += clips
         now["frames"] += frames

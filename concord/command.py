@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import click
 
 from concord import __version__, early, extras, secrets
+from concord.commands import as_called
 from concord.errors import ConcordError
 from concord.text import plain, plain_lines
 
@@ -38,13 +39,13 @@ _debug = False
 
 def say(text: str = "", err: bool = False, **style: Any) -> None:
     """Print one line, safe for a terminal and without secrets; `style` is click's (fg, bold)."""
-    text = plain(secrets.redact(text))
+    text = plain(secrets.redact(as_called(text)))
     put(click.style(text, **style) if style else text, err)
 
 
 def say_lines(text: str, err: bool = False) -> None:
     """Print a trusted text of several lines."""
-    put(plain_lines(secrets.redact(text)), err)
+    put(plain_lines(secrets.redact(as_called(text))), err)
 
 
 def put(text: str, err: bool = False) -> None:
@@ -107,6 +108,9 @@ class _Ends(click.Command):
         about: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": False, "callback": _show_version}
         self.params.append(click.Option(["--version"], help="Show the version and exit.", **about))
 
+    def get_help(self, ctx: click.Context) -> str:
+        return as_called(super().get_help(ctx))
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -116,8 +120,8 @@ class _Ends(click.Command):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        run = functools.partial(super().main, prog_name=prog_name, complete_var=complete_var, standalone_mode=False)
-        run = functools.partial(run, windows_expand_args=windows_expand_args, **extra)
+        extra |= {"prog_name": prog_name, "complete_var": complete_var, "windows_expand_args": windows_expand_args}
+        run = functools.partial(super().main, standalone_mode=False, **extra)
         if not standalone_mode:
             return run(args)
         global _debug
@@ -238,7 +242,7 @@ class _Formatter(logging.Formatter):
     """One line a message, safe for a terminal and without secrets; tracebacks by line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = plain(secrets.redact(record.message))
+        record.message = plain(secrets.redact(as_called(record.message)))
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:
@@ -246,8 +250,7 @@ class _Formatter(logging.Formatter):
 
 
 def log_to_stderr(form: str = "%(message)s", dates: str | None = None) -> None:
-    """Log warnings and errors to standard error, as `logging.basicConfig` would, in lines that are safe for a
-    terminal."""
+    """Log warnings and errors to standard error, as `logging.basicConfig` would, in lines safe for a terminal."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(form, dates))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

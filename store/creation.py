@@ -45,7 +45,7 @@ def create(
 
     `widths` gives the columns of the embeddings {"asr": Da, "vsr": Dv}; `attrs` (JSON-able) joins the root attributes;
     `extra` adds frame arrays {name: (dtype, shape of a row)}. Raises StoreError if something is there already. The
-    store appears completely or not at all. Its flags are to have the bit of held pictures (`concord.held`).
+    store appears completely or not at all. Its flags are to have the bit of held pictures (`concord.arrays.held`).
     """
     root = place(path, options).confined()
     if is_taken(root):

@@ -28,6 +28,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from concord import command
+from concord.commands import as_called
 from concord.text import byte_size, counted, plain, plain_all
 from store import layout, output
 from store.arrays import inventory
@@ -118,7 +119,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     if not attrs.get("held_pictures"):
         console.print(
             "held pictures: not marked in frames/flags, as in all stores of earlier releases; readers find them when they "
-            "read flags, and precompute.py --refit writes them"
+            + as_called("read flags, and precompute.py --refit writes them")
         )
     table = Table("array", "shape", "dtype", "chunk", "shard", "shards", "on disk", "ratio", box=None, pad_edge=False)
     for a in report["arrays"]:
@@ -216,12 +217,15 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
         report = plain_all(report)
         show(report, console)
         for entry in report.get("damage", []):
-            console.print(f"damaged: clip {entry['clip'] or '(none)'}: {entry['array']}: {entry['reason']}")
+            reason = as_called(entry["reason"])
+            console.print(f"damaged: clip {entry['clip'] or '(none)'}: {entry['array']}: {reason}")
         if check:
             console.print(_verdict(report["damage"], reader.inventory.complete))
         if save_fit:
             kind, file = plain(reader.attrs["similarity"].get("kind")), plain(save_fit)
-            console.print(f"fit ({kind}) written to {file}: precompute.py and predict take it with --fit-from {file}")
+            console.print(
+                as_called(f"fit ({kind}) written to {file}: precompute.py and predict take it with --fit-from {file}")
+            )
     if report.get("damage"):
         sys.exit(1)
 

@@ -28,6 +28,7 @@ import click
 import numpy as np
 
 from concord import extras
+from concord.arrays.held import held
 from concord.command import Command, log_to_stderr, say, told
 from concord.errors import ConcordError
 from concord.frames import (
@@ -40,7 +41,6 @@ from concord.frames import (
     SAMPLES_PER_FRAME,
     VOICE_ACTIVE,
 )
-from concord.held import held
 from teachers.base import ClipMedia, Teacher, TeacherError, load
 from teachers.files import arrays
 from teachers.testing import synthetic

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from concord import large
+from concord.arrays import large
 from concord.frames import SAMPLES_PER_FRAME
 from teachers.base import ClipMedia, TeacherError
 

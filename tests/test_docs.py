@@ -18,7 +18,8 @@ from small_store import make_store
 import concord
 import teachers
 from benchmarks.__main__ import main as benchmarks
-from concord.__main__ import COMMANDS, Lazy
+from concord.__main__ import Lazy
+from concord.commands import COMMANDS
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").glob("*.md")

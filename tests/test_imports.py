@@ -40,7 +40,7 @@ INSIDE_FUNCTIONS = {
 ONLY_IN = {"ray": "pipelines", "accelerate": "student", "zarr": "store"}
 # Folders within a package, each with those that it may import; modules beside the folders are for all of them.
 FOLDERS: dict[str, dict[str, set[str]]] = {
-    "concord": {"pages": set()},
+    "concord": {"pages": set(), "arrays": set()},
     "concord_av": {},
     "store": {
         "formats": set(),

@@ -44,7 +44,7 @@ def test_every_page_is_there(site):
 
 
 def test_sources_that_pages_lead_to_are_pages(site):
-    link = re.search(r'href="([^"]*source/concord/held[^"]*)"', (site / "precompute" / "index.html").read_text())
+    link = re.search(r'href="([^"]*source/concord/arrays/held[^"]*)"', (site / "precompute" / "index.html").read_text())
     assert link
     assert (site / "precompute" / link[1] / "index.html").resolve().is_file()
 

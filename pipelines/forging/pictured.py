@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from concord import large
+from concord.arrays import large
 from pipelines.forging.kinds import Forged, Given, Run
 from pipelines.forging.mesh import CHIN, CORNERS, EYES, OVAL, RIGID, Face, eased, warped, with_ring
 from pipelines.forging.reading import Clip

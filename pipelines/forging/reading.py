@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from concord import files, large
+from concord import files
+from concord.arrays import large
 from concord.errors import ConcordError
 from pipelines.corpora.manifest import Row
 from pipelines.hearing.tracks import AUTO, choose_track

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from concord import large
+from concord.arrays import large
 from store import layout, similarity
 from store.layout import StoreError
 from store.similarity import Fit

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from concord import large
+from concord.arrays import large
 from pipelines.containers.edits import samples
 from pipelines.containers.order import Steps
 from pipelines.containers.priming import undeclared_s, usual_s

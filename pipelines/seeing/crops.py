@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from concord import large
+from concord.arrays import large
 from pipelines.media import probe
 from pipelines.media.facts import Fact
 from pipelines.media.files import Media

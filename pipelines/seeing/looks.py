@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from concord.arrays.held import held
 from concord.frames import FACE_DETECTED
-from concord.held import held
 from pipelines.media import shots
 from store.layout import FPS
 

@@ -1,10 +1,10 @@
-"""Held pictures of a watched clip: the bit of its frames (`concord.held`), and the sentence for a person."""
+"""Held pictures of a watched clip: the bit of its frames (`concord.arrays.held`), and the sentence for a person."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from concord.held import held
+from concord.arrays.held import held
 from pipelines.media.facts import Fact
 from store import layout
 

@@ -9,7 +9,7 @@ later clips would seem to be at fault.
 
 The child is started by exec, never by fork, because zarr, torch and Ray have threads. It dies with its parent. Arrays
 are sent through the pipe without pickling, directly into their memory on the other side, so there is no second copy;
-those of long clips, which are in files, as the file (`concord.large`). Errors include their traceback, and a crash what
+those of long clips, which are in files, as the file (`concord.arrays.large`). Errors include their traceback, and a crash what
 the child wrote last: the Python lines where it happened, and a library's last words. Once it is built, a child writes
 nothing to the terminal.
 """
@@ -34,7 +34,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from concord import large
+from concord.arrays import large
 from concord.errors import ConcordError
 from pipelines.reasons import INFRASTRUCTURE
 from pipelines.workers.threads import ONE_EACH
@@ -293,7 +293,7 @@ def _send_parts(connection: Connection, parts: tuple[bytes, list[memoryview]]) -
 
 
 def _receive(connection: Connection) -> Any:
-    """The value that `_send` sent; its arrays have their own memory, or are read-only in files (`concord.large`). Raises
+    """The value that `_send` sent; its arrays have their own memory, or are read-only in files (`concord.arrays.large`). Raises
     EOFError if the other end is gone."""
     head, sizes = pickle.loads(connection.recv_bytes())
     buffers: list[np.ndarray] = []

@@ -15,7 +15,7 @@ import numpy as np
 
 import store
 import teachers
-from concord import large
+from concord.arrays import large
 from pipelines.hearing.tracks import AUTO
 from pipelines.media.facts import sentences
 from pipelines.media.files import MediaError

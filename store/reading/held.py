@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from concord.held import held
+from concord.arrays.held import held
 from store import layout
 
 Read = Callable[[int, int, Sequence[str]], dict[str, np.ndarray]]

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import teachers
-from concord import large
+from concord.arrays import large
 from concord.errors import ConcordError
 from pipelines.corpora import folder as corpora_folder
 from pipelines.corpora import manifest

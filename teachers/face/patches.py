@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from concord.large import Shelf
+from concord.arrays.large import Shelf
 
 Shape = tuple[int, tuple[int, int]]  # a frame, and height and width from there on
 

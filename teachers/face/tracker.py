@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from concord import large
+from concord.arrays import large
 from concord.errors import ConcordError
 from teachers.face import align, backends, patches, tracks, whole_face
 from teachers.face.detector import Schedule

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from concord.arrays.held import PART, RUN, held
 from concord.frames import FACE_DETECTED, FACE_INTERPOLATED, HELD
-from concord.held import PART, RUN, held
 
 Y, X = np.mgrid[0:96, 0:96].astype(np.float64) - 47.5
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from concord import large
+from concord.arrays import large
 from pipelines.workers import isolation
 from store.similarity import fitfile
 from teachers import lips

@@ -169,20 +169,25 @@ def _variant(asked: Asked, name: str, trim: str, scored: Scored, of: Split, besi
     return Variant(trim, name, coverage, tables.table(trials, beside.baselines), beside.taught.counts(some))
 
 
-def show(report: Report) -> None:
-    """Print the tables."""
+def show(report: Report, width: int | None) -> None:
+    """Print the tables, for a terminal `width` columns wide, None = as wide as it is."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=width)
     for variant in report.variants:
+        rows = [tuple(map(plain, line)) for line in tables.lines(variant.methods)]
+        columns = tables.fitting(rows, console.width)
         table = Table(title=f"split {report.split}: {tables.title(variant)}")
-        for name in tables.COLUMNS:
-            table.add_column(name, justify="left" if name in ("method", "by") else "right", no_wrap=True)
-        for line in tables.lines(variant.methods):
-            table.add_row(*(Text(plain(cell)) for cell in line), end_section=False)
+        for name in tables.COLUMNS[:columns]:
+            names = name in tables.NAMES
+            table.add_column(name, justify="left" if names else "right", no_wrap=not names, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row[:columns]))
         console.print(table)
+        if left := tables.COLUMNS[columns:]:
+            console.print(Text(f"Too narrow for {', '.join(left)}: see --output or --markdown.", style="dim"))
         for warning in tables.warnings(variant):
             console.print(Text(plain(warning)))
     if not report.audited:
@@ -269,7 +274,7 @@ def main(
             (markdown, lambda path: outputs.write(path, tables.markdown(found).encode(errors="backslashreplace"))),
             (plot_path, lambda path: plots.sheet(found, path)),
         )
-        show(found)
+        show(found, None if sys.stdout.isatty() else 150)
         if not is_written:
             sys.exit(1)
 

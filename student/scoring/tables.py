@@ -9,7 +9,7 @@ the same content: all rows but those of sources beyond the largest SHOWN, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,6 +22,9 @@ from student.scoring.baseline import Baselines
 from student.scoring.report import Line, Report, Table, Variant
 
 COLUMNS = ("method", "by", "real", "fake", "AUC", "95 %", "AP", "prevalence", "EER", "balanced acc.", "real recall")
+NAMES = ("method", "by")  # columns of text, which may be broken into lines
+NAME = 30  # characters of a name that are kept on one line before columns are left out
+ALWAYS = COLUMNS.index("95 %") + 1  # columns that are shown however narrow a terminal is
 WHO = {"fit": "the fit", "detector": "the detector, in training,", "threshold": "the detector, for its threshold,"}
 SHOWN = 12  # sources in a table for people
 OF_SOURCE = "source "  # begins the name of a row
@@ -126,6 +129,14 @@ def lines(methods: Table) -> Iterator[tuple[str, ...]]:
             counts = str(f.num_real), str(f.num_fake)
             yield (shown, by, *counts, _three(f.auc), span, *(_three(value) for value in rest))
             shown = ""
+
+
+def fitting(rows: Sequence[tuple[str, ...]], width: int) -> int:
+    """How many of COLUMNS a terminal of that width shows whole: the last ones are left out first, ALWAYS are shown."""
+    longest = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+    most = [NAME if name in NAMES else width for name in COLUMNS]
+    wide = [min(pair) + 3 for pair in zip(longest, most, strict=True)]  # with a line and two spaces
+    return next((n for n in range(len(COLUMNS), ALWAYS, -1) if sum(wide[:n]) < width), ALWAYS)
 
 
 def _counts(row: Mapping[str, Line]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from small_store import make_store
 
 import store
 from student import checkpoint
-from student.evaluate import Asked
+from student.evaluate import Asked, show
 from student.evaluate import report as evaluation
 from student.models import build
 from student.scoring import tables
@@ -64,3 +64,16 @@ def test_tables_show_the_largest_sources(found):
     row = report.variants[0].methods["source a"]
     many = {"overall": row, **{f"source {k:02d}": row for k in range(tables.SHOWN + 3)}}
     assert len({line[0] for line in tables.lines(many)} - {""}) == tables.SHOWN + 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 150])
+def test_a_narrow_terminal_shows_counts_auc_and_interval_whole(found, width, capsys):
+    report, _ = found
+    show(report, width)
+    said = capsys.readouterr().out
+    lines = [line for row in report.variants[0].methods.values() for line in row.values()]
+    for line in lines:
+        wanted = f"{line.figures.num_real:>4} │ {line.figures.num_fake:>4} │ {line.figures.auc:.3f} │ {line.auc_low:.3f}-"
+        assert wanted in said
+    assert all(len(row) <= width for row in said.splitlines() if "│" in row)
+    assert ("Too narrow for" in said) == (width < 150)

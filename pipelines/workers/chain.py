@@ -5,6 +5,7 @@ Batches go through it on Ray's workers (`pipelines.workers.cluster`) or on this 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from pipelines.workers import isolation, stages
 from pipelines.workers.pack import stage, staged_receipts
-from pipelines.workers.work import Receipt, Span, Work
+from pipelines.workers.work import Receipt, Span, Work, worker
 from store.layout import StoreError
 from store.place import Place
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Job = TypeVarTuple("Job")  # arguments of a distributed function
 
+NUMBERS = itertools.count()  # of this process's workers
 LAST = "vsr"  # the stage that writes batches to staging
 Build = Callable[[], Callable[[Work], Work]]
 
@@ -88,6 +90,7 @@ class Step:
     def __init__(self, name: str, chain: Chain, build: Build, count: Callable[[str, int, int], object]) -> None:
         """Starts the child. `count` gets the stage's name, clips and frames of every call. Raises as `isolation.Child`."""
         self.name, self.chain, self.count = name, chain, count
+        self.worker = f"{worker()}/{next(NUMBERS)}"  # without Ray many are in one process
         self.child: isolation.Child[Work, Work] = isolation.Child(build)
 
     def __call__(self, work: Work) -> Work | Staged | OSError | StoreError:
@@ -101,7 +104,7 @@ class Step:
             work = isolation.run(
                 self.child, work, self.name, chain.clip_timeout, chain.attempts, apart=self.name == "face"
             )
-            span = Span.of(self.name, begun, work)
+            span = Span.of(self.name, self.worker, begun, work)
             work.spans.append(span)
             log.debug("%s %s: did %d clips in %.2f s", self.name, work.name, span.clips, span.ended - begun)
             self.count(self.name, span.clips, span.frames)

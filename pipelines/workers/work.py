@@ -82,11 +82,11 @@ class Span:
     padded: int
 
     @classmethod
-    def of(cls, stage: str, begun: float, work: Work) -> Span:
-        """The span of this process's work on a batch, which ends now."""
+    def of(cls, stage: str, worker: str, begun: float, work: Work) -> Span:
+        """The span of a worker's work on a batch, which ends now."""
         lengths = [clip.num_frames for clip in work.clips if clip is not None]
         padded = len(lengths) * max(lengths, default=0)
-        return cls(stage, worker(), begun, time.time(), len(lengths), sum(lengths), padded)
+        return cls(stage, worker, begun, time.time(), len(lengths), sum(lengths), padded)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 from pipelines.corpora.manifest import Row
 from pipelines.job import run
 from pipelines.job.request import Config
+from pipelines.job.usage import Usage
 from pipelines.workers import alone, chain
 from pipelines.workers.chain import Chain, Pools
 from pipelines.workers.plan import Slot
@@ -144,6 +145,14 @@ def test_batches_pass_through_every_stage_and_no_process_is_left(tmp_path, no_st
     assert sorted(one.name for one in staged) == [f"{k:012d}" for k in range(7)]
     assert {receipt.message for one in staged for receipt in one.receipts} == {"fav"}
     assert set(alone.counts(tally)) == {"face", "asr", "vsr"}
+
+
+def test_workers_in_one_process_are_counted_each_so_none_is_busy_more_than_all_the_time(tmp_path, no_staging):
+    usage = Usage()
+    for one in alone.stream(works(7), settings(Small, tmp_path), alone.tally()):
+        usage.add(one.spans)
+    assert len({name for stage in usage.stages.values() for name in stage.workers}) >= 3  # of three stages
+    assert all(0 < stage.utilisation <= 1 for stage in usage.stages.values())
 
 
 def test_the_error_of_a_stage_ends_the_stream_and_its_processes(tmp_path, no_staging, leaves_no_child):

@@ -56,7 +56,7 @@ def text(summary: Summary, config: Config) -> str:
         )
     if not summary.labelled:
         lines.append(
-            "no soft labels yet, because no clip is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or "
+            "no soft labels yet, because no finished clip of train is known to be real; add real clips (--corpus folder:ROOT with ROOT/real), or "
             f"use another fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
@@ -144,6 +144,8 @@ def _expectation(summary: Summary, config: Config) -> str:
     if config.words:
         lines.append(f"--words adds {words.minutes(frames)}, shared by the workers; larger models take longer")
     lines += map(plain, summary.splits)
+    if summary.warning:
+        lines.append(f"warning: {summary.warning}")
     if summary.failed:
         lines.append(f"{len(summary.failed)} cannot be opened:")
         lines += [f"  {plain(entry.path)}: {plain(entry.message)}" for entry in summary.failed[:EXAMPLES]]

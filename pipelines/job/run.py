@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar, TypeVarTuple
 
+import numpy as np
+
 import store
 from concord.errors import ConcordError
 from concord.text import counted
@@ -24,6 +26,7 @@ from pipelines.job.books import Books, unread_entry
 from pipelines.job.first_pass import FirstPass
 from pipelines.job.planning import Planner
 from pipelines.job.request import Config, Request
+from pipelines.job.splits import lacks_real
 from pipelines.job.usage import Summary
 from pipelines.labels import words
 from pipelines.labels.learn import gather
@@ -132,6 +135,10 @@ class _Job:
         if self.asked.splits.moved:
             self.books.resplit(self.asked.splits.moved)
         self.books.add_corpora()
+        learned = config.fit_from or self.writer.attrs.get("similarity")
+        rows = ((row.label, row.split) for row in self.books.rows)
+        if pending and not learned and (warning := lacks_real(rows, config.limit)):
+            log.warning("%s", warning)
         if pending:
             with self.summary.parts.part("pass one"):
                 self._first_pass(pending)
@@ -230,8 +237,12 @@ def _progress(function: Callable[..., object], jobs: Sequence[Sequence[object]])
 def _dry_run(asked: Request) -> Summary:
     """The work of a run, from headers only."""
     config = asked.config
-    known = set(store.open(config.store).clips["id"].tolist()) if asked.exists else set()
+    reader = store.open(config.store) if asked.exists else None
+    has = reader.clips if reader else {name: np.array([]) for name in ("id", "label", "split")}
+    known = set(has["id"].tolist())
     new = [row for row in asked.rows if row.id not in known]
+    labels = [*zip(has["label"].tolist(), has["split"].tolist(), strict=True), *((row.label, row.split) for row in new)]
+    learned = config.fit_from or (reader and reader.attrs.get("similarity"))
     found = probe_rows(new, config.clip_timeout, config.attempts, config.store.options)
     return Summary(
         clips=len(new),
@@ -241,4 +252,5 @@ def _dry_run(asked: Request) -> Summary:
         dims=asked.dims,
         arrays=asked.arrays,
         splits=asked.splits.lines,
+        warning="" if learned else lacks_real(labels, config.limit),
     )

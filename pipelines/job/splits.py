@@ -8,7 +8,7 @@ because a fit and its calibration follow the splits.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from concord.text import counted
@@ -55,6 +55,17 @@ def decide(
     there = {row.id for row in present}
     chosen = [replace(row, split=made.of[row.id]) for row in asked if row.id in made.of]
     return Decided(chosen, moved, tuple(_lines(rule, made, len(rows) - len(made.of), moved, there)))
+
+
+def lacks_real(clips: Iterable[tuple[int, str]], limit: int | None) -> str:
+    """Why a fit cannot be learned from clips of these labels and splits; "" if one is known to be real."""
+    if any(label == 0 and split in ("", "train") for label, split in clips):
+        return ""
+    more = "; --limit takes only the first clips of the list" if limit else ""
+    return (
+        "no clip of train is known to be real, so there will be no soft labels: --corpus folder:ROOT takes ROOT/real/** as "
+        f"real and ROOT/fake/METHOD/** as forged{more}; or give --fit-from STORE"
+    )
 
 
 def _lines(rule: Rule, made: Splits, left: int, moved: Mapping[str, str], there: set[str]) -> list[str]:

@@ -158,6 +158,7 @@ class Summary:
     dims: int = 0  # in a dry run: columns of both embeddings
     arrays: tuple[str, ...] = ()  # of layout.OPTIONAL_ARRAYS, that the store has
     splits: tuple[str, ...] = ()  # lines about the splits that the run set
+    warning: str = ""  # in a dry run: what will be missing
     seen: dict[str, Seen] = field(default_factory=dict)  # by split: clips that the fit has learned from
     report: str = ""  # path of the report's page
     traces: str = ""  # path of the tracebacks of the program's own errors, if there were any

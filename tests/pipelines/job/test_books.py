@@ -2,6 +2,7 @@
 errors."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import store
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.errors import RunError, UsageError
-from pipelines.job import run, space
+from pipelines.job import report, run, space
 from pipelines.job.books import Books
 from pipelines.job.planning import Planner
 from pipelines.job.request import Config
@@ -140,3 +141,24 @@ def test_an_error_of_ours_after_the_store_was_made_is_one_of_the_run(tmp_path, m
     with pytest.raises(RunError, match="the list is gone"):
         run.run(Config(place(tmp_path / "s.zarr"), (f"folder:{tmp_path / 'corpus'}",)))
     assert (tmp_path / "s.zarr" / "zarr.json").exists()
+
+
+def test_a_corpus_without_real_clips_is_told_before_the_work(tmp_path, monkeypatch, caplog):
+    for folder, name in (("fake", "a"), ("real", "b")):
+        (tmp_path / "corpus" / folder).mkdir(parents=True)
+        shutil.copy(CLIP, tmp_path / "corpus" / folder / f"{name}.mp4")
+
+    def works(self, pending):
+        assert "no clip of train is known to be real" in caplog.text
+        assert "ROOT/real/**" in caplog.text
+        assert "--limit" in caplog.text
+        raise ManifestError("hours of work")
+
+    monkeypatch.setattr(run._Job, "_first_pass", works)
+    asked = Config(place(tmp_path / "s.zarr"), (f"folder:{tmp_path / 'corpus'}",), limit=1)
+    dry = replace(asked, dry_run=True)
+    assert "no clip of train is known to be real" in report.text(run.run(dry), dry)
+    whole = replace(dry, limit=None)
+    assert "real" not in report.text(run.run(whole), whole)
+    with pytest.raises(RunError, match="hours of work"):
+        run.run(asked)

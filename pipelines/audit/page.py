@@ -150,7 +150,7 @@ def _not_shared(found: Found, made: Mapping[str, Check], kinds: Sequence[str], w
     kinds = [kind for kind in kinds if kind in made]
     done = [kind for kind in kinds if made[kind].state != "unchecked"]
     said = " ".join(f"{kind.capitalize()}: {made[kind].text}." for kind in kinds)
-    if not done:
+    if not done or (what == "person" and words.people_state(made) == "groups"):
         return Card("warn", f"Shared {'people' if what == 'person' else 'clips'} not checked", "–", said)
     sure = any(made[kind].state == "none" for kind in done)
     on = max(found.checked[kind].on for kind in done)

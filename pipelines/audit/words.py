@@ -6,7 +6,7 @@ so few clips or people that a shortcut could not be distinguished from chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from concord.text import counted
@@ -23,6 +23,7 @@ SHARED = {"people": "person", "sources": "source", "files": "file", "fingerprint
 GAPS = {
     ("shared clip", "unchecked"): "shared clips were not looked for",
     ("shared person", "unchecked"): "shared people were not looked for",
+    ("shared person", "groups"): "people were not checked, only groups, of which none is shared",
     ("shared person", "few"): "too few people to say whether some are shared",
     ("shortcut", "unchecked"): "shortcuts could not be looked for",
     ("shortcut", "few"): "too few clips or people to say anything about shortcuts",
@@ -147,7 +148,7 @@ def headline(found: Found) -> tuple[str, str, str]:
         return "bad", head, f"{why}{_gaps(made)}"
     sides = {
         "shared clip": _state([c for c in shared if c.what in ("files", "fingerprints")]),
-        "shared person": _state([c for c in shared if c.what in ("people", "sources")]),
+        "shared person": people_state({c.what: c for c in shared}),
         "shortcut": "some" if {c.state for c in short} == {"none", "few"} else _state(short),
     }
     clear = [what for what, state in sides.items() if state == "none"]
@@ -165,6 +166,12 @@ def headline(found: Found) -> tuple[str, str, str]:
     if all(state == "unchecked" for state in sides.values()):
         head = "There was nothing to check"
     return "warn", head, f"What could not be checked may still reveal the labels.{_gaps(made)}"
+
+
+def people_state(made: Mapping[str, Check]) -> str:
+    """The state of the checks of people and sources together: "groups" if nobody is named, so that groups alone were compared."""
+    state = _state([made[kind] for kind in ("people", "sources") if kind in made])
+    return "groups" if state != "unchecked" and made["people"].state == "unchecked" else state
 
 
 def _state(some: Sequence[Check]) -> str:

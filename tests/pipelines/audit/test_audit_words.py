@@ -196,6 +196,18 @@ def test_no_leak_does_not_stand_beside_not_checked():
         assert claim not in page
 
 
+def test_groups_alone_do_not_say_that_no_person_is_shared():
+    """A folder names groups and nobody: one person may have two folders."""
+    found = audit([dataclasses.replace(row, identities=(), group=f"{row.split} {k % 12}") for k, row in enumerate(rows())])
+    assert by_name(found)["sources"].state == "none"
+    tone, head, _ = audit_words.headline(found)
+    assert tone == "warn"
+    assert "shared person found" not in head
+    assert "people were not checked, only groups" in head
+    (card,) = [card for card in audit_page.cards(found) if "people" in card.title]
+    assert (card.tone, card.title) == ("warn", "Shared people not checked")
+
+
 def test_a_protocol_says_what_it_could_not_compare():
     from pipelines.manifest.protocols import Splits
     from pipelines.manifest.summary import protocol

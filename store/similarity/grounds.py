@@ -70,7 +70,7 @@ class Grounds:
 
     def lacks_for_its_own(self) -> str:
         """Why it does not license a verdict on a video of the same people and recordings; "" if it does."""
-        return "" if self.real >= LEAST else f"calibrated on {number(self.real, 'real clip')}"
+        return "" if self.real >= LEAST else f"calibrated on {number(self.real, 'real clip')} of {LEAST} needed"
 
 
 def number(count: int, what: str) -> str:

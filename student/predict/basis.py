@@ -158,7 +158,17 @@ class Basis:
         else:
             text = f"not calibrated for this video: {lacks}" + (f" ({where})" if where else "")
         shown = self.strangers if name == MAP else None
-        return Calibration(corpora, not lacks, lacks, not fit_lacks, speakers, text, ruling, shown)
+        return Calibration(corpora, not lacks, lacks, not fit_lacks, speakers, text, ruling, shown, self._named())
+
+    def _named(self) -> Mapping[str, int]:
+        """Real clips of the calibration by the corpora that may be stated to be the videos'."""
+        if self.detector:
+            return self.detector.corpora if self.detector.header.is_fitted else {}
+        return {
+            name: on.real
+            for name, on in self.calibrated_on.items()
+            if similarity.is_calibrated(self.fit, "clip", name)
+        }
 
     def told(self) -> dict[str, Any]:
         """The same for JSON."""

@@ -6,8 +6,8 @@ None means that a number is not known or not finite.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Calibration:
     """On whose clips the probability was calibrated; whether this licenses a verdict on these videos (`this_kind`) and,
     if not, why (`lacks`); whether it licenses words and passages, which come from the teachers (`teachers`).
 
-    Where a video of strangers is judged, `ruling` has the limits, and `strangers` the maps of the fit's scores; neither is
-    in the JSON.
+    Where a video of strangers is judged, `ruling` has the limits, and `strangers` the maps of the fit's scores; `named` are
+    the corpora that --corpus may state, with their real clips. None of these is in the JSON.
     """
 
     corpora: list[str]
@@ -74,6 +74,7 @@ class Calibration:
     text: str
     ruling: Ruling | None = None
     strangers: Strangers | None = None
+    named: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         kept = ("corpora", "this_kind", "lacks", "teachers", "speakers", "text")

@@ -6,6 +6,7 @@ none calls a video genuine.
 
 from __future__ import annotations
 
+from store.similarity.grounds import LEAST, number
 from store.similarity.limits import one_in
 from student.predict.records import BETWEEN, UNLICENSED, Answer, Ruled
 from student.predict.ruling import OTHERS
@@ -203,10 +204,11 @@ def advice(said: Answer) -> list[tuple[str, str]]:
             found = [(more, ""), ("Or use a longer part of this one.", "")]
         elif reason == BETWEEN:
             found.append(("Or use a longer part: the more is heard and seen, the closer the limits are.", ""))
-        elif corpora := said.calibration.corpora:
-            found.append(
-                (f"If it shows the same people and recordings as {corpora[0]}, say so:", f"--corpus {corpora[0]}")
-            )
+        elif named := said.calibration.named:
+            name = max(named, key=lambda one: named[one])
+            same = f"If it shows the same people and recordings as {name}, "
+            few = f"that does not help: {number(named[name], 'real clip')} of it calibrated this; {LEAST} are needed."
+            found.append((f"{same}say so:", f"--corpus {name}") if named[name] >= LEAST else (f"{same}{few}", ""))
         return [*found, ("The video is neither suspected nor cleared.", "")]
     if reason:
         return [NEXT[reason], ("The video is neither suspected nor cleared.", "")]

@@ -202,7 +202,16 @@ def test_strangers_need_strangers(known, says):
 
 def test_a_stated_corpus_needs_clips_enough():
     assert not Grounds(real=LEAST).lacks_for_its_own()
-    assert "19 real clips" in Grounds(real=LEAST - 1).lacks_for_its_own()
+    assert "19 real clips of 20 needed" in Grounds(real=LEAST - 1).lacks_for_its_own()
+
+
+@pytest.mark.parametrize(("clips", "command"), [(LEAST, "--corpus c"), (7, "")])
+def test_the_corpus_is_advised_only_where_stating_it_helps(clips, command):
+    said = said_of(evidence(), on(small_fit(), Grounds(real=clips, speakers=1)))
+    text, typed = predict_words.advice(said)[1]
+    assert typed == command
+    assert ("say so" in text) == bool(command)
+    assert command or text.endswith("7 real clips of it calibrated this; 20 are needed.")
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.dictionaries(
@@ -390,7 +399,7 @@ def test_pages_without_a_licence_accuse_nobody(stranger):
 def test_nothing_is_said_of_words_by_a_fit_that_is_not_calibrated_for_them():
     """A detector with a licence decides; the teachers beside it, without one, neither contradict it nor mark words."""
     detector = SimpleNamespace(
-        lacks=lambda corpus: "", corpora={"c": 40}, header=SimpleNamespace(grounds=MANY, strangers=None)
+        lacks=lambda corpus: "", corpora={"c": 40}, header=SimpleNamespace(grounds=MANY, strangers=None, is_fitted=True)
     )
     judge = lambda clip, shift: Judged(0.9, 2.0, 70)  # noqa: E731
     seen = evidence()

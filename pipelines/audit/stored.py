@@ -20,7 +20,7 @@ from pipelines.corpora.manifest import Row
 from pipelines.media import levels
 from pipelines.seeing import still
 from pipelines.tables import kept, ledger
-from store import layout
+from store import layout, seen
 from store.arrays import inventory
 from store.reader import Clip
 
@@ -37,12 +37,14 @@ NUMBERS = (
     "soundless_end",
 )
 NOTE = "note"  # the kind of what the ledger notes, which keeps no kinds
+SEEN = " (learned from)"
 BINS = 20  # of a histogram of soft labels, from 0 to 1
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A store's data, in the order of its clips table; soft_labels is {method: counts [BINS]}, "real" for reals."""
+    """A store's data, in the order of its clips table; soft_labels is {method: counts [BINS]}, "real" for reals;
+    clips that the fit has learned from are apart, with SEEN after the method."""
 
     table: pd.DataFrame
     prints: list[fingerprint.Print | None]
@@ -90,6 +92,7 @@ def from_store(reader: store.Reader) -> Stored:
     prints: list[fingerprint.Print | None] = []
     faults: list[ClipFault] = []
     histograms: dict[str, np.ndarray] = {}
+    learned = seen.by_fit(reader, np.arange(len(reader)))
     for i in range(len(reader)):
         clip = reader.clip(i)
         if not clip.done:
@@ -108,6 +111,7 @@ def from_store(reader: store.Reader) -> Stored:
         prints.append(fingerprint.of(sound, fingerprint.shrink(got["mouth"]), clip.length / layout.FPS))
         labels = got["similarity"][layout.labelled(got["flags"], got["flags"])].astype(np.float32)
         kind = clip.method or {layout.REAL: "real", layout.FAKE: "fake"}.get(clip.label, "unknown")
+        kind += SEEN if learned is not None and learned[i] else ""
         count, _ = np.histogram(labels[np.isfinite(labels)], BINS, (0, 1))
         histograms[kind] = histograms.get(kind, np.zeros(BINS, int)) + count
     columns = {name: np.array([float(v.get(name, np.nan)) for v in values]) for name in NUMBERS}

@@ -18,7 +18,7 @@ from pipelines.corpora import manifest
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.manifest import Row
 from pipelines.tables import ledger
-from store import layout
+from store import layout, seen
 from store.place import place
 
 
@@ -29,6 +29,14 @@ def small(tmp_path):
 
 def run(*options):
     return CliRunner().invoke(main, [str(option) for option in options])
+
+
+def test_soft_labels_of_clips_that_the_fit_learned_from_are_apart(small):
+    reader, writer = store.open(small), store.Writer.open(small)
+    writer.write_fit(dataclasses.replace(reader.fit, seen=seen.keys(reader, range(3))).to_arrays())
+    writer.consolidate()
+    count = {name: sum(n) for name, n in stored.from_store(store.open(small)).soft_labels.items()}
+    assert count == {"other sound": 7 * 40, "real": 13 * 40, "real (learned from)": 3 * 40}
 
 
 def test_an_audit_of_a_store_is_kept_in_its_root(small):

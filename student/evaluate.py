@@ -31,6 +31,7 @@ from concord.errors import ConcordError
 from concord.text import plain
 from store import output as outputs
 from store.dataset.spans import TRIMS
+from store.similarity import grounds
 from student.config import SPLITS, to_json
 from student.scoring import tables
 
@@ -162,6 +163,7 @@ def _variant(asked: Asked, name: str, trim: str, scored: Scored, of: Split, besi
         groups=np.array([str(clips["group"][row]) or str(row) for row in lips]),
         weights=weights[lips],
         sources=np.array([str(clips["source"][row]) for row in lips], object),
+        people=np.array(grounds.people(clips["identities"][lips]), object),
         seen=beside.taught.by_scorer(some),
     )
     scored_clips, pairs = sum(not t.made for t in some), sum(t.made and t.label == 1 for t in some)

@@ -84,11 +84,11 @@ def auc_interval(
     Clips of one person are not independent, so whole groups are drawn. If one group holds more than half of the clips,
     or there are fewer than FEW_GROUPS, clips are drawn instead, and the interval is too narrow. It is never narrower
     than the number of clips, or of groups if they are few, allows (`store.similarity.intervals`), so even a single fake
-    has an interval. NaN with one class.
+    has an interval. NaN with one class, and of a single group, which says nothing about others.
     """
     groups = np.asarray(groups)[np.asarray(weights) > 0] if weights is not None else np.asarray(groups)
     scores, labels, w = _weighted(scores, labels, weights)
-    if len(np.unique(labels)) < 2:
+    if len(np.unique(labels)) < 2 or len(np.unique(groups)) < 2:
         return float("nan"), float("nan")
     group, count = units(groups)
     order = np.argsort(scores, kind="stable")

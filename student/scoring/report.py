@@ -22,7 +22,8 @@ class Line:
     """Figures of one scorer on one method, with the 95 % interval of the AUC; `nuisance` names the trivial number if
     that is the scorer. `seen` counts the clips behind them that the scorer has learned from, None if that is not
     recorded. `sources`: how many sources the clips are of, and the interval of the AUC that draws these; NaN where
-    fewer than two are known."""
+    fewer than two are known. `groups`: how many groups (people) the clips are of; `by_clip`: the interval draws single clips,
+    since there are few of these or one has most; `people`: how many are named, 0 if some clip names nobody."""
 
     figures: Figures
     auc_low: float
@@ -32,12 +33,16 @@ class Line:
     sources: int = 0
     source_low: float = float("nan")
     source_high: float = float("nan")
+    groups: int = 0
+    by_clip: bool = False
+    people: int = 0
 
     def to_json(self) -> dict[str, Any]:
         named = {"nuisance": self.nuisance} if self.nuisance else {}
         interval = {"auc_low": self.auc_low, "auc_high": self.auc_high}
         by_source = {"count": self.sources, "auc_low": self.source_low, "auc_high": self.source_high}
-        return {**named, **asdict(self.figures), **interval, "seen": self.seen, "sources": by_source}
+        drawn = {"groups": self.groups, "by_clip": self.by_clip, "people": self.people}
+        return {**named, **asdict(self.figures), **interval, **drawn, "seen": self.seen, "sources": by_source}
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ SCORERS = {  # name in the JSON: (as shown, whether its scores have a threshold 
 @dataclass(frozen=True)
 class Trials:
     """The input of a table, for n trials: `scores` f8 [n] by scorer, higher for fakes, 0 at the threshold if the scorer
-    has one, and NaN if unknown; category, group, weight and source (or "") [n] of each trial's clip; by scorer, whether
-    it has learned from the clips of a trial (bool [n]), None if that is not recorded."""
+    has one, and NaN if unknown; category, group, weight, source and first-named person (or "") [n] of each trial's clip; by
+    scorer, whether it has learned from the clips of a trial (bool [n]), None if that is not recorded."""
 
     items: list[score.Trial]
     scores: Mapping[str, np.ndarray]
@@ -49,6 +49,7 @@ class Trials:
     groups: np.ndarray
     weights: np.ndarray
     sources: np.ndarray
+    people: np.ndarray
     seen: Mapping[str, np.ndarray | None] = field(default_factory=dict)
 
     def line(self, scores: np.ndarray, use: np.ndarray, decides: bool, nuisance: str = "", who: str = "") -> Line:
@@ -65,7 +66,11 @@ class Trials:
         by_source = (float("nan"), float("nan"))
         if count > 1:
             by_source = auc_by_cluster(scores[known], labels == 1, names.astype(str), self.weights[known])
-        return Line(figures, low, high, nuisance, self._seen(who, known), count, *by_source)
+        groups = self.groups[known & (self.weights > 0)]
+        several, (_, drawn) = len(np.unique(groups)), metrics.units(groups) if len(groups) else (None, 0)
+        named = set(self.people[known].tolist())
+        of = several, drawn > several, 0 if "" in named else len(named)
+        return Line(figures, low, high, nuisance, self._seen(who, known), count, *by_source, *of)
 
     def _seen(self, who: str, use: np.ndarray) -> int | None:
         """Number of clips of the trials `use` that a scorer has learned from."""
@@ -163,11 +168,12 @@ def warnings(variant: Variant) -> Iterator[str]:
     told = [one.text(WHO[who]) for who, one in variant.seen.items() if one.of]
     if told:
         yield f"{'; '.join(told)}."[:1].upper() + f"{'; '.join(told)}."[1:]
+    yield from _drawn(variant)
     lines = {who: line for who, line in variant.methods.get("overall", {}).items() if not math.isnan(line.source_low)}
     if lines:
         spans = [f"{SCORERS[who][0]} {_span(line)}" for who, line in lines.items() if who in SCORERS]
         most = max(line.sources for line in lines.values())
-        yield f"95 % for other sources, drawing the {most} known ones instead of people: {', '.join(spans)}."
+        yield f"95 % for other sources, drawing the {most} known ones whole: {', '.join(spans)}."
     sources = sum(name.startswith(OF_SOURCE) for name in variant.methods)
     if sources > SHOWN:
         yield f"{sources - SHOWN} smaller sources with both classes are in the JSON only."
@@ -176,6 +182,20 @@ def warnings(variant: Variant) -> Iterator[str]:
         yield "* learned from some of these clips: too good, and no figure for new ones."
     if None in marks:
         yield "? not recorded whether it has learned from these clips."
+
+
+def _drawn(variant: Variant) -> Iterator[str]:
+    """What the overall interval says of other people, where that is not what its groups say."""
+    line = variant.methods.get("overall", {}).get("student")
+    if line is None:
+        return
+    if line.groups == 1:
+        yield "95 %: -, since these clips are of one group (person, source) and say nothing about others."
+    elif line.by_clip:
+        few = f"{line.groups} groups (people, sources)" + ", one with most clips" * (line.groups >= metrics.FEW_GROUPS)
+        yield f"95 %: of other clips of these {few}; that is too few to draw groups, so for new people it is wider."
+    elif line.people == 1:
+        yield "95 %: of other clips of this person; all are of one and say nothing about others."
 
 
 def _span(line: Line) -> str:
@@ -190,7 +210,7 @@ def markdown(report: Report) -> str:
         said += [*(_row(tuple(map(md, line))) for line in lines(variant.methods)), ""]
         said += [part for text in warnings(variant) for part in (md(text), "")]
     said.append(
-        f"Threshold and temperature: {report.fitted_on}. Intervals: 95 %, groups of clips drawn with replacement. "
+        f"Threshold and temperature: {report.fitted_on}. Intervals: 95 %, groups of clips drawn with replacement, single clips where a note says so. "
         "Read AP against the prevalence. " + ("" if report.audited else UNAUDITED.format(md(report.store)))
     )
     return "\n".join([*said, "", MARK]) + "\n"

@@ -12,8 +12,9 @@ from student import checkpoint
 from student.evaluate import Asked, show
 from student.evaluate import report as evaluation
 from student.models import build
-from student.scoring import tables
+from student.scoring import score, tables
 from student.scoring.metrics import auc
+from student.scoring.report import Coverage, Variant
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_the_overall_interval_draws_sources(found):
     assert line.sources == 4
     assert line.source_low <= line.figures.auc <= line.source_high
     said = " ".join(tables.warnings(report.variants[0]))
-    assert "95 % for other sources, drawing the 4 known ones instead of people: student 0." in said
+    assert "95 % for other sources, drawing the 4 known ones whole: student 0." in said
     told = json.loads(json.dumps(report.to_json(), default=float))
     assert told["methods"]["overall"]["student"]["sources"]["count"] == 4
 
@@ -64,6 +65,34 @@ def test_tables_show_the_largest_sources(found):
     row = report.variants[0].methods["source a"]
     many = {"overall": row, **{f"source {k:02d}": row for k in range(tables.SHOWN + 3)}}
     assert len({line[0] for line in tables.lines(many)} - {""}) == tables.SHOWN + 1
+
+
+@pytest.mark.parametrize(
+    ("groups", "people", "says"),
+    [
+        (1, 1, "95 %: -, since these clips are of one group"),
+        (3, 3, "95 %: of other clips of these 3 groups (people, sources); that"),
+        (20, 20, ""),
+        (20, 1, "95 %: of other clips of this person"),
+        (40, 0, ""),
+    ],
+)
+def test_the_interval_says_of_whom_it_is(groups, people, says):
+    labels, rng = np.arange(40) % 2, np.random.default_rng(0)
+    items = [score.Trial(f"{k}", k, k, 0, 0, 40, int(y), "x" if y else "") for k, y in enumerate(labels)]
+    trials = tables.Trials(
+        items,
+        {"student": rng.standard_normal(40) + labels},
+        categories=np.full(40, ""),
+        groups=np.array([f"g{k % groups}" for k in range(40)]),
+        weights=np.ones(40),
+        sources=np.full(40, ""),
+        people=np.array([f"p{k % people}" if people else "" for k in range(40)]),
+    )
+    variant = Variant("none", "all", Coverage(40, 40, 0), tables.table(trials, None))
+    assert np.isnan(variant.methods["overall"]["student"].auc_low) == (groups == 1)
+    told = [text for text in tables.warnings(variant) if text.startswith("95 %")]
+    assert [text[: len(says)] for text in told] == [says] * bool(says)
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 150])

@@ -131,8 +131,9 @@ def test_interval_covers_and_widens_with_dependence():
 def test_interval_of_one_class_or_of_few_groups():
     assert all(np.isnan(metrics.auc_interval(np.arange(4.0), np.zeros(4, int), np.arange(4))))
     scores, labels = drawn(1, n=100)
-    one = metrics.auc_interval(scores, labels, np.zeros(100), seed=3)
-    assert one == metrics.auc_interval(scores, labels, np.arange(100), seed=3)
+    assert all(np.isnan(metrics.auc_interval(scores, labels, np.zeros(100))))  # says nothing about another group
+    few = metrics.auc_interval(scores, labels, np.arange(100) % 3, seed=3)
+    assert few == metrics.auc_interval(scores, labels, np.arange(100), seed=3)
     weights = np.where(np.arange(100) < 50, 1, 0)
     half = metrics.auc_interval(scores, labels, np.arange(100), weights)
     assert half == metrics.auc_interval(scores[:50], labels[:50], np.arange(50))

@@ -169,7 +169,7 @@ def headline(found: Found) -> tuple[str, str, str]:
 
 
 def people_state(made: Mapping[str, Check]) -> str:
-    """The state of the checks of people and sources together: "groups" if nobody is named, so that groups alone were compared."""
+    """The state of the checks of people and sources together: "groups" if only groups could be compared."""
     state = _state([made[kind] for kind in ("people", "sources") if kind in made])
     return "groups" if state != "unchecked" and made["people"].state == "unchecked" else state
 

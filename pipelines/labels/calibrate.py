@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord.text import counted
 from pipelines.labels import projection
 from store import layout, similarity
 from store import seen as seen_clips
@@ -74,6 +75,7 @@ def calibrate(
         if chosen is None:
             log.warning("corpus %s has no two clips to swap: its similarities stay uncalibrated", corpus)
             continue
+        log.info("calibrating on %s of %s", counted(len(chosen.clips), "clip"), corpus)
         # Clips outside the fit form another part, scored by the whole fit; they are swapped with each other.
         pairs = pair_scores(reader, chosen.clips, chosen.parts, [*(judge or fit for judge in judges), fit])
         if not len(pairs.positive["5"]) or not len(pairs.negative["5"]):

@@ -53,6 +53,7 @@ def noisy_embeddings(
     name = reader.attrs["teachers"]["asr"]["name"]
     jobs = [(reader.place, some[k : k + PART], clips, name, seed) for k in range(0, len(some), PART)]
     begun = time.perf_counter()
+    log.info("embedding the sound of %s again, with %d noises each", counted(len(some), "clip"), SOUNDS)
     try:
         found = [answer for part in spread(embed_noisy, jobs, gpu=True) for answer in part]
     except TeacherError as error:

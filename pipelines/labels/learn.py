@@ -230,6 +230,7 @@ def _learn_contrast(material: Material, kind: str, seed: int) -> Fitted | None:
     partners = dict(swapped(clips, parts))
     noisy = contrast.noisy_embeddings(reader, teach, spread, seed)
     jobs = [(material.root, teach, held, {}, noisy, seed), (material.root, teach, held, partners, {}, seed)]
+    log.info("learning two networks, the second of shuffled pairs, as a control")
     try:
         (network, steps, seconds), (shuffled_network, _, _) = spread(contrast.train, jobs)
     except ValueError as error:

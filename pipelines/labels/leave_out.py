@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import store
+from concord.text import counted
 from pipelines.labels import contrast, projection
 from pipelines.labels.people import People
 from pipelines.workers.chain import Spread
@@ -118,6 +119,7 @@ def fits_without(
         clips = dealt.taught(taught.clips, fold)
         noisy = {clip: taught.noisy[clip] for clip in clips if clip in taught.noisy}
         jobs.append((root, clips, dealt.taught(taught.held, fold), {}, noisy, seed))
+    log.info("learning %s without some of the people, as long each as above", counted(len(jobs), "more network"))
     try:
         networks = [network_fit(arrays) for arrays, _, _ in spread(contrast.train, jobs)]
     except ValueError as error:

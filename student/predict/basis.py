@@ -165,9 +165,7 @@ class Basis:
         if self.detector:
             return self.detector.corpora if self.detector.header.is_fitted else {}
         return {
-            name: on.real
-            for name, on in self.calibrated_on.items()
-            if similarity.is_calibrated(self.fit, "clip", name)
+            name: on.real for name, on in self.calibrated_on.items() if similarity.is_calibrated(self.fit, "clip", name)
         }
 
     def told(self) -> dict[str, Any]:

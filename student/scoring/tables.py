@@ -210,8 +210,9 @@ def markdown(report: Report) -> str:
         said += [*(_row(tuple(map(md, line))) for line in lines(variant.methods)), ""]
         said += [part for text in warnings(variant) for part in (md(text), "")]
     said.append(
-        f"Threshold and temperature: {report.fitted_on}. Intervals: 95 %, groups of clips drawn with replacement, single clips where a note says so. "
-        "Read AP against the prevalence. " + ("" if report.audited else UNAUDITED.format(md(report.store)))
+        f"Threshold and temperature: {report.fitted_on}. Intervals: 95 %, groups of clips drawn with replacement, "
+        "single clips where a note says so. Read AP against the prevalence. "
+        + ("" if report.audited else UNAUDITED.format(md(report.store)))
     )
     return "\n".join([*said, "", MARK]) + "\n"
 

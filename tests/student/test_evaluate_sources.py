@@ -102,7 +102,9 @@ def test_a_narrow_terminal_shows_counts_auc_and_interval_whole(found, width, cap
     said = capsys.readouterr().out
     lines = [line for row in report.variants[0].methods.values() for line in row.values()]
     for line in lines:
-        wanted = f"{line.figures.num_real:>4} │ {line.figures.num_fake:>4} │ {line.figures.auc:.3f} │ {line.auc_low:.3f}-"
+        wanted = (
+            f"{line.figures.num_real:>4} │ {line.figures.num_fake:>4} │ {line.figures.auc:.3f} │ {line.auc_low:.3f}-"
+        )
         assert wanted in said
     assert all(len(row) <= width for row in said.splitlines() if "│" in row)
     assert ("Too narrow for" in said) == (width < 150)

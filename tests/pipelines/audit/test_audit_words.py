@@ -198,7 +198,9 @@ def test_no_leak_does_not_stand_beside_not_checked():
 
 def test_groups_alone_do_not_say_that_no_person_is_shared():
     """A folder names groups and nobody: one person may have two folders."""
-    found = audit([dataclasses.replace(row, identities=(), group=f"{row.split} {k % 12}") for k, row in enumerate(rows())])
+    found = audit(
+        [dataclasses.replace(row, identities=(), group=f"{row.split} {k % 12}") for k, row in enumerate(rows())]
+    )
     assert by_name(found)["sources"].state == "none"
     tone, head, _ = audit_words.headline(found)
     assert tone == "warn"

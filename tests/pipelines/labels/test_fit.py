@@ -1,5 +1,6 @@
 """Fits of every kind over a small store: their training clips, their evaluation, and the file format."""
 
+import logging
 import shutil
 
 import numpy as np
@@ -78,8 +79,11 @@ def test_learned_kinds_part_own_sound_from_others_on_clips_never_seen(path, kind
 
 @pytest.mark.usefixtures("shorter")
 def test_contrast_without_its_asr_teacher_warns_and_learns_from_clean_sound(path, caplog):
+    caplog.set_level(logging.INFO)
     _, note = learn.learn(path, here, "contrast", 0)
     assert "clean sound only" in caplog.text
+    steps = ("embedding the sound of", "learning two networks", "calibrating on")  # each before it is done
+    assert [caplog.text.index(step) for step in steps] == sorted(caplog.text.index(step) for step in steps)
     assert "made-up-asr" in caplog.text
     assert note["noisy_sounds"] == 0
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import html as _html
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 UNITS = ("kB", "MB", "GB", "TB", "PB")
@@ -97,3 +98,9 @@ def label(value: object) -> str:
     """Text for matplotlib: no formula comes of it, and no legend leaves it out."""
     text = plain(value).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean NAME?" for the known name most like a word; "" if none is."""
+    near = get_close_matches(word, list(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""

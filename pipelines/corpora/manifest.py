@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from concord.text import spelled
+from concord.text import did_you_mean, spelled
 from pipelines.corpora.faults import Fault
 from pipelines.corpora.fields import (
     ManifestError,
@@ -125,12 +125,16 @@ def load(
     kind, separator, where = kind_and_root.partition(":")
     kinds = {point.name: point for point in entry_points(group="concord.corpora")}
     if not separator or not where:
-        raise ManifestError(f'--corpus takes KIND:ROOT, not "{kind_and_root}"; kinds are {", ".join(sorted(kinds))}')
-    if kind not in kinds:
+        likely = "folder" if Path(kind_and_root).is_dir() else "csv"
+        near = f"; did you mean {likely}:{kind_and_root}?" if Path(kind_and_root).exists() else ""
         raise ManifestError(
-            f'corpus kind "{kind}" is not known; kinds are {", ".join(sorted(kinds)) or "none"} '
-            "(they are entry points, so the package must be installed: pip install -e .)"
+            f'--corpus takes KIND:ROOT, not "{kind_and_root}"; kinds are {", ".join(sorted(kinds))}{near}'
         )
+    if not kinds:
+        raise ManifestError("no kind of corpus is known, since concord-av is not installed: pip install it first")
+    if kind not in kinds:
+        near = did_you_mean(kind, kinds)
+        raise ManifestError(f'corpus kind "{kind}" is not known; kinds are {", ".join(sorted(kinds))}{near}')
     start, adapter = _start(where, options), kinds[kind].load()
     if isinstance(start, Place):
         if not getattr(adapter, "reads_urls", False):

@@ -56,8 +56,8 @@ def text(summary: Summary, config: Config) -> str:
         )
     if not summary.labelled:
         lines.append(
-            "no soft labels yet, because no finished clip of train is known to be real; add real clips (--corpus folder:ROOT with "
-            f"ROOT/real), or use another fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
+            "no soft labels yet, because no finished clip of train is known to be real; add real clips (--corpus folder:ROOT "
+            f"with ROOT/real), or use another fit: python precompute.py --store {plain(config.store)} --fit-from OTHER_STORE"
         )
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from concord.text import counted
+from concord.text import counted, did_you_mean
 from pipelines.audit import leaks
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import SPLITS, Row
@@ -70,7 +70,9 @@ class Protocol:
 def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed: int = 0) -> Splits:
     """The splits of protocol `name`; raises ManifestError for an unknown name or if a side would have no clip."""
     if name not in PROTOCOLS:
-        raise ManifestError(f'protocol "{name}" is not known; there are {", ".join(PROTOCOLS)}')
+        raise ManifestError(
+            f'protocol "{name}" is not known; there are {", ".join(PROTOCOLS)}{did_you_mean(name, PROTOCOLS)}'
+        )
     protocol = PROTOCOLS[name]
     left: Counter[str] = Counter()
     mine = [row for row in rows if not protocol.kinds or row.corpus.partition(":")[0] in protocol.kinds]

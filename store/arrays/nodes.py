@@ -20,7 +20,7 @@ from store import layout
 from store.arrays import attributes
 from store.arrays.attributes import RootAttributes
 from store.layout import CREATION, StoreError
-from store.place import Place
+from store.place import Place, is_url
 from store.place.bounds import INVENTORY, is_store
 
 
@@ -66,6 +66,8 @@ def read_document(root: Place) -> dict[str, Any]:
     try:
         return plain_json.parse_dict((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
+        if not is_url(root) and not root.path.exists():
+            raise StoreError(f"{root} does not exist; precompute.py makes a store") from None
         raise StoreError(f"{root} is not a store: it has no zarr.json; precompute.py makes one") from None
     except (OSError, ValueError) as e:
         raise StoreError(f"{root}/zarr.json cannot be read: {e}") from e

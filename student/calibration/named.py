@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from concord.text import plain
+from concord.text import did_you_mean, plain
 from store import StoreError
 from store.similarity import Fit, fitfile
 from teachers.files import fits
@@ -40,8 +40,11 @@ def asked(fit_from: str) -> Named | None:
         return _package()
     if path := fits.find(fit_from):
         return _read(path, f"{path} ({fit_from})")
-    known = ", ".join([*fits.names(), fits.PACKAGE])
-    raise StoreError(f"--fit-from {fit_from}: there is no such file or store here, and no fit of that name ({known})")
+    known = [*fits.names(), fits.PACKAGE]
+    near = did_you_mean(fit_from, known)
+    raise StoreError(
+        f"--fit-from {fit_from}: there is no such file or store here, and no fit of that name ({', '.join(known)}){near}"
+    )
 
 
 def default() -> Named:

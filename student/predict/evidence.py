@@ -202,7 +202,7 @@ class Witness:
 def videos(paths: list[str]) -> list[str]:
     """The files that `paths` name: files themselves, and from folders all files with a video's suffix, sorted by name.
 
-    A file named twice is listed once. A folder without videos raises ManifestError.
+    A file named twice is listed once. A folder without videos raises ManifestError, and so do paths none of which exists.
     """
     found: list[str] = []
     for path in paths:
@@ -213,7 +213,22 @@ def videos(paths: list[str]) -> list[str]:
         if not inside:
             raise ManifestError(f"no video is in {path}; name a folder with videos, or the files themselves")
         found += inside
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    if found and all(map(_is_gone, found)):
+        rest = len(found) - 1
+        others = "" if not rest else ", nor does the other" if rest == 1 else f", nor do the {rest} others"
+        raise ManifestError(f"{found[0]} does not exist{others}")
+    return found
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # something is there, and its answer says what
+        return False
+    return False
 
 
 def in_pieces(teacher: teachers.Teacher, clip: ClipMedia, piece: int) -> np.ndarray:

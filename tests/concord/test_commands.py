@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from concord import commands
 from concord.commands import as_called
@@ -55,3 +56,14 @@ def test_other_files_and_commands_without_a_name_stay(text, by_name):
 def test_concord_as_a_module_counts(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/site-packages/concord/__main__.py"])
     assert commands.by_name()
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"), [("predit", "did you mean predict?"), ("xyz", "the commands are precompute")]
+)
+def test_a_misspelt_command_names_the_near_one(typed, says):
+    from concord.__main__ import main
+
+    found = CliRunner().invoke(main, [typed])
+    assert found.exit_code == 2
+    assert says in found.output

@@ -201,6 +201,10 @@ def test_a_folder_inside_real_or_fake_is_refused_because_nothing_would_have_a_la
 def test_unknown_kind_missing_root_and_empty_folder_say_what_to_do(tmp_path):
     with pytest.raises(ManifestError, match="kinds are"):
         manifest.load(f"nosuch:{tmp_path}")
+    with pytest.raises(ManifestError, match="did you mean folder\\?"):
+        manifest.load(f"foldr:{tmp_path}")
+    with pytest.raises(ManifestError, match=f"did you mean folder:{tmp_path}\\?"):
+        manifest.load(str(tmp_path))
     with pytest.raises(ManifestError, match="does not exist"):
         manifest.load(f"grid:{tmp_path}/none")
     with pytest.raises(ManifestError, match="no folder clips"):

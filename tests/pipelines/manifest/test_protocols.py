@@ -383,3 +383,8 @@ def test_validation_leaves_most_clips_of_both_classes_to_train():
         kept = Counter((row.split, row.label) for row in found.rows(rows))
         assert kept["train", 1] >= kept["val", 1] > 0
         assert kept["train", 0] > 200
+
+
+def test_a_misspelt_protocol_names_the_near_one():
+    with pytest.raises(ManifestError, match=r"did you mean speakers\?"):
+        protocols.splits([Row("/a.mp4", id="a")], "speaker", protocols.Options(), 0)

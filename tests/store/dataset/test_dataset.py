@@ -274,7 +274,7 @@ def test_an_empty_store_and_a_folder_without_one(tmp_path):
     store.create(tmp_path / "s.zarr", {"asr": 2, "vsr": 2}, {})
     with pytest.raises(StoreError, match="has no clip that is done and chosen"):
         store.Dataset(tmp_path / "s.zarr", ["mouth"])
-    with pytest.raises(StoreError, match="nothing is not a store"):
+    with pytest.raises(StoreError, match="nothing does not exist"):
         store.Dataset(tmp_path / "nothing")
 
 

@@ -50,6 +50,12 @@ def test_a_fit_is_found_by_its_name_in_the_folder_for_weights_first(cache, tmp_p
     assert fits.names() == ["mine"]
 
 
+def test_a_name_that_is_nearly_one_of_a_fit_is_told_that(cache):
+    put(cache / "mine.npz")
+    with pytest.raises(store.StoreError, match="did you mean mine"):
+        basis(None, "mien")
+
+
 def test_a_path_is_a_path(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     put(cache / "mine.npz")

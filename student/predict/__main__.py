@@ -106,7 +106,7 @@ def predict(
                 said = answer(found, on.fit, on.map_of, on.calibration(), on.detector.judge if on.detector else None)
             seconds["answer"] = time.perf_counter() - before
             told = ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
-            log.info("%s: %.2f s (%s)", os.path.basename(path), time.perf_counter() - begun, told)
+            log.info("%s: took %.2f s (%s)", os.path.basename(path), time.perf_counter() - begun, told)
             yield said, found, witness
 
 

@@ -37,6 +37,7 @@ TRANSCRIPT, PASSAGES = 4000, 100  # most words and passages on the page
 VERDICTS = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
 COLUMNS = ("file", "answer", "decision", "probability", "reason", "explanation", "page", "path")  # of the table
 LISTS = output.marked("a list of student.predict", ",".join(COLUMNS).encode())
+COLUMNS += ("ranking", "ranked_by")  # which lists of earlier releases lack
 UNJUDGED = {"not judged": "as it was heard; whether lips agree is not judged"}
 
 
@@ -72,6 +73,11 @@ class Listed:
         return list(predict_words.SHORT).index(self.short)
 
     @property
+    def ranking(self) -> float | None:
+        """The number that orders videos of one run, also where nothing is decided."""
+        return self.said.ranking.value if self.said.ranking else None
+
+    @property
     def why(self) -> str:
         """The answer in a few words."""
         head = predict_words.headline(self.said)[1].removeprefix("No answer: ")
@@ -95,6 +101,7 @@ def index(listed: Sequence[Listed], asked: int, basis: Mapping[str, Any]) -> str
         missing=asked - len(listed),
         listed=listed,
         answers=predict_words.SHORT,
+        ranked_by="similarity of lips and voice" if not basis["student"] else "logit of fake",
         rests_on="a trained detector" if basis["student"] else "two general models, without a trained detector",
         script=Markup(f"<script>{script}</script>"),
         digest=b64encode(sha256(script.encode()).digest()).decode(),
@@ -113,6 +120,8 @@ def table(listed: Sequence[Listed]) -> bytes:
             said.message or one.why,
             one.page,
             said.path,
+            one.ranking,
+            said.ranking.by if said.ranking else "",
         )
         for one in listed
         for said in [one.said]

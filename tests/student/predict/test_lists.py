@@ -23,7 +23,7 @@ from student.predict import __main__ as command
 from student.predict import page, plot, words
 from student.predict.__main__ import _pages, line, main
 from student.predict.answer import refusal
-from student.predict.records import Answer, Calibration, HeardWord, Moment, Teachers
+from student.predict.records import Answer, Calibration, HeardWord, Moment, Ranking, Teachers
 
 BASIS = {"teachers": {}, "fit": {"kind": "cca", "from": "here"}, "student": None}
 CALIBRATION = Calibration(["c"], True, "", True, 30, "calibrated on c")
@@ -43,6 +43,7 @@ ANSWERS = {
     "probably fake": said(HOSTILE, "fake", 0.7),
     "fake": said("/v/f.mp4", "fake", 0.99),
 }
+ANSWERS["undecided"] = replace(ANSWERS["undecided"], ranking=Ranking("similarity", 0.125))
 ANSWERS["unclear"] = replace(ANSWERS["unclear"], teachers=Teachers(0.1, 0.9))  # they contradict the detector
 LISTED = [page.Listed(one, f"page #{k}?%.html") for k, one in enumerate(ANSWERS.values())]
 
@@ -79,6 +80,8 @@ def test_the_table_beside_it_reads_back_and_holds_no_formula():
     assert "\n'=1+1" in table.decode().replace('\n"', "\n")
     assert list(read["probability"]) == ["0.02", "0.3", "", "0.2", "0.7", "0.99"]
     assert read["reason"][2] == "no face"
+    assert (read["ranking"][2], read["ranked_by"][2], read["ranking"][0]) == ("0.125", "similarity", "")
+    assert '<td class="n rank" data-key="0.125">0.125</td>' in page.index(LISTED, 6, BASIS)
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def _shortcuts(found: Found) -> list[Check]:
         for method in dict.fromkeys(s.method for s in mine):
             of = [s for s in mine if s.method == method]
             worst = max(of, key=lambda s: (s.above(found.allow), s.auc))
-            name = f"shortcuts of {corpus}" + ("" if method == ALL else f", {method}")
+            name = f"shortcuts of {corpus}" + ("" if method == ALL else f" ({method})")
             if count := sum(s.above(found.allow) for s in of):
                 text = f"{count} of {len(of)} numbers above {found.allow:g}; the worst, {measured(worst)}"
                 checks.append(Check(name, "found", text))
@@ -100,7 +100,7 @@ def _shortcuts(found: Found) -> list[Check]:
                 )
             else:
                 text = (
-                    f"none of {len(of)} numbers is above {found.allow:g} beyond chance; the worst,  {measured(worst)}"
+                    f"none of {len(of)} numbers is above {found.allow:g} beyond chance; the worst, {measured(worst)}"
                 )
                 checks.append(Check(name, "none", text))
     return checks
@@ -265,6 +265,10 @@ def _numbers(found: Found, mine: Sequence[Shortcut]) -> Iterator[Line]:
     best: dict[str, Shortcut] = {}
     for short in mine:
         best.setdefault(short.nuisance, short)
+    if all(short.few for short in mine):
+        most = max(mine, key=lambda short: (short.people, min(short.fakes, short.reals)))
+        yield Line(f"    {counted(len(best), 'number')}, but too few to say: {few(most)}")
+        return
     for name, short in list(best.items())[:SHOWN]:
         every = next((s for s in mine if (s.nuisance, s.method) == (name, ALL)), None)
         line = (
@@ -275,4 +279,4 @@ def _numbers(found: Found, mine: Sequence[Shortcut]) -> Iterator[Line]:
         if short.above(found.allow):
             yield Line(line, "bad")
         else:
-            yield Line(f"{line}; too few to say: {few(short)}" if short.few else line)
+            yield Line(f"{line} (too few to say: {few(short)})" if short.few else line)

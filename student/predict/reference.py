@@ -119,7 +119,7 @@ def resting(references: References, seen: Evidence) -> Resting:
         pieces, least = mine.pieces(sha256), SHORTEST / FPS
         text = (
             f"the reference has {seconds:.0f} s of speech in {pieces} pieces of at least {least:.0f} s; {mine.needed} pieces "
-            f"are needed, {mine.needed * least:.0f} s in long videos"
+            f"are needed: {(mine.needed - pieces) * least:.0f} s more in long videos"
         )
         return Resting(seen, Reference(False, round(seconds, 2), videos, pieces, None, left_out=left_out, text=text))
     lacks, errors = found.lacks, found.errors

@@ -36,7 +36,7 @@ def test_too_little_says_how_much_is_needed_and_answers_as_without(tmp_path, cli
     assert set(reasons) == {"twin.mp4", "broken.mp4", "bbaf2n.mp4"}
     assert reasons["twin.mp4"] == "the same file as lgas5a.mp4"
     assert reasons["bbaf2n.mp4"] == "it is the judged video itself"
-    assert "s of speech in 2 pieces of at least 1 s; 20 pieces are needed, 20 s in long videos" in found.output
+    assert "s of speech in 2 pieces of at least 1 s; 20 pieces are needed: 18 s more in long videos" in found.output
     assert "calibrated on one speaker" in found.output
 
 

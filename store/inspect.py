@@ -30,7 +30,7 @@ from rich.table import Table
 from concord import command
 from concord.commands import as_called
 from concord.text import byte_size, counted, plain, plain_all
-from store import layout, output
+from store import layout, output, staging
 from store.arrays import inventory
 from store.layout import StoreError
 from store.reader import Reader
@@ -38,7 +38,7 @@ from store.similarity import fitfile, strangers
 from store.verify import verify
 
 ERRORS = "errors.jsonl"  # tracebacks of runs (`pipelines.tables.traces`)
-FEW = 8  # numbers of a list that are printed
+LABELS = {"0": "real", "1": "fake", "-1": "unknown"}
 
 
 def summary(reader: Reader) -> dict[str, Any]:
@@ -76,6 +76,7 @@ def summary(reader: Reader) -> dict[str, Any]:
             "hours": round(float(clips["length"][done].sum()) / layout.FPS / 3600, 4),
             **{f"by_{name}": _counts(clips[name][done]) for name in ("split", "label", "method", "corpus")},
         },
+        "staged": staging.clips(files),
         "closed": reader.inventory.complete,
         "errors": str(reader.place / ERRORS) if ERRORS in files else "",
         "arrays": arrays,
@@ -103,16 +104,21 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(
         f"clips: {clips['done']} done, {clips['not_done']} not done; {clips['frames']} frames, {clips['hours']:.2f} h"
     )
+    if report["staged"]:
+        few = counted(report["staged"], "clip is", "clips are")
+        console.print(
+            as_called(f"  {few} staged: a run is at work or was cut off; run precompute.py again to continue")
+        )
     for name in ("split", "label", "method", "corpus"):
-        counts = ", ".join(f"{value or '(none)'} {count}" for value, count in clips[f"by_{name}"].items())
+        shown = LABELS if name == "label" else {}
+        counts = ", ".join(
+            f"{shown.get(value, value) or '(none)'} {count}" for value, count in clips[f"by_{name}"].items()
+        )
         console.print(f"  by {name}: {counts or '(none)'}")
     for side, teacher in (attrs.get("teachers") or {}).items():
-        told = {k: _short(v) for k, v in teacher.items() if v not in (None, {}, "")} if teacher else {}
-        about = ", ".join(f"{k} {v}" for k, v in told.items()) or "none"
-        console.print(f"teacher {side}: {about}")
+        console.print(f"teacher {side}: {_teacher(teacher)}")
     if attrs.get("similarity"):
-        learned = {k: v for k, v in attrs["similarity"].items() if k != strangers.NAME}
-        console.print("similarity: " + ", ".join(f"{k} {v}" for k, v in learned.items()))
+        console.print(f"similarity: {_similarity(attrs['similarity'])}")
         console.print(f"strangers: {_strangers(attrs['similarity'])}")
     else:
         console.print("similarity: not fitted yet")
@@ -156,11 +162,28 @@ def _strangers(note: dict[str, Any]) -> str:
     return f"{found.line}; {found.lacks or 'their videos get verdicts'}"
 
 
-def _short(value: Any) -> Any:
-    """A value without long lists, such as landmarks' numbers: how many there are. --json has them all."""
-    if isinstance(value, dict):
-        return {name: _short(part) for name, part in value.items()}
-    return f"{len(value)} numbers" if isinstance(value, list) and len(value) > FEW else value
+def _teacher(about: dict[str, Any] | None) -> str:
+    """A teacher in a few words; --json has all that is recorded."""
+    if not about:
+        return "none"
+    told = [f"{about['dim']} columns"] if about.get("dim") else []
+    told += [f"SHA-256 {str(about['sha256'])[:12]}"] if about.get("sha256") else []
+    told += [f"licence {about['licence']}"] if about.get("licence") else []
+    return ", ".join([str(about.get("name")), *told])
+
+
+def _similarity(note: dict[str, Any]) -> str:
+    """A fit in a few words; --json has all that is recorded."""
+    on, auc = note.get("fitted_on"), note.get("auc")
+    told = [str(note.get("kind"))]
+    if isinstance(on, dict) and on.get("clips"):
+        told.append(f"learned on {counted(on['clips'], 'real clip')}")
+    if note.get("fit_from"):
+        told.append(f"from {note['fit_from']}")
+    if isinstance(auc, dict) and auc:
+        each = (f"{name} {one.get('clip')}" for name, one in auc.items() if isinstance(one, dict))
+        told.append(f"own sound against swapped, AUC of clips: {', '.join(each)}")
+    return "; ".join(told)
 
 
 def _verdict(damage: list[dict[str, str]], is_complete: bool) -> str:

@@ -31,6 +31,7 @@ RECEIPTS = "receipts.json"
 TABLE, BATCH = 1 << 16, 16 << 20  # bytes read ahead: for the table at the end of a file, for a batch
 LOCAL, HEAD = 30, 1 << 12  # bytes of a member's own header, and at most of an array's
 BATCH_FILE = re.compile(r"\d{12}-\d{9}-\d+(\.[a-z]+)?\.npz")  # with the name of a stage: a long clip between two
+STAGED = re.compile(rf"{FOLDER}/\d{{12}}-\d{{9}}-(\d{{1,9}})\.npz")
 _DATE = (1980, 1, 1, 0, 0, 0)  # zip wants one; a constant keeps files of equal batches equal
 # What zipfile and numpy raise on a damaged file; RuntimeError is zipfile's for one that claims to be encrypted.
 _TORN = (*npz.ERRORS, LookupError, SyntaxError, MemoryError, tokenize.TokenError, struct.error)
@@ -77,6 +78,12 @@ def staged(root: str | os.PathLike[str] | Place) -> set[str]:
         if is_whole is False:
             (folder / name).delete()
     return {name.removesuffix(".npz") for name, is_whole in zip(files, whole, strict=True) if is_whole}
+
+
+def clips(keys: Iterable[str]) -> int:
+    """Number of clips in the batches among a store's files, by their names; a long clip between two stages does not count."""
+    found = (STAGED.fullmatch(key) for key in keys)
+    return sum(int(name[1]) for name in found if name)
 
 
 def _whole(file: Place) -> bool | None:

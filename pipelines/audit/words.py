@@ -99,9 +99,7 @@ def _shortcuts(found: Found) -> list[Check]:
                     Check(name, "few", f"too few to say ({few(worst)}); the worst of {len(of)}, {measured(worst)}")
                 )
             else:
-                text = (
-                    f"none of {len(of)} numbers is above {found.allow:g} beyond chance; the worst, {measured(worst)}"
-                )
+                text = f"none of {len(of)} numbers is above {found.allow:g} beyond chance; the worst, {measured(worst)}"
                 checks.append(Check(name, "none", text))
     return checks
 

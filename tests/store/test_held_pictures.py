@@ -96,5 +96,16 @@ def test_an_attribute_of_another_type_is_refused(old):
         store.open(old)
 
 
-def test_long_lists_of_numbers_are_counted():
-    assert inspect._short({"points": list(range(40)), "few": [1, 2]}) == {"points": "40 numbers", "few": [1, 2]}
+def test_teachers_and_fit_are_a_few_words():
+    about = {"name": "lips", "dim": 80, "sha256": "0" * 64, "licence": "MIT", "options": {"points": list(range(40))}}
+    assert inspect._teacher(about) == "lips, 80 columns, SHA-256 000000000000, licence MIT"
+    note = {
+        "kind": "cca",
+        "fitted_on": {"clips": 4, "frames": 9},
+        "auc": {"grid": {"clip": 0.9, "5": 0.8}},
+        "steps": [1],
+    }
+    assert (
+        inspect._similarity(note) == "cca; learned on 4 real clips; own sound against swapped, AUC of clips: grid 0.9"
+    )
+    assert inspect._similarity({"kind": "cca", "fitted_on": [3], "auc": {"grid": 7}}).startswith("cca")

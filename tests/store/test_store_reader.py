@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import store
-from store import layout, similarity
+from store import layout, similarity, staging
 from store.inspect import main, verify
 from store.layout import StoreError
 from store.similarity import Fit
@@ -109,7 +109,7 @@ def test_rows_reads_slots_that_are_not_done(whole):
 
 def test_folders_that_are_no_store_and_newer_stores_are_refused(path, tmp_path):
     for bad in (tmp_path, tmp_path / "missing", path / "zarr.json"):
-        with pytest.raises(StoreError, match="not a store"):
+        with pytest.raises(StoreError, match=r"not a store|missing does not exist"):
             store.open(bad)
     with pytest.raises(StoreError, match="not known"):
         store.open("azure://bucket/s.zarr")
@@ -298,6 +298,9 @@ def test_inspect_counts_clips_and_finds_damage(path):
     text = run.invoke(main, [str(path), "--verify"])
     assert text.exit_code == 0, text.output
     assert "3 done, 1 not done" in text.output
+    assert "by label: real 2, fake 1\n" in text.output
+    assert "staged" not in text.output
+    assert max(map(len, text.output.splitlines())) < 200
     assert "frames/asr_projection" in text.output
     assert "every chunk reads as written" in text.output
     flip(shard_file(path, "mouth", 2), 3)  # rows of clip d, which is not done
@@ -309,6 +312,15 @@ def test_inspect_counts_clips_and_finds_damage(path):
     assert [(d["clip"], d["array"]) for d in report["damage"]] == [("a", "frames/audio")]
     assert report["clips"]["by_label"] == {"0": 2, "1": 1}
     assert report["clips"]["frames"] == sum(LENGTHS[:3])
+
+
+def test_inspect_counts_what_a_run_that_was_cut_off_has_staged(path):
+    for name in ("000000000000-000000000-8.npz", "000000004200-000000008-7.npz", "000000004200-000000008-7.face.npz"):
+        (path / staging.FOLDER).mkdir(exist_ok=True)
+        (path / staging.FOLDER / name).touch()
+    said = CliRunner().invoke(main, [str(path)]).output
+    assert "15 clips are staged: a run is at work or was cut off; run precompute.py again to continue" in said
+    assert json.loads(CliRunner().invoke(main, [str(path), "--json"]).stdout)["staged"] == 15
 
 
 def test_inspect_of_something_else_is_one_line_and_exit_2(tmp_path):

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "main",
         "say for each video whether the lips match the voice, with a page for each",
     ),
+    "default-fit": ("pipelines.default_fit", "main", "learn a fit of your own for single videos, from any real clips"),
     "experiment": (
         "student.experiment.__main__",
         "main",

@@ -15,6 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from concord import text
+from concord.commands import as_called
 
 
 @cache
@@ -33,15 +34,17 @@ def environment() -> Environment:
 
 
 def escaped(value: object) -> Markup:
-    """A template's output, escaped by `concord.text.html`. Jinja's own escaping keeps characters that change the
-    writing direction, and control characters."""
-    return value if isinstance(value, Markup) else Markup(text.html(value))
+    """A template's output, escaped by `concord.text.html`, commands as the user calls them. Jinja's own escaping keeps
+    characters that change the writing direction, and control characters."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(text.html(as_called(value) if isinstance(value, str) else value))
 
 
 def source(name: str) -> str:
-    """The text of a template, or of `concord.pages/style.css`."""
+    """The text of a template, commands as the user calls them, or of `concord.pages/style.css`."""
     package, _, file = name.rpartition("/")
-    return resources.files(package).joinpath("templates", file).read_text(encoding="utf-8")
+    return as_called(resources.files(package).joinpath("templates", file).read_text(encoding="utf-8"))
 
 
 def as_number(value: float | None, digits: int) -> str:

@@ -196,7 +196,7 @@ def next_steps(found: Found) -> list[str]:
     """What makes an audit of lists complete, as sentences with a command each; none if nothing is missing."""
     steps = []
     if NO_SPLITS in (told.why for told in found.checked.values()):
-        made = "python -m pipelines.manifest ... --protocol NAME -o splits.csv makes splits (docs/corpora.md#protocols)"
+        made = "python -m pipelines.manifest ... --protocol NAME -o splits.csv makes splits, --protocol list names them"
         steps.append(f"The clips have no splits, between which something could leak: {made}")
     if not found.opened:
         steps.append("No media file was opened: the same command with --media compares sounds and pictures")

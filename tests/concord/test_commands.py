@@ -67,3 +67,15 @@ def test_a_misspelt_command_names_the_near_one(typed, says):
     found = CliRunner().invoke(main, [typed])
     assert found.exit_code == 2
     assert says in found.output
+
+
+def test_pages_name_commands_as_the_user_calls_them(by_name, monkeypatch):
+    from concord.pages import environment as pages
+
+    pages.environment.cache_clear()
+    try:
+        shown = pages.environment().from_string("{{ told }}").render(told="python -m pipelines.default_fit")
+        assert shown == "concord default-fit"
+        assert "concord audit --store STORE" in pages.source("store.serve/audit.html.j2")
+    finally:
+        pages.environment.cache_clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import zarr
@@ -20,7 +21,7 @@ from store import layout
 from store.arrays import attributes
 from store.arrays.attributes import RootAttributes
 from store.layout import CREATION, StoreError
-from store.place import Place, is_url
+from store.place import Place
 from store.place.bounds import INVENTORY, is_store
 
 
@@ -66,7 +67,7 @@ def read_document(root: Place) -> dict[str, Any]:
     try:
         return plain_json.parse_dict((root / "zarr.json").read())
     except (FileNotFoundError, NotADirectoryError):
-        if not is_url(root) and not root.path.exists():
+        if isinstance(root.path, Path) and not root.path.exists():
             raise StoreError(f"{root} does not exist; precompute.py makes a store") from None
         raise StoreError(f"{root} is not a store: it has no zarr.json; precompute.py makes one") from None
     except (OSError, ValueError) as e:

@@ -35,7 +35,8 @@ MOMENTS = 10  # of the strip
 WIDTH = 176  # pixels of its pictures
 TRANSCRIPT, PASSAGES = 4000, 100  # most words and passages on the page
 VERDICTS = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
-COLUMNS = ("file", "answer", "decision", "probability", "reason", "explanation", "page", "path")  # of the table
+# of the table
+COLUMNS: tuple[str, ...] = ("file", "answer", "decision", "probability", "reason", "explanation", "page", "path")
 LISTS = output.marked("a list of student.predict", ",".join(COLUMNS).encode())
 COLUMNS += ("ranking", "ranked_by")  # which lists of earlier releases lack
 UNJUDGED = {"not judged": "as it was heard; whether lips agree is not judged"}

@@ -67,10 +67,20 @@ class Trials:
         if count > 1:
             by_source = auc_by_cluster(scores[known], labels == 1, names.astype(str), self.weights[known])
         groups = self.groups[known & (self.weights > 0)]
-        several, (_, drawn) = len(np.unique(groups)), metrics.units(groups) if len(groups) else (None, 0)
+        several, drawn = len(np.unique(groups)), metrics.units(groups)[1] if len(groups) else 0
         named = set(self.people[known].tolist())
-        of = several, drawn > several, 0 if "" in named else len(named)
-        return Line(figures, low, high, nuisance, self._seen(who, known), count, *by_source, *of)
+        return Line(
+            figures,
+            low,
+            high,
+            nuisance,
+            self._seen(who, known),
+            count,
+            *by_source,
+            groups=several,
+            by_clip=drawn > several,
+            people=0 if "" in named else len(named),
+        )
 
     def _seen(self, who: str, use: np.ndarray) -> int | None:
         """Number of clips of the trials `use` that a scorer has learned from."""

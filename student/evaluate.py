@@ -171,13 +171,13 @@ def _variant(asked: Asked, name: str, trim: str, scored: Scored, of: Split, besi
     return Variant(trim, name, coverage, tables.table(trials, beside.baselines), beside.taught.counts(some))
 
 
-def show(report: Report, width: int | None) -> None:
-    """Print the tables, for a terminal `width` columns wide, None = as wide as it is."""
+def show(report: Report, width: int | None = None) -> None:
+    """Print the tables, `width` columns wide, None = as wide as the terminal, or 150 in a file."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=width)
+    console = Console(width=width or (None if sys.stdout.isatty() else 150))
     for variant in report.variants:
         rows = [tuple(map(plain, line)) for line in tables.lines(variant.methods)]
         columns = tables.fitting(rows, console.width)
@@ -276,7 +276,7 @@ def main(
             (markdown, lambda path: outputs.write(path, tables.markdown(found).encode(errors="backslashreplace"))),
             (plot_path, lambda path: plots.sheet(found, path)),
         )
-        show(found, None if sys.stdout.isatty() else 150)
+        show(found)
         if not is_written:
             sys.exit(1)
 

@@ -69,8 +69,8 @@ def _stages(summary: Summary) -> list[str]:
         each, rate = stage.busy_s / max(stage.frames, 1) * 1000, stage.clips / max(stage.busy_s, 1e-9)
         workers = counted(stage.most_workers, "worker")
         lines.append(
-            f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {workers} busy {stage.utilisation:.0%} "
-            "of the time"
+            f"  {name:5} {rate:7.1f} clips/s a worker, {each:6.2f} ms a frame; {workers} busy "
+            f"{summary.usage.share(name):.0%} of the time"
         )
     return lines
 

@@ -148,7 +148,7 @@ def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state
             this_run_hours=summary.video_seconds / 3600,
         ),
         parts={**parts.seconds, "other": max(0.0, seconds - sum(parts.seconds.values()))},
-        stages={name: of_stage(stage) for name, stage in usage.stages.items()},
+        stages={name: of_stage(stage, usage.share(name)) for name, stage in usage.stages.items()},
         limit=limit(usage, seconds),
         timeline=timeline(usage, seconds),
         failures=failures(entries.values()),
@@ -163,7 +163,7 @@ def gather(summary: Summary, config: Config, entries: Mapping[str, Entry], state
     )
 
 
-def of_stage(stage: StageUsage) -> Stage:
+def of_stage(stage: StageUsage, share: float) -> Stage:
     """A stage's figures; rates are of one worker while it is busy."""
     return Stage(
         clips=stage.clips,
@@ -172,6 +172,7 @@ def of_stage(stage: StageUsage) -> Stage:
         busy_s=stage.busy_s,
         present_s=stage.present_s,
         utilisation=stage.utilisation,
+        share=share,
         clips_per_s_a_worker=stage.clips / stage.busy_s if stage.busy_s else None,
         ms_a_frame=1000 * stage.busy_s / stage.frames if stage.frames else None,
         padding=max(0.0, stage.padding),
@@ -182,24 +183,24 @@ def limit(usage: Usage, seconds: float) -> Limit | None:
     """The stage whose workers were busiest, and its effect on a run of that length; None before any work."""
     if not usage.stages:
         return None
-    name = max(usage.stages, key=lambda stage: usage.stages[stage].utilisation)
-    stage = usage.stages[name]
+    name = max(usage.stages, key=usage.share)
+    stage, share = usage.stages[name], usage.share(name)
     were = f"{stage.most_workers} worker was" if stage.most_workers == 1 else f"{stage.most_workers} workers were"
-    busy = f"{were} busy {stage.utilisation:.0%} of the time"
+    busy = f"{were} busy {share:.0%} of the time"
     if stage.span_s < seconds / 2:
         had = f"had work for {stage.span_s:.0f} of {seconds:.0f} s"
         said = (
             f"Most of the time no clip was in progress: {name}, the busiest stage, {had}. The rest are the parts above."
         )
-    elif stage.utilisation < BUSY:
-        most = f"{name} most ({stage.utilisation:.0%})"
+    elif share < BUSY:
+        most = f"{name} most ({share:.0%})"
         said = f"No stage was busy all the time, {most}: too few clips were in progress at once."
     elif name in ("face", "words"):
         stage_name = "The face stage limits" if name == "face" else "Writing words limits"
         said = f"{stage_name} the run: its {busy}. More CPU cores make it faster."
     else:
         said = f"The {name} teacher limits the run: its {busy}. Raise --{name}-workers, or add GPUs."
-    return Limit(name, stage.utilisation, said)
+    return Limit(name, share, said)
 
 
 def timeline(usage: Usage, seconds: float) -> Timeline:

@@ -66,7 +66,7 @@ class Clips:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's figures; rates are those of one worker while it is busy."""
+    """A stage's figures; rates are those of one worker while it is busy; `share`: busy share of the whole pass."""
 
     clips: int
     frames: int
@@ -74,6 +74,7 @@ class Stage:
     busy_s: float
     present_s: float
     utilisation: float
+    share: float
     clips_per_s_a_worker: float | None
     ms_a_frame: float | None
     padding: float  # frames of padding as a share of the clips' own

@@ -17,6 +17,7 @@ from pipelines.workers.work import Span
 from store.seen import Seen
 
 BINS = 120
+ALONE = "words"  # the stage that is a pass of its own
 BIN_S = 1.0  # initial width of a bin
 
 
@@ -73,6 +74,13 @@ class Usage:
     stages: dict[str, StageUsage] = field(default_factory=dict)
     begun: float = field(default_factory=time.time)
     bin_s: float = BIN_S
+
+    def share(self, name: str) -> float:
+        """Busy share of a stage's workers over the whole pass, which all stages but that of words have in common."""
+        together = [stage for other, stage in self.stages.items() if (other == ALONE) == (name == ALONE)]
+        times = [time for stage in together for worker in stage.workers.values() for time in worker]
+        stage, whole = self.stages[name], max(times) - min(times)
+        return stage.busy_s / (stage.most_workers * whole) if whole > 0 else 0.0
 
     def add(self, spans: Iterable[Span], now: float | None = None) -> None:
         """Count a batch's spans; they are cut at the present time `now`, because a node's clock may be wrong."""

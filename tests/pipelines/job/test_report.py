@@ -137,11 +137,12 @@ def test_stages_tell_speed_padding_and_which_one_limits(ran):
     data = gathered(ran)
     face = data["stages"]["face"]
     assert (face["workers"], face["clips"], face["utilisation"]) == (2, 6, 1)
+    assert (face["share"], data["stages"]["asr"]["share"]) == pytest.approx((1 / 1.2, 0.1 / 1.2), rel=1e-4)  # of 1200 s
     assert face["clips_per_s_a_worker"] == pytest.approx(0.003)
     assert face["ms_a_frame"] == pytest.approx(2_000_000 / 300, rel=1e-5)
     assert face["padding"] == pytest.approx(0.1)
     assert data["limit"]["stage"] == "face"
-    assert "2 workers were busy 100% of the time. More CPU cores" in data["limit"]["text"]
+    assert "2 workers were busy 83% of the time. More CPU cores" in data["limit"]["text"]
     assert sum(data["timeline"]["clips_per_s"]["face"]) * data["timeline"]["bin_s"] == pytest.approx(6)
     assert max(data["timeline"]["busy"]["face"]) == pytest.approx(2)
 

@@ -35,7 +35,7 @@ MOMENTS = 10  # of the strip
 WIDTH = 176  # pixels of its pictures
 TRANSCRIPT, PASSAGES = 4000, 100  # most words and passages on the page
 VERDICTS = {"agrees": "lips agree", "unclear": "unclear", "disagrees": "lips disagree", "not seen": "not seen"}
-# of the table
+# of the table of answers
 COLUMNS: tuple[str, ...] = ("file", "answer", "decision", "probability", "reason", "explanation", "page", "path")
 LISTS = output.marked("a list of student.predict", ",".join(COLUMNS).encode())
 COLUMNS += ("ranking", "ranked_by")  # which lists of earlier releases lack

@@ -23,6 +23,7 @@ from student.models.output import Output
 from student.models.texture import MEASURES, Texture
 
 CROP = 88  # of the store's 96 pixels
+CROSSED = 4  # sounds of other windows of a batch on which the head is trained, for each window's lips
 
 LIMITS = {  # smallest and largest value of each size
     "width": (1, 4096), "temporal_layers": (0, 64), "reach": (0, 10_000), "mels": (1, 512), "groups": (1, 4096),
@@ -110,12 +111,22 @@ class Lite(nn.Module):
         if mask is None:
             mask = torch.ones(mouth.shape[:2], dtype=torch.bool, device=mouth.device)
         v, a = self.visual(mouth, mask), self.audio(audio, mask)
-        if self.texture is None:
-            return self.join(v, a, mask)
-        if drawn is None:
+        if self.texture is not None and drawn is None:
             return self.join(v, a, mask, self.texture(mouth, mask))
+        found = self.join(v, a, mask)
+        if self.training:
+            found = found._replace(crossed=self.crossed(v.detach(), a.detach(), mask))
+        if self.texture is None or drawn is None:
+            return found
         frames, clips = self.texture(*drawn)
-        return self.join(v, a, mask)._replace(drawn=clips, drawn_frames=frames)
+        return found._replace(drawn=clips, drawn_frames=frames)
+
+    def crossed(self, v: torch.Tensor, a: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The head's clip logits [R + 1, B] of every lips row of v, a [B, T, width] with the sound R = 0, 1, ... rows on."""
+        rolls = range(min(CROSSED, len(v) - 1) + 1)
+        sound, both = (torch.cat([x.roll(-k, 0) for k in rolls]) for x in (a, mask))
+        _, clips = self.head(v.repeat(len(rolls), 1, 1), sound, mask.repeat(len(rolls), 1) & both)
+        return clips.view(len(rolls), -1)
 
     def join(
         self,

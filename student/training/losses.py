@@ -12,7 +12,8 @@ pulls it (the gradients' cosine is -0.996 on fakes), cannot reach 0 on reals, an
 default is InfoNCE over frames (van den Oord et al. 2018): each frame of lips must find its own sound among all others
 of the batch and the other way round, weighted by the pair's soft label. So lips and sound with different content are
 not pulled together, whatever their label.
-- detection: binary cross-entropy of the clip's logit, and of each frame's where frames are labelled.
+- detection: binary cross-entropy of the clip's logit, and of each frame's where frames are labelled. The head of `lite` also
+sees each window's lips with the sounds of other windows of the batch (crossed), which costs little and changes no encoder.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.T
     else:
         if config.w_detection:
             terms["detection"] = detection(output, targets)
+            if output.crossed is not None:
+                terms["crossed"] = crossed(output.crossed, targets)
             if output.drawn is not None:
                 terms["texture"] = texture(output, targets)
         if config.w_correlation:
@@ -88,6 +91,7 @@ def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.T
             terms["projection"] = projection(output, targets)
     weights = {
         "detection": config.w_detection,
+        "crossed": config.w_detection,
         "texture": config.w_detection,
         "correlation": config.w_correlation,
         "contrastive": config.w_contrastive,
@@ -104,6 +108,16 @@ def detection(output: Output, targets: Targets) -> torch.Tensor:
     frames = ((targets.frame_label >= 0) & targets.mask).float() * known[:, None]
     each = F.binary_cross_entropy_with_logits(output.frame_logits, targets.frame_label.clamp(min=0), reduction="none")
     return 0.5 * _mean(clip, known) + 0.5 * _mean(each, frames)
+
+
+def crossed(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Binary cross-entropy of clip logits [R + 1, B] of each window's lips with its own sound and with others of the batch;
+    real and mismatched pairs weigh alike. A sound of the same clip, unless it is the window's own, has no label."""
+    sound = torch.stack([targets.clip[:, 1].roll(-k) for k in range(len(logits))])
+    label = torch.where(sound == targets.clip[:, 0], -1.0, 1.0)
+    label[0] = targets.label
+    each = F.binary_cross_entropy_with_logits(logits, label.clamp(min=0), reduction="none")
+    return 0.5 * _mean(each, (label == 0).float()) + 0.5 * _mean(each, (label == 1).float())
 
 
 def texture(output: Output, targets: Targets) -> torch.Tensor:

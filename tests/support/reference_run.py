@@ -23,7 +23,7 @@ from store import layout, similarity
 
 ROOT = Path(__file__).parents[2]
 CLIPS, LOSSES = ROOT / "tests" / "data" / "grid" / "clips", ROOT / "tests" / "data" / "lite_losses.json"
-TERMS = ("loss", "detection", "correlation", "contrastive")
+TERMS = ("loss", "detection", "crossed", "correlation", "contrastive")
 CORPUS, DIMS = "grid:s1", 32
 TOLERANCE = 0.02  # of each term; one machine repeats the bits, others round otherwise
 MOUTH = np.s_[166:262, 112:208]  # of each picture

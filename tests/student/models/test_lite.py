@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from student.models import build
-from student.models.lite import CROP
+from student.models.lite import CROP, CROSSED
 from student.models.lite_layers import HOP, LogMel
 
 
@@ -191,3 +191,24 @@ def test_causal_hears_and_sees_both_orders():
 def test_mel_bands_are_means_of_their_bins():
     """Equal area: noise that is as loud in every bin is as loud in every band."""
     torch.testing.assert_close(LogMel(64).mel.sum(0), torch.ones(64))
+
+
+def test_in_training_the_head_alone_learns_from_the_other_sounds_of_a_batch():
+    torch.manual_seed(0)
+    student = build("lite").train()
+    crossed = student(*clip(20, batch=6)).crossed
+    assert crossed.shape == (CROSSED + 1, 6)
+    crossed.sum().backward()
+    assert {name.partition(".")[0] for name, p in student.named_parameters() if p.grad is not None} == {"head"}
+    assert student(*clip(20, batch=1)).crossed.shape == (1, 1)
+    assert student.eval()(*clip(20, batch=6)).crossed is None
+
+
+@torch.no_grad()
+def test_crossed_logits_are_those_of_the_pairs():
+    student = build("lite", dropout=0.0).train()
+    mouth, audio = clip(20, batch=3)
+    found = student(mouth, audio)
+    assert found.crossed.shape == (3, 3)
+    close(found.crossed[0], found.clip_logits)
+    close(found.crossed[2], student(mouth, audio.roll(-2, 0)).clip_logits)

@@ -88,6 +88,18 @@ def make(b=4, t=30, d=128, seed=0, soft=None, label=None):
     )
 
 
+def test_a_sound_of_another_clip_is_no_match_and_one_of_the_same_clip_tells_nothing():
+    """Three windows: two of clip 7, of which the second has the sound of clip 8, and one of clip 9."""
+    _, targets = make(b=3, label=torch.tensor([0.0, 1.0, -1.0]))
+    targets = targets._replace(clip=torch.tensor([[7, 7], [7, 8], [9, 9]]))
+    logits = torch.tensor([[-3.0, 4.0, 9.0], [4.0, 4.0, 4.0], [4.0, 99.0, 4.0]], requires_grad=True)
+    losses.crossed(logits, targets).backward()
+    known = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 1]], dtype=torch.bool)
+    assert ((logits.grad != 0) == known).all()
+    assert logits.grad[0, 0] > 0  # a real pair
+    assert (logits.grad[known][1:] < 0).all()
+
+
 def test_a_weight_of_zero_switches_a_term_off_and_leaves_the_others():
     output, targets = make()
     whole, terms = losses.total(output, targets, LossConfig(w_detection=2.0, w_correlation=0.5, w_contrastive=0.25))

@@ -23,6 +23,8 @@ from student.run.identity import shards_digest, store_identity
 
 log = logging.getLogger(__name__)
 
+FEW = 20  # validation clips, each judged in a pair or more, below which an AUC may be anything
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -110,6 +112,16 @@ class Plan:
         few = self.config.model in OF_FACES and "face" not in self.reader.names
         hint = ", enlarged: the store has no whole faces (precompute.py --arrays face)" if few else ""
         log.info("%s looks at frames/%s%s", self.config.model, self.data.picture, hint)
+
+    def say_validation(self) -> None:
+        """A warning where validation has so few clips that its figures are chance."""
+        count = len(self.split.rows["val"])
+        if 0 < count < FEW:
+            chosen = "" if self.config.keep == "last" else ", the epoch that is kept"
+            log.warning(
+                "validation has %s: its AUC%s and the threshold are of chance; give val at least %d",
+                counted(count, "clip"), chosen, FEW,
+            )  # fmt: skip
 
 
 def _picture(reader: store.Reader, config: TrainConfig, resume: str | None) -> str:

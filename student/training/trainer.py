@@ -74,6 +74,8 @@ class Trainer:
         self.threads = launch.set_threads(config.threads)
         path = run_state.find(self.output, resume) if resume else None
         plan.say_picture()
+        if self.main:
+            plan.say_validation()
         self.learner = Learner.of(config, self.accelerator, fresh=path is None)
         self.keys = Keys(
             plan.corpus, self.data, config.seed, self.accelerator.process_index, self.accelerator.num_processes

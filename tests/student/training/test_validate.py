@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from student.scoring.metrics import equal_weights
+from student.training.plan import FEW, Plan
 from student.training.validate import _weigh
 
 
@@ -34,3 +35,11 @@ def test_without_a_corpus_of_both_classes_branches_vary_alike(corpora):
     rng = np.random.default_rng(1)
     parts, labels = rng.normal(size=(40, 2)) * (3, 0.5), np.repeat([0, 1], 20)
     np.testing.assert_allclose(weighed(parts, labels, corpora), equal_weights(parts, labels), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "keep"), [(0, "best"), (1, "best"), (1, "last"), (FEW, "best")])
+def test_few_validation_clips_are_said_to_give_figures_of_chance(count, keep, caplog):
+    plan = SimpleNamespace(split=SimpleNamespace(rows={"val": np.arange(count)}), config=SimpleNamespace(keep=keep))
+    Plan.say_validation(plan)
+    assert ("validation has 1 clip:" in caplog.text) == (count == 1)
+    assert ("the epoch that is kept" in caplog.text) == (count == 1 and keep == "best")

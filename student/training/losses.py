@@ -112,10 +112,11 @@ def detection(output: Output, targets: Targets) -> torch.Tensor:
 
 def crossed(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
     """Binary cross-entropy of clip logits [R + 1, B] of each window's lips with its own sound and with others of the batch;
-    real and mismatched pairs weigh alike. A sound of the same clip, unless it is the window's own, has no label."""
+    real and mismatched pairs weigh alike. A window's own pair has its label unless that weighs nothing, another sound of the
+    same clip none."""
     sound = torch.stack([targets.clip[:, 1].roll(-k) for k in range(len(logits))])
     label = torch.where(sound == targets.clip[:, 0], -1.0, 1.0)
-    label[0] = targets.label
+    label[0] = torch.where(targets.label_weight > 0, targets.label, -1.0)
     each = F.binary_cross_entropy_with_logits(logits, label.clamp(min=0), reduction="none")
     return 0.5 * _mean(each, (label == 0).float()) + 0.5 * _mean(each, (label == 1).float())
 

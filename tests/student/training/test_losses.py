@@ -100,6 +100,13 @@ def test_a_sound_of_another_clip_is_no_match_and_one_of_the_same_clip_tells_noth
     assert (logits.grad[known][1:] < 0).all()
 
 
+def test_a_label_without_weight_teaches_the_head_nothing():
+    _, targets = make(b=3, label=torch.tensor([0.0, 1.0, 0.0]))
+    logits = torch.zeros(1, 3, requires_grad=True)
+    losses.crossed(logits, targets._replace(label_weight=torch.tensor([1.0, 1.0, 0.0]))).backward()
+    assert (logits.grad != 0).tolist() == [[True, True, False]]
+
+
 def test_a_weight_of_zero_switches_a_term_off_and_leaves_the_others():
     output, targets = make()
     whole, terms = losses.total(output, targets, LossConfig(w_detection=2.0, w_correlation=0.5, w_contrastive=0.25))

@@ -176,7 +176,7 @@ def _similarity(note: dict[str, Any]) -> str:
     """A fit in a few words; --json has all that is recorded."""
     on, auc = note.get("fitted_on"), note.get("auc")
     told = [str(note.get("kind"))]
-    if isinstance(on, dict) and on.get("clips"):
+    if isinstance(on, dict) and isinstance(on.get("clips"), int):
         told.append(f"learned on {counted(on['clips'], 'real clip')}")
     if note.get("fit_from"):
         told.append(f"from {note['fit_from']}")

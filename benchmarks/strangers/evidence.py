@@ -24,7 +24,7 @@ from pipelines.labels import projection
 from pipelines.labels.projection import half
 from pipelines.tables import ledger
 from pipelines.workers.threads import fix_threads
-from store import layout
+from store import layout, similarity
 from store.place import is_url, place
 from student.predict.basis import Basis
 from student.predict.evidence import Evidence, Unusable, Witness, in_pieces
@@ -72,27 +72,29 @@ def swapped(lips: Evidence, sound: Evidence) -> Evidence:
 
     Which of several faces may speak was found with the own sound.
     """
-    length = min(lips.clip.num_frames, sound.clip.num_frames)
-    return replace(_dubbed(lips, sound, length), others=tuple(_dubbed(one, sound, length) for one in lips.others))
+    return replace(dubbed(lips, sound), others=tuple(dubbed(one, sound) for one in lips.others))
 
 
-def _dubbed(lips: Evidence, sound: Evidence, length: int) -> Evidence:
+def dubbed(lips: Evidence, sound: Evidence, shift: int = 0) -> Evidence:
+    """One face with the sound of another video, which comes `shift` frames later; what both last is left."""
     seen, heard = lips.clip, sound.clip
-    flags = (seen.flags[:length] & ~OF_SOUND) | (heard.flags[:length] & OF_SOUND)
+    rows, other, _ = similarity.shifted(seen.num_frames, heard.num_frames, shift)
+    samples = slice(other.start * layout.SAMPLES_PER_FRAME, other.stop * layout.SAMPLES_PER_FRAME)
+    flags = (seen.flags[rows] & ~OF_SOUND) | (heard.flags[other] & OF_SOUND)
     clip = ClipMedia(
         seen.id,
-        heard.audio[: length * layout.SAMPLES_PER_FRAME],
-        seen.mouth[:length],
-        seen.lips[:length],
-        seen.blendshapes[:length],
+        heard.audio[samples],
+        seen.mouth[rows],
+        seen.lips[rows],
+        seen.blendshapes[rows],
         flags,
-        None if seen.face is None else seen.face[:length],
+        None if seen.face is None else seen.face[rows],
     )
     return replace(
         lips,
         clip=clip,
-        vsr_projection=lips.vsr_projection[:length],
-        asr_projection=sound.asr_projection[:length],
+        vsr_projection=lips.vsr_projection[rows],
+        asr_projection=sound.asr_projection[other],
         others=(),
         facts=(),
     )

@@ -82,10 +82,16 @@ def own_sound(told: Told) -> Table:
                 *_cells(name if not k else "", WINDOW[window], own, cells[0], _number(row["brier"]), *cells[1:])
             )
         if "student" in mine:
-            student = mine["student"]["others"]
-            table.add_row(*_cells("", "clip, student", f"{student['own']:,}", _auc(student), "", "", ""))
+            for who, row in (("student", mine["student"]), ("its teachers", _of_teachers(mine["student"]))):
+                cells = [_auc(row[kind]) for kind in AGAINST]
+                own = f"{row['others']['own']:,}"
+                table.add_row(*_cells("", f"same pairs, {who}", own, cells[0], "", *cells[1:]))
         table.add_section()
     return table
+
+
+def _of_teachers(student: Told) -> Told:
+    return {kind: row["teachers"] for kind, row in student.items()}
 
 
 def decisions(told: Told) -> Table:
@@ -150,10 +156,18 @@ def foot(found: Told) -> Iterator[str]:
 
 
 def _by_source(told: Told | None) -> Iterator[str]:
-    if told and told["sources"]["count"] > 1:
-        rows = {name: row["sources"] for name, row in told["scorers"].items() if row["sources"]["count"] > 1}
-        spans = ", ".join(f"{name} {row['low']:.2f} to {row['high']:.2f}" for name, row in rows.items())
+    scorers = told["scorers"] if told else {}
+    spans = ", ".join(f"{name} {_span(row['sources'])}" for name, row in scorers.items() if _is_known(row["sources"]))
+    if told and spans:
         yield f"Forgeries, 95 % for other sources, drawing the {told['sources']['count']} known ones: {spans}."
+
+
+def _is_known(sources: Told) -> bool:
+    return sources["count"] > 1 and sources["low"] is not None and not math.isnan(sources["low"])
+
+
+def _span(sources: Told) -> str:
+    return f"{sources['low']:.2f} to {sources['high']:.2f}"
 
 
 def _at(told: Told, path: tuple[str, ...]) -> Told:

@@ -13,7 +13,7 @@ import numpy as np
 
 import concord
 import store
-from benchmarks.strangers import evidence, figures, forged, gather, listed, pairs, sound, verdicts
+from benchmarks.strangers import evidence, figures, followed, forged, gather, listed, pairs, sound, verdicts
 from benchmarks.strangers.decider import Decider, seen_by_fit
 from benchmarks.strangers.gather import Clip, Gathered
 from benchmarks.strangers.listed import Listed
@@ -61,12 +61,13 @@ def measure(asked: Asked, advance: Advance) -> dict[str, Any]:
             why = f", the first because: {first.message}" if first else ""
             raise ManifestError(f"no clip of {asked.manifest} ({counted(len(found), 'clip')}) could be read{why}")
         answers = _Answers.of(everything, decider, source, asked.seed, advance)
+        own_sound = _own_sound(answers, decider, source, advance)
     finally:
         source.close()
     return {
         "format": FORMAT,
         "version": VERSION,
-        "own_sound": _own_sound(answers, decider),
+        "own_sound": own_sound,
         "decisions": _decisions(answers),
         **_forgeries(everything, answers, decider),
         "rests_on": _rests_on(asked, found, total, everything, answers, decider, source, fit_from),
@@ -86,8 +87,8 @@ def _stepped(items: Any, step: Callable[[], None]) -> Any:
 class _Answers:
     """What `predict` says of every labelled clip, and of every real one with the sound of its first partner.
 
-    `reals` are the real clips that have evidence; `dubbed` are their answers with the other sound, None without a partner.
-    `real` and `forged` end with the clips about which `predict` says why it has no evidence.
+    `reals` are the real clips that have evidence. `real` and `forged` end with the clips about which `predict` says why it
+    has no evidence.
     """
 
     reals: list[Clip]
@@ -96,7 +97,6 @@ class _Answers:
     swapped: list[Verdict]
     forged: list[Verdict]
     by_clip: dict[str, Answer]
-    dubbed: list[Answer | None]
 
     @classmethod
     def of(cls, found: Gathered, decider: Decider, source: evidence.Source, seed: int, advance: Advance) -> _Answers:
@@ -131,7 +131,6 @@ class _Answers:
             [Verdict(c.listed, said) for c, said in zip(reals, dubbed, strict=True) if said],
             made + [one for one in lost if one.listed.is_forged],
             by_clip,
-            dubbed,
         )
 
 
@@ -148,7 +147,7 @@ def _decisions(answers: _Answers) -> dict[str, Any]:
 # -- own sound -----------------------------------------------------------------------------------------------------------
 
 
-def _own_sound(answers: _Answers, decider: Decider) -> dict[str, Any]:
+def _own_sound(answers: _Answers, decider: Decider, source: evidence.Source, advance: Advance) -> dict[str, Any]:
     reals = answers.reals
     judged = [decider.face(clip.evidence) for clip in reals]
     kinds = sound.kinds(len(reals), answers.partners.of)
@@ -159,19 +158,13 @@ def _own_sound(answers: _Answers, decider: Decider) -> dict[str, Any]:
     found: dict[str, Any] = {**sounds.told(np.ones(len(reals), bool)), "corpora": {}}
     for name in sorted(set(corpus.tolist())):
         found["corpora"][name] = sounds.told(corpus == name)
-    if decider.has_student:
-        found["student"] = _student(answers, person, np.ones(len(reals), bool))
+    if decider.on.detector is not None:
+        step = advance("student's pairs", len(reals))
+        both = followed.judged(reals, kinds, source, decider, decider.on.detector, step)
+        found["student"] = followed.told(both, person, np.ones(len(reals), bool))
         for name, told in found["corpora"].items():
-            told["student"] = _student(answers, person, corpus == name)
+            told["student"] = followed.told(both, person, corpus == name)
     return {**found, "pairs": answers.partners.who}
-
-
-def _student(answers: _Answers, person: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-    """AUC of the student's logits: clips with the sound of their first partner against those with their own."""
-    own = [_logit(answers.by_clip[clip.listed.row.id]) for clip in answers.reals]
-    other = [_logit(said) if said else math.nan for said in answers.dubbed]
-    values = [figures.Values(np.array(x, float), person).of(chosen & np.isfinite(x)) for x in (other, own)]
-    return {"others": figures.auc(*values).told("against", "own")}
 
 
 def _logit(said: Answer) -> float:

@@ -106,9 +106,10 @@ def trials(reader: Reader, rows: np.ndarray, spans: Spans, seed: int, swaps: int
 
 
 def windows(length: int, window: int) -> list[tuple[int, int]]:
-    """Start and stop of the windows of a trial: as few as cover each frame, all `window` long if the trial is long
-    enough."""
-    count = max(1, -(-length // window))
+    """Start and stop of the windows of a trial: as few as cover each frame if neighbours have at least half in common, all
+    `window` long if the trial is long enough. Frames near the ends of a window have the least context; in the next one
+    they lie in its middle (docs/results.md has what that gains)."""
+    count = max(1, -(-2 * length // window) - 1)
     starts = np.linspace(0, max(0, length - window), count).round().astype(int).tolist()
     return [(a, min(a + window, length)) for a in starts]
 

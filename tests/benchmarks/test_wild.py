@@ -205,7 +205,15 @@ def test_a_student_is_judged_on_the_same_clips(made, tmp_path):
     _, found = run("--manifest", made[1], "--store", made[0].path, "--checkpoint", tmp_path, "--limit", 4)
     assert found["forgeries"]["by"] == "both"
     assert found["forgeries"]["auc"] == found["forgeries"]["scorers"]["both"]["auc"]
-    assert found["own_sound"]["student"]["others"]["own"] == 4
+    for kind, most in (("others", 4 * 3), ("shift_4", 8), ("shift_8", 8)):
+        student = found["own_sound"]["student"][kind]
+        teachers = student.pop("teachers")
+        counts = ("own", "against", "people")
+        assert [student[name] for name in counts] == [teachers[name] for name in counts]
+        assert student["own"] == 4
+        assert 4 <= student["against"] <= most
+        if student["against"] == len(found["own_sound"]["clip"][kind]):
+            assert teachers["auc"] == pytest.approx(found["own_sound"]["clip"][kind]["auc"])
     assert set(found["forgeries"]["scorers"]) == {"similarity", "margin", "student", "both"}
 
 

@@ -82,7 +82,9 @@ def test_windows_hold_every_frame_and_have_one_length(length):
     cuts = score.windows(length, 75)
     assert sorted({k for a, b in cuts for k in range(a, b)}) == list(range(length))
     assert {b - a for a, b in cuts} == {min(length, 75)}
-    assert len(cuts) == -(-length // 75)
+    for (_, last), (first, _) in zip(cuts, cuts[1:], strict=False):
+        assert last - first >= 75 // 2  # half in common
+    assert len(cuts) <= max(1, 2 * length / 75)
 
 
 def test_a_trials_score_does_not_depend_on_its_company(reader, run):

@@ -13,9 +13,10 @@ from functools import partial
 
 import click
 
-from concord.command import Command, FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
+from concord.command import FloatRange, fail, log_to_stderr, say, say_lines, storage_options, told
 from concord.errors import ConcordError
 from concord.extras import need
+from concord.sections import Sectioned
 from pipelines.corpora.splits import Rule, of_file
 from pipelines.hearing.option import audio_track
 from pipelines.job import report
@@ -93,8 +94,21 @@ def _rule(splits, protocol, wanted, seed, storage):
     return None
 
 
+SECTIONS = {
+    "Clips": (
+        "corpora", "name", "root", "limit", "splits", "protocol", "shares", "leave_out", "train_on", "audio_track",
+        "mouth_crops",
+    ),
+    "Store": ("store", "arrays", "words", "storage_option", "storage_options_file"),
+    "Teachers and fit": ("asr", "vsr", "similarity", "fit_from", "refit", "seed"),
+    "Workers": ("address", "asr_workers", "vsr_workers", "face_workers"),
+    "Runs and failures": ("dry_run", "retry_failed", "clip_timeout", "attempts", "max_failures"),
+}  # fmt: skip
+
+
 @click.command(
-    cls=Command,
+    cls=Sectioned,
+    sections=SECTIONS,
     epilog="\b\nExample:\n  python precompute.py --corpus grid:/data/grid/s1 --store /data/grid.zarr\n"
     "Exit codes: 0 every clip is done; 3 some clips failed (the ledger names them); 2 nothing was changed;\n"
     "1 the run failed, run it again to continue; 130, 143 stopped by a signal.",

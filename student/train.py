@@ -41,8 +41,9 @@ from typing import Any
 
 import click
 
-from concord.command import Command, log_to_stderr, say
+from concord.command import log_to_stderr, say
 from concord.errors import ConcordError
+from concord.sections import Sectioned
 from store.dataset.spans import TRIMS
 from store.output import check_folder
 from student import recipes
@@ -63,6 +64,22 @@ from student.config import (
 
 log = logging.getLogger("student")
 
+SECTIONS = {
+    "Main options": ("store", "output", "config", "model", "epochs", "batch_size", "lr", "seed", "splits"),
+    "Start, end and resume": (
+        "init_from", "resume_from_checkpoint", "max_steps", "patience", "keep", "checkpointing_steps", "keep_checkpoints",
+    ),
+    "Windows and made pairs": (
+        "window", "trim", "labels", "balance", "pair_share", "swap_share", "pseudo_share", "min_fake_shift", "max_shift",
+        "augment", "buffer",
+    ),
+    "Terms of the loss": (
+        "losses", "w_detection", "w_correlation", "w_contrastive", "w_projection", "temperature", "confidence",
+    ),
+    "Optimizer": ("weight_decay", "schedule", "warmup", "ema", "clip_norm", "gradient_accumulation_steps"),
+    "Machine": ("mixed_precision", "num_workers", "threads", "compile", "cpu"),
+    "Tracking": ("with_tracking", "report_to"),
+}  # fmt: skip
 FIRST = int(os.environ.get("RANK", "0")) == 0  # the process that prints for all
 
 
@@ -100,7 +117,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
     return path
 
 
-@click.command(cls=Command)
+@click.command(cls=Sectioned, sections=SECTIONS)
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, expose_value=False, callback=_from_file,
               help="Options from a file: a run's config.json, or YAML; or the name of a recipe (concord configs). "
                    "The command line wins.")  # fmt: skip
@@ -253,13 +270,14 @@ def _train(resume: str | None, options: dict[str, Any]) -> int:
     log_to_stderr()
     log.setLevel(logging.INFO if FIRST else logging.ERROR)
     from student.models import MODELS
+    from student.training.launch import warn_of_one_process
     from student.training.trainer import Trainer
 
     if options["model"] not in MODELS:
         raise ConfigError(f"unknown model {options['model']}; there is {', '.join(sorted(MODELS))}")
     config = TrainConfig.from_options(**options)
     check_folder(config.output, "the run")
-    _warn_of_one_process()
+    warn_of_one_process()
     try:
         trainer = Trainer(config, resume)
     except ConcordError:
@@ -295,17 +313,6 @@ def _failed(error: Exception) -> ConcordError:
             "another process of this run ended, so this one cannot continue; the last line of that process says why"
         )
     return Alone(str(error) if isinstance(error, OSError) else f"{name}: {lines[-1]}")
-
-
-def _warn_of_one_process() -> None:
-    """Detects that `accelerate launch --cpu --num_processes 2` silently started one process: it prepares an address for
-    several processes, and then runs the script once."""
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        log.warning(
-            "several processes were asked for, but accelerate started one: use --config_file configs/cpu2.yaml "
-            '("$(concord configs cpu2)" without a checkout), or torchrun --nproc_per_node 2 -m student.train'
-        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ all."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,6 +17,8 @@ from concord import extras
 from concord.errors import ConcordError
 from student.checkpoint import first
 from student.config import ConfigError, TrainConfig
+
+log = logging.getLogger("student")
 
 Result = TypeVar("Result")
 
@@ -95,3 +98,14 @@ def by_main(
     if problem:
         raise raises(problem)
     return result
+
+
+def warn_of_one_process() -> None:
+    """Detects that `accelerate launch --cpu --num_processes 2` silently started one process: it prepares an address for
+    several processes, and then runs the script once."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        log.warning(
+            "several processes were asked for, but accelerate started one: use --config_file configs/cpu2.yaml "
+            '("$(concord configs cpu2)" without a checkout), or torchrun --nproc_per_node 2 -m student.train'
+        )

@@ -1,5 +1,6 @@
 """Scores and figures: each trial once, fair negatives, NaN where there is nothing, the same from any number of processes."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -82,7 +83,7 @@ def test_windows_hold_every_frame_and_have_one_length(length):
     cuts = score.windows(length, 75)
     assert sorted({k for a, b in cuts for k in range(a, b)}) == list(range(length))
     assert {b - a for a, b in cuts} == {min(length, 75)}
-    for (_, last), (first, _) in zip(cuts, cuts[1:], strict=False):
+    for (_, last), (first, _) in itertools.pairwise(cuts):
         assert last - first >= 75 // 2  # half in common
     assert len(cuts) <= max(1, 2 * length / 75)
 

@@ -47,6 +47,9 @@ def sheet(report: Report, path: Path) -> None:
     det.set_yticks(ticks, [f"{100 * r:g} %" for r in RATES])
     ends = _deviate(np.array([0.005, 0.6]))
     det.set(xlabel="reals called fake", ylabel="fakes missed", title="DET", xlim=ends, ylim=ends, aspect="equal")
+    if not any(len(line.get_xdata()) for line in det.lines):  # type: ignore[arg-type]
+        nothing = "no curve: at every threshold\none of the two errors is 0" if methods else "no forgeries to show"
+        det.text(0.5, 0.5, nothing, transform=det.transAxes, ha="center", va="center", color="grey")
     everything = [t for trials in methods.values() for t in trials]
     unique = list({t.id: t for t in everything}.values())
     if unique:

@@ -66,6 +66,8 @@ def run(
             children.put(child)
         yield from pool.map(measured, rows)
     finally:
+        for child in started:  # a signal, or nobody wants the rest: it ends now, not after the clips at hand
+            child.stop()
         pool.shutdown(cancel_futures=True)
         for child in started:
             child.close()

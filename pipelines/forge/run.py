@@ -40,7 +40,7 @@ class Pool:
     def __init__(self, root: Path, request: Request, workers: int) -> None:
         self.opening = Opening(root.absolute(), request.seed)
         self.workers = workers
-        self.closed = False
+        self.stopped = False
         self.children: list[Child[Task, Outcome]] = []
         self.free: SimpleQueue[Child[Task, Outcome] | None] = SimpleQueue()
         for _ in range(workers):
@@ -52,9 +52,14 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def stop(self) -> None:
+        """End all processes, whatever they are doing; the threads that wait for them go on at once."""
+        self.stopped = True
+        for child in self.children:
+            child.stop()
+
     def close(self) -> None:
-        """End all processes, whatever they are doing."""
-        self.closed = True
+        """End all processes, when no thread uses them."""
         for child in self.children:
             child.close()
 
@@ -70,7 +75,7 @@ class Pool:
             except BaseException:  # a signal, too: the processes end now, not after their task
                 for future in futures:
                     future.cancel()
-                self.close()
+                self.stop()
                 raise
         return found
 
@@ -80,11 +85,13 @@ class Pool:
             if child is None:
                 child = Child(self.opening)
                 self.children.append(child)
+                if self.stopped:  # while it started
+                    child.stop()
             for left in reversed(range(ATTEMPTS)):
                 try:
                     return child(task, LIMIT_S)
                 except ChildLost as error:
-                    if self.closed or not left:
+                    if self.stopped or not left:
                         return Outcome(error.reason, f"{task.source.row.path}: {error}, tried {ATTEMPTS} times")
         finally:
             self.free.put(child)

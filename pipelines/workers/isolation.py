@@ -84,11 +84,12 @@ class Child(Generic[Asked, Answer]):
         """Starts the process and waits until it is ready. Raises the error of `build`, or ChildLost."""
         self._build = build
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
         for left in reversed(range(STARTS)):
             try:
                 return self._start()
             except ChildLost:
-                if not left:
+                if not left or self._stopped:
                     raise
 
     def __call__(self, value: Asked, limit_s: float | None) -> Answer:
@@ -99,8 +100,15 @@ class Child(Generic[Asked, Answer]):
         answer: Answer = self._ask(value, limit_s)
         return answer
 
+    def stop(self) -> None:
+        """End the process for good, while another thread may wait for its answer: that thread gets ChildLost. It alone closes
+        what the two share, since a number of a file that was closed here could be another file's by then."""
+        self._stopped = True
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; from the thread that calls it, or when none does."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -124,6 +132,8 @@ class Child(Generic[Asked, Answer]):
                 env={**os.environ, **ONE_EACH},  # read when numpy is loaded, before anything else could say so
             )
         try:
+            if self._stopped:  # before there was a process to end
+                raise ChildLost("killed", "its worker was stopped")
             self._ask(self._build, START_S)
         except BaseException:
             self.close()

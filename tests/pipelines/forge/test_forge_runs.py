@@ -108,6 +108,22 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_ends_at_once_with_one_line(tmp_path, number, code):
+    command = [sys.executable, "-m", "pipelines.forge", "--corpus", f"grid:{CLIPS.parent}", "--methods", "audio-swap"]
+    running = subprocess.Popen(
+        [*command, "--seed", "1", "--out", tmp_path / "f"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    while not list((tmp_path / "f").glob("real/*.mp4")) and running.poll() is None:
+        time.sleep(0.02)
+    running.send_signal(number)
+    said = running.communicate(timeout=20)[1]
+    assert running.returncode == code, said
+    assert "Error" not in said
+    assert said.strip().splitlines()[-1].startswith("stopped")
+
+
+@pytest.mark.slow
 def test_partial_counts_only_finished_files(tmp_path):
     """A note without its clip, as a kill leaves it, is not in the manifest."""
     corpus = "--corpus", f"grid:{CLIPS.parent}", "--limit", 1

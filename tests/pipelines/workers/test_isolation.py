@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -222,6 +224,37 @@ def test_a_child_lost_between_calls_is_started_anew():
 
 def pids():
     return lambda _: os.getpid()
+
+
+def test_a_child_is_stopped_while_another_thread_waits_for_its_answer(tmp_path):
+    child = Child(Announced(str(tmp_path / "began")))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(child, None, 60)
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        files = set(os.listdir("/proc/self/fd"))
+        child.stop()
+        with pytest.raises(ChildLost, match="killed"):
+            waiting.result(20)
+        assert len(files) - len(set(os.listdir("/proc/self/fd"))) == 2  # the pipe and the dump, once, by the thread
+        again = pool.submit(child, None, 60)
+        with pytest.raises(ChildLost, match="stopped"):  # nothing is started any more
+            again.result(20)
+    child.close()
+
+
+class Announced:
+    """Says that it has begun, and hangs."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = Path(mark)
+
+    def __call__(self) -> Callable[[object], None]:
+        return self.hang
+
+    def hang(self, _: object) -> None:
+        self.mark.touch()
+        signal.pause()
 
 
 def test_a_child_dies_with_its_parent_even_while_it_hangs(tmp_path):

@@ -15,16 +15,18 @@ from typing import Any, TypeGuard
 
 from concord.text import spelled
 
+DIGITS = 300  # of a whole number: one more could be too large for a float
 MOST = 8 << 20  # bytes; the metadata of a store of a hundred corpora has half a megabyte
 
 
 def parse(data: bytes | str, most: int = MOST) -> Any:
     """The value of a JSON text, halves of surrogate pairs spelled out.
 
-    Raises ValueError if it is not JSON, longer than `most` bytes or nested too deeply.
+    Raises ValueError if it is not JSON, longer than `most` bytes or nested too deeply, or has a whole number of more than
+    DIGITS digits.
     """
 
-    return _bounded(data, most, lambda: _spelled(json.loads(data)))
+    return _bounded(data, most, lambda: _spelled(json.loads(data, parse_int=_whole)))
 
 
 def parse_dict(data: bytes | str, most: int = MOST) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def parse_exact(data: bytes | str, most: int = MOST) -> Any:
     """
 
     def loaded() -> Any:
-        value = json.loads(data)
+        value = json.loads(data, parse_int=_whole)
         json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
         return value
 
@@ -86,6 +88,12 @@ def _bounded(data: bytes | str, most: int, loaded: Callable[[], Any]) -> Any:
         return loaded()
     except RecursionError:
         raise ValueError("its JSON is nested too deep") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"its JSON has a whole number of {len(digits)} digits")
+    return int(digits)
 
 
 def _spelled(value: Any) -> Any:

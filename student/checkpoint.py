@@ -85,7 +85,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         _check_size(file)
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-            header = _header(metadata)
+            header = _header(file, metadata)
             parts = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 - not a mapping
             model = _fitting(header.model, header.options, parts)
             model.load_state_dict({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
@@ -106,12 +106,22 @@ def check_intact(file: Path) -> None:
     told = about(file)
     if not told:
         return
+    _check_format(file, told)
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             _check_digest(file, told, metadata, {key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{file} is damaged or not a file of weights: {first(error)}") from error
+
+
+def _check_format(file: Path, about: Mapping[str, Any]) -> None:
+    """Earlier releases wrote none. A newer one may mean something else by the same names. Raises CheckpointError."""
+    number = about.get("format", 0)
+    if not plain_json.is_count(number):
+        raise CheckpointError(f"{file} is damaged: its format is {str(number)[:40]}")
+    if number > FORMAT:
+        raise CheckpointError(f"{file} has format {number}; this release reads up to {FORMAT}: update it")
 
 
 def _check_digest(
@@ -170,10 +180,13 @@ def _check_size(file: Path) -> None:
         raise ValueError(f"it has {size} bytes, and a header of {header}")
 
 
-def _header(metadata: Mapping[str, str]) -> Header:
-    """The header of a detector; ValueError for one that cannot be used."""
+def _header(file: Path, metadata: Mapping[str, str]) -> Header:
+    """The header of a detector; ValueError for one that cannot be used, CheckpointError for one of a newer release."""
     if HEADER not in metadata:
         raise ValueError(f"its header has no entry {HEADER}")
+    told = plain_json.parse_exact(metadata[HEADER])
+    if isinstance(told, dict):
+        _check_format(file, told)
     return Header.read(metadata[HEADER])
 
 

@@ -87,6 +87,12 @@ def _maps(fit: Fit) -> tuple[list[Rows], list[Rows]]:
         network = Projector(fit.network)
     except ValueError as error:
         raise StoreError(f"{error}; use another fit, or learn it again with precompute.py --refit") from error
+    columns = [network.dims + (m.shape[1] if fit.kind == "fused" else 0) for m in (fit.vsr_matrix, fit.asr_matrix)]
+    if columns != [fit.dims, fit.dims]:
+        raise StoreError(
+            f"the fit is damaged: its maps have {columns[0]} and {columns[1]} columns, its weights {fit.dims}; use another "
+            "fit, or learn it again with precompute.py --refit"
+        )
     if fit.kind == "contrast":
         return [network.vsr], [network.asr]
     return [linear[0], network.vsr], [linear[1], network.asr]

@@ -165,7 +165,12 @@ class _Fields:
         return self._of(name, int)
 
     def number(self, name: str) -> float:
-        return float(self._of(name, int)) if type(self.values.get(name)) is int else self._of(name, float)
+        if type(self.values.get(name)) is not int:
+            return self._of(name, float)
+        try:
+            return float(self._of(name, int))
+        except OverflowError:
+            raise ValueError(f"its {name} is too large") from None
 
     def flag(self, name: str) -> bool:
         return self._of(name, bool)

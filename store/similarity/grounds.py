@@ -39,15 +39,19 @@ class Grounds:
 
     @classmethod
     def of(cls, note: object) -> Grounds:
-        """From attributes or a header, which may be old or foreign: what is not a number counts as unknown."""
+        """From attributes or a header, which may be old, foreign or damaged: what is not a count counts as unknown, and so do
+        all where there are more strangers than speakers, or more speakers than clips."""
         note = note if isinstance(note, Mapping) else {}
         if "real" not in note and str(note.get("which", "")).startswith("real"):  # as earlier releases wrote it
             note = {**note, "real": note.get("clips")}
-        counts = [whole(note.get(name)) for name in ("real", "speakers", "strangers")]
+        values = [note.get(name) for name in ("real", "speakers", "strangers")]
+        real, speakers, strangers = (value if plain_json.is_count(value) else None for value in values)
+        if (strangers or 0) > (speakers or 0) or (speakers or 0) > (real or 0):
+            return cls()
         share = note.get("alarms")
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
             share = None
-        return cls(counts[0] or 0, counts[1], counts[2], None if share is None else float(share))
+        return cls(real or 0, speakers, strangers, None if share is None else float(share))
 
     def told(self) -> dict[str, Any]:
         """For JSON."""
@@ -76,13 +80,6 @@ class Grounds:
 def number(count: int, what: str) -> str:
     """ "one speaker", "3 speakers", "no speaker"."""
     return f"{({0: 'no', 1: 'one'}).get(count, f'{count:,}')} {what}{'s' if count > 1 else ''}"
-
-
-def whole(value: object) -> int | None:
-    """A count, as an attribute or header has it; None where it is not a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        return None
-    return int(value)
 
 
 def people(identities: Iterable[object]) -> list[str]:

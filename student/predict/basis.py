@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concord.plain_json import is_count
 from store import Reader, StoreError, layout, similarity
 from store.similarity import Fit, grounds
 from store.similarity.grounds import Grounds
@@ -277,13 +278,13 @@ def _basis(
                 f"the fit of {source} does not say which teacher of {side} it was learned with, so it cannot be used"
             )
     log.info("words and the teachers' similarity rest on the fit of %s", source)
-    told = note.get("calibrated_on")
+    told, frames = note.get("calibrated_on"), note.get("clip_frames")
     on = {str(k): Grounds.of(v) for k, v in told.items()} if isinstance(told, Mapping) else {}
     return Basis(
         fit,
         made_by,
         source,
-        grounds.whole(note.get("clip_frames")) or 0,
+        frames if is_count(frames) else 0,
         corpus,
         detector,
         on,

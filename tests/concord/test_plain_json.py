@@ -87,3 +87,10 @@ def test_too_long_a_text_is_told_in_its_own_units():
         plain_json.parse("é" * 5, most=4)
     with pytest.raises(ValueError, match="10 bytes, at most 4"):
         plain_json.parse(("é" * 5).encode(), most=4)
+
+
+@pytest.mark.parametrize("read", [parse, parse_exact])
+def test_a_whole_number_that_no_float_can_hold_is_refused(read):
+    assert read("[" + "9" * 300 + "]") == [10**300 - 1]
+    with pytest.raises(ValueError, match="whole number of 301 digits"):
+        read("[" + "9" * 301 + "]")

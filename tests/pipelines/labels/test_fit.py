@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +162,14 @@ def test_a_fit_comes_back_whole_from_its_file(path, tmp_path, kind):
     for ours, theirs in zip(projection.maps(found), projection.maps(again), strict=True):
         np.testing.assert_array_equal(ours(x, flags), theirs(x, flags))
     assert [p.name for p in tmp_path.iterdir() if "fit" in p.name] == ["fit.npz"]
+
+
+@pytest.mark.usefixtures("shorter")
+@pytest.mark.parametrize("kind", ["contrast", "fused"])
+def test_maps_and_weights_of_other_lengths_are_found_before_a_video_is(path, kind):
+    found, _ = learn.learn(path, here, kind, 0)
+    with pytest.raises(store.StoreError, match="the fit is damaged: its maps have"):
+        projection.maps(replace(found, correlations=found.correlations[:-1]))
 
 
 def test_files_that_are_no_fit_are_refused(tmp_path):

@@ -283,7 +283,8 @@ def test_the_audit_is_shown_and_its_clips_are_links(client):
     assert all(f'<a href="/clip/{row}"' in text for row in (0, 24, HOSTILE))
 
 
-@pytest.mark.parametrize("change", [{"rows": "many"}, {"findings": [1]}, {"checked": None}, {"leaks": [{}]}, {"shortcuts": {}},
+@pytest.mark.parametrize("change", [{"rows": "many"}, {"allow": 10**400}, {"findings": [1]}, {"checked": None}, {"leaks": [{}]},
+                                    {"shortcuts": {}},
                                     {"soft_labels": {"methods": {"real": [0.5]}}}])  # fmt: skip
 def test_a_file_that_is_no_audit_is_refused(reader, tmp_path, change):
     (tmp_path / "a.json").write_text(json.dumps({**AUDIT, **change}))

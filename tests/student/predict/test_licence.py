@@ -214,31 +214,6 @@ def test_the_corpus_is_advised_only_where_stating_it_helps(clips, command):
     assert command or text.endswith("7 real clips of it calibrated this; 20 are needed.")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.dictionaries(
-    st.sampled_from(["real", "clips", "which", "speakers", "strangers", "alarms"]), x, max_size=6)))  # fmt: skip
-def test_a_foreign_note_raises_nothing(note):
-    found = Grounds.of(note)
-    assert found.real >= 0
-    json.dumps(found.told(), allow_nan=False)
-
-
-def test_twenty_is_where_one_alarm_in_twenty_can_be_told():
-    assert 1 / (LEAST + 1) < 0.05
-    assert 1 / (LEAST - 2 + 1) > 0.05
-
-
-def test_old_notes_and_unlabelled_clips():
-    assert Grounds.of({"clips": 54, "which": "real train and val clips"}).real == 54
-    assert Grounds.of({"clips": 54, "which": "unlabelled clips"}).real == 0
-    assert Grounds.of({"clips": 54, "which": "forged clips, for want of others"}).real == 0
-
-
-def test_people_are_named_by_identities_alone():
-    assert grounds.people(['["a", "b"]', "[]", "", "junk", "3", '["a"]']) == ["a", "", "", "", "", "a"]
-    assert grounds.count(["a", "", "b"], ["b"]) == (2, 1)
-    assert grounds.count(["", ""], []) == (None, None)
-
-
 def here(work, jobs):
     """As `pipelines.workers.cluster` spreads work, in this process."""
     for job in jobs:

@@ -115,6 +115,20 @@ def test_a_detector_of_before_is_loaded_with_a_note_where_it_is_finite(detector,
 
 
 @pytest.mark.parametrize(
+    ("number", "says"), [(99, "has format 99; this release reads up to 2"), ("2", "is damaged"), (True, "is damaged")]
+)
+def test_a_detector_of_a_newer_release_is_refused(detector, number, says):
+    resaved(detector, metadata := {checkpoint.HEADER: json.dumps({**checkpoint.about(detector), "format": number})})
+    metadata[checkpoint.DIGEST] = checkpoint._digest(
+        metadata[checkpoint.HEADER], load_file(detector / checkpoint.MODEL_FILE)
+    )
+    resaved(detector, metadata)
+    for read in (checkpoint.load_model, lambda folder: checkpoint.check_intact(folder / checkpoint.MODEL_FILE)):
+        with pytest.raises(checkpoint.CheckpointError, match=says):
+            read(detector)
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"threshold": "abc"}, {"threshold": None}, {"threshold": float("nan")}, {"threshold": 10**400},

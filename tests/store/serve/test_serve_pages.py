@@ -7,11 +7,15 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from html.parser import HTMLParser
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from serving import serving
 from shown_store import AUDIT, EVIL, HELD, HOSTILE, WORD
 
 import concord.text
@@ -428,7 +432,6 @@ def run(*words, **more):
 
 def test_the_command_prints_one_line_answers_and_ends_with_ctrl_c(path):
     import signal
-    from urllib.request import urlopen
 
     with run(path, "--port", 0) as server:
         line = server.stdout.readline()
@@ -457,6 +460,21 @@ def test_it_listens_on_this_machine_alone(app):
     server.task_dispatcher.shutdown()
     server.close()
     assert not {"--host", "--bind"} & {name for param in command.main.params for name in param.opts}
+
+
+@pytest.mark.parametrize("most", [None, 20])
+def test_idle_connections_do_not_shut_out_a_request(most, app, monkeypatch):
+    """Neither many of them, nor as many as there may be: those are closed."""
+    count = 150
+    if most is not None:
+        count = 2 * most
+        for name, value in {"CONNECTIONS": most, "IDLE_S": 1, "LOOK_S": 1}.items():
+            monkeypatch.setattr(command, name, value)
+    with serving(command.bound(app, 0)) as address, ExitStack() as idle:
+        for _ in range(count):
+            idle.enter_context(socket.create_connection(("127.0.0.1", urlsplit(address).port), timeout=10))
+        with urlopen(f"{address}/style.css", timeout=15) as answer:
+            assert answer.status == 200
 
 
 def test_other_things_than_stores_are_refused(tmp_path):

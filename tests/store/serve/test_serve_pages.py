@@ -9,7 +9,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from html.parser import HTMLParser
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import urlopen
 
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 from flask.testing import FlaskClient
 from serving import serving
 from shown_store import AUDIT, EVIL, HELD, HOSTILE, WORD
+from small_store import make_store
 
 import concord.text
 import store
@@ -460,6 +461,27 @@ def test_it_listens_on_this_machine_alone(app):
     server.task_dispatcher.shutdown()
     server.close()
     assert not {"--host", "--bind"} & {name for param in command.main.params for name in param.opts}
+
+
+def test_who_typed_concord_gets_his_own_words_back(client, monkeypatch):
+    from concord import commands
+
+    monkeypatch.setattr(commands, "by_name", lambda: True)
+    for words in ("precompute.py --refit", "run precompute.py"):
+        text = page(client, f"/?text={quote(words)}")
+        assert f'name="text" value="{words}"' in text
+        assert "concord precompute" not in text
+
+
+def test_what_is_missing_is_told_with_the_command_that_was_typed(tmp_path, monkeypatch):
+    from concord import commands
+
+    monkeypatch.setattr(commands, "by_name", lambda: True)
+    path = make_store(tmp_path / "run precompute.py.zarr", {"train": 3}, fit=False)
+    shown = Shown(store.open(path))
+    text = page(asking(make_app(shown)), "/")
+    assert "no soft labels; concord precompute makes one from real clips" in text
+    assert "run precompute.py.zarr" in text
 
 
 @pytest.mark.parametrize("most", [None, 20])

@@ -108,8 +108,8 @@ def run(root: Path, request: Request, workers: int) -> Report:
     write_manifest(root, request, unread)
     entries = [_entry(task, outcomes[task.id]) for task in [*reals, *forged]]
     ledger.write(root, entries)
-    counts = [sum(not outcomes[task.id].reason for task in tasks) for tasks in (reals, forged)]
-    return Report(*counts, tuple(entry for entry in entries if entry.reason))
+    real, made = (sum(not outcomes[task.id].reason for task in tasks) for tasks in (reals, forged))
+    return Report(real, made, tuple(entry for entry in entries if entry.reason))
 
 
 def _tasks(root: Path, request: Request, usable: dict[str, Source]) -> list[Task]:

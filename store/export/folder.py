@@ -130,7 +130,7 @@ def _is(path: Path, noted: object) -> bool:
     """Whether a file is there with the bytes that were noted."""
     if not isinstance(noted, dict) or not files.is_plain(path) or path.stat().st_size != noted.get("bytes"):
         return False
-    return _identity(path)["sha256"] == noted.get("sha256")
+    return bool(_identity(path)["sha256"] == noted.get("sha256"))
 
 
 def _read(path: Path) -> dict[str, Any]:

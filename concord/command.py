@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import click
 
 from concord import __version__, early, extras, secrets
-from concord.commands import as_called
+from concord.commands import as_called, logged
 from concord.errors import ConcordError
 from concord.text import plain, plain_lines
 
@@ -242,7 +242,7 @@ class _Formatter(logging.Formatter):
     """One line a message, safe for a terminal and without secrets; tracebacks by line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = plain(secrets.redact(as_called(record.message)))
+        record.message = plain(secrets.redact(logged(record)))
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:

@@ -1,14 +1,19 @@
 """Every command of the project, and how texts name it: a wheel has no `precompute.py`, so who typed `concord` reads `concord`.
 
-Texts name commands as a checkout has them (`precompute.py`, `python -m student.train`); they are translated when shown.
+Texts name commands as a checkout has them (`precompute.py`, `python -m student.train`); they are translated when shown. Names
+of files and other foreign text are not: pages and logs translate the project's own words alone, and in whole lines, where both
+are mixed, `precompute.py` counts as a command only where the words around it say so.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from functools import cache
 from pathlib import Path
+
+from concord.errors import ConcordError
 
 # name: (module, click command in it, what it does)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -57,13 +62,32 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 WRITTEN = re.compile(
-    r"(?<![\w/.-])(?:(?:python )?precompute\.py\b|python -m \w+(?:\.\w+)+|(?:python|accelerate launch) student/train\.py\b)"
+    r"""
+    (?<![\w/.\\'"@+~=:%-])  # not within a path or a longer name, nor quoted as one
+    (?: (?P<lead> (?:run|made\ by|as\ for|that)\s+ ) precompute\.py
+      | precompute\.py (?= \ --\w | \ makes\ | \ and\ predict\ )
+      | python\ (?: precompute\.py | student/train\.py | -m\ \w+(?:\.\w+)+ )
+      | accelerate\ launch\ student/train\.py
+    )
+    (?! [\w/\\'"@+~=%-] | \.\w )
+    """,
+    re.VERBOSE,
 )
 
 
 def as_called(text: str) -> str:
     """The text with commands as `concord NAME` if this process was started as `concord`; those without a name there stay."""
     return WRITTEN.sub(_named, text) if by_name() else text
+
+
+def logged(record: logging.LogRecord) -> str:
+    """The message of a record of a log: its own words, and errors of ours, as the user calls commands; what else is filled in
+    stays."""
+    given = record.args
+    if isinstance(given, tuple):
+        given = tuple(as_called(str(one)) if isinstance(one, ConcordError) else one for one in given)
+    text = as_called(str(record.msg))
+    return text % given if given else text
 
 
 @cache
@@ -74,9 +98,10 @@ def by_name() -> bool:
 
 
 def _named(found: re.Match[str]) -> str:
-    *start, what = found[0].split()
+    lead = found["lead"] or ""
+    *start, what = found[0].removeprefix(lead).split()
     if what == "precompute.py":
-        return "concord precompute"
+        return f"{lead}concord precompute"
     if what == "student/train.py":
         return "concord train" if start == ["python"] else "accelerate launch -m student.train"
     names = {module.removesuffix(".__main__"): name for name, (module, _, _) in COMMANDS.items()}

@@ -194,7 +194,7 @@ def _verdict(damage: list[dict[str, str]], is_complete: bool) -> str:
         return f"verify: {counted(len(clips), 'clip')} damaged" + (f", and {', '.join(sorted(parts))}" if parts else "")
     if is_complete:
         return "verify: every chunk reads as written, and every file is the one that was written"
-    return (
+    return as_called(
         "verify: every chunk reads as written; the store is not closed (a run writes to it, was cut off, or was of an earlier "
         "release), so files are not compared with an inventory: run precompute.py on it once more"
     )
@@ -246,9 +246,8 @@ def main(path: str, options: dict[str, str], check: bool, as_json: bool, save_fi
             console.print(_verdict(report["damage"], reader.inventory.complete))
         if save_fit:
             kind, file = plain(reader.attrs["similarity"].get("kind")), plain(save_fit)
-            console.print(
-                as_called(f"fit ({kind}) written to {file}: precompute.py and predict take it with --fit-from {file}")
-            )
+            told = as_called("precompute.py and predict take it with --fit-from")
+            console.print(f"fit ({kind}) written to {file}: {told} {file}")
     if report.get("damage"):
         sys.exit(1)
 

@@ -193,7 +193,7 @@ def show(report: Report, width: int | None = None) -> None:
         for warning in tables.warnings(variant):
             console.print(Text(plain(warning)))
     if not report.audited:
-        console.print(Text(plain(tables.UNAUDITED.format(report.store)), style="dim"))
+        console.print(Text(plain(tables.unaudited(report.store)), style="dim"))
 
 
 @click.command(cls=Command)

@@ -2,8 +2,9 @@
 
 A template is in the folder `templates` of its page's package and is named PACKAGE/FILE, such as
 `pipelines.audit/audit.html.j2`. Output of templates is escaped by `concord.text.html`, so that hostile file names and
-messages are only displayed. SVG drawings are made by code that escapes and returns `Markup`. `style.css` here is the
-look of all pages, in light and dark mode.
+messages are only displayed. Templates name commands as the user calls them; values stay as they are, but for sentences of
+ours, which the filter `called` translates. SVG drawings are made by code that escapes and returns `Markup`. `style.css` here
+is the look of all pages, in light and dark mode.
 """
 
 from __future__ import annotations
@@ -30,15 +31,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"count": text.counted, "number": as_number, "hours": as_hours, "span": as_span, "when": as_when}
+    made.filters["called"] = as_called
     return made
 
 
 def escaped(value: object) -> Markup:
-    """A template's output, escaped by `concord.text.html`, commands as the user calls them. Jinja's own escaping keeps
-    characters that change the writing direction, and control characters."""
-    if isinstance(value, Markup):
-        return value
-    return Markup(text.html(as_called(value) if isinstance(value, str) else value))
+    """A template's output, escaped by `concord.text.html`. Jinja's own escaping keeps characters that change the writing
+    direction, and control characters."""
+    return value if isinstance(value, Markup) else Markup(text.html(value))
 
 
 def source(name: str) -> str:

@@ -1,13 +1,14 @@
 """The folder of a run: recognised by its forge.json, refused if it holds anything else, and written piece by piece.
 
-A clip is written under another name and renamed when it is complete; what it is made of is noted before that. So a clip
-that has its name is finished and is never written again, and a run that was killed continues.
+A clip is written under another name and renamed when it is complete; what it is made of, and its size, is noted before that.
+So a clip that has its name and size is finished and is never written again, and a run that was killed continues.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ NOTED = {
     "audio_fake": int, "video_fake": int, "audio_segments": list, "video_segments": list, "donor": str,
     "donor_people": list, "frames": int, "face": list, "seed": int, "note": str,
 }  # fmt: skip
+SIZE = "bytes"  # of the clip, also in its note; those of earlier releases do not have it
 
 
 def prepare(root: Path, request: Request) -> FileLock:
@@ -101,9 +103,13 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def is_finished(root: Path, method: str, name: str) -> bool:
-    """Whether an output is there with what must be known of it. One that lost its note is made again."""
-    there = place(root, method, name).exists() and read_note(note(root, method, name)) is not None
-    return there and (method != REAL or points(root, name).exists())
+    """Whether an output is there as it was written, with what must be known of it; any other is made again."""
+    path, about = place(root, method, name), read_note(note(root, method, name))
+    if about is None or not files.is_plain(path):
+        return False
+    size = path.stat().st_size
+    # The index of a .npz file is at its end, so one that was cut is none.
+    return 0 < size == about.get(SIZE, size) and (method != REAL or zipfile.is_zipfile(points(root, name)))
 
 
 def _check_foreign(root: Path, request: Request) -> None:

@@ -1,9 +1,9 @@
-"""A run: real clips first, because they say which clips can be taken from; then the forgeries; then lists and sheets."""
+"""A run: real clips first, because they say which clips can be taken from; then the forgeries; then sheets and lists."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipelines.corpora.manifest import Row
 from pipelines.forge import folder, plan, sheet
 from pipelines.forge.plan import REAL, Request, Source
 from pipelines.forge.work import Opening, Outcome, Task, people
+from pipelines.media.files import MediaError
 from pipelines.tables import ledger
 from pipelines.tables.ledger import Entry
 from pipelines.ui.progress import Pass, shown
@@ -100,22 +101,22 @@ class Pool:
 
 def run(root: Path, request: Request, workers: int) -> Report:
     """Fill a folder that `folder.prepare` has made. Raises TeacherError and ChildLost; running it again continues."""
-    entries: list[Entry] = []
     with Pool(root, request, workers) as pool:
         reals = [Task(source, REAL) for source in request.sources]
         outcomes = pool.do(reals, "real clips")
         usable = {task.source.name: task.source for task in reals if not outcomes[task.id].reason}
-        entries += [_entry(task, outcomes[task.id]) for task in reals]
-        tasks = _tasks(root, request, usable)
-        outcomes = pool.do(tasks, "forgeries") if tasks else {}
-        entries += [_entry(task, outcomes[task.id]) for task in tasks]
-    write_manifest(root, request)
-    ledger.write(root, entries)
+        forged = _tasks(root, request, usable)
+        outcomes |= pool.do(forged, "forgeries") if forged else {}
+    unread: dict[str, MediaError] = {}
     for method in request.methods:
-        sheet.write(root, method, [source.name for source in request.sources])
-    failed = tuple(entry for entry in entries if entry.reason)
-    done = len(entries) - len(failed)
-    return Report(len(usable), done - len(usable), failed)
+        unread |= sheet.write(root, method, [source.name for source in request.sources])
+    again = "remove it, and the next run makes it again"
+    outcomes |= {name: Outcome(error.reason, f"{error}; {again}") for name, error in unread.items()}
+    write_manifest(root, request, unread)
+    entries = [_entry(task, outcomes[task.id]) for task in [*reals, *forged]]
+    ledger.write(root, entries)
+    real, made = (sum(not outcomes[task.id].reason for task in tasks) for tasks in (reals, forged))
+    return Report(real, made, tuple(entry for entry in entries if entry.reason))
 
 
 def _tasks(root: Path, request: Request, usable: dict[str, Source]) -> list[Task]:
@@ -136,14 +137,16 @@ def _entry(task: Task, outcome: Outcome) -> Entry:
     return Entry(task.id, source, stage, outcome.reason, outcome.message, seconds=outcome.seconds)
 
 
-def write_manifest(root: Path, request: Request) -> None:
-    """manifest.csv of everything that is finished in the folder, methods of earlier runs included."""
+def write_manifest(root: Path, request: Request, unread: Container[str] = ()) -> None:
+    """manifest.csv of everything that is finished in the folder, methods of earlier runs included, but for METHOD/NAME that
+    cannot be read."""
     rows: list[Row] = []
     more: dict[str, list[str]] = {"seed": [], "made_from": [], "taken_from": [], "drawn": []}
     for method in plan.folders():
         for source in request.sources:
             about = folder.read_note(folder.note(root, method, source.name))
-            if about is None or not folder.is_finished(root, method, source.name):
+            finished = folder.is_finished(root, method, source.name) and Task(source, method).id not in unread
+            if about is None or not finished:
                 continue
             rows.append(_row(root, method, source, about))
             for name, value in zip(more, (about["seed"], source.row.id, about["donor"], about["note"]), strict=True):

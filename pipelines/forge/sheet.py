@@ -15,6 +15,7 @@ import numpy as np
 
 from concord import files
 from pipelines.forge import folder, plan
+from pipelines.media.files import MediaError
 from pipelines.media.picture import Video
 from pipelines.media.sound import decode_sound
 from store import output
@@ -28,13 +29,19 @@ BORDER = 4
 MARKED, PLAIN, PAPER, INK = (200, 40, 40), (90, 100, 110), (255, 255, 255), (30, 30, 30)
 
 
-def write(root: Path, method: str, names: Sequence[str]) -> None:
-    """The sheet of a method, of the first clips that have it; none if no clip has."""
+def write(root: Path, method: str, names: Sequence[str]) -> dict[str, MediaError]:
+    """The sheet of a method, of the first clips that have it; none if no clip has.
+
+    Returns {METHOD/NAME: why} of the clips that had to be left out because they cannot be read.
+    """
     kinds = plan.REAL, method
-    made = [name for name in names if all(folder.is_finished(root, kind, name) for kind in kinds)][:CLIPS]
-    if not made:
-        return
-    blocks = [_clip(root, method, name) for name in made]
+    unread: dict[str, MediaError] = {}
+    blocks: list[np.ndarray] = []
+    for name in names:
+        if len(blocks) < CLIPS and all(folder.is_finished(root, kind, name) for kind in kinds):
+            blocks += _clip(root, method, name, unread)
+    if not blocks:
+        return unread
     width = max(block.shape[1] for block in blocks)
     page = np.concatenate([_wide(block, width) for block in blocks])
     import matplotlib
@@ -45,9 +52,11 @@ def write(root: Path, method: str, names: Sequence[str]) -> None:
     packed = io.BytesIO()
     image.imsave(packed, page, format="png", metadata=output.picture_metadata(COMMAND, "png"))
     files.write(root / folder.SHEETS / f"{method}.png", packed.getvalue())
+    return unread
 
 
-def _clip(root: Path, method: str, name: str) -> np.ndarray:
+def _clip(root: Path, method: str, name: str, unread: dict[str, MediaError]) -> list[np.ndarray]:
+    """The rows of a clip as one picture; nothing where a file cannot be read, which `unread` then has."""
     about = folder.read_note(folder.note(root, method, name)) or {}
     num = int(about["frames"])
     video, audio = (_forged(about, kind, num) for kind in ("video", "audio"))
@@ -56,7 +65,11 @@ def _clip(root: Path, method: str, name: str) -> np.ndarray:
     for kind in (plan.REAL, method):
         path = plan.place(root, kind, name)
         marks = (video, audio) if kind == method else (np.zeros(num, bool), np.zeros(num, bool))
-        pictures, sound = _decoded(path, shown)
+        try:
+            pictures, sound = _decoded(path, shown)
+        except MediaError as error:
+            unread[f"{kind}/{name}"] = error
+            return []
         left, top, right, bottom = about["face"]
         pictures = [picture[top:bottom, left:right] for picture in pictures]
         cells = [_cell(picture, bool(marks[0][k]), k) for picture, k in zip(pictures, shown, strict=True)]
@@ -64,7 +77,7 @@ def _clip(root: Path, method: str, name: str) -> np.ndarray:
         rows += [_title(f"{kind}   {name}   {about['note'] if kind == method else ''}", row.shape[1]), row]
         rows.append(_waves(sound, marks[1], shown, row.shape[1]))
     rows.append(np.full((14, rows[0].shape[1], 3), PAPER, np.uint8))
-    return np.concatenate(rows)
+    return [np.concatenate(rows)]
 
 
 def _forged(about: dict, kind: str, num: int) -> np.ndarray:
@@ -90,6 +103,8 @@ def _decoded(path: Path, shown: Sequence[int]) -> tuple[list[np.ndarray], np.nda
     video = Video(path)
     wanted = set(shown)
     kept = {k: picture for k, picture in enumerate(video) if k in wanted}
+    if wanted - kept.keys():
+        raise MediaError("truncated", f"{path} has {video.num_frames} frames, fewer than were written")
     return [kept[k] for k in shown], decode_sound(path, video.start_s, video.num_frames).samples
 
 

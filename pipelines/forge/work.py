@@ -115,9 +115,11 @@ class Forge:
         heard = clip.sound if forged.sound is None else forged.sound
         assert shown is not None
         assert (len(shown), len(heard)) == (clip.num_frames, len(clip.sound))
-        folder.write_note(folder.note(self.root, task.method, task.source.name), _about(task, clip, forged, self.seed))
+        about = _about(task, clip, forged, self.seed)
         with files.replacing(plan.place(self.root, task.method, task.source.name)) as partial:
             film.encode(partial, _each(shown[clip.kept]), heard[clip.kept_samples], CODING)
+            about[folder.SIZE] = partial.stat().st_size
+            folder.write_note(folder.note(self.root, task.method, task.source.name), about)
 
 
 def _each(shown: np.ndarray) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from torch.utils import data
 from store.dataset import windows
 from store.dataset.pairs import padded
 from store.dataset.shuffle import BUFFER, shuffled
-from store.dataset.windows import Transform, Windows
+from store.dataset.windows import Transform, Windows, whole
 from store.layout import UNKNOWN, StoreError
 
 FILLS = {"frame_label": UNKNOWN}  # of padding, where it is not 0
@@ -72,7 +72,7 @@ class Dataset(Windows, data.Dataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """From now on give the swaps, the `rng` of `transform` and the order of a `Stream` of that epoch, in workers too."""
-        if epoch < 0:
+        if whole("an epoch", epoch) < 0:
             raise StoreError(f"an epoch must not be negative, as {epoch} is")
         self._epoch.fill_(epoch)
 
@@ -121,8 +121,10 @@ class Stream(data.IterableDataset[Any]):
         collate: Callable[[Sequence[Any]], Any] = collate,
     ) -> None:
         running = distributed.is_available() and distributed.is_initialized()
-        self.rank = rank if rank is not None else distributed.get_rank() if running else 0
-        self.world = world if world is not None else distributed.get_world_size() if running else 1
+        self.rank = whole("rank", rank) if rank is not None else distributed.get_rank() if running else 0
+        self.world = whole("world", world) if world is not None else distributed.get_world_size() if running else 1
+        batch_size = None if batch_size is None else whole("batch_size", batch_size)
+        buffer = whole("buffer", buffer)
         if not 0 <= self.rank < self.world:
             raise StoreError(f"rank {self.rank} of {self.world}: ranks are counted from 0 and below `world`")
         if (batch_size is not None and batch_size < 1) or buffer < 1:

@@ -265,12 +265,27 @@ def choice(
     swaps: float,
     seed: int,
 ) -> Choice:
-    """A Choice of what a person gave."""
+    """A Choice of what a person gave. Raises StoreError for what is none."""
     if isinstance(arrays, str):
         arrays = [arrays]
     if isinstance(clips, str):
         raise StoreError(f"clips must be a list of ids or numbers, not the text {clips!r}")
     if trim not in spans.TRIMS:
         raise StoreError(f"trim must be one of {', '.join(spans.TRIMS)}, not {trim!r}")
-    kept = None if clips is None else tuple(clips)
-    return Choice(tuple(dict.fromkeys(arrays)), split, kept, window, trim, swaps, seed)
+    length = None if window is None else whole("window", window)
+    kept = (
+        None
+        if clips is None
+        else tuple(key if isinstance(key, str) else whole("a clip's number", key) for key in clips)
+    )
+    return Choice(tuple(dict.fromkeys(arrays)), split, kept, length, trim, swaps, whole("seed", seed))
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """A whole number as Python's int; StoreError for anything else, such as 1.5. True is none: it would count as 1."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise StoreError(f"{name} must be a whole number, not {value!r}") from None

@@ -19,7 +19,7 @@ import click
 
 from concord import command
 from concord.text import byte_size, counted
-from store.export.folder import Export, claim
+from store.export.folder import CARD, Export, claim
 from store.export.plan import KINDS, Request, plan
 from store.layout import StoreError
 from store.reader import Reader
@@ -86,7 +86,9 @@ def main(
     clips, shards = counted(made.plan.about["clips"], "clip"), counted(len(made.plan.shards), "file")
     out_of = f"; {counted(left, 'clip that is', 'clips that are')} not done left out" if left else ""
     command.say(f"{out}: {clips} in {shards}, {byte_size(size)}{out_of}")
-    if not licence:
+    if made.kept:
+        command.say(f"{out / CARD} is not as it was written, so it stays as it is", err=True)
+    elif not licence:
         command.say("the card states no licence: give --licence, and --attribution, before you pass it on", err=True)
 
 

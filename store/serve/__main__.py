@@ -31,6 +31,10 @@ from store.reader import Reader
 HOST = "127.0.0.1"
 PORT = 8520
 THREADS = 6  # a player asks for pictures, sound and frames at the same time
+# Idle connections are few bytes each, but whoever holds all of them would shut out the browser. The usual limit of open
+# files is 1,024, and stores need some.
+CONNECTIONS = 600
+IDLE_S, LOOK_S = 30, 5  # how long a connection may be idle, and how often that is looked at
 
 
 @click.command(cls=command.Command, epilog="Example: python -m store.serve demo.zarr")
@@ -74,7 +78,17 @@ def bound(app: Any, port: int) -> Any:
     except OSError as error:
         why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
         raise ConcordError(f"port {port} {why}; give another one, or --port 0 for any that is free") from error
-    return create_server(app, sockets=[here], threads=THREADS, ident=None, clear_untrusted_proxy_headers=True)
+    return create_server(
+        app,
+        sockets=[here],
+        threads=THREADS,
+        ident=None,
+        clear_untrusted_proxy_headers=True,
+        connection_limit=CONNECTIONS,
+        channel_timeout=IDLE_S,
+        cleanup_interval=LOOK_S,
+        asyncore_use_poll=True,  # select takes no socket whose number is above 1,023
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from concord.commands import as_called
 from store import layout
 from store.layout import StoreError
 from store.reader import Reader
@@ -44,7 +45,7 @@ def part(reader: Reader, i: int, start: int) -> dict[str, Any]:
             found[name] = reader.frames(i, start, stop, [name])[name] if name in reader.names else None
         except StoreError as error:
             found[name] = None
-            lost.append(str(error))
+            lost.append(as_called(str(error)))
     similarity, flags, fake, audio = (found[name] for name in ("similarity", "flags", "fake", "audio"))
     return {
         "start": start,

@@ -6,6 +6,7 @@ none calls a video genuine.
 
 from __future__ import annotations
 
+from concord.commands import as_called
 from store.similarity.grounds import LEAST, number
 from store.similarity.limits import one_in
 from student.predict.records import BETWEEN, UNLICENSED, Answer, Ruled
@@ -198,7 +199,7 @@ def advice(said: Answer) -> list[tuple[str, str]]:
             "Compare it with videos of the same person, filmed in the same way, that you know to be genuine: run all of them "
             "together and see whether this one's number is among theirs. With 20 s of their speech or more the command does so:"
         )
-        found = [(compare, "python -m student.predict VIDEO --teacher-only --reference FOLDER")]
+        found = [(compare, as_called("python -m student.predict VIDEO --teacher-only --reference FOLDER"))]
         if reason == BETWEEN and said.reference is not None and said.reference.used:
             more = "Give more or longer genuine videos of this person, filmed in the same way, with --reference."
             found = [(more, ""), ("Or use a longer part of this one.", "")]
@@ -211,7 +212,8 @@ def advice(said: Answer) -> list[tuple[str, str]]:
             found.append((f"{same}say so:", f"--corpus {name}") if named[name] >= LEAST else (f"{same}{few}", ""))
         return [*found, ("The video is neither suspected nor cleared.", "")]
     if reason:
-        return [NEXT[reason], ("The video is neither suspected nor cleared.", "")]
+        what, command = NEXT[reason]
+        return [(as_called(what), as_called(command)), ("The video is neither suspected nor cleared.", "")]
     if said.decision == "fake":
         return [
             ("Do not attribute these words to this person because of this video alone.", ""),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from concord.commands import as_called
 from concord.text import counted
 from concord.text import markdown as md
 from store.similarity.intervals import auc_by_cluster
@@ -222,13 +223,17 @@ def markdown(report: Report) -> str:
     said.append(
         f"Threshold and temperature: {report.fitted_on}. Intervals: 95 %, groups of clips drawn with replacement, "
         "single clips where a note says so. Read AP against the prevalence. "
-        + ("" if report.audited else UNAUDITED.format(md(report.store)))
+        + ("" if report.audited else unaudited(md(report.store)))
     )
     return "\n".join([*said, "", MARK]) + "\n"
 
 
 MARK = "<!-- by concord-av, student.evaluate -->"  # an invisible mark that identifies an earlier table
-UNAUDITED = "No trivial baselines: run python -m pipelines.audit --store {} first."
+
+
+def unaudited(store: str) -> str:
+    """What is missing without an audit of the store, whose name is as the text needs it."""
+    return as_called("No trivial baselines: run python -m pipelines.audit --store {} first.").format(store)
 
 
 def _row(cells: tuple[str, ...]) -> str:

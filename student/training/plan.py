@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import store
+from concord.commands import as_called
 from concord.text import counted
 from store.dataset.spans import Spans, spans, window_for
 from student import run_state
@@ -110,7 +111,7 @@ class Plan:
     def say_picture(self) -> None:
         """Log the kind of picture that the student uses."""
         few = self.config.model in OF_FACES and "face" not in self.reader.names
-        hint = ", enlarged: the store has no whole faces (precompute.py --arrays face)" if few else ""
+        hint = as_called(", enlarged: the store has no whole faces (precompute.py --arrays face)") if few else ""
         log.info("%s looks at frames/%s%s", self.config.model, self.data.picture, hint)
 
     def say_validation(self) -> None:

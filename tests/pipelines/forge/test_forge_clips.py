@@ -1,6 +1,7 @@
 """Forged clips of real GRID clips: what changes and what must not, where the labels lie, and the same bytes each time."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import av
@@ -226,6 +227,31 @@ def test_what_is_finished_is_kept_and_what_is_missing_made_again(made):
     make(made, wanted(), [(0, method) for method in METHODS])
     assert digests(made) == before
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.parametrize("left", [0, 1000])
+@pytest.mark.parametrize("what", ["real", "partial", "points"])
+def test_what_was_emptied_or_cut_is_made_again(made, what, left):
+    before = digests(made)
+    path = folder.points(made, name()) if what == "points" else plan.place(made, what, name())
+    path.write_bytes(path.read_bytes()[:left])
+    make(made, wanted(), [(0, "partial")])
+    assert digests(made) == before
+    Clip.load(folder.points(made, name()))
+
+
+def test_a_note_of_an_earlier_release_knows_no_size(made):
+    path, about = plan.place(made, "partial", name()), folder.note(made, "partial", name())
+    kept = about.read_bytes()
+    folder.write_note(about, {key: value for key, value in json.loads(kept).items() if key != "bytes"})
+    try:
+        assert folder.is_finished(made, "partial", name())
+        data = path.read_bytes()
+        path.write_bytes(b"")
+        assert not folder.is_finished(made, "partial", name())
+        path.write_bytes(data)
+    finally:
+        about.write_bytes(kept)
 
 
 def test_a_face_on_itself_is_the_same_picture(made):

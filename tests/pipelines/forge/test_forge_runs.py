@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,26 @@ def test_bad_input_costs_a_line_each_and_nothing_else(tmp_path):
         "good audio-swap": "no_donor",
     }
     assert {row.method for row in manifest.load(f"csv:{tmp_path / 'out' / 'manifest.csv'}")} == {"", "time-shift"}
+
+
+def test_a_finished_clip_that_cannot_be_read_costs_a_line_and_is_named(tmp_path):
+    """Damage that keeps the size is found when the sheet is drawn."""
+    out = tmp_path / "out"
+    words = "--corpus", f"grid:{CLIPS.parent}", "--limit", 1, "--out", out, "--methods", "time-shift"
+    assert forge(*words)[0] == 0
+    (clip,) = (out / "time-shift").glob("*.mp4")
+    whole, rows = clip.read_bytes(), (out / "manifest.csv").read_text()
+    clip.write_bytes(b"x" * len(whole))
+    code, said = forge(*words)
+    assert code == 3, said
+    (line,) = [line for line in said.splitlines() if line.startswith(f"time-shift/{clip.stem}: ")]
+    assert re.search(rf": unreadable: .*{re.escape(str(clip))}.*; remove it, and the next run makes it again", line)
+    assert "1 real and 0 forged clips" in said
+    assert ledger.read(out)[f"time-shift/{clip.stem}"].reason == "unreadable"
+    assert {row.method for row in manifest.read(out / "manifest.csv")} == {""}
+    clip.unlink()
+    assert forge(*words)[0] == 0
+    assert (clip.read_bytes(), (out / "manifest.csv").read_text()) == (whole, rows)
 
 
 def test_corpora_without_real_clips_and_unknown_methods_change_nothing(tmp_path):

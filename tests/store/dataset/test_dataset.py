@@ -254,6 +254,12 @@ def test_a_copy_in_another_process_gives_the_same(path):
         ({"swaps": 1.5}, "swaps is a share between 0 and 1, not 1.5"),
         ({"swaps": 0.5, "window": None}, "the lengths of whole clips would give them away"),
         ({"seed": -1}, "seed must not be negative"),
+        ({"window": 1.5}, "window must be a whole number, not 1.5"),
+        ({"window": True}, "window must be a whole number, not True"),
+        ({"window": "9"}, "window must be a whole number, not '9'"),
+        ({"seed": 0.5}, "seed must be a whole number, not 0.5"),
+        ({"seed": False}, "seed must be a whole number, not False"),
+        ({"clips": [True, False]}, "a clip's number must be a whole number, not True"),  # a mask
     ],
 )
 def test_what_cannot_be_given_is_said_in_a_sentence(path, options, said):
@@ -261,6 +267,21 @@ def test_what_cannot_be_given_is_said_in_a_sentence(path, options, said):
         store.Dataset(path, **{"window": T, **options})
     assert said in str(found.value)
     assert "\n" not in str(found.value)
+
+
+def test_whole_numbers_of_numpy_are_taken(path):
+    given = store.Dataset(path, [], window=np.int64(T), seed=np.uint8(3), clips=np.array([0, 1]))
+    plain = store.Dataset(path, [], window=T, seed=3, clips=[0, 1])
+    assert given.choice == plain.choice
+    assert type(given.choice.window) is type(given.choice.seed) is int
+
+
+@pytest.mark.parametrize("epoch", [1.5, True, "1"])
+def test_an_epoch_is_a_whole_number(path, epoch):
+    data = store.Dataset(path, [], **EVERY)
+    with pytest.raises(StoreError, match=f"an epoch must be a whole number, not {epoch!r}"):
+        data.set_epoch(epoch)
+    assert data.epoch == 0
 
 
 def test_a_store_without_a_fit_has_no_soft_labels(tmp_path):

@@ -157,6 +157,11 @@ def test_ranks_are_those_of_torch_distributed(data, monkeypatch):
         ({"rank": -1, "world": 2}, "rank -1 of 2"),
         ({"batch_size": 0}, "batch_size and buffer must be at least 1, not 0"),
         ({"buffer": 0}, "batch_size and buffer must be at least 1, not 8 and 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number, not 2.5"),
+        ({"batch_size": True}, "batch_size must be a whole number, not True"),
+        ({"buffer": 9.0}, "buffer must be a whole number, not 9.0"),
+        ({"rank": 0.5, "world": 2}, "rank must be a whole number, not 0.5"),
+        ({"rank": 0, "world": 1.5}, "world must be a whole number, not 1.5"),
     ],
 )
 def test_what_cannot_be_given_is_said_in_a_sentence(data, options, said):

@@ -304,6 +304,69 @@ def test_a_shard_that_was_changed_is_written_again(path, tmp_path):
     assert contents(out) == whole
 
 
+@pytest.mark.parametrize("name", ["train-000000.tar", "fit.npz"])
+def test_damage_that_keeps_the_size_is_written_again(path, tmp_path, name):
+    request = Request("webdataset", ("fake",), shard_bytes=100)
+    out = write(path, tmp_path / "out", request)
+    whole = contents(out)
+    data = bytearray(whole[name])
+    data[len(data) // 2] ^= 1
+    (out / name).write_bytes(data)
+    assert not folders.claim(out, plan(store.open(path), request)).complete
+    write(path, out, request)
+    assert contents(out) == whole
+
+
+def test_a_card_that_somebody_completed_stays(path, tmp_path):
+    out, words = tmp_path / "out", ("--format", "webdataset", "--arrays", "fake")
+    first = ran(main, path, out, *words)
+    assert "stays" not in first.stderr
+    own = (out / "README.md").read_text() + "\nWe asked all speakers.\n"
+    (out / "README.md").write_text(own)
+    (out / "train-000000.tar").unlink()
+    for _ in range(2):  # with something to write, and without
+        done = ran(main, path, out, *words)
+        assert done.exit_code == 0, done.output
+        assert f"{out}/README.md is not as it was written, so it stays as it is" in done.stderr
+        assert "the card states no licence" not in done.stderr
+        assert (out / "README.md").read_text() == own
+    (out / "README.md").unlink()
+    assert "stays" not in ran(main, path, out, *words).stderr
+    assert own.startswith((out / "README.md").read_text())
+
+
+def test_a_card_that_was_there_before_the_last_file_stays(path, tmp_path):
+    request = Request("webdataset", ("fake",), shard_bytes=100)
+    out = write(path, tmp_path / "out", request, shards=1)
+    (out / "README.md").write_text("ours")
+    write(path, out, request)
+    assert (out / "README.md").read_text() == "ours"
+
+
+@pytest.mark.parametrize("one", [None, {}, [], {"bytes": "x"}, {"bytes": 1, "sha256": 2}])
+def test_a_note_that_says_nothing_of_a_file_costs_that_file(path, tmp_path, one):
+    request = Request("webdataset", ("fake",), shard_bytes=100)
+    out = write(path, tmp_path / "out", request)
+    whole = contents(out)
+    note = json.loads(whole["export.json"])
+    note["shards"]["train-000000.tar"] = one
+    note["files"] = {"README.md": one} if one is not None else None
+    (out / "export.json").write_text(json.dumps(note))
+    write(path, out, request)
+    assert contents(out) == whole
+
+
+def test_other_files_in_the_folder_of_an_export_are_not_touched(path, tmp_path):
+    request = Request("datasets", ("fake",), shard_bytes=100)
+    out = write(path, tmp_path / "out", request, shards=1)
+    others = {"notes.txt": b"mine", "data/more.parquet": b"mine too"}
+    for name, data in others.items():
+        (out / name).write_bytes(data)
+    write(path, out, request)
+    write(path, out, request)
+    assert others.items() <= contents(out).items()
+
+
 def test_a_full_disk_says_so_and_leaves_no_half(path, tmp_path, monkeypatch):
     def full(partial, *given):
         partial.write_bytes(b"half")

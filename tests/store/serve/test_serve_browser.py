@@ -1,10 +1,10 @@
 """A real browser clicks through a store: filters, plays, seeks, compares, and visits failures and the audit."""
 
 import re
-import threading
 
 import pytest
 from chromium import CHROMIUM, FLAGS
+from serving import serving
 from shown_store import EVIL, HOSTILE, WORD
 
 from store.serve import __main__ as command
@@ -12,24 +12,11 @@ from store.serve import __main__ as command
 WAIT_MS = 60_000  # that the browser may take on a busy machine
 
 
-def end(server, thread):
-    """Stops a server from outside: its loop ends where it has nothing to listen to."""
-    left = list(server._map.values())
-    server._map.clear()
-    thread.join()
-    server.task_dispatcher.shutdown()
-    for one in left:
-        one.close()
-
-
 @pytest.fixture(scope="module")
 def address(app):
     """Of the pages, answered by the server that the command runs."""
-    server = command.bound(app, 0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    end(server, thread)
+    with serving(command.bound(app, 0)) as here:
+        yield here
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,17 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from html.parser import HTMLParser
+from urllib.parse import quote, urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from serving import serving
 from shown_store import AUDIT, EVIL, HELD, HOSTILE, WORD
+from small_store import make_store
 
 import concord.text
 import store
@@ -429,7 +434,6 @@ def run(*words, **more):
 
 def test_the_command_prints_one_line_answers_and_ends_with_ctrl_c(path):
     import signal
-    from urllib.request import urlopen
 
     with run(path, "--port", 0) as server:
         line = server.stdout.readline()
@@ -458,6 +462,42 @@ def test_it_listens_on_this_machine_alone(app):
     server.task_dispatcher.shutdown()
     server.close()
     assert not {"--host", "--bind"} & {name for param in command.main.params for name in param.opts}
+
+
+def test_who_typed_concord_gets_his_own_words_back(client, monkeypatch):
+    from concord import commands
+
+    monkeypatch.setattr(commands, "by_name", lambda: True)
+    for words in ("precompute.py --refit", "run precompute.py"):
+        text = page(client, f"/?text={quote(words)}")
+        assert f'name="text" value="{words}"' in text
+        assert "concord precompute" not in text
+
+
+def test_what_is_missing_is_told_with_the_command_that_was_typed(tmp_path, monkeypatch):
+    from concord import commands
+
+    monkeypatch.setattr(commands, "by_name", lambda: True)
+    path = make_store(tmp_path / "run precompute.py.zarr", {"train": 3}, fit=False)
+    shown = Shown(store.open(path))
+    text = page(asking(make_app(shown)), "/")
+    assert "no soft labels; concord precompute makes one from real clips" in text
+    assert "run precompute.py.zarr" in text
+
+
+@pytest.mark.parametrize("most", [None, 20])
+def test_idle_connections_do_not_shut_out_a_request(most, app, monkeypatch):
+    """Neither many of them, nor as many as there may be: those are closed."""
+    count = 150
+    if most is not None:
+        count = 2 * most
+        for name, value in {"CONNECTIONS": most, "IDLE_S": 1, "LOOK_S": 1}.items():
+            monkeypatch.setattr(command, name, value)
+    with serving(command.bound(app, 0)) as address, ExitStack() as idle:
+        for _ in range(count):
+            idle.enter_context(socket.create_connection(("127.0.0.1", urlsplit(address).port), timeout=10))
+        with urlopen(f"{address}/style.css", timeout=15) as answer:
+            assert answer.status == 200
 
 
 def test_other_things_than_stores_are_refused(tmp_path):

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from concord import commands
 from concord.pages import environment as pages
 from store.formats.table import read_csv
 from student.predict import __main__ as command
@@ -69,6 +70,19 @@ def test_the_list_links_to_its_pages_and_runs_no_other_script():
     assert "://" not in text
     keys = re.findall(r'<tr><td data-key="(\d)">', text)
     assert [list(words.SHORT)[int(key)] for key in keys] == list(ANSWERS)
+
+
+def test_a_video_called_like_a_command_keeps_its_name_and_link(monkeypatch):
+    monkeypatch.setattr(commands, "by_name", lambda: True)
+    names = ("precompute.py.mp4", "run precompute.py", "python -m store.inspect")
+    listed = [page.Listed(said(f"/v/{name}", "cannot decide", reason="mouth only"), f"{name}.html") for name in names]
+    text = page.index(listed, 3, BASIS)
+    assert [html.unescape(found) for found in re.findall(r"<bdi>(.*?)</bdi></a>", text)] == list(names)
+    assert re.findall(r'<a href="([^"]*)"', text)[:3] == [one.link for one in listed]
+    own = page.page(listed[1].said, BASIS, [], None)
+    assert "<bdi>run precompute.py</bdi>" in own
+    assert "(concord precompute --mouth-crops --vsr avhubert:PATH makes one)" in own
+    assert "<code>concord predict VIDEO --teacher-only --mouth-crops --fit-from STORE</code>" in own
 
 
 def test_the_table_beside_it_reads_back_and_holds_no_formula():

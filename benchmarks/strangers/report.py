@@ -13,7 +13,7 @@ import numpy as np
 
 import concord
 import store
-from benchmarks.strangers import evidence, figures, followed, forged, gather, listed, pairs, sound, verdicts
+from benchmarks.strangers import evidence, figures, followed, forged, gather, listed, sound, verdicts
 from benchmarks.strangers.decider import Decider, seen_by_fit
 from benchmarks.strangers.gather import Clip, Gathered
 from benchmarks.strangers.listed import Listed
@@ -92,7 +92,7 @@ class _Answers:
     """
 
     reals: list[Clip]
-    partners: pairs.Partners
+    partners: sound.Partners
     real: list[Verdict]
     swapped: list[Verdict]
     forged: list[Verdict]
@@ -102,7 +102,7 @@ class _Answers:
     def of(cls, found: Gathered, decider: Decider, source: evidence.Source, seed: int, advance: Advance) -> _Answers:
         reals = [clip for clip in found.clips if clip.listed.is_real]
         fakes = [clip for clip in found.clips if clip.listed.is_forged]
-        partners = pairs.partners([clip.listed for clip in reals], sound.OTHERS, seed)
+        partners = sound.partners([clip.listed for clip in reals], sound.OTHERS, seed)
         step = advance("answers", len(reals) + len(fakes))
 
         def shown(clip: Clip) -> Any:

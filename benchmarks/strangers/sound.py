@@ -1,11 +1,15 @@
 """Own sound against the sound of others and against the own sound at other times: per frame, over a second, over the clip.
 
+The others are real clips of the same corpus, chosen by a seed: of another person where the list names people, else of
+somebody unknown, and only if there is nobody else of the same person.
+
 All pairs of one kind are compared at once: their frames stand one after the other, and windows are cut at the ends of each.
 The numbers are those of `store.similarity.scores` and `probability`, with the map that `predict` would take.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +18,50 @@ import numpy as np
 
 from benchmarks.strangers import figures
 from benchmarks.strangers.figures import Values
+from benchmarks.strangers.listed import Listed
 from store import similarity
 from store.similarity import Fit
 from student.predict.evidence import Evidence
 
 SHIFTS = (4, 8)  # frames, both ways
 OTHERS = 5  # sounds of others for each clip
+WHO = ("another person", "unknown", "the same person")
 ROWS = 200_000  # frames compared at once
 Pair = tuple[int, int, int]  # lips of a clip with the sound of a clip, that many frames earlier
+
+
+@dataclass(frozen=True)
+class Partners:
+    """For each clip [n] the numbers of those whose sound it gets, the first of which is used for decisions; and how many
+    pairs there are of each kind in WHO."""
+
+    of: list[list[int]]
+    who: dict[str, int]
+
+
+def partners(listed: Sequence[Listed], most: int, seed: int) -> Partners:
+    """At most `most` partners for each of the clips, which are all real. The choice depends on the seed and on the clip's place
+    alone."""
+    corpora: dict[str, list[int]] = defaultdict(list)
+    for k, one in enumerate(listed):
+        corpora[one.row.corpus].append(k)
+    found: list[list[int]] = [[] for _ in listed]
+    who: Counter[str] = Counter(dict.fromkeys(WHO, 0))
+    for mine in corpora.values():
+        places = np.array(mine)
+        known = np.array([listed[k].is_known for k in mine])
+        person = np.unique([listed[k].person for k in mine], return_inverse=True)[1]
+        for n, k in enumerate(mine):
+            rest = places != k
+            other = rest & known & (person != person[n]) if known[n] else np.zeros(len(mine), bool)
+            unknown = rest & (~known | (not known[n])) & ~other
+            for kind, some in zip(WHO, (other, unknown, rest), strict=True):
+                if some.any():
+                    rng = np.random.default_rng([seed, k])
+                    found[k] = rng.permutation(places[some])[:most].tolist()
+                    who[kind] += len(found[k])
+                    break
+    return Partners(found, dict(who))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ undisturbed run. A child whose device is broken (`work.DeviceError`) is restarte
 later clips would seem to be at fault.
 
 The child is started by exec, never by fork, because zarr, torch and Ray have threads. It dies with its parent. Arrays
-are sent through the pipe without pickling, directly into their memory on the other side, so there is no second copy;
-those of long clips, which are in files, as the file (`concord.arrays.large`). Errors include their traceback, and a crash what
-the child wrote last: the Python lines where it happened, and a library's last words. Once it is built, a child writes
-nothing to the terminal.
+are sent through the pipe without a second copy, those of long clips as their file (`concord.arrays.large`). Errors
+include their traceback, and a crash what the child wrote last: the Python lines where it happened, and a library's last
+words. Once it is built, a child writes nothing to the terminal.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -56,8 +55,7 @@ _MAIN = (
 
 
 class ChildLost(ConcordError):
-    """The child died or took too long and was stopped; `reason` is crash, killed, timeout or device, `trace` the Python
-    lines where it was, if known."""
+    """The child died or was stopped; `reason` is crash, killed, timeout or device, `trace` its Python lines, if known."""
 
     exit_code = 1
 
@@ -97,12 +95,11 @@ class Child(Generic[Asked, Answer]):
         cases the next call has a child again."""
         if self._process is None:
             self._start()
-        answer: Answer = self._ask(value, limit_s)
-        return answer
+        return cast(Answer, self._ask(value, limit_s))
 
     def stop(self) -> None:
-        """End the process for good, while another thread may wait for its answer: that thread gets ChildLost. It alone closes
-        what the two share, since a number of a file that was closed here could be another file's by then."""
+        """End the process for good; a thread that waits for its answer gets ChildLost. That thread closes the files, whose
+        numbers could else be those of other files while it still reads."""
         self._stopped = True
         if (process := self._process) is not None:
             process.kill()
@@ -126,11 +123,9 @@ class Child(Generic[Asked, Answer]):
         code = _MAIN.format(path=sys.path, fd=theirs.fileno(), dump=self._dump, parent=os.getpid())
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), self._dump],
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno(), self._dump],
                 env={**os.environ, **ONE_EACH},  # read when numpy is loaded, before anything else could say so
-            )
+            )  # fmt: skip
         try:
             if self._stopped:  # before there was a process to end
                 raise ChildLost("killed", "its worker was stopped")

@@ -16,7 +16,7 @@ from small_store import make_store
 
 import store
 import teachers
-from benchmarks.strangers import decider, evidence, forged, listed, pairs, trivial
+from benchmarks.strangers import decider, evidence, forged, listed, sound, trivial
 from benchmarks.strangers.decider import Decider
 from benchmarks.wild import main
 from pipelines.audit.measurer import Measurer
@@ -96,7 +96,7 @@ def test_own_sound_is_what_the_store_says_pair_by_pair(made, told):
     rows = {path: i for i, path in enumerate(reader.clips["path"].tolist())}
     real = [clip for clip in clips if clip.is_real]
     numbers = [rows[clip.row.path] for clip in real]
-    partners = pairs.partners(real, 5, 0).of
+    partners = sound.partners(real, 5, 0).of
     for window in ("5", "25", "clip"):
         kinds = {
             "own": [(i, i, 0) for i in range(len(real))],
@@ -397,14 +397,14 @@ def test_evidence_of_a_store_is_that_of_the_file(videos, stored, seen, name):
 
 def test_a_swap_has_the_lips_of_one_and_the_sound_of_the_other(seen):
     a, b = seen["bbaf2n.mp4"][0], seen["long.mkv"][0]
-    for lips, sound in ((a, b), (b, a)):
-        made = evidence.swapped(lips, sound)
+    for lips, heard in ((a, b), (b, a)):
+        made = evidence.swapped(lips, heard)
         assert made.clip.num_frames == 75
         assert np.array_equal(made.evident, lips.evident[:75])
-        assert np.array_equal(made.voice, sound.voice[:75])
+        assert np.array_equal(made.voice, heard.voice[:75])
         assert np.array_equal(made.clip.mouth, lips.clip.mouth[:75])
-        assert np.array_equal(made.clip.audio, sound.clip.audio[: 75 * 640])
-        assert np.array_equal(made.asr_projection, sound.asr_projection[:75])
+        assert np.array_equal(made.clip.audio, heard.clip.audio[: 75 * 640])
+        assert np.array_equal(made.asr_projection, heard.asr_projection[:75])
     decides = Decider(basis(None, None, OURS))
     assert decides(evidence.swapped(a, a)) == decides(replace(a, facts=()))
 

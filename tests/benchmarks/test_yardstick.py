@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.strangers import figures, pairs, sound
+from benchmarks.strangers import figures, sound
 from benchmarks.strangers.figures import Values
 from benchmarks.strangers.forged import Ranked, comparable
 from benchmarks.strangers.listed import Listed, few
@@ -143,8 +143,8 @@ def rows(*people, corpus="c", **more):
 @given(st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=12), st.integers(0, 3))
 def test_partners_are_other_people_where_the_list_names_them(people, seed):
     clips = rows(*people)
-    found = pairs.partners(clips, 3, seed)
-    assert found.of == pairs.partners(clips, 3, seed).of
+    found = sound.partners(clips, 3, seed)
+    assert found.of == sound.partners(clips, 3, seed).of
     assert sum(found.who.values()) == sum(map(len, found.of))
     for k, others in enumerate(found.of):
         assert k not in others
@@ -158,7 +158,7 @@ def test_partners_are_other_people_where_the_list_names_them(people, seed):
 
 def test_partners_stay_in_their_corpus():
     clips = rows("a", "b", "c") + rows("d", "e", corpus="other")
-    assert all((j < 3) == (k < 3) for k, others in enumerate(pairs.partners(clips, 5, 0).of) for j in others)
+    assert all((j < 3) == (k < 3) for k, others in enumerate(sound.partners(clips, 5, 0).of) for j in others)
 
 
 def test_people_are_components_of_identities():

@@ -1,7 +1,8 @@
 """Measures what strangers score: people are dealt into folds, and a fit learned without a fold scores its people.
 
 Own pairs are clips with their own sound; swaps are their lips with the sound of other people of the fold. Scores are
-those of whole clips, as `predict` compares them, by length: shorter pieces are cut from longer clips. Where too few
+those of whole clips, as `predict` compares them, by length: shorter pieces are cut from longer clips. The sound of a
+piece, own or not, may be moved by up to WITHIN frames to where it fits best (`store.similarity.strangers`). Where too few
 people have clips of a length, up to JOINED frames, a person's clips are joined. What a person's clips score is weighed
 as one (`store.similarity.limits`).
 """
@@ -26,7 +27,7 @@ from store import layout, similarity
 from store.place import Place
 from store.similarity import Fit
 from store.similarity.limits import Scores
-from store.similarity.strangers import NAME, PEOPLE, Length, Strangers
+from store.similarity.strangers import NAME, PEOPLE, WITHIN, Length, Strangers
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,9 @@ EVERY = 40  # frames of a clip that these maps use, at most
 class Heard:
     """One clip as a fit of other people hears it.
 
-    Agreement f4 of each frame with face and voice: with its own sound, and with the sound of each of up to SWAPS others;
-    and by window the scores of some frames, own and swapped.
+    Agreement f4 [offsets, frames] of each frame with face and voice, at each offset within WITHIN, NaN where the sound at that
+    offset has no voice: with its own sound, and with the sound of each of up to SWAPS others; and by window the scores of
+    some frames, own and swapped, where the whole clip fits best.
     """
 
     unit: str
@@ -70,7 +72,7 @@ def measure(root: Place, spread: Spread, dealt: Dealt, fits: Sequence[Fit | None
     corpora = sorted(
         {str(name) for name in store.open(root).clips["corpus"][dealt.clips[[bool(u) for u in dealt.units]]]}
     )
-    found = Strangers(dealt.how, dealt.guessed, tuple(corpora), tuple(lengths), _maps(heard))
+    found = Strangers(dealt.how, dealt.guessed, tuple(corpora), tuple(lengths), _maps(heard), WITHIN)
     log.info("own sound against another's, for strangers: %s", found.line)
     return {NAME: found.told()}
 
@@ -89,19 +91,38 @@ def hear(root: Place, fit: Fit, clips: list[int], units: list[str], how: str) ->
     who = [unit if how == PEOPLE else str(clip) for clip, unit in chosen]  # in one corpus, other clips
     found = []
     for i, others in enumerate(_partners(who, [int(layout.labelled(f, f).sum()) for f in flags])):
-        pairs = []
-        for j in (i, *others):
-            length = min(len(lips[i]), len(sound[j]))
-            mask = layout.labelled(flags[i][:length], flags[j][:length])
-            by_frame = similarity.scores(lips[i][:length], sound[j][:length], fit, 1, mask)[mask]
-            some = np.flatnonzero(mask)
-            some = some[np.linspace(0, len(some) - 1, min(EVERY, len(some))).round().astype(int)]
-            windows = {w: similarity.scores(lips[i][:length], sound[j][:length], fit, w, mask)[some] for w in WINDOWS}
-            pairs.append((by_frame, windows))
+        pairs = [_compared(lips[i], sound[j], fit, flags[i], flags[j]) for j in (i, *others)]
         swapped = {w: np.concatenate([[], *(windows[w] for _, windows in pairs[1:])]) for w in WINDOWS}
         own = {w: (pairs[0][1][w], swapped[w]) for w in WINDOWS}
         found.append(Heard(chosen[i][1], pairs[0][0], [by_frame for by_frame, _ in pairs[1:]], own))
     return found
+
+
+def _compared(
+    lips: np.ndarray, sound: np.ndarray, fit: Fit, seen: np.ndarray, heard: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Lips [n, K] of a clip with the flags `seen` [n] and a sound [m, K] with the flags `heard` [m]: agreement by offset, and
+    scores of some frames by window, as in `Heard`."""
+    offsets = range(-WITHIN, WITHIN + 1)
+    cuts = [similarity.shifted(len(lips), len(sound), offset)[:2] for offset in offsets]
+    masks = [layout.labelled(seen[a], heard[b]) for a, b in cuts]
+    by_offset = np.full((len(offsets), min(len(lips), len(sound))), np.nan, np.float32)
+    for line, (a, b), mask in zip(by_offset, cuts, masks, strict=True):
+        line[a][mask] = similarity.scores(lips[a], sound[b], fit, 1)[mask]
+    by_offset = by_offset[:, masks[WITHIN]]
+    best = int(np.argmax(_means(by_offset)))
+    (a, b), mask = cuts[best], masks[best]
+    some = np.flatnonzero(mask)
+    some = some[np.linspace(0, len(some) - 1, min(EVERY, len(some))).round().astype(int)]
+    return by_offset, {w: similarity.scores(lips[a], sound[b], fit, w, mask)[some] for w in WINDOWS}
+
+
+def _means(by_offset: np.ndarray) -> np.ndarray:
+    """Mean agreement [offsets] over frames; an offset without voice is the worst."""
+    known = np.isfinite(by_offset)
+    count = known.sum(1)
+    total = np.where(known, by_offset, 0.0).sum(1, dtype=np.float64)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), -1.0))
 
 
 def _chosen(reader: store.Reader, clips: list[int], units: list[str]) -> list[tuple[int, str]]:
@@ -149,22 +170,23 @@ def _length(heard: Sequence[Heard], frames: int, least: int) -> Length | None:
 
 
 def _pieces(heard: Sequence[Heard], frames: int, series: Sequence[list[np.ndarray]], joined: bool) -> Scores | None:
-    """Mean agreement of pieces of so many frames, from each clip's series or from those of a unit joined."""
+    """Mean agreement of pieces of so many frames at their best offset, from each clip's series or those of a unit joined."""
     if joined:
         by_unit: dict[str, list[np.ndarray]] = defaultdict(list)
         for one, own in zip(heard, series, strict=True):
             by_unit[one.unit] += own
-        parts = [(unit, [np.concatenate(own)], len(own)) for unit, own in by_unit.items() if own]
+        parts = [(unit, [np.concatenate(own, axis=1)], len(own)) for unit, own in by_unit.items() if own]
     else:
         parts = [(one.unit, own, 1) for one, own in zip(heard, series, strict=True)]
     scores, units, clips = [], [], 0
     for unit, own, of in parts:
-        reach = [line for line in own if len(line) >= frames]
+        reach = [line for line in own if line.shape[1] >= frames]
         clips += of * bool(reach)
         for agreement in reach:
-            count = min(PIECES * of, len(agreement) // frames)
-            for start in np.linspace(0, len(agreement) - frames, count).round().astype(int):
-                scores.append(float(agreement[start : start + frames].mean()))
+            length = agreement.shape[1]
+            count = min(PIECES * of, length // frames)
+            for start in np.linspace(0, length - frames, count).round().astype(int):
+                scores.append(float(_means(agreement[:, start : start + frames]).max()))
                 units.append(unit)
     return Scores.of(scores, units, clips) if scores else None
 

@@ -15,11 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from concord.plain_json import is_count
 from store.similarity.calibrate import auc, fit_logistic
 from store.similarity.fit import Fit
 from store.similarity.grounds import LEAST
 from store.similarity.limits import RATE, Limits, Scores, number
 
+WITHIN = (
+    2  # frames (80 ms) by which sound may be moved to where it fits best: cameras and cuts do that, and nobody notices
+)
 NAME = "strangers"  # of the record, in a store's attribute `similarity` and in a header
 PEOPLE, CORPORA = "leave people out", "leave corpora out"  # how it may be measured
 MAP = "(strangers)"  # in memory, the calibration by strangers among those of corpora
@@ -67,7 +71,8 @@ class Strangers:
 
     `how`: each clip was scored by a model that had not learned from its person (PEOPLE) or, where nobody is named, from
     its corpus (CORPORA). `guessed`: people were not named, but told apart by looks. `corpora`: of the clips.
-    `maps`: slope and intercept for windows shorter than a clip, {"5": .., "25": ..}, {} where none were measured.
+    `maps`: slope and intercept for windows shorter than a clip, {"5": .., "25": ..}, {} where none were measured. `within`:
+    a score is the best one of all constant offsets of so many frames either way, own and swapped alike.
     """
 
     how: str
@@ -75,6 +80,7 @@ class Strangers:
     corpora: tuple[str, ...]
     lengths: tuple[Length, ...]
     maps: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    within: int = 0
 
     @classmethod
     def of(cls, note: object, most: float = 1.0) -> Strangers | None:
@@ -102,7 +108,10 @@ class Strangers:
         if not lengths or any(a.frames >= b.frames for a, b in pairwise(lengths)):
             raise ValueError("lengths that do not rise")
         maps = {str(window): _line(line) for window, line in told["maps"].items()}
-        return cls(told["how"], told["guessed"], tuple(map(str, corpora)), tuple(lengths), maps)
+        within = told.get("within", 0)
+        if not is_count(within, most=WITHIN):
+            raise ValueError("offsets")
+        return cls(told["how"], told["guessed"], tuple(map(str, corpora)), tuple(lengths), maps, within)
 
     def told(self) -> dict[str, Any]:
         """For JSON: what `of` reads under NAME."""
@@ -112,6 +121,7 @@ class Strangers:
             "corpora": list(self.corpora),
             "lengths": [length.told() for length in self.lengths],
             "maps": {window: [float(f"{x:.5g}") for x in line] for window, line in self.maps.items()},
+            **({"within": self.within} if self.within else {}),
         }
 
     @property

@@ -39,28 +39,34 @@ class Curves:
 
 @dataclass(frozen=True)
 class Pair:
-    """Lips and sound of a whole clip: their similarity in the file, the offset at which the sound fits best, the
-    similarity there, and the frames compared."""
+    """Lips and sound of a whole clip: their similarity in the file; the offset at which the sound fits best, and the
+    similarity there; the same of the offsets that are allowed without a word (`near`); and the frames compared."""
 
     similarity: float
     offset: Offset
     at_best: float
+    near: Offset
+    at_near: float
     frames: int
+
+    @property
+    def is_elsewhere(self) -> bool:
+        return fits_elsewhere(self.offset, self.at_best)
 
     @property
     def shift(self) -> int:
         """Frames by which the sound is moved before it is judged."""
-        return self.offset.frames if fits_elsewhere(self.offset, self.at_best) else 0
+        return self.offset.frames if self.is_elsewhere else self.near.frames
 
     @property
     def score(self) -> float:
         """The uncalibrated score, with the sound where it is judged."""
-        return self.offset.best if self.shift else self.offset.at_zero
+        return self.offset.best if self.is_elsewhere else self.near.best
 
     @property
     def probability(self) -> float:
         """Probability of fake by the teachers, with the sound where it is judged."""
-        return 1 - (self.at_best if self.shift else self.similarity)
+        return 1 - (self.at_best if self.is_elsewhere else self.at_near)
 
 
 def curves(evidence: Evidence, fit: Fit, corpus: str | None, shift: int = 0) -> Curves:
@@ -69,13 +75,18 @@ def curves(evidence: Evidence, fit: Fit, corpus: str | None, shift: int = 0) -> 
     return Curves(near, agreement(evidence, fit, corpus, 25, shift)[0], known)
 
 
-def compared(evidence: Evidence, fit: Fit, corpus: str | None, known: np.ndarray) -> Pair:
-    """Lips and sound of the whole clip, on the frames that are known."""
-    lips, sound = evidence.vsr_projection, evidence.asr_projection
-    whole = float(similarity.compare(lips, sound, fit, "clip", known, corpus)[0])
-    offset = similarity.best_offset(lips, sound, fit, evidence.evident, evidence.voice)
-    at_best = float(similarity.probability(np.array([offset.best]), fit, "clip", corpus)[0])
-    return Pair(whole, offset, at_best, int(known.sum()))
+def compared(evidence: Evidence, fit: Fit, corpus: str | None, known: np.ndarray, within: int = 0) -> Pair:
+    """Lips and sound of the whole clip, on the frames that are known; the sound may be up to `within` frames off."""
+    pair = evidence.vsr_projection, evidence.asr_projection
+    whole = float(similarity.compare(*pair, fit, "clip", known, corpus)[0])
+    offset, near = (
+        similarity.best_offset(*pair, fit, evidence.evident, evidence.voice, limit)
+        for limit in (similarity.MAX_OFFSET, within)
+    )
+    at_best, at_near = (
+        float(similarity.probability(np.array([found.best]), fit, "clip", corpus)[0]) for found in (offset, near)
+    )
+    return Pair(whole, offset, at_best, near, at_near if near.frames else whole, int(known.sum()))
 
 
 def agreement(

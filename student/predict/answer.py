@@ -74,16 +74,20 @@ def answer(
     `corpus` chooses the fit's calibration; `calibration` says on whom it was made and what it licenses
     (`Basis.calibration`), and has the limits for strangers; `judge` is the student's (`student.predict.basis`), None
     without one. Sound that clearly fits at another time is moved there before anything is judged: people do not notice up
-    to 80 ms, and from 120 ms on there is no decision. Words, passages and `similarity_moved` are on the clock of the
+    to 80 ms, and from 120 ms on there is no decision. Where limits for strangers were measured so, it is moved by up to 80
+    ms to where it fits best, clearly or not. Words, passages and `similarity_moved` are on the clock of the
     sound.
     """
     face, voice, evident = evidence.face, evidence.voice, evidence.evident
+    within = 0
     if corpus == MAP and calibration.strangers is not None:
+        within = calibration.strangers.within
         fit = calibration.strangers.calibrated(fit, int((evident & voice).sum()))
     here = curves(evidence, fit, corpus)
-    pair = compared(evidence, fit, corpus, here.known) if here.known.any() else None
+    pair = compared(evidence, fit, corpus, here.known, within) if here.known.any() else None
     shift = pair.shift if pair else 0
-    student = judge(evidence.clip, shift) if judge and here.known.any() else None
+    moved = shift if pair and pair.is_elsewhere else 0  # a detector's limits are of sound as it is
+    student = judge(evidence.clip, moved) if judge and here.known.any() else None
     theirs = pair.probability if pair else None
     fake = student.probability if student else theirs
     ranking = _ranking(student, theirs, by_student=judge is not None)
@@ -139,7 +143,7 @@ def refusal(path: str, reason: str, message: str) -> Answer:
 
 def _numbers(pair: Pair | None, student: Judged | None) -> list[float | None]:
     """All numbers that lead to the probability."""
-    found = [] if pair is None else [pair.similarity, pair.at_best, pair.offset.best, pair.offset.at_zero]
+    found = [] if pair is None else [pair.similarity, pair.at_best, pair.at_near, pair.offset.best, pair.offset.at_zero]
     return [*found, *((student.probability, student.logit) if student else ())]
 
 

@@ -67,7 +67,8 @@ class Ruling:
             f"{one_in(limits.misses, 'miss')} {others}" if decision != "fake" else "",
         ]
         holds = " and ".join(side for side in sides if side)
-        text = f"limit{'s' * (not decision)} for {holds}, {found.measured(length, self.model)}"
+        moved = f", sound moved by up to {found.within * 1000 // FPS} ms to where it fits best" if found.within else ""
+        text = f"limit{'s' * (not decision)} for {holds}, {found.measured(length, self.model)}{moved}"
         return Ruled(
             score=rounded(score),
             fake_below=None if limits.fake is None else rounded(limits.fake),

@@ -136,7 +136,7 @@ def test_the_fit_itself_is_the_one_without_names(path, monkeypatch):
 class TestPieces:
     def heard(self, *clips):
         empty = {w: (np.zeros(0), np.zeros(0)) for w in strangers.WINDOWS}
-        return [strangers.Heard(unit, np.array(own, np.float32), [], empty) for unit, own in clips]
+        return [strangers.Heard(unit, np.array(own, np.float32, ndmin=2), [], empty) for unit, own in clips]
 
     def pieces(self, heard, frames, joined=False):
         return strangers._pieces(heard, frames, [[one.own] for one in heard], joined)

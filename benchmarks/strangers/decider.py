@@ -14,6 +14,7 @@ from typing import Any
 import store
 from benchmarks.strangers.listed import Listed
 from pipelines.labels.learn import training_clips
+from store.similarity.strangers import MAP
 from student.calibration import named
 from student.predict.agreement import settled
 from student.predict.answer import answer, refusal
@@ -38,6 +39,12 @@ class Decider:
     @property
     def has_student(self) -> bool:
         return self.on.detector is not None
+
+    @property
+    def within(self) -> int:
+        """Frames by which the sound of any video may be moved before it is compared."""
+        strangers = self.on.strangers if self.corpus == MAP else None
+        return strangers.within if strangers is not None else 0
 
     @property
     def arrays(self) -> list[str]:

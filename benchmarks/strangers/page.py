@@ -49,6 +49,8 @@ def head(found: Told) -> Iterator[str]:
         "how many of these clips it has seen is not known" if seen is None else f"it has seen {seen:,} of these clips"
     )
     yield f"fit: {basis['fit']['kind']}, {basis['fit']['from']}; {taught}"
+    if within := on["sound_moved_within"]:
+        yield f"similarity: every sound, own or not, is moved by up to {within} frames to where it fits best, as predict does"
     if basis["student"]:
         yield f"student: {basis['student']['model']}, {basis['student']['checkpoint']}"
     yield f"predict: {basis['calibration']['text']}"

@@ -151,7 +151,8 @@ def _own_sound(answers: _Answers, decider: Decider, source: evidence.Source, adv
     reals = answers.reals
     judged = [decider.face(clip.evidence) for clip in reals]
     kinds = sound.kinds(len(reals), answers.partners.of)
-    scored = {name: sound.scored(judged, some, decider.on.fit) for name, some in kinds.items()}
+    fit, within = decider.on.fit, decider.within
+    scored = {name: sound.scored(judged, sound.in_time(judged, some, fit, within), fit) for name, some in kinds.items()}
     person = _numbers([clip.listed.person for clip in reals])
     sounds = sound.Sounds(scored, person, decider.on.fit, decider.corpus)
     corpus = np.array([clip.listed.row.corpus for clip in reals], object)
@@ -178,7 +179,8 @@ def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str
     some = [clip for clip in found.clips if clip.listed.row.id in answers.by_clip]
     said = [answers.by_clip[clip.listed.row.id] for clip in some]
     own = [(k, k, 0) for k in range(len(some))]
-    whole = sound.scored([decider.face(clip.evidence) for clip in some], own, decider.on.fit)
+    judged, fit = [decider.face(clip.evidence) for clip in some], decider.on.fit
+    whole = sound.scored(judged, sound.in_time(judged, own, fit, decider.within), fit)
     similarity = np.full(len(some), np.nan)
     similarity[whole.clip["clip"]] = whole.score["clip"]
     margin = [one.offset.margin if one.offset and one.offset.margin is not None else math.nan for one in said]
@@ -210,6 +212,7 @@ def _rests_on(
         "evidence": source.told(),
         "basis": decider.told(),
         "map_of": decider.corpus,
+        "sound_moved_within": decider.within,
         "fit_has_seen": seen_by_fit(scored, fit_from),
         "clips": {
             "listed": total, "asked": len(used), "read": len(scored),

@@ -4,7 +4,8 @@ The others are real clips of the same corpus, chosen by a seed: of another perso
 somebody unknown, and only if there is nobody else of the same person.
 
 All pairs of one kind are compared at once: their frames stand one after the other, and windows are cut at the ends of each.
-The numbers are those of `store.similarity.scores` and `probability`, with the map that `predict` would take.
+The numbers are those of `store.similarity.scores` and `probability`, with the map that `predict` would take; where it would
+move the sound of any video, all pairs are moved alike (`in_time`).
 """
 
 from __future__ import annotations
@@ -104,6 +105,29 @@ def scored(evidence: Sequence[Evidence], pairs: Sequence[Pair], fit: Fit) -> Sco
                 score[w].append(_windowed(agreement, mask, lengths, (int(w) - 1) // 2))
                 clip[w].append(who[number[mask]])
     return Scored({w: _joined(x, float) for w, x in score.items()}, {w: _joined(x, int) for w, x in clip.items()})
+
+
+def in_time(evidence: Sequence[Evidence], pairs: Sequence[Pair], fit: Fit, within: int) -> list[Pair]:
+    """The same pairs, the sound of each moved by up to `within` frames to where it fits best over the clip, as `predict` moves
+    it; ties go to the smaller offset."""
+    offsets = sorted(range(-within, within + 1), key=abs)
+    if len(offsets) == 1:
+        return list(pairs)
+    means = np.stack([_clip_means(evidence, [(i, j, s + by) for i, j, s in pairs], fit) for by in offsets])
+    best = np.nan_to_num(means, nan=-np.inf).argmax(0)
+    return [(i, j, s + offsets[k]) for (i, j, s), k in zip(pairs, best.tolist(), strict=True)]
+
+
+def _clip_means(evidence: Sequence[Evidence], pairs: Sequence[Pair], fit: Fit) -> np.ndarray:
+    """Mean agreement f8 [pairs] over the frames with face and voice, NaN without any."""
+    found = [np.zeros(0)]
+    for some in _parts(evidence, pairs):
+        lips, sound, mask, lengths = _laid(evidence, some)
+        agreement = similarity.scores(lips, sound, fit, 1).astype(np.float64) if len(mask) else np.zeros(0)
+        number = np.repeat(np.arange(len(lengths)), lengths)
+        total, kept = np.bincount(number, agreement * mask, len(some)), np.bincount(number, mask, len(some))
+        found.append(np.where(kept > 0, total / np.maximum(kept, 1), np.nan))
+    return np.concatenate(found)
 
 
 def _parts(evidence: Sequence[Evidence], pairs: Sequence[Pair]) -> Iterable[list[Pair]]:

@@ -53,6 +53,32 @@ def test_many_pairs_at_once_score_as_each_alone(shapes, data):
         assert found.clip[window].tolist() == who
 
 
+@settings(max_examples=40)
+@given(st.integers(0, 2), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 99))
+def test_sound_is_moved_to_where_predict_would_move_it(within, share, seed):
+    rng = np.random.default_rng(seed)
+    clips = [clip(rng, frames, share) for frames in (3, 30, 20)]
+    some = [(i, j, 0) for i in range(3) for j in range(3)]
+    for (i, j, _), (a, b, shift) in zip(some, sound.in_time(clips, some, fit(), within), strict=True):
+        assert (i, j) == (a, b)
+        try:
+            pair = clips[i].vsr_projection, clips[j].asr_projection, fit(), clips[i].evident, clips[j].voice
+            best = similarity.best_offset(*pair, within)
+        except ValueError:  # nothing to compare
+            assert shift == 0
+        else:
+            assert shift == best.frames
+
+
+def test_a_shift_that_is_asked_for_is_moved_from_there():
+    rng = np.random.default_rng(0)
+    one = clip(rng, 40, 1.0)
+    one.asr_projection = one.vsr_projection
+    moved = sound.in_time([one], [(0, 0, s) for s in (-8, -4, -2, -1, 0, 1, 2)], fit(), 2)
+    assert [s for _, _, s in moved][2:] == [0] * 5
+    assert all(abs(s - asked) <= 2 for (_, _, s), asked in zip(moved, (-8, -4), strict=False))
+
+
 def test_pairs_are_scored_in_parts_alike(monkeypatch):
     rng = np.random.default_rng(0)
     clips = [clip(rng, 30, 0.8) for _ in range(6)]

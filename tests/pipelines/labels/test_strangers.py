@@ -13,10 +13,11 @@ from pipelines.labels.learn import learn, training_clips
 from pipelines.labels.leave_out import deal
 from pipelines.labels.people import people
 from pipelines.labels.second_pass import Wish, second_pass
+from store import layout
 from store.place import place
-from store.similarity import fitfile
+from store.similarity import Fit, fitfile
 from store.similarity.grounds import LEAST
-from store.similarity.strangers import CORPORA, NAME, PEOPLE, Strangers
+from store.similarity.strangers import CORPORA, NAME, PEOPLE, WITHIN, Strangers
 from teachers import learn_projector
 
 
@@ -108,6 +109,7 @@ def test_a_fit_carries_what_strangers_score(kind, path, tmp_path, monkeypatch):
         assert length.own.clips <= 66
         assert length.auc() > (0.2 if kind == "cosine" else 0.95)
     assert set(found.maps) == {"5", "25"}
+    assert found.within == WITHIN
     reader = store.open(path)
     assert Strangers.of(reader.attrs["similarity"]) == found
     fitfile.save(tmp_path / "fit.npz", reader.fit, reader.attrs["teachers"], reader.attrs["similarity"])
@@ -131,6 +133,25 @@ def test_the_fit_itself_is_the_one_without_names(path, monkeypatch):
     ):
         np.testing.assert_array_equal(a, b)
     assert named.calibration == plain.calibration
+
+
+def test_a_clip_is_compared_where_its_sound_fits_best():
+    rng = np.random.default_rng(0)
+    none = np.zeros(0, np.float32)
+    fit = Fit("cosine", 0, none, none, none, none, np.ones(4, np.float32))
+    rows = rng.standard_normal((60, 4)).astype(np.float16)
+    seen = np.where(rng.random(60) < 0.9, layout.FACE_DETECTED, 0).astype(np.uint8)
+    heard = np.where(rng.random(60) < 0.8, layout.VOICE_ACTIVE | layout.AUDIO_PRESENT, 0).astype(np.uint8)
+    for late in range(-3, 4):
+        by_offset, windows = strangers._compared(rows, np.roll(rows, late, axis=0), fit, seen, heard)
+        assert by_offset.shape == (5, (seen.astype(bool) & heard.astype(bool)).sum())
+        best = strangers._means(by_offset)
+        if abs(late) <= WITHIN:
+            assert best.argmax() == WITHIN - late
+            assert best.max() > 0.9
+            assert windows["5"].mean() > 0.8
+        else:
+            assert best.max() < 0.5
 
 
 class TestPieces:

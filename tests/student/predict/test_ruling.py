@@ -62,6 +62,30 @@ def shown(one):
     return predict_page.page(one, {"teachers": {}, "fit": {"kind": "", "from": ""}, "student": None}, [], None)
 
 
+@pytest.mark.parametrize("late", [-3, -2, -1, 0, 1, 2, 3])
+def test_sound_is_moved_only_as_strangers_were_measured(late):
+    seen = evidence(0.0)
+    seen.vsr_projection = np.random.default_rng(0).standard_normal((75, 4)).astype(np.float16)
+    noise = np.random.default_rng(1).standard_normal((75, 4))
+    seen.asr_projection = (np.roll(seen.vsr_projection, late, axis=0) + 4 * noise).astype(
+        np.float16
+    )  # not clearly elsewhere
+    as_it_is, moved = (said(seen, on(measured(within=within))) for within in (0, 2))
+    near, far = (one.limits.score for one in (moved, as_it_is))
+    assert near >= far
+    assert (near > far + 0.15) == (abs(late) in (1, 2))
+    assert ("moved by up to 80 ms" in moved.limits.text, "moved" in as_it_is.limits.text) == (True, False)
+    assert as_it_is.teachers.similarity == moved.teachers.similarity  # of the file
+
+
+def test_a_record_of_other_offsets_is_damaged():
+    for within in (-1, 3, True, 1.0, "2"):
+        note = {NAME: {**measured().told(), "within": within}}
+        assert "damaged" in Strangers.of(note).lacks
+    assert Strangers.of({NAME: measured(within=2).told()}).within == 2
+    assert "within" not in measured().told()  # as earlier releases wrote it
+
+
 @pytest.mark.parametrize(
     ("likeness", "decision", "reason", "tone"),
     [(0.2, "fake", "", "bad"), (0.42, "cannot decide", BETWEEN, "plain"), (0.7, "real", "", "good")],

@@ -287,6 +287,7 @@ def _offset(pair: Pair) -> SoundOffset:
         similarity=rounded(pair.at_best),
         score=rounded(offset.best),
         score_as_it_is=rounded(offset.at_zero),
+        moved_ms=MS * pair.shift,
     )
 
 

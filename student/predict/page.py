@@ -185,8 +185,8 @@ def _moments(said: Answer) -> dict[int, HeardWord | None]:
         worst = sorted((w for w in words if w.verdict == "disagrees"), key=lambda w: w.agreement or 0.0)[: MOMENTS // 2]
         rest = [w for w in words if w not in worst]
         chosen = worst + [rest[k] for k in _evenly(len(rest), MOMENTS - len(worst))]
-        late = said.offset.sound_late_ms if said.offset and _moved(said) else 0
-        lag = -late * FPS / 1000  # show the lips of a word, even if its sound is at another time
+        # show the lips of a word, even if its sound is at another time
+        lag = said.offset.moved_ms * FPS / 1000 if said.offset else 0
         found: dict[int, HeardWord | None] = {}
         for word in chosen:
             middle = (word.start + word.end) / 2 * FPS
@@ -246,6 +246,8 @@ def _facts(said: Answer, basis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             where = "as in the file" if late == 0 else f"with the sound moved by {-late:+d} ms"
             there, margin = ("unknown" if x is None else f"{x:.2f}" for x in (offset.similarity, offset.margin))
             yield "Best fit", f"{where}, similarity {there}, margin {margin}"
+            if offset.moved_ms:
+                yield "Judged", f"with the sound moved by {offset.moved_ms:+d} ms"
         if said.student and said.student.logit is not None:
             yield "Detector's logit", f"{said.student.logit:.2f} over {counted(said.student.frames, 'frame')}"
         for note in said.notes:

@@ -109,13 +109,14 @@ class Ruled:
 @dataclass(frozen=True)
 class SoundOffset:
     """Where the sound fits the lips best. `sound_late_ms`: delay of the sound after the lips; negative if it comes
-    before them."""
+    before them. `moved_ms`: by how much the sound was moved, positive = later, before it was judged."""
 
     sound_late_ms: int
     margin: float | None
     similarity: float | None
     score: float | None
     score_as_it_is: float | None
+    moved_ms: int = 0
 
 
 @dataclass(frozen=True)

@@ -104,24 +104,26 @@ class Scores:
 class Limits:
     """Below `fake` a score is fake, above `real` it is real; None where too few units were measured for that side.
 
-    `alarms` and `misses` are the shares that they hold.
+    `alarms` and `misses` are the shares that they hold. `gap`: real videos and others lie so far apart that a score between the
+    limits is rare among both.
     """
 
     fake: float | None
     real: float | None
     alarms: float = RATE
     misses: float = MISSES
+    gap: bool = False
 
     @classmethod
     def of(cls, own: Scores, swaps: Scores, alarms: float = RATE, misses: float = MISSES) -> Limits:
         """From scores of own pairs (real videos) and of swaps (another sound).
 
-        Scores that both limits would claim are as rare among the one as among the other. Then one limit in their middle
-        holds both shares, and every score is decided.
+        Scores that both limits would claim are rare among own pairs and among swaps. Videos of other cameras and languages
+        than those measured score there, so neither is said of them; both shares hold.
         """
         fake, real = own.below(alarms), swaps.above(misses)
         if fake is not None and real is not None and real < fake:
-            fake = real = (fake + real) / 2
+            return cls(real, fake, alarms, misses, gap=True)
         return cls(fake, real, alarms, misses)
 
     def decide(self, score: float) -> str:

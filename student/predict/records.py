@@ -88,7 +88,8 @@ class Ruled:
 
     `score`: the fit's clip score, or minus the detector's logit. `false_alarms` and `misses`: the shares that the limits
     hold. `frames`: the length at which `people` were measured, on `clips`; `guessed`, `joined`, `how`, `corpora`: see
-    `store.similarity.strangers`. `text` says it to a person.
+    `store.similarity.strangers`. `text` says it to a person. `gap`: scores between the limits are rare among
+    real videos and among others.
     """
 
     score: float | None
@@ -104,6 +105,7 @@ class Ruled:
     how: str
     corpora: list[str]
     text: str
+    gap: bool = False
 
 
 @dataclass(frozen=True)

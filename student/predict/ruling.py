@@ -54,6 +54,12 @@ class Ruling:
                 f"and {measured:,} were measured"
             )
             return Decided(CANNOT_DECIDE, UNLICENSED, message, told)
+        if limits.gap:
+            message = (
+                f"its score {score:.3g} is lower than in all but {one_in(self.alarms)} real videos of strangers, and "
+                f"higher than in all but {one_in(limits.misses)} {OTHERS[self.model]}: it is like neither"
+            )
+            return Decided(CANNOT_DECIDE, BETWEEN, message, told)
         message = (
             f"its score {score:.3g} is above {limits.fake:.3g}, so it is not as low as in {one_in(self.alarms)} real videos of "
             f"strangers, and not above {limits.real:.3g}, as in {one_in(limits.misses)} {OTHERS[self.model]}"
@@ -83,4 +89,5 @@ class Ruling:
             how=found.how,
             corpora=list(found.corpora),
             text=text,
+            gap=limits.gap,
         )

@@ -125,7 +125,9 @@ def headline(said: Answer) -> tuple[str, str, str]:
     if reason == BETWEEN:
         return (
             "plain",
-            "No answer: real videos look like this, and so do others",
+            "No answer: it is like neither real videos nor others"
+            if said.limits is not None and said.limits.gap
+            else "No answer: real videos look like this, and so do others",
             "How well lips and voice agree is measured against videos of people whom the models had not seen. This video is "
             f"{_usual(said)}, so nothing is said for or against it.",
         )
@@ -179,6 +181,10 @@ def _usual(said: Answer) -> str:
     if limits is None:
         return "between the limits"
     share, others = one_in(limits.false_alarms), OTHERS[said.limits_of]
+    if limits.gap:
+        return (
+            f"among the lowest {share} of their real videos, and above all but {one_in(limits.misses)} of the {others}"
+        )
     return (
         f"not among the lowest {share} of their real videos, nor above all but {one_in(limits.misses)} of the {others}"
     )

@@ -102,11 +102,14 @@ def test_the_rate_holds_for_new_people(clips):
         assert 0.01 < np.mean(hits) <= share + 3 * math.sqrt(share * (1 - share) / len(hits))
 
 
-def test_where_both_limits_claim_a_score_one_limit_holds_both_shares():
+def test_where_both_limits_claim_a_score_neither_is_said():
     own, swaps = Scores.of(np.linspace(0.5, 1, 100)), Scores.of(np.linspace(0, 0.4, 100))
     found = Limits.of(own, swaps)
-    assert swaps.above(0.1) < found.fake == found.real < own.below(0.05)
-    assert {found.decide(x) for x in (0.3, 0.6)} == {"fake", "real"}
+    assert found.gap
+    assert (found.fake, found.real) == (swaps.above(0.1), own.below(0.05))
+    assert [found.decide(x) for x in (0.3, 0.45, 0.6)] == ["fake", "", "real"]
+    near = Limits.of(own, Scores.of(np.linspace(0.2, 0.9, 100)))
+    assert not near.gap
 
 
 def test_shares_in_words():

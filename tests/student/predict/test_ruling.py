@@ -78,6 +78,18 @@ def test_sound_is_moved_only_as_strangers_were_measured(late):
     assert as_it_is.teachers.similarity == moved.teachers.similarity  # of the file
 
 
+@pytest.mark.parametrize(("likeness", "decision"), [(0.2, "fake"), (0.4, "cannot decide"), (0.7, "real")])
+def test_a_score_in_the_gap_between_real_videos_and_others_is_like_neither(likeness, decision):
+    one = said(evidence(likeness), on(measured(own=(0.5, 0.9), swaps=(-0.1, 0.3))))
+    assert one.decision == decision
+    assert one.limits.gap
+    if decision == "cannot decide":
+        assert "lower than in all but 1 in 20 real videos of strangers" in one.message
+        assert "like neither real videos nor others" in predict_words.headline(one)[1]
+        assert "among the lowest 1 in 20" in predict_words.headline(one)[2]
+    assert "middle" not in shown(one)
+
+
 def test_a_record_of_other_offsets_is_damaged():
     for within in (-1, 3, True, 1.0, "2"):
         note = {NAME: {**measured().told(), "within": within}}

@@ -22,6 +22,7 @@ import numpy as np
 
 RATE = 0.05  # false alarms: real videos called fake, at most
 MISSES = 0.1  # videos with another sound called real, at most
+USUAL = 0.25  # "fake" takes a score that all but this share of videos with another sound stay below
 STEPS = 200  # steps of the stored distribution: half a percent each
 MOST = 1 << 40  # units or clips that a record may claim
 CLOSE = 1e-9  # of shares, against rounding
@@ -105,7 +106,8 @@ class Limits:
     """Below `fake` a score is fake, above `real` it is real; None where too few units were measured for that side.
 
     `alarms` and `misses` are the shares that they hold. `gap`: real videos and others lie so far apart that a score between the
-    limits is rare among both.
+    limits is rare among both; `real` is then the limit of real videos. `usual`: `fake` is what is usual among others, which
+    is below the limit of real videos.
     """
 
     fake: float | None
@@ -113,18 +115,21 @@ class Limits:
     alarms: float = RATE
     misses: float = MISSES
     gap: bool = False
+    usual: bool = False
 
     @classmethod
     def of(cls, own: Scores, swaps: Scores, alarms: float = RATE, misses: float = MISSES) -> Limits:
         """From scores of own pairs (real videos) and of swaps (another sound).
 
-        Scores that both limits would claim are rare among own pairs and among swaps. Videos of other cameras and languages
-        than those measured score there, so neither is said of them; both shares hold.
+        Real videos of other cameras and languages than those measured score lower, others do not. So "fake" also takes a score
+        that is usual among others, and a score that is rare among both is neither; the shares hold all the same.
         """
-        fake, real = own.below(alarms), swaps.above(misses)
-        if fake is not None and real is not None and real < fake:
-            return cls(real, fake, alarms, misses, gap=True)
-        return cls(fake, real, alarms, misses)
+        fake, real, usual = own.below(alarms), swaps.above(misses), swaps.above(USUAL)
+        gap = fake is not None and real is not None and real < fake
+        high = fake if gap else real
+        if fake is not None and usual is not None and usual < fake:
+            return cls(usual, high, alarms, misses, gap, usual=True)
+        return cls(fake, high, alarms, misses, gap)
 
     def decide(self, score: float) -> str:
         """ "fake", "real", or "" between the limits and for a score that is not finite."""

@@ -88,8 +88,7 @@ class Ruled:
 
     `score`: the fit's clip score, or minus the detector's logit. `false_alarms` and `misses`: the shares that the limits
     hold. `frames`: the length at which `people` were measured, on `clips`; `guessed`, `joined`, `how`, `corpora`: see
-    `store.similarity.strangers`. `text` says it to a person. `gap`: scores between the limits are rare among
-    real videos and among others.
+    `store.similarity.strangers`. `text` says it to a person. `gap`, `usual`: see `store.similarity.limits`.
     """
 
     score: float | None
@@ -106,6 +105,7 @@ class Ruled:
     corpora: list[str]
     text: str
     gap: bool = False
+    usual: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,15 +54,16 @@ class Ruling:
                 f"and {measured:,} were measured"
             )
             return Decided(CANNOT_DECIDE, UNLICENSED, message, told)
-        if limits.gap:
-            message = (
-                f"its score {score:.3g} is lower than in all but {one_in(self.alarms)} real videos of strangers, and "
-                f"higher than in all but {one_in(limits.misses)} {OTHERS[self.model]}: it is like neither"
-            )
-            return Decided(CANNOT_DECIDE, BETWEEN, message, told)
+        others = OTHERS[self.model]
+        low = f"3 in 4 {others}" if limits.usual else f"{one_in(self.alarms)} real videos of strangers"
+        high = (
+            f"as all but {one_in(self.alarms)} real videos of strangers are"
+            if limits.gap
+            else f"as in {one_in(limits.misses)} {others}"
+        )
         message = (
-            f"its score {score:.3g} is above {limits.fake:.3g}, so it is not as low as in {one_in(self.alarms)} real videos of "
-            f"strangers, and not above {limits.real:.3g}, as in {one_in(limits.misses)} {OTHERS[self.model]}"
+            f"its score {score:.3g} is above {limits.fake:.3g}, so it is not as low as in {low}, and not above "
+            f"{limits.real:.3g}, {high}"
         )
         return Decided(CANNOT_DECIDE, BETWEEN, message, told)
 
@@ -90,4 +91,5 @@ class Ruling:
             corpora=list(found.corpora),
             text=text,
             gap=limits.gap,
+            usual=limits.usual,
         )

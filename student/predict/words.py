@@ -181,13 +181,11 @@ def _usual(said: Answer) -> str:
     if limits is None:
         return "between the limits"
     share, others = one_in(limits.false_alarms), OTHERS[said.limits_of]
-    if limits.gap:
-        return (
-            f"among the lowest {share} of their real videos, and above all but {one_in(limits.misses)} of the {others}"
-        )
-    return (
-        f"not among the lowest {share} of their real videos, nor above all but {one_in(limits.misses)} of the {others}"
+    low = f"as low as 3 in 4 of the {others}" if limits.usual else f"among the lowest {share} of their real videos"
+    high = (
+        f"the lowest {share} of their real videos" if limits.gap else f"all but {one_in(limits.misses)} of the {others}"
     )
+    return f"not {low}, nor above {high}"
 
 
 def advice(said: Answer) -> list[tuple[str, str]]:

@@ -106,10 +106,13 @@ def test_where_both_limits_claim_a_score_neither_is_said():
     own, swaps = Scores.of(np.linspace(0.5, 1, 100)), Scores.of(np.linspace(0, 0.4, 100))
     found = Limits.of(own, swaps)
     assert found.gap
-    assert (found.fake, found.real) == (swaps.above(0.1), own.below(0.05))
-    assert [found.decide(x) for x in (0.3, 0.45, 0.6)] == ["fake", "", "real"]
+    assert (found.fake, found.real, found.usual) == (swaps.above(0.25), own.below(0.05), True)
+    assert [found.decide(x) for x in (0.25, 0.35, 0.45, 0.6)] == ["fake", "", "", "real"]
     near = Limits.of(own, Scores.of(np.linspace(0.2, 0.9, 100)))
-    assert not near.gap
+    assert (near.gap, near.usual) == (False, False)
+    assert near.fake == own.below(0.05)
+    few = Limits.of(own, Scores.of([0.1, 0.2]))
+    assert (few.fake, few.real, few.usual) == (own.below(0.05), None, False)  # of so few others nothing is usual
 
 
 def test_shares_in_words():

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from concord.plain_json import is_count
 from store.similarity.calibrate import auc, fit_logistic
 from store.similarity.fit import Fit
 from store.similarity.grounds import LEAST
@@ -109,7 +108,7 @@ class Strangers:
             raise ValueError("lengths that do not rise")
         maps = {str(window): _line(line) for window, line in told["maps"].items()}
         within = told.get("within", 0)
-        if not is_count(within, most=WITHIN):
+        if type(within) is not int or not 0 <= within <= WITHIN:
             raise ValueError("offsets")
         return cls(told["how"], told["guessed"], tuple(map(str, corpora)), tuple(lengths), maps, within)
 

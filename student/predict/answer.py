@@ -71,12 +71,10 @@ def answer(
 ) -> Answer:
     """The whole answer for one video; it does not depend on time or machine.
 
-    `corpus` chooses the fit's calibration; `calibration` says on whom it was made and what it licenses
-    (`Basis.calibration`), and has the limits for strangers; `judge` is the student's (`student.predict.basis`), None
-    without one. Sound that clearly fits at another time is moved there before anything is judged: people do not notice up
-    to 80 ms, and from 120 ms on there is no decision. Where limits for strangers were measured so, it is moved by up to 80
-    ms to where it fits best, clearly or not. Words, passages and `similarity_moved` are on the clock of the
-    sound.
+    `corpus` chooses the fit's calibration; `calibration` says on whom it was made and what it licenses, and has the limits
+    for strangers; `judge` is the student's (`student.predict.basis`), None without one. Sound that clearly fits at another
+    time is moved there before it is judged (by 120 ms and more there is no decision); where limits for strangers were
+    measured so, by up to 80 ms also if it is not clear. Words, passages and `similarity_moved` are on the clock of the sound.
     """
     face, voice, evident = evidence.face, evidence.voice, evidence.evident
     within = 0

@@ -181,6 +181,7 @@ def test_two_clips_are_compared(page):
 def test_failures_and_audit_lead_to_clips(page):
     page.goto("/")
     page.get_by_role("link", name="Failures").click()
+    page.wait_for_url(re.compile("/failures$"))  # loaded: else its script may not listen yet
     assert page.locator("table.failures tbody tr").count() == 2
     page.select_option("select[name=reason]", "no_face")
     page.wait_for_url(re.compile("reason=no_face"))

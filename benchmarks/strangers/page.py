@@ -50,7 +50,7 @@ def head(found: Told) -> Iterator[str]:
     )
     yield f"fit: {basis['fit']['kind']}, {basis['fit']['from']}; {taught}"
     if within := on["sound_moved_within"]:
-        yield f"similarity: every sound, own or not, is moved by up to {within} frames to where it fits best, as predict does"
+        yield f"moved: every sound, own or not, by up to {within} frames to where it fits best, as predict does"
     if basis["student"]:
         yield f"student: {basis['student']['model']}, {basis['student']['checkpoint']}"
     yield f"predict: {basis['calibration']['text']}"
@@ -76,13 +76,12 @@ def own_sound(told: Told) -> Table:
     )
     corpora = {**told["corpora"], **({"all": told} if len(told["corpora"]) != 1 else {})}
     for name, mine in corpora.items():
-        for k, window in enumerate(WINDOWS):
-            row = mine[window]
+        rows = [(WINDOW[w], mine[w]) for w in WINDOWS]
+        rows += [(f"{WINDOW[w]}, moved", mine["moved"][w]) for w in WINDOWS if "moved" in mine]
+        for k, (over, row) in enumerate(rows):
             cells = [_auc(row[kind]) for kind in AGAINST]
             own = f"{row['others']['own']:,}"
-            table.add_row(
-                *_cells(name if not k else "", WINDOW[window], own, cells[0], _number(row["brier"]), *cells[1:])
-            )
+            table.add_row(*_cells(name if not k else "", over, own, cells[0], _number(row["brier"]), *cells[1:]))
         if "student" in mine:
             for who, row in (("student", mine["student"]), ("its teachers", _of_teachers(mine["student"]))):
                 cells = [_auc(row[kind]) for kind in AGAINST]

@@ -151,14 +151,24 @@ def _own_sound(answers: _Answers, decider: Decider, source: evidence.Source, adv
     reals = answers.reals
     judged = [decider.face(clip.evidence) for clip in reals]
     kinds = sound.kinds(len(reals), answers.partners.of)
-    fit, within = decider.on.fit, decider.within
-    scored = {name: sound.scored(judged, sound.in_time(judged, some, fit, within), fit) for name, some in kinds.items()}
     person = _numbers([clip.listed.person for clip in reals])
-    sounds = sound.Sounds(scored, person, decider.on.fit, decider.corpus)
     corpus = np.array([clip.listed.row.corpus for clip in reals], object)
-    found: dict[str, Any] = {**sounds.told(np.ones(len(reals), bool)), "corpora": {}}
+    fit, within = decider.on.fit, decider.within
+
+    def sounds(moved_by: int) -> sound.Sounds:
+        pairs = {name: sound.in_time(judged, some, fit, moved_by) for name, some in kinds.items()}
+        return sound.Sounds(
+            {k: sound.scored(judged, some, fit) for k, some in pairs.items()}, person, fit, decider.corpus
+        )
+
+    as_it_is, moved = sounds(0), sounds(within) if within else None
+
+    def told_of(chosen: np.ndarray) -> dict[str, Any]:
+        return {**as_it_is.told(chosen), **({"moved": moved.told(chosen)} if moved else {})}
+
+    found: dict[str, Any] = {**told_of(np.ones(len(reals), bool)), "corpora": {}}
     for name in sorted(set(corpus.tolist())):
-        found["corpora"][name] = sounds.told(corpus == name)
+        found["corpora"][name] = told_of(corpus == name)
     if decider.on.detector is not None:
         step = advance("student's pairs", len(reals))
         both = followed.judged(reals, kinds, source, decider, decider.on.detector, step)
@@ -179,8 +189,7 @@ def _forgeries(found: Gathered, answers: _Answers, decider: Decider) -> dict[str
     some = [clip for clip in found.clips if clip.listed.row.id in answers.by_clip]
     said = [answers.by_clip[clip.listed.row.id] for clip in some]
     own = [(k, k, 0) for k in range(len(some))]
-    judged, fit = [decider.face(clip.evidence) for clip in some], decider.on.fit
-    whole = sound.scored(judged, sound.in_time(judged, own, fit, decider.within), fit)
+    whole = sound.scored([decider.face(clip.evidence) for clip in some], own, decider.on.fit)
     similarity = np.full(len(some), np.nan)
     similarity[whole.clip["clip"]] = whole.score["clip"]
     margin = [one.offset.margin if one.offset and one.offset.margin is not None else math.nan for one in said]

@@ -5,7 +5,7 @@ somebody unknown, and only if there is nobody else of the same person.
 
 All pairs of one kind are compared at once: their frames stand one after the other, and windows are cut at the ends of each.
 The numbers are those of `store.similarity.scores` and `probability`, with the map that `predict` would take; where it would
-move the sound of any video, all pairs are moved alike (`in_time`).
+move the sound of any video, all pairs are also scored with it moved (`in_time`).
 """
 
 from __future__ import annotations

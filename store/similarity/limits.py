@@ -22,7 +22,7 @@ import numpy as np
 
 RATE = 0.05  # false alarms: real videos called fake, at most
 MISSES = 0.1  # videos with another sound called real, at most
-USUAL = 0.25  # "fake" takes a score that all but this share of videos with another sound stay below
+USUAL = 0.25  # "fake" takes a score as low as those of all but this share of videos with another sound
 STEPS = 200  # steps of the stored distribution: half a percent each
 MOST = 1 << 40  # units or clips that a record may claim
 CLOSE = 1e-9  # of shares, against rounding

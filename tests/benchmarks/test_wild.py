@@ -24,6 +24,8 @@ from pipelines.corpora.manifest import Row
 from pipelines.workers.work import SECOND
 from store import similarity
 from store.similarity import fitfile
+from store.similarity.limits import Scores
+from store.similarity.strangers import NAME, PEOPLE, WITHIN, Length, Strangers
 from student import checkpoint
 from student.models import build
 from student.predict.__main__ import predict
@@ -152,6 +154,27 @@ def test_the_page_shows_all_of_it(made):
         assert text in result.output
     assert max(map(len, result.output.splitlines())) <= 200
     assert len(result.output.splitlines()) < 60
+
+
+def test_sound_is_scored_as_it_is_and_moved_as_the_limits_were_measured(made, told, tmp_path):
+    reader, file, _ = made
+    scores = [Scores.of(np.linspace(low, low + 0.4, 40)) for low in (0.5, 0.0)]
+    record = Strangers(PEOPLE, False, ("news",), (Length(25, *scores),), {"5": (8.0, -2.0), "25": (8.0, -2.0)}, WITHIN)
+    fitfile.save(tmp_path / "f.npz", reader.fit, reader.attrs["teachers"], {NAME: record.told()})
+    options = ["--manifest", str(file), "--store", str(reader.path), "--fit-from", str(tmp_path / "f.npz")]
+    _, found = run(*options)
+    assert found["rests_on"]["sound_moved_within"] == WITHIN
+    assert told[1]["rests_on"]["sound_moved_within"] == 0
+    assert "moved" not in told[1]["own_sound"]
+    for window in ("5", "25", "clip"):
+        as_it_is, moved = (one[window]["others"] for one in (found["own_sound"], found["own_sound"]["moved"]))
+        assert as_it_is["auc"] == told[1]["own_sound"][window]["others"]["auc"]  # the yardstick itself stays
+        assert moved["against"] > 0
+    brier = [one["5"]["brier"] for one in (found["own_sound"], found["own_sound"]["moved"])]
+    assert brier[0] != brier[1]  # the best of five offsets is higher, of others' sounds above all
+    shown = " ".join(CliRunner().invoke(main, options).output.split())
+    assert "clip, moved" in shown
+    assert "by up to 2 frames to where it fits best" in shown
 
 
 def test_a_limit_takes_so_many_of_each_kind(made):

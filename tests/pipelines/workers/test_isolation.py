@@ -230,7 +230,7 @@ def test_a_child_is_stopped_while_another_thread_waits_for_its_answer(tmp_path):
     child = Child(Announced(str(tmp_path / "began")))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(child, None, 60)
-        while not (tmp_path / "began").exists():
+        while not (tmp_path / "began").exists() and not waiting.done():
             time.sleep(0.01)
         files = set(os.listdir("/proc/self/fd"))
         child.stop()

@@ -47,6 +47,7 @@ def batch(windows: int, frames: int, drawn: bool) -> dict[str, Tensor]:
     }
     if drawn:
         found |= {"drawn": picture, "drawn_mask": face, "drawn_forged": label[:, None].repeat(1, frames)}
+        found["drawn_of"] = torch.full_like(label, -1, dtype=torch.int64)
     return found
 
 

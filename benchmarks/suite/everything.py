@@ -31,7 +31,7 @@ def plan(quick: bool, corpus: str | None) -> list[Part]:
         Part("workers", "The trainer's loader by its processes", reading.workers,
              {"store_rows": 16_800, "counts": [0, 1, 2], "windows": 8, "rounds": 3 if quick else 7}, 1.5),
         Part("growth", "Cost as the corpus grows", growing.sizes,
-             {"counts": [10_000, 100_000] if quick else [10_000, 100_000, 1_000_000]}, 2.0 if quick else 6.0),
+             {"counts": [5_000, 25_000] if quick else [10_000, 100_000, 1_000_000]}, 2.0 if quick else 6.0),
         Part("teachers", "Teachers on clips of 3 s, one thread", models.every,
              {"num_clips": 8 if quick else 16, "rounds": 3 if quick else 5, "large": not quick, "threads": 1}, 1.5),
         Part("training", "Training steps and the loader, batches of 8 windows, one thread", loading.rows,

@@ -20,11 +20,13 @@ from student.data.pseudo_fakes import Window
 
 
 class Drawn(NamedTuple):
-    """One window: picture u1 [n, 88, 88], where a face is seen bool [n], and 1 in forged frames, f4 [n]."""
+    """One window: picture u1 [n, 88, 88], where a face is seen bool [n], 1 in forged frames, f4 [n], and whether it was made
+    of the window before it."""
 
     picture: np.ndarray
     face: np.ndarray
     forged: np.ndarray
+    made_of_last: bool = False
 
 
 def of_real(
@@ -37,7 +39,7 @@ def of_real(
     seed = int(rng.integers(1 << 62))
     return [
         Drawn(_seen(window.mouth, seed), face, np.zeros(len(window), np.float32)),
-        Drawn(_seen(fake.mouth, seed), face, fake.changed.astype(np.float32)),
+        Drawn(_seen(fake.mouth, seed), face, fake.changed.astype(np.float32), made_of_last=True),
     ]
 
 
@@ -48,7 +50,8 @@ def of_forged(mouth: np.ndarray, face: np.ndarray, forged: np.ndarray, rng: np.r
 
 def together(parts: Sequence[Drawn], frames: int) -> dict[str, np.ndarray]:
     """The windows of a batch padded to `frames`: drawn u1 [K, frames, 88, 88], drawn_mask bool and drawn_forged f4 [K,
-    frames]. K is at least 1: without windows there is one whose mask is off."""
+    frames], and drawn_of i8 [K], the place of the window that a pseudo-fake was made of, -1 for others. K is at least 1:
+    without windows there is one whose mask is off."""
     parts = list(parts) or [Drawn(np.zeros((0, CROP, CROP), np.uint8), np.zeros(0, bool), np.zeros(0, np.float32))]
     out = {
         "drawn": np.zeros((len(parts), frames, CROP, CROP), np.uint8),
@@ -56,9 +59,10 @@ def together(parts: Sequence[Drawn], frames: int) -> dict[str, np.ndarray]:
         "drawn_forged": np.zeros((len(parts), frames), np.float32),
     }
     for k, part in enumerate(parts):
-        for values, own in zip(out.values(), part, strict=True):
+        for values, own in zip(out.values(), part[:3], strict=True):
             values[k, : len(own)] = own
-    return out
+    of = [k - 1 if part.made_of_last else -1 for k, part in enumerate(parts)]
+    return {**out, "drawn_of": np.array(of, np.int64)}
 
 
 def _seen(mouth: np.ndarray, seed: int) -> np.ndarray:

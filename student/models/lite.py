@@ -118,8 +118,7 @@ class Lite(nn.Module):
             found = found._replace(crossed=self.crossed(v.detach(), a.detach(), mask))
         if self.texture is None or drawn is None:
             return found
-        frames, clips = self.texture(*drawn)
-        return found._replace(drawn=clips, drawn_frames=frames)
+        return found._replace(drawn=self.texture.taught(*drawn))
 
     def crossed(self, v: torch.Tensor, a: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The head's clip logits [R + 1, B] of every lips row of v, a [B, T, width] with the sound R = 0, 1, ... rows on."""

@@ -41,14 +41,27 @@ class Texture(nn.Module):
         )
 
     def forward(self, mouth: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        frames = self.head(self._measures(mouth, mask))
+        return frames[..., 0], _mean(frames, mask)[:, 0]
+
+    def taught(self, mouth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The logits f4 [B] that training sees: of the mean measures of a window. Learned from single frames the network
+        finds fewer of the forgeries that it has not met (docs/results.md)."""
+        logits: torch.Tensor = self.head(_mean(self._measures(mouth, mask), mask))
+        return logits[:, 0]
+
+    def _measures(self, mouth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         kind = mouth.device.type
         # small differences of large numbers: half precision would lose them
         exact = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
         with torch.no_grad(), exact:
-            found = measures(mouth, mask, self.causal)
-        frames = self.head(found)[..., 0]
-        use = mask.to(frames.dtype)
-        return frames, (frames * use).sum(1) / use.sum(1).clamp(min=1)
+            return measures(mouth, mask, self.causal)
+
+
+def _mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean [B, K] of x [B, T, K] over the mask [B, T]."""
+    use = mask.to(x.dtype)[..., None]
+    return (x * use).sum(1) / use.sum(1).clamp(min=1)
 
 
 def measures(mouth: torch.Tensor, mask: torch.Tensor, causal: bool = False) -> torch.Tensor:

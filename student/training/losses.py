@@ -28,6 +28,7 @@ from student.config import LossConfig
 from student.models import Output
 
 PAPER_MARGIN = 1.0
+RANKED = 3.0  # weight of the order of a window and its pseudo-fake beside their own labels (docs/results.md)
 
 
 class Targets(NamedTuple):
@@ -39,7 +40,8 @@ class Targets(NamedTuple):
     which identify true pairs; lips_rows, sound_rows f4 [B, T, K]: the teachers' own rows of unit length, whose products
     are their agreement per frame (K = 0: there are none), valid where lips_mask, sound_mask bool [B, T].
     drawn u1 [K, T, side, side]: windows for the texture branch, with drawn_mask bool and drawn_forged f4 [K, T], 1 in frames
-    that are redrawn; None without such a branch.
+    that are redrawn, and drawn_of i8 [K], the place of the real window of which a pseudo-fake was made, else -1; None
+    without such a branch.
     """
 
     label: torch.Tensor
@@ -57,6 +59,7 @@ class Targets(NamedTuple):
     drawn: torch.Tensor | None = None
     drawn_mask: torch.Tensor | None = None
     drawn_forged: torch.Tensor | None = None
+    drawn_of: torch.Tensor | None = None
 
 
 def total(output: Output, targets: Targets, config: LossConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -122,27 +125,19 @@ def crossed(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
 
 
 def texture(output: Output, targets: Targets) -> torch.Tensor:
-    """Binary cross-entropy of the texture branch's logits of windows and, with equal weight, of frames; real and redrawn
-    ones weigh alike. A window counts as redrawn if any of its frames is."""
-    clip_logits, frame_logits, mask, forged = (
-        output.drawn,
-        output.drawn_frames,
-        targets.drawn_mask,
-        targets.drawn_forged,
-    )
-    assert clip_logits is not None
-    assert frame_logits is not None
+    """Binary cross-entropy of the texture branch's logits of windows, whose label is the share of frames that are redrawn;
+    real and redrawn ones weigh alike. And a pseudo-fake must rank above the window of which it was made (Burges et al., ICML
+    2005, RankNet): what the clip looks like, and what the nuisance did to it, is the same in both."""
+    logits, mask, forged, of = output.drawn, targets.drawn_mask, targets.drawn_forged, targets.drawn_of
+    assert logits is not None
     assert mask is not None
     assert forged is not None
-    forged = forged * mask
-    parts = []
-    for logits, label, known in (
-        (clip_logits, forged.amax(1), mask.any(1).float()),
-        (frame_logits, forged, mask.float()),
-    ):
-        each = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
-        parts += [_mean(each, known * label), _mean(each, known * (1 - label))]
-    return torch.stack(parts).mean()
+    assert of is not None
+    share = (forged * mask).sum(1) / mask.sum(1).clamp(min=1)
+    known = mask.any(1).float()
+    redrawn, real = _mean(F.softplus(-logits), known * share), _mean(F.softplus(logits), known * (1 - share))
+    ranked = _mean(F.softplus(logits[of.clamp(min=0)] - logits), known * (of >= 0))
+    return 0.5 * redrawn + 0.5 * real + RANKED * ranked
 
 
 def reliability(soft: torch.Tensor, mask: torch.Tensor, confidence: float) -> torch.Tensor:

@@ -153,6 +153,7 @@ def test_no_window_gives_one_that_is_off():
     found = drawn.together([], 21)
     assert found["drawn"].shape == (1, 21, 88, 88)
     assert not found["drawn_mask"].any()
+    assert found["drawn_of"].tolist() == [-1]
 
 
 # -- in batches -------------------------------------------------------------------------------------------------------
@@ -188,6 +189,7 @@ def test_a_share_of_real_windows_gets_a_pseudo_fake_and_soft_labels_stay(path):
         made, total = made + int(forged.sum()), total + 1
         assert len(forged) == (2 if forged.any() else 1)
         assert np.array_equal(forged.numpy(), [False, True][: len(forged)])
+        assert batch["drawn_of"].tolist() == [-1, 0][: len(forged)]
     assert 6 < made < 24
     assert "drawn" not in without
 

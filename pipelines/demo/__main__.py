@@ -33,7 +33,7 @@ from pipelines.ui.pages import render
 from store import output as outputs
 
 NAMES = ("real", "forged")
-EPOCHS = 6  # enough to see the student rank forgeries; more epochs make its figures better
+EPOCHS = 8  # enough to see the student rank forgeries; more epochs make its figures better
 
 
 @click.command(cls=Command, epilog="Example: python -m pipelines.demo --output demo")

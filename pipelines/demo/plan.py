@@ -19,7 +19,7 @@ METHODS = {
     "reanimated": ("FVRA", 0, 1),  # a mouth that says other words in the rhythm of the voice
     "partial": ("FVRA", 0, 1),  # the same for the middle of the clip only
 }
-MIN_FRAMES, MAX_FRAMES = 54, 64
+MIN_FRAMES, MAX_FRAMES = 56, 66
 NUISANCES = ("scale", "noise", "blur", "light", "level", "background")
 
 
@@ -32,7 +32,7 @@ class Size:
 
 
 DEFAULT = {
-    "train": Size(4, {"real": 30, "swap": 4, "shift": 4, "reanimated": 4, "partial": 2}),
+    "train": Size(4, {"real": 32, "swap": 4, "shift": 4, "reanimated": 4, "partial": 2}),
     "val": Size(2, {"real": 7, "swap": 2, "shift": 2, "reanimated": 2, "partial": 1}),
     "test": Size(2, {"real": 13, "swap": 6, "shift": 6, "reanimated": 6, "partial": 3}),
 }

@@ -125,16 +125,20 @@ def crossed(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
 
 
 def texture(output: Output, targets: Targets) -> torch.Tensor:
-    """Binary cross-entropy of the texture branch's logits of windows, whose label is the share of frames that are redrawn;
-    real and redrawn ones weigh alike. And a pseudo-fake must rank above the window of which it was made (Burges et al., ICML
-    2005, RankNet): what the clip looks like, and what the nuisance did to it, is the same in both."""
+    """`drawn_right` of the texture branch's logits of windows, whose label is the share of frames that are redrawn."""
     logits, mask, forged, of = output.drawn, targets.drawn_mask, targets.drawn_forged, targets.drawn_of
     assert logits is not None
     assert mask is not None
     assert forged is not None
     assert of is not None
     share = (forged * mask).sum(1) / mask.sum(1).clamp(min=1)
-    known = mask.any(1).float()
+    return drawn_right(logits, share, mask.any(1).float(), of)
+
+
+def drawn_right(logits: torch.Tensor, share: torch.Tensor, known: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of logits [K] against the redrawn share of each window; real and redrawn ones weigh alike, those
+    with `known` 0 not. And a pseudo-fake must rank above the window `of` [K] (-1: none) that it was made of (Burges et al.,
+    ICML 2005, RankNet): what the clip looks like, and what the nuisance did to it, is the same in both."""
     redrawn, real = _mean(F.softplus(-logits), known * share), _mean(F.softplus(logits), known * (1 - share))
     ranked = _mean(F.softplus(logits[of.clamp(min=0)] - logits), known * (of >= 0))
     return 0.5 * redrawn + 0.5 * real + RANKED * ranked

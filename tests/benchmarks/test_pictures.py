@@ -26,8 +26,8 @@ def test_each_source_gives_about_as_many_pairs_none_of_a_forgery(path, monkeypat
     clips = Clips.of(reader)
     found = pictures.pairs(reader, clips, 0)
     names, counts = np.unique(found.source, return_counts=True)
-    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"a": 24, "b": 24, "synthetic": 16}
-    assert found.found.shape[:2] == (64, 2)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"a": 12, "b": 12, "synthetic": 12}
+    assert found.found.shape[:2] == (36, 2)
     assert ((found.share > 0) & (found.share <= 1)).all()
     again = pictures.pairs(reader, clips, 0)
     assert np.array_equal(again.found, found.found)

@@ -23,6 +23,7 @@ KEEPS = ("best", "last")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
 PROJECTION = 4.0  # default weight of the projection term beside the correlation term
 LABELS = ("content", "sync")  # see student.data.dataset
+MOST_PSEUDO = 4
 BALANCES = ("clips", "source")  # see student.data.order
 MOST_BYTES = 1_000_000  # limit for a file of options
 
@@ -82,9 +83,7 @@ class DataConfig:
     batch_size: int = 8  # windows per process and micro-batch
     pair_share: float = 0.5  # share of real clips' windows that get another clip's sound, or their own shifted
     swap_share: float = 0.5  # share of swaps among those
-    pseudo_share: float = (
-        0.0  # share of real windows of which a pseudo-fake is made for the texture branch; 0 = no branch
-    )
+    pseudo_share: float = 0.0  # pseudo-fakes made of a real window, on average, for the texture branch; 0 = no branch
     min_fake_shift: int = 5  # smaller ones do not count as fake: only the correlation term uses them
     max_shift: int = 15
     augment: bool = True
@@ -102,8 +101,8 @@ class DataConfig:
             raise ConfigError("--max-shift must be at least 5 frames")
         if self.trim not in TRIMS:
             raise ConfigError(f"--trim must be one of {', '.join(TRIMS)}, not {self.trim}")
-        if not 0 <= self.pseudo_share <= 1:
-            raise ConfigError("--pseudo-share is a share between 0 and 1")
+        if not 0 <= self.pseudo_share <= MOST_PSEUDO:
+            raise ConfigError(f"--pseudo-share is a number between 0 and {MOST_PSEUDO}")
         if self.labels not in LABELS:
             raise ConfigError(f"--labels must be one of {', '.join(LABELS)}, not {self.labels}")
         if self.balance not in BALANCES:

@@ -209,7 +209,7 @@ def _from_file(context: click.Context, _: click.Parameter, path: Path | None) ->
 @option(
     "--pseudo-share",
     default=DataConfig.pseudo_share,
-    help="Share of real windows of which a pseudo-fake is made, to teach how redrawn mouths look; 0 = no branch for it.",
+    help="Pseudo-fakes made of a real window, on average, to teach how redrawn mouths look; 0 = no branch for it.",
 )
 @option("--min-fake-shift", default=DataConfig.min_fake_shift, help="Smallest shift, in frames, that counts as fake.")
 @option("--max-shift", default=DataConfig.max_shift, help="Largest shift, in frames.")

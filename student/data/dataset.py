@@ -144,7 +144,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
 
     def _drawn(self, d: Draw, lips: dict[str, np.ndarray], rng: np.random.Generator) -> list[Drawn]:
         """Windows for the texture branch out of the pictures of this one, whatever its sound: a forged one as it is; of a
-        share of the real ones the window and a pseudo-fake."""
+        real one the window and a pseudo-fake, as often as `pseudo_share` says, each time under another nuisance."""
         forged, face = self.corpus.pictured[d.lips], evident(lips["flags"])
         odd = np.flatnonzero(face & ~np.isfinite(lips["lips"]).all((1, 2)))
         if len(odd):
@@ -154,9 +154,12 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
             )
         if forged == 1:
             return [of_forged(lips["mouth"], face, lips["fake"] != 0, rng)]
-        if forged != 0 or rng.random() >= self.config.pseudo_share:
+        if forged != 0:
             return []
-        return of_real(Window(lips["mouth"], in_crop(lips["lips"])), face, self._other(d), rng)
+        whole, rest = divmod(self.config.pseudo_share, 1)
+        count = int(whole) + int(rng.random() < rest)
+        window = Window(lips["mouth"], in_crop(lips["lips"]))
+        return [part for _ in range(count) for part in of_real(window, face, self._other(d), rng)]
 
     def _other(self, d: Draw) -> Callable[[np.random.Generator], Window]:
         """Reads a window of a real clip that is stored near this one."""

@@ -170,7 +170,12 @@ def _corpora(reader: Reader, rows: np.ndarray) -> list[str]:
 def _pseudo(data: DataConfig) -> str:
     if not data.pseudo_share:
         return ""
-    return f"Of {data.pseudo_share:.0%} a pseudo-fake was made, for a branch that sees how mouths are drawn. "
+    made = (
+        f"Of {data.pseudo_share:.0%} a pseudo-fake was"
+        if data.pseudo_share <= 1
+        else f"{data.pseudo_share:g} pseudo-fakes of each were"
+    )
+    return f"{made} made, for a branch that sees how mouths are drawn. "
 
 
 def _chosen(config: TrainConfig) -> str:

@@ -194,6 +194,18 @@ def test_a_share_of_real_windows_gets_a_pseudo_fake_and_soft_labels_stay(path):
     assert "drawn" not in without
 
 
+def test_several_pseudo_fakes_of_one_window_differ_in_kind_or_nuisance(path):
+    data, corpus = windows(path, replace(CONFIG, pseudo_share=2.5))
+    counts = set()
+    for position in range(12):
+        batch = data[Key(0, (position,), (int(corpus.rows[position % len(corpus.rows)]),))]
+        places = np.arange(len(batch["drawn"]))
+        assert batch["drawn_of"].tolist() == np.where(places % 2, places - 1, -1).tolist()
+        assert all(not np.array_equal(batch["drawn"][0], one) for one in batch["drawn"][2::2])
+        counts.add(len(places))
+    assert counts == {4, 6}
+
+
 def test_forgeries_of_the_sound_are_real_pictures_and_forged_pictures_need_no_pseudo_fake(path):
     data, corpus = windows(path, replace(CONFIG, pseudo_share=1.0))
     reader = store.open(path)
@@ -246,7 +258,7 @@ def test_lips_that_are_not_finite_are_named(path, monkeypatch):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ConfigError, match="--pseudo-share is a share"):
-        DataConfig(pseudo_share=1.5)
+    with pytest.raises(ConfigError, match="--pseudo-share is a number"):
+        DataConfig(pseudo_share=4.5)
     with pytest.raises(ConfigError, match="--pseudo-share needs the model lite"):
         TrainConfig(store="s", output="o", model="talknet", data=CONFIG)

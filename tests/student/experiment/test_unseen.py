@@ -240,7 +240,7 @@ def test_arms_share_the_options_of_a_recipe(tmp_path):
     found = arms.shared(asked)
     assert found["balance"] == "source"
     assert not found.keys() & {"epochs", "model"}
-    assert TrainConfig.from_options(store="s.zarr", output="out", **found).data.pseudo_share == 1.0
+    assert TrainConfig.from_options(store="s.zarr", output="out", **found).data.pseudo_share == 2.0
 
 
 @pytest.mark.parametrize(

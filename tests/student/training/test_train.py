@@ -366,7 +366,7 @@ def test_the_published_recipe_is_made_of_options():
 
 def test_the_recipe_for_strangers_is_made_of_options():
     config = TrainConfig.from_options(store="s", output="o", **read_options(ROOT / "configs" / "strangers.yaml"))
-    assert (config.model, config.data.balance, config.data.pseudo_share, config.keep) == ("lite", "source", 1.0, "last")
+    assert (config.model, config.data.balance, config.data.pseudo_share, config.keep) == ("lite", "source", 2.0, "last")
 
 
 @pytest.mark.parametrize(

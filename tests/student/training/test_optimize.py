@@ -73,6 +73,7 @@ def test_a_run_ends_when_nothing_gets_better(path, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # of torch.compile itself
 def test_a_compiled_student_trains(path, tmp_path):  # noqa: F811
     train(path, tmp_path / "run", "--compile", "--max-steps", "2")
     checkpoint.load_model(tmp_path / "run")

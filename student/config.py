@@ -23,7 +23,7 @@ KEEPS = ("best", "last")
 SCHEDULES = ("cosine", "paper")  # see student.training.optimize
 PROJECTION = 4.0  # default weight of the projection term beside the correlation term
 LABELS = ("content", "sync")  # see student.data.dataset
-MOST_PSEUDO = 4
+MOST_PSEUDO = 4  # pseudo-fakes of a window; each costs as much as reading it
 BALANCES = ("clips", "source")  # see student.data.order
 MOST_BYTES = 1_000_000  # limit for a file of options
 

@@ -104,7 +104,7 @@ def _frames(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 
 def learned(of: Pairs, use: np.ndarray, seed: int) -> torch.nn.Module:
-    """A network that has learned from the pairs in `use` bool [n], sources equally often."""
+    """A network that has learned from the pairs in `use` bool [n], sources equally often. ConcordError if they are too few."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     head = Texture(TEXTURE_WIDTH).head
@@ -113,9 +113,12 @@ def learned(of: Pairs, use: np.ndarray, seed: int) -> torch.nn.Module:
     _, number, counts = np.unique(of.source[places], return_inverse=True, return_counts=True)
     chance = 1 / counts[number] / len(counts)
     steps = EPOCHS * 2 * len(places) // BATCH
-    twin = torch.tensor([-1, 0]).repeat(BATCH // 2) + torch.arange(BATCH) // 2 * 2 * torch.tensor([0, 1]).repeat(
-        BATCH // 2
-    )
+    if not steps:
+        raise ConcordError(
+            f"{len(places)} pairs of other sources are too few to learn from; add real clips of other sources"
+        )
+    own = torch.arange(0, BATCH, 2)  # places of the real windows; the pseudo-fake of each follows it
+    twin = torch.stack([torch.full_like(own, -1), own], 1).flatten()
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
         picked = places[rng.choice(len(places), BATCH // 2, p=chance)]
@@ -162,8 +165,10 @@ def main(path: str, seeds: int, threads: int) -> None:
     reader = store.open(path)
     clips = Clips.of(reader)
     names = where(clips)
-    places, frames = map(list, zip(*judged(reader, clips), strict=True))
-    at = np.array(places)
+    found = list(judged(reader, clips))
+    at, frames = np.array([k for k, _ in found], int), [each for _, each in found]
+    if len(set(clips.is_fake[at].tolist())) < 2:
+        raise ConcordError(f"{path}: the clips with {LEAST} frames of a face are not of both classes, real and forged")
     logits = np.zeros((seeds, len(at)))
     for seed in range(seeds):
         of = pairs(reader, clips, seed)
@@ -192,7 +197,9 @@ def figures(
             continue
         both = use & np.isfinite(margin)
         seeds = [auc(row[use], fake[use].astype(int)) for row in logits]
-        joined = [auc(_with(row, margin, ~fake & both)[both], fake[both].astype(int)) for row in logits]
+        joined = [np.nan] * len(logits)  # without soft labels no margin is known
+        if len(set(fake[both].tolist())) == 2:
+            joined = [auc(_with(row, margin, ~fake & both)[both], fake[both].astype(int)) for row in logits]
         low, high = auc_by_cluster(logits.mean(0)[use], fake[use], source[use])
         best = numbers.strongest(clips.rows[at][use].tolist())
         found[name] = {

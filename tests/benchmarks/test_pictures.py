@@ -7,6 +7,7 @@ from small_store import make_store
 
 import store
 from benchmarks.quality import pictures
+from concord.errors import ConcordError
 from student.experiment.folds import Clips
 
 
@@ -41,6 +42,20 @@ def test_what_judges_a_source_has_not_learned_from_it():
     one, other = (pictures.learned(x, x.source != "a", 0) for x in (of, changed))
     for mine, its in zip(one.parameters(), other.parameters(), strict=True):
         assert np.array_equal(mine.detach(), its.detach())
+
+
+def test_without_pairs_of_other_sources_nothing_is_answered():
+    of = pictures.Pairs(np.zeros((4, 2, 624), np.float32), np.ones(4, np.float32), np.array(["a"] * 4))
+    with pytest.raises(ConcordError, match="add real clips of other sources"):
+        pictures.learned(of, of.source != "a", 0)
+
+
+def test_a_store_whose_real_clips_are_all_of_one_source_is_refused(tmp_path):
+    path = make_store(tmp_path / "s.zarr", {"": 8}, frames=30, fakes=6, groups=8, fit=False)
+    store.Writer.open(path).write_clips(0, {"source": ["a"] * 8 + ["b"] * 6, "method": [""] * 8 + ["drawn"] * 6})
+    result = CliRunner().invoke(pictures.main, ["--store", str(path), "--seeds", "1"])
+    assert result.exit_code == 2
+    assert "too few to learn from" in result.output
 
 
 def test_a_network_ranks_what_differs_in_every_pair():

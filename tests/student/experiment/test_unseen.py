@@ -189,6 +189,8 @@ def test_other_protocols_run_and_go_on(path, tmp_path, protocol):
     page, told = run(protocol, path, tmp_path / "out")
     found = told["figures"]
     assert sorted(found["held_out"]) == (["s0", "s1"] if protocol == "leave-one-source-out" else ["a", "b"])
+    forged = [one["forged"] for one in found["held_out"].values()]
+    assert forged == sorted(forged, reverse=True)  # the largest first
     assert len(found["runs"]) == len(unseen.ARMS) * (2 if protocol == "leave-one-source-out" else 1)
     for name, mean in found["mean"]["difference"].items():
         each = [one["difference"][name]["value"] for one in found["held_out"].values()]

@@ -29,8 +29,8 @@ def of_protocols(command: Callable[..., Any]) -> Callable[..., Any]:
             "--leave-out",
             default="0",
             show_default=True,
-            metavar="SOURCE|N",
-            help="Source, or fold N of the sources (0 to 4), for the test in leave-one-source-out.",
+            metavar="SOURCE|N|none",
+            help="Source, or fold N of the sources (0 to 4), for the test in leave-one-source-out; none: no test.",
         ),
         click.option(
             "--shares",

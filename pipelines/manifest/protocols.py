@@ -45,7 +45,7 @@ NO_LABEL = "label unknown"
 @dataclass(frozen=True)
 class Options:
     """Options of protocols: shares of train, val, test for `groups`; the training corpus of `cross-corpus`; the
-    source, or the fold of sources, that `leave-one-source-out` tests on."""
+    source, the fold of sources, or none, that `leave-one-source-out` tests on."""
 
     shares: tuple[float, float, float] = (70, 10, 20)
     train_on: str = ""
@@ -92,10 +92,12 @@ def splits(rows: Sequence[Row], name: str, options: Options | None = None, seed:
     left["listed again"] += len(mine) - len(once)
     mine = sorted(once.values(), key=lambda row: row.id)
     # The name is not part of the seed: all folds are from one draw, and all leave-one-out tests have the same reals.
-    of, why, notes = protocol.make(mine, options or Options(), np.random.default_rng(seed))
+    options = options or Options()
+    of, why, notes = protocol.make(mine, options, np.random.default_rng(seed))
     left.update(why.values())
     left["real on an earlier side too"] += _reals_once(mine, of, copy)
-    for split in ("train", "test"):
+    needed = ("train",) if options.leave_out == sources.NO_TEST and protocol.make is sources.made else ("train", "test")
+    for split in needed:
         if name != "own" and split not in of.values():
             raise ManifestError(_lacks(name, split, protocol.text, mine))
     if not of:
@@ -286,7 +288,7 @@ def _all() -> dict[str, Protocol]:
         found[f"cross-corpus{end}"] = Protocol(
             f"train on the corpus that --train-on names, test on the others{more}", partial(_across, (), clean)
         )
-    text = "val and test on sources that train lacks: --leave-out SOURCE, or fold 0 to 4; no person on both sides"
+    text = "val and test on sources that train lacks: --leave-out SOURCE, fold 0 to 4, or none; no person on both sides"
     found["leave-one-source-out"] = Protocol(text, sources.made)
     text = "real clips alone or with forged ones, by speaker and --shares; by clip where speakers are not known"
     found[SPEAKERS] = Protocol(text, partial(speakers.made, _groups), unlabelled=True)

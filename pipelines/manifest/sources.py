@@ -1,9 +1,10 @@
 """The protocol `leave-one-source-out`: validation and test on clips of sources that training has not seen.
 
 A source is where a clip is from (`Row.source`: a page, a channel, a data set); clips whose list does not say are of their
-corpus. Whole sources go to the test, the one that is named or one of FOLDS folds that are equally large as far as sources
-allow, and others to validation. No person is on two sides: clips for training with people of validation or test, and
-clips for validation with people of the test, are left out.
+corpus. Whole sources go to the test, the one that is named, one of FOLDS folds that are equally large as far as sources
+allow, or none (a detector for use, whose test is clips from elsewhere), and others to validation. No person is on two
+sides: clips for training with people of validation or test, and clips for validation with people of the test, are left
+out.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import numpy as np
 from pipelines.corpora.fields import ManifestError
 from pipelines.corpora.manifest import Row
 from pipelines.manifest import people
+from store.similarity import grounds
 
 FOLDS = 5
+NO_TEST = "none"
 VALIDATION = 0.1  # share of the real, or of the forged, clips that are not for the test
 BIG = 0.5  # share of clips above which a group links everybody: then its people are told apart by name
 NAMED = 9  # sources that an error names
@@ -56,7 +59,10 @@ def made(rows: list[Row], options: Any, rng: np.random.Generator) -> Any:
     return (
         split,
         why,
-        [f"test on {_named(test)}", f"validation on {_named(val)}" if val else "no source for validation"],
+        [
+            f"test on {_named(test)}" if test else "no test",
+            f"validation on {_named(val)}" if val else "no source for validation",
+        ],
     )
 
 
@@ -64,10 +70,12 @@ def _tested(size: Counter[str], wanted: str, rng: np.random.Generator) -> set[st
     """The sources of the test."""
     if wanted in size:
         return {wanted}
+    if wanted == NO_TEST:
+        return set()
     there = min(FOLDS, len(size))
     if not (wanted.isdecimal() and int(wanted) < there):
         raise ManifestError(
-            f"--leave-out takes a fold, 0 to {there - 1}, or a source, not {wanted}; there is {_named(size)}"
+            f"--leave-out takes a fold, 0 to {there - 1}, a source, or {NO_TEST}, not {wanted}; there is {_named(size)}"
         )
     names = sorted(size)
     shuffled = [names[k] for k in rng.permutation(len(names))]
@@ -81,18 +89,26 @@ def _tested(size: Counter[str], wanted: str, rng: np.random.Generator) -> set[st
 
 
 def _validated(rows: Sequence[Row], rng: np.random.Generator) -> set[str]:
-    """Sources by chance until they have VALIDATION of the real or of the forged clips; none with more than half of a class,
-    so that training keeps both, and not all sources."""
-    names = sorted(set(map(of, rows)))
+    """Sources by chance until they have VALIDATION of the real or of the forged clips, and real clips of as many people as
+    verdicts on strangers take (`grounds.LEAST`) or, where fewer than twice as many are known, of half of them. Together they
+    have at most twice VALIDATION of a class where that is enough, else half, so that training keeps both; never all sources.
+    """
+    names = rng.permutation(np.array(sorted(set(map(of, rows))), dtype=object)).tolist()
     whole = Counter(row.label for row in rows)
     has = {name: Counter(row.label for row in rows if of(row) == name) for name in names}
-    chosen: set[str] = set()
-    for k in rng.permutation(len(names)).tolist():
-        clips: Counter[int] = sum((has[name] for name in chosen), Counter())
-        if any(clips[label] >= VALIDATION * n for label, n in whole.items()) or len(chosen) + 1 == len(names):
-            break
-        if all(clips[label] + has[names[k]][label] <= n / 2 for label, n in whole.items()):
-            chosen.add(names[k])
+    real = [row for row in rows if row.label == 0 and row.identities]
+    who = {name: {row.identities[0] for row in real if of(row) == name} for name in names}
+    wanted = min(grounds.LEAST, len(set().union(*who.values())) // 2)
+    for most in (2 * VALIDATION, 0.5):
+        chosen: set[str] = set()
+        clips: Counter[int] = Counter()
+        for name in names:
+            known = set().union(*(who[one] for one in chosen))
+            if len(known) >= wanted and any(clips[label] >= VALIDATION * n for label, n in whole.items()):
+                return chosen
+            if len(chosen) + 1 < len(names) and all(clips[x] + has[name][x] <= most * n for x, n in whole.items()):
+                chosen.add(name)
+                clips += has[name]
     return chosen
 
 

@@ -67,6 +67,13 @@ KINDS = ("cca", "contrast", "fused")
     help=f"Methods or sources that are held out in turn, the largest first.  [default: {FULL.folds}]",
 )
 @click.option(
+    "--hold-out",
+    "held",
+    multiple=True,
+    metavar="NAME",
+    help="Hold out this method or source in place of the largest; may be repeated.",
+)
+@click.option(
     "--arm", "arms", multiple=True, metavar="NAME", help="For those that hold something out: some of the arms."
 )
 @click.option(
@@ -92,12 +99,20 @@ def main(
     clips: int | None,
     judged: int | None,
     folds: int | None,
+    held: tuple[str, ...],
     **more: Any,
 ) -> None:
     """Answer one of the project's questions with a table of its own."""
     log_to_stderr()
     logging.getLogger("student").setLevel(logging.INFO)
-    given = {"seeds": seeds, "steps": steps, "clips": clips, "judged": judged, "folds": folds}
+    given: dict[str, Any] = {
+        "seeds": seeds,
+        "steps": steps,
+        "clips": clips,
+        "judged": judged,
+        "folds": folds,
+        "held": held,
+    }
     sizes = replace(QUICK if more["quick"] else FULL, **{name: value for name, value in given.items() if value})
     asked = Asked(stores=stores, sizes=sizes, command=_command(), **more)
     _check(asked, corpus, manifest)
@@ -130,8 +145,9 @@ def _check(asked: Asked, corpus: tuple[str, ...], manifest: Path | None) -> None
         from student.experiment.corrupting import kinds
 
         kinds(asked.corruptions)
-    if asked.protocol not in UNSEEN and (asked.arms or asked.config):
-        raise click.UsageError(f"{'--arm' if asked.arms else '--config'} is for {', '.join(UNSEEN)}")
+    given = {"--arm": asked.arms, "--config": asked.config, "--hold-out": asked.sizes.held}
+    if asked.protocol not in UNSEEN and any(given.values()):
+        raise click.UsageError(f"{next(name for name in given if given[name])} is for {', '.join(UNSEEN)}")
     if asked.arms:
         from student.experiment.unseen import chosen
 

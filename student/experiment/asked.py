@@ -15,13 +15,14 @@ class ExperimentError(ConcordError):
 @dataclass(frozen=True)
 class Sizes:
     """How large an experiment is: seeds, steps of training, clips to train on, clips of each corpus to judge on, and how
-    many methods or sources are held out in turn."""
+    many methods or sources are held out in turn: the largest, or those of `held`."""
 
     seeds: int
     steps: int
     clips: int
     judged: int
     folds: int = 10
+    held: tuple[str, ...] = ()
 
 
 FULL = Sizes(seeds=3, steps=400, clips=800, judged=200)

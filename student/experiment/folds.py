@@ -10,6 +10,7 @@ forgeries of the held-out people are judged.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,42 +109,41 @@ def by_source(clips: Clips, sizes: Sizes) -> tuple[list[Fold], dict[str, str]]:
 def of_reals(clips: Clips, sizes: Sizes) -> tuple[list[Fold], dict[str, str]]:
     """One training on real clips alone, and a test for each method, the largest first."""
     whole, tested = _split(clips, clips.is_fake, ~clips.is_fake)
-    found: list[Fold] = []
-    left: dict[str, str] = {}
-    for name, count in _largest(clips.method[tested & clips.is_fake]):
-        test = tested & (~clips.is_fake | (clips.method == name))
-        fold = _fold(clips, name, replace(whole, test=test), sizes, training="reals")
-        if isinstance(fold, str) or len(found) == sizes.folds:
-            left[name] = (
-                fold if isinstance(fold, str) else f"not among the {sizes.folds} largest of {count} clips (--folds)"
-            )
-        else:
-            found.append(fold)
-    return _some(found, left), left
+    every = [name for name, _ in Counter(clips.method[tested & clips.is_fake].tolist()).most_common()]
+    masks = {name: replace(whole, test=tested & (~clips.is_fake | (clips.method == name))) for name in every}
+    return _chosen(every, lambda name: _fold(clips, name, masks[name], sizes, training="reals"), sizes)
 
 
 def _folds(clips: Clips, groups: dict[str, np.ndarray], sizes: Sizes) -> tuple[list[Fold], dict[str, str]]:
+    every = sorted(groups, key=lambda name: -int((groups[name] & clips.is_fake).sum()))
+    return _chosen(
+        every,
+        lambda name: _fold(clips, name, _split(clips, groups[name], ~groups[name])[0], sizes, training=name),
+        sizes,
+    )
+
+
+def _chosen(every: list[str], made: Callable[[str], Fold | str], sizes: Sizes) -> tuple[list[Fold], dict[str, str]]:
+    """The folds that are asked for, of names from large to small, and why others have none. Raises ExperimentError for a name
+    that is not there, and if there is none at all."""
+    if unknown := [name for name in sizes.held if name not in every]:
+        raise ExperimentError(f"--hold-out {unknown[0]}: no forged clip is of it; there is {', '.join(every)}")
     found: list[Fold] = []
     left: dict[str, str] = {}
-    for name in sorted(groups, key=lambda name: -int((groups[name] & clips.is_fake).sum())):
-        whole, _ = _split(clips, groups[name], ~groups[name])
-        fold = _fold(clips, name, whole, sizes, training=name)
-        if isinstance(fold, str) or len(found) == sizes.folds:
-            left[name] = fold if isinstance(fold, str) else f"not among the {sizes.folds} largest (--folds)"
+    for name in every:
+        fold = made(name)
+        if isinstance(fold, str):
+            left[name] = fold
+        elif sizes.held and name not in sizes.held:
+            left[name] = "not asked for (--hold-out)"
+        elif not sizes.held and len(found) == sizes.folds:
+            left[name] = f"not among the {sizes.folds} largest (--folds)"
         else:
             found.append(fold)
-    return _some(found, left), left
-
-
-def _some(found: list[Fold], left: dict[str, str]) -> list[Fold]:
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in left.items())
         raise ExperimentError(f"nothing can be held out: {why}")
-    return found
-
-
-def _largest(names: np.ndarray) -> list[tuple[str, int]]:
-    return Counter(names.tolist()).most_common()
+    return found, left
 
 
 @dataclass(frozen=True)

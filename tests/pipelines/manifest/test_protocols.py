@@ -368,10 +368,32 @@ def test_each_source_is_in_the_test_of_one_fold():
 def test_a_source_or_fold_that_is_not_there_is_said():
     rows = of_sources([(0, 1, 1), (1, 2, 2), (0, 3, 3)])
     for wrong in ("3", "s9"):
-        with pytest.raises(ManifestError, match=f"takes a fold, 0 to 2, or a source, not {wrong}; there is s1, s2, s3"):
+        with pytest.raises(
+            ManifestError, match=f"takes a fold, 0 to 2, a source, or none, not {wrong}; there is s1, s2, s3"
+        ):
             splits(rows, "leave-one-source-out", Options(leave_out=wrong))
     with pytest.raises(ManifestError, match="needs clips of two sources; all are of s1"):
         splits(rows[:1], "leave-one-source-out")
+
+
+def test_a_detector_for_use_needs_no_test():
+    rows = of_sources([(k % 2, k % 8, k) for k in range(64)])
+    rows = [dataclasses.replace(row, group=row.id, identities=()) for row in rows]
+    found = splits(rows, "leave-one-source-out", Options(leave_out="none"))
+    assert len(found.of) == len(rows)
+    assert set(found.of.values()) == {"train", "val"}
+    assert "no test" in found.notes
+
+
+@pytest.mark.parametrize("out", ["none", "s1"])
+def test_validation_has_as_many_people_as_verdicts_on_strangers_take(out):
+    """One source of a few clips has a tenth of the forged ones, and next to nobody."""
+    some = [(0, 1 + k % 9, k) for k in range(54)] + [(1, 10 + k % 3, 100 + k) for k in range(30)]
+    rows = [dataclasses.replace(row, group=row.id) for row in of_sources(some)]
+    for seed in range(5):
+        found = splits(rows, "leave-one-source-out", Options(leave_out=out), seed).rows(rows)
+        real = {row.identities for row in found if row.split == "val" and row.label == 0}
+        assert 20 <= len(real) <= 30
 
 
 def test_validation_leaves_most_clips_of_both_classes_to_train():

@@ -101,6 +101,20 @@ def test_a_method_made_of_everybody_is_judged_on_held_out_people():
         assert fold.name not in clips.method[of[1]]
 
 
+@pytest.mark.parametrize("how", [folds.by_method, folds.of_reals])
+def test_named_methods_are_held_out_alone_as_they_are_among_all(how):
+    clips = clips_of([(min(p // 20, 3), p % 3, p) for p in range(20, 120)] + [(0, 1, 200 + p) for p in range(60)])
+    every, _ = how(clips, SIZES)
+    some, left = how(clips, replace(SIZES, held=("m3", "m1"), folds=1))
+    assert [fold.name for fold in some] == ["m3", "m1"]
+    assert left == {"m2": "not asked for (--hold-out)"}
+    whole = {fold.name: fold for fold in every}
+    for fold in some:
+        assert all(np.array_equal(getattr(fold, k), getattr(whole[fold.name], k)) for k in ("train", "val", "test"))
+    with pytest.raises(ExperimentError, match="--hold-out m9: no forged clip is of it; there is m3, m1, m2"):
+        how(clips, replace(SIZES, held=("m9",)))
+
+
 def test_few_clips_are_taken_from_every_source():
     some = [(0, 1, k) for k in range(80)] + [(0, 2, 100 + k) for k in range(6)] + [(1, 3, 200 + k) for k in range(60)]
     some += [(2, 4, 300 + k) for k in range(40)]

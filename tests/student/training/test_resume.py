@@ -202,6 +202,19 @@ def test_a_sealed_state_of_wrong_types_is_one_line(runs, path, change):
     assert "can be used" in refused(runs, train(path, runs / "a", *OPTIONS, *LATEST, code=2))
 
 
+@pytest.mark.parametrize("method", [None, 1])
+def test_a_run_that_another_release_began_is_not_finished_in_another_way(runs, path, method):
+    first, last = run_state.checkpoints(runs / "a")[0], run_state.checkpoints(runs / "a")[-1]
+    for saved in (first, last):
+        state = {**run_state.read_state(saved), "method": method}
+        (saved / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint.sum_of(state)}))
+    train(path, runs / "a", *OPTIONS, *LATEST)  # finished: nothing is left to do
+    before = content(runs / "a")
+    said = refused(runs, train(path, runs / "a", *OPTIONS, "--resume_from_checkpoint", str(first), code=2))
+    assert f"--init-from {first}/model.safetensors" in said
+    assert content(runs / "a") == before
+
+
 @pytest.mark.parametrize("config", [{"lr": float("inf")}, {}, {"data": {"window": "x"}}, {"losses": {"preset": []}}])
 def test_a_foreign_detectors_odd_header_is_one_line(runs, path, config):
     run = runs / "a"

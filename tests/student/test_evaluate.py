@@ -156,6 +156,7 @@ def test_the_strongest_trivial_baseline_stands_beside(tmp_path, run):
     assert "no trivial baselines" not in shown
 
 
+@pytest.mark.slow
 def test_cut_uncut_and_matched_clips_stand_side_by_side(path, run, reader, tmp_path):
     names = [str(reader.clips["id"][row]) for row in rows_of(reader, "test")]
     kept = [n for n in names if n.endswith("f")] + [n for n in names if n.endswith("r")][:3]

@@ -53,6 +53,7 @@ def test_own_sound_lies_nearer_than_others_on_clips_never_seen():
     assert learned.loss < np.log(8 * learn_projector.PICKS) / 2  # far below chance
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_shuffled_pairs_teach_nothing():
     learned = learn(examples(40, 0, shuffled=True), examples(8, 1, shuffled=True), seed=0)
@@ -141,6 +142,7 @@ def test_arrays_that_are_no_networks_are_refused():
             Projector(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_a_constant_column_and_half_precision_do_no_harm():
     clips = [Example(e.vsr.astype("f2"), e.asr.astype("f2"), e.mask) for e in examples(10, 0)]

@@ -118,6 +118,7 @@ print(clip.num_frames, (after - before) * 1024)
 """
 
 
+@pytest.mark.slow
 def test_four_pictures_over_ten_minutes_cost_little_more_than_their_rows(tmp_path, clips):
     file = memory.pictures(clips / "clips" / GOOD, tmp_path / "four.mp4", seconds=600)
     assert file.stat().st_size < 100_000

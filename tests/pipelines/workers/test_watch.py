@@ -118,7 +118,7 @@ def facts(seen):
     return {fact.kind: fact.text for fact in seen.facts}
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side", ["left", pytest.param("right", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", [1.0, 0.7])
 def test_of_a_speaker_and_a_listener_the_speaker_is_taken(watcher, seen, speaks, silent, side, size, tmp_path):
     """Also where the listener is the larger one."""

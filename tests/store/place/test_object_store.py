@@ -276,6 +276,7 @@ def test_inspect_counts_verifies_and_finds_damage(root):
         store.open(root).frames(0, 0, 5, ["audio"])
 
 
+@pytest.mark.slow
 def test_inspect_takes_storage_options(s3, monkeypatch, tmp_path):
     filled(f"{s3}/s.zarr")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")

@@ -145,6 +145,7 @@ def test_a_run_goes_on_with_what_it_began_with(stores, runs, tmp_path):
     train(stores[1], runs[1], *resume)
 
 
+@pytest.mark.slow
 def test_a_runs_config_is_an_options_file_still(stores, runs, tmp_path):
     options = ["--config", str(runs[1] / "config.json"), "--output", str(tmp_path / "again")]
     result = CliRunner().invoke(main, [*options, "--store", str(stores[0]), "--max-steps", "1"])
@@ -152,6 +153,7 @@ def test_a_runs_config_is_an_options_file_still(stores, runs, tmp_path):
     assert picture(checkpoint.about(tmp_path / "again")) == "mouth"
 
 
+@pytest.mark.slow
 def test_a_detector_of_faces_is_evaluated_on_faces(stores, runs, tmp_path):
     for k, code in ((0, 2), (1, 0)):
         result = CliRunner().invoke(evaluate, ["--store", str(stores[k]), "--checkpoint", str(runs[1]), "--cpu"])

@@ -232,6 +232,7 @@ def test_a_model_that_sees_only_lengths_masks_and_padding_learns_nothing(given_a
         assert abs(auc - 0.5) < 0.15, (trim, auc)
 
 
+@pytest.mark.slow
 def test_the_same_learner_finds_a_silence_that_is_left_in(given_away):
     """So that the test above can fail: with --trim none the silence before the first word is still there."""
     auc, _ = learned(given_away, "none")

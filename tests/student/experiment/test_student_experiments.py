@@ -128,6 +128,7 @@ def test_sync_labels_are_one_for_the_own_sound_in_time_alone():
     assert np.array_equal(found[..., 0], expected)
 
 
+@pytest.mark.slow
 def test_content_or_sync_trains_on_the_labels_it_names(stores, tmp_path):
     asked("content-or-sync", tmp_path / "out", stores[0])
     told = figures(tmp_path / "out", "content-or-sync")["figures"]
@@ -156,6 +157,7 @@ def test_at_the_best_offset_swaps_and_twins_stay_alike_and_agree_more(stores):
     assert np.mean([teacher[t.id] for t in swaps]) < np.mean([teacher[t.id.removesuffix("|best")] for t in swaps])
 
 
+@pytest.mark.slow
 def test_accents_fits_on_each_corpus_that_is_large_enough_and_judges_on_all(stores, tmp_path):
     two = make_store(tmp_path / "c.zarr", {"train": 40}, frames=40, seed=5)
     writer = store.Writer.open(two)

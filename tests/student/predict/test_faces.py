@@ -44,7 +44,7 @@ def test_the_speaker_of_the_cases_is_judged(shared):
         ]
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("scale", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_speaker_beside_one_who_moves_his_lips_is_judged(films, clips, scale, tmp_path):
     small = [people.scaled(p, scale) for p in films["bbaf2n"]]
     path = two(tmp_path, clips / "clips" / "bbaf2n.mp4", films["lgas5a"], small)

@@ -236,7 +236,10 @@ def learned(tmp_path, people, monkeypatch):
     return learn.learn(store.place.place(path), here, "cca", 0)
 
 
-@pytest.mark.parametrize(("people", "speakers", "strangers"), [(40, 40, 40), (8, 8, 8), (1, 1, 0), (0, None, None)])
+@pytest.mark.parametrize(
+    ("people", "speakers", "strangers"),
+    [(40, 40, 40), pytest.param(8, 8, 8, marks=pytest.mark.slow), (1, 1, 0), (0, None, None)],
+)
 def test_a_fit_says_how_many_people_it_was_calibrated_on(people, speakers, strangers, tmp_path, monkeypatch):
     made, note = learned(tmp_path, people, monkeypatch)
     told = note["calibrated_on"]["synthetic"]

@@ -257,7 +257,7 @@ def test_the_digest_of_shards_is_of_the_arrays_that_are_read():
     assert of(["mouth"]) == "" == shards_digest(SimpleNamespace(inventory=SimpleNamespace()), ["mouth"])
 
 
-@pytest.mark.parametrize("name", ["mouth", "audio", "asr_projection"])
+@pytest.mark.parametrize("name", ["mouth", pytest.param("audio", marks=pytest.mark.slow), "asr_projection"])
 def test_shards_that_were_exchanged_under_a_run_are_noticed(path, tmp_path, name):
     here = tmp_path / "s.zarr"
     shutil.copytree(path, here)

@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(calm, path,
     assert not torch.equal(first["head.logit.weight"], load_file(calm / "model.safetensors")["head.logit.weight"])
 
 
-@pytest.mark.parametrize("steps", [1, 4, 5])
+@pytest.mark.parametrize("steps", [1, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_stopped_after_any_step_and_resumed_it_ends_with_the_same_bits(calm, path, tmp_path, steps):
     """Within the first epoch, at its end, and within the second."""
     train(path, tmp_path, "--max-steps", str(steps))
@@ -247,6 +247,7 @@ def test_every_switch_trains(path, tmp_path, options):
     assert (tmp_path / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains(path, tmp_path):
     """In a process of its own: accelerate keeps the precision of the first run of a process."""
     process = start(path, tmp_path, "--max-steps", "2", "--mixed-precision", "bf16")

@@ -107,8 +107,8 @@ def learned(of: Pairs, use: np.ndarray, seed: int) -> torch.nn.Module:
     """A network that has learned from the pairs in `use` bool [n], sources equally often. ConcordError if they are too few."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    head = Texture(TEXTURE_WIDTH).head
-    optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=0.01)
+    model = Texture(TEXTURE_WIDTH)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.01)
     places = np.flatnonzero(use)
     _, number, counts = np.unique(of.source[places], return_inverse=True, return_counts=True)
     chance = 1 / counts[number] / len(counts)
@@ -123,12 +123,12 @@ def learned(of: Pairs, use: np.ndarray, seed: int) -> torch.nn.Module:
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
         picked = places[rng.choice(len(places), BATCH // 2, p=chance)]
         share = np.stack([np.zeros(len(picked)), of.share[picked]], 1).astype(np.float32)
-        logits = head(torch.from_numpy(of.found[picked]).flatten(0, 1))[:, 0]
+        logits = model.of_means(torch.from_numpy(of.found[picked]).flatten(0, 1))
         loss = drawn_right(logits, torch.from_numpy(share).flatten(), torch.ones(BATCH), twin)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return head.eval()
+    return model.head.eval()
 
 
 def judged(reader: store.Reader, clips: Clips) -> Iterator[tuple[int, np.ndarray]]:

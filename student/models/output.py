@@ -14,7 +14,7 @@ class Output(NamedTuple):
     fake; scale, bias []: they turn a cosine of the two embeddings into a logit of "they belong together".
 
     Of a student with a texture branch: parts [B, 2], the clip logits of agreement and of texture, of which clip_logits is
-    the weighted sum; in training instead drawn [K], its logits of the windows drawn for it, and clip_logits are of
+    the weighted sum; in training instead drawn [N, K], its N logits of the windows drawn for it, and clip_logits are of
     agreement alone.
 
     Of `lite` in training: crossed [R + 1, B], the head's clip logits of each window's lips with its own sound (row 0) and

@@ -28,7 +28,7 @@ from student.config import LossConfig
 from student.models import Output
 
 PAPER_MARGIN = 1.0
-RANKED = 3.0  # weight of the order of a window and its pseudo-fake beside their own labels (docs/results.md)
+RANKED = 3.0  # weight of the order of a window and its pseudo-fake beside their own labels (docs/unseen.md)
 
 
 class Targets(NamedTuple):
@@ -136,11 +136,12 @@ def texture(output: Output, targets: Targets) -> torch.Tensor:
 
 
 def drawn_right(logits: torch.Tensor, share: torch.Tensor, known: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of logits [K] against the redrawn share of each window; real and redrawn ones weigh alike, those
-    with `known` 0 not. And a pseudo-fake must rank above the window `of` [K] (-1: none) that it was made of (Burges et al.,
-    ICML 2005, RankNet): what the clip looks like, and what the nuisance did to it, is the same in both."""
-    redrawn, real = _mean(F.softplus(-logits), known * share), _mean(F.softplus(logits), known * (1 - share))
-    ranked = _mean(F.softplus(logits[of.clamp(min=0)] - logits), known * (of >= 0))
+    """Binary cross-entropy of logits [N, K], N of each window, against its redrawn share [K]; real and redrawn ones weigh
+    alike, those with `known` 0 not. And a pseudo-fake must rank above the window `of` [K] (-1: none) that it was made of
+    (Burges et al., ICML 2005, RankNet): what the clip looks like, and what the nuisance did to it, is the same in both."""
+    redrawn = _mean(F.softplus(-logits).mean(0), known * share)
+    real = _mean(F.softplus(logits).mean(0), known * (1 - share))
+    ranked = _mean(F.softplus(logits[:, of.clamp(min=0)] - logits).mean(0), known * (of >= 0))
     return 0.5 * redrawn + 0.5 * real + RANKED * ranked
 
 

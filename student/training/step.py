@@ -16,7 +16,7 @@ from student.training.learner import Learner
 from student.training.losses import Targets, total
 from student.training.optimize import rate
 
-METHOD = 2  # of what a step does with its windows; count it up with every change that gives other weights
+METHOD = 3  # of what a step does with its windows; count it up with every change that gives other weights
 
 
 @dataclass(frozen=True)

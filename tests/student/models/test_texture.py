@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from student.models import build
-from student.models.texture import MEASURES, Texture, energies, measures
+from student.models.texture import DROPOUTS, MEASURES, Texture, energies, measures
 from student.scoring import metrics
 
 
@@ -81,11 +81,18 @@ def test_training_sees_the_mean_of_a_window_and_an_answer_the_mean_of_its_frames
     mask = everywhere(x).clone()
     mask[:, 20:] = False
     with torch.no_grad():
-        torch.testing.assert_close(model.taught(still, mask), model(still, mask)[1])
+        torch.testing.assert_close(model.taught(still, mask), model(still, mask)[1].expand(DROPOUTS, 1))
         frames, clip = model(x, mask)
         torch.testing.assert_close(clip, frames[:, :20].mean(1))
         expected = model.head(measures(x, mask)[:, :20].mean(1))[:, 0]
-        torch.testing.assert_close(model.taught(x, mask), expected)
+        torch.testing.assert_close(model.taught(x, mask), expected.expand(DROPOUTS, 1))
+
+
+def test_each_answer_that_training_sees_has_a_dropout_of_its_own():
+    torch.manual_seed(0)
+    found = Texture(8).train().of_means(torch.randn(3, MEASURES))
+    assert found.shape == (DROPOUTS, 3)
+    assert len(found[:, 0].unique()) > 1
 
 
 def test_lite_adds_its_branches_by_their_weights():
@@ -99,7 +106,7 @@ def test_lite_adds_its_branches_by_their_weights():
     torch.testing.assert_close(found.clip_logits, found.parts @ model.fusion)
     torch.testing.assert_close(apart.clip_logits, found.parts[:, 0])  # in training the branches answer apart
     assert apart.drawn is not None
-    assert apart.drawn.shape == (1,)
+    assert apart.drawn.shape == (DROPOUTS, 1)
     assert apart.parts is None
     assert sum(p.numel() for p in build("lite", texture=32).parameters()) < 1_500_000
 

@@ -14,7 +14,7 @@ def loss(logits: list[float], forged: list[list[int]], of: list[int], mask: list
     nothing = torch.zeros(1)
     frames = torch.tensor(forged, dtype=torch.float32)
     known = torch.ones_like(frames) if mask is None else torch.tensor(mask)
-    output = Output(*(nothing,) * 6, drawn=torch.tensor(logits))
+    output = Output(*(nothing,) * 6, drawn=torch.tensor([logits, logits]))
     targets = Targets(
         *cast(Any, (nothing,) * 8), drawn_mask=known.bool(), drawn_forged=frames, drawn_of=torch.tensor(of)
     )

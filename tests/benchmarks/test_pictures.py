@@ -70,7 +70,20 @@ def test_a_network_ranks_what_differs_in_every_pair():
     assert (logits[:, 1] > logits[:, 0]).float().mean() > 0.95
 
 
-def test_the_table_has_all_forgeries_each_method_and_each_source_with_both_classes(path):
+def test_without_soft_labels_no_margin_is_claimed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "OF_A_SOURCE", 20)
+    path = make_store(tmp_path / "s.zarr", {"": 16}, frames=30, fakes=6, groups=8, fit=False)
+    store.Writer.open(path).write_clips(0, {"source": ["a", "b"] * 8 + ["b"] * 6, "method": [""] * 16 + ["drawn"] * 6})
+    result = CliRunner().invoke(pictures.main, ["--store", str(path), "--seeds", "1"])
+    assert result.exit_code == 0, result.output
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert rows[0][4] == "and half the margin"
+    assert {row[4] for row in rows[1:]} == {"nan"}
+    assert all(0 <= float(row[3][:5]) <= 1 for row in rows[1:])
+
+
+def test_the_table_has_all_forgeries_each_method_and_each_source_with_both_classes(path, monkeypatch):
+    monkeypatch.setattr(pictures, "OF_A_SOURCE", 20)
     result = CliRunner().invoke(pictures.main, ["--store", str(path), "--seeds", "1"])
     assert result.exit_code == 0, result.output
     lines = [line for line in result.output.splitlines() if line.startswith("| ")]

@@ -103,12 +103,12 @@ def _validated(rows: Sequence[Row], rng: np.random.Generator) -> set[str]:
         chosen: set[str] = set()
         clips: Counter[int] = Counter()
         for name in names:
-            known = set().union(*(who[one] for one in chosen))
-            if len(known) >= wanted and any(clips[label] >= VALIDATION * n for label, n in whole.items()):
-                return chosen
             if len(chosen) + 1 < len(names) and all(clips[x] + has[name][x] <= most * n for x, n in whole.items()):
                 chosen.add(name)
                 clips += has[name]
+            known = set().union(*(who[one] for one in chosen))
+            if len(known) >= wanted and any(clips[label] >= VALIDATION * n for label, n in whole.items()):
+                return chosen
     return chosen
 
 

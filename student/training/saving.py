@@ -18,7 +18,7 @@ from student.run.state import State
 from student.training import launch
 from student.training.learner import Learner
 from student.training.plan import Plan
-from student.training.step import METHOD
+from student.training.step import method
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def save(folder: Path, plan: Plan, learner: Learner, state: State, threads: int)
         "config": plan.config.to_dict(),
         "init_from": asdict(learner.init_from) if learner.init_from else None,
         "store": plan.identity,
-        "method": METHOD,
+        "method": method(plan.config),
         "scaler": scaler.state_dict() if scaler is not None else {},
     }
     tensors = run_state.Tensors(learner.student, learner.optimizer, learner.average)
@@ -66,7 +66,7 @@ def go_on(path: Path, plan: Plan, learner: Learner, threads: int) -> tuple[State
         state, init_from = State.parse(saved), _loaded(saved.get("init_from"))
     except ValueError as error:
         raise CheckpointError(f"{path} has {error}; name an earlier checkpoint of the run") from error
-    if state.epoch < plan.config.epochs and saved.get("method") != METHOD:
+    if state.epoch < plan.config.epochs and saved.get("method", "") != method(plan.config):
         raise ConfigError(
             f"{path.name} was made by a release that trains in another way, so the run would be half of each: finish it with "
             f"that release, or start a new --output (--init-from {path}/model.safetensors takes its weights)"

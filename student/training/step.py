@@ -16,7 +16,7 @@ from student.training.learner import Learner
 from student.training.losses import Targets, total
 from student.training.optimize import rate
 
-METHOD = 3  # of what a step does with its windows; count it up with every change that gives other weights
+LITE, TEXTURE = 2, 3  # versions of what a step does; count one up with every change that gives that part other weights
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,13 @@ def one_step(
     state.step += 1
     state.seconds.train += time.perf_counter() - began
     return Stepped(sums, norm, lr)
+
+
+def method(config: TrainConfig) -> str:
+    """What a step of such a run does, in versions; "" as in all releases. A run that began with another cannot go on as it
+    began."""
+    parts = [f"lite {LITE}"] if config.model.startswith("lite") else []
+    return ", ".join([*parts, f"texture {TEXTURE}"] if config.data.pseudo_share else parts)
 
 
 def _seed(seed: int, state: State, rank: int) -> int:

@@ -379,7 +379,6 @@ def test_two_drivers_cannot_write_one_store(made):
     assert "another run" in done.stderr
 
 
-@pytest.mark.slow
 def test_sigterm_ends_with_143_and_the_run_goes_on_later(corpus, tmp_path):
     path = tmp_path / "s.zarr"
     command = [sys.executable, str(ROOT / "precompute.py"), "--corpus", f"folder:{corpus[0]}", "--store", str(path)]

@@ -45,7 +45,7 @@ def small(path, **options):
     chunks=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_window_reads_back_as_written(tmp_path_factory, lengths, chunk_rows, chunks, seed):
     path = tmp_path_factory.mktemp("store") / "s.zarr"
     rng = np.random.default_rng(seed)

@@ -52,7 +52,6 @@ def test_bad_input_costs_a_line_each_and_nothing_else(tmp_path):
     assert {row.method for row in manifest.load(f"csv:{tmp_path / 'out' / 'manifest.csv'}")} == {"", "time-shift"}
 
 
-@pytest.mark.slow
 def test_a_finished_clip_that_cannot_be_read_costs_a_line_and_is_named(tmp_path):
     """Damage that keeps the size is found when the sheet is drawn."""
     out = tmp_path / "out"

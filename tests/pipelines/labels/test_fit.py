@@ -127,7 +127,6 @@ def test_a_second_pass_over_a_fitted_store_changes_nothing(path):
     assert second_pass(path, store.Writer.open(path), Wish(), nothing) == before
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("shorter")
 def test_a_run_that_died_while_it_replaced_the_fit_is_done_again_as_asked(path, monkeypatch):
     writer = store.Writer.open(path)

@@ -50,7 +50,7 @@ def test_what_is_left_does_not_tell(seed, num, shift, by, names):
     assert total[0] == pytest.approx(total[1])
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=30)
 @given(rows=clips(), by=st.sampled_from(["pairs", "weights"]), data=st.data())
 def test_one_seed_gives_one_set_whatever_the_order_of_rows(rows, by, data):
     if len({row.label for row in rows}) < 2:

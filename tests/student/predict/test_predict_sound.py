@@ -85,7 +85,6 @@ class Dying(Eyes):
         os.abort()
 
 
-@pytest.mark.slow
 def test_a_file_that_kills_its_reader_costs_one_line(videos, monkeypatch, capfd):
     monkeypatch.setattr("student.predict.evidence.Eyes", Dying)
     found = CliRunner().invoke(main, [str(videos / "dub.mkv"), *TEACHERS])

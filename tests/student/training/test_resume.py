@@ -3,6 +3,7 @@ data."""
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,9 @@ from test_train import train
 
 import store
 from student import checkpoint, run_state
+from student.config import TrainConfig
 from student.run.identity import shards_digest
+from student.training.step import method
 
 FILE = "model.safetensors"
 OPTIONS = ("--checkpointing_steps", "epoch", "--epochs", "2")
@@ -202,17 +205,24 @@ def test_a_sealed_state_of_wrong_types_is_one_line(runs, path, change):
     assert "can be used" in refused(runs, train(path, runs / "a", *OPTIONS, *LATEST, code=2))
 
 
-@pytest.mark.parametrize("method", [None, 1])
-def test_a_run_that_another_release_began_is_not_finished_in_another_way(runs, path, method):
+@pytest.mark.parametrize("begun", ["", "lite 1"])
+def test_a_run_that_another_release_began_is_not_finished_in_another_way(runs, path, begun):
     first, last = run_state.checkpoints(runs / "a")[0], run_state.checkpoints(runs / "a")[-1]
     for saved in (first, last):
-        state = {**run_state.read_state(saved), "method": method}
+        state = {**run_state.read_state(saved), "method": begun}
         (saved / "trainer.json").write_text(json.dumps({**state, "sha256": checkpoint.sum_of(state)}))
     train(path, runs / "a", *OPTIONS, *LATEST)  # finished: nothing is left to do
     before = content(runs / "a")
     said = refused(runs, train(path, runs / "a", *OPTIONS, "--resume_from_checkpoint", str(first), code=2))
     assert f"--init-from {first}/model.safetensors" in said
     assert content(runs / "a") == before
+
+
+def test_only_runs_whose_steps_have_changed_are_those_of_another_release():
+    lite, talknet = (TrainConfig(store="s.zarr", output="run", model=name) for name in ("lite", "talknet"))
+    drawn = replace(lite, data=replace(lite.data, pseudo_share=1.0))
+    assert method(talknet) == ""  # as in checkpoints that do not say it
+    assert len({method(one) for one in (talknet, lite, drawn)}) == 3
 
 
 @pytest.mark.parametrize("config", [{"lr": float("inf")}, {}, {"data": {"window": "x"}}, {"losses": {"preset": []}}])
